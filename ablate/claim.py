@@ -1,0 +1,56 @@
+"""What somebody says about a factor: `augment.crop: random_crop > random_resized_crop`."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from ablate import metrics
+from ablate.mistakes import show, unknown
+
+SHAPE = re.compile(
+    r"\s*(?P<factor>.+?)\s*:\s*(?P<first>.+?)\s*(?P<relation>[<>~])\s*(?P<second>.+?)"
+    r"(?:\s+when\s+(?P<other>.+?)\s*=\s*(?P<level>.+?))?(?:\s+on\s+(?P<metric>\S+))?\s*"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """`first relation second`, on the scale of benefit: `>` says that the first level is better, `~` equivalent."""
+
+    text: str
+    source: str
+    expect: str
+    factor: str
+    first: str
+    relation: Literal[">", "<", "~"]
+    second: str
+    when: tuple[str, str] | None
+    metric: str | None
+
+
+def parse(text: str, source: str, expect: str, factors: dict[str, list[str]]) -> tuple[Claim | None, list[str]]:
+    """Read an expectation against the factors and their level names; the list says what is wrong with it."""
+    found = SHAPE.fullmatch(expect)
+    if not found:
+        return None, [f"{show(expect)} is not of the form factor: a > b (or <, ~), then perhaps when factor = level, on metric"]
+    part = found.groupdict()
+    wrong = [
+        *_level(part["factor"], part["first"], factors),
+        *_level(part["factor"], part["second"], factors),
+        *(_level(part["other"], part["level"], factors) if part["other"] else []),
+    ]
+    if part["metric"] and metrics.direction(part["metric"]) is None:
+        wrong.append(unknown(part["metric"], "a metric", metrics.METRICS))
+    if part["first"] == part["second"]:
+        wrong.append(f"{show(expect)} compares a level with itself")
+    when = (part["other"], part["level"]) if part["other"] else None
+    claim = Claim(text, source, expect, part["factor"], part["first"], part["relation"], part["second"], when, part["metric"])  # type: ignore[arg-type]
+    return (None if wrong else claim), list(dict.fromkeys(wrong))
+
+
+def _level(factor: str, level: str, factors: dict[str, list[str]]) -> list[str]:
+    if factor not in factors:
+        return [unknown(factor, "a factor of this study", factors)]
+    if level not in factors[factor]:
+        return [unknown(level, f"a level of {factor}", factors[factor])]
+    return []

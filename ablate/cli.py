@@ -1,0 +1,221 @@
+"""The commands: options to one workflow call to an exit code. The only home of click; no logic lives here.
+
+Exit codes: 0 done, 1 some jobs failed (the report is still written), 2 the user's mistake, 130 interrupted.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ablate import __version__
+from ablate.errors import AblateError
+
+STUDY = click.argument("study", metavar="STUDY")
+SET = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change the study: training.epochs=3, seeds=2. Recorded.")
+STORE = click.option(
+    "--store", "store_path", default="mlruns", show_default=True, metavar="DIR", envvar="ABLATE_STORE", help="Folder of all results."
+)
+URI = click.option("--tracking-uri", metavar="URI", help="An MLflow server, instead of MLFLOW_TRACKING_URI or the store's own SQLite file.")
+DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to train.")
+JOBS = click.option("--jobs", type=click.IntRange(1, 1024), metavar="N", help="Jobs at a time; by default one a CPU core, or one a GPU.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+
+
+class Group(click.Group):
+    """Prints the mistakes of users as sentences, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; an AblateError ends with exit code 2, a Ctrl-C with 130."""
+        try:
+            return super().invoke(ctx)
+        except AblateError as error:
+            click.echo(str(error), err=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            click.echo("interrupted; everything that was finished is kept", err=True)
+            sys.exit(130)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="ablate")
+def main() -> None:
+    r"""Find out which of your training choices really help.
+
+    \b
+    Example:
+      ablate plan studies/quickstart.toml
+      ablate run studies/quickstart.toml
+      ablate report studies/quickstart.toml
+      ablate ui
+    """
+
+
+def _where(store_path: str, tracking_uri: str | None = None, device: str = "auto", jobs: int | None = None) -> Any:
+    from ablate import store, workflow
+
+    return workflow.Where(store.open_store(Path(store_path)), tracking_uri, device, jobs)
+
+
+def _console(*, err: bool = False) -> Any:
+    from rich.console import Console
+
+    return Console(stderr=err, highlight=False)
+
+
+@main.command()
+@STUDY
+@SET
+@STORE
+@DEVICE
+@JOBS
+@URI
+@click.option("--retry-failed", is_flag=True, help="Train again what failed before.")
+def run(
+    study: str, sets: tuple[str, ...], store_path: str, device: str, jobs: int | None, tracking_uri: str | None, *, retry_failed: bool
+) -> None:
+    r"""Train every cell of STUDY under every seed, and report.
+
+    Only what is missing is trained: running it again resumes it, and a second time trains nothing.
+
+    \b
+    Example:
+      ablate run studies/augmentation.toml
+      ablate run studies/augmentation.toml --set seeds=2 --set training.epochs=3 --set model.name=cnn4
+    """
+    from ablate import display, workflow
+    from ablate.interruption import Interruption
+
+    where = _where(store_path, tracking_uri, device, jobs)
+    checked = workflow.load(study, sets, where.store)
+    console = _console()
+    with Interruption() as interruption:
+        ran = workflow.run(checked, where, display.Terminal(console), interruption, retry_failed=retry_failed)
+    display.show_ran(console, ran)
+    sys.exit(130 if ran.ledger.interrupted else 1 if ran.ledger.failures or ran.plan.failed else 0)
+
+
+@main.command()
+@STUDY
+@SET
+@STORE
+@DEVICE
+@JOBS
+@JSON
+@click.option("--cells", is_flag=True, help="List every cell with its levels.")
+def plan(study: str, sets: tuple[str, ...], store_path: str, device: str, jobs: int | None, *, as_json: bool, cells: bool) -> None:
+    r"""Say what `ablate run` would do: cells, jobs, what is done, what is excluded and why, about how long.
+
+    \b
+    Example:
+      ablate plan studies/augmentation.toml --cells
+    """
+    from ablate import display, workflow
+    from ablate.executors import devices
+
+    where = _where(store_path, None, device, jobs)
+    made = workflow.plan(workflow.load(study, sets, where.store), where)
+    slots = len(devices.slots(device, jobs))
+    if as_json:
+        click.echo(json.dumps(display.plan_data(made, slots), indent=1))
+        return
+    console = _console()
+    display.show_plan(console, made, slots)
+    if cells:
+        display.show_cells(console, made)
+
+
+@main.command()
+@STUDY
+@SET
+@STORE
+@JSON
+def status(study: str, sets: tuple[str, ...], store_path: str, *, as_json: bool) -> None:
+    r"""Say how far STUDY is: seeds done, running, failed and missing for each cell.
+
+    \b
+    Example:
+      ablate status augmentation
+      ablate status studies/augmentation.toml --json
+    """
+    from ablate import display, workflow
+
+    where = _where(store_path)
+    found = workflow.status(workflow.load(study, sets, where.store), where)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(found), indent=1))
+    else:
+        display.show_status(_console(), found)
+
+
+@main.command()
+@STUDY
+@SET
+@STORE
+@click.option("--format", "form", type=click.Choice(["html", "json"]), default="html", show_default=True, help="What to write.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="By default the store; JSON to the terminal.")
+@click.option("--metric", metavar="NAME", help="Compare another metric, such as test/calibration_error.")
+def report(study: str, sets: tuple[str, ...], store_path: str, form: str, out: Path | None, metric: str | None) -> None:
+    r"""Compare the cells of STUDY: effects with intervals and verdicts, as one HTML page or as JSON.
+
+    \b
+    Example:
+      ablate report studies/augmentation.toml
+      ablate report augmentation --format json
+    """
+    from ablate import workflow
+
+    where = _where(store_path)
+    found = workflow.report(workflow.load(study, sets, where.store), where, metric)
+    if form == "html":
+        click.echo(str(workflow.write_report(found, where, out)))
+        return
+    text = json.dumps(workflow.report_data(found), indent=1, ensure_ascii=False, allow_nan=False)
+    if out is None:
+        click.echo(text)
+    else:
+        out.write_text(text + "\n", encoding="utf-8")
+        click.echo(str(out))
+
+
+@main.command()
+@STUDY
+@SET
+@STORE
+@URI
+def sync(study: str, sets: tuple[str, ...], store_path: str, tracking_uri: str | None) -> None:
+    r"""Bring MLflow up to date with the journals of STUDY, after its server was away.
+
+    \b
+    Example:
+      ablate sync augmentation --tracking-uri http://localhost:5000
+    """
+    from ablate import workflow
+
+    where = _where(store_path, tracking_uri)
+    count = workflow.sync(workflow.load(study, sets, where.store), where)
+    click.echo(f"MLflow has the {count} runs of the study as far as they were started")
+
+
+@main.command()
+@STORE
+@URI
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve on.")
+def ui(store_path: str, tracking_uri: str | None, port: int, host: str) -> None:
+    r"""Start MLflow's own page on the store. Group the runs by the tag ablate.cell to compare cells.
+
+    \b
+    Example:
+      ablate ui --port 5001
+    """
+    from ablate import workflow
+
+    command, environment = workflow.ui(_where(store_path, tracking_uri), host, port)
+    click.echo(f"MLflow on http://{host}:{port} (Ctrl-C ends it)")
+    os.execve(command[0], command, environment)  # noqa: S606 (the command is ours; no shell)
+

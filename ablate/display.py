@@ -1,0 +1,208 @@
+"""What a terminal shows: live progress, plans and summaries. The only home of rich. Not a terminal: plain lines."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ablate import recipe as recipes
+from ablate.executors.base import Event
+from ablate.plan import Plan
+from ablate.report import summary, words
+from ablate.status import Status
+from ablate.workflow import Ran
+
+ENDED = ("finished", "failed", "crashed", "stopped")
+
+
+def seconds(value: float) -> str:
+    """Write a time as people say it: 45 s, 3 min, 2.5 h."""
+    if value < 90:
+        return f"{value:.0f} s"
+    return f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.1f} h"
+
+
+class Terminal:
+    """Progress of jobs: a bar, and a line for each job that runs; without a terminal a line for each that ends."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._names: dict[str, str] = {}
+        self._running: dict[str, dict[str, Any]] = {}
+        self._done = self._failed = 0
+        self._began = 0.0
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self._task: TaskID | None = None
+        self._live: Live | None = None
+
+    def notice(self, text: str) -> None:
+        """Say something once."""
+        self._console.print(f"[dim]{escape(text)}[/]", soft_wrap=True)
+
+    def start(self, plan: Plan, slots: int) -> None:
+        """Begin to follow jobs."""
+        for run in reversed(plan.runs):
+            self._names[run.job_id] = run.name  # of the first cell that shares the job
+        self._began = time.monotonic()
+        judged = len(plan.work) - plan.trainings
+        more = f" and judging {judged} that are trained" if judged else ""
+        known = f", {plan.done} known already" if plan.done else ""
+        self._console.print(f"training {plan.trainings} jobs{more} on {slots} slots{known}")
+        self._task = self._bar.add_task("jobs", total=len(plan.work), note="")
+        if self._console.is_terminal:
+            self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True)
+            self._live.start()
+
+    def event(self, event: Event) -> None:
+        """Follow a job."""
+        name = self._names.get(event.task, event.task[: recipes.ID_SHOWN])
+        if event.kind == "started":
+            self._running[event.task] = {"name": name, "slot": event.slot, "text": "starting"}
+        elif event.kind == "progress":
+            self._running[event.task]["text"] = _epoch(event.detail)
+        elif event.kind in ENDED:
+            last = self._running.pop(event.task, {"text": ""})
+            self._end(event, name, last["text"])
+
+    def _end(self, event: Event, name: str, last: str) -> None:
+        assert self._task is not None
+        if event.kind in ("finished", "failed"):
+            self._done += 1
+            self._bar.advance(self._task)
+        self._failed += event.kind == "failed"
+        if event.kind in ("failed", "crashed"):
+            self._console.print(f"[red]{escape(name)} {event.kind}: {escape(event.error)}[/]", soft_wrap=True)
+        elif not self._console.is_terminal and event.kind == "finished":
+            total = self._bar.tasks[0].total or 0
+            self._console.print(f"[{self._done}/{total:.0f}] {name}: {last}".replace("[", "\\["), soft_wrap=True)
+        self._bar.update(self._task, note=self._note())
+
+    def _note(self) -> str:
+        left = (self._bar.tasks[0].total or 0) - self._done
+        pace = (time.monotonic() - self._began) / self._done if self._done else 0
+        eta = f"about {seconds(left * pace)} left" if self._done and left else ""
+        return ", ".join(part for part in (f"{self._failed} failed" if self._failed else "", eta) if part)
+
+    def _render(self) -> Table:
+        grid = Table.grid(padding=(0, 2))
+        grid.add_row(self._bar.get_renderable())
+        for one in list(self._running.values()):
+            grid.add_row(f"  [cyan]{one['slot']}[/]  {escape(one['name'])}  [dim]{one['text']}[/]")
+        return grid
+
+    def stop(self) -> None:
+        """Leave the terminal as it was."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def _epoch(detail: dict[str, Any]) -> str:
+    shown = {name: value for name, value in detail["metrics"].items() if name in ("train/loss", "validation/accuracy")}
+    return f"epoch {detail['epoch']}/{detail['epochs']} " + " ".join(f"{name} {value:.4g}" for name, value in shown.items())
+
+
+def show_plan(console: Console, plan: Plan, slots: int) -> None:
+    """Print what a study needs and what is left of it."""
+    study, grid = plan.study, plan.grid
+    console.print(f"[bold]{escape(study.name)}[/]  {escape(study.question)}", soft_wrap=True)
+    table = Table.grid(padding=(0, 2))
+    shared = f", {plan.evaluation_only} of them only judge another one's training in another way" if plan.evaluation_only else ""
+    merged = f"; {grid.merged} more combinations became equal to one of them, a factor being inactive" if grid.merged else ""
+    table.add_row("cells", f"{len(grid.cells)} ({study.design.replace('_', ' ')}{shared}{merged})")
+    table.add_row("runs", f"{len(plan.runs)} = {len(grid.cells)} cells x {len(study.seeds)} seeds")
+    table.add_row("jobs", f"{len(plan.jobs)} trainings")
+    judged = len(plan.work) - plan.trainings
+    table.add_row("done", f"{plan.done}" + (f", and {judged} trained ones to be judged" if judged else ""))
+    if plan.failed:
+        table.add_row("failed", f"{len(plan.failed)} before; they are tried again with --retry-failed")
+    table.add_row("to train", f"{plan.trainings}")
+    for exclusion in grid.excluded:
+        table.add_row("excluded", f"{len(exclusion.labels)} cells: {escape(exclusion.why)} ({escape('; '.join(exclusion.labels[:5]))})")
+    for name in grid.unused:
+        table.add_row("unused", f"{escape(name)} has no two cells to compare")
+    if plan.cost is not None:
+        table.add_row("time", f"about {seconds(plan.cost.seconds / slots)} on {slots} slots ({plan.cost.basis})")
+    console.print(table)
+
+
+def show_cells(console: Console, plan: Plan) -> None:
+    """Print every cell with its levels."""
+    table = Table("cell", *(factor.name for factor in plan.study.factors), box=None, header_style="bold", pad_edge=False)
+    for cell in plan.grid.cells:
+        table.add_row(escape(cell.label), *(escape(cell.levels.get(factor.name, "-")) for factor in plan.study.factors))
+    console.print(table)
+
+
+def show_table(console: Console, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a small table: text to the left, numbers to the right."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for i, name in enumerate(header):
+        table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(part) for part in row))
+    console.print(table)
+
+
+def plan_data(plan: Plan, slots: int) -> dict[str, Any]:
+    """Give a plan as JSON-able data."""
+    return {
+        "study": plan.study.name,
+        "design": plan.study.design,
+        "cells": [{"cell": cell.label, "levels": dict(cell.levels)} for cell in plan.grid.cells],
+        "seeds": list(plan.study.seeds),
+        "runs": len(plan.runs),
+        "jobs": len(plan.jobs),
+        "done": plan.done,
+        "to_train": plan.trainings,
+        "to_judge": len(plan.work) - plan.trainings,
+        "failed": len(plan.failed),
+        "evaluation_only_cells": plan.evaluation_only,
+        "excluded": [{"why": exclusion.why, "cells": list(exclusion.labels)} for exclusion in plan.grid.excluded],
+        "unused_factors": list(plan.grid.unused),
+        "seconds": None if plan.cost is None else round(plan.cost.seconds / slots),
+        "seconds_basis": None if plan.cost is None else plan.cost.basis,
+    }
+
+
+def show_status(console: Console, status: Status) -> None:
+    """Print how far a study is."""
+    names = [name for name in ("finished", "running", "missing", "failed", "diverged", "at_chance") if status.total.get(name)]
+    rows = [(label, *(str(counts.get(name, 0)) for name in names)) for label, counts in status.cells.items()]
+    show_table(console, ("cell", *names), [*rows, ("all", *(str(status.total[name]) for name in names))])
+    for one in status.running:
+        console.print(f"running  {escape(one.run)}  epoch {one.epoch}/{one.epochs}")
+    for broken in status.broken:
+        console.print(f"{broken.status}  {escape(broken.run)}: {escape(broken.reason)}  [dim]{escape(broken.log)}[/]", soft_wrap=True)
+
+
+def show_ran(console: Console, ran: Ran) -> None:
+    """Print the end of `ablate run`: what happened, the cells, the verdicts in words, and where the report is."""
+    ledger, plan = ran.ledger, ran.plan
+    if not plan.work:
+        console.print(f"nothing to train: all {plan.done} jobs are done" if not plan.failed else "nothing to train")
+    show_table(console, *summary.cells(ran.findings))
+    for line in words.sentences(ran.findings):
+        console.print(escape(line), soft_wrap=True)
+    for failure in ledger.failures:
+        console.print(f"[red]failed[/] {failure.job[: recipes.ID_SHOWN]}: {escape(failure.error)}", soft_wrap=True)
+        console.print(f"  log: {escape(failure.log)}", soft_wrap=True)
+    if plan.failed:
+        console.print(f"{len(plan.failed)} jobs failed before and were left alone: try them again with --retry-failed")
+    if ledger.interrupted:
+        console.print("interrupted: everything finished is kept, and the same command goes on from here")
+    if ran.late_reason:
+        console.print(f"MLflow is not up to date ({escape(ran.late_reason)}): ablate sync sends what is missing", soft_wrap=True)
+    console.print(f"report: {escape(str(ran.report))}", soft_wrap=True)

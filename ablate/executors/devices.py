@@ -1,0 +1,64 @@
+"""The processors of this machine, found without importing torch: `ablate plan` needs to know and must be quick."""
+
+import os
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from ablate.errors import AblateError
+from ablate.executors.base import Slot
+
+GPU_QUERY = ("--query-gpu=index,compute_cap", "--format=csv,noheader")
+BF16_FLAGS = {"amx_bf16", "avx512_bf16"}  # without them bf16 on a CPU is emulated and slower than fp32
+BF16_CAPABILITY = 8.0  # Ampere and later
+
+
+def slots(device: str, jobs: int | None) -> tuple[Slot, ...]:
+    """Lay out the slots: one a GPU, or one a CPU core; `jobs` sets their number. `device` is auto, cpu or cuda.
+
+    Raises an AblateError when CUDA is asked for and there is no GPU.
+    """
+    gpus = _gpus()
+    if device == "cuda" and not gpus:
+        raise AblateError("--device cuda needs an NVIDIA GPU that nvidia-smi lists, and there is none: use --device cpu")
+    if device == "cpu" or not gpus:
+        count = jobs or cores()
+        return tuple(Slot(f"cpu:{i}", "cpu", {"CUDA_VISIBLE_DEVICES": ""}) for i in range(count))
+    count = jobs or len(gpus)
+    return tuple(Slot(f"cuda:{gpus[i % len(gpus)][0]}", "cuda", {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)][0]}) for i in range(count))
+
+
+def precision(device: str) -> str:
+    """Say what `training.precision = "auto"` is here: bf16 where every device has it, else fp32."""
+    gpus = _gpus()
+    if device == "cpu" or not gpus:
+        return "bf16" if BF16_FLAGS & _cpu_flags() else "fp32"
+    return "bf16" if all(capability >= BF16_CAPABILITY for _, capability in gpus) else "fp32"
+
+
+def cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def _gpus() -> tuple[tuple[str, float], ...]:
+    """List (index, compute capability) of the visible GPUs."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible == "" or shutil.which("nvidia-smi") is None:
+        return ()
+    answer = subprocess.run(["nvidia-smi", *GPU_QUERY], capture_output=True, text=True, check=False)  # noqa: S603, S607
+    if answer.returncode != 0:
+        return ()
+    found = [tuple(part.strip() for part in line.split(",")) for line in answer.stdout.splitlines() if "," in line]
+    chosen = visible.split(",") if visible else None
+    return tuple((index, float(capability)) for index, capability in found if chosen is None or index in chosen)
+
+
+@cache
+def _cpu_flags() -> frozenset[str]:
+    """Read the instruction sets of the CPU; none where the system does not list them."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return frozenset(word for line in lines if line.startswith("flags") for word in line.split(":", 1)[1].split())

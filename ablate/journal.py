@@ -1,0 +1,171 @@
+"""The folder of one job: every path in it, and the only code that reads or writes it. The journals are the truth.
+
+    recipe.json       what is trained: written once, before the first attempt
+    attempts.jsonl    a line when an attempt starts: number, time, host, process, device, versions
+    journal.jsonl     a line an epoch: epoch, timestamp, seconds, metrics
+    checkpoint.pt     where the training stands; gone when it has ended
+    last.pt, best.pt  weights after the last epoch, and of the best epoch by validation
+    result.json       written last of the training: finished or diverged
+    failure.json      why the last attempt failed; gone when another one starts
+    outcomes/<id>/    one way of evaluating: outcome.json is written last
+    log.txt           what the job printed, tracebacks included
+    lock              held by the process that trains
+
+Every file but the two append-only ones is written beside itself and renamed, so that a kill at any instant leaves the
+old file or the new one. A torn last line of the other two is not a line.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ablate import recipe
+from ablate.grid import Job
+
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """The paths of one job."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        """Say what is trained."""
+        return self.path / "recipe.json"
+
+    @property
+    def attempts(self) -> Path:
+        """List the attempts."""
+        return self.path / "attempts.jsonl"
+
+    @property
+    def journal(self) -> Path:
+        """List the finished epochs."""
+        return self.path / "journal.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Hold the state to go on from."""
+        return self.path / "checkpoint.pt"
+
+    @property
+    def log(self) -> Path:
+        """Hold what the job printed."""
+        return self.path / "log.txt"
+
+    def weights(self, select: str) -> Path:
+        """Hold the weights that an evaluation judges: of `last` or of `best_validation`."""
+        return self.path / ("last.pt" if select == "last" else "best.pt")
+
+    @property
+    def result(self) -> Path:
+        """Hold the end of the training."""
+        return self.path / "result.json"
+
+    @property
+    def failure(self) -> Path:
+        """Hold why the last attempt failed."""
+        return self.path / "failure.json"
+
+    def outcome(self, evaluation: str) -> Path:
+        """Hold one way of evaluating."""
+        return self.path / "outcomes" / evaluation[: recipe.ID_SHOWN]
+
+    def lock(self) -> FileLock:
+        """Make the lock that the training process holds; it is released when the process ends, however it ends."""
+        return FileLock(self.path / "lock")
+
+
+def write(path: Path, content: bytes | str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with draft.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON whole or not at all; NaN and infinity stand as Python writes them, and only Python reads these files."""
+    write(path, json.dumps(content, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON, or give None where there is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def append(path: Path, line: Line) -> None:
+    """Add one line, mending a torn one before it."""
+    text = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+    with path.open("ab+") as file:
+        if file.tell() > 0:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                whole = b"".join(part for part in path.read_bytes().splitlines(keepends=True) if part.endswith(b"\n"))
+                write(path, whole + text)
+                return
+        file.write(text)
+
+
+def lines(path: Path) -> list[Line]:
+    """Read the whole lines of an append-only file; none where there is no file."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    return [json.loads(part) for part in content.split(b"\n")[:-1]]
+
+
+def create(folder: Folder, job: Job) -> None:
+    """Write what is trained, where it is not written yet. What is there already is the same, by the job's identity."""
+    if not folder.recipe.exists():
+        settled = job.recipe.model_dump(mode="json")
+        settled["data"].pop("root")  # a path: no part of what is trained
+        settled.pop("evaluation")
+        content = {"job": job.id, "seed": job.seed, "data": job.data, "numerics": recipe.NUMERICS, "recipe": settled}
+        write_json(folder.recipe, content)
+
+
+def restore_journal(folder: Folder, history: list[Line]) -> None:
+    """Make the journal say what a checkpoint remembers: the kill came between the checkpoint and the line."""
+    if lines(folder.journal) != history:
+        write(folder.journal, b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in history))
+
+
+def fail(folder: Folder, *, kind: str, error: str, attempt: int) -> None:
+    """Record why an attempt failed: `kind` is error (an exception) or crash (the process died)."""
+    write_json(folder.failure, {"kind": kind, "error": error, "attempt": attempt})
+
+
+def is_running(folder: Folder) -> bool:
+    """Say whether a process holds the job's lock."""
+    if not (folder.path / "lock").exists():
+        return False
+    lock = folder.lock()
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def artifacts(outcome: Path) -> Iterator[Path]:
+    """List the files of one evaluation."""
+    with suppress(FileNotFoundError):
+        yield from sorted(path for path in outcome.iterdir() if not path.name.startswith("."))

@@ -1,0 +1,32 @@
+"""The metrics that a job logs: their names, and which direction is better.
+
+A metric is `split/name`; the splits are train, validation and test. The test set is read once, when a job ends.
+"""
+
+from typing import Literal
+
+Direction = Literal["max", "min"]
+
+METRICS: dict[str, Direction] = {
+    "train/loss": "min",  # mean cross-entropy of the batches of an epoch, as trained (augmented, smoothed), nats
+    "train/accuracy": "max",  # share of them that was right, 0..1
+    "validation/loss": "min",
+    "validation/accuracy": "max",
+    "test/loss": "min",  # mean negative log-likelihood, nats
+    "test/accuracy": "max",  # 0..1
+    "test/calibration_error": "min",  # expected calibration error, 15 equal bins, 0..1 (Guo et al. 2017, section 2)
+    "time/epoch_seconds": "min",  # mean over the job's epochs, validation included
+    "time/train_seconds": "min",  # the whole training, all attempts
+}
+PER_CLASS = "test/accuracy/"  # + class name: share of that class's test images that was right
+FRACTIONS = ("accuracy", "calibration_error")  # shown in points: 0.0123 -> "1.23 points"
+
+
+def direction(metric: str) -> Direction | None:
+    """Say which direction is better, or None for a metric that is not known here."""
+    return "max" if metric.startswith(PER_CLASS) else METRICS.get(metric)
+
+
+def is_fraction(metric: str) -> bool:
+    """Say whether a metric is a share between 0 and 1, which people read in percent and points."""
+    return metric.startswith(PER_CLASS) or metric.rsplit("/", 1)[-1] in FRACTIONS

@@ -1,0 +1,119 @@
+"""Mistakes in what a user wrote, as sentences: what is allowed, what was given, and the nearest name."""
+
+import difflib
+import json
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from ablate.recipe import Section, fields, is_optional
+
+KINDS = {
+    "integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text", "object": "a table", "null": '"none"',
+}  # fmt: skip
+BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+
+MANY = 16  # names that one sentence can carry
+
+
+def show(given: Any) -> str:
+    """Write a value as its author would in TOML, near enough: text in quotes, true and false in lower case."""
+    return json.dumps(given, default=str, ensure_ascii=False)
+
+
+def near(name: object, known: Iterable[str]) -> str:
+    """Write ` (did you mean X?)`, or nothing when no known name is near."""
+    names = list(known)
+    same_tail = [full for full in names if full.rpartition(".")[-1] == name]  # `crop` for `augment.crop`
+    best = same_tail or difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    return f" (did you mean {best[0]}?)" if best else ""
+
+
+def unknown(name: str, what: str, known: Iterable[str]) -> str:
+    """Say that a name is not known, and which are, where they are few enough to be read."""
+    names = list(known)
+    listed = f"; known are {', '.join(names) or 'none'}" if len(names) <= MANY else ""
+    return f"{show(name)} is not {what}{near(name, names)}{listed}"
+
+
+def unknown_field(path: str) -> str:
+    """Say that there is no such recipe field; the fields of its section are listed."""
+    section = [name for name in fields() if name.startswith(path.partition(".")[0] + ".")]
+    return unknown(path, "a recipe field", section or fields())
+
+
+def in_field(info: FieldInfo, given: Any) -> list[str]:
+    """Find what is wrong with one value of one field; the sentences carry no key path."""
+    if given in (None, "none") and is_optional(info):
+        return []
+    annotated: Any = Annotated[info.annotation, info]
+    adapter: TypeAdapter[Any] = TypeAdapter(annotated, config=ConfigDict(strict=True, allow_inf_nan=False))
+    try:
+        adapter.validate_python(given)
+    except ValidationError as error:
+        return _own_words(error) or [_disallowed(given, _inline(adapter.json_schema()))]
+    return []
+
+
+def in_table(given: Any, model: type[Section], path: str = "") -> list[str]:
+    """Find everything that is wrong with a closed table, as `key.path: sentence`, tables inside it included."""
+    if not isinstance(given, dict):
+        return [f"{path}: must be a table, got {show(given)}"]
+    dot = f"{path}." if path else ""
+    found = [f"{dot}{key}: {unknown(key, 'a key here', model.model_fields)}" for key in given if key not in model.model_fields]
+    for name, info in model.model_fields.items():
+        inner = info.annotation
+        if name not in given:
+            continue
+        if isinstance(inner, type) and issubclass(inner, Section):
+            found += in_table(given[name], inner, f"{dot}{name}")
+        else:
+            found += [f"{dot}{name}: {sentence}" for sentence in in_field(info, given[name])]
+    found += [f"{dot}{name}: must be given" for name, info in model.model_fields.items() if info.is_required() and name not in given]
+    return found or _in_whole(given, model, path)
+
+
+def _in_whole(given: dict[str, Any], model: type[Section], path: str) -> list[str]:
+    """Find what is wrong between keys that are right one by one."""
+    try:
+        model.model_validate(given)
+    except ValidationError as error:
+        return [f"{path}: {words}" for words in _own_words(error)]
+    return []
+
+
+def _own_words(error: ValidationError) -> list[str]:
+    """Pick the sentences that our own validators wrote."""
+    return [e["msg"].removeprefix("Value error, ") for e in error.errors() if e["type"] == "value_error"]
+
+
+def _inline(schema: dict[str, Any]) -> dict[str, Any]:
+    """Put the tables that a schema refers to in their places."""
+    parts = schema.get("$defs", {})
+    options = [parts[part["$ref"].rsplit("/", 1)[-1]] if "$ref" in part else part for part in schema.get("anyOf", [])]
+    return schema | ({"anyOf": options} if options else {})
+
+
+def _disallowed(given: Any, schema: dict[str, Any]) -> str:
+    """Say what a field's JSON schema allows instead of what was given."""
+    names = [str(name) for name in schema.get("enum", [])]
+    if names:
+        return f"{show(given)} is not one of {', '.join(names)}{near(given, names) if isinstance(given, str) else ''}"
+    return f"must be {_allowed(schema)}, got {show(given)}"
+
+
+def _allowed(schema: dict[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(_allowed(part) for part in schema["anyOf"]))
+    if "enum" in schema:
+        return " or ".join(show(name) for name in schema["enum"])
+    if "properties" in schema:
+        return f"a table {{ {', '.join(schema['properties'])} }}"
+    if "maxLength" in schema:
+        return f"text of {schema['minLength']} to {schema['maxLength']} characters"
+    if schema.get("type") == "array":
+        return f"a list, each {_allowed(schema.get('items', {}))}"
+    bounds = " and ".join(f"{words} {schema[key]:g}" for key, words in BOUNDS.items() if key in schema)
+    return f"{KINDS.get(schema.get('type', ''), 'another value')} {bounds}".strip()

@@ -1,0 +1,131 @@
+"""What is left to do: jobs less what the store has, how long it may take, and what is known already."""
+
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ablate import grid, journal
+from ablate import recipe as recipes
+from ablate.grid import Grid, Job, Run
+from ablate.recipe import Data, Evaluation, Recipe
+from ablate.store import Store
+from ablate.study import Study
+
+IMAGES_A_SECOND = {"cnn4": 1400.0, "resnet18": 45.0}
+"""Trained on one CPU thread at 32x32 in bf16, with crop and flip (2 cores of a Xeon with AMX): a first guess, no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One task: train the job if it is not trained, then judge it in the ways that are missing."""
+
+    job: Job
+    evaluations: tuple[Evaluation, ...]
+    trained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """A guess at the time of the work, in seconds of one slot, and what it goes by."""
+
+    seconds: float
+    basis: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A study against a store."""
+
+    study: Study
+    grid: Grid
+    runs: tuple[Run, ...]
+    jobs: tuple[Job, ...]
+    work: tuple[Work, ...]
+    failed: tuple[Job, ...]  # failed before, left alone unless asked for
+    cost: Cost | None  # none: nothing to go by
+
+    @property
+    def trainings(self) -> int:
+        """Count the jobs that will be trained."""
+        return sum(not work.trained for work in self.work)
+
+    @property
+    def done(self) -> int:
+        """Count the jobs for which nothing is left to do."""
+        return len(self.jobs) - len(self.work) - len(self.failed)
+
+    @property
+    def evaluation_only(self) -> int:
+        """Count the cells that need no training of their own: they share another cell's."""
+        return len(self.grid.cells) - len({recipes.job_id(cell.recipe, 0, "") for cell in self.grid.cells})
+
+
+def make(study: Study, expanded: Grid, store: Store, fingerprint: Callable[[Data], str], *, retry_failed: bool = False) -> Plan:
+    """Compare what a study needs with what its store has."""
+    runs, jobs = grid.runs_and_jobs(expanded, study.seeds, fingerprint)
+    wanted: dict[str, dict[str, Evaluation]] = {}
+    for run in runs:
+        wanted.setdefault(run.job_id, {})[recipes.evaluation_id(run.cell.recipe)] = run.cell.recipe.evaluation
+    work, failed = [], []
+    for job in jobs:
+        folder = store.job(job.id)
+        result = journal.read_json(folder.result)
+        missing = _missing(store, job, wanted[job.id]) if result is None or result["status"] == "finished" else ()
+        if result is not None and not missing:
+            continue
+        if folder.failure.exists() and not retry_failed:
+            failed.append(job)
+        else:
+            work.append(Work(job, missing, trained=result is not None))
+    return Plan(study, expanded, runs, jobs, tuple(work), tuple(failed), _cost(work, store))
+
+
+def _missing(store: Store, job: Job, wanted: dict[str, Evaluation]) -> tuple[Evaluation, ...]:
+    folder = store.job(job.id)
+    return tuple(e for identity, e in wanted.items() if not (folder.outcome(identity) / "outcome.json").exists())
+
+
+def _cost(work: list[Work], store: Store) -> Cost | None:
+    """Guess by finished jobs of the same network and image size, else by the speed of the network elsewhere.
+
+    Judging is not counted but for MC dropout, whose passes can cost more than a short training.
+    """
+    todo = [item for item in work if not item.trained]
+    seen: dict[tuple[object, ...], list[float]] = {}
+    for like, speed in _speeds(store):
+        seen.setdefault(like, []).append(speed)
+    total, guessed = 0.0, False
+    for item in todo:
+        recipe = item.job.recipe
+        speeds = seen.get(_like(recipe))
+        guessed |= speeds is None
+        speed = statistics.median(speeds) if speeds else _guess(recipe)
+        total += recipe.training.epochs * _train_images(recipe, store, item.job.data) / speed
+    return Cost(total, "a guess from the network's usual speed" if guessed else "from finished jobs like these") if todo else None
+
+
+def _like(recipe: Recipe) -> tuple[object, ...]:
+    return (recipe.model.name, recipe.data.image_size, recipe.training.precision, recipe.model.batch_norm, recipe.model.conv_dropout > 0)
+
+
+def _guess(recipe: Recipe) -> float:
+    scale = (32 / recipe.data.image_size) ** 2
+    slower = (2.0 if recipe.training.precision == "fp32" else 1.0) * (1.5 if recipe.model.conv_dropout > 0 else 1.0)
+    return IMAGES_A_SECOND[recipe.model.name] * scale / slower
+
+
+def _speeds(store: Store) -> Iterator[tuple[tuple[object, ...], float]]:
+    """Read images a second from every finished job of the store."""
+    for path in (store.path / "jobs").glob("*/result.json"):
+        result, content = journal.read_json(path), journal.read_json(path.with_name("recipe.json"))
+        if result and content and result["metrics"].get("time/epoch_seconds"):
+            recipe = Recipe.model_validate(content["recipe"] | {"data": content["recipe"]["data"] | {"root": ""}})
+            yield _like(recipe), result["train_images"] / result["metrics"]["time/epoch_seconds"]
+
+
+def _train_images(recipe: Recipe, store: Store, fingerprint: str) -> float:
+    """Count the images of an epoch as well as they are known: before the data is decoded, as CIFAR-10 has them."""
+    meta = journal.read_json(store.data / fingerprint / "meta.json")
+    total = recipe.data.train_size or (meta["train"] if meta else 50_000)
+    held = recipe.data.validation if isinstance(recipe.data.validation, int) else total * recipe.data.validation
+    return float(total - held)

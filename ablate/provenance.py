@@ -1,0 +1,56 @@
+"""What a result came from: the commit and its uncommitted changes, versions, and the machine. Never the environment's variables."""
+
+import os
+import platform
+import socket
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("ablate-studies", "torch", "torchvision", "torchmetrics", "numpy", "scikit-learn", "pillow", "mlflow", "optuna")
+LONGEST_DIFF = 200_000  # characters
+
+
+def git(folder: Path) -> dict[str, Any]:
+    """Describe the repository that a folder lies in; empty where there is none, or no git."""
+    head = _git(folder, "rev-parse", "HEAD")
+    if head is None:
+        return {}
+    diff = _git(folder, "diff", "HEAD") or ""
+    cut = diff[:LONGEST_DIFF] + ("\n[cut]" if len(diff) > LONGEST_DIFF else "")
+    return {"commit": head.strip(), "dirty": bool((_git(folder, "status", "--porcelain") or "").strip()), "diff": cut}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=30, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def versions() -> dict[str, str]:
+    """List the versions of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Describe this machine."""
+    return {"host": socket.gethostname(), "system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()}
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

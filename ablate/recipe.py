@@ -1,0 +1,293 @@
+"""One training run: its fields with their defaults, its canonical form, its identity and its random streams.
+
+Everything that can change a result is a field here, and nothing else is: device, workers, paths, labels and the study's
+name are outside by construction. Defaults exist once, in this file.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from types import UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
+
+NUMERICS = 1
+"""Raised whenever the same recipe would train to other numbers (a default changes, an augmentation is corrected, ...)."""
+
+ID_SHOWN = 12
+"""Hex digits of an identity that people see; all 64 are kept."""
+
+
+class Section(BaseModel):
+    """One table of a recipe: frozen, strict about types, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        empty = {name: None for name, info in cls.model_fields.items() if given.get(name) == "none" and is_optional(info)}
+        return given | empty
+
+
+def is_optional(info: FieldInfo) -> bool:
+    """Say whether a field may be `"none"`: TOML has no null, so the word stands for it."""
+    return get_origin(info.annotation) in (Union, UnionType) and type(None) in get_args(info.annotation)
+
+
+class MeanStd(Section):
+    """Per-channel normalisation of images in [0, 1]."""
+
+    mean: tuple[float, ...] = Field(strict=False, min_length=1)
+    std: tuple[float, ...] = Field(strict=False, min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.mean) != len(self.std) or min(self.std) <= 0:
+            raise ValueError("mean and std must have one number a channel, and each std must be above 0")
+        return self
+
+
+def _share_or_count(images: float) -> float:
+    if isinstance(images, float) and images >= 1:
+        raise ValueError(f"must be a share below 1, or a whole count of images, got {images}")
+    return images
+
+
+class Data(Section):
+    """The images, and how they are split."""
+
+    name: Literal["cifar10", "cifar100", "svhn", "mnist", "fashion_mnist", "digits", "imagefolder"] = "cifar10"
+    """`digits` are 1,797 real handwritten digits that come with scikit-learn; `imagefolder` needs `root`."""
+    root: str | None = None
+    """Folder of the images or of the downloaded archive. A path: not part of a job's identity."""
+    image_size: int = Field(32, ge=16, le=1024)
+    """Pixels a side. Other sizes are resized: shorter side, antialiased bilinear, then the centre is cut out."""
+    train_size: int | None = Field(None, ge=2)
+    """Images to train and validate on, a class-balanced draw by each seed; none: all of them."""
+    validation: Annotated[int | float, AfterValidator(_share_or_count)] = Field(0.1, ge=0)
+    """Part of the training images held out: a share below 1, or a count. Drawn by each seed, class-balanced."""
+    normalize: Literal["dataset", "imagenet"] | MeanStd = "dataset"
+    """Per-channel mean and standard deviation: of the training images, of ImageNet, or given as `{ mean, std }`."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.name == "imagefolder" and self.root is None:
+            raise ValueError("root must name the folder with train/<class>/* and test/<class>/* for an imagefolder: set data.root")
+        return self
+
+
+class Augment(Section):
+    """What happens to a training image, drawn anew each time; in the order crop, flip, rotation."""
+
+    crop: Literal["none", "random_crop", "random_resized_crop"] = "random_crop"
+    """`random_crop` pads and cuts; `random_resized_crop` has area 8..100 %, ratio 3/4..4/3 (Szegedy et al. 2015, section 6)."""
+    padding: int = Field(4, ge=0, le=64)
+    """Pixels added a side before `random_crop` (4: He et al. 2016, section 4.2)."""
+    padding_mode: Literal["zeros", "reflect"] = "zeros"
+    """What the padding of `random_crop` shows: black, or the image mirrored."""
+    flip: bool = True
+    """Mirror left to right with probability 1/2. Wrong for digits and text."""
+    rotation: float = Field(0.0, ge=0, le=180)
+    """Degrees: turned about the centre by a uniform draw from [-rotation, rotation], bilinear, black corners."""
+
+
+class Model(Section):
+    """The network. `batch_norm` and the dropouts are surgery on any network, not variants of one."""
+
+    name: Literal["cnn4", "resnet18"] = "resnet18"
+    """`cnn4`: four conv-BatchNorm-ReLU-pool blocks and a linear head; `resnet18`: torchvision's (He et al. 2016)."""
+    stem: Literal["cifar", "imagenet"] = "cifar"
+    """First layers of a resnet: 3x3 stride 1 without pooling, for images up to 64 pixels, or 7x7 stride 2 with pooling."""
+    batch_norm: bool = True
+    """False takes every BatchNorm out and gives the convolutions before them their bias back."""
+    conv_dropout: float = Field(0.0, ge=0, lt=1)
+    """Probability of dropout after every convolution; 0: none."""
+    head_dropout: float = Field(0.0, ge=0, lt=1)
+    """Probability of dropout before the last linear layer; 0: none."""
+
+
+DEFAULT_LR = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}
+"""Customary rates: SGD of He et al. 2016, section 4.2; Adam of Kingma and Ba 2015, section 2."""
+
+
+class Optimizer(Section):
+    """How the weights are updated."""
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = Field(gt=0, le=100)
+    """Peak learning rate. Left out: 0.1 for sgd, 0.001 for adam and adamw."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """Of sgd."""
+    weight_decay: float = Field(5e-4, ge=0, le=1)
+    """On every parameter: an L2 gradient for sgd and adam, decoupled for adamw (Loshchilov and Hutter 2019)."""
+    nesterov: bool = True
+    """Of sgd with momentum (Sutskever et al. 2013, section 2)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_lr(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "lr" not in given and given.get("name", "sgd") in DEFAULT_LR:
+            return given | {"lr": DEFAULT_LR[given.get("name", "sgd")]}
+        return given
+
+
+class Schedule(Section):
+    """The learning rate over the training, as a share of `optimizer.lr`, set before every step."""
+
+    name: Literal["constant", "step", "cosine", "one_cycle"] = "one_cycle"
+    """`one_cycle`: up from 1/25 and down to 1/250,000, both by a cosine (Smith and Topin 2018; torch's OneCycleLR)."""
+    warmup: float = Field(0.2, ge=0, lt=1)
+    """Share of the training in which `one_cycle` rises."""
+    step_epochs: int = Field(10, ge=1)
+    """Epochs between two drops of `step`."""
+    gamma: float = Field(0.1, gt=0, le=1)
+    """Factor of each drop of `step`."""
+
+
+class Training(Section):
+    """The loop."""
+
+    epochs: int = Field(30, ge=1)
+    batch_size: int = Field(128, ge=2)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Szegedy et al. 2016, section 7."""
+    early_stopping: int | None = Field(None, ge=1)
+    """Stop after so many epochs without a better validation accuracy; none: never."""
+    gradient_clip: float | None = Field(None, gt=0)
+    """Largest L2 norm of the whole gradient; none: not clipped."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16 is autocast with fp32 weights. `auto` is settled before a job gets its identity: bf16 where the hardware has it."""
+    threads: int = Field(1, ge=1, le=256)
+    """CPU threads of a job. It changes the order of sums, hence the last bits, hence it is part of the identity."""
+
+
+class Evaluation(Section):
+    """How a trained model is judged. Cells that differ only here share one training."""
+
+    select: Literal["last", "best_validation"] = "last"
+    """The weights that are judged: after the last epoch, or of the epoch with the best validation accuracy."""
+    mc_dropout: int = Field(0, ge=0, le=1000)
+    """Passes with dropout left on whose probabilities are averaged (Gal and Ghahramani 2016); 0: one usual pass."""
+    tta: Literal["none", "flip"] = "none"
+    """Test-time augmentation: `flip` averages the probabilities of each image and its mirror image."""
+
+
+class Recipe(Section):
+    """Everything that decides the numbers of one training run but its seed."""
+
+    data: Data = Data()
+    augment: Augment = Augment()
+    model: Model = Model()
+    optimizer: Optimizer = Optimizer(lr=DEFAULT_LR["sgd"])
+    schedule: Schedule = Schedule()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for needs, name in (
+            (self.evaluation.select == "best_validation", 'evaluation.select = "best_validation"'),
+            (self.training.early_stopping is not None, "training.early_stopping"),
+        ):
+            if needs and self.data.validation == 0:
+                raise ValueError(f"{name} needs validation images, and data.validation is 0: set data.validation, such as 0.1")
+        return self
+
+
+ACTIVE: dict[str, Callable[[Recipe], bool]] = {
+    "augment.padding": lambda r: r.augment.crop == "random_crop",
+    "augment.padding_mode": lambda r: r.augment.crop == "random_crop" and r.augment.padding > 0,
+    "model.stem": lambda r: r.model.name == "resnet18",
+    "optimizer.momentum": lambda r: r.optimizer.name == "sgd",
+    "optimizer.nesterov": lambda r: r.optimizer.name == "sgd" and r.optimizer.momentum > 0,
+    "schedule.warmup": lambda r: r.schedule.name == "one_cycle",
+    "schedule.step_epochs": lambda r: r.schedule.name == "step",
+    "schedule.gamma": lambda r: r.schedule.name == "step",
+}
+"""Fields that only matter beside others. Where one does not, it is no part of the identity, and no factor of the cell."""
+
+
+def fields() -> dict[str, FieldInfo]:
+    """List every field by its dotted path, such as `augment.crop`, in the order of the file."""
+    return {
+        f"{section}.{name}": info
+        for section, part in Recipe.model_fields.items()
+        for name, info in section_type(part).model_fields.items()
+    }
+
+
+def section_type(info: FieldInfo) -> type[Section]:
+    """Give the class of one section of a recipe."""
+    assert isinstance(info.annotation, type)
+    assert issubclass(info.annotation, Section)
+    return info.annotation
+
+
+def value(recipe: Recipe, path: str) -> Any:
+    """Read a field by its dotted path."""
+    section, name = path.split(".")
+    return getattr(getattr(recipe, section), name)
+
+
+def is_active(recipe: Recipe, path: str) -> bool:
+    """Say whether a field can change this recipe's result at all."""
+    return path not in ACTIVE or ACTIVE[path](recipe)
+
+
+def canonical(recipe: Recipe, *, evaluation: bool = True) -> dict[str, Any]:
+    """Reduce a recipe to what identifies it: active fields that differ from their default, without paths.
+
+    Leaving defaults out keeps every known identity when a later version adds a field; a default that changes its value
+    raises `NUMERICS` instead.
+    """
+    short: dict[str, Any] = {}
+    for path, info in fields().items():
+        section, name = path.split(".")
+        here = value(recipe, path)
+        if path == "data.root" or here == info.default or not is_active(recipe, path):
+            continue
+        if section != "evaluation" or evaluation:
+            short.setdefault(section, {})[name] = here.model_dump() if isinstance(here, BaseModel) else here
+    return short
+
+
+def digest(content: object) -> str:
+    """Hash any JSON-able value: sha256 of its JSON with sorted keys, 64 hex digits. 15 and 15.0 are one number."""
+    text = json.dumps(_one_form(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _one_form(content: object) -> object:
+    match content:
+        case float() if content.is_integer():
+            return int(content)
+        case dict():
+            return {key: _one_form(part) for key, part in content.items()}
+        case list() | tuple():
+            return [_one_form(part) for part in content]
+    return content
+
+
+def job_id(recipe: Recipe, seed: int, data: str) -> str:
+    """Identify one training: the recipe without its evaluation, the seed, the data's fingerprint, the numerics version."""
+    assert recipe.training.precision != "auto", "precision is settled before a job gets its identity"
+    return digest({"recipe": canonical(recipe, evaluation=False), "seed": seed, "data": data, "numerics": NUMERICS})
+
+
+def evaluation_id(recipe: Recipe) -> str:
+    """Identify the way in which a trained model is judged."""
+    return digest(canonical(recipe).get("evaluation", {}))
+
+
+def stream_seed(seed: int, role: str) -> int:
+    """Seed the generator of one role (init, split, order, crop, flip, ...), 63 bits.
+
+    Each role has a generator of its own, so that switching one choice on leaves the draws of all others where they
+    were: that is what makes the runs of one seed comparable pairs.
+    """
+    return int.from_bytes(hashlib.sha256(f"{seed}/{role}".encode()).digest()[:8]) >> 1

@@ -1,0 +1,117 @@
+"""Findings to plain data for other programs: strictly valid JSON, whose keys others rely on (DESIGN.md, section 9)."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ablate import recipe
+from ablate.findings import CellFinding, ClaimFinding, Effect, Findings
+from ablate.report import words
+
+Json = dict[str, Any]
+
+
+def to_json(findings: Findings) -> Json:
+    """Lay everything out as JSON has it: null for what is not known or not a number, seeds as text where they are keys."""
+    study = findings.study
+    everything = {
+        "study": study.name,
+        "question": study.question,
+        "design": study.design,
+        "metric": findings.metric,
+        "direction": findings.direction,
+        "min_effect": study.min_effect if findings.metric == study.metric else None,
+        "alpha": study.alpha,
+        "seeds": list(study.seeds),
+        "finished": findings.finished,
+        "total": findings.total,
+        "headline": words.headline(findings),
+        "cells": [_cell(cell) for cell in findings.cells],
+        "effects": [_effect(e, findings) for e in (*findings.effects, *findings.interactions, *findings.cell_effects)],
+        "claims": [_claim(claim) for claim in findings.claims],
+        "curves": [
+            {"cell": c.label, "metric": c.metric, "epochs": c.epochs, "mean": c.mean, "low": c.low, "high": c.high} for c in findings.curves
+        ],
+        "failures": [{"run": f.run, "status": f.status, "reason": f.reason, "log": f.log} for f in findings.failures],
+        "excluded": [{"why": exclusion.why, "cells": list(exclusion.labels)} for exclusion in findings.excluded],
+        "data": list(findings.data),
+        "environments": list(findings.environments),
+    }
+    plain: Json = _plain(everything)
+    return plain
+
+
+def _cell(found: CellFinding) -> Json:
+    return {
+        "cell": found.cell.label,
+        "id": found.cell.id[: recipe.ID_SHOWN],
+        "levels": dict(found.cell.levels),
+        "baseline": found.cell.is_baseline,
+        "n": found.n,
+        "failed": found.failed,
+        "missing": found.missing,
+        "mean": found.mean,
+        "sd": found.sd,
+        "values": found.values,
+        "epoch_seconds": found.epoch_seconds,
+        "train_seconds": found.train_seconds,
+        "shares_training": found.shares_training,
+    }
+
+
+def _effect(effect: Effect, findings: Findings) -> Json:
+    estimate = effect.estimate
+    return {
+        "kind": effect.kind,
+        "factor": effect.factor,
+        "from": effect.start,
+        "to": effect.end,
+        "effect": estimate.effect,
+        "low": estimate.low,
+        "high": estimate.high,
+        "p": estimate.p,
+        "n": estimate.n,
+        "sd": estimate.sd,
+        "verdict": estimate.verdict,
+        "survivors": effect.survivors,
+        "words": words.verdict_words(effect, findings),
+        "reason": estimate.reason,
+        "flags": list(effect.flags),
+        "more_seeds": estimate.more_seeds,  # 1001: more than 1000
+        "more_seeds_high": estimate.more_seeds_high,
+        "more_seeds_target": estimate.target,
+        "wins": estimate.wins,
+        "ties": estimate.ties,
+        "losses": estimate.losses,
+        "per_seed": effect.per_seed,
+    }
+
+
+def _claim(found: ClaimFinding) -> Json:
+    claim, estimate = found.claim, found.estimate
+    return {
+        "text": claim.text,
+        "source": claim.source,
+        "expect": claim.expect,
+        "metric": claim.metric,  # null: that of the study
+        "verdict": found.verdict,
+        "effect": estimate.effect if estimate else None,  # of going from the second level to the first
+        "low": estimate.low if estimate else None,
+        "high": estimate.high if estimate else None,
+        "p": estimate.p if estimate else None,
+        "n": estimate.n if estimate else 0,
+    }
+
+
+def _plain(content: object) -> Any:
+    """Reduce to what JSON has: JSON knows no NaN, no infinity, no tuple, and keys are text."""
+    match content:
+        case None | bool() | int() | str():
+            return content
+        case float():
+            return float(content) if math.isfinite(content) else None
+        case Mapping():
+            return {str(key): _plain(part) for key, part in content.items()}
+        case list() | tuple():
+            return [_plain(part) for part in content]
+    return str(content)

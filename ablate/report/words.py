@@ -1,0 +1,308 @@
+"""Findings to sentences: the same words on the page, in the terminal and in MLflow's note. Nothing is computed here."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from ablate import metrics
+from ablate.findings import ClaimFinding, Effect, Findings
+from ablate.grid import short_names
+from ablate.stats import CAP, Estimate
+
+NAMED = 4  # effects named in one sentence of the headline; the others are counted
+
+NAMES = {
+    "main": {},
+    "cell": {},
+    # An interaction is no choice, so it cannot help: it says what two choices do beyond the sum of both.
+    "interaction": {"helps": "better together", "hurts": "worse together", "equivalent": "additive"},
+}
+"""Verdicts that are called otherwise, by the kind of effect."""
+
+
+def scale(metric: str) -> float:
+    """Give the factor from a metric to what people read: shares are read in percent."""
+    return 100.0 if metrics.is_fraction(metric) else 1.0
+
+
+def unit(metric: str) -> str:
+    """Name the unit of a difference, with a space before it; empty where the metric has none that is known here."""
+    return " points" if metrics.is_fraction(metric) else ""
+
+
+def value(number: float | None, metric: str) -> str:
+    """Write one value of a metric: 0.7123 is "71.23 %", a loss "0.8312"."""
+    if number is None or not math.isfinite(number):
+        return "-"
+    return f"{100 * number:.2f} %" if metrics.is_fraction(metric) else significant(number, 4)
+
+
+def spread(number: float | None, metric: str) -> str:
+    """Write a standard deviation, in points for shares."""
+    if number is None or not math.isfinite(number):
+        return "-"
+    return f"{100 * number:.2f}" if metrics.is_fraction(metric) else significant(number, 2)
+
+
+def seconds(number: float | None) -> str:
+    """Write seconds without their unit, three digits that count."""
+    return "-" if number is None or not math.isfinite(number) else significant(number, 3)
+
+
+def size(number: float, metric: str) -> str:
+    """Write a size without a sign, such as `min_effect`: "0.2 points"."""
+    return f"{scale(metric) * number:.6g}{unit(metric)}"
+
+
+def significant(number: float, digits: int) -> str:
+    """Write a number with so many digits that count, never with an exponent between 0.0001 and 10 million."""
+    if number == 0 or 1e-4 <= abs(number) < 1e7:
+        return f"{number:,.{_decimals(number, digits)}f}"
+    return f"{number:.{digits - 1}e}"
+
+
+def _decimals(number: float, digits: int) -> int:
+    return 0 if number == 0 else max(0, digits - 1 - math.floor(math.log10(abs(number))))
+
+
+def difference(estimate: Estimate, metric: str) -> str:
+    """Write an effect and its interval: "+0.93 points [0.65, 1.21]"; without an interval the effect alone."""
+    effect, interval = effect_words(estimate, metric), interval_words(estimate, metric)
+    return f"{effect}{unit(metric)} {interval}".strip() if interval else f"{effect}{unit(metric)}"
+
+
+def effect_words(estimate: Estimate, metric: str) -> str:
+    """Write an effect with its sign, in points for shares; empty where it is not known."""
+    if estimate.effect is None:
+        return ""
+    digits = _digits(estimate, metric)
+    return f"{_whole(scale(metric) * estimate.effect, digits):+,.{digits}f}"
+
+
+def interval_words(estimate: Estimate, metric: str) -> str:
+    """Write an interval, "[0.65, 1.21]"; empty where there is none."""
+    if estimate.low is None or estimate.high is None:
+        return ""
+    digits = _digits(estimate, metric)
+    low, high = (_whole(scale(metric) * end, digits) for end in (estimate.low, estimate.high))
+    return f"[{low:,.{digits}f}, {high:,.{digits}f}]"
+
+
+def _whole(number: float, digits: int) -> float:
+    """Make -0.00 a plain 0.00."""
+    return 0.0 if round(number, digits) == 0 else number
+
+
+def _digits(estimate: Estimate, metric: str) -> int:
+    """Choose how many decimals to show: two digits of the interval's half width, and at least 0.01 points.
+
+    An end that is not 0 never reads 0, so that the words cannot say other than the verdict.
+    """
+    least, by = (2 if metrics.is_fraction(metric) else 0), scale(metric)
+    if estimate.low is None or estimate.high is None:
+        return least or _decimals(estimate.effect or 0.0, 3)
+    digits = max(least, _decimals(by * (estimate.high - estimate.low) / 2, 2))
+    while digits < 12 and any(end != 0 and round(by * end, digits) == 0 for end in (estimate.low, estimate.high)):
+        digits += 1
+    return digits
+
+
+def p_words(estimate: Estimate) -> str:
+    """Write p: "p = 0.012", "p < 0.001"; empty where there is none."""
+    if estimate.p is None:
+        return ""
+    return "p < 0.001" if estimate.p < 0.001 else f"p = {estimate.p:.3f}"
+
+
+def count(number: int, noun: str) -> str:
+    """Count things: "1 seed", "5 seeds"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def counts(estimate: Estimate) -> str:
+    """Say in how many seeds the change was a benefit, nothing, a harm."""
+    losses = "1 loss" if estimate.losses == 1 else f"{estimate.losses} losses"
+    return f"{count(estimate.wins, 'win')} / {count(estimate.ties, 'tie')} / {losses}"
+
+
+def change(effect: Effect, findings: Findings) -> str:
+    """Name what is changed: "rotation 15 instead of 0", "random_resized_crop instead of random_crop", or a cell's label."""
+    if effect.kind == "cell":
+        return effect.end
+    if effect.kind == "interaction":
+        return f"{effect.factor}: {effect.end} instead of {effect.start}"
+    short = short_names([factor.name for factor in findings.study.factors]).get(effect.factor, effect.factor)
+    spoken = effect.end if short in effect.end else f"{short} {effect.end}"  # the level says what it is a level of
+    return f"{spoken} instead of {effect.start}"
+
+
+def verdict(effect: Effect) -> str:
+    """Name the verdict of an effect in a word or two."""
+    return NAMES[effect.kind].get(effect.estimate.verdict, effect.estimate.verdict)
+
+
+def verdict_words(effect: Effect, findings: Findings) -> str:
+    """Say what an effect is: "helps +0.93 points [0.65, 1.21]", "undecided: about 12 more seeds (up to 30)"."""
+    return _verdict(effect, difference(effect.estimate, findings.metric))
+
+
+def verdict_alone(effect: Effect) -> str:
+    """Say the same without the numbers of the effect, for a table that has them in other columns."""
+    return _verdict(effect, "")
+
+
+def _verdict(effect: Effect, numbers: str) -> str:
+    match effect.estimate.verdict:
+        case "unstable":
+            survivors = replace(effect, estimate=replace(effect.estimate, verdict=effect.survivors or "undecided"))
+            return f"unstable: more runs failed than with {effect.start}; the runs that did not fail: {_verdict(survivors, numbers)}"
+        case "undecided":
+            return f"undecided: {_undecided(effect.estimate)}"
+    return f"{verdict(effect)} {numbers}".strip()
+
+
+def _undecided(estimate: Estimate) -> str:
+    """Say why there is no verdict, or how many seeds would give one."""
+    if estimate.reason == "no pairs":
+        return "no pair of finished runs"
+    if estimate.reason is not None or estimate.more_seeds is None:
+        return estimate.reason or "too few runs"
+    observed = " if the effect is as observed" if estimate.target == "observed" else ""
+    return more_seeds(estimate.more_seeds, estimate.more_seeds_high) + observed
+
+
+def more_seeds(few: int, many: int | None) -> str:
+    """Say how many seeds to add: "about 12 more seeds (up to 30)", "more than 1000 more seeds"."""
+    if few > CAP:
+        return f"more than {CAP} more seeds"
+    about = f"about {few} more seed{'' if few == 1 else 's'}"
+    if many is None or many == few:
+        return about
+    return f"{about} (up to more than {CAP})" if many > CAP else f"{about} (up to {many})"
+
+
+def better(findings: Findings) -> str:
+    """Say which direction is better, where the sign of an effect alone would mislead; else nothing."""
+    return f"lower {findings.metric} is better" if findings.direction == "min" else ""
+
+
+def sentences(findings: Findings) -> list[str]:
+    """Say each main effect in one sentence: effect and interval first, p last but for the counts."""
+    return [sentence(effect, findings) for effect in findings.effects]
+
+
+def sentence(effect: Effect, findings: Findings) -> str:
+    """Say one effect: "rotation 15 instead of 0: hurts -0.52 points [-0.90, -0.14], p = 0.012, 5 seeds, 0 wins / ..."."""
+    estimate = effect.estimate
+    said = verdict_words(effect, findings)
+    numbers = difference(estimate, findings.metric)
+    parts = [
+        f"{change(effect, findings)}: {said}",
+        numbers if numbers and numbers not in said else "",
+        better(findings) if estimate.verdict not in ("undecided", "equivalent") else "",
+        p_words(estimate),
+        count(estimate.n, "seed"),
+        counts(estimate) if estimate.n else "",
+        *effect.flags,
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def claim_sentence(found: ClaimFinding, findings: Findings) -> str:
+    """Answer a claim: "BatchNorm helps": confirmed, +3.10 points [2.80, 3.40] from false to true."""
+    claim = found.claim
+    numbers = claim_numbers(found, findings)
+    return f"\"{claim.text}\": {found.verdict}" + (f", {numbers} from {claim.second} to {claim.first}" if numbers else "")
+
+
+def claim_numbers(found: ClaimFinding, findings: Findings) -> str:
+    """Write the effect of a claim, named after its metric if that is not the study's; empty where it was not tested."""
+    metric = found.claim.metric or findings.study.metric
+    numbers = "" if found.estimate is None else difference(found.estimate, metric)
+    return f"{metric} {numbers}" if numbers and metric != findings.metric else numbers
+
+
+def headline(findings: Findings) -> list[str]:
+    """Answer the study's question in one to three sentences."""
+    if not any(cell.n for cell in findings.cells):
+        return [_nothing(findings)]
+    if not findings.effects:
+        return [_no_factor(findings)]
+    known = [effect for effect in findings.effects if effect.estimate.effect is not None]
+    if not known:
+        found = ["No effect can be said yet: no two finished runs differ in one factor only under the same seed."]
+    elif all(effect.estimate.reason == "one seed" for effect in known):
+        found = [_one_seed(known, findings)]
+    else:
+        found = [*_decided("helps", findings), *_decided("hurts", findings), *_others(findings)]
+    if better(findings) and known:
+        found[0] = f"{found[0].removesuffix('.')} ({better(findings)})."
+    if findings.finished < findings.total:
+        found[0] = f"So far ({findings.finished} of {findings.total} runs): {found[0]}"
+    return found
+
+
+def _nothing(findings: Findings) -> str:
+    if findings.finished:
+        return f"No run has a {findings.metric}: {findings.finished} of {findings.total} runs have ended, and all of them failed."
+    return f"Nothing is finished yet: 0 of {count(findings.total, 'run')}."
+
+
+def _no_factor(findings: Findings) -> str:
+    cell = findings.cells[0]
+    varied = f"sd {spread(cell.sd, findings.metric)} over {count(cell.n, 'seed')}" if cell.sd is not None else count(cell.n, "seed")
+    return f"No factor is varied, so there is nothing to compare: {findings.metric} is {value(cell.mean, findings.metric)} ({varied})."
+
+
+def _one_seed(effects: Sequence[Effect], findings: Findings) -> str:
+    seen = _listed(f"{change(effect, findings)} {difference(effect.estimate, findings.metric)}" for effect in _by_size(effects))
+    return f"Undecided: one seed gives no verdict, because nothing says how much of it is chance. Seen: {seen}."
+
+
+def _decided(verdict_name: str, findings: Findings) -> list[str]:
+    """Say what helps, or what hurts, the largest first."""
+    effects = _by_size(effect for effect in findings.effects if effect.estimate.verdict == verdict_name)
+    if not effects:
+        return []
+    if len(effects) == 1:
+        (only,) = effects
+        return [f"{change(only, findings)} {verdict_name}: {_told(only, findings)}, {count(only.estimate.n, 'seed')}{_but(only)}."]
+    return [f"{verdict_name.capitalize()}: " + _listed(f"{change(e, findings)} ({_told(e, findings)}){_but(e)}" for e in effects) + "."]
+
+
+def _others(findings: Findings) -> list[str]:
+    """Say in one sentence what is equivalent, undecided or unstable."""
+    rest = [effect for effect in findings.effects if effect.estimate.verdict not in ("helps", "hurts")]
+    if len(rest) == 1:
+        return [f"{change(rest[0], findings)}: {verdict_words(rest[0], findings)}{_but(rest[0])}."]
+    parts = []
+    for name in ("equivalent", "undecided", "unstable"):
+        effects = [effect for effect in rest if effect.estimate.verdict == name]
+        if effects:
+            parts.append(f"{name}: " + _listed(f"{change(e, findings)}{_in_brackets(e, findings)}" for e in effects))
+    return [f"{text[0].upper()}{text[1:]}." for text in ["; ".join(parts)] if text]
+
+
+def _told(effect: Effect, findings: Findings) -> str:
+    return difference(effect.estimate, findings.metric)
+
+
+def _in_brackets(effect: Effect, findings: Findings) -> str:
+    if effect.estimate.verdict == "equivalent":
+        return f" ({_told(effect, findings)})"
+    return f" ({_undecided(effect.estimate)})" if effect.estimate.verdict == "undecided" else ""
+
+
+def _but(effect: Effect) -> str:
+    turned = [flag for flag in effect.flags if flag != "incomplete"]
+    return f", but it {' and '.join(turned)}" if turned else ""
+
+
+def _by_size(effects: Iterable[Effect]) -> list[Effect]:
+    return sorted(effects, key=lambda effect: -abs(effect.estimate.effect or 0.0))
+
+
+def _listed(parts: Iterable[str]) -> str:
+    """Join with commas, and count what is too much for a sentence."""
+    every = list(parts)
+    return ", ".join(every[:NAMED]) + (f", and {len(every) - NAMED} more" if len(every) > NAMED else "")

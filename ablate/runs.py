@@ -1,0 +1,81 @@
+"""The runs table: what the journals say about every run of a study. The report reads this, never MLflow."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from ablate import journal
+from ablate import recipe as recipes
+from ablate.grid import Run
+from ablate.store import Store
+
+Status = Literal["finished", "diverged", "at_chance", "failed", "running", "missing"]
+FAILED_RESULT = ("diverged", "at_chance")
+"""Ends that count as failed in a failure rate. A crash is `failed`: that run is missing, and says nothing of its cell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one run."""
+
+    run: Run
+    status: Status
+    reason: str
+    log: str  # path; empty where the job was never started
+    metrics: dict[str, float]  # empty unless finished
+    lines: tuple[journal.Line, ...]  # of the epochs
+    confusion: tuple[tuple[int, ...], ...]  # [true class][answer]; empty unless judged
+    classes: tuple[str, ...]
+    environment: dict[str, Any]
+
+
+def read(runs: tuple[Run, ...], store: Store) -> tuple[Outcome, ...]:
+    """Read what the store knows of every run; each job's folder is read once."""
+    jobs: dict[str, dict[str, Any]] = {}
+    found = []
+    for run in runs:
+        if run.job_id not in jobs:
+            jobs[run.job_id] = _read_job(store, run.job_id)
+        found.append(_outcome(run, store, jobs[run.job_id]))
+    return tuple(found)
+
+
+def _read_job(store: Store, identity: str) -> dict[str, Any]:
+    folder = store.job(identity)
+    result = journal.read_json(folder.result)
+    failure = journal.read_json(folder.failure) if result is None or result["status"] == "finished" else None
+    return {
+        "result": result,
+        "failure": failure,
+        "lines": tuple(journal.lines(folder.journal)),
+        "environment": journal.read_json(folder.path / "environment.json") or {},
+        "log": str(folder.log) if folder.log.exists() else "",
+        "running": result is None and failure is None and journal.is_running(folder),
+    }
+
+
+def _outcome(run: Run, store: Store, job: dict[str, Any]) -> Outcome:
+    folder = store.job(run.job_id).outcome(recipes.evaluation_id(run.cell.recipe))
+    judged = journal.read_json(folder / "outcome.json") or {}
+    result = job["result"] or {}
+    status: Status = "missing"
+    reason, metrics = "", {}
+    if result.get("status") == "diverged":
+        status, reason = "diverged", result["reason"]
+    elif result and judged:
+        status, reason, metrics = judged["status"], judged["reason"], result["metrics"] | judged["metrics"]
+    elif job["failure"]:
+        status, reason = "failed", job["failure"]["error"]
+    elif job["running"]:
+        status = "running"
+    confusion = tuple(tuple(row) for row in judged.get("confusion", ()))
+    return Outcome(
+        run, status, reason, job["log"], metrics, job["lines"], confusion, tuple(judged.get("classes", ())), job["environment"]
+    )
+
+
+def table(outcomes: tuple[Outcome, ...]) -> pd.DataFrame:
+    """Lay the runs out as a table: a row a run; columns cell (identity), label, seed, status and every metric."""
+    rows = [{"cell": o.run.cell.id, "label": o.run.cell.label, "seed": o.run.seed, "status": o.status, **o.metrics} for o in outcomes]
+    return pd.DataFrame(rows)

@@ -1,0 +1,254 @@
+"""Per-seed effects to intervals, p values, verdicts and sample sizes: arrays in, values out; knows no study.
+
+An effect is computed inside each seed, from runs that differ in one factor and nothing else. The spread of these per-seed
+differences is the only uncertainty used: Student's t on them, simultaneous over a family of effects by Sidak (1967).
+Everything is in the metric's own unit unless it says otherwise.
+"""
+
+import math
+from bisect import bisect_left
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Verdict = Literal["helps", "hurts", "equivalent", "undecided", "unstable"]
+Floats = NDArray[np.float64]
+
+CAP = 1000
+"""Seeds; what is above it is given as CAP + 1 and read "more than 1000"."""
+
+POWER = 0.8
+"""Chance to see an effect that is there, for sample sizes and for the detectable effect (Cohen 1988, section 2.4)."""
+
+ROUNDING = 1e-12
+"""A difference between two metrics up to this size is float rounding: their last bits are near 1e-16 of their size."""
+
+SAME = 1e-9
+"""Differences are one number, rounded, when their standard deviation is up to this share of the largest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """An effect with its simultaneous interval and its verdict; None where it cannot be known."""
+
+    effect: float | None = None
+    """Mean of the per-seed differences, not turned for a metric to minimise."""
+    low: float | None = None
+    high: float | None = None
+    """Ends of the simultaneous interval."""
+    p: float | None = None
+    """Two-sided, adjusted for the family: below alpha exactly when the interval excludes 0."""
+    n: int
+    """Seeds with a difference."""
+    sd: float | None = None
+    """Standard deviation of the differences (ddof 1), exactly 0 where they differ by rounding only; None below two seeds."""
+    verdict: Verdict = "undecided"
+    reason: Literal["one seed", "seed has no effect", "no pairs"] | None = None
+    """Why there is no interval, if there is none."""
+    more_seeds: int | None = None
+    """About how many seeds to add to decide, 1..CAP, or CAP + 1; only where it is undecided and has an interval."""
+    more_seeds_high: int | None = None
+    """The same if the noise is at its 80 % upper limit: never below `more_seeds`."""
+    target: Literal["min_effect", "observed"] | None = None
+    """The effect that `more_seeds` would see."""
+    wins: int
+    ties: int
+    losses: int
+    """Seeds in which the difference is a benefit, nothing but rounding, a harm."""
+
+
+def matched(before: Floats, after: Floats) -> tuple[Floats, bool]:
+    """Average `after - before` inside each seed over the matched settings of the other factors.
+
+    Both are (S, M), S seeds and M settings; a value that is not finite is a missing run. Settings that are not complete for
+    every seed (that has any pair) are left out for all seeds, or, if that leaves none, per seed. Returns the (S,) effects, NaN for a seed
+    without any pair, and whether anything was left out (`incomplete`).
+    """
+    return _per_seed(_known(after) - _known(before))
+
+
+def matched_quadruples(y00: Floats, y01: Floats, y10: Floats, y11: Floats) -> tuple[Floats, bool]:
+    """Average the interaction `(y11 - y01) - (y10 - y00)` inside each seed, as `matched` does.
+
+    The first index is the level of A, the second that of B: how much more A does at the second level of B than at the first.
+    """
+    return _per_seed((_known(y11) - _known(y01)) - (_known(y10) - _known(y00)))
+
+
+def _known(values: Floats) -> Floats:
+    """Make missing what is not finite, so that a diverged run never enters a mean."""
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _per_seed(differences: Floats) -> tuple[Floats, bool]:
+    """Average (S, M) differences to (S,) by the rule of `matched`."""
+    there = ~np.isnan(differences)
+    alive = there[there.any(axis=1)]  # a seed without any pair has no say in which settings the others are compared on
+    complete = alive.all(axis=0) & alive.any(axis=0)
+    used = there & complete if complete.any() else there
+    count = used.sum(axis=1)
+    total = np.where(used, differences, 0.0).sum(axis=1)
+    return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0), not bool(there.all())
+
+
+def estimate(differences: ArrayLike, *, family: int, alpha: float = 0.05, benefit: int = 1, min_effect: float | None = None) -> Estimate:
+    """Judge one effect of a family of `family` by its (S,) per-seed differences; those that are not finite are dropped.
+
+    `benefit` is +1 where larger is better and -1 where smaller is: it turns the verdict and wins / losses, nothing else.
+    `min_effect`, above 0, is the smallest effect worth having. Failed runs are not known here: `unstable` judges them.
+    """
+    assert benefit in {-1, 1}
+    assert min_effect is None or min_effect > 0
+    d = np.asarray(differences, dtype=np.float64)
+    d = d[np.isfinite(d)]
+    n = len(d)
+    wins, losses = int((benefit * d > ROUNDING).sum()), int((benefit * d < -ROUNDING).sum())
+    counted = Estimate(n=n, wins=wins, ties=n - wins - losses, losses=losses, reason="no pairs")
+    if n == 0:
+        return counted
+    effect = float(d.mean())
+    if n == 1:
+        return replace(counted, effect=effect, reason="one seed")
+    sd = float(d.std(ddof=1))
+    if sd <= max(ROUNDING, SAME * float(np.abs(d).max())):
+        return replace(counted, effect=effect, sd=0.0, reason="seed has no effect")
+
+    half = _critical(n, level(alpha, family)) * sd / math.sqrt(n)
+    low, high = effect - half, effect + half
+    found = replace(
+        counted, effect=effect, low=low, high=high, sd=sd, reason=None,
+        p=_adjusted_p(effect / (sd / math.sqrt(n)), n, family=family, alpha=alpha, excludes_zero=_excludes_zero(low, high)),
+        verdict=_verdict(low, high, benefit=benefit, min_effect=min_effect),
+    )  # fmt: skip
+    if found.verdict != "undecided":
+        return found
+    target = effect if min_effect is None else min_effect
+    # (n - 1) s^2 / sigma^2 is chi-squared with n - 1 degrees of freedom: its 20 % quantile gives the 80 % upper limit of sigma.
+    sd_high = sd * math.sqrt((n - 1) / _special().chdtri(n - 1, 0.8))
+    return replace(
+        found,
+        more_seeds=_seeds_to_add(n, sd, target, family=family, alpha=alpha),
+        more_seeds_high=_seeds_to_add(n, sd_high, target, family=family, alpha=alpha),
+        target="observed" if min_effect is None else "min_effect",
+    )
+
+
+def _excludes_zero(low: float, high: float) -> bool:
+    return low > 0 or high < 0
+
+
+def _verdict(low: float, high: float, *, benefit: int, min_effect: float | None) -> Verdict:
+    if min_effect is not None and -min_effect <= low and high <= min_effect:
+        return "equivalent"
+    if _excludes_zero(low, high):
+        return "helps" if (low > 0) == (benefit > 0) else "hurts"
+    return "undecided"
+
+
+def _adjusted_p(t: float, n: int, *, family: int, alpha: float, excludes_zero: bool) -> float:
+    """Adjust the two-sided p of Student's t by Sidak: 1 - (1 - p)^m, exact for a p near 0."""
+    p = min(1.0, 2.0 * float(_special().stdtr(n - 1, -abs(t))))
+    adjusted = 1.0 if p == 1 else -math.expm1(family * math.log1p(-p))
+    # Interval and p are one statement, computed in two ways: where an end is at 0 up to rounding, the interval decides.
+    return min(adjusted, math.nextafter(alpha, 0.0)) if excludes_zero else max(adjusted, alpha)
+
+
+def _seeds_to_add(n: int, sd: float, target: float, *, family: int, alpha: float) -> int:
+    """Count the seeds that `n` lack to see `target`: 1..CAP, or CAP + 1."""
+    return max(1, seeds_needed(sd, target, family=family, alpha=alpha, cap=CAP + n) - n)
+
+
+def unstable(failed_before: int, total_before: int, failed_after: int, total_after: int) -> bool:
+    """Say whether the share of failed runs after exceeds that before by more than 0.10; not without runs on both sides.
+
+    In whole numbers, because 4/10 - 3/10 is above 0.1 in floating point.
+    """
+    return 10 * (failed_after * total_before - failed_before * total_after) > total_before * total_after
+
+
+def level(alpha: float, family: int) -> float:
+    """Give each of `family` effects its alpha by Sidak: 1 - (1 - alpha)^(1/m), so that all intervals hold at once."""
+    assert 0 < alpha < 1
+    assert family >= 1
+    return -math.expm1(math.log1p(-alpha) / family)
+
+
+def seeds_needed(sd: float, target: float, *, family: int, alpha: float, power: float = POWER, cap: int = CAP) -> int:
+    """Find the fewest seeds, at least 2, that see an effect of `target`, up or down, with this power: 2..cap, or cap + 1.
+
+    `sd` is that of the per-seed differences, in the unit of `target`; the power is that of the two-sided t test.
+    """
+    assert sd >= 0
+    if sd == 0:
+        return 2 if target else cap + 1
+    each = level(alpha, family)
+    size = abs(target) / sd
+    return 2 + bisect_left(range(2, cap + 1), power, key=lambda n: _power(n, size * math.sqrt(n), each))
+
+
+def detectable_effect(sd: float, n: int, *, family: int, alpha: float, power: float = POWER) -> float | None:
+    """Find the smallest effect that `n` seeds see with this power, in the unit of `sd`; None below 2 seeds.
+
+    `sd` is that of the per-seed differences.
+    """
+    if n < 2:
+        return None
+    each = level(alpha, family)
+    low, high = 0.0, _critical(n, each)
+    while _power(n, high, each) < power:
+        low, high = high, 2 * high
+    for _ in range(50):  # halvings: to the last bits of a float
+        middle = (low + high) / 2
+        low, high = (low, middle) if _power(n, middle, each) >= power else (middle, high)
+    return high * sd / math.sqrt(n)
+
+
+def sd_lower_bound(error: float, n_test: int) -> float:
+    """Guess the sd of a per-seed difference of two accuracies from the size of the test set: sqrt(error / N).
+
+    `error` is the error rate, 0..1, and the result a share of the test images as well. The accuracy of one run varies by at
+    least sqrt(error / (2 N)), the choice of the test images alone, if the networks are calibrated (Jordan 2023, arXiv
+    2304.01910); the difference of two independent runs varies by sqrt(2) times that. It bounds the noise of runs that share
+    nothing: where the seed makes the two runs alike (correlation r), the sd is sqrt(1 - r) times as large, and may be below.
+    """
+    assert 0 <= error <= 1
+    assert n_test >= 1
+    return math.sqrt(error / n_test)
+
+
+def _critical(n: int, each: float) -> float:
+    """Give the value that |t| of `n` seeds exceeds with probability `each` if there is no effect."""
+    return -float(_special().stdtrit(n - 1, each / 2))
+
+
+def _power(n: int, noncentrality: float, each: float) -> float:
+    """Give the chance that |t| of `n` seeds exceeds its critical value; noncentrality = effect / sd * sqrt(n), not negative.
+
+    |t| > c means chi-squared < df Y^2 / c^2 with Y normal around the noncentrality, so the power is the mean of the
+    chi-squared distribution function over |Y|: a smooth integral without a trap. `scipy.stats.nct.cdf(-c, df, noncentrality)`
+    is NaN at a third of all points (scipy 1.17), also where the power is neither near 0 nor 1: df 1, c 12.7, noncentrality 11.
+    """
+    critical = _critical(n, each)
+    centre = min(noncentrality, 1e6 * critical)  # beyond it the power is 1 to all digits, and the nodes would lose theirs
+    nodes, weights = _quadrature()
+    half = (centre + 8 - max(0.0, centre - 8)) / 2  # beyond 8 standard deviations: 1e-15
+    y = centre + 8 - half * (1 - nodes)
+    density = (np.exp(-((y - centre) ** 2) / 2) + np.exp(-((y + centre) ** 2) / 2)) / math.sqrt(2 * math.pi)
+    return float(half * weights @ (density * _special().chdtr(n - 1, (n - 1) * (y / critical) ** 2)))
+
+
+@cache
+def _quadrature() -> tuple[Floats, Floats]:
+    """Give nodes and weights on [-1, 1]; 256 of Gauss-Legendre keep the power of up to 1000 seeds right to 1e-7."""
+    nodes, weights = np.polynomial.legendre.leggauss(256)
+    return nodes, weights
+
+
+def _special() -> Any:
+    """Import scipy's special functions when they are first needed: planning and help need not wait for them."""
+    from scipy import special
+
+    return special

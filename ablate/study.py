@@ -1,0 +1,260 @@
+"""A study file: TOML text to a checked, frozen Study. All mistakes are found at once, each with its file and key path."""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from ablate import claim, metrics, recipe
+from ablate.claim import Claim
+from ablate.errors import StudyError
+from ablate.expression import Expression
+from ablate.factor import Factor, check_order, check_overlap, check_value, condition, leaves, long_factors, short_factors, tables_of
+from ablate.metrics import Direction
+from ablate.mistakes import in_field, in_table, show, unknown, unknown_field
+from ablate.recipe import Section
+
+
+class Analysis(Section):
+    """How verdicts are reached."""
+
+    alpha: float = Field(0.05, gt=0, lt=0.5)
+    """Chance of any false verdict in a family of effects of which none is real."""
+
+
+def _different(seeds: int | list[int]) -> int | list[int]:
+    if isinstance(seeds, list) and (not seeds or len(set(seeds)) < len(seeds)):
+        raise ValueError(f"must be a count, or a list of different whole numbers, got {show(seeds)}")
+    return seeds
+
+
+class Head(Section):
+    """The keys of a study file that are not the recipe and not its factors."""
+
+    name: str = Field(min_length=1, max_length=100)
+    question: str = ""
+    design: Literal["factorial", "one_at_a_time"] = "factorial"
+    seeds: Annotated[Annotated[int, Field(ge=1, le=1000)] | list[Annotated[int, Field(ge=0)]], AfterValidator(_different)] = 5
+    metric: str = "test/accuracy"
+    direction: Literal["max", "min"] | None = None
+    min_effect: float | None = Field(None, gt=0)
+    analysis: Analysis = Analysis()
+
+
+class Range(Section):
+    """What a search may try for one field."""
+
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    choices: list[str | bool | int | float] | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if [self.low is None, self.high is None, self.choices is None] not in ([False, False, True], [True, True, False]):
+            raise ValueError("a range must have low and high, or choices")
+        if self.low is not None and self.high is not None and not (self.low < self.high and (self.low > 0 or not self.log)):
+            raise ValueError(f"low must be below high, and above 0 with log = true, got low = {self.low}, high = {self.high}")
+        return self
+
+
+class SearchHead(Section):
+    """A search, its space not yet read."""
+
+    trials: int = Field(20, ge=1)
+    per: Literal["cell", "study"] = "cell"
+    space: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Exclude:
+    """Cells that are not run, and why."""
+
+    condition: Expression
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Rates to be tuned: so many trials for each cell, or once for the study."""
+
+    trials: int
+    per: Literal["cell", "study"]
+    space: Mapping[str, Range]
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A checked study. `raw` is its whole text as data, `--set`s included: what a store keeps of it."""
+
+    name: str
+    question: str
+    design: Literal["factorial", "one_at_a_time"]
+    seeds: tuple[int, ...]
+    metric: str
+    direction: Direction
+    min_effect: float | None
+    alpha: float
+    base: Mapping[str, Any]  # recipe fields by path, as given
+    factors: tuple[Factor, ...]
+    excludes: tuple[Exclude, ...]
+    search: Search | None
+    claims: tuple[Claim, ...]
+    source: str  # for messages: the file, or the name in the store
+    text: str  # as written, with the `--set`s below it
+    raw: Mapping[str, Any]
+
+
+TABLES = ("recipe", "factors", "factor", "exclude", "search", "claim")
+
+
+def load(path: Path, sets: tuple[str, ...] = ()) -> Study:
+    """Read a study file and the `key=value`s of `--set`; raise a StudyError with every mistake."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        raw = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise StudyError([f"{path}: cannot be read: {reason}"]) from None
+    except (ValueError, RecursionError) as error:
+        raise StudyError([f"{path}: is not TOML: {error}"]) from None
+    for given in sets:
+        _apply_set(raw, given)
+    try:
+        return check(raw, str(path), text + "".join(f"\n# --set {given}" for given in sets))
+    except RecursionError:
+        raise StudyError([f"{path}: has tables in tables in tables, far too deep"]) from None
+
+
+def check(raw: dict[str, Any], source: str, text: str = "") -> Study:
+    """Check a study's data; raise a StudyError with every mistake, each starting with the source's name."""
+    wrong: list[str] = []
+    known = [*Head.model_fields, *TABLES]
+    wrong += [f"{key}: {unknown(key, 'a key of a study', known)}" for key in raw if key not in known]
+    head = {key: part for key, part in raw.items() if key in Head.model_fields}
+    wrong += in_table(head, Head)
+    wrong += _metric(head)
+    base = _base(raw.get("recipe", {}), wrong)
+    factors = (*short_factors(raw.get("factors", {}), wrong), *long_factors(raw.get("factor", []), wrong))
+    check_overlap(base, factors, wrong)
+    check_order(factors, wrong)
+    excludes = _excludes(raw.get("exclude", []), wrong)
+    search = _search(raw["search"], wrong) if "search" in raw else None
+    claims = _claims(raw.get("claim", []), factors, wrong)
+    if wrong:
+        raise StudyError([f"{source}: {sentence}" for sentence in dict.fromkeys(wrong)])
+    top = Head.model_validate(head)
+    better = top.direction or metrics.direction(top.metric)
+    assert better is not None
+    return Study(
+        name=top.name, question=top.question, design=top.design, metric=top.metric, direction=better,
+        seeds=tuple(top.seeds) if isinstance(top.seeds, list) else tuple(range(top.seeds)),
+        min_effect=top.min_effect, alpha=top.analysis.alpha, base=base, factors=factors, excludes=excludes,
+        search=search, claims=claims, source=source, text=text, raw=raw,
+    )  # fmt: skip
+
+
+def _metric(head: dict[str, Any]) -> list[str]:
+    """Check that one can tell which direction of the metric is better."""
+    metric = head.get("metric")
+    if not isinstance(metric, str) or metrics.direction(metric) or head.get("direction", "none") != "none":
+        return []
+    return [f'metric: {unknown(metric, "a known metric", metrics.METRICS)}; for another, say direction = "max" or "min"']
+
+
+def _apply_set(raw: dict[str, Any], text: str) -> None:
+    """Put one `key=value` into the raw study: a key of the study (`seeds=3`) or a recipe field (`training.epochs=3`)."""
+    key, equals, written = text.partition("=")
+    if not (key.strip() and equals):
+        raise StudyError([f"--set must be key=value, such as training.epochs=3, got {show(text)}"])
+    try:
+        given = tomllib.loads(f"x = {written}")["x"]
+    except (ValueError, RecursionError):
+        given = written.strip()  # text without quotes: data.name=digits
+    path = key.strip().split(".")
+    if path[0] not in (*Head.model_fields, *TABLES):
+        path = ["recipe", *path]
+    *parents, last = path
+    here = raw
+    for step in parents:
+        here = here.setdefault(step, {})
+        if not isinstance(here, dict):
+            raise StudyError([f"--set {text}: {step} is not a table"])
+    here[last] = given
+
+
+def _base(table: Any, wrong: list[str]) -> dict[str, Any]:
+    """Read [recipe] to paths and values."""
+    if not isinstance(table, dict):
+        wrong.append(f"recipe: must be a table, got {show(table)}")
+        return {}
+    known = recipe.fields()
+    base: dict[str, Any] = {}
+    for section, part in table.items():
+        if section not in recipe.Recipe.model_fields:
+            wrong.append(f"recipe.{section}: {unknown(section, 'a section of the recipe', recipe.Recipe.model_fields)}")
+        elif not isinstance(part, dict):
+            wrong.append(f"recipe.{section}: must be a table, got {show(part)}")
+        else:
+            for name, given in part.items():
+                if check_value(f"recipe.{section}.{name}", f"{section}.{name}", given, wrong):
+                    base[f"{section}.{name}"] = given
+    assert all(path in known for path in base)
+    return base
+
+
+def _excludes(tables: Any, wrong: list[str]) -> tuple[Exclude, ...]:
+    read = []
+    for i, table in tables_of("exclude", tables, ("if", "why"), wrong):
+        if not isinstance(table.get("why"), str):
+            wrong.append(f"exclude[{i}].why: must say why in words; plan and report print it")
+        read.append(Exclude(condition(f"exclude[{i}].if", table.get("if", ""), wrong), str(table.get("why"))))
+    return tuple(read)
+
+
+def _search(table: Any, wrong: list[str]) -> Search:
+    if not isinstance(table, dict):
+        wrong.append(f"search: must be a table, got {show(table)}")
+        return Search(0, "cell", {})
+    wrong += in_table(table, SearchHead, "search")
+    space: dict[str, Range] = {}
+    named = table.get("space", {})
+    for path, given in leaves(named, ranges=True) if isinstance(named, dict) else ():
+        known = path in recipe.fields()
+        found = in_table(given, Range, f"search.space.{path}") if known else [f"search.space.{path}: {unknown_field(path)}"]
+        if not found:
+            tried = space[path] = Range.model_validate(given)
+            ends: list[Any] = [*(tried.choices or ()), *(end for end in (tried.low, tried.high) if end is not None)]
+            found = [f"search.space.{path}: {s}" for end in ends for s in in_field(recipe.fields()[path], end)]
+        wrong += found
+    if named == {}:
+        wrong.append("search.space: must name at least one field, such as space.optimizer.lr = { low = 1e-3, high = 1.0, log = true }")
+    return Search(table.get("trials", 20), table.get("per", "cell"), space)
+
+
+def _claims(tables: Any, factors: tuple[Factor, ...], wrong: list[str]) -> tuple[Claim, ...]:
+    levels = {factor.name: [level.name for level in factor.levels] for factor in factors}
+    read = []
+    for i, table in tables_of("claim", tables, ("text", "source", "expect"), wrong):
+        if not all(isinstance(table.get(key, ""), str) for key in ("text", "source", "expect")) or "expect" not in table:
+            wrong.append(f"claim[{i}]: must have an expect, such as augment.crop: random_crop > none, and a text and a source in words")
+            continue
+        found, sentences = claim.parse(table.get("text", table["expect"]), table.get("source", ""), table["expect"], levels)
+        wrong += [f"claim[{i}].expect: {sentence}" for sentence in sentences]
+        read += [found] if found else []
+    return tuple(read)
+
+
+def to_json(study: Study) -> str:
+    """Write a study as a store keeps it: its data after every `--set`, and where it came from."""
+    return json.dumps({"source": study.source, "text": study.text, "study": study.raw}, indent=1, ensure_ascii=False)
+
+
+def from_json(text: str) -> Study:
+    """Read a study as a store keeps it."""
+    kept = json.loads(text)
+    return check(kept["study"], kept["source"], kept["text"])

@@ -1,0 +1,309 @@
+"""Data sets: decoded once to uint8 arrays under a fingerprint of their content, then memory-mapped by every job.
+
+The fingerprint covers the pixels, the labels and the class names as trained on, so a job's identity does not depend on
+where the files lie. Nothing here imports torch, but to decode one of torchvision's sets for the first time.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ablate import recipe
+from ablate.errors import DataError
+from ablate.recipe import Data
+
+Images = NDArray[np.uint8]  # (N, H, W, C)
+Labels = NDArray[np.int64]  # (N,)
+Split = tuple[Images, Labels]
+
+ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+SHOWN = 10  # corrupt files named in one message
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A decoded data set on disk."""
+
+    folder: Path
+    fingerprint: str
+    classes: tuple[str, ...]
+    train: int
+    test: int
+    channels: int
+    image_size: int
+    mean: tuple[float, ...]  # per channel, of the training images in [0, 1]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrays:
+    """The images of a prepared set, memory-mapped: all jobs share one copy in the page cache."""
+
+    train_images: Images
+    train_labels: Labels
+    test_images: Images
+    test_labels: Labels
+
+
+def prepare(data: Data, cache: Path, *, download: bool = True) -> Prepared:
+    """Decode a data set into `cache`, or find it there; a second call reads one small file.
+
+    Raises a DataError that says what to do when there are no images, one is corrupt, or the folders do not fit.
+    """
+    note = cache / "index" / f"{_source_key(data)}.json"
+    if note.exists():
+        folder = cache / json.loads(note.read_text())["fingerprint"]
+        if (folder / "meta.json").exists():
+            return read(folder)
+    classes, train, test = _load(data, download=download)
+    folder = _write(cache, classes, train, test)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    _write_json(note, {"fingerprint": folder.name, "name": data.name, "root": data.root, "image_size": data.image_size})
+    return read(folder)
+
+
+def find(data: Data, cache: Path) -> Prepared | None:
+    """Find a data set that was prepared before; look at nothing else and decode nothing."""
+    try:
+        note = cache / "index" / f"{_source_key(data)}.json"
+    except DataError:
+        return None
+    if not note.exists():
+        return None
+    folder = cache / json.loads(note.read_text())["fingerprint"]
+    return read(folder) if (folder / "meta.json").exists() else None
+
+
+def open_arrays(folder: Path) -> Arrays:
+    """Map a prepared set into memory. Copy-on-write, since torch wants writable arrays; nothing ever writes."""
+    return Arrays(*(np.load(folder / f"{name}.npy", mmap_mode="c") for name in ARRAYS))
+
+
+def split(data: Data, labels: Labels, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draw the training and validation images of one seed, class-balanced: two sorted, disjoint index arrays.
+
+    Raises a DataError when there are not enough images for what the recipe asks.
+    """
+    generator = np.random.default_rng(recipe.stream_seed(seed, "split"))
+    wanted = len(labels) if data.train_size is None else data.train_size
+    if wanted > len(labels):
+        raise DataError(f"data.train_size must be at most the {len(labels)} training images of {data.name}, got {wanted}")
+    held = int(data.validation) if isinstance(data.validation, int) else round(wanted * data.validation)
+    if wanted - held < 2:
+        raise DataError(f"data.validation leaves {wanted - held} of {wanted} images to train on: make it smaller")
+    order = _balanced_order(labels, generator)[:wanted]
+    return np.sort(order[held:]), np.sort(order[:held])
+
+
+def _balanced_order(labels: Labels, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Shuffle so that every prefix has the classes in the proportions of the whole, to within one image a class."""
+    shuffled = generator.permutation(len(labels))
+    position = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels[shuffled] == label)
+        position[members] = (np.arange(len(members)) + generator.random()) / len(members)
+    return shuffled[np.argsort(position, kind="stable")]
+
+
+def _source_key(data: Data) -> str:
+    """Identify what would be decoded: name, place, size, and for a folder of images its files with sizes and times."""
+    listing: list[Any] = []
+    if data.name == "imagefolder":
+        listing = [(str(path), *_stat(path)) for split_name in ("train", "test") for _, path in _image_files(data, split_name)]
+    elif data.name == "digits":
+        import sklearn
+
+        listing = [sklearn.__version__]
+    return recipe.digest([data.name, str(_root(data)), data.image_size, listing])
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _root(data: Data) -> Path:
+    """Say where the images or archives of a set lie."""
+    if data.root is not None:
+        return Path(data.root).expanduser().resolve()
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ablate" / "datasets"
+
+
+def _load(data: Data, *, download: bool) -> tuple[list[str], Split, Split]:
+    """Decode train and test to uint8 (N, H, W, C) and int64 labels."""
+    if data.name == "digits":
+        return _load_digits(data)
+    if data.name == "imagefolder":
+        return _load_folder(data)
+    return _load_torchvision(data, download=download)
+
+
+def _load_digits(data: Data) -> tuple[list[str], Split, Split]:
+    """scikit-learn's 1,797 handwritten digits, 8x8 with 17 grey levels; every fifth one of a class is a test image."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    grey = np.round(bunch.images * (255 / 16)).astype(np.uint8)
+    images = np.stack([_fit(image, data.image_size) for image in grey])
+    labels = bunch.target.astype(np.int64)
+    rank = np.zeros(len(labels), np.int64)
+    for label in range(10):
+        rank[labels == label] = np.arange((labels == label).sum())
+    test = rank % 5 == 4
+    return [str(name) for name in range(10)], (images[~test], labels[~test]), (images[test], labels[test])
+
+
+TORCHVISION: dict[str, tuple[str, Callable[[bool], dict[str, Any]]]] = {
+    "cifar10": ("CIFAR10", lambda train: {"train": train}),
+    "cifar100": ("CIFAR100", lambda train: {"train": train}),
+    "svhn": ("SVHN", lambda train: {"split": "train" if train else "test"}),
+    "mnist": ("MNIST", lambda train: {"train": train}),
+    "fashion_mnist": ("FashionMNIST", lambda train: {"train": train}),
+}
+
+
+def _load_torchvision(data: Data, *, download: bool) -> tuple[list[str], Split, Split]:
+    """Read one of torchvision's sets, downloading it first where it is not there."""
+    from torchvision import datasets
+
+    kind, options = TORCHVISION[data.name]
+    root = _root(data)
+    archive = getattr(getattr(datasets, kind), "filename", "the files that torchvision downloads for it")
+    parts = []
+    for train in (True, False):
+        try:
+            parts.append(getattr(datasets, kind)(str(root), **options(train), download=download))
+        except (RuntimeError, OSError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise DataError(
+                f"{data.name} must be in {root} or be downloadable, and it is neither ({reason}): "
+                f"put {archive} there, or try the study with --set data.name=digits"
+            ) from None
+    names = getattr(parts[0], "classes", None) or [str(label) for label in range(10)]  # SVHN names no classes
+    return list(names), _to_split(parts[0], data.image_size), _to_split(parts[1], data.image_size)
+
+
+def _to_split(dataset: Any, size: int) -> Split:
+    images = np.asarray(dataset.data)
+    if images.ndim == 4 and images.shape[1] == 3 != images.shape[3]:  # SVHN is (N, C, H, W)
+        images = images.transpose(0, 2, 3, 1)
+    labels = dataset.labels if hasattr(dataset, "labels") else dataset.targets
+    return np.stack([_fit(image, size) for image in images]), np.asarray(labels, np.int64)
+
+
+def _load_folder(data: Data) -> tuple[list[str], Split, Split]:
+    """Read `train/<class>/*` and `test/<class>/*`, on as many threads as there are cores (Pillow releases the GIL)."""
+    files = {name: list(_image_files(data, name)) for name in ("train", "test")}
+    classes = sorted({label for label, _ in files["train"]})
+    other = sorted({label for label, _ in files["test"]})
+    if classes != other:
+        odd = sorted(set(classes) ^ set(other))
+        only = ", ".join(odd[:SHOWN])
+        raise DataError(f"{_root(data)}: train/ and test/ must have the same classes, and these are in one of them only: {only}")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        read = {name: list(pool.map(lambda item: _open(item[1], data.image_size), part)) for name, part in files.items()}
+    corrupt = [found for part in read.values() for found in part if isinstance(found, str)]
+    if corrupt:
+        more = f"\nand {len(corrupt) - SHOWN} more" if len(corrupt) > SHOWN else ""
+        raise DataError("these images cannot be decoded: replace or remove them\n" + "\n".join(corrupt[:SHOWN]) + more)
+    number = {label: i for i, label in enumerate(classes)}
+    train, test = (
+        (np.stack(read[name]), np.array([number[label] for label, _ in files[name]], np.int64)) for name in ("train", "test")
+    )
+    return classes, train, test
+
+
+def _image_files(data: Data, split_name: str) -> Iterator[tuple[str, Path]]:
+    """List (class, file) of one split in a fixed order."""
+    folder = _root(data) / split_name
+    found = 0
+    for class_folder in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if class_folder.is_dir() and not class_folder.name.startswith("."):
+            for path in sorted(class_folder.iterdir()):
+                if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+                    found += 1
+                    yield class_folder.name, path
+    if not found:
+        wanted = "images as <class>/<name>.jpg (or png, ...)"
+        raise DataError(f"{folder} must have {wanted}, and there are none: check data.root, or try --set data.name=digits")
+
+
+def _open(path: Path, size: int) -> Images | str:
+    """Decode one image to RGB, or say which file is corrupt and why."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return _fit(np.asarray(image.convert("RGB")), size)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return f"  {path}: {error}"
+
+
+def _fit(image: Images, size: int) -> Images:
+    """Make one image (H, W) or (H, W, C) square: shorter side to `size`, antialiased bilinear, centre cut out."""
+    if image.shape[:2] != (size, size):
+        from PIL import Image
+
+        height, width = image.shape[:2]
+        scale = size / min(height, width)
+        to = max(size, round(width * scale)), max(size, round(height * scale))
+        resized = Image.fromarray(image).resize(to, Image.Resampling.BILINEAR)
+        top, left = (resized.height - size) // 2, (resized.width - size) // 2
+        image = np.asarray(resized)[top : top + size, left : left + size]
+    return image if image.ndim == 3 else image[:, :, None]
+
+
+def _write(cache: Path, classes: list[str], train: Split, test: Split) -> Path:
+    """Write a decoded set under its fingerprint: whole, or not at all."""
+    arrays: dict[str, NDArray[Any]] = dict(zip(ARRAYS, (*train, *test), strict=True))
+    whole = hashlib.sha256(json.dumps([classes, [array.shape for array in arrays.values()]]).encode())
+    for array in arrays.values():
+        whole.update(np.ascontiguousarray(array).data)
+    folder = cache / whole.hexdigest()
+    if (folder / "meta.json").exists():
+        return folder
+    scaled = [train[0][..., c].astype(np.float32) / 255 for c in range(train[0].shape[-1])]
+    meta = {
+        "classes": classes, "train": len(train[1]), "test": len(test[1]), "channels": train[0].shape[-1], "image_size": train[0].shape[1],
+        "mean": [float(channel.mean(dtype=np.float64)) for channel in scaled],
+        "std": [max(float(channel.std(dtype=np.float64)), 1e-6) for channel in scaled],
+    }  # fmt: skip
+    cache.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix="draft-", dir=cache))
+    try:
+        for name, array in arrays.items():
+            np.save(draft / f"{name}.npy", array)
+        _write_json(draft / "meta.json", meta)
+        draft.chmod(0o755)
+        draft.rename(folder)
+    except OSError:
+        if not (folder / "meta.json").exists():  # else another process was faster, with the same content
+            raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(content))
+    draft.replace(path)
+
+
+def read(folder: Path) -> Prepared:
+    """Read what a prepared set is."""
+    meta = json.loads((folder / "meta.json").read_text())
+    for key in ("classes", "mean", "std"):
+        meta[key] = tuple(meta[key])
+    return Prepared(folder=folder, fingerprint=folder.name, **meta)

@@ -1,0 +1,97 @@
+"""Judging a trained network on the test images: accuracy, loss, calibration, per class, confusion, and what it got wrong."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from ablate import metrics
+from ablate import recipe as recipes
+from ablate.recipe import Recipe
+from ablate.training import loop, surgery
+from ablate.training.loop import Images
+
+BINS = 15  # of the calibration error: Guo et al. 2017, section 2
+SHOWN = 36  # wrong answers kept for the gallery
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """One test image that was answered wrongly."""
+
+    index: int
+    label: int
+    answer: int
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What one way of evaluating says about one trained network."""
+
+    metrics: dict[str, float]
+    confusion: list[list[int]]  # [true class][answer]
+    wrong: tuple[Wrong, ...]  # the most confident ones first
+    at_chance: str | None  # why this is no better than guessing, else None
+
+
+def judge(network: nn.Module, recipe: Recipe, seed: int, test: Images, classes: tuple[str, ...]) -> Judgement:
+    """Judge a network as the recipe's evaluation says; the same network, recipe and seed give the same numbers."""
+    from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
+
+    p = predict(network, recipe, seed, test)
+    labels, answers = test.labels.cpu(), p.argmax(1)
+    confusion = multiclass_confusion_matrix(answers, labels, num_classes=len(classes))
+    per_class = confusion.diagonal() / confusion.sum(1)
+    accuracy = (answers == labels).double().mean().item()
+    found = {
+        "test/accuracy": accuracy,
+        "test/loss": F.nll_loss(p.clamp_min(1e-12).log(), labels).item(),
+        "test/calibration_error": multiclass_calibration_error(p, labels, num_classes=len(classes), n_bins=BINS).item(),
+    }
+    found |= {metrics.PER_CLASS + name: share for name, share in zip(classes, per_class.tolist(), strict=True) if share == share}  # noqa: PLR0124 (a class without test images is NaN)
+    return Judgement(found, confusion.tolist(), _wrong(p, answers, labels), _at_chance(accuracy, confusion))
+
+
+def predict(network: nn.Module, recipe: Recipe, seed: int, test: Images) -> Tensor:
+    """Give class probabilities (N, K) float32 on the CPU.
+
+    MC dropout averages the probabilities of T passes with dropout on and BatchNorm in eval mode (Gal and Ghahramani
+    2016, equation 6); flip TTA averages those of an image and its mirror image.
+    """
+    views: list[Callable[[Tensor], Tensor]] = [lambda x: x]
+    if recipe.evaluation.tta == "flip":
+        views.append(lambda x: x.flip(-1))
+    network.eval()
+    passes = recipe.evaluation.mc_dropout
+    if passes:
+        surgery.sample_dropout(network)
+        torch.manual_seed(recipes.stream_seed(seed, "mc_dropout"))
+    device, size = test.labels.device, loop.EVALUATION_BATCH[test.labels.device.type]
+    parts = []
+    with torch.inference_mode(), loop.autocast(recipe, device):
+        for i in range(0, len(test), size):
+            x = test.batch(slice(i, i + size))
+            several = [network(view(x)).float().softmax(1) for _ in range(max(passes, 1)) for view in views]
+            parts.append(torch.stack(several).mean(0))
+    network.eval()
+    return torch.cat(parts).cpu()
+
+
+def _wrong(p: Tensor, answers: Tensor, labels: Tensor) -> tuple[Wrong, ...]:
+    confidence = p.max(1).values
+    missed = (answers != labels).nonzero()[:, 0]
+    first = missed[confidence[missed].argsort(descending=True, stable=True)][:SHOWN]
+    return tuple(Wrong(i, labels[i].item(), answers[i].item(), round(confidence[i].item(), 4)) for i in first.tolist())  # type: ignore[arg-type]
+
+
+def _at_chance(accuracy: float, confusion: Tensor) -> str | None:
+    """Say why an accuracy is no better than always naming the commonest class, three standard errors allowed."""
+    counts = confusion.sum(1)
+    total = counts.sum().item()
+    chance = counts.max().item() / total
+    if accuracy > chance + 3 * (chance * (1 - chance) / total) ** 0.5:
+        return None
+    return f"at chance level: test accuracy {accuracy:.4f}, and naming the commonest class gives {chance:.4f}"

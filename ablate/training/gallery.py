@@ -1,0 +1,29 @@
+"""A picture of the test images that a network got wrong, with what they are and what it said."""
+
+import io
+
+from ablate.training.data import Images
+from ablate.training.evaluate import Wrong
+
+COLUMNS, TILE, TEXT = 6, 96, 30
+
+
+def draw(wrong: tuple[Wrong, ...], images: Images, classes: tuple[str, ...]) -> bytes:
+    """Draw a PNG of the images (N, H, W, C) uint8, the most confident mistakes first; an empty one if there are none."""
+    from PIL import Image, ImageDraw
+
+    rows = max(1, -(-len(wrong) // COLUMNS))
+    sheet = Image.new("RGB", (COLUMNS * (TILE + 8) + 8, rows * (TILE + TEXT + 8) + 8), "white")
+    pen = ImageDraw.Draw(sheet)
+    for i, one in enumerate(wrong):
+        left, top = 8 + i % COLUMNS * (TILE + 8), 8 + i // COLUMNS * (TILE + TEXT + 8)
+        pixels = images[one.index]
+        picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
+        sheet.paste(picture.resize((TILE, TILE), Image.Resampling.NEAREST), (left, top))
+        pen.text((left, top + TILE + 2), f"is {classes[one.label]}"[:16], "black")
+        pen.text((left, top + TILE + 15), f"{classes[one.answer]} {one.confidence:.0%}"[-16:], "#b00020")
+    if not wrong:
+        pen.text((8, 8), "every test image was answered rightly", "black")
+    held = io.BytesIO()
+    sheet.save(held, "PNG", optimize=True)
+    return held.getvalue()

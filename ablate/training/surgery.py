@@ -1,0 +1,104 @@
+"""Ablations of a network by surgery on any nn.Module, so that one factor works for every model.
+
+Nothing here draws random numbers, and parameters keep their names: dropout is hung on a layer as a child with a hook,
+not wrapped round it.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+BatchNorm = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+Dropout = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+
+
+class SurgeryError(ValueError):
+    """The network has nothing to operate on."""
+
+
+def remove_batch_norm(network: nn.Module, example: Tensor) -> int:
+    """Take every BatchNorm out, and give the layer that fed it a bias of zeros if it had none. Returns how many.
+
+    Which layer feeds which norm is seen in one forward pass of `example` (B, C, H, W), not guessed from names or from
+    the order of definition, so pre-activation networks are left as they are but for the norm.
+    """
+    feeds = _feeding_layers(network, example)
+    norms = [(name, module) for name, module in network.named_modules() if isinstance(module, BatchNorm)]
+    if not norms:
+        raise SurgeryError("model.batch_norm = false has nothing to remove: the network has no BatchNorm")
+    for name, norm in norms:
+        layer = feeds.get(norm)
+        if layer is not None and layer.bias is None:
+            weight = layer.weight
+            assert isinstance(weight, Tensor)
+            layer.bias = nn.Parameter(torch.zeros(norm.num_features, dtype=weight.dtype, device=weight.device))
+        parent, _, child = name.rpartition(".")
+        setattr(network.get_submodule(parent), child, nn.Identity())
+    return len(norms)
+
+
+def _feeding_layers(network: nn.Module, example: Tensor) -> dict[nn.Module, nn.Module]:
+    """Map each BatchNorm to the convolution or linear layer whose very output it reads."""
+    made_by: dict[int, tuple[nn.Module, Tensor]] = {}  # the tensor is kept, so that its id stays its own
+    feeds: dict[nn.Module, nn.Module] = {}
+
+    def after_layer(module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        made_by[id(output)] = (module, output)
+
+    def before_norm(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if id(inputs[0]) in made_by:
+            feeds[module] = made_by[id(inputs[0])][0]
+
+    hooks = [m.register_forward_hook(after_layer) for m in network.modules() if isinstance(m, (*Convolution, nn.Linear))]
+    hooks += [m.register_forward_pre_hook(before_norm) for m in network.modules() if isinstance(m, BatchNorm)]
+    was_training = network.training
+    network.eval()  # so that running statistics stay, and dropout draws nothing
+    try:
+        with torch.no_grad():
+            network(example)
+    finally:
+        network.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return feeds
+
+
+def add_conv_dropout(network: nn.Module, p: float) -> int:
+    """Put dropout with probability `p` after every convolution, before what follows it. Returns how many."""
+    convolutions = [module for module in network.modules() if isinstance(module, Convolution)]
+    if not convolutions:
+        raise SurgeryError("model.conv_dropout has nothing to follow: the network has no convolution")
+    for convolution in convolutions:
+        convolution.add_module("output_dropout", nn.Dropout(p))
+        convolution.register_forward_hook(_drop_output)
+    return len(convolutions)
+
+
+def add_head_dropout(network: nn.Module, p: float) -> None:
+    """Put dropout with probability `p` before the classifier: the last linear layer, else the last convolution."""
+    layers = list(network.modules())
+    linear: list[nn.Module] = [m for m in layers if isinstance(m, nn.Linear)]
+    heads = linear or [m for m in layers if isinstance(m, Convolution)]
+    if not heads:
+        raise SurgeryError("model.head_dropout has nothing to precede: the network has no linear layer and no convolution")
+    heads[-1].add_module("input_dropout", nn.Dropout(p))
+    heads[-1].register_forward_pre_hook(_drop_input)
+
+
+def _drop_output(module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+    dropped: Tensor = module.get_submodule("output_dropout")(output)
+    return dropped
+
+
+def _drop_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (module.get_submodule("input_dropout")(inputs[0]), *inputs[1:])
+
+
+def sample_dropout(network: nn.Module) -> int:
+    """Switch dropout on in a network that is in eval mode; BatchNorm keeps its running statistics. Returns how many."""
+    layers = [module for module in network.modules() if isinstance(module, Dropout)]
+    for layer in layers:
+        layer.train()
+    return len(layers)

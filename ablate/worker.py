@@ -1,0 +1,215 @@
+"""run_job: one job in any process, on any machine that sees its folder: recipe -> training -> journal.
+
+It writes into the job's folder only, imports neither MLflow nor the study, and does no harm when run twice.
+"""
+
+import contextlib
+import faulthandler
+import io
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import Timeout
+from torch import nn
+
+from ablate import journal, provenance
+from ablate import recipe as recipes
+from ablate.executors.base import Stopped
+from ablate.journal import Folder
+from ablate.recipe import Evaluation, Recipe
+from ablate.training import data, evaluate, gallery, loop, models
+
+Json = dict[str, Any]
+
+
+def run_job(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> Json:
+    """Train a job to its end from wherever it stands, then judge it in every way that is still missing.
+
+    `payload`: folder (of the job, with recipe.json), data (folder of the decoded set), evaluations (a list of tables),
+    device, attempt, git. Returns {"status": finished | diverged}; raises what the training raised, after writing it to the
+    job's log, and Stopped between two epochs after a checkpoint.
+    """
+    folder = Folder(Path(payload["folder"]))
+    with _alone(folder, should_stop), _logging_to(folder.log):
+        try:
+            if not folder.result.exists():
+                _train(folder, payload, report, should_stop)
+            result: Json = journal.read_json(folder.result)
+            if result["status"] == "finished":
+                for evaluation in payload["evaluations"]:
+                    _judge(folder, payload, Evaluation.model_validate(evaluation))
+        except Stopped:
+            raise
+        except Exception:
+            traceback.print_exc()
+            raise
+    return {"status": result["status"]}
+
+
+@contextlib.contextmanager
+def _alone(folder: Folder, should_stop: Callable[[], bool]) -> Iterator[None]:
+    """Hold the job's lock; while another coordinator's worker trains this very job, wait for it."""
+    lock = folder.lock()
+    while True:
+        try:
+            with lock.acquire(timeout=1.0):
+                yield
+            return
+        except Timeout:
+            if should_stop():
+                raise Stopped from None
+
+
+@contextlib.contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Send everything that this process prints, from C too, to the job's log."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    with path.open("ab", buffering=0) as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        faulthandler.enable(log)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            faulthandler.disable()
+            for number, old in zip((1, 2), kept, strict=True):
+                os.dup2(old, number)
+                os.close(old)
+
+
+def _train(folder: Folder, payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> None:
+    """Train from the last checkpoint, or from the start, to result.json."""
+    recipe, seed = _read_recipe(folder)
+    device = torch.device(payload["device"])
+    attempt = len(journal.lines(folder.attempts)) + 1
+    started = _now()
+    journal.append(folder.attempts, {"attempt": attempt, "timestamp": started, "pid": os.getpid(), "device": payload["device"]})
+    folder.failure.unlink(missing_ok=True)
+    journal.write_json(folder.path / "environment.json", _environment(payload, device))
+    prepared = data.read(Path(payload["data"]))
+    session = loop.start(recipe, seed, prepared, data.open_arrays(prepared.folder), device)
+    state = _load(folder.checkpoint, device)
+    if state is not None:
+        loop.restore(session, state)
+    journal.restore_journal(folder, session.history)
+    print(f"attempt {attempt} on {payload['device']}: from epoch {session.epoch} of {recipe.training.epochs}", flush=True)
+    for line in loop.epochs(session):
+        if session.best_epoch == session.epoch:
+            _save(folder.weights("best_validation"), session.network.state_dict())
+        _save(folder.checkpoint, loop.snapshot(session))  # before the line: what stands in the journal is never trained again
+        journal.append(folder.journal, line)
+        print(f"epoch {line['epoch']}: " + ", ".join(f"{k} {v:.4g}" for k, v in line["metrics"].items()), flush=True)
+        report({"epoch": line["epoch"], "epochs": recipe.training.epochs, "metrics": line["metrics"]})
+        if should_stop() and not session.finished:
+            raise Stopped
+    if not session.diverged:
+        _save(folder.weights("last"), session.network.state_dict())
+    _finish(folder, session)
+
+
+def _finish(folder: Folder, session: loop.Session) -> None:
+    seconds = [line["seconds"] for line in session.history]
+    last = session.history[-1]
+    journal.write_json(
+        folder.result,
+        {
+            "status": "diverged" if session.diverged else "finished",
+            "reason": f"the training loss was {last['metrics']['train/loss']} in epoch {last['epoch']}" if session.diverged else "",
+            "epochs": session.epoch,
+            "best_epoch": session.best_epoch,
+            "train_images": len(session.train),
+            "parameters": sum(p.numel() for p in session.network.parameters()),
+            "timestamp": _now(),
+            "metrics": last["metrics"] | {"time/epoch_seconds": sum(seconds) / len(seconds), "time/train_seconds": sum(seconds)},
+        },
+    )
+    folder.checkpoint.unlink(missing_ok=True)
+
+
+def _judge(folder: Folder, payload: Json, evaluation: Evaluation) -> None:
+    """Judge the trained network in one way, unless that was done; outcome.json is written last."""
+    recipe, seed = _read_recipe(folder)
+    recipe = recipe.model_copy(update={"evaluation": evaluation})
+    target = folder.outcome(recipes.evaluation_id(recipe))
+    if (target / "outcome.json").exists():
+        return
+    began = time.perf_counter()
+    torch.set_num_threads(recipe.training.threads)
+    device = torch.device(payload["device"])
+    prepared = data.read(Path(payload["data"]))
+    arrays = data.open_arrays(prepared.folder)
+    network = _network(folder, recipe, prepared, device)
+    test = loop.to_device(recipe, prepared, arrays.test_images, arrays.test_labels, device)
+    judgement = evaluate.judge(network, recipe, seed, test, prepared.classes)
+    journal.write(target / "misclassified.png", gallery.draw(judgement.wrong, arrays.test_images, prepared.classes))
+    journal.write_json(
+        target / "outcome.json",
+        {
+            "evaluation": evaluation.model_dump(),
+            "status": "at_chance" if judgement.at_chance else "finished",
+            "reason": judgement.at_chance or "",
+            "timestamp": _now(),
+            "seconds": round(time.perf_counter() - began, 4),
+            "classes": prepared.classes,
+            "metrics": judgement.metrics,
+            "confusion": judgement.confusion,
+            "wrong": [{"index": w.index, "label": w.label, "answer": w.answer, "confidence": w.confidence} for w in judgement.wrong],
+        },
+    )
+    print(f"judged {evaluation.model_dump()}: test/accuracy {judgement.metrics['test/accuracy']:.4f}", flush=True)
+
+
+def _network(folder: Folder, recipe: Recipe, prepared: data.Prepared, device: torch.device) -> nn.Module:
+    """Build the network again and load the weights that the evaluation selects.
+
+    Always from the file, so that it makes no difference whether the training has just ended or ended last year.
+    """
+    shape = models.Shape(prepared.channels, prepared.image_size, len(prepared.classes))
+    network = models.build(recipe.model, shape, seed=0)
+    weights = _load(folder.weights(recipe.evaluation.select), device)
+    assert weights is not None, f"{folder.path} has a result and no weights"
+    network.load_state_dict(weights)
+    return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _read_recipe(folder: Folder) -> tuple[Recipe, int]:
+    content = journal.read_json(folder.recipe)
+    return Recipe.model_validate(content["recipe"] | {"data": content["recipe"]["data"] | {"root": ""}}), content["seed"]
+
+
+def _environment(payload: Json, device: torch.device) -> Json:
+    return {
+        "data": Path(payload["data"]).name,
+        "git": payload.get("git", {}),
+        "versions": provenance.versions(),
+        "machine": provenance.machine() | {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"},
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _save(path: Path, content: Json) -> None:
+    held = io.BytesIO()
+    torch.save(content, held)
+    journal.write(path, held.getvalue())
+
+
+def _load(path: Path, device: torch.device) -> Json | None:
+    """Read tensors and plain values, never code (weights_only)."""
+    if not path.exists():
+        return None
+    loaded: Json = torch.load(path, map_location=device if device.type == "cpu" else "cpu", weights_only=True)
+    return loaded
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

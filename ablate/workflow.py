@@ -1,0 +1,256 @@
+"""The story of each command as a few named steps. All wiring is here: which part is given to which."""
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from ablate import __version__, grid, scheduler
+from ablate import plan as planning
+from ablate import store as stores
+from ablate import study as studies
+from ablate.errors import AblateError
+from ablate.executors import devices
+from ablate.executors.base import Event
+from ablate.findings import Findings
+from ablate.grid import Grid
+from ablate.interruption import Interruption
+from ablate.plan import Plan
+from ablate.recipe import Data
+from ablate.scheduler import Ledger
+from ablate.status import Status, summarise
+from ablate.store import Kept, Store
+from ablate.study import Study
+from ablate.training import data
+
+WORKER = "ablate.worker:run_job"
+PRELOAD = ("torchmetrics.functional.classification", "PIL.Image", "PIL.ImageDraw", "PIL.PngImagePlugin")
+"""What every worker needs, imported once in the process that they are forked from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where and how to run: nothing that changes what is trained."""
+
+    store: Store
+    tracking_uri: str | None = None
+    device: str = "auto"
+    jobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What `ablate run` leaves behind."""
+
+    plan: Plan
+    ledger: Ledger
+    findings: Findings
+    report: Path
+    late: int  # runs that MLflow does not have yet
+    late_reason: str
+
+
+class Screen(Protocol):
+    """What a command shows while it works; display.py has the terminal's."""
+
+    def notice(self, text: str) -> None:
+        """Say something once."""
+
+    def start(self, plan: Plan, slots: int) -> None:
+        """Begin to follow jobs."""
+
+    def event(self, event: Event) -> None:
+        """Follow a job."""
+
+    def stop(self) -> None:
+        """Leave the terminal as it was."""
+
+
+def load(text: str, sets: tuple[str, ...], store: Store) -> Study:
+    """Read a STUDY argument: a file, with its `--set`s, or the name of a study in the store, as it was last run.
+
+    Raises a StudyError with every mistake, or a StoreError when there is no such file or study.
+    """
+    path = Path(text)
+    if path.suffix == ".toml" or path.is_file():
+        return studies.load(path, sets)
+    if sets:
+        raise AblateError(f'--set changes a study file, and "{text}" is a study of the store: name its file')
+    return stores.recall(store, text)
+
+
+def plan(study: Study, where: Where, *, retry_failed: bool = False) -> Plan:
+    """Say what is left to do. Only the store is read: images that were never decoded count as without finished jobs."""
+    _refuse_search(study)
+    precision, fingerprint = _settled(study, where)
+    return planning.make(study, grid.expand(study, precision=precision), where.store, fingerprint, retry_failed=retry_failed)
+
+
+def run(study: Study, where: Where, screen: Screen, interruption: Interruption, *, retry_failed: bool = False) -> Ran:
+    """Train what is missing, keep MLflow up to date, and report. Running it again is resuming it."""
+    _refuse_search(study)
+    stores.create(where.store)
+    with stores.hold(where.store, study.name):
+        precision, _ = _settled(study, where)
+        expanded = grid.expand(study, precision=precision)
+        fingerprints = _prepare(expanded, where.store, screen)
+        stores.keep(where.store, Kept(study, precision, fingerprints))
+        todo = planning.make(study, expanded, where.store, lambda d: fingerprints[stores.data_key(d)], retry_failed=retry_failed)
+        ledger, late, reason = _train(todo, where, screen, interruption)
+        found = find(todo, where)
+        path = write_report(found, where)
+        if not late:
+            reason = _log_study(todo, where, found, path)
+    return Ran(todo, ledger, found, path, late, reason)
+
+
+def _refuse_search(study: Study) -> None:
+    if study.search is not None:
+        raise AblateError(f"{study.source}: search: is read and checked, and this version cannot run it yet: take [search] out")
+
+
+def _settled(study: Study, where: Where) -> tuple[str, Callable[[Data], str]]:
+    """Say what `precision = "auto"` is, and how images are identified: as when the study was first run in this store."""
+    kept = stores.find(where.store, study.name)
+
+    def fingerprint(section: Data) -> str:
+        known = data.find(section, where.store.data)
+        old = kept.fingerprints.get(stores.data_key(section)) if kept else None
+        return known.fingerprint if known else old or f"not decoded yet: {stores.data_key(section)}"
+
+    return kept.precision if kept else devices.precision(where.device), fingerprint
+
+
+def _prepare(expanded: Grid, store: Store, screen: Screen) -> dict[str, str]:
+    """Decode every data set that the cells ask for, once, and check that each recipe can be cut from it."""
+    found: dict[str, str] = {}
+    for cell in expanded.cells:
+        section = cell.recipe.data
+        key = stores.data_key(section)
+        if key not in found:
+            if data.find(section, store.data) is None:
+                screen.notice(f"decoding {section.name} at {section.image_size}x{section.image_size}, once for this store")
+            found[key] = data.prepare(section, store.data).fingerprint
+        prepared = data.read(store.data / found[key])
+        data.split(section, data.open_arrays(prepared.folder).train_labels, 0)
+    return found
+
+
+def _train(todo: Plan, where: Where, screen: Screen, interruption: Interruption) -> tuple[Ledger, int, str]:
+    """Run the work while a thread keeps MLflow up to date; give what became of it, and what MLflow still lacks and why."""
+    from ablate import provenance, tracking
+    from ablate.executors.local import LocalExecutor
+
+    shown = tracking.tracked(todo.study, todo.runs, where.store)
+    writer = tracking.Writer(tracking.uri(where.store, where.tracking_uri), todo.study, shown, where.store, screen.notice)
+    ledger = Ledger()
+    try:
+        for job in todo.jobs:
+            writer.touch(job.id)  # what an earlier command, or another study, has left to send
+        if todo.work:
+            slots = devices.slots(where.device, where.jobs)[: len(todo.work)]
+            screen.start(todo, len(slots))
+
+            def listen(event: Event) -> None:
+                screen.event(event)
+                writer.touch(event.task)
+
+            extra = {"git": provenance.git(Path.cwd())}
+            with closing(LocalExecutor(WORKER, slots, PRELOAD)) as executor:
+                ledger = scheduler.run(todo.work, where.store, executor, extra=extra, interrupted=interruption.asked, listen=listen)
+    finally:
+        screen.stop()
+        sent = writer.close()
+    return ledger, sent.late, sent.error
+
+
+def report(study: Study, where: Where, metric: str | None = None) -> Findings:
+    """Compute the findings of a study from what its store has."""
+    from ablate import metrics
+    from ablate.mistakes import unknown
+
+    if metric is not None and metric != study.metric and metrics.direction(metric) is None:
+        raise AblateError(f"--metric: {unknown(metric, 'a known metric', metrics.METRICS)}")
+    return find(plan(study, where), where, metric)
+
+
+def status(study: Study, where: Where) -> Status:
+    """Say how far a study is."""
+    from ablate import runs
+
+    return summarise(runs.read(plan(study, where).runs, where.store))
+
+
+def ui(where: Where, host: str, port: int) -> tuple[list[str], dict[str, str]]:
+    """Give the command that serves MLflow's page on the store, and its environment."""
+    from ablate import tracking
+
+    address = tracking.uri(where.store, where.tracking_uri)
+    if address.startswith(("http://", "https://")):
+        raise AblateError(f"MLflow is served at {tracking.public(address)} already: open that address")
+    if where.tracking_uri is None and not where.store.database.exists():
+        raise AblateError(f"{where.store.path} has no runs yet: start a study with ablate run, or name another store with --store DIR")
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", address, "--host", host, "--port", str(port), "--workers", "1"]
+    # The job runner that comes with the server is for MLflow's GenAI features: 8 processes that nobody here needs.
+    return command, os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+def find(todo: Plan, where: Where, metric: str | None = None) -> Findings:
+    """Read the runs of a plan, and compute what they say."""
+    from ablate import findings, runs
+
+    return findings.find(todo.study, todo.grid, runs.read(todo.runs, where.store), metric=metric)
+
+
+def write_report(found: Findings, where: Where, path: Path | None = None) -> Path:
+    """Write the HTML report to a path, or to the study's folder in the store."""
+    from ablate import journal
+    from ablate.report import html
+
+    path = path or where.store.report(found.study.name)
+    created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    page = html.render(found, created=created, version=__version__, study_text=found.study.text, store=str(where.store.path))
+    journal.write(path, page)
+    return path
+
+
+def report_data(found: Findings) -> dict[str, Any]:
+    """Give the findings as JSON-able data, with the keys that other programs rely on."""
+    from ablate.report import data as report
+
+    return report.to_json(found)
+
+
+def _log_study(todo: Plan, where: Where, found: Findings, path: Path) -> str:
+    """Put the report into MLflow; give the reason where that fails, which loses nothing."""
+    from ablate import tracking
+    from ablate.report import words
+
+    address = tracking.uri(where.store, where.tracking_uri)
+    files = (path, where.store.study(todo.study.name) / "study.json")
+    note = "\n\n".join([*words.headline(found), *words.sentences(found)])
+    try:
+        tracking.log_study(address, todo.study, where.store, note=note, files=files)
+    except Exception as error:  # noqa: BLE001 (MLflow is a view: whatever its server does, the results stand)
+        return tracking.first_line(error)
+    return ""
+
+
+def sync(study: Study, where: Where) -> int:
+    """Bring MLflow up to date with the journals of a study; give the number of its runs. Raises what MLflow raises."""
+    from ablate import tracking
+
+    todo = plan(study, where)
+    with stores.hold(where.store, study.name):
+        tracking.sync(
+            tracking.uri(where.store, where.tracking_uri), study, tracking.tracked(study, todo.runs, where.store), where.store
+        )
+        found = find(todo, where)
+        reason = _log_study(todo, where, found, write_report(found, where))
+    if reason:
+        raise AblateError(f"MLflow has the runs, and did not take the report: {reason}")
+    return len(todo.runs)
