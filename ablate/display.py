@@ -13,7 +13,6 @@ from rich.table import Table
 from ablate import recipe as recipes
 from ablate.executors.base import Event
 from ablate.plan import Plan
-from ablate.report import summary, words
 from ablate.status import Status
 from ablate.workflow import Ran
 
@@ -190,11 +189,14 @@ def show_status(console: Console, status: Status) -> None:
 
 def show_ran(console: Console, ran: Ran) -> None:
     """Print the end of `ablate run`: what happened, the cells, the verdicts in words, and where the report is."""
+    from ablate.report import summary  # brings pandas
+
     ledger, plan = ran.ledger, ran.plan
     if not plan.work:
         console.print(f"nothing to train: all {plan.done} jobs are done" if not plan.failed else "nothing to train")
-    show_table(console, *summary.cells(ran.findings))
-    for line in words.sentences(ran.findings):
+    said = summary.make(ran.findings)
+    show_table(console, said.columns, said.rows)
+    for line in (*said.sentences, *said.claims):
         console.print(escape(line), soft_wrap=True)
     for failure in ledger.failures:
         console.print(f"[red]failed[/] {failure.job[: recipes.ID_SHOWN]}: {escape(failure.error)}", soft_wrap=True)

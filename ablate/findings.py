@@ -1,4 +1,4 @@
-"""The runs table and the study to Findings: effects, interactions, cells, claims, curves. All that a report says.
+"""The runs and the study to Findings: effects, interactions, cells, claims, curves. All that a report says.
 
 Nothing is drawn here and nothing is worded; report draws and words, and computes nothing.
 """
@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from ablate import metrics, stats
-from ablate import runs as runs_table
 from ablate.claim import Claim
 from ablate.grid import Cell, Exclusion, Grid
 from ablate.runs import FAILED_RESULT, Outcome
@@ -166,7 +165,7 @@ def find(study: Study, grid: Grid, outcomes: tuple[Outcome, ...], *, metric: str
 
 
 def _table(study: Study, grid: Grid, outcomes: tuple[Outcome, ...], metric: str, direction: metrics.Direction) -> _Table:
-    rows = runs_table.table(outcomes)
+    rows = pd.DataFrame([{"cell": o.run.cell.id, "seed": o.run.seed, "status": o.status, **o.metrics} for o in outcomes])
     if metric not in rows:
         rows[metric] = np.nan
     rows.loc[rows["status"] != "finished", metric] = np.nan

@@ -44,12 +44,21 @@ def unknown_field(path: str) -> str:
     return unknown(path, "a recipe field", section or fields())
 
 
+def _adapter(info: FieldInfo) -> TypeAdapter[Any]:
+    annotated: Any = Annotated[info.annotation, info]
+    return TypeAdapter(annotated, config=ConfigDict(strict=True, allow_inf_nan=False))
+
+
+def allowed(info: FieldInfo) -> str:
+    """Say what a field may hold: `a whole number at least 1`, `none, random_crop or random_resized_crop`."""
+    return _allowed(_inline(_adapter(info).json_schema()))
+
+
 def in_field(info: FieldInfo, given: Any) -> list[str]:
     """Find what is wrong with one value of one field; the sentences carry no key path."""
     if given in (None, "none") and is_optional(info):
         return []
-    annotated: Any = Annotated[info.annotation, info]
-    adapter: TypeAdapter[Any] = TypeAdapter(annotated, config=ConfigDict(strict=True, allow_inf_nan=False))
+    adapter = _adapter(info)
     try:
         adapter.validate_python(given)
     except ValidationError as error:

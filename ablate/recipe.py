@@ -196,6 +196,9 @@ class Recipe(Section):
         ):
             if needs and self.data.validation == 0:
                 raise ValueError(f"{name} needs validation images, and data.validation is 0: set data.validation, such as 0.1")
+        augment = self.augment
+        if augment.crop == "random_crop" and augment.padding_mode == "reflect" and augment.padding >= self.data.image_size:
+            raise ValueError(f"augment.padding must be below data.image_size to be mirrored, got {augment.padding} and {self.data.image_size}")
         return self
 
 
@@ -208,6 +211,7 @@ ACTIVE: dict[str, Callable[[Recipe], bool]] = {
     "schedule.warmup": lambda r: r.schedule.name == "one_cycle",
     "schedule.step_epochs": lambda r: r.schedule.name == "step",
     "schedule.gamma": lambda r: r.schedule.name == "step",
+    "evaluation.mc_dropout": lambda r: r.model.conv_dropout > 0 or r.model.head_dropout > 0,
 }
 """Fields that only matter beside others. Where one does not, it is no part of the identity, and no factor of the cell."""
 

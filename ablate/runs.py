@@ -1,9 +1,7 @@
-"""The runs table: what the journals say about every run of a study. The report reads this, never MLflow."""
+"""What the journals say about every run of a study. The report reads this, never MLflow."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
-
-import pandas as pd
 
 from ablate import journal
 from ablate import recipe as recipes
@@ -73,9 +71,3 @@ def _outcome(run: Run, store: Store, job: dict[str, Any]) -> Outcome:
     return Outcome(
         run, status, reason, job["log"], metrics, job["lines"], confusion, tuple(judged.get("classes", ())), job["environment"]
     )
-
-
-def table(outcomes: tuple[Outcome, ...]) -> pd.DataFrame:
-    """Lay the runs out as a table: a row a run; columns cell (identity), label, seed, status and every metric."""
-    rows = [{"cell": o.run.cell.id, "label": o.run.cell.label, "seed": o.run.seed, "status": o.status, **o.metrics} for o in outcomes]
-    return pd.DataFrame(rows)

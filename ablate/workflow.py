@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ablate import __version__, grid, scheduler
 from ablate import plan as planning
@@ -16,7 +16,6 @@ from ablate import study as studies
 from ablate.errors import AblateError
 from ablate.executors import devices
 from ablate.executors.base import Event
-from ablate.findings import Findings
 from ablate.grid import Grid
 from ablate.interruption import Interruption
 from ablate.plan import Plan
@@ -26,6 +25,9 @@ from ablate.status import Status, summarise
 from ablate.store import Kept, Store
 from ablate.study import Study
 from ablate.training import data
+
+if TYPE_CHECKING:
+    from ablate.findings import Findings  # brings pandas, which `plan` and `status` can do without
 
 WORKER = "ablate.worker:run_job"
 PRELOAD = ("torchmetrics.functional.classification", "PIL.Image", "PIL.ImageDraw", "PIL.PngImagePlugin")
@@ -48,7 +50,7 @@ class Ran:
 
     plan: Plan
     ledger: Ledger
-    findings: Findings
+    findings: "Findings"
     report: Path
     late: int  # runs that MLflow does not have yet
     late_reason: str
@@ -168,7 +170,7 @@ def _train(todo: Plan, where: Where, screen: Screen, interruption: Interruption)
     return ledger, sent.late, sent.error
 
 
-def report(study: Study, where: Where, metric: str | None = None) -> Findings:
+def report(study: Study, where: Where, metric: str | None = None) -> "Findings":
     """Compute the findings of a study from what its store has."""
     from ablate import metrics
     from ablate.mistakes import unknown
@@ -199,14 +201,14 @@ def ui(where: Where, host: str, port: int) -> tuple[list[str], dict[str, str]]:
     return command, os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
-def find(todo: Plan, where: Where, metric: str | None = None) -> Findings:
+def find(todo: Plan, where: Where, metric: str | None = None) -> "Findings":
     """Read the runs of a plan, and compute what they say."""
     from ablate import findings, runs
 
     return findings.find(todo.study, todo.grid, runs.read(todo.runs, where.store), metric=metric)
 
 
-def write_report(found: Findings, where: Where, path: Path | None = None) -> Path:
+def write_report(found: "Findings", where: Where, path: Path | None = None) -> Path:
     """Write the HTML report to a path, or to the study's folder in the store."""
     from ablate import journal
     from ablate.report import html
@@ -218,14 +220,14 @@ def write_report(found: Findings, where: Where, path: Path | None = None) -> Pat
     return path
 
 
-def report_data(found: Findings) -> dict[str, Any]:
+def report_data(found: "Findings") -> dict[str, Any]:
     """Give the findings as JSON-able data, with the keys that other programs rely on."""
     from ablate.report import data as report
 
     return report.to_json(found)
 
 
-def _log_study(todo: Plan, where: Where, found: Findings, path: Path) -> str:
+def _log_study(todo: Plan, where: Where, found: "Findings", path: Path) -> str:
     """Put the report into MLflow; give the reason where that fails, which loses nothing."""
     from ablate import tracking
     from ablate.report import words

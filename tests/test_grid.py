@@ -70,6 +70,8 @@ def test_no_job_is_kept_of_a_study_that_is_gone():
 # Properties of any study
 
 VARIED = [path for path in recipe.fields() if path != "data.root"]
+ENTANGLED = [*recipe.ACTIVE, "augment.crop", "model.name", "optimizer.name", "schedule.name"]  # drawn more often
+ASKED = {"evaluation.tta"}  # by conditions, factor or not
 
 
 def spelled(given_value: Any) -> Any:
@@ -83,7 +85,7 @@ def factors_draw(draw: st.DrawFn, path: str) -> list[Any]:
 @st.composite
 def conditions(draw: st.DrawFn, paths: list[str]) -> str:
     """Draw a condition on fields of which most are factors."""
-    path = draw(st.sampled_from([*paths, *paths, "augment.crop", "model.batch_norm"]))
+    path = draw(st.sampled_from(paths))
     given_value = draw(st.sampled_from([v for v in legal(path) if not isinstance(v, dict)]))
     part = f"{path} {draw(st.sampled_from(['==', '!=']))} {json.dumps(spelled(given_value))}"
     more = draw(st.sampled_from(["", "", "not", "and", "or"]))
@@ -93,24 +95,34 @@ def conditions(draw: st.DrawFn, paths: list[str]) -> str:
 @st.composite
 def studies(draw: st.DrawFn) -> dict[str, Any]:
     """Draw the data of a study file: factors of all forms, conditions on factors that were drawn before, excludes."""
-    paths = draw(st.lists(st.sampled_from(VARIED), max_size=4, unique=True))
-    raw: dict[str, Any] = {"name": "x", "design": draw(st.sampled_from(["factorial", "factorial", "one_at_a_time"])), "seeds": draw(st.integers(1, 3))}
+    paths = draw(st.lists(st.sampled_from(VARIED + 2 * ENTANGLED), max_size=4, unique=True))
+    raw: dict[str, Any] = {
+        "name": "x",
+        "design": draw(st.sampled_from(["factorial", "factorial", "one_at_a_time"])),
+        "seeds": draw(st.integers(1, 3)),
+    }
     raw |= {"recipe": {"data": {"root": "/images"}}, "factors": {}, "factor": [], "exclude": []}
     for i, path in enumerate(paths):
         section, name = path.split(".")
         levels = factors_draw(draw, path)
         form = draw(st.sampled_from(["short", "short", "long", "named"]))
-        when = {"when": draw(conditions(paths[:i]))} if i and draw(st.booleans()) else {}
+        asked = [*paths[:i], *ASKED.difference(paths)]
+        when = {"when": draw(conditions(asked))} if asked and draw(st.booleans()) else {}
         if form == "short" and not when:
             raw["factors"].setdefault(section, {})[name] = levels
         elif form == "named":
-            other = draw(st.sampled_from([path for path in VARIED if path not in paths and path not in str(raw["factor"])]))
-            sets = [{path: given_value} | ({other: spelled(draw(st.sampled_from(legal(other))))} if draw(st.booleans()) else {}) for given_value in levels]
-            raw["factor"].append({"name": f"named {i}", "levels": [{"name": f"level {k}", "set": part} for k, part in enumerate(sets)]} | when)
+            other = draw(st.sampled_from([path for path in VARIED if path not in (*paths, *ASKED) and path not in str(raw["factor"])]))
+            sets = [
+                {path: given_value} | ({other: spelled(draw(st.sampled_from(legal(other))))} if draw(st.booleans()) else {})
+                for given_value in levels
+            ]
+            raw["factor"].append(
+                {"name": f"named {i}", "levels": [{"name": f"level {k}", "set": part} for k, part in enumerate(sets)]} | when
+            )
         else:
             raw["factor"].append({"name": path, "levels": levels} | when)
     if paths:
-        raw["exclude"] = [{"if": draw(conditions(paths)), "why": why} for why in draw(st.sampled_from(["", "", "a", "ab"]))]
+        raw["exclude"] = [{"if": draw(conditions([*paths, *ASKED])), "why": why} for why in draw(st.sampled_from(["", "", "a", "ab"]))]
     return raw
 
 
@@ -132,7 +144,7 @@ def expanded(raw: dict[str, Any]) -> tuple[Study, Grid]:
         raise
 
 
-drawn = settings(max_examples=60, deadline=None, derandomize=True)
+drawn = settings(max_examples=150, deadline=None, derandomize=True)
 
 
 @drawn
@@ -229,7 +241,13 @@ CROP = {"crop": ["random_crop", "none"]}
 def test_a_factorial_is_every_combination_and_one_at_a_time_is_each_level_alone():
     factors = {"augment": CROP | {"rotation": [0, 15, 30]}, "model": {"batch_norm": [True, False]}}
     assert len(labels(read(factors=factors))) == 12
-    assert labels(read(factors=factors, design="one_at_a_time")) == ["baseline", "crop=none", "rotation=15", "rotation=30", "batch_norm=false"]
+    assert labels(read(factors=factors, design="one_at_a_time")) == [
+        "baseline",
+        "crop=none",
+        "rotation=15",
+        "rotation=30",
+        "batch_norm=false",
+    ]
 
 
 def test_a_study_without_factors_is_its_baseline():
@@ -299,13 +317,22 @@ def test_a_condition_that_decides_whether_what_it_asks_for_matters_is_refused():
 
 
 def test_excluded_cells_are_told_with_their_reason():
-    excludes = [{"if": "augment.crop == 'none' and augment.rotation > 0", "why": "blurs"}, {"if": "augment.rotation == 30", "why": "too far"}]
+    excludes = [
+        {"if": "augment.crop == 'none' and augment.rotation > 0", "why": "blurs"},
+        {"if": "augment.rotation == 30", "why": "too far"},
+    ]
     cells = expand(read(factors={"augment": CROP | {"rotation": [0, 15, 30]}}, exclude=excludes))
     assert [cell.label for cell in cells.cells] == ["baseline", "rotation=15", "crop=none"]
     assert [(exclusion.why, exclusion.labels) for exclusion in cells.excluded] == [
         ("too far", ("rotation=30",)),
         ("blurs", ("crop=none, rotation=15", "crop=none, rotation=30")),
     ]
+
+
+def test_a_cell_that_is_excluded_in_many_combinations_is_told_once():
+    excludes = [{"if": "augment.crop == 'none'", "why": "overfits"}]
+    (exclusion,) = expand(read(factors={"augment": CROP | {"padding": [4, 2, 0]}}, exclude=excludes)).excluded
+    assert exclusion.labels == ("crop=none",)
 
 
 def test_the_baseline_cannot_be_excluded():
@@ -315,7 +342,11 @@ def test_the_baseline_cannot_be_excluded():
 
 
 def test_every_cell_whose_fields_do_not_go_together_is_told():
-    factors = {"data": {"validation": [0.1, 0]}, "evaluation": {"select": ["last", "best_validation"]}, "training": {"early_stopping": ["none", 3]}}
+    factors = {
+        "data": {"validation": [0.1, 0]},
+        "evaluation": {"select": ["last", "best_validation"]},
+        "training": {"early_stopping": ["none", 3]},
+    }
     needs = "needs validation images, and data.validation is 0: set data.validation, such as 0.1"
     assert mistakes(read(factors=factors)) == [
         f"x.toml: cell validation=0, early_stopping=3: training.early_stopping {needs}",
@@ -358,7 +389,10 @@ def test_the_path_of_a_field_is_left_out_of_a_label_where_one_can_tell():
 
 def test_precision_is_settled_before_cells_are_told_apart():
     loaded = read(factors={"training": {"precision": ["auto", "bf16", "fp32"]}})
-    assert [(cell.label, cell.recipe.training.precision) for cell in expand(loaded).cells] == [("baseline", "fp32"), ("precision=bf16", "bf16")]
+    assert [(cell.label, cell.recipe.training.precision) for cell in expand(loaded).cells] == [
+        ("baseline", "fp32"),
+        ("precision=bf16", "bf16"),
+    ]
     assert [cell.recipe.training.precision for cell in grid.expand(loaded, precision="bf16").cells] == ["bf16", "fp32"]
 
 

@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from typing import Any
@@ -59,9 +60,13 @@ class LocalExecutor:
 
     def _spawn(self, slot: Slot) -> _Worker:
         ours, theirs = self._context.Pipe()
-        with _environment(ENVIRONMENT):  # the server takes it over when the first worker starts it
-            process = self._context.Process(target=_serve, args=(theirs, self._function, slot.device, dict(slot.environment)), daemon=True)
+        process = self._context.Process(target=_serve, args=(theirs, self._function, slot.device, dict(slot.environment)), daemon=True)
+        with _environment(ENVIRONMENT), _deaf_to_interrupts():  # the server takes over both
+            forkserver.ensure_running()
+        try:
             process.start()
+        except (EOFError, OSError) as error:
+            raise RuntimeError("no worker process can start: the server they are forked from has died; its error stands above") from error
         theirs.close()
         return _Worker(slot, process, ours)
 
@@ -151,6 +156,16 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in added:
             del os.environ[name]
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Let a process that starts now ignore Ctrl-C from its first instant: by itself the server does so after its imports."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _serve(pipe: Connection, function: str, device: str, environment: dict[str, str]) -> None:

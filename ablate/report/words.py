@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import combinations, product
 
 from ablate import metrics
 from ablate.findings import ClaimFinding, Effect, Findings
@@ -32,9 +33,15 @@ def unit(metric: str) -> str:
 
 def value(number: float | None, metric: str) -> str:
     """Write one value of a metric: 0.7123 is "71.23 %", a loss "0.8312"."""
+    plain = bare(number, metric)
+    return f"{plain} %" if metrics.is_fraction(metric) and plain != "-" else plain
+
+
+def bare(number: float | None, metric: str) -> str:
+    """Write one value without its unit."""
     if number is None or not math.isfinite(number):
         return "-"
-    return f"{100 * number:.2f} %" if metrics.is_fraction(metric) else significant(number, 4)
+    return f"{100 * number:.2f}" if metrics.is_fraction(metric) else significant(number, 4)
 
 
 def spread(number: float | None, metric: str) -> str:
@@ -94,14 +101,15 @@ def _whole(number: float, digits: int) -> float:
 
 
 def _digits(estimate: Estimate, metric: str) -> int:
-    """Choose how many decimals to show: two digits of the interval's half width, and at least 0.01 points.
+    """Choose how many decimals to show: two digits of the interval's half width; of points two decimals, or more if that is 0.
 
     An end that is not 0 never reads 0, so that the words cannot say other than the verdict.
     """
-    least, by = (2 if metrics.is_fraction(metric) else 0), scale(metric)
+    share, by = metrics.is_fraction(metric), scale(metric)
     if estimate.low is None or estimate.high is None:
-        return least or _decimals(estimate.effect or 0.0, 3)
-    digits = max(least, _decimals(by * (estimate.high - estimate.low) / 2, 2))
+        return 2 if share else _decimals(estimate.effect or 0.0, 3)
+    half = by * (estimate.high - estimate.low) / 2
+    digits = max(2, _decimals(half, 1)) if share else _decimals(half, 2)
     while digits < 12 and any(end != 0 and round(by * end, digits) == 0 for end in (estimate.low, estimate.high)):
         digits += 1
     return digits
@@ -126,14 +134,26 @@ def counts(estimate: Estimate) -> str:
 
 
 def change(effect: Effect, findings: Findings) -> str:
-    """Name what is changed: "rotation 15 instead of 0", "random_resized_crop instead of random_crop", or a cell's label."""
+    """Name what is changed: "rotation 15 instead of 0", "random_resized_crop instead of random_crop", or a cell's label.
+
+    An interaction is named by its two changes: "batch_norm false with rotation 15".
+    """
     if effect.kind == "cell":
         return effect.end
-    if effect.kind == "interaction":
-        return f"{effect.factor}: {effect.end} instead of {effect.start}"
-    short = short_names([factor.name for factor in findings.study.factors]).get(effect.factor, effect.factor)
-    spoken = effect.end if short in effect.end else f"{short} {effect.end}"  # the level says what it is a level of
-    return f"{spoken} instead of {effect.start}"
+    factors = findings.study.factors
+    short = short_names([factor.name for factor in factors])
+    if effect.kind == "main":
+        return f"{_choice(short[effect.factor], effect.end)} instead of {effect.start}"
+    for a, b in combinations(factors, 2):
+        if f"{a.name} x {b.name}" == effect.factor:
+            for first, second in product(a.levels, b.levels):
+                if f"{first.name} / {second.name}" == effect.end:
+                    return f"{_choice(short[a.name], first.name)} with {_choice(short[b.name], second.name)}"
+    raise AssertionError(f"no interaction of this study: {effect.factor}, {effect.end}")
+
+
+def _choice(factor: str, level: str) -> str:
+    return level if factor in level else f"{factor} {level}"  # random_crop says itself that it is a crop
 
 
 def verdict(effect: Effect) -> str:
@@ -181,6 +201,12 @@ def more_seeds(few: int, many: int | None) -> str:
     return f"{about} (up to more than {CAP})" if many > CAP else f"{about} (up to {many})"
 
 
+def ranked(effects: Iterable[Effect], findings: Findings) -> list[Effect]:
+    """Sort effects, the best first and those that are not known last."""
+    sign = 1 if findings.direction == "max" else -1
+    return sorted(effects, key=lambda effect: math.inf if effect.estimate.effect is None else -sign * effect.estimate.effect)
+
+
 def better(findings: Findings) -> str:
     """Say which direction is better, where the sign of an effect alone would mislead; else nothing."""
     return f"lower {findings.metric} is better" if findings.direction == "min" else ""
@@ -212,12 +238,13 @@ def claim_sentence(found: ClaimFinding, findings: Findings) -> str:
     """Answer a claim: "BatchNorm helps": confirmed, +3.10 points [2.80, 3.40] from false to true."""
     claim = found.claim
     numbers = claim_numbers(found, findings)
-    return f"\"{claim.text}\": {found.verdict}" + (f", {numbers} from {claim.second} to {claim.first}" if numbers else "")
+    return f'"{claim.text}": {found.verdict}' + (f", {numbers} from {claim.second} to {claim.first}" if numbers else "")
 
 
 def claim_numbers(found: ClaimFinding, findings: Findings) -> str:
     """Write the effect of a claim, named after its metric if that is not the study's; empty where it was not tested."""
-    metric = found.claim.metric or findings.study.metric
+    named = found.claim.metric
+    metric = named if named and named != findings.study.metric else findings.metric
     numbers = "" if found.estimate is None else difference(found.estimate, metric)
     return f"{metric} {numbers}" if numbers and metric != findings.metric else numbers
 
@@ -231,7 +258,7 @@ def headline(findings: Findings) -> list[str]:
     known = [effect for effect in findings.effects if effect.estimate.effect is not None]
     if not known:
         found = ["No effect can be said yet: no two finished runs differ in one factor only under the same seed."]
-    elif all(effect.estimate.reason == "one seed" for effect in known):
+    elif all(effect.estimate.reason == "one seed" and effect.estimate.verdict == "undecided" for effect in known):
         found = [_one_seed(known, findings)]
     else:
         found = [*_decided("helps", findings), *_decided("hurts", findings), *_others(findings)]
@@ -243,9 +270,12 @@ def headline(findings: Findings) -> list[str]:
 
 
 def _nothing(findings: Findings) -> str:
-    if findings.finished:
-        return f"No run has a {findings.metric}: {findings.finished} of {findings.total} runs have ended, and all of them failed."
-    return f"Nothing is finished yet: 0 of {count(findings.total, 'run')}."
+    if findings.finished == 0:
+        crashed = sum(failure.status == "failed" for failure in findings.failures)
+        return f"Nothing is finished yet: 0 of {count(findings.total, 'run')}{f', and {crashed} crashed' if crashed else ''}."
+    failed = sum(cell.failed for cell in findings.cells)
+    why = "all of them failed" if failed == findings.finished else f"{failed} of them failed"
+    return f"No run has a value of {findings.metric}: {findings.finished} of {count(findings.total, 'run')} have ended, and {why}."
 
 
 def _no_factor(findings: Findings) -> str:
@@ -288,9 +318,12 @@ def _told(effect: Effect, findings: Findings) -> str:
 
 
 def _in_brackets(effect: Effect, findings: Findings) -> str:
-    if effect.estimate.verdict == "equivalent":
-        return f" ({_told(effect, findings)})"
-    return f" ({_undecided(effect.estimate)})" if effect.estimate.verdict == "undecided" else ""
+    match effect.estimate.verdict:
+        case "undecided":
+            return f" ({_undecided(replace(effect.estimate, more_seeds_high=None))})"
+        case "unstable":
+            return f" (the runs that did not fail: {effect.survivors} {_told(effect, findings)})" if effect.survivors else ""
+    return f" ({_told(effect, findings)})"
 
 
 def _but(effect: Effect) -> str:

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +123,7 @@ def _source_key(data: Data) -> str:
     if data.name == "imagefolder":
         listing = [(str(path), *_stat(path)) for split_name in ("train", "test") for _, path in _image_files(data, split_name)]
     elif data.name == "digits":
-        import sklearn
-
-        listing = [sklearn.__version__]
+        listing = [metadata.version("scikit-learn")]  # not by importing it: that takes a second
     return recipe.digest([data.name, str(_root(data)), data.image_size, listing])
 
 

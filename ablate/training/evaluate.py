@@ -65,7 +65,7 @@ def predict(network: nn.Module, recipe: Recipe, seed: int, test: Images) -> Tens
     if recipe.evaluation.tta == "flip":
         views.append(lambda x: x.flip(-1))
     network.eval()
-    passes = recipe.evaluation.mc_dropout
+    passes = recipe.evaluation.mc_dropout if recipes.is_active(recipe, "evaluation.mc_dropout") else 0
     if passes:
         surgery.sample_dropout(network)
         torch.manual_seed(recipes.stream_seed(seed, "mc_dropout"))

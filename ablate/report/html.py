@@ -1,0 +1,102 @@
+"""Findings to one HTML page: readable in ten years without a network, because everything stands in it.
+
+The page forbids itself every request by its Content-Security-Policy. plotly.js (4.8 MB) stands in it once, below the
+answer, so that the answer is on the screen before a browser has read it; a page without pictures goes without.
+"""
+
+from functools import cache, partial
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from ablate.findings import Findings
+from ablate.report import figures, tables, words
+from ablate.report.tables import Table
+
+
+def render(findings: Findings, *, created: str = "", version: str, study_text: str, store: str) -> str:
+    """Write the page; `created` is a time in words, `study_text` the study file, `store` the folder that the runs are in."""
+    drawn = _pictures(findings)
+    return _template().render(
+        f=findings,
+        study=findings.study,
+        answer=words.headline(findings),
+        better=f"{'higher' if findings.direction == 'max' else 'lower'} is better",
+        least=_least(findings),
+        tiles=_tiles(findings),
+        mixed=tables.mixed(findings),
+        pictures={name: Markup(div) for name, div in drawn.items()},  # noqa: S704 (plotly escapes its JSON, figures.py its labels)
+        plotly=Markup(_plotly()) if any(drawn.values()) else "",  # noqa: S704
+        tables=_tables(findings),
+        failed=sum(cell.failed for cell in findings.cells),
+        confidence=f"{100 * (1 - findings.study.alpha):g} %",
+        alpha=f"{findings.study.alpha:g}",
+        trainings=len({curve.label for curve in findings.curves}),
+        most=len(figures.TRAININGS),
+        created=created,
+        version=version,
+        store=store,
+        study_text=study_text,
+    )
+
+
+@cache
+def _template() -> Template:
+    folder = Path(__file__).parent
+    environment = Environment(
+        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["zip"] = partial(zip, strict=True)
+    return environment.get_template("template.html.j2")
+
+
+@cache
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())
+
+
+def _least(findings: Findings) -> str:
+    """Write the smallest effect worth having; empty where the study names none for this metric."""
+    least = findings.study.min_effect
+    return words.size(least, findings.metric) if least is not None and findings.metric == findings.study.metric else ""
+
+
+def _tiles(findings: Findings) -> list[tuple[str, str]]:
+    """Name the few numbers that say how far the study is."""
+    failed, missing = (sum(getattr(cell, name) for cell in findings.cells) for name in ("failed", "missing"))
+    return [
+        ("runs finished", f"{findings.finished:,} of {findings.total:,}"),
+        ("of them failed", f"{failed:,}"),
+        ("missing or crashed", f"{missing:,}"),
+        ("cells", f"{len(findings.cells):,}"),
+        ("seeds", f"{len(findings.study.seeds):,}"),
+    ]
+
+
+def _pictures(findings: Findings) -> dict[str, str]:
+    """Draw every picture; empty where there is nothing to draw."""
+    known = any(effect.estimate.effect is not None for effect in findings.effects)
+    timed = [cell for cell in findings.cells if cell.mean is not None and cell.epoch_seconds is not None]
+    return {
+        "forest": figures.forest(findings.effects, findings) if known else "",
+        "curves": figures.curves(findings) if findings.curves else "",
+        "cost": figures.cost(findings) if len(timed) > 1 and findings.metric != "time/epoch_seconds" else "",
+    }
+
+
+def _tables(findings: Findings) -> dict[str, Table | None]:
+    """Lay out every table; none where it has no row."""
+    every = {
+        "effects": tables.effects("effects-table", f"Main effects on {findings.metric}, the best first", findings.effects, findings),
+        "claims": tables.claims(findings),
+        "cells": tables.cells(findings),
+        "interactions": tables.effects("interactions-table", "What two changes do together beyond the sum of both", findings.interactions, findings),
+        "baseline": tables.effects("baseline-table", "Each cell against the baseline, paired by seed", findings.cell_effects, findings),
+        "curves": tables.curves(findings, figures.drawn_trainings(findings)),
+        "failures": tables.failures(findings),
+        "provenance": tables.provenance(findings),
+    }
+    return {name: table if table.rows else None for name, table in every.items()}

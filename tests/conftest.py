@@ -1,0 +1,22 @@
+"""Fixtures that several files use."""
+
+import pytest
+from commands import TINY, ablate
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Give the file of the tiny study."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="session")
+def done(tmp_path_factory):
+    """Run the tiny study once, for the tests that look at what it leaves behind: (folder, what it printed)."""
+    folder = tmp_path_factory.mktemp("done")
+    (folder / "tiny.toml").write_text(TINY)
+    code, out, err = ablate("run", folder / "tiny.toml", "--store", folder / "store")
+    assert (code, err) == (0, ""), out + err
+    return folder, out

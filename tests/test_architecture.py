@@ -1,0 +1,90 @@
+"""The house rules of the code, read from its text: which way imports point, where heavy libraries live, how long things are."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "ablate"
+LAYERS = [  # a module may import itself and any layer below, never its own row or above
+    {"__main__"},
+    {"cli"},
+    {"display"},
+    {"workflow"},
+    {"scheduler", "report"},
+    {"findings", "worker", "status"},
+    {"plan", "runs"},
+    {"tracking", "training", "executors", "stats"},  # four islands: they never import each other
+    {"store"},
+    {"journal"},
+    {"grid"},
+    {"study"},
+    {"factor"},
+    {"claim", "expression"},
+    {"mistakes"},
+    {"recipe", "metrics"},
+    {"errors", "provenance", "interruption", "__init__"},
+]
+HOMES = {
+    "click": {"cli"}, "rich": {"display", "cli"}, "mlflow": {"tracking"}, "optuna": {"search"}, "plotly": {"report"}, "jinja2": {"report"},
+    "torch": {"training", "worker"}, "torchvision": {"training"}, "torchmetrics": {"training"}, "sklearn": {"training"}, "PIL": {"training"},
+    "scipy": {"stats"}, "pandas": {"findings"}, "pydantic": {"recipe", "mistakes", "study", "factor", "expression", "grid"},
+    "ray": {"executors"},
+}  # fmt: skip
+SEALED = {"training": {"recipe", "metrics", "errors"}, "executors": {"errors"}, "stats": set()}  # narrower than their layer
+RANK = {name: row for row, names in enumerate(LAYERS) for name in names}
+FILES = sorted(ROOT.rglob("*.py"))
+LONGEST_FILE, LONGEST_FUNCTION = 400, 50
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(ROOT).with_suffix("").parts[0]
+
+
+def imported(path: Path) -> set[str]:
+    """Give the dotted names imported anywhere in a file, functions included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_downwards_and_heavy_libraries_stay_at_home(path):
+    part = part_of(path)
+    for name in imported(path):
+        package, *rest = name.split(".")
+        if package == "ablate":
+            target = rest[0] if rest[0] in RANK else "__init__"  # `from ablate import __version__`
+            below = {other for other in RANK if RANK[other] > RANK[part]}
+            assert target in SEALED.get(part, below) | {part, "__init__"}, f"{part} must not import {target}"
+        elif package in HOMES:
+            assert part in HOMES[package], f"{package} belongs to {', '.join(HOMES[package])}, not to {part}"
+
+
+def test_every_module_has_a_layer():
+    assert {part_of(path) for path in FILES} == set(RANK)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_and_functions_stay_short(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= LONGEST_FILE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            length = node.end_lineno - node.lineno + 1
+            assert length <= LONGEST_FUNCTION, f"{path.name}: {node.name} has {length} lines"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_evaluates_text_or_loads_code(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in {"eval", "exec", "pickle.load", "pickle.loads"}, f"{path.name}: {called}"
+            if called == "torch.load":
+                assert any(k.arg == "weights_only" and k.value.value is True for k in node.keywords)

@@ -1,0 +1,95 @@
+"""What the README and docs/ say is so: commands exist, studies are valid, links lead somewhere, every field is listed.
+
+`python tests/test_docs.py` writes docs/recipe.md anew.
+"""
+
+import re
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+
+from ablate import cli, grid, recipe, study
+from ablate.mistakes import allowed, show
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def recipe_page():
+    lines = [
+        "# The fields of a recipe", "",
+        "Any of them can be set in `[recipe]`, varied in `[factors]`, or given by `--set`. Made from `ablate/recipe.py` by `python tests/test_docs.py`.",
+    ]  # fmt: skip
+    for section, part in recipe.Recipe.model_fields.items():
+        kind = recipe.section_type(part)
+        lines += ["", f"## {section}", "", kind.__doc__.strip(), "", "| field | allowed | default | |", "|---|---|---|---|"]
+        for name, info in kind.model_fields.items():
+            default = "see right" if info.is_required() else show("none" if info.default is None else info.default)
+            words = " ".join((info.description or "").split()).replace("|", "\\|")
+            lines.append(f"| `{section}.{name}` | {allowed(info).replace('|', chr(92) + '|')} | `{default}` | {words} |")
+    return "\n".join(lines) + "\n"
+
+
+def test_every_field_is_listed_with_its_default():
+    assert (ROOT / "docs/recipe.md").read_text() == recipe_page(), "run: python tests/test_docs.py"
+
+
+def test_every_field_says_what_it_is_or_speaks_for_itself():
+    silent = {path for path, info in recipe.fields().items() if not info.description}
+    assert silent <= {"training.epochs", "training.batch_size", "optimizer.name"}
+
+
+def test_the_study_in_the_readme_is_valid():
+    (text,) = (body for kind, body in BLOCKS if kind == "toml")
+    checked = study.check(tomllib.loads(text), "README.md")
+    assert len(grid.expand(checked, precision="fp32").cells) == 18
+
+
+@pytest.mark.parametrize("name", sorted(cli.main.commands))
+def test_every_command_is_in_the_readme_and_its_help_shows_an_example(name):
+    assert f"ablate {name} " in README or f"ablate {name}\n" in README
+    command = cli.main.commands[name]
+    text = command.get_help(click.Context(command, info_name=f"ablate {name}"))
+    assert f"ablate {name}" in text.split("Example:")[1]
+    assert all(option.help for option in command.params if isinstance(option, click.Option) and option.name != "port")
+
+
+def test_commands_of_the_readme_are_real():
+    for kind, body in BLOCKS:
+        if kind == "sh":
+            for line in body.splitlines():
+                words = line.split("#")[0].split()
+                if words and words[0].endswith("ablate"):
+                    assert words[1] in cli.main.commands, line
+                if words and words[0] == "make":
+                    assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), line
+
+
+def test_the_two_commands_come_first():
+    assert next(body for kind, body in BLOCKS if kind == "sh") == "make quickstart\nmake test\n"
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
+
+
+def test_every_module_is_in_the_annotated_tree():
+    tree = next(body for kind, body in BLOCKS if kind == "" and body.startswith("ablate/"))
+    for path in (ROOT / "ablate").iterdir():
+        if not path.name.startswith("__"):
+            assert path.name in tree, path.name
+
+
+def test_constraints_are_names_and_versions_only():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    assert all(re.fullmatch(r"[\w.-]+==[\w.+!]+", line) for line in lines if line)
+    assert any(line.startswith("torch==") for line in lines)
+
+
+if __name__ == "__main__":
+    (ROOT / "docs/recipe.md").write_text(recipe_page())

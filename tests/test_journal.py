@@ -1,0 +1,278 @@
+"""The folder of a job: whatever kills a writer, readers see the old file or the new one, and whole lines only."""
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ablate import grid, journal, recipe
+from ablate.grid import Job
+from ablate.journal import Folder
+from ablate.recipe import Data, Recipe, Training
+
+DEADLINE = 60.0
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    made = Folder(tmp_path / "jobs" / "a")
+    made.path.mkdir(parents=True)
+    return made
+
+
+@contextmanager
+def child(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """Run Python code in a process of its own."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+
+
+def a_job(**data: object) -> Job:
+    made = Recipe(data=Data(name="digits", **data), training=Training(precision="fp32"))
+    return Job(recipe.job_id(made, 3, "f" * 64), made, 3, "f" * 64)
+
+
+# Whole files
+
+WRITER = """
+import sys
+from pathlib import Path
+from ablate import journal
+for i in range(10**9):
+    journal.write_json(Path(sys.argv[1]), {"i": i, "all": [i] * 20_000})
+    if i == 0:
+        print("begun", flush=True)
+"""
+
+
+def test_a_file_is_whole_at_every_look_and_after_the_death_of_its_writer(tmp_path: Path) -> None:
+    path, last = tmp_path / "state.json", -1
+    for _ in range(4):
+        path.unlink(missing_ok=True)
+        with child(WRITER, path) as writer:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == "begun\n"
+            for _ in range(30):  # each look: the child is somewhere else in its loop
+                content = json.loads(path.read_text())
+                assert content["all"] == [content["i"]] * 20_000
+            wait_until(lambda: json.loads(path.read_text())["i"] >= 3)
+            writer.kill()
+            assert writer.wait() == -signal.SIGKILL
+        content = journal.read_json(path)
+        assert content["all"] == [content["i"]] * 20_000
+        last = max(last, content["i"])
+    assert last >= 3, "the writer was always killed before it overwrote anything"
+
+
+def test_writing_makes_the_folders_above_and_leaves_nothing_else(tmp_path: Path) -> None:
+    journal.write(tmp_path / "a" / "b" / "c.bin", b"\x00\xff")
+    journal.write(tmp_path / "a" / "b" / "c.bin", "Größe")
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["c.bin"]
+    assert (tmp_path / "a" / "b" / "c.bin").read_bytes() == "Größe".encode()
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    journal.write_json(tmp_path / "x.json", {"old": True})
+    with pytest.raises(TypeError):
+        journal.write_json(tmp_path / "x.json", {"new": object()})
+    assert journal.read_json(tmp_path / "x.json") == {"old": True}
+
+
+def test_json_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    content = {"text": "Grüße 🎲\n", "numbers": [1, 0.1, 1e-300, float("inf")], "nothing": None}
+    journal.write_json(tmp_path / "x.json", content | {"nan": float("nan")})
+    read = journal.read_json(tmp_path / "x.json")
+    nan = read.pop("nan")
+    assert read == content
+    assert math.isnan(nan)
+
+
+def test_a_file_that_is_not_there_reads_as_none_and_as_no_lines(tmp_path: Path) -> None:
+    assert journal.read_json(tmp_path / "no" / "x.json") is None
+    assert journal.lines(tmp_path / "no" / "x.jsonl") == []
+    assert list(journal.artifacts(tmp_path / "no")) == []
+
+
+def test_a_file_that_is_no_json_is_an_error_and_not_none(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("{")
+    with pytest.raises(json.JSONDecodeError):
+        journal.read_json(tmp_path / "x.json")
+
+
+# Lines
+
+APPENDER = """
+import sys
+from pathlib import Path
+from ablate import journal
+for i in range(10**9):
+    journal.append(Path(sys.argv[1]), {"i": i, "all": "x" * 5_000})
+"""
+
+
+def test_lines_come_back_in_order(folder: Folder) -> None:
+    for i in range(3):
+        journal.append(folder.journal, {"epoch": i, "note": "über\nzwei Zeilen"})
+        assert journal.lines(folder.journal) == [{"epoch": j, "note": "über\nzwei Zeilen"} for j in range(i + 1)]
+
+
+def test_a_torn_last_line_is_not_a_line_and_the_next_one_mends_it(folder: Folder) -> None:
+    journal.append(folder.journal, {"epoch": 1})
+    whole = folder.journal.read_bytes()
+    for cut in range(1, len(whole)):
+        folder.journal.write_bytes(whole + whole[:cut])
+        assert journal.lines(folder.journal) == [{"epoch": 1}]
+        journal.append(folder.journal, {"epoch": 2})
+        assert journal.lines(folder.journal) == [{"epoch": 1}, {"epoch": 2}]
+        assert folder.journal.read_bytes().count(b"\n") == 2
+
+
+def test_a_file_of_nothing_but_a_torn_line_starts_anew(folder: Folder) -> None:
+    folder.journal.write_bytes(b'{"epo')
+    assert journal.lines(folder.journal) == []
+    journal.append(folder.journal, {"epoch": 1})
+    assert folder.journal.read_bytes() == b'{"epoch": 1}\n'
+
+
+def test_an_appender_that_is_killed_leaves_whole_lines_in_order(folder: Folder) -> None:
+    for _ in range(4):
+        before = len(journal.lines(folder.journal))
+        with child(APPENDER, folder.journal) as appender:
+            wait_until(lambda before=before: len(journal.lines(folder.journal)) >= before + 5)
+            appender.kill()
+        numbers = [line["i"] for line in journal.lines(folder.journal)[before:]]
+        assert numbers == list(range(len(numbers)))
+    journal.append(folder.journal, {"i": -1})
+    assert journal.lines(folder.journal)[-1] == {"i": -1}
+
+
+@settings(max_examples=50, deadline=None)
+@given(text=st.text(), cut=st.integers(min_value=0, max_value=40))
+def test_no_text_in_a_line_can_break_the_file(tmp_path_factory: pytest.TempPathFactory, text: str, cut: int) -> None:
+    path = tmp_path_factory.mktemp("lines") / "x.jsonl"
+    journal.append(path, {"text": text})
+    with path.open("ab") as file:
+        file.write(path.read_bytes()[:-1][:cut])
+    journal.append(path, {"text": text, "second": True})
+    assert journal.lines(path) == [{"text": text}, {"text": text, "second": True}]
+
+
+def test_a_journal_is_made_to_say_what_the_checkpoint_remembers(folder: Folder) -> None:
+    history = [{"epoch": 1, "metrics": {"train/loss": 0.1}}, {"epoch": 2, "metrics": {"train/loss": float("inf")}}]
+    for there in ([], history[:1], [*history, {"epoch": 3, "metrics": {}}]):
+        journal.write(folder.journal, "".join(json.dumps(line) + "\n" for line in there) + '{"torn')
+        journal.restore_journal(folder, history)
+        assert journal.lines(folder.journal) == history
+
+
+def test_a_journal_that_says_it_already_is_not_touched(folder: Folder) -> None:
+    journal.append(folder.journal, {"epoch": 1})
+    before = folder.journal.stat()
+    journal.restore_journal(folder, [{"epoch": 1}])
+    after = folder.journal.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+# What is trained
+
+
+def test_a_job_is_described_once_and_again_changes_nothing(folder: Folder) -> None:
+    job = a_job()
+    journal.create(folder, job)
+    before = folder.recipe.stat()
+    journal.create(folder, job)
+    assert (folder.recipe.stat().st_ino, folder.recipe.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_description_gives_back_the_identity_and_names_no_path_and_no_evaluation(folder: Folder) -> None:
+    job = a_job(root="/home/somebody/secret")
+    journal.create(folder, job)
+    assert "somebody" not in folder.recipe.read_text()
+    content = journal.read_json(folder.recipe)
+    assert "evaluation" not in content["recipe"]
+    again = Recipe.model_validate(content["recipe"])
+    assert recipe.job_id(again, content["seed"], content["data"]) == job.id == content["job"]
+
+
+def test_jobs_that_differ_in_their_evaluation_alone_have_one_description(folder: Folder) -> None:
+    job = a_job()
+    journal.create(folder, job)
+    first = folder.recipe.read_bytes()
+    folder.recipe.unlink()
+    judged = job.recipe.model_copy(update={"evaluation": recipe.Evaluation(mc_dropout=7)})
+    journal.create(folder, grid.Job(job.id, judged, job.seed, job.data))
+    assert folder.recipe.read_bytes() == first
+
+
+def test_a_failure_is_recorded_with_its_kind_and_attempt(folder: Folder) -> None:
+    journal.fail(folder, kind="crash", error="SIGKILL", attempt=3)
+    assert journal.read_json(folder.failure) == {"kind": "crash", "error": "SIGKILL", "attempt": 3}
+
+
+def test_ways_of_evaluating_have_folders_of_their_own_without_drafts(folder: Folder) -> None:
+    first, second = (folder.outcome(recipe.evaluation_id(Recipe(evaluation=recipe.Evaluation(tta=tta)))) for tta in ("none", "flip"))
+    assert first != second
+    journal.write_json(first / "outcome.json", {})
+    journal.write(first / "misclassified.png", b"")
+    (first / ".outcome.json.123").touch()
+    assert [path.name for path in journal.artifacts(first)] == ["misclassified.png", "outcome.json"]
+
+
+# Who runs
+
+HOLDER = """
+import sys
+from pathlib import Path
+from ablate.journal import Folder
+with Folder(Path(sys.argv[1])).lock():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_job_is_running_while_another_process_holds_its_lock_and_not_after_its_death(folder: Folder) -> None:
+    assert not journal.is_running(folder)
+    with child(HOLDER, folder.path) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        assert journal.is_running(folder)
+        assert journal.is_running(folder)
+        holder.kill()
+        holder.wait()
+        assert not journal.is_running(folder)
+    assert not journal.is_running(folder)
+
+
+def test_asking_who_runs_takes_no_lock_and_makes_no_file(folder: Folder) -> None:
+    assert not journal.is_running(folder)
+    assert list(folder.path.iterdir()) == []
+    with folder.lock():
+        pass
+    assert not journal.is_running(folder)
+    with folder.lock().acquire(timeout=0):
+        pass
+
+
+def test_a_job_that_has_no_folder_does_not_run(tmp_path: Path) -> None:
+    assert not journal.is_running(Folder(tmp_path / "nowhere"))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,239 @@
+"""Journals to MLflow: what the runs of a study look like there, and that MLflow can be lost and rebuilt."""
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+from commands import TINY, ablate, attempts, start, wait_for
+from mlflow import MlflowClient
+from mlflow.entities import ViewType
+
+from ablate import tracking
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of MLflow's own dependencies, at import
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # MLflow leaves its SQLite connections to the collector
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def client(store):
+    return MlflowClient(f"sqlite:///{store}/mlflow.db")
+
+
+def runs_of(api, name, condition="tags.`ablate.kind` = 'run'"):
+    experiment = api.get_experiment_by_name(name)
+    return sorted(api.search_runs([experiment.experiment_id], condition, max_results=1000), key=lambda run: run.info.run_name)
+
+
+def history(api, run):
+    return {name: [(m.step, m.timestamp, m.value) for m in api.get_metric_history(run.info.run_id, name)] for name in sorted(run.data.metrics)}
+
+
+def everything(store, name):
+    """Give all that MLflow says about a study but the identities that it made up."""
+    api = client(store)
+    return [
+        (
+            run.info.run_name, run.info.status, run.info.start_time, run.info.end_time, run.data.params,
+            {tag: value for tag, value in run.data.tags.items() if tag.startswith("ablate.")}, history(api, run),
+            sorted(item.path for item in api.list_artifacts(run.info.run_id)),
+        )
+        for run in runs_of(api, name)
+    ]  # fmt: skip
+
+
+def test_every_cell_and_seed_is_one_flat_finished_run_with_its_factors_as_params(done):
+    folder, _ = done
+    found = runs_of(client(folder / "store"), "tiny")
+    assert [run.info.run_name for run in found] == [
+        f"{cell}/{seed}" for cell in ("baseline", "batch_norm=false", "batch_norm=false, mc_dropout=3", "mc_dropout=3") for seed in (0, 1)
+    ]
+    assert {run.info.status for run in found} == {"FINISHED"}
+    assert all("mlflow.parentRunId" not in run.data.tags for run in found)
+    assert found[2].data.params == {"batch_norm": "false", "mc_dropout": "0", "seed": "0"}
+    tags = found[4].data.tags
+    assert (tags["ablate.cell"], tags["ablate.seed"], tags["ablate.study"]) == ("batch_norm=false, mc_dropout=3", "0", "tiny")
+    assert (tags["ablate.attempt"], tags["ablate.status"]) == ("1", "finished")
+    assert tags["ablate.job"] == found[2].data.tags["ablate.job"]
+    assert len(tags["ablate.job"]) == 64
+
+
+def test_the_metrics_are_those_of_the_journal_epoch_by_epoch_at_its_times(done):
+    folder, _ = done
+    api = client(folder / "store")
+    for run in runs_of(api, "tiny"):
+        lines = [json.loads(line) for line in (folder / "store/jobs" / run.data.tags["ablate.job"] / "journal.jsonl").read_text().splitlines()]
+        logged = history(api, run)
+        for name in ("train/loss", "train/accuracy", "validation/loss", "validation/accuracy"):
+            assert logged[name] == [(line["epoch"], line["timestamp"], line["metrics"][name]) for line in lines]
+        assert len(logged["test/accuracy"]) == 1
+        assert {"test/loss", "test/calibration_error", "time/epoch_seconds", "time/train_seconds"} <= logged.keys()
+        assert (run.info.start_time, run.info.end_time) <= (lines[0]["timestamp"], logged["test/accuracy"][0][1])
+
+
+def test_the_artifacts_of_a_run_tell_where_it_came_from_and_what_it_got_wrong(done, tmp_path):
+    folder, _ = done
+    api = client(folder / "store")
+    run = next(run for run in runs_of(api, "tiny") if run.info.run_name == "mc_dropout=3/1")
+    names = {item.path for item in api.list_artifacts(run.info.run_id)}
+    assert names == {
+        "recipe.json", "environment.json", "log.txt", "curves.csv", "confusion_matrix.csv", "per_class_accuracy.csv", "misclassified.png",
+        "outcome.json", "model",
+    }  # fmt: skip
+    recipe = json.loads(open(api.download_artifacts(run.info.run_id, "recipe.json", str(tmp_path))).read())
+    assert recipe["evaluation"]["mc_dropout"] == 3
+    assert recipe["model"]["head_dropout"] == 0.2
+    environment = json.loads(open(api.download_artifacts(run.info.run_id, "environment.json", str(tmp_path))).read())
+    assert {"git", "versions", "machine", "data"} <= environment.keys()
+    assert "torch" in environment["versions"]
+    rows = open(api.download_artifacts(run.info.run_id, "confusion_matrix.csv", str(tmp_path))).read().splitlines()
+    assert len(rows) == 11
+    assert sum(int(n) for row in rows[1:] for n in row.split(",")[1:]) == 355
+
+
+def test_one_study_run_holds_the_report_and_the_verdicts(done):
+    folder, out = done
+    api = client(folder / "store")
+    (run,) = runs_of(api, "tiny", "tags.`ablate.kind` = 'study'")
+    assert {item.path for item in api.list_artifacts(run.info.run_id)} == {"report.html", "study.json"}
+    assert run.info.status == "FINISHED"
+    sentence = next(line for line in out.splitlines() if "batch_norm" in line and "seeds" in line)
+    assert sentence in run.data.tags["mlflow.note.content"]
+
+
+def test_a_lost_database_is_rebuilt_run_for_run_and_metric_for_metric(done, tmp_path):
+    folder, _ = done
+    store = tmp_path / "store"
+    subprocess.run(["cp", "-r", folder / "store", store], check=True)
+    (store / "mlflow.db").unlink()
+    code, out, err = ablate("sync", "tiny", "--store", store)
+    assert code == 0, err
+    assert "MLflow has the 8 runs" in out
+    assert everything(store, "tiny") == everything(folder / "store", "tiny")
+
+
+def test_sending_twice_changes_nothing(done):
+    folder, _ = done
+    before = everything(folder / "store", "tiny")
+    assert ablate("sync", "tiny", "--store", folder / "store")[0] == 0
+    assert everything(folder / "store", "tiny") == before
+
+
+def test_a_killed_coordinator_leaves_a_running_run_that_the_next_one_finishes(study, tmp_path):
+    import signal
+
+    store = tmp_path / "store"
+    process = start("run", study, "--store", store, "--set", "training.epochs=40")
+    wait_for(lambda: (store / "mlflow.db").exists() and any(p.read_text().count("\n") > 3 for p in store.glob("jobs/*/journal.jsonl")), process)
+
+    def is_shown():
+        experiment = client(store).get_experiment_by_name("tiny")
+        return experiment is not None and any(run.info.status == "RUNNING" for run in runs_of(client(store), "tiny"))
+
+    wait_for(is_shown, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert ablate("run", study, "--store", store, "--set", "training.epochs=40")[0] == 0
+    api = client(store)
+    found = runs_of(api, "tiny")
+    assert [run.info.status for run in found] == ["FINISHED"] * 8
+    for run in found:  # no epoch twice
+        assert [step for step, _, _ in history(api, run)["train/loss"]] == list(range(1, 41))
+    assert {run.data.tags["ablate.attempt"] for run in found} >= {"2"}
+
+
+def test_a_server_that_is_away_delays_nothing_but_its_own_runs(study, tmp_path):
+    store = tmp_path / "store"
+    code, out, err = ablate("run", study, "--store", store, "--tracking-uri", "http://someone:secret@127.0.0.1:9")
+    assert code == 0, out + err
+    assert "does not take runs" in out
+    assert "ablate sync sends what is missing" in out
+    assert "secret" not in out + err
+    assert attempts(store) == 4
+    assert ablate("sync", study, "--store", store)[0] == 0
+    assert len(runs_of(client(store), "tiny")) == 8
+
+
+def test_runs_that_the_study_no_longer_has_are_marked_stale(study, tmp_path):
+    store = tmp_path / "store"
+    short = ("--set", "training.epochs=1", "--set", "seeds=1")
+    assert ablate("run", study, "--store", store, *short)[0] == 0
+    study.write_text(TINY.replace("lr = 0.05", "lr = 0.1"))
+    assert ablate("run", study, "--store", store, *short)[0] == 0
+    stale = [run.data.tags.get("ablate.stale") for run in runs_of(client(store), "tiny")]
+    assert sorted(map(str, stale)) == ["None"] * 4 + ["true"] * 4
+
+
+@pytest.mark.parametrize("name", ["<script>alert(1)</script>", "a/b", "..", 'a "b" c', "Größe=1 %"])
+def test_a_study_may_have_any_name(study, tmp_path, name):
+    study.write_text(TINY.replace('"tiny"', json.dumps(name, ensure_ascii=False)))
+    store = tmp_path / "store"
+    code, out, err = ablate("run", study, "--store", store, "--set", "training.epochs=1", "--set", "seeds=1")
+    assert code == 0, out + err
+    assert "not up to date" not in out
+    assert len(runs_of(client(store), name)) == 4
+    assert ablate("status", name, "--store", store)[0] == 0
+
+
+def test_an_experiment_deleted_in_the_page_is_brought_back(study, tmp_path):
+    store = tmp_path / "store"
+    short = ("--set", "training.epochs=1", "--set", "seeds=1")
+    assert ablate("run", study, "--store", store, *short)[0] == 0
+    api = client(store)
+    api.delete_experiment(api.get_experiment_by_name("tiny").experiment_id)
+    assert ablate("sync", study, "--store", store, *short)[0] == 0
+    assert api.get_experiment_by_name("tiny").lifecycle_stage == "active"
+    assert api.search_experiments(view_type=ViewType.DELETED_ONLY) == []
+
+
+@pytest.mark.slow  # the server takes ten seconds to start
+def test_a_real_server_takes_the_same_runs_and_the_ui_serves_them(done, study, tmp_path, unused_port):
+    folder, _ = done
+    server = start("ui", "--store", folder / "store", "--port", unused_port)
+    address = f"http://127.0.0.1:{unused_port}"
+
+    def answers():
+        try:
+            return urllib.request.urlopen(f"{address}/health", timeout=1).status == 200
+        except OSError:
+            return False
+
+    try:
+        wait_for(answers, server)
+        api = MlflowClient(address)
+        run = runs_of(api, "tiny")[0]
+        assert run.info.status == "FINISHED"
+        assert b"\x89PNG" in urllib.request.urlopen(f"{address}/get-artifact?path=misclassified.png&run_uuid={run.info.run_id}").read()[:8]
+        study.write_text(TINY.replace('"tiny"', '"remote"'))
+        code, out, err = ablate("run", study, "--store", tmp_path / "store", MLFLOW_TRACKING_URI=address)
+        assert code == 0, out + err
+        assert "not up to date" not in out
+        remote, local = runs_of(api, "remote"), runs_of(client(folder / "store"), "tiny")
+        assert [run.info.run_name for run in remote] == [run.info.run_name for run in local]
+        assert [run.data.metrics["test/accuracy"] for run in remote] == [run.data.metrics["test/accuracy"] for run in local]
+    finally:
+        server.terminate()
+        server.communicate(timeout=60)
+
+
+@pytest.fixture
+def unused_port():
+    import socket
+
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def test_a_password_in_an_address_is_never_shown():
+    assert tracking.public("https://me:secret@host:5000/x") == "https://me:***@host:5000/x"
+    assert tracking.public("sqlite:////tmp/x.db") == "sqlite:////tmp/x.db"
+
+
+def test_importing_the_writer_imports_no_mlflow():
+    code = "import sys; import ablate.tracking; assert 'mlflow' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
