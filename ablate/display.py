@@ -180,7 +180,7 @@ def show_status(console: Console, status: Status) -> None:
     """Print how far a study is."""
     names = [name for name in ("finished", "running", "missing", "failed", "diverged", "at_chance") if status.total.get(name)]
     rows = [(label, *(str(counts.get(name, 0)) for name in names)) for label, counts in status.cells.items()]
-    show_table(console, ("cell", *names), [*rows, ("all", *(str(status.total[name]) for name in names))])
+    show_table(console, ("cell", *names), [*rows, ("all", *(str(status.total.get(name, 0)) for name in names))])
     for one in status.running:
         console.print(f"running  {escape(one.run)}  epoch {one.epoch}/{one.epochs}")
     for broken in status.broken:

@@ -300,7 +300,7 @@ def _claim(table: _Table, claim: Claim, outcomes: tuple[Outcome, ...], family: i
     fixed = {names.index(claim.when[0]): claim.when[1]} if claim.when else {}
     estimate = _main(table, family, names.index(claim.factor), claim.second, claim.first, fixed).estimate
     if estimate.effect is None:
-        return ClaimFinding(claim, "not tested", None)
+        return ClaimFinding(claim, "undecided" if estimate.verdict == "unstable" else "not tested", None)
     return ClaimFinding(claim, _answer(claim.relation, estimate.verdict), estimate)
 
 

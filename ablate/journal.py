@@ -147,6 +147,12 @@ def restore_journal(folder: Folder, history: list[Line]) -> None:
         write(folder.journal, b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in history))
 
 
+def sweep(folder: Folder) -> None:
+    """Remove what a finished training needs no more: its checkpoint, and the drafts of attempts that were killed."""
+    for path in (folder.checkpoint, *folder.path.glob(".*.pt.*")):
+        path.unlink(missing_ok=True)
+
+
 def fail(folder: Folder, *, kind: str, error: str, attempt: int) -> None:
     """Record why an attempt failed: `kind` is error (an exception) or crash (the process died)."""
     write_json(folder.failure, {"kind": kind, "error": error, "attempt": attempt})

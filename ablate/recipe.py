@@ -198,7 +198,8 @@ class Recipe(Section):
                 raise ValueError(f"{name} needs validation images, and data.validation is 0: set data.validation, such as 0.1")
         augment = self.augment
         if augment.crop == "random_crop" and augment.padding_mode == "reflect" and augment.padding >= self.data.image_size:
-            raise ValueError(f"augment.padding must be below data.image_size to be mirrored, got {augment.padding} and {self.data.image_size}")
+            size = self.data.image_size
+            raise ValueError(f"augment.padding must be below data.image_size to be mirrored, got {augment.padding} and {size}")
         return self
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
@@ -17,6 +17,8 @@ from ablate.errors import StoreError
 from ablate.journal import Folder
 from ablate.recipe import Data
 from ablate.study import Study
+
+LONGEST_NAME = 200  # characters of a quoted study name; file systems hold 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +47,11 @@ class Store:
         return self.path / "artifacts"
 
     def study(self, name: str) -> Path:
-        """Name the folder of one study; any name is allowed, so it is quoted."""
-        return self.path / "studies" / quote(name, safe=" ,=+").replace(".", "%2E")
+        """Name the folder of one study; any name is allowed, so it is quoted, and cut where a file system would not hold it."""
+        quoted = quote(name, safe=" ,=+").replace(".", "%2E")
+        if len(quoted) > LONGEST_NAME:
+            quoted = f"{quoted[:LONGEST_NAME]}-{recipe.digest(name)[: recipe.ID_SHOWN]}"
+        return self.path / "studies" / quoted
 
     def report(self, name: str) -> Path:
         """Name the report of one study."""
@@ -119,7 +124,7 @@ def recall(store: Store, name: str) -> Study:
 
 def names(store: Store) -> list[str]:
     """List the studies that were run in a store."""
-    return sorted(unquote(path.parent.name) for path in (store.path / "studies").glob("*/study.json"))
+    return sorted(journal.read_json(path)["study"]["name"] for path in (store.path / "studies").glob("*/study.json"))
 
 
 @contextmanager

@@ -151,8 +151,9 @@ class Writer:
 
 
 def first_line(error: Exception) -> str:
-    """Shorten an error to its first line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    """Shorten an error to its first line that says something; SQLAlchemy's starts with advice to programmers in brackets."""
+    lines = [line for line in str(error).strip().splitlines() if not line.startswith("(raised as a result")]
+    return (lines or [type(error).__name__])[0][:300]
 
 
 def sync(address: str, study: Study, runs: tuple[Tracked, ...], store: Store) -> None:
@@ -274,7 +275,7 @@ def _client(address: str) -> Any:
     from mlflow import MlflowClient
 
     for noisy in ("alembic", "mlflow"):  # after the import, which sets levels of its own
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)  # what fails is said in a sentence
     return MlflowClient(tracking_uri=address)
 
 

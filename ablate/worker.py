@@ -33,17 +33,18 @@ def run_job(payload: Json, report: Callable[[Json], None], should_stop: Callable
 
     `payload`: folder (of the job, with recipe.json), data (folder of the decoded set), evaluations (a list of tables),
     device, attempt, git. Returns {"status": finished | diverged}; raises what the training raised, after writing it to the
-    job's log, and Stopped between two epochs after a checkpoint.
+    job's log, and Stopped between two epochs, after a checkpoint, or between two ways of judging.
     """
     folder = Folder(Path(payload["folder"]))
     with _alone(folder, should_stop), _logging_to(folder.log):
+        folder.failure.unlink(missing_ok=True)
         try:
             if not folder.result.exists():
                 _train(folder, payload, report, should_stop)
+            journal.sweep(folder)
             result: Json = journal.read_json(folder.result)
             if result["status"] == "finished":
-                for evaluation in payload["evaluations"]:
-                    _judge(folder, payload, Evaluation.model_validate(evaluation))
+                _judge_all(folder, payload, should_stop)
         except Stopped:
             raise
         except Exception:
@@ -94,7 +95,6 @@ def _train(folder: Folder, payload: Json, report: Callable[[Json], None], should
     attempt = len(journal.lines(folder.attempts)) + 1
     started = _now()
     journal.append(folder.attempts, {"attempt": attempt, "timestamp": started, "pid": os.getpid(), "device": payload["device"]})
-    folder.failure.unlink(missing_ok=True)
     journal.write_json(folder.path / "environment.json", _environment(payload, device))
     prepared = data.read(Path(payload["data"]))
     session = loop.start(recipe, seed, prepared, data.open_arrays(prepared.folder), device)
@@ -133,7 +133,14 @@ def _finish(folder: Folder, session: loop.Session) -> None:
             "metrics": last["metrics"] | {"time/epoch_seconds": sum(seconds) / len(seconds), "time/train_seconds": sum(seconds)},
         },
     )
-    folder.checkpoint.unlink(missing_ok=True)
+
+
+def _judge_all(folder: Folder, payload: Json, should_stop: Callable[[], bool]) -> None:
+    """Judge the trained network in every way that is missing, looking between two of them whether to stop."""
+    for evaluation in payload["evaluations"]:
+        if should_stop():
+            raise Stopped
+        _judge(folder, payload, Evaluation.model_validate(evaluation))
 
 
 def _judge(folder: Folder, payload: Json, evaluation: Evaluation) -> None:

@@ -14,11 +14,11 @@ metric     = "test/accuracy"
 min_effect = 0.01
 
 [recipe]
-data = { name = "digits", image_size = 16, train_size = 120 }
+data = { name = "digits", image_size = 16, train_size = 300 }
 augment = { crop = "none", flip = false }
 model = { name = "cnn4", head_dropout = 0.2 }
-training = { epochs = 2, batch_size = 30 }
-optimizer.lr = 0.05
+training = { epochs = 3, batch_size = 20 }
+optimizer = { name = "adam", lr = 0.003 }
 
 [factors]
 model.batch_norm      = [true, false]

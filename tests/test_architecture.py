@@ -27,7 +27,8 @@ LAYERS = [  # a module may import itself and any layer below, never its own row 
 ]
 HOMES = {
     "click": {"cli"}, "rich": {"display", "cli"}, "mlflow": {"tracking"}, "optuna": {"search"}, "plotly": {"report"}, "jinja2": {"report"},
-    "torch": {"training", "worker"}, "torchvision": {"training"}, "torchmetrics": {"training"}, "sklearn": {"training"}, "PIL": {"training"},
+    "torch": {"training", "worker"}, "torchvision": {"training"}, "torchmetrics": {"training"}, "sklearn": {"training"},
+    "PIL": {"training"},
     "scipy": {"stats"}, "pandas": {"findings"}, "pydantic": {"recipe", "mistakes", "study", "factor", "expression", "grid"},
     "ray": {"executors"},
 }  # fmt: skip

@@ -103,8 +103,9 @@ def test_another_metric_can_be_asked_for_and_an_unknown_one_is_refused(done):
 
 
 def test_a_job_that_raises_is_reported_with_its_log_and_stops_no_other(study, tmp_path):
-    text = TINY.replace("model.batch_norm      = [true, false]", 'data.normalize = ["dataset", { mean = [0.5, 0.5, 0.5], std = [1.0, 1.0, 1.0] }]')
-    study.write_text(text)
+    bad = 'data.normalize = ["dataset", { mean = [0.5, 0.5, 0.5], std = [1.0, 1.0, 1.0] }]'
+    text = TINY.replace("model.batch_norm      = [true, false]", bad)
+    study.write_text(text.replace("model.batch_norm: true > false", "evaluation.mc_dropout: 3 > 0"))
     code, out, err = ablate("run", study, "--store", tmp_path / "store")
     assert (code, err) == (1, "")
     assert "data.normalize has 3 channels, and the images have 1" in out
@@ -122,7 +123,8 @@ def test_a_job_that_raises_is_reported_with_its_log_and_stops_no_other(study, tm
 
 
 def test_a_diverged_run_is_a_result_that_is_counted_and_never_averaged(study, tmp_path):
-    study.write_text(TINY.replace("optimizer.lr = 0.05", "").replace("model.batch_norm      = [true, false]", "optimizer.lr = [0.05, 100.0]"))
+    text = TINY.replace('optimizer = { name = "adam", lr = 0.003 }', "").replace("model.batch_norm      = [true, false]", "optimizer.lr = [0.05, 100.0]")
+    study.write_text(text.replace("model.batch_norm: true > false", "optimizer.lr: 0.05 > 100.0"))
     code, out, _ = ablate("run", study, "--store", tmp_path / "store")
     assert code == 0
     report = json.loads(ablate("report", "tiny", "--store", tmp_path / "store", "--format", "json")[1])
@@ -207,9 +209,8 @@ def test_a_corrupt_image_is_named(study, tmp_path):
                 Image.new("RGB", (20, 20), (i, 0, 0)).save(tmp_path / "images" / split / label / f"{i}.png")
     bad = tmp_path / "images/train/b/1.png"
     bad.write_bytes(bad.read_bytes()[:40])
-    code, _, err = ablate(
-        "run", study, "--store", tmp_path / "store", "--set", "data.name=imagefolder", "--set", f"data.root={tmp_path}/images", "--set", "data.train_size=none"
-    )
+    sets = ("data.name=imagefolder", f"data.root={tmp_path}/images", "data.train_size=none")
+    code, _, err = ablate("run", study, "--store", tmp_path / "store", *(part for text in sets for part in ("--set", text)))
     assert code == 2
     assert str(bad) in err
     assert str(bad.with_name("0.png")) not in err

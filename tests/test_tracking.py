@@ -2,9 +2,12 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import pytest
 from commands import TINY, ablate, attempts, start, wait_for
@@ -30,7 +33,8 @@ def runs_of(api, name, condition="tags.`ablate.kind` = 'run'"):
 
 
 def history(api, run):
-    return {name: [(m.step, m.timestamp, m.value) for m in api.get_metric_history(run.info.run_id, name)] for name in sorted(run.data.metrics)}
+    points = {name: api.get_metric_history(run.info.run_id, name) for name in sorted(run.data.metrics)}
+    return {name: [(m.step, m.timestamp, m.value) for m in own] for name, own in points.items()}
 
 
 def everything(store, name):
@@ -66,7 +70,8 @@ def test_the_metrics_are_those_of_the_journal_epoch_by_epoch_at_its_times(done):
     folder, _ = done
     api = client(folder / "store")
     for run in runs_of(api, "tiny"):
-        lines = [json.loads(line) for line in (folder / "store/jobs" / run.data.tags["ablate.job"] / "journal.jsonl").read_text().splitlines()]
+        journal = folder / "store/jobs" / run.data.tags["ablate.job"] / "journal.jsonl"
+        lines = [json.loads(line) for line in journal.read_text().splitlines()]
         logged = history(api, run)
         for name in ("train/loss", "train/accuracy", "validation/loss", "validation/accuracy"):
             assert logged[name] == [(line["epoch"], line["timestamp"], line["metrics"][name]) for line in lines]
@@ -84,13 +89,17 @@ def test_the_artifacts_of_a_run_tell_where_it_came_from_and_what_it_got_wrong(do
         "recipe.json", "environment.json", "log.txt", "curves.csv", "confusion_matrix.csv", "per_class_accuracy.csv", "misclassified.png",
         "outcome.json", "model",
     }  # fmt: skip
-    recipe = json.loads(open(api.download_artifacts(run.info.run_id, "recipe.json", str(tmp_path))).read())
+
+    def read(name):
+        return Path(api.download_artifacts(run.info.run_id, name, str(tmp_path))).read_text()
+
+    recipe = json.loads(read("recipe.json"))
     assert recipe["evaluation"]["mc_dropout"] == 3
     assert recipe["model"]["head_dropout"] == 0.2
-    environment = json.loads(open(api.download_artifacts(run.info.run_id, "environment.json", str(tmp_path))).read())
+    environment = json.loads(read("environment.json"))
     assert {"git", "versions", "machine", "data"} <= environment.keys()
     assert "torch" in environment["versions"]
-    rows = open(api.download_artifacts(run.info.run_id, "confusion_matrix.csv", str(tmp_path))).read().splitlines()
+    rows = read("confusion_matrix.csv").splitlines()
     assert len(rows) == 11
     assert sum(int(n) for row in rows[1:] for n in row.split(",")[1:]) == 355
 
@@ -124,11 +133,10 @@ def test_sending_twice_changes_nothing(done):
 
 
 def test_a_killed_coordinator_leaves_a_running_run_that_the_next_one_finishes(study, tmp_path):
-    import signal
-
     store = tmp_path / "store"
     process = start("run", study, "--store", store, "--set", "training.epochs=40")
-    wait_for(lambda: (store / "mlflow.db").exists() and any(p.read_text().count("\n") > 3 for p in store.glob("jobs/*/journal.jsonl")), process)
+    wait_for((store / "mlflow.db").exists, process)
+    wait_for(lambda: any(path.read_text().count("\n") > 3 for path in store.glob("jobs/*/journal.jsonl")), process)
 
     def is_shown():
         experiment = client(store).get_experiment_by_name("tiny")
@@ -162,7 +170,7 @@ def test_runs_that_the_study_no_longer_has_are_marked_stale(study, tmp_path):
     store = tmp_path / "store"
     short = ("--set", "training.epochs=1", "--set", "seeds=1")
     assert ablate("run", study, "--store", store, *short)[0] == 0
-    study.write_text(TINY.replace("lr = 0.05", "lr = 0.1"))
+    study.write_text(TINY.replace("lr = 0.003", "lr = 0.002"))
     assert ablate("run", study, "--store", store, *short)[0] == 0
     stale = [run.data.tags.get("ablate.stale") for run in runs_of(client(store), "tiny")]
     assert sorted(map(str, stale)) == ["None"] * 4 + ["true"] * 4
@@ -222,8 +230,6 @@ def test_a_real_server_takes_the_same_runs_and_the_ui_serves_them(done, study, t
 
 @pytest.fixture
 def unused_port():
-    import socket
-
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]

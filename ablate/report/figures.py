@@ -1,13 +1,14 @@
 """Findings to pictures: plotly figures as `div`s without plotly.js. They draw numbers that a table of the page has too.
 
-Figures are plain dicts, which spares building 3 MB of plotly classes. Text comes from study files, and plotly renders a
-few tags in every label: `_safe` escapes whatever is not ours. Backgrounds are transparent, and the page's style sheet
-colours text, axes and grid by `!important`, so that one figure reads on light and on dark.
+Figures are plain dicts, because plotly's classes add a theme to each; the tests check the dicts with those classes. Text
+comes from study files, and plotly renders a few tags in every label: `_safe` escapes whatever is not ours. Backgrounds are
+transparent, and the page's style sheet colours text, axes and grid by `!important`, so that one figure reads on light and
+on dark.
 """
 
 import html
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ablate import metrics
@@ -16,13 +17,14 @@ from ablate.report import words
 
 Figure = dict[str, Any]
 
-COLOURS = {"helps": "#1f83d6", "hurts": "#dd6b20", "equivalent": "#14a085", "undecided": "#8b929c", "unstable": "#b45fc4"}
-"""By verdict, after Okabe and Ito 2008: told apart with every colour blindness. Shapes and words say the same."""
+COLOURS = {"helps": "#0174f4", "hurts": "#eb5e00", "equivalent": "#0da361", "undecided": "#828891", "unstable": "#a837ad"}
+"""By verdict: any two at least 22 apart in CIELAB, also as each of the three colour blindnesses sees them (matrices of Machado
+et al. 2009, severity 1), and with contrast 3:1 on both backgrounds. Shapes and words say the same."""
 SYMBOLS = {"helps": "triangle-up", "hurts": "triangle-down", "equivalent": "square", "undecided": "circle-open", "unstable": "x"}
-GREY = "#8b929c"
-TRAININGS = (GREY, "#1f83d6", "#dd6b20", "#14a085", "#b45fc4", "#c9a227", "#4fb6e8", "#e0607e", "#7d8f2f", "#8a6fd8", "#b07a4b", "#2f9e44")
-"""One for each training that is drawn, the baseline in grey."""
-WRAP = 46  # characters of 13 px that fit into 360 px
+GREY = "#828891"
+TRAININGS = (GREY, "#0174f4", "#eb5e00", "#0da361", "#a837ad", "#c9a227", "#4fb6e8", "#e0607e", "#7d8f2f", "#8a6fd8", "#b07a4b", "#2b8a8a")
+"""One for each training that is drawn; the first is that of the baseline."""
+WRAP, LEGEND = 46, 38  # characters of 13 px that fit on a phone, in a line of their own and beside the line of a legend
 LINE = 17  # px of one line of text
 ROW = 40  # px of one interval with its dots
 HEIGHT = {"yref": "paper", "y0": 0, "y1": 1}  # of the whole picture
@@ -35,8 +37,8 @@ def _safe(text: str) -> str:
     return html.escape(text, quote=False).replace("$", "&#36;")
 
 
-def _lines(text: str) -> list[str]:
-    return [_safe(line) for line in textwrap.wrap(text, WRAP)] or [""]
+def _lines(text: str, width: int = WRAP) -> list[str]:
+    return [_safe(line) for line in textwrap.wrap(text, width)] or [""]
 
 
 def _div(name: str, data: list[Figure], layout: Figure, *, tools: bool = False) -> str:
@@ -123,8 +125,9 @@ def _row(effect: Effect, findings: Findings, *, at: float, by: float) -> list[Fi
     said = "<br>".join(_lines(words.sentence(effect, findings)))
     drawn: list[Figure] = []
     if estimate.low is not None and estimate.high is not None:
-        ends = {"x": [by * estimate.low, by * estimate.high], "y": [at, at], "mode": "lines", "hoverinfo": "skip"}
-        drawn.append({"type": "scatter", **ends, "line": {"color": colour, "width": 7}, "opacity": 0.55})
+        ends = {"x": [by * estimate.low, by * estimate.high], "y": [at, at], "hoverinfo": "skip"}
+        seen = {"mode": "lines+markers", "marker": {"size": 1}, "line": {"color": colour, "width": 7}, "opacity": 0.55}
+        drawn.append({"type": "scatter", **ends, **seen})  # markers, because plotly leaves no room beside the end of a mere line
     drawn.append({
         "type": "scatter", "x": [by * d for d in effect.per_seed.values()], "y": [at + 13] * len(effect.per_seed), "mode": "markers",
         "marker": {"color": GREY, "size": 7, "opacity": 0.75}, "hoverinfo": "text",
@@ -144,12 +147,12 @@ def drawn_trainings(findings: Findings) -> list[str]:
     return sorted(labels, key=lambda label: distance.get(label, 0))[: len(TRAININGS)]
 
 
-def _distance(levels: Any, findings: Findings) -> int:
+def _distance(levels: Mapping[str, str], findings: Findings) -> int:
     return sum(levels.get(factor.name, factor.levels[0].name) != factor.levels[0].name for factor in findings.study.factors)
 
 
 def curves(findings: Findings) -> str:
-    """Draw accuracy over loss: a colour a training, validation solid and train dashed, a band from the lowest to the highest seed."""
+    """Draw accuracy over loss: a colour a training, validation solid and train dotted, a band from the lowest to the highest seed."""
     labels = drawn_trainings(findings)
     panels = [name for name in ("accuracy", "loss") if any(curve.metric.endswith(f"/{name}") for curve in findings.curves)]
     data: list[Figure] = []
@@ -157,7 +160,7 @@ def curves(findings: Findings) -> str:
         own = sorted((curve for curve in findings.curves if curve.label == label), key=lambda curve: curve.metric)
         data += [trace for curve in own for trace in _curve(curve, colour, panels.index(curve.metric.rsplit("/", 1)[-1]))]
         data[-1]["showlegend"] = True
-    inside, key = PANEL * len(panels), 20 * sum(len(_lines(label)) for label in labels)
+    inside, key = PANEL * len(panels), 20 * sum(len(_lines(label, LEGEND)) for label in labels)
     layout: Figure = {
         "height": TOP + inside + FOOT + key,
         "margin": {"l": 8, "r": 8, "t": TOP, "b": FOOT + key},
@@ -191,7 +194,7 @@ def _curve(curve: Curve, colour: str, panel: int) -> list[Figure]:
     line: Figure = {
         "mode": "lines+markers" if len(curve.epochs) == 1 else "lines",
         "line": {"color": colour, "width": 1.5 if trained else 2.5, "dash": "dot" if trained else "solid"},
-        "hoverinfo": "text", "hovertext": shown, "name": "<br>".join(_lines(curve.label)),
+        "hoverinfo": "text", "hovertext": shown, "name": "<br>".join(_lines(curve.label, LEGEND)),
     }  # fmt: skip
     return [
         shared | band | {"x": _short(around), "y": _short(edge)},
@@ -214,9 +217,10 @@ def cost(findings: Findings) -> str:
     data: list[Figure] = [{
         "type": "scatter", "x": seconds, "y": [by * (c.mean or 0.0) for _, c in points], "mode": "markers+text",
         "error_y": {"type": "data", "array": [by * (c.sd or 0.0) for _, c in points], "color": GREY, "thickness": 1, "width": 0},
-        "text": [f"{i}" for i, _ in points], "textposition": [f"middle {('left', 'right')[i % 2]}" for i, _ in points], "hoverinfo": "text", "hovertext": hover,
+        "text": [f"{i}" for i, _ in points], "textposition": [f"middle {('left', 'right')[i % 2]}" for i, _ in points],
+        "hoverinfo": "text", "hovertext": hover,
         "marker": {
-            "size": 12, "opacity": 0.9, "color": [GREY if c.cell.is_baseline else "#1f83d6" for _, c in points],
+            "size": 12, "opacity": 0.9, "color": [GREY if c.cell.is_baseline else COLOURS["helps"] for _, c in points],
             "symbol": ["diamond" if c.cell.is_baseline else "circle" for _, c in points],
         },
     }]  # fmt: skip

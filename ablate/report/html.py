@@ -29,7 +29,6 @@ def render(findings: Findings, *, created: str = "", version: str, study_text: s
         pictures={name: Markup(div) for name, div in drawn.items()},  # noqa: S704 (plotly escapes its JSON, figures.py its labels)
         plotly=Markup(_plotly()) if any(drawn.values()) else "",  # noqa: S704
         tables=_tables(findings),
-        failed=sum(cell.failed for cell in findings.cells),
         confidence=f"{100 * (1 - findings.study.alpha):g} %",
         alpha=f"{findings.study.alpha:g}",
         trainings=len({curve.label for curve in findings.curves}),
@@ -93,7 +92,9 @@ def _tables(findings: Findings) -> dict[str, Table | None]:
         "effects": tables.effects("effects-table", f"Main effects on {findings.metric}, the best first", findings.effects, findings),
         "claims": tables.claims(findings),
         "cells": tables.cells(findings),
-        "interactions": tables.effects("interactions-table", "What two changes do together beyond the sum of both", findings.interactions, findings),
+        "interactions": tables.effects(
+            "interactions-table", "Two changes together, beyond the sum of both", findings.interactions, findings
+        ),
         "baseline": tables.effects("baseline-table", "Each cell against the baseline, paired by seed", findings.cell_effects, findings),
         "curves": tables.curves(findings, figures.drawn_trainings(findings)),
         "failures": tables.failures(findings),

@@ -8,7 +8,7 @@ from itertools import combinations, product
 from ablate import metrics
 from ablate.findings import ClaimFinding, Effect, Findings
 from ablate.grid import short_names
-from ablate.stats import CAP, Estimate
+from ablate.stats import CAP, ROUNDING, Estimate
 
 NAMED = 4  # effects named in one sentence of the headline; the others are counted
 
@@ -107,7 +107,8 @@ def _digits(estimate: Estimate, metric: str) -> int:
     """
     share, by = metrics.is_fraction(metric), scale(metric)
     if estimate.low is None or estimate.high is None:
-        return 2 if share else _decimals(estimate.effect or 0.0, 3)
+        effect = estimate.effect or 0.0
+        return 2 if share else _decimals(effect, 3) if abs(effect) > ROUNDING else 0
     half = by * (estimate.high - estimate.low) / 2
     digits = max(2, _decimals(half, 1)) if share else _decimals(half, 2)
     while digits < 12 and any(end != 0 and round(by * end, digits) == 0 for end in (estimate.low, estimate.high)):
@@ -173,6 +174,8 @@ def verdict_alone(effect: Effect) -> str:
 
 def _verdict(effect: Effect, numbers: str) -> str:
     match effect.estimate.verdict:
+        case "unstable" if effect.estimate.effect is None:
+            return f"unstable: more runs failed than with {effect.start}; no pair of finished runs is left"
         case "unstable":
             survivors = replace(effect, estimate=replace(effect.estimate, verdict=effect.survivors or "undecided"))
             return f"unstable: more runs failed than with {effect.start}; the runs that did not fail: {_verdict(survivors, numbers)}"
@@ -255,7 +258,7 @@ def headline(findings: Findings) -> list[str]:
         return [_nothing(findings)]
     if not findings.effects:
         return [_no_factor(findings)]
-    known = [effect for effect in findings.effects if effect.estimate.effect is not None]
+    known = [effect for effect in findings.effects if effect.estimate.effect is not None or effect.estimate.verdict == "unstable"]
     if not known:
         found = ["No effect can be said yet: no two finished runs differ in one factor only under the same seed."]
     elif all(effect.estimate.reason == "one seed" and effect.estimate.verdict == "undecided" for effect in known):
@@ -322,7 +325,8 @@ def _in_brackets(effect: Effect, findings: Findings) -> str:
         case "undecided":
             return f" ({_undecided(replace(effect.estimate, more_seeds_high=None))})"
         case "unstable":
-            return f" (the runs that did not fail: {effect.survivors} {_told(effect, findings)})" if effect.survivors else ""
+            told = _told(effect, findings)
+            return f" (the runs that did not fail: {effect.survivors} {told})" if told else ""
     return f" ({_told(effect, findings)})"
 
 

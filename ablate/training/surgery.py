@@ -14,6 +14,29 @@ BatchNorm = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 Dropout = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
+STEPS = 2**16  # of a probability on the CPU: 0.1 is drawn as 6554 / 65536
+
+
+class QuickDropout(nn.Dropout):
+    """Dropout that draws 16 bits an element on the CPU, from torch's global generator, and scales by what it drew.
+
+    torch draws a Bernoulli number for each element in turn; with dropout after every convolution that was three quarters
+    of an evaluation by MC dropout. cnn4, batch 128, bf16, one thread of a Xeon with AMX, 6 interleaved rounds: a pass
+    80 -> 53 ms (21 without dropout), a training step 143 -> 121 ms (77).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Set each element to 0 with probability `p` rounded to 1 / 65536, and scale the others; any shape."""
+        if not self.training or x.device.type != "cpu":
+            return super().forward(x)
+        if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
+            x = x.contiguous()
+        drop = min(round(self.p * STEPS), STEPS - 1)
+        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[: x.numel()]
+        keep = (bits >= drop - STEPS // 2).as_strided(x.shape, x.stride())
+        return x * keep * (STEPS / (STEPS - drop))
+
+
 class SurgeryError(ValueError):
     """The network has nothing to operate on."""
 
@@ -24,45 +47,46 @@ def remove_batch_norm(network: nn.Module, example: Tensor) -> int:
     Which layer feeds which norm is seen in one forward pass of `example` (B, C, H, W), not guessed from names or from
     the order of definition, so pre-activation networks are left as they are but for the norm.
     """
-    feeds = _feeding_layers(network, example)
-    norms = [(name, module) for name, module in network.named_modules() if isinstance(module, BatchNorm)]
+    feeding = _feeding_layers(network, example)
+    norms = [(name, module) for name, module in network.named_modules(remove_duplicate=False) if isinstance(module, BatchNorm)]
     if not norms:
         raise SurgeryError("model.batch_norm = false has nothing to remove: the network has no BatchNorm")
-    for name, norm in norms:
-        layer = feeds.get(norm)
-        if layer is not None and layer.bias is None:
+    for layer in feeding:
+        if layer.bias is None:
             weight = layer.weight
             assert isinstance(weight, Tensor)
-            layer.bias = nn.Parameter(torch.zeros(norm.num_features, dtype=weight.dtype, device=weight.device))
+            layer.bias = nn.Parameter(torch.zeros(len(weight), dtype=weight.dtype, device=weight.device))
+    for name, _ in norms:
         parent, _, child = name.rpartition(".")
         setattr(network.get_submodule(parent), child, nn.Identity())
-    return len(norms)
+    return len({norm for _, norm in norms})
 
 
-def _feeding_layers(network: nn.Module, example: Tensor) -> dict[nn.Module, nn.Module]:
-    """Map each BatchNorm to the convolution or linear layer whose very output it reads."""
+def _feeding_layers(network: nn.Module, example: Tensor) -> list[nn.Module]:
+    """List the convolutions and linear layers whose very output a BatchNorm reads."""
     made_by: dict[int, tuple[nn.Module, Tensor]] = {}  # the tensor is kept, so that its id stays its own
-    feeds: dict[nn.Module, nn.Module] = {}
+    feeding: list[nn.Module] = []
 
     def after_layer(module: nn.Module, _inputs: Any, output: Tensor) -> None:
         made_by[id(output)] = (module, output)
 
-    def before_norm(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def before_norm(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if id(inputs[0]) in made_by:
-            feeds[module] = made_by[id(inputs[0])][0]
+            feeding.append(made_by[id(inputs[0])][0])
 
     hooks = [m.register_forward_hook(after_layer) for m in network.modules() if isinstance(m, (*Convolution, nn.Linear))]
     hooks += [m.register_forward_pre_hook(before_norm) for m in network.modules() if isinstance(m, BatchNorm)]
-    was_training = network.training
+    modes = {module: module.training for module in network.modules()}
     network.eval()  # so that running statistics stay, and dropout draws nothing
     try:
         with torch.no_grad():
             network(example)
     finally:
-        network.train(was_training)
+        for module, mode in modes.items():
+            module.training = mode
         for hook in hooks:
             hook.remove()
-    return feeds
+    return feeding
 
 
 def add_conv_dropout(network: nn.Module, p: float) -> int:
@@ -71,7 +95,7 @@ def add_conv_dropout(network: nn.Module, p: float) -> int:
     if not convolutions:
         raise SurgeryError("model.conv_dropout has nothing to follow: the network has no convolution")
     for convolution in convolutions:
-        convolution.add_module("output_dropout", nn.Dropout(p))
+        convolution.add_module("output_dropout", QuickDropout(p).train(convolution.training))
         convolution.register_forward_hook(_drop_output)
     return len(convolutions)
 
@@ -83,7 +107,7 @@ def add_head_dropout(network: nn.Module, p: float) -> None:
     heads = linear or [m for m in layers if isinstance(m, Convolution)]
     if not heads:
         raise SurgeryError("model.head_dropout has nothing to precede: the network has no linear layer and no convolution")
-    heads[-1].add_module("input_dropout", nn.Dropout(p))
+    heads[-1].add_module("input_dropout", QuickDropout(p).train(heads[-1].training))
     heads[-1].register_forward_pre_hook(_drop_input)
 
 

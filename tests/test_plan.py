@@ -1,0 +1,280 @@
+"""What is left to do is exactly what the store does not have: nothing is trained twice, and nothing is forgotten."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ablate import grid, journal, plan, recipe, store, study
+from ablate.grid import Job
+from ablate.plan import Plan
+from ablate.recipe import Evaluation
+from ablate.store import Store
+from ablate.study import Study
+
+QUICKSTART = Path(__file__).parents[1] / "studies" / "quickstart.toml"
+IMAGES = 1000  # to train and validate on
+STATES = ("missing", "begun", "trained", "judged", "half judged", "failed", "failed judging", "mended", "diverged")
+
+
+def read(name: str = "x", **raw: Any) -> Study:
+    """Two trainings a seed, each judged in two ways."""
+    small = {"data": {"name": "digits", "train_size": IMAGES, "validation": 100}, "model": {"name": "cnn4", "head_dropout": 0.5}}
+    table: dict[str, Any] = {
+        "name": name,
+        "seeds": 2,
+        "recipe": small | {"training": {"epochs": 10}},
+        "factors": {"augment": {"rotation": [0, 15]}, "evaluation": {"mc_dropout": [0, 20]}},
+    }
+    return study.check(table | raw, "x.toml")
+
+
+def make(loaded: Study, here: Store, **options: bool) -> Plan:
+    return plan.make(loaded, grid.expand(loaded, precision="fp32"), here, lambda data: "f" * 64, **options)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Store:
+    made = store.open_store(tmp_path / "mlruns")
+    store.create(made)
+    return made
+
+
+def finish(here: Store, job: Job, *, status: str = "finished", epoch_seconds: float = 3.0) -> None:
+    """Leave what a training leaves."""
+    folder = here.job(job.id)
+    journal.create(folder, job)
+    metrics = {"train/loss": 0.1, "time/epoch_seconds": epoch_seconds}
+    journal.write_json(folder.result, {"status": status, "reason": "", "train_images": 900, "metrics": metrics})
+
+
+def judge(here: Store, job: Job, *evaluations: Evaluation) -> None:
+    for evaluation in evaluations:
+        judged = job.recipe.model_copy(update={"evaluation": evaluation})
+        journal.write_json(here.job(job.id).outcome(recipe.evaluation_id(judged)) / "outcome.json", {"status": "finished"})
+
+
+def put(here: Store, job: Job, state: str) -> None:
+    """Bring a job to a state."""
+    folder = here.job(job.id)
+    if state != "missing":
+        journal.create(folder, job)
+    if state == "begun":
+        journal.append(folder.attempts, {"attempt": 1})
+        journal.append(folder.journal, {"epoch": 1})
+        journal.write(folder.checkpoint, b"")
+    if state in ("trained", "judged", "half judged", "failed judging", "mended"):
+        finish(here, job)
+    if state in ("judged", "mended"):
+        judge(here, job, Evaluation(), Evaluation(mc_dropout=20))
+    if state == "half judged":
+        judge(here, job, Evaluation())
+    if state in ("failed", "failed judging", "mended"):
+        journal.fail(folder, kind="error", error="x", attempt=1)
+    if state == "diverged":
+        finish(here, job, status="diverged")
+
+
+def ids(jobs: tuple[Job, ...]) -> list[str]:
+    return [job.id for job in jobs]
+
+
+# What is left
+
+
+def test_an_empty_store_leaves_everything_to_do_seed_after_seed(here: Store) -> None:
+    made = make(read(), here)
+    assert (len(made.grid.cells), len(made.runs), len(made.jobs)) == (4, 8, 4)
+    assert [work.job for work in made.work] == list(made.jobs)
+    assert [work.job.seed for work in made.work] == [0, 0, 1, 1]
+    assert all(work.evaluations == (Evaluation(), Evaluation(mc_dropout=20)) and not work.trained for work in made.work)
+    assert (made.trainings, made.done, made.failed) == (4, 0, ())
+
+
+def test_a_plan_changes_nothing_in_the_store(here: Store) -> None:
+    put(here, make(read(), here).jobs[0], "failed")
+    before = {path: path.stat().st_mtime_ns for path in here.path.rglob("*")}
+    make(read(), here, retry_failed=True)
+    assert {path: path.stat().st_mtime_ns for path in here.path.rglob("*")} == before
+
+
+def test_a_store_that_is_not_there_is_as_good_as_an_empty_one(tmp_path: Path) -> None:
+    assert make(read(), store.open_store(tmp_path / "nowhere")).trainings == 4
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_that_is_trained_and_judged_is_done(here: Store) -> None:
+    first, *rest = make(read(), here).jobs
+    put(here, first, "judged")
+    made = make(read(), here)
+    assert [work.job.id for work in made.work] == ids(tuple(rest))
+    assert (made.trainings, made.done) == (3, 1)
+
+
+def test_a_job_that_was_begun_is_trained_on(here: Store) -> None:
+    put(here, make(read(), here).jobs[0], "begun")
+    made = make(read(), here)
+    assert (made.work[0].trained, made.trainings, made.done) == (False, 4, 0)
+
+
+def test_a_trained_job_is_judged_in_the_ways_that_are_missing_and_not_trained(here: Store) -> None:
+    half, none, *_ = make(read(), here).jobs
+    put(here, half, "half judged")
+    put(here, none, "trained")
+    made = make(read(), here)
+    assert [work.trained for work in made.work] == [True, True, False, False]
+    assert made.work[0].evaluations == (Evaluation(mc_dropout=20),)
+    assert made.work[1].evaluations == (Evaluation(), Evaluation(mc_dropout=20))
+    assert (made.trainings, made.done) == (2, 0)
+
+
+def test_a_way_of_evaluating_that_is_added_later_costs_no_training(here: Store) -> None:
+    for job in make(read(), here).jobs:
+        put(here, job, "judged")
+    assert make(read(), here).work == ()
+    more = {"augment": {"rotation": [0, 15]}, "evaluation": {"mc_dropout": [0, 20, 50]}}
+    made = make(read(factors=more), here)
+    assert [work.evaluations for work in made.work] == [(Evaluation(mc_dropout=50),)] * 4
+    assert (made.trainings, made.cost) == (0, None)
+
+
+def test_a_job_of_another_study_is_found_and_not_trained_again(here: Store) -> None:
+    for job in make(read("one"), here).jobs:
+        put(here, job, "judged")
+    wider = read("two", seeds=3, factors={"augment": {"rotation": [15, 30]}})
+    made = make(wider, here)
+    assert (len(made.jobs), made.done, made.trainings) == (6, 2, 4)
+
+
+def test_cells_that_differ_in_their_evaluation_alone_are_counted_as_free(here: Store) -> None:
+    assert make(read(), here).evaluation_only == 2
+    assert make(read(factors={"augment": {"rotation": [0, 15]}}), here).evaluation_only == 0
+
+
+# What failed
+
+
+def test_a_failed_job_is_left_alone_unless_asked_for(here: Store) -> None:
+    first, second, *_ = make(read(), here).jobs
+    put(here, first, "failed")
+    put(here, second, "failed judging")
+    made = make(read(), here)
+    assert ids(made.failed) == [first.id, second.id]
+    assert (len(made.work), made.trainings, made.done) == (2, 2, 0)
+    again = make(read(), here, retry_failed=True)
+    assert [(work.job.id, work.trained) for work in again.work[:2]] == [(first.id, False), (second.id, True)]
+    assert (again.failed, again.trainings, again.done) == ((), 3, 0)
+
+
+def test_a_diverged_job_is_done_and_never_tried_again(here: Store) -> None:
+    first, *_ = make(read(), here).jobs
+    put(here, first, "diverged")
+    for options in ({}, {"retry_failed": True}):
+        made = make(read(), here, **options)
+        assert first.id not in [work.job.id for work in made.work]
+        assert (made.done, made.failed) == (1, ())
+
+
+def test_a_failure_that_was_mended_since_is_none(here: Store) -> None:
+    put(here, make(read(), here).jobs[0], "mended")
+    assert (make(read(), here).done, make(read(), here).failed) == (1, ())
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(states=st.lists(st.sampled_from(STATES), min_size=4, max_size=4), retry=st.booleans())
+def test_the_counts_add_up_in_every_store(tmp_path_factory: pytest.TempPathFactory, states: list[str], retry: bool) -> None:
+    here = store.open_store(tmp_path_factory.mktemp("store"))
+    for job, state in zip(make(read(), here).jobs, states, strict=True):
+        put(here, job, state)
+    made, count = make(read(), here, retry_failed=retry), Counter(states)
+    failed = count["failed"] + count["failed judging"]
+    assert made.done == count["judged"] + count["mended"] + count["diverged"]
+    assert len(made.failed) == (0 if retry else failed)
+    assert made.trainings == count["missing"] + count["begun"] + (count["failed"] if retry else 0)
+    assert made.done + len(made.work) + len(made.failed) == len(made.jobs) == 4
+    assert (made.cost is None) == (made.trainings == 0)
+
+
+# What it costs
+
+
+def test_without_finished_jobs_the_cost_is_a_guess(here: Store) -> None:
+    cost = make(read(), here).cost
+    assert cost is not None
+    assert cost.seconds > 0
+    assert "guess" in cost.basis
+
+
+def test_a_guess_grows_with_epochs_seeds_and_images(here: Store) -> None:
+    def seconds(**raw: Any) -> float:
+        cost = make(read(**raw), here).cost
+        assert cost is not None
+        return cost.seconds
+
+    def with_recipe(**sections: dict[str, Any]) -> dict[str, Any]:
+        base = {"data": {"name": "digits", "train_size": IMAGES, "validation": 100}, "model": {"name": "cnn4", "head_dropout": 0.5}}
+        return {"recipe": base | {"training": {"epochs": 10}} | sections}
+
+    base = seconds()
+    assert seconds(seeds=6) == pytest.approx(3 * base)
+    assert seconds(**with_recipe(training={"epochs": 30})) == pytest.approx(3 * base)
+    assert seconds(**with_recipe(data={"name": "digits", "train_size": 3 * IMAGES, "validation": 300})) == pytest.approx(3 * base)
+    assert seconds(**with_recipe(data={"name": "digits", "train_size": IMAGES, "validation": 0.1})) == pytest.approx(base)
+    assert seconds(**with_recipe(model={"name": "resnet18", "head_dropout": 0.5})) > 3 * base
+
+
+def test_with_finished_jobs_the_cost_is_reckoned_by_their_median_speed(here: Store) -> None:
+    jobs = make(read(seeds=5), here).jobs
+    for job, seconds in zip(jobs, (1.0, 3.0, 300.0), strict=False):
+        finish(here, job, epoch_seconds=seconds)
+        judge(here, job, Evaluation(), Evaluation(mc_dropout=20))
+    cost = make(read(seeds=5), here).cost
+    assert cost is not None
+    assert cost.seconds == pytest.approx(7 * 10 * 900 / (900 / 3.0))  # jobs x epochs x images, at 300 a second
+    assert "finished jobs" in cost.basis
+
+
+def test_a_network_that_was_never_trained_here_is_guessed(here: Store) -> None:
+    finish(here, make(read(), here).jobs[0])
+    both = {"augment": {"rotation": [0, 15]}, "model": {"batch_norm": [True, False]}}
+    cost = make(read(factors=both), here).cost
+    assert cost is not None
+    assert "guess" in cost.basis
+
+
+def test_the_images_of_a_decoded_set_are_counted_from_it(here: Store) -> None:
+    def seconds() -> float:
+        loaded = read(recipe={"data": {"name": "digits", "validation": 0}, "model": {"name": "cnn4", "head_dropout": 0.5}})
+        cost = make(loaded, here).cost
+        assert cost is not None
+        return cost.seconds
+
+    undecoded = seconds()
+    journal.write_json(here.data / ("f" * 64) / "meta.json", {"train": 500})
+    assert seconds() == pytest.approx(undecoded / 100)  # as of CIFAR-10's 50,000
+
+
+# A plan is quick
+
+FRESH = """
+import json, sys
+from pathlib import Path
+from ablate import grid, plan, store, study, workflow
+loaded = study.load(Path(sys.argv[1]))
+made = workflow.plan(loaded, workflow.Where(store.open_store(Path(sys.argv[2]))))
+print(json.dumps({"trainings": made.trainings, "modules": sorted(sys.modules)}))
+"""
+
+
+def test_a_plan_in_a_fresh_process_imports_no_heavy_library(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FRESH, str(QUICKSTART), str(tmp_path)]
+    told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert told["trainings"] == 20
+    assert "ablate.plan" in told["modules"]
+    assert not {"torch", "torchvision", "mlflow", "plotly", "pandas", "optuna", "scipy", "sklearn"} & set(told["modules"])

@@ -1,0 +1,403 @@
+"""The queue: what dies is tried again, what raises is not, the others go on, and an interruption ends in good order."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_plan import finish, make, read
+
+from ablate import journal, scheduler, store
+from ablate.executors.base import Event, Executor, Slot, Task
+from ablate.executors.local import LocalExecutor
+from ablate.plan import Work
+from ablate.scheduler import Failure, Ledger
+from ablate.store import Store
+
+DEADLINE = 60.0
+JOBS = Path(__file__).parent / "executors"
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Store:
+    made = store.open_store(tmp_path / "mlruns")
+    store.create(made)
+    return made
+
+
+def work(here: Store, seeds: int) -> tuple[Work, ...]:
+    """One job a seed, judged in two ways."""
+    return make(read(seeds=seeds, factors={"evaluation": {"mc_dropout": [0, 20]}}), here).work
+
+
+class Scripted:
+    """An executor without processes: `script` says how each attempt at a job ends; a job that is not in it finishes.
+
+    An end `asked` comes only after a request to stop. Every call is noted.
+    """
+
+    def __init__(self, slots: int, script: dict[str, list[str]] | None = None) -> None:
+        self.slots = slots
+        self.script = {job: deque(ends) for job, ends in (script or {}).items()}
+        self.running: dict[str, Task] = {}
+        self.calls: list[tuple[str, str]] = []
+        self.most = 0
+        self.asked = False
+
+    def free(self) -> int:
+        return self.slots - len(self.running)
+
+    def submit(self, task: Task) -> None:
+        assert self.free() > 0, "there is no slot"
+        assert task.id not in self.running, "it runs already"
+        self.calls.append(("submit", task.id))
+        self.running[task.id] = task
+        self.most = max(self.most, len(self.running))
+
+    def events(self, timeout: float) -> list[Event]:
+        for job in list(self.running):
+            ends = self.script.get(job, deque())
+            end = ends[0] if ends else "finished"
+            if end == "asked" and not self.asked:
+                continue
+            if ends:
+                ends.popleft()
+            del self.running[job]
+            kind: Any = "stopped" if end == "asked" else end
+            return [Event("started", job, "s"), Event("progress", job, "s", {"epoch": 1}), Event(kind, job, "s", error=f"because {end}")]
+        return []
+
+    def stop(self) -> None:
+        self.calls.append(("stop", ""))
+        self.asked = True
+
+    def close(self) -> None:
+        self.calls.append(("close", ""))
+
+    def submitted(self) -> list[str]:
+        return [job for call, job in self.calls if call == "submit"]
+
+
+def run(
+    todo: tuple[Work, ...], here: Store, executor: Executor, interrupted: Callable[[], bool] = lambda: False
+) -> tuple[Ledger, list[Event]]:
+    heard: list[Event] = []
+    ledger = scheduler.run(todo, here, executor, extra={"git": {"commit": "abc"}}, interrupted=interrupted, listen=heard.append)
+    return ledger, heard
+
+
+def ids(todo: tuple[Work, ...]) -> list[str]:
+    return [item.job.id for item in todo]
+
+
+# The usual way
+
+
+def test_all_work_is_done_in_its_order_over_as_many_slots_as_there_are(here: Store) -> None:
+    todo, executor = work(here, 5), Scripted(2)
+    ledger, _ = run(todo, here, executor)
+    assert executor.submitted() == ids(todo)
+    assert sorted(ledger.finished) == sorted(ids(todo))
+    assert (executor.most, ledger.failures, ledger.interrupted) == (2, [], False)
+
+
+def test_no_work_is_no_work(here: Store) -> None:
+    executor = Scripted(2)
+    assert run((), here, executor) == (Ledger(), [])
+    assert executor.calls == []
+
+
+def test_a_job_is_described_before_it_is_given_out(here: Store) -> None:
+    described = []
+
+    class Looking(Scripted):
+        def submit(self, task: Task) -> None:
+            described.append(journal.read_json(here.job(task.id).recipe)["job"])
+            super().submit(task)
+
+    todo = work(here, 3)
+    executor = Looking(1)
+    run(todo, here, executor)
+    assert described == ids(todo) == executor.submitted()
+
+
+def test_a_payload_is_plain_data_and_says_all_that_a_worker_needs(here: Store) -> None:
+    payloads = []
+
+    class Looking(Scripted):
+        def submit(self, task: Task) -> None:
+            payloads.append(json.loads(json.dumps(task.payload)))
+            assert payloads[-1] == task.payload
+            super().submit(task)
+
+    (item,) = work(here, 1)
+    run((item,), here, Looking(1))
+    assert payloads == [
+        {
+            "git": {"commit": "abc"},
+            "folder": str(here.job(item.job.id).path),
+            "data": str(here.data / item.job.data),
+            "evaluations": [{"select": "last", "mc_dropout": n, "tta": "none"} for n in (0, 20)],
+        }
+    ]
+
+
+def test_a_job_that_is_only_judged_is_given_out_with_what_is_missing(here: Store) -> None:
+    (item,) = work(here, 1)
+    finish(here, item.job)
+    (judging,) = work(here, 1)
+    assert judging.trained
+    asked: list[Any] = []
+
+    class Looking(Scripted):
+        def submit(self, task: Task) -> None:
+            asked.extend(evaluation["mc_dropout"] for evaluation in task.payload["evaluations"])
+            super().submit(task)
+
+    ledger, _ = run((judging,), here, Looking(1))
+    assert (asked, ledger.finished) == ([0, 20], [item.job.id])
+
+
+def test_the_listener_hears_every_event_in_order(here: Store) -> None:
+    todo = work(here, 3)
+    crashing, raising, _ = ids(todo)
+    _, heard = run(todo, here, Scripted(1, {crashing: ["crashed", "crashed"], raising: ["failed"]}))
+    kinds = {job: [event.kind for event in heard if event.task == job] for job in ids(todo)}
+    begin = ["started", "progress"]
+    assert list(kinds.values()) == [
+        [*begin, "crashed", *begin, "crashed", *begin, "finished"],
+        [*begin, "failed"],
+        [*begin, "finished"],
+    ]
+
+
+# Failures
+
+
+@pytest.mark.parametrize(
+    ("deaths", "tried", "ends"), [(0, 1, "finished"), (1, 2, "finished"), (2, 3, "finished"), (3, 3, "failed"), (9, 3, "failed")]
+)
+def test_a_job_that_dies_is_tried_three_times_in_all(here: Store, deaths: int, tried: int, ends: str) -> None:
+    todo = work(here, 3)
+    first, *rest = ids(todo)
+    executor = Scripted(2, {first: ["crashed"] * deaths})
+    ledger, _ = run(todo, here, executor)
+    assert executor.submitted().count(first) == tried
+    assert ledger.deaths == ({first: min(deaths, 3)} if deaths else {})
+    assert (first in ledger.finished, [failure.job for failure in ledger.failures]) == (
+        (True, []) if ends == "finished" else (False, [first])
+    )
+    assert set(rest) <= set(ledger.finished)
+    assert here.job(first).failure.exists() == (ends == "failed")
+
+
+def test_a_job_that_dies_for_good_leaves_its_reason_and_the_place_of_its_log(here: Store) -> None:
+    (item,) = todo = work(here, 1)
+    folder = here.job(item.job.id)
+    folder.path.mkdir(parents=True)
+    for attempt in (1, 2, 3):
+        journal.append(folder.attempts, {"attempt": attempt})
+    ledger, _ = run(todo, here, Scripted(1, {item.job.id: ["crashed"] * 3}))
+    assert ledger.failures == [Failure(item.job.id, "crash", "because crashed", str(folder.log))]
+    assert journal.read_json(folder.failure) == {"kind": "crash", "error": "because crashed", "attempt": 3}
+
+
+def test_a_job_that_raises_is_not_tried_again_and_the_others_go_on(here: Store) -> None:
+    todo = work(here, 4)
+    bad = todo[1].job.id
+    executor = Scripted(2, {bad: ["failed"]})
+    ledger, _ = run(todo, here, executor)
+    assert executor.submitted() == ids(todo)
+    assert ledger.failures == [Failure(bad, "error", "because failed", str(here.job(bad).log))]
+    assert journal.read_json(here.job(bad).failure)["kind"] == "error"
+    assert sorted(ledger.finished) == sorted(set(ids(todo)) - {bad})
+
+
+def test_a_failed_job_is_left_out_of_the_next_plan_and_in_when_asked_for(here: Store) -> None:
+    todo = work(here, 2)
+    bad = todo[0].job.id
+    run(todo, here, Scripted(1, {bad: ["failed"]}))
+    assert ids(work(here, 2)) == [todo[1].job.id]
+    loaded = read(seeds=2, factors={"evaluation": {"mc_dropout": [0, 20]}})
+    assert ids(make(loaded, here, retry_failed=True).work) == ids(todo)
+
+
+# Interruptions
+
+
+def after(calls: int) -> Callable[[], bool]:
+    """Be interrupted at a look."""
+    looks = iter(range(10**9))
+    return lambda: next(looks) >= calls
+
+
+def test_an_interruption_starts_nothing_new_and_asks_what_runs_to_stop_once(here: Store) -> None:
+    todo = work(here, 6)
+    executor = Scripted(2, {job: ["asked"] for job in ids(todo)[1:]})  # the first finishes, the others wait
+    ledger, heard = run(todo, here, executor, after(3))
+    assert ledger.interrupted
+    assert ledger.finished == ids(todo)[:1]
+    assert ledger.failures == []
+    assert executor.submitted() == ids(todo)[:3]
+    assert executor.calls.count(("stop", "")) == 1
+    assert executor.running == {}
+    assert [event.task for event in heard if event.kind == "stopped"] == ids(todo)[1:3]
+
+
+def test_what_was_stopped_is_no_failure_and_is_in_the_next_plan(here: Store) -> None:
+    todo = work(here, 3)
+    ledger, _ = run(todo, here, Scripted(1, {ids(todo)[0]: ["asked"]}), after(1))
+    assert (ledger.finished, ledger.failures) == ([], [])
+    assert ids(work(here, 3)) == ids(todo)
+
+
+def test_what_ends_otherwise_after_an_interruption_is_what_it_became(here: Store) -> None:
+    todo = work(here, 4)
+    finishes, raises, dies, _ = ids(todo)
+
+    class Deaf(Scripted):
+        def events(self, timeout: float) -> list[Event]:
+            return super().events(timeout) if self.asked else []
+
+    ledger, _ = run(todo, here, Deaf(3, {raises: ["failed"], dies: ["crashed"]}), after(1))
+    assert ledger.interrupted
+    assert ledger.finished == [finishes]
+    assert [failure.job for failure in ledger.failures] == [raises]
+    assert ids(work(here, 4)) == [todo[0].job.id, todo[2].job.id, todo[3].job.id]  # no files were made: all but what failed
+
+
+def test_an_interruption_before_anything_ran_runs_nothing(here: Store) -> None:
+    executor = Scripted(2)
+    ledger, heard = run(work(here, 2), here, executor, lambda: True)
+    assert (ledger.interrupted, ledger.finished, heard, executor.submitted()) == (True, [], [], [])
+
+
+def test_a_second_interruption_comes_through(here: Store) -> None:
+    looks = iter([False, True])
+
+    def twice() -> bool:
+        try:
+            return next(looks)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    class Deaf(Scripted):
+        def events(self, timeout: float) -> list[Event]:
+            return []
+
+    with pytest.raises(KeyboardInterrupt):
+        run(work(here, 2), here, Deaf(1), twice)
+
+
+# With real processes
+
+
+@pytest.fixture
+def local(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalExecutor]:
+    monkeypatch.syspath_prepend(JOBS)
+    with closing(LocalExecutor("jobs:by_folder", tuple(Slot(f"cpu:{i}", "cpu") for i in range(2)))) as executor:
+        yield executor
+
+
+def test_real_processes_that_die_are_tried_again_beside_others_that_never_notice(here: Store, local: LocalExecutor) -> None:
+    todo = work(here, 7)
+    roles = dict(zip(ids(todo), ("ok", "is_killed_twice", "raises", "is_killed", "ok", "leaves", "reports"), strict=True))
+    heard: list[Event] = []
+    extra = {"roles": roles, "times": 3}
+    ledger = scheduler.run(todo, here, local, extra=extra, interrupted=lambda: False, listen=heard.append)
+    ends = {roles[failure.job]: (failure.kind, failure.error) for failure in ledger.failures}
+    assert sorted(roles[job] for job in ledger.finished) == ["is_killed_twice", "ok", "ok", "reports"]
+    assert set(ends) == {"raises", "is_killed", "leaves"}
+    assert ends["raises"] == ("error", "ValueError: zwölf Äpfel\nund eine Birne 🍐")
+    assert ends["leaves"] == ("crash", "the process ended with exit code 3")
+    assert ends["is_killed"][0] == "crash"
+    assert {roles[job]: n for job, n in ledger.deaths.items()} == {"is_killed_twice": 2, "is_killed": 3, "leaves": 3}
+    assert sum(event.kind == "started" for event in heard) == 7 + 2 + 2 + 2
+    assert local.free() == 2
+
+
+COORDINATOR = """
+import json, sys
+from pathlib import Path
+from ablate import scheduler, store
+from ablate.executors.base import Slot
+from ablate.executors.local import LocalExecutor
+from ablate.interruption import Interruption
+from test_plan import make, read
+
+if __name__ == "__main__":
+    here = store.open_store(Path(sys.argv[1]))
+    todo = make(read(seeds=6, factors={"evaluation": {"mc_dropout": [0, 20]}}), here).work
+    extra = {"roles": {item.job.id: sys.argv[2] for item in todo}}
+    executor = LocalExecutor("jobs:by_folder", tuple(Slot(f"cpu:{i}", "cpu") for i in range(2)))
+    with Interruption() as interruption:
+        try:
+            ledger = scheduler.run(
+                todo, here, executor, extra=extra, interrupted=interruption.asked, listen=lambda e: print(e.kind, flush=True)
+            )
+            print(json.dumps({"interrupted": ledger.interrupted, "finished": len(ledger.finished), "failures": len(ledger.failures)}))
+        except KeyboardInterrupt:
+            print("at once")
+        finally:
+            executor.close()
+"""
+
+
+@contextmanager
+def coordinator(tmp_path: Path, role: str, *, shell: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[str]]:
+    (tmp_path / "coordinator.py").write_text(COORDINATOR)
+    command = [*shell, sys.executable, str(tmp_path / "coordinator.py"), str(tmp_path / "mlruns"), role]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(JOBS), str(JOBS.parent)])}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment)
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def heard_until(process: subprocess.Popen[str], kind: str, times: int) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        times -= line.strip() == kind
+        if times == 0:
+            return
+    raise AssertionError(f"it ended with {process.wait()}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_puts_real_work_away_and_starts_no_more(tmp_path: Path, number: signal.Signals) -> None:
+    with coordinator(tmp_path, "stops_when_asked") as process:
+        heard_until(process, "progress", 2)
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=DEADLINE)
+        *events, told = out.splitlines()
+        assert events == ["stopped", "stopped"]
+        assert json.loads(told) == {"interrupted": True, "finished": 0, "failures": 0}
+        assert process.returncode == 0
+
+
+def test_a_second_signal_ends_at_once_what_ignores_the_first(tmp_path: Path) -> None:
+    with coordinator(tmp_path, "ignores_stop") as process:
+        heard_until(process, "progress", 2)
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=DEADLINE)
+        assert out == "at once\n"
+        assert process.returncode == 0
+
+
+def test_ctrl_c_is_heard_even_if_the_shell_had_it_ignored(tmp_path: Path) -> None:
+    background = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")  # what a shell without job control does for `command &`
+    with coordinator(tmp_path, "stops_when_asked", shell=background) as process:
+        heard_until(process, "progress", 2)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=DEADLINE)
+        assert json.loads(out.splitlines()[-1])["interrupted"] is True

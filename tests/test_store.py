@@ -1,0 +1,246 @@
+"""A store: what was run is found again under any name, its files stay out of git, and a study is run by one process at a time."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ablate import journal, recipe, store, study
+from ablate.errors import StoreError
+from ablate.recipe import Data
+from ablate.store import Kept, Store
+from ablate.study import Study
+
+HOSTILE = (
+    "<script>alert(1)</script>", "a/b", "../../etc/passwd", "/", "..", ".", "...", "-rf", "~", "$HOME", "a\\b", "a%2Fb", "a%b", "%2E",
+    "it's", '"quoted"', "Grüße", "试验", "🎲", " ", " a ", "a\nb", "a\0b", "*", "?", "con", "study.json", ".gitignore",
+    "a" * 100, "a" * 99, "ü" * 100, "ü" * 99 + "u", "🎲" * 100, "🎲" * 99 + "!", "." * 100, "/" * 100,
+)  # fmt: skip
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Store:
+    new = store.open_store(tmp_path / "mlruns")
+    store.create(new)
+    return new
+
+
+def read(name: str, **raw: Any) -> Study:
+    return study.check({"name": name, "seeds": 2, "factors": {"augment": {"rotation": [0, 15]}}} | raw, "studies/x.toml", "# as written")
+
+
+def git(folder: Path, *arguments: str) -> str:
+    environment = os.environ | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+    done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    return done.stdout
+
+
+# Making one
+
+
+def test_naming_a_store_makes_nothing(tmp_path: Path) -> None:
+    named = store.open_store(tmp_path / "mlruns")
+    assert store.names(named) == []
+    assert store.find(named, "x") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_keeps_its_path_when_the_process_changes_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    here, home = store.open_store(Path("mlruns")), store.open_store(Path("~/mlruns"))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert (here.path, home.path) == (tmp_path / "mlruns", tmp_path / "home" / "mlruns")
+
+
+def test_git_sees_nothing_of_a_store(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    made = store.open_store(tmp_path / "deep" / "my results")
+    store.create(made)
+    store.keep(made, Kept(read("x"), "fp32", {}))
+    journal.write_json(made.job("a" * 64).result, {})
+    made.database.touch()
+    made.report("x").touch()
+    (tmp_path / "train.py").touch()
+    assert git(tmp_path, "status", "--porcelain", "--untracked-files=all") == "?? train.py\n"
+    files = [path for path in made.path.rglob("*") if path.is_file()]
+    assert len(files) >= 6
+    assert git(tmp_path, "check-ignore", *map(str, files)).splitlines() == [f"{path}" for path in files]
+
+
+def test_the_gitignore_is_the_one_of_the_source_folder_and_a_changed_one_is_left_alone(made: Store) -> None:
+    ignore = made.path / ".gitignore"
+    assert ignore.read_text() == (Path(__file__).parents[1] / "mlruns.gitignore").read_text()
+    ignore.write_text("# mine\n")
+    store.create(made)
+    assert ignore.read_text() == "# mine\n"
+
+
+def test_making_a_store_again_loses_nothing(made: Store) -> None:
+    store.keep(made, Kept(read("x"), "fp32", {}))
+    store.create(made)
+    assert store.names(made) == ["x"]
+
+
+@contextmanager
+def powerless(folder: Path) -> Iterator[None]:
+    """Take the right to write away, from root too."""
+    folder.chmod(0o500)
+    if os.getuid() == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if os.getuid() == 0:
+            os.seteuid(0)
+        folder.chmod(0o700)
+
+
+def test_a_store_that_cannot_be_written_to_is_a_sentence_that_says_what_to_do(tmp_path: Path) -> None:
+    made = store.open_store(tmp_path / "mlruns")
+    with powerless(tmp_path), pytest.raises(StoreError) as caught:
+        store.create(made)
+    reason = "a store must be a folder that can be written to (Permission denied)"
+    assert str(caught.value) == f"{made.path}: {reason}: choose another with --store DIR"
+
+
+@pytest.mark.parametrize("path", ["file", "file/mlruns", "file/deep/mlruns"])
+def test_a_file_in_the_way_of_a_store_is_a_sentence(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=r"must be a folder that can be written to \((File exists|Not a directory)\)"):
+        store.create(store.open_store(tmp_path / path))
+
+
+# Studies as last run
+
+
+def test_a_study_comes_back_as_it_was_kept(made: Store) -> None:
+    kept = Kept(read("x", question="Größer?"), "bf16", {"key": "f" * 64})
+    store.keep(made, kept)
+    found = store.find(made, "x")
+    assert found is not None
+    assert study.to_json(found.study) == study.to_json(store.recall(made, "x")) == study.to_json(kept.study)
+    assert (found.precision, found.fingerprints) == (kept.precision, kept.fingerprints)
+
+
+def test_a_study_is_as_it_was_kept_last(made: Store) -> None:
+    store.keep(made, Kept(read("x", seeds=2), "fp32", {}))
+    store.keep(made, Kept(read("x", seeds=7), "bf16", {}))
+    found = store.find(made, "x")
+    assert found is not None
+    assert (len(found.study.seeds), found.precision) == (7, "bf16")
+    assert store.names(made) == ["x"]
+
+
+def test_a_study_that_was_never_run_is_a_sentence_that_names_those_that_were(made: Store) -> None:
+    with pytest.raises(StoreError, match="studies there: none yet"):
+        store.recall(made, "typo")
+    for name in ("b", "a/x"):
+        store.keep(made, Kept(read(name), "fp32", {}))
+    with pytest.raises(StoreError, match=f'"typo" is neither a study file nor a study in {made.path}; studies there: a/x, b$'):
+        store.recall(made, "typo")
+
+
+def test_a_study_whose_keeping_was_cut_off_by_a_kill_was_never_run(made: Store) -> None:
+    store.keep(made, Kept(read("x"), "fp32", {}))
+    (made.study("x") / "study.json").unlink()
+    assert store.find(made, "x") is None
+    assert store.names(made) == []
+
+
+def test_no_name_escapes_the_store_or_meets_another_and_each_comes_back(made: Store) -> None:
+    for name in HOSTILE:
+        store.keep(made, Kept(read(name, question=name), "fp32", {}))
+        made.report(name).write_text(name)
+    assert store.names(made) == sorted(HOSTILE)
+    folders = {made.study(name).resolve() for name in HOSTILE}
+    assert len(folders) == len(HOSTILE)
+    assert {folder.parent for folder in folders} == {(made.path / "studies").resolve()}
+    for name in HOSTILE:
+        found = store.recall(made, name)
+        assert (found.name, found.question, made.report(name).read_text()) == (name, name, name)
+
+
+@given(st.text(min_size=1, max_size=100), st.text(min_size=1, max_size=100))
+def test_any_two_names_have_two_folders_that_any_file_system_can_hold(first: str, second: str) -> None:
+    here = Store(Path("/store"))
+    one, other = here.study(first), here.study(second)
+    assert (one == other) == (first == second)
+    assert one.parent == Path("/store/studies")
+    assert one.name not in ("", ".", "..")
+    assert len(os.fsencode(one.name)) <= 255
+    assert one.name.isascii()
+
+
+def test_two_sections_of_data_have_one_key_where_their_images_are_the_same() -> None:
+    digits = Data(name="digits", image_size=16)
+    assert store.data_key(digits) == store.data_key(digits.model_copy(update={"train_size": 10, "validation": 3}))
+    others = [Data(name="digits", image_size=32), Data(name="mnist", image_size=16), digits.model_copy(update={"root": "/x"})]
+    assert len({store.data_key(data) for data in [digits, *others]}) == 4
+
+
+def test_a_job_has_a_folder_by_its_whole_identity(made: Store) -> None:
+    identity = recipe.job_id(recipe.Recipe(training=recipe.Training(precision="fp32")), 0, "f" * 64)
+    assert made.job(identity).path == made.path / "jobs" / identity
+
+
+# One process at a time
+
+HOLDER = """
+import sys
+from pathlib import Path
+from ablate import store
+with store.hold(store.open_store(Path(sys.argv[1])), sys.argv[2]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def holder(made: Store, name: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", HOLDER, str(made.path), name]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_second_process_is_told_who_runs_the_study(made: Store) -> None:
+    with holder(made, "a/b") as other:
+        with pytest.raises(StoreError) as caught, store.hold(made, "a/b"):
+            pass
+        host = os.uname().nodename
+        assert str(caught.value) == f'study "a/b" is being run by process {other.pid} on {host}: wait for it, or stop it first'
+        with store.hold(made, "a"):  # another study of the same store
+            pass
+
+
+def test_a_holder_that_was_killed_lets_go(made: Store) -> None:
+    with holder(made, "x") as other:
+        other.kill()
+        assert other.wait() == -signal.SIGKILL
+        with store.hold(made, "x"):
+            assert json.loads((made.study("x") / "holder.json").read_text())["pid"] == os.getpid()
+
+
+def test_a_study_is_free_after_its_run_and_after_a_run_that_raised(made: Store) -> None:
+    with store.hold(made, "x"):
+        pass
+    with pytest.raises(ZeroDivisionError), store.hold(made, "x"):
+        raise ZeroDivisionError
+    with holder(made, "x"):
+        pass
