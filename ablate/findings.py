@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ablate import metrics, stats
 from ablate.claim import Claim
@@ -44,13 +45,26 @@ class Effect:
     """One factor (main), two (interaction) or a whole cell (cell): what going from `start` to `end` does."""
 
     kind: Literal["main", "interaction", "cell"]
-    factor: str
-    start: str
-    end: str
+    changes: tuple[tuple[str, str, str], ...]  # (factor, start, end): one, or the two of an interaction
     estimate: Estimate
     per_seed: Mapping[int, float]
     flags: tuple[str, ...]
     survivors: stats.Verdict | None = None  # where the verdict is `unstable`: what the runs that did not fail say
+
+    @property
+    def factor(self) -> str:
+        """Name the factor, or the two as `A x B`."""
+        return " x ".join(factor for factor, _, _ in self.changes)
+
+    @property
+    def start(self) -> str:
+        """Name the level that is left, or the two as `a / b`."""
+        return " / ".join(start for _, start, _ in self.changes)
+
+    @property
+    def end(self) -> str:
+        """Name the level that is reached, or the two as `a / b`."""
+        return " / ".join(end for _, _, end in self.changes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +72,7 @@ class ClaimFinding:
     """A claim and what the data say of it."""
 
     claim: Claim
+    metric: str  # that of the study, unless the claim names another one
     verdict: ClaimVerdict
     estimate: Estimate | None  # of going from the second level to the first
 
@@ -110,26 +125,23 @@ class _Table:
     """The values of one metric by seed and by levels, and how to judge differences of them."""
 
     study: Study
-    values: pd.DataFrame  # (S, cells): index seed, columns cell identity; NaN where there is no value
-    status: pd.DataFrame  # likewise
+    seeds: tuple[int, ...]
+    values: Floats  # (S, cells); NaN where there is no value
+    ended: NDArray[np.bool_]  # (S, cells): the run has a result
+    failed: NDArray[np.bool_]  # (S, cells): which is none that may be averaged
     cells: Mapping[Levels, Cell]
+    columns: Mapping[Levels, int]
     benefit: int
     min_effect: float | None
 
-    def column(self, levels: Levels) -> Floats:
-        """Give the (S,) values of one cell, all NaN where there is no such cell."""
-        cell = self.cells.get(levels)
-        return np.full(len(self.values), np.nan) if cell is None else self.values[cell.id].to_numpy(copy=True)
-
     def block(self, settings: Sequence[Levels]) -> Floats:
         """Give the (S, M) values of some cells."""
-        return np.stack([self.column(levels) for levels in settings], axis=1) if settings else np.empty((len(self.values), 0))
+        return self.values[:, [self.columns[levels] for levels in settings]]
 
     def failures(self, settings: Sequence[Levels]) -> tuple[int, int]:
         """Count the failed and all ended runs of some cells."""
-        status = self.status[[self.cells[levels].id for levels in settings]].to_numpy()
-        failed = int(np.isin(status, FAILED_RESULT).sum())
-        return failed, failed + int((status == "finished").sum())
+        columns = [self.columns[levels] for levels in settings]
+        return int(self.failed[:, columns].sum()), int(self.ended[:, columns].sum())
 
     def judge(self, differences: Floats, family: int) -> Estimate:
         """Estimate one effect of a family."""
@@ -155,7 +167,7 @@ def find(study: Study, grid: Grid, outcomes: tuple[Outcome, ...], *, metric: str
         effects=tuple(_flag_turned(effect, interactions, table) for effect in effects),
         interactions=interactions,
         cell_effects=_cell_effects(table, grid),
-        claims=tuple(_claim(table, claim, outcomes, len(contrasts)) for claim in study.claims),
+        claims=tuple(_claim(claim, study, grid, outcomes, len(contrasts)) for claim in study.claims),
         curves=_curves(outcomes),
         failures=tuple(Failure(o.run.name, o.status, o.reason, o.log) for o in outcomes if o.status in (*FAILED_RESULT, "failed")),
         excluded=grid.excluded,
@@ -165,17 +177,23 @@ def find(study: Study, grid: Grid, outcomes: tuple[Outcome, ...], *, metric: str
 
 
 def _table(study: Study, grid: Grid, outcomes: tuple[Outcome, ...], metric: str, direction: metrics.Direction) -> _Table:
-    rows = pd.DataFrame([{"cell": o.run.cell.id, "seed": o.run.seed, "status": o.status, **o.metrics} for o in outcomes])
-    if metric not in rows:
-        rows[metric] = np.nan
-    rows.loc[rows["status"] != "finished", metric] = np.nan
-    ids = [cell.id for cell in grid.cells]
-    seeds = sorted(study.seeds)
+    rows = pd.DataFrame(
+        [(o.run.seed, o.run.cell.id, o.metrics.get(metric, np.nan) if o.status == "finished" else np.nan, o.status) for o in outcomes],
+        columns=["seed", "cell", "value", "status"],
+    )
+    seeds, ids = sorted(study.seeds), [cell.id for cell in grid.cells]
+    wide = {name: rows.pivot(index="seed", columns="cell", values=name).reindex(index=seeds, columns=ids) for name in ("value", "status")}
+    status = wide["status"].to_numpy()
+    failed = np.isin(status.astype(str), FAILED_RESULT)
+    levels = [_filled(study, cell) for cell in grid.cells]
     return _Table(
         study=study,
-        values=rows.pivot(index="seed", columns="cell", values=metric).reindex(index=seeds, columns=ids).astype(float),
-        status=rows.pivot(index="seed", columns="cell", values="status").reindex(index=seeds, columns=ids),
-        cells={_filled(study, cell): cell for cell in grid.cells},
+        seeds=tuple(seeds),
+        values=wide["value"].to_numpy(dtype=float),
+        ended=failed | (status == "finished"),
+        failed=failed,
+        cells=dict(zip(levels, grid.cells, strict=True)),
+        columns={one: i for i, one in enumerate(levels)},
         benefit=1 if direction == "max" else -1,
         min_effect=study.min_effect if metric == study.metric else None,
     )
@@ -214,7 +232,7 @@ def _pairs(table: _Table, position: int, start: str, end: str, fixed: Mapping[in
 
 
 def _by_seed(table: _Table, differences: Floats) -> dict[int, float]:
-    return {int(seed): float(d) for seed, d in zip(table.values.index, differences, strict=True) if np.isfinite(d)}
+    return {int(seed): float(d) for seed, d in zip(table.seeds, differences, strict=True) if np.isfinite(d)}
 
 
 def _main(table: _Table, family: int, position: int, start: str, end: str, fixed: Mapping[int, str] | None = None) -> Effect:
@@ -222,8 +240,8 @@ def _main(table: _Table, family: int, position: int, start: str, end: str, fixed
     before, after = _pairs(table, position, start, end, fixed or {})
     differences, incomplete = stats.matched(table.block(before), table.block(after))
     effect = Effect(
-        "main", table.study.factors[position].name, start, end, table.judge(differences, family), _by_seed(table, differences),
-        ("incomplete",) if incomplete else (),
+        "main", ((table.study.factors[position].name, start, end),), table.judge(differences, family),
+        _by_seed(table, differences), ("incomplete",) if incomplete else (),
     )  # fmt: skip
     return _unless_unstable(effect, table.failures(before), table.failures(after))
 
@@ -248,7 +266,7 @@ def _interactions(table: _Table) -> tuple[Effect, ...]:
             found.append(((i, a0, a1), (j, b0, b1), *stats.matched_quadruples(*blocks)))
     return tuple(
         Effect(
-            "interaction", f"{names[i]} x {names[j]}", f"{a0} / {b0}", f"{a1} / {b1}",
+            "interaction", ((names[i], a0, a1), (names[j], b0, b1)),
             table.judge(differences, len(found)), _by_seed(table, differences), ("incomplete",) if incomplete else (),
         )
         for (i, a0, a1), (j, b0, b1), differences, incomplete in found
@@ -260,19 +278,20 @@ def _flag_turned(effect: Effect, interactions: tuple[Effect, ...], table: _Table
     names = [factor.name for factor in table.study.factors]
     position, flags = names.index(effect.factor), list(effect.flags)
     for other in interactions:
-        pair = other.factor.split(" x ")
-        if effect.factor not in pair or other.estimate.low is None or other.estimate.verdict not in ("helps", "hurts"):
+        if effect.changes[0] not in other.changes or other.estimate.verdict not in ("helps", "hurts"):
             continue
-        second = names.index(pair[1 - pair.index(effect.factor)])
-        ends = [levels.split(" / ")[1 - pair.index(effect.factor)] for levels in (other.start, other.end)]
-        signs = set()
-        for level in ends:
-            before, after = _pairs(table, position, effect.start, effect.end, {second: level})
-            differences, _ = stats.matched(table.block(before), table.block(after))
-            signs.add(np.sign(np.nanmean(differences)) if np.isfinite(differences).any() else 0.0)
+        second, *ends = next(change for change in other.changes if change != effect.changes[0])
+        signs = {_sign(table, position, effect, {names.index(second): level}) for level in ends}
         if {-1.0, 1.0} <= signs:
-            flags.append(f"depends on {names[second]}")
+            flags.append(f"depends on {second}")
     return replace(effect, flags=tuple(dict.fromkeys(flags)))
+
+
+def _sign(table: _Table, position: int, effect: Effect, fixed: Mapping[int, str]) -> float:
+    """Say which way a factor goes where another one is fixed: -1, 0 or 1."""
+    before, after = _pairs(table, position, effect.start, effect.end, fixed)
+    differences, _ = stats.matched(table.block(before), table.block(after))
+    return float(np.sign(np.nanmean(differences))) if np.isfinite(differences).any() else 0.0
 
 
 def _cell_effects(table: _Table, grid: Grid) -> tuple[Effect, ...]:
@@ -283,25 +302,24 @@ def _cell_effects(table: _Table, grid: Grid) -> tuple[Effect, ...]:
         before, after = ([_filled(table.study, one)] for one in (baseline, cell))
         differences, incomplete = stats.matched(table.block(before), table.block(after))
         effect = Effect(
-            "cell", "cell", baseline.label, cell.label, table.judge(differences, len(others)), _by_seed(table, differences),
+            "cell", (("cell", baseline.label, cell.label),), table.judge(differences, len(others)), _by_seed(table, differences),
             ("incomplete",) if incomplete else (),
         )  # fmt: skip
         found.append(_unless_unstable(effect, table.failures(before), table.failures(after)))
     return tuple(found)
 
 
-def _claim(table: _Table, claim: Claim, outcomes: tuple[Outcome, ...], family: int) -> ClaimFinding:
+def _claim(claim: Claim, study: Study, grid: Grid, outcomes: tuple[Outcome, ...], family: int) -> ClaimFinding:
     """Answer a claim by the effect of going from its second level to its first, in the family of the main effects."""
-    if claim.metric and claim.metric != table.study.metric:
-        direction = metrics.direction(claim.metric) or "max"
-        grid = Grid(tuple(table.cells.values()))
-        table = _table(table.study, grid, outcomes, claim.metric, direction)
-    names = [factor.name for factor in table.study.factors]
+    metric = claim.metric or study.metric
+    direction = study.direction if metric == study.metric else metrics.direction(metric) or "max"
+    table = _table(study, grid, outcomes, metric, direction)
+    names = [factor.name for factor in study.factors]
     fixed = {names.index(claim.when[0]): claim.when[1]} if claim.when else {}
     estimate = _main(table, family, names.index(claim.factor), claim.second, claim.first, fixed).estimate
     if estimate.effect is None:
-        return ClaimFinding(claim, "undecided" if estimate.verdict == "unstable" else "not tested", None)
-    return ClaimFinding(claim, _answer(claim.relation, estimate.verdict), estimate)
+        return ClaimFinding(claim, metric, "undecided" if estimate.verdict == "unstable" else "not tested", None)
+    return ClaimFinding(claim, metric, _answer(claim.relation, estimate.verdict), estimate)
 
 
 def _answer(relation: str, verdict: stats.Verdict) -> ClaimVerdict:

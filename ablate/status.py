@@ -46,5 +46,5 @@ def summarise(outcomes: tuple[Outcome, ...]) -> Status:
             epoch = one.lines[-1]["epoch"] if one.lines else 0
             running.setdefault(one.run.job_id, Running(one.run.name, epoch, one.run.cell.recipe.training.epochs))
     broken = tuple(Broken(o.run.name, o.status, o.reason, o.log) for o in outcomes if o.status in (*FAILED_RESULT, "failed"))
-    total = dict(Counter(o.status for o in outcomes))
-    return Status({label: dict(counts) for label, counts in cells.items()}, total, tuple(running.values()), broken)
+    total: Counter[str] = Counter(o.status for o in outcomes)
+    return Status({label: dict(counts) for label, counts in cells.items()}, dict(total), tuple(running.values()), broken)

@@ -32,7 +32,7 @@ def run_job(payload: Json, report: Callable[[Json], None], should_stop: Callable
     """Train a job to its end from wherever it stands, then judge it in every way that is still missing.
 
     `payload`: folder (of the job, with recipe.json), data (folder of the decoded set), evaluations (a list of tables),
-    device, attempt, git. Returns {"status": finished | diverged}; raises what the training raised, after writing it to the
+    device, git. Returns {"status": finished | diverged}; raises what the training raised, after writing it to the
     job's log, and Stopped between two epochs, after a checkpoint, or between two ways of judging.
     """
     folder = Folder(Path(payload["folder"]))

@@ -93,7 +93,7 @@ def _claim(found: ClaimFinding) -> Json:
         "text": claim.text,
         "source": claim.source,
         "expect": claim.expect,
-        "metric": claim.metric,  # null: that of the study
+        "metric": found.metric,
         "verdict": found.verdict,
         "effect": estimate.effect if estimate else None,  # of going from the second level to the first
         "low": estimate.low if estimate else None,

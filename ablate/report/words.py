@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import combinations, product
 
 from ablate import metrics
 from ablate.findings import ClaimFinding, Effect, Findings
@@ -141,16 +140,9 @@ def change(effect: Effect, findings: Findings) -> str:
     """
     if effect.kind == "cell":
         return effect.end
-    factors = findings.study.factors
-    short = short_names([factor.name for factor in factors])
-    if effect.kind == "main":
-        return f"{_choice(short[effect.factor], effect.end)} instead of {effect.start}"
-    for a, b in combinations(factors, 2):
-        if f"{a.name} x {b.name}" == effect.factor:
-            for first, second in product(a.levels, b.levels):
-                if f"{first.name} / {second.name}" == effect.end:
-                    return f"{_choice(short[a.name], first.name)} with {_choice(short[b.name], second.name)}"
-    raise AssertionError(f"no interaction of this study: {effect.factor}, {effect.end}")
+    short = short_names([factor.name for factor in findings.study.factors])
+    chosen = [_choice(short[factor], end) for factor, _, end in effect.changes]
+    return " with ".join(chosen) if effect.kind == "interaction" else f"{chosen[0]} instead of {effect.start}"
 
 
 def _choice(factor: str, level: str) -> str:
@@ -245,11 +237,9 @@ def claim_sentence(found: ClaimFinding, findings: Findings) -> str:
 
 
 def claim_numbers(found: ClaimFinding, findings: Findings) -> str:
-    """Write the effect of a claim, named after its metric if that is not the study's; empty where it was not tested."""
-    named = found.claim.metric
-    metric = named if named and named != findings.study.metric else findings.metric
-    numbers = "" if found.estimate is None else difference(found.estimate, metric)
-    return f"{metric} {numbers}" if numbers and metric != findings.metric else numbers
+    """Write the effect of a claim, named after its metric if that is not the report's; empty where it was not tested."""
+    numbers = "" if found.estimate is None else difference(found.estimate, found.metric)
+    return f"{found.metric} {numbers}" if numbers and found.metric != findings.metric else numbers
 
 
 def headline(findings: Findings) -> list[str]:

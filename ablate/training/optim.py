@@ -36,10 +36,10 @@ def _cosine(_schedule: Schedule, step: int, steps: int, _epochs: int) -> float:
 
 
 def _one_cycle(schedule: Schedule, step: int, steps: int, _epochs: int) -> float:
-    peak = schedule.warmup * steps - 1
-    if step <= peak:
+    peak = max(schedule.warmup * steps - 1, 0)  # a training too short to rise starts there
+    if step <= peak and peak > 0:
         return _between(START, 1.0, step / peak)
-    return _between(1.0, END, (step - peak) / max(steps - 1 - peak, 1)) if peak > 0 else _between(1.0, END, step / max(steps - 1, 1))
+    return _between(1.0, END, (step - peak) / ((steps - 1 - peak) or 1))
 
 
 def _between(start: float, end: float, share: float) -> float:

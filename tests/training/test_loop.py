@@ -1,0 +1,611 @@
+"""A training is decided by its recipe and its seed to the last bit, wherever it is interrupted, and pairs share their draws."""
+
+import copy
+import hashlib
+import io
+import itertools
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ablate import recipe as recipes
+from ablate.recipe import Recipe
+from ablate.training import augment, data, loop, models, optim
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+def make(**changes):
+    """Give the recipe of a short training; changes are sections, merged into it."""
+    fields = {
+        "data": {"name": "digits", "image_size": 16, "train_size": 120, "validation": 20},
+        "augment": {"crop": "random_crop", "padding": 2, "flip": True},
+        "model": {"name": "cnn4"},
+        "optimizer": {"lr": 0.05},
+        "training": {"epochs": 3, "batch_size": 32, "precision": "fp32"},
+    }
+    for section, values in changes.items():
+        fields[section] = fields.get(section, {}) | values
+    return Recipe.model_validate(fields)
+
+
+EVERYTHING = {
+    "augment": {"crop": "random_resized_crop", "rotation": 15.0},
+    "model": {"conv_dropout": 0.1, "head_dropout": 0.2},
+    "training": {"label_smoothing": 0.1, "gradient_clip": 1.0, "early_stopping": 2, "epochs": 5},
+}
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return data.prepare(make().data, tmp_path_factory.mktemp("cache"))
+
+
+def start(recipe, prepared, seed=0):
+    return loop.start(recipe, seed, prepared, data.open_arrays(prepared.folder), CPU)
+
+
+def train(recipe, prepared, seed=0):
+    session = start(recipe, prepared, seed)
+    for _ in loop.epochs(session):
+        pass
+    return session
+
+
+def without_times(history):
+    return [{"epoch": line["epoch"], "metrics": line["metrics"]} for line in history]
+
+
+def fingerprint(state):
+    """Hash any nest of tensors and plain values by their bits."""
+    whole = hashlib.sha256()
+
+    def add(part):
+        if isinstance(part, torch.Tensor):
+            whole.update(f"{part.dtype}{tuple(part.shape)}".encode() + part.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        elif isinstance(part, dict):
+            for key, value in part.items():
+                whole.update(repr(key).encode())
+                add(value)
+        elif isinstance(part, list | tuple):
+            whole.update(b"[")
+            for value in part:
+                add(value)
+        else:
+            whole.update(repr(part).encode())
+
+    add(state)
+    return whole.hexdigest()
+
+
+def outcome(session):
+    """Give the bits of everything that a training leaves: weights, metrics, optimizer, best epoch, every generator."""
+    state = loop.snapshot(session)
+    return fingerprint(state | {"history": without_times(state["history"])})
+
+
+def test_the_fingerprint_of_this_file_sees_one_bit():
+    state = {"a": [torch.zeros(3), {"b": 1.0}]}
+    other = copy.deepcopy(state)
+    assert fingerprint(state) == fingerprint(other)
+    other["a"][0].view(torch.int32)[1] ^= 1
+    assert fingerprint(state) != fingerprint(other)
+    assert fingerprint({"a": 0.1 + 0.2}) != fingerprint({"a": 0.3})
+
+
+# What is trained twice, and put away and taken up at each of its epochs.
+TRAININGS = {
+    "plain": {"augment": {"crop": "none", "flip": False}},
+    "crop, flip": {},
+    "everything": EVERYTHING,
+    "everything in bf16": EVERYTHING | {"training": EVERYTHING["training"] | {"precision": "bf16"}},
+    "adam": {"optimizer": {"name": "adam", "lr": 0.003}, "model": {"conv_dropout": 0.2}},
+    "adamw, step": {"optimizer": {"name": "adamw", "lr": 0.003}, "schedule": {"name": "step", "step_epochs": 1}},
+    "cosine, no batch norm": {"schedule": {"name": "cosine"}, "model": {"batch_norm": False}},
+    "no validation": {"data": {"validation": 0}, "augment": {"rotation": 30.0, "padding_mode": "reflect"}},
+    "sgd without momentum": {"optimizer": {"momentum": 0.0, "lr": 0.05}, "schedule": {"name": "constant"}},
+    "diverging": {"optimizer": {"lr": 100.0}, "model": {"batch_norm": False}, "schedule": {"name": "constant"}},
+}
+
+# The child trains these after other jobs; the parent trains each first.
+IN_CHILD = ["everything", "everything in bf16", "adam"]
+
+CHILD = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+import torch
+import test_loop as t
+prepared = t.data.read(Path(sys.argv[2]))
+torch.manual_seed(12345)
+torch.rand(7)
+t.train(t.make(**t.TRAININGS["diverging"]), prepared, seed=5)
+print(json.dumps({name: t.outcome(t.train(t.make(**t.TRAININGS[name]), prepared)) for name in t.IN_CHILD}))
+"""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(digits):
+    """Train each of the trainings once: name -> (session, its bits)."""
+    found = {}
+
+    def of(name):
+        if name not in found:
+            session = train(make(**TRAININGS[name]), digits)
+            found[name] = session, outcome(session)
+        return found[name]
+
+    return of
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_the_same_seed_gives_the_same_bits_after_whatever_else_the_process_did(name, digits, undisturbed):
+    _, expected = undisturbed(name)
+    torch.manual_seed(99)
+    train(make(model={"head_dropout": 0.5}, training={"epochs": 1}), digits, seed=8)
+    assert outcome(train(make(**TRAININGS[name]), digits)) == expected
+
+
+def test_the_same_seed_gives_the_same_bits_in_another_process(digits, undisturbed):
+    command = [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(digits.folder)]
+    child = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert child.returncode == 0, child.stderr
+    assert json.loads(child.stdout) == {name: undisturbed(name)[1] for name in IN_CHILD}
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_a_training_that_is_put_away_and_taken_up_at_any_epoch_ends_with_the_same_bits(name, digits, undisturbed):
+    recipe = make(**TRAININGS[name])
+    whole, expected = undisturbed(name)
+    session, files = start(recipe, digits), []
+    for _ in [None, *loop.epochs(session)]:
+        files.append(io.BytesIO())
+    files = []
+    session = start(recipe, digits)
+    lines = loop.epochs(session)
+    while True:
+        file = io.BytesIO()
+        torch.save(loop.snapshot(session), file)
+        files.append(file)
+        if next(lines, None) is None:
+            break
+    assert outcome(session) == expected, "taking a snapshot must not disturb a training"
+    for epoch, file in enumerate(files[:-1]):
+        file.seek(0)
+        torch.manual_seed(epoch)  # whatever the process did before
+        again = start(recipe, digits)
+        loop.restore(again, torch.load(file, weights_only=True))
+        assert again.epoch == epoch
+        assert [line["epoch"] for line in loop.epochs(again)] == list(range(epoch + 1, whole.epoch + 1))
+        assert outcome(again) == expected, f"taken up after epoch {epoch}"
+        assert (again.best, again.best_epoch, again.diverged) == (whole.best, whole.best_epoch, whole.diverged)
+
+
+def test_the_trainings_of_this_file_cover_what_there_is(undisturbed):
+    sections = [make(**changes) for changes in TRAININGS.values()]
+    assert {r.optimizer.name for r in sections} == set(optim.MAKE)
+    assert {r.schedule.name for r in sections} == set(optim.SCHEDULES)
+    assert {r.augment.crop for r in sections} == {"none", "random_crop", "random_resized_crop"}
+    stopped, _ = undisturbed("everything")
+    assert 0 < stopped.best_epoch < stopped.epoch, "another seed or rate: this one has to stop early, or be best before its end"
+
+
+def test_a_snapshot_stays_as_it_was_taken_and_can_be_taken_up_twice(digits):
+    session = start(make(**EVERYTHING), digits)
+    lines = loop.epochs(session)
+    next(lines)
+    state = loop.snapshot(session)
+    taken = fingerprint(state)
+    next(lines)
+    assert fingerprint(state) == taken
+    ends = []
+    for _ in range(2):
+        loop.restore(session, state)
+        for _ in loop.epochs(session):
+            pass
+        ends.append(outcome(session))
+        assert fingerprint(state) == taken
+    assert ends[0] == ends[1]
+
+
+def test_a_finished_training_that_is_taken_up_trains_nothing(digits, undisturbed):
+    for name in ("crop, flip", "everything", "diverging"):
+        session, _ = undisturbed(name)
+        again = start(make(**TRAININGS[name]), digits)
+        loop.restore(again, loop.snapshot(session))
+        assert again.finished
+        assert list(loop.epochs(again)) == []
+
+
+def test_a_line_of_the_journal_has_epoch_time_and_metrics(digits, undisturbed):
+    session, _ = undisturbed("crop, flip")
+    assert [line["epoch"] for line in session.history] == [1, 2, 3]
+    for line in session.history:
+        assert set(line) == {"epoch", "timestamp", "seconds", "metrics"}
+        assert list(line["metrics"]) == ["train/loss", "train/accuracy", "validation/loss", "validation/accuracy"]
+    assert json.loads(json.dumps(session.history)) == session.history
+    alone, _ = undisturbed("no validation")
+    assert list(alone.history[0]["metrics"]) == ["train/loss", "train/accuracy"]
+    assert alone.best_epoch == 0
+
+
+def batches(session):
+    """Collect what the network is given in training mode, batch by batch, as it trains."""
+    seen = []
+
+    def keep(network, inputs):
+        if network.training:
+            seen.append(inputs[0].detach().clone())
+
+    session.network.register_forward_pre_hook(keep)
+    return seen
+
+
+def weights(session):
+    return {name: part.clone() for name, part in session.network.state_dict().items()}
+
+
+def test_another_seed_changes_weights_order_split_and_every_stream(digits):
+    one, other = (start(make(**EVERYTHING), digits, seed) for seed in (0, 1))
+    assert not torch.equal(one.network[0].weight, other.network[0].weight)
+    assert not torch.equal(one.order.get_state(), other.order.get_state())
+    assert not torch.equal(one.train.pixels, other.train.pixels)
+    for role in augment.STEPS:
+        assert not torch.equal(one.streams[role].get_state(), other.streams[role].get_state())
+    start(make(), digits, seed=0)
+    dropout = torch.get_rng_state()
+    start(make(), digits, seed=1)
+    assert not torch.equal(torch.get_rng_state(), dropout)
+
+
+def test_dropout_is_drawn_from_its_own_stream(digits):
+    start(make(), digits, seed=3)
+    state = torch.get_rng_state()
+    torch.manual_seed(recipes.stream_seed(3, "dropout"))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def after_one_epoch(digits, **changes):
+    session = start(make(**changes), digits)
+    initial, seen = weights(session), batches(session)
+    next(loop.epochs(session))
+    states = {role: stream.get_state() for role, stream in session.streams.items()}
+    return initial, seen, states | {"order": session.order.get_state(), "dropout": torch.get_rng_state()}
+
+
+def test_switching_rotation_on_moves_no_other_draw(digits):
+    dropout = {"model": {"head_dropout": 0.2}}
+    weights_off, seen_off, states_off = after_one_epoch(digits, **dropout)
+    weights_on, seen_on, states_on = after_one_epoch(digits, augment={"rotation": 15.0}, **dropout)
+    assert all(torch.equal(weights_on[name], part) for name, part in weights_off.items())
+    assert {role for role in states_off if not torch.equal(states_on[role], states_off[role])} == {"rotation"}
+    # The very same crops of the very same images, turned: undo the normalisation, and turn what was not turned.
+    session = start(make(augment={"rotation": 15.0}), digits)
+    angle = augment.sample_rotation(32, 15.0, session.streams["rotation"])
+    turned = augment.rotate(seen_off[0] * session.train.std + session.train.mean, angle)
+    assert torch.allclose((turned - session.train.mean) / session.train.std, seen_on[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": {"batch_norm": False}},
+        {"model": {"conv_dropout": 0.2}},
+        {"model": {"head_dropout": 0.2}},
+        {"optimizer": {"lr": 0.01}},
+        {"training": {"label_smoothing": 0.1}},
+        {"schedule": {"name": "cosine"}},
+    ],
+    ids=str,
+)
+def test_a_choice_outside_the_images_leaves_initial_weights_order_and_augmentation_as_they_were(changes, digits):
+    weights_off, seen_off, states_off = after_one_epoch(digits)
+    weights_on, seen_on, states_on = after_one_epoch(digits, **changes)
+    convolutions = {name for name, part in weights_off.items() if part.ndim > 1}
+    assert convolutions <= weights_on.keys()
+    assert all(torch.equal(weights_on[name], weights_off[name]) for name in weights_off.keys() & weights_on.keys())
+    assert all(torch.equal(on, off) for on, off in zip(seen_on, seen_off, strict=True))
+    moved = {role for role in states_off if not torch.equal(states_on[role], states_off[role])}
+    assert moved == ({"dropout"} if any("dropout" in name for name in changes.get("model", {})) else set())
+
+
+def test_a_crop_of_another_kind_leaves_order_and_flip_as_they_were(digits):
+    _, _, one = after_one_epoch(digits)
+    _, _, other = after_one_epoch(digits, augment={"crop": "random_resized_crop"})
+    assert {role for role in one if not torch.equal(one[role], other[role])} == {"crop"}
+
+
+def test_the_network_sees_the_same_images_in_bf16_as_in_fp32(digits):
+    # Under autocast the matrices of a resize and the grid of a rotation would be bf16: pixels up to 30 levels off.
+    turned = {"augment": {"crop": "random_resized_crop", "rotation": 15.0}}
+    _, fp32, _ = after_one_epoch(digits, **turned)
+    _, bf16, _ = after_one_epoch(digits, training={"precision": "bf16"}, **turned)
+    assert len(fp32) == len(bf16) == 3
+    assert all(torch.equal(one, other) for one, other in zip(fp32, bf16, strict=True))
+
+
+def test_bf16_runs_the_network_in_bf16_and_keeps_its_weights_in_fp32(digits):
+    kinds = {}
+    for precision in ("fp32", "bf16"):
+        session = start(make(training={"precision": precision, "epochs": 1}), digits)
+        session.network[0].register_forward_hook(lambda _m, _i, out, at=precision: kinds.setdefault(at, out.dtype))
+        next(loop.epochs(session))
+        assert {part.dtype for part in session.network.parameters()} == {torch.float32}
+    assert kinds == {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class Reads(TorchFunctionMode):
+    """Count the calls that wait for the device and bring its numbers to Python."""
+
+    NAMES = ("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__", "__index__", "__array__", "is_nonzero", "equal", "nonzero")
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func.__name__ in self.NAMES:
+            self.seen.append(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+class Scalars(TorchDispatchMode):
+    """Count the same where torch does it itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default, torch.ops.aten.equal.default):
+            self.seen.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+def reads_of_an_epoch(recipe, prepared):
+    session = start(recipe, prepared)
+    lines = loop.epochs(session)
+    next(lines)
+    with Reads() as reads, Scalars() as scalars:
+        next(lines)
+    return len(reads.seen) + len(scalars.seen)
+
+
+def test_reads_are_counted():
+    with Reads() as reads, Scalars() as scalars:
+        x = torch.ones(3)
+        x.tolist()
+        float(x[0])
+        assert x[1] > 0
+        x[x > 0]
+    assert reads.seen == ["tolist", "__float__", "__bool__"]
+    assert scalars.seen
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("name", ["crop, flip", "everything"])
+def test_the_device_is_read_once_an_epoch_and_once_to_validate_however_many_batches(name, optimizer, digits):
+    changes = TRAININGS[name] | {"optimizer": {"name": optimizer, "lr": 0.01}}
+    training = changes.get("training", {})
+    counts = [reads_of_an_epoch(make(**changes | {"training": training | {"batch_size": size}}), digits) for size in (100, 20, 5)]
+    assert counts == [2, 2, 2]
+
+
+def test_early_stopping_stops_after_so_many_epochs_without_a_better_validation(digits):
+    # A rate this small changes no answer, and the loss only grows smaller: the last epoch is the best, so nothing stops it.
+    for patience, changes in itertools.product((1, 2), ({"lr": 0.05}, {"lr": 1e-6})):
+        session = train(make(optimizer=changes, training={"early_stopping": patience, "epochs": 8}), digits)
+        values = [(line["metrics"]["validation/accuracy"], -line["metrics"]["validation/loss"]) for line in session.history]
+        best = 0
+        for epoch in range(1, 9):
+            if best == 0 or values[epoch - 1] > values[best - 1]:
+                best = epoch
+            if epoch - best >= patience:
+                break
+        assert (session.epoch, session.best_epoch) == (epoch, best)
+    longer = train(make(training={"epochs": 8}), digits)
+    stopped = train(make(training={"epochs": 8, "early_stopping": 1}), digits)
+    assert stopped.epoch < longer.epoch == 8
+    assert without_times(stopped.history) == without_times(longer.history[: stopped.epoch])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_best_epoch_is_that_of_the_best_validation_accuracy_then_the_smallest_loss_then_the_first(seed, digits):
+    session = train(make(training={"epochs": 6, "batch_size": 10}, optimizer={"lr": 0.02}), digits, seed)
+    found = [(line["metrics"]["validation/accuracy"], -line["metrics"]["validation/loss"]) for line in session.history]
+    assert session.best_epoch == 1 + found.index(max(found))
+    assert session.best == max(found)
+
+
+def test_between_epochs_of_equal_accuracy_the_smaller_loss_is_the_better(digits):
+    session = train(make(optimizer={"lr": 1e-5}, training={"epochs": 4}, schedule={"name": "constant"}), digits)
+    accuracies = {line["metrics"]["validation/accuracy"] for line in session.history}
+    losses = [line["metrics"]["validation/loss"] for line in session.history]
+    assert len(accuracies) == 1
+    assert len(set(losses)) == 4
+    assert session.best_epoch == 1 + losses.index(min(losses))
+    assert session.best_epoch > 1
+
+
+def test_divergence_is_flagged_and_ends_the_training(digits, undisturbed):
+    session, _ = undisturbed("diverging")
+    assert session.diverged
+    assert session.finished
+    assert session.epoch < session.recipe.training.epochs
+    last = session.history[-1]["metrics"]
+    assert not math.isfinite(last["train/loss"])
+    assert "validation/loss" not in last
+    assert session.best_epoch < session.epoch
+    healthy, _ = undisturbed("crop, flip")
+    assert not healthy.diverged
+
+
+def test_gradient_clipping_limits_the_norm_of_the_whole_gradient(digits):
+    def norms(clip):
+        session, found = start(make(training={"gradient_clip": clip, "epochs": 1}), digits), []
+        parameters = list(session.network.parameters())
+        session.optimizer.register_step_pre_hook(lambda *_: found.append(sum(p.grad.square().sum() for p in parameters).sqrt().item()))
+        next(loop.epochs(session))
+        return found
+
+    free = norms(None)
+    clip = min(free) / 2
+    assert norms(clip) == pytest.approx([clip] * len(free), rel=1e-4)
+    assert norms(1e9) == pytest.approx(free, rel=1e-4)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_the_training_loss_is_the_smoothed_cross_entropy_of_what_was_trained(smoothing, digits):
+    recipe = make(augment={"crop": "none", "flip": False}, training={"label_smoothing": smoothing, "batch_size": 100, "epochs": 1})
+    session = start(recipe, digits)
+    twin = copy.deepcopy(session.network).train()
+    line = next(loop.epochs(session))
+    logits = twin(session.train.batch(slice(None)))
+    classes, log_p = logits.shape[1], logits.log_softmax(1)
+    target = F.one_hot(session.train.labels, classes) * (1 - smoothing) + smoothing / classes
+    assert line["metrics"]["train/loss"] == pytest.approx(-(target * log_p).sum(1).mean().item(), rel=1e-5)
+    assert line["metrics"]["train/accuracy"] == pytest.approx((logits.argmax(1) == session.train.labels).float().mean().item())
+
+
+def test_every_step_has_the_learning_rate_of_the_schedule(digits):
+    recipe = make(training={"epochs": 3, "batch_size": 30}, optimizer={"lr": 0.07})
+    session, found = start(recipe, digits), []
+    session.optimizer.register_step_pre_hook(lambda optimizer, *_: found.append(optimizer.param_groups[0]["lr"]))
+    for _ in loop.epochs(session):
+        pass
+    assert found == [0.07 * optim.lr_factor(recipe.schedule, step, 9, 3) for step in range(9)]
+
+
+def test_validation_is_a_plain_pass_in_eval_mode_over_all_held_out_images(digits):
+    recipe = make(data={"train_size": 400, "validation": 300}, model={"head_dropout": 0.5}, training={"epochs": 1})
+    session = start(recipe, digits)
+    line = next(loop.epochs(session))
+    statistics = weights(session)
+    assert len(session.validation) == 300  # more than two batches of an evaluation
+    logits = session.network.eval()(session.validation.batch(slice(None)))
+    assert line["metrics"]["validation/loss"] == pytest.approx(F.cross_entropy(logits, session.validation.labels).item(), rel=1e-5)
+    right = (logits.argmax(1) == session.validation.labels).sum().item()
+    assert line["metrics"]["validation/accuracy"] == pytest.approx(right / 300)
+    loop.score(session.network, session.validation, recipe)
+    assert all(torch.equal(part, statistics[name]) for name, part in session.network.state_dict().items())
+
+
+def numbered(number, size=16):
+    """Make images that say which they are: every pixel of image i is i."""
+    pixels = np.broadcast_to(np.arange(number, dtype=np.uint8)[:, None, None, None], (number, size, size, 1)).copy()
+    labels = np.arange(number, dtype=np.int64) % 2
+    prepared = data.Prepared(Path(), "", ("even", "odd"), number, number, 1, size, (0.0,), (1.0,))
+    return prepared, data.Arrays(pixels, labels, pixels, labels)
+
+
+@pytest.mark.parametrize(
+    ("number", "batch_size", "expected"),
+    [(64, 16, [16] * 4), (70, 16, [16] * 4), (79, 16, [16] * 4), (70, 100, [70]), (2, 2, [2]), (3, 2, [2])],
+)
+def test_every_image_is_visited_once_an_epoch_but_for_the_last_incomplete_batch(number, batch_size, expected):
+    prepared, arrays = numbered(number)
+    recipe = make(
+        data={"train_size": None, "validation": 0}, augment={"crop": "none", "flip": False},
+        training={"epochs": 4, "batch_size": batch_size}, optimizer={"lr": 1e-3},
+    )  # fmt: skip
+    session = loop.start(recipe, 0, prepared, arrays, CPU)
+    seen, orders = batches(session), []
+    for _ in loop.epochs(session):
+        assert [len(x) for x in seen] == expected
+        visited = [round(v * 255) for x in seen for v in x[:, 0, 0, 0].tolist()]
+        assert len(set(visited)) == len(visited), "an image twice"
+        assert set(visited) <= set(range(number))
+        orders.append(visited)
+        seen.clear()
+    if number > 3:
+        assert len({tuple(order) for order in orders}) == 4, "the same order twice"
+    if number % batch_size and number > batch_size:
+        assert set().union(*orders) == set(range(number)), "another rest each epoch"
+
+
+def test_training_and_validation_images_are_those_of_the_split(digits):
+    recipe = make()
+    session = start(recipe, digits, seed=4)
+    arrays = data.open_arrays(digits.folder)
+    for images, chosen in zip((session.train, session.validation), data.split(recipe.data, arrays.train_labels, 4), strict=True):
+        assert np.array_equal(images.pixels, arrays.train_images[chosen])
+        assert np.array_equal(images.labels, arrays.train_labels[chosen])
+
+
+GIVEN = {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7]}
+NORMALIZATIONS = {
+    "dataset": ("dataset", (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)),
+    "imagenet": ("imagenet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "given": (GIVEN, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)),
+    "one for all channels": ({"mean": [0.5], "std": [0.25]}, (0.5,) * 3, (0.25,) * 3),
+}
+
+
+@pytest.mark.parametrize("name", NORMALIZATIONS)
+def test_images_are_normalised_as_the_recipe_says(name):
+    normalize, mean, std = NORMALIZATIONS[name]
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
+    prepared = data.Prepared(Path(), "", ("a", "b"), 5, 5, 3, 16, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+    images = loop.to_device(make(data={"normalize": normalize}), prepared, pixels, np.zeros(5, np.int64), CPU)
+    x = images.batch(torch.tensor([4, 0]))
+    expected = (pixels[[4, 0]] / 255 - np.array(mean)) / np.array(std)
+    assert torch.allclose(x, torch.from_numpy(expected.transpose(0, 3, 1, 2)).float(), atol=1e-6)
+    assert x.is_contiguous(memory_format=torch.channels_last)
+    assert len(images) == 5
+
+
+def test_augmentation_comes_before_normalisation_so_that_padding_is_black():
+    pixels = np.full((2, 16, 16, 1), 255, np.uint8)
+    prepared = data.Prepared(Path(), "", ("a", "b"), 2, 2, 1, 16, (0.5,), (0.25,))
+    images = loop.to_device(make(), prepared, pixels, np.zeros(2, np.int64), CPU)
+    corner = torch.zeros(2, dtype=torch.long)
+    x = images.batch(slice(0, 2), (lambda x: augment.random_crop(x, corner, corner, padding=4),))
+    assert x.unique().tolist() == [-2.0, 2.0]
+
+
+def test_the_images_on_the_device_are_not_changed_by_training(digits):
+    session = start(make(**EVERYTHING), digits)
+    before = session.train.pixels.clone()
+    next(loop.epochs(session))
+    assert session.train.pixels.dtype == torch.uint8
+    assert torch.equal(session.train.pixels, before)
+
+
+def test_a_normalisation_that_does_not_fit_the_channels_is_refused(digits):
+    with pytest.raises(ValueError, match="has 3 channels, and the images have 1"):
+        start(make(data={"normalize": "imagenet"}), digits)
+
+
+def test_a_training_uses_the_threads_of_its_recipe(digits):
+    start(make(training={"threads": 2}), digits)
+    assert torch.get_num_threads() == 2
+    start(make(), digits)
+    assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_every_network_learns(name, digits):
+    fields = {"cnn4": {"lr": 0.05}, "resnet18": {"lr": 0.02}}[name]
+    recipe = make(
+        model={"name": name}, optimizer=fields, augment={"flip": False, "padding": 1},
+        training={"epochs": {"cnn4": 6, "resnet18": 3}[name], "batch_size": 20},
+    )  # fmt: skip
+    session = train(recipe, digits)
+    assert session.history[-1]["metrics"]["train/loss"] < 0.6 * math.log(10)
+    assert session.history[-1]["metrics"]["train/accuracy"] > 0.5
+    assert isinstance(session.network, nn.Module)
