@@ -123,7 +123,8 @@ def test_a_job_that_raises_is_reported_with_its_log_and_stops_no_other(study, tm
 
 
 def test_a_diverged_run_is_a_result_that_is_counted_and_never_averaged(study, tmp_path):
-    text = TINY.replace('optimizer = { name = "adam", lr = 0.003 }', "").replace("model.batch_norm      = [true, false]", "optimizer.lr = [0.05, 100.0]")
+    text = TINY.replace('optimizer = { name = "adam", lr = 0.003 }', "")
+    text = text.replace("model.batch_norm      = [true, false]", "optimizer.lr = [0.05, 100.0]")
     study.write_text(text.replace("model.batch_norm: true > false", "optimizer.lr: 0.05 > 100.0"))
     code, out, _ = ablate("run", study, "--store", tmp_path / "store")
     assert code == 0

@@ -1,0 +1,263 @@
+"""Runs to findings: which runs are compared with which, for every design, gap and failure."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_1samp
+
+from ablate import findings, grid, study
+from ablate.runs import Outcome
+
+FACTORS = {"augment": {"rotation": [0, 15]}, "model": {"batch_norm": [True, False], "conv_dropout": [0.0, 0.1, 0.3]}}
+
+
+def make(factors=FACTORS, **more):
+    """Make a study and its grid."""
+    raw = {"name": "x", "seeds": 3, "min_effect": 0.01, "recipe": {"model": {"name": "cnn4"}}, "factors": factors} | more
+    checked = study.check(raw, "x.toml")
+    return checked, grid.expand(checked, precision="fp32")
+
+
+def outcomes(made, value, *, status=lambda cell, seed: "finished"):
+    """Fabricate what the journals would say; `value` gives a run's accuracy."""
+    checked, expanded = made
+    runs, _ = grid.runs_and_jobs(expanded, checked.seeds, lambda data: "f" * 64)
+    found = []
+    for run in runs:
+        how = status(run.cell, run.seed)
+        good = {"test/accuracy": value(run.cell, run.seed), "time/epoch_seconds": 1.0 + run.seed, "time/train_seconds": 9.0}
+        found.append(Outcome(run, how, "" if how == "finished" else "because", "", good if how == "finished" else {}, (), (), (), {}))
+    return tuple(found)
+
+
+def random_value(seed=0):
+    rng, known = np.random.default_rng(seed), {}
+
+    def value(cell, seed):
+        return known.setdefault((cell.label, seed), float(rng.normal(0.7, 0.05)))
+
+    return value
+
+
+def find(made, value, **more):
+    return findings.find(*made, outcomes(made, value, **more))
+
+
+def effect(found, factor, end=None):
+    return next(e for e in (*found.effects, *found.interactions) if e.factor == factor and end in (None, e.end))
+
+
+def test_a_main_effect_is_the_mean_inside_each_seed_over_all_settings_of_the_others():
+    made, value = make(), random_value()
+    found = find(made, value)
+    cells = {tuple(cell.levels.values()): cell for cell in made[1].cells}
+    for seed in range(3):
+        expected = np.mean(
+            [value(cells[r, "false", d], seed) - value(cells[r, "true", d], seed) for r in ("0", "15") for d in ("0.0", "0.1", "0.3")]
+        )
+        assert effect(found, "model.batch_norm").per_seed[seed] == pytest.approx(expected, abs=1e-12)
+
+
+def test_every_level_is_compared_with_its_baseline_in_one_family():
+    found = find(make(), random_value())
+    assert [(e.factor, e.start, e.end) for e in found.effects] == [
+        ("augment.rotation", "0", "15"),
+        ("model.batch_norm", "true", "false"),
+        ("model.conv_dropout", "0.0", "0.1"),
+        ("model.conv_dropout", "0.0", "0.3"),
+    ]
+    one = effect(found, "augment.rotation")
+    p = ttest_1samp(list(one.per_seed.values()), 0).pvalue
+    assert one.estimate.p == pytest.approx(1 - (1 - p) ** 4, abs=1e-9)
+
+
+def test_an_interaction_is_the_difference_of_the_differences():
+    made, value = make(), random_value(1)
+    found = find(made, value)
+    cells = {tuple(cell.levels.values()): cell for cell in made[1].cells}
+    one = effect(found, "augment.rotation x model.conv_dropout", "15 / 0.3")
+    for seed in range(3):
+        y = {
+            (r, d): np.array([value(cells[r, b, d], seed) for b in ("true", "false")])
+            for r, d in itertools.product(("0", "15"), ("0.0", "0.3"))
+        }
+        expected = np.mean((y["15", "0.3"] - y["0", "0.3"]) - (y["15", "0.0"] - y["0", "0.0"]))
+        assert one.per_seed[seed] == pytest.approx(expected, abs=1e-12)
+    assert len(found.interactions) == 1 + 2 + 2
+
+
+def test_one_at_a_time_compares_each_level_with_the_baseline_cell_and_knows_no_interactions():
+    made, value = make(design="one_at_a_time"), random_value(2)
+    found = find(made, value)
+    baseline, *others = made[1].cells
+    assert len(others) == 4
+    assert found.interactions == ()
+    for cell, one in zip(others, found.effects, strict=True):
+        assert one.per_seed == pytest.approx({seed: value(cell, seed) - value(baseline, seed) for seed in range(3)}, abs=1e-12)
+    assert [e.end for e in found.cell_effects] == [cell.label for cell in others]
+    assert found.cell_effects[0].per_seed == found.effects[0].per_seed
+
+
+def test_cells_against_the_baseline_are_a_family_of_their_own():
+    made = make()
+    found = find(made, random_value(3))
+    assert len(found.cell_effects) == len(made[1].cells) - 1 == 11
+    one = found.cell_effects[4]
+    assert one.estimate.p == pytest.approx(1 - (1 - ttest_1samp(list(one.per_seed.values()), 0).pvalue) ** 11, abs=1e-9)
+
+
+def inactive():
+    """MC dropout is active only where there is dropout to sample."""
+    return make({"model": {"conv_dropout": [0.0, 0.1], "batch_norm": [True, False]}, "evaluation": {"mc_dropout": [0, 20]}})
+
+
+def test_an_inactive_factor_is_compared_only_where_it_is_active():
+    made, value = inactive(), random_value(4)
+    assert len(made[1].cells) == 6
+    found = find(made, value)
+    cells = {cell.label: cell for cell in made[1].cells}
+    for seed in range(3):
+        pairs = [
+            ("conv_dropout=0.1, mc_dropout=20", "conv_dropout=0.1"),
+            ("conv_dropout=0.1, batch_norm=false, mc_dropout=20", "conv_dropout=0.1, batch_norm=false"),
+        ]
+        expected = np.mean([value(cells[a], seed) - value(cells[b], seed) for a, b in pairs])
+        assert effect(found, "evaluation.mc_dropout").per_seed[seed] == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_cell_without_a_factor_is_matched_with_that_factors_baseline():
+    made, value = inactive(), random_value(5)
+    found = find(made, value)
+    cells = {cell.label: cell for cell in made[1].cells}
+    for seed in range(3):
+        pairs = [("conv_dropout=0.1", "baseline"), ("conv_dropout=0.1, batch_norm=false", "batch_norm=false")]
+        expected = np.mean([value(cells[a], seed) - value(cells[b], seed) for a, b in pairs])
+        assert effect(found, "model.conv_dropout").per_seed[seed] == pytest.approx(expected, abs=1e-12)
+    assert "incomplete" not in effect(found, "model.conv_dropout").flags
+    assert not [e for e in found.interactions if e.factor == "model.conv_dropout x evaluation.mc_dropout"]
+
+
+def test_a_missing_run_leaves_its_setting_out_for_every_seed_and_is_flagged():
+    made, value = make(), random_value(6)
+    gone = "batch_norm=false, conv_dropout=0.3"
+    found = find(made, value, status=lambda cell, seed: "failed" if (cell.label, seed) == (gone, 1) else "finished")
+    one = effect(found, "model.batch_norm")
+    assert one.flags == ("incomplete",)
+    cells = {tuple(cell.levels.values()): cell for cell in made[1].cells}
+    settings = [(r, d) for r in ("0", "15") for d in ("0.0", "0.1", "0.3") if (r, d) != ("0", "0.3")]
+    for seed in range(3):
+        expected = np.mean([value(cells[r, "false", d], seed) - value(cells[r, "true", d], seed) for r, d in settings])
+        assert one.per_seed[seed] == pytest.approx(expected, abs=1e-12)
+    cell = next(c for c in found.cells if c.cell.label == gone)
+    assert (cell.n, cell.failed, cell.missing) == (2, 0, 1)
+    assert [(f.run, f.status) for f in found.failures] == [(f"{gone}/1", "failed")]
+
+
+def test_diverged_runs_make_a_level_unstable_and_are_never_averaged():
+    made = make()
+
+    def status(cell, seed):
+        return "diverged" if cell.levels["model.batch_norm"] == "false" and seed == 0 else "finished"
+
+    found = find(made, lambda cell, seed: 0.9 - 0.1 * (cell.levels["model.batch_norm"] == "false") + 0.001 * seed, status=status)
+    one = effect(found, "model.batch_norm")
+    assert one.estimate.verdict == "unstable"
+    assert one.survivors in ("hurts", "undecided")
+    assert set(one.per_seed) == {1, 2}
+    assert effect(found, "augment.rotation").estimate.verdict != "unstable"
+    assert sum(cell.failed for cell in found.cells) == 6
+    assert all(math.isfinite(cell.mean) for cell in found.cells)
+
+
+def test_a_main_effect_that_another_factor_turns_round_is_flagged_on_both():
+    made = make({"augment": {"rotation": [0, 15]}, "model": {"batch_norm": [True, False]}}, seeds=6)
+    noise = np.random.default_rng(0)
+
+    def value(cell, seed):
+        r, b = cell.levels["augment.rotation"] == "15", cell.levels["model.batch_norm"] == "false"
+        return 0.7 + (0.1 if r and b else -0.1 if r else 0.0) + float(noise.normal(0, 0.002))
+
+    found = find(made, value)
+    assert effect(found, "augment.rotation").flags == ("depends on model.batch_norm",)
+    additive = find(made, lambda cell, seed: 0.7 + 0.1 * (cell.levels["augment.rotation"] == "15") + float(noise.normal(0, 0.002)))
+    assert effect(additive, "augment.rotation").flags == ()
+
+
+CLAIMS = {
+    "augment.rotation: 15 > 0": "confirmed",
+    "augment.rotation: 0 > 15": "refuted",
+    "augment.rotation: 15 < 0": "refuted",
+    "augment.rotation: 0 < 15": "confirmed",
+    "augment.rotation: 0 ~ 15": "refuted",
+    "model.batch_norm: true ~ false": "confirmed",
+    "model.batch_norm: true > false": "refuted",
+    "model.conv_dropout: 0.1 > 0.0": "undecided",
+    "model.conv_dropout: 0.1 > 0.3": "undecided",
+    "augment.rotation: 15 > 0 when model.batch_norm = false": "confirmed",
+    "augment.rotation: 15 > 0 on time/epoch_seconds": "undecided",
+}
+
+
+@pytest.mark.parametrize(("expect", "answer"), CLAIMS.items())
+def test_claims_are_answered_on_the_scale_of_benefit(expect, answer):
+    noise = np.random.default_rng(1)
+
+    def value(cell, seed):
+        """Rotation helps by 10 points, BatchNorm does nothing, and dropout adds what the seed likes."""
+        swing = {"0.0": 0.0, "0.1": (-0.2, 0.2, 0.1)[seed % 3], "0.3": (0.3, -0.1, -0.2)[seed % 3]}[cell.levels["model.conv_dropout"]]
+        return 0.6 + 0.1 * (cell.levels["augment.rotation"] == "15") + swing + float(noise.normal(0, 1e-4))
+
+    made = make(seeds=6, claim=[{"text": "somebody says so", "expect": expect}])
+    (claim,) = find(made, value).claims
+    assert claim.verdict == answer
+
+
+def test_a_claim_without_a_pair_is_not_tested():
+    made = make(claim=[{"text": "x", "expect": "augment.rotation: 15 > 0"}])
+    found = find(made, random_value(), status=lambda cell, seed: "missing")
+    assert [claim.verdict for claim in found.claims] == ["not tested"]
+    assert (found.finished, found.total) == (0, 36)
+    assert all(e.estimate.reason == "no pairs" for e in found.effects)
+
+
+def test_a_metric_to_minimise_turns_the_verdict_and_not_the_sign():
+    made = make({"augment": {"rotation": [0, 15]}}, metric="test/loss", seeds=5)
+    noise = np.random.default_rng(2)
+
+    def loss(cell):
+        return {"test/loss": 1.0 - 0.2 * (cell.label != "baseline") + float(noise.normal(0, 0.01))}
+
+    measured = (replace(o, metrics=o.metrics | loss(o.run.cell)) for o in outcomes(made, random_value()))
+    found = findings.find(*made, tuple(measured))
+    assert found.effects[0].estimate.effect == pytest.approx(-0.2, abs=0.02)
+    assert found.effects[0].estimate.verdict == "helps"
+
+
+def test_identical_levels_are_declared_different_in_about_one_family_of_twenty():
+    """An A/A study: 400 studies of 4 contrasts whose levels do nothing, in their true family."""
+    made = make(seeds=5)
+    rng = np.random.default_rng(7)
+    false = 0
+    for _ in range(400):
+        by_seed = rng.normal(0, 0.02, 5)
+        found = find(made, lambda cell, seed, by_seed=by_seed: 0.7 + by_seed[seed] + float(rng.normal(0, 0.01)))
+        false += any(e.estimate.verdict in ("helps", "hurts") for e in found.effects)
+    assert 6 <= false <= 36  # 20 expected, sd 4.4
+
+
+def test_one_cell_alone_has_a_mean_and_no_effects():
+    found = find(make({}), random_value())
+    assert (len(found.cells), found.effects, found.interactions, found.cell_effects) == (1, (), (), ())
+    assert found.cells[0].n == 3
+
+
+@pytest.mark.parametrize("name", ["C", "a b", 'say "x"', "lambda", "a x b", "1 / 2", "<b>"])
+def test_a_factor_may_have_any_name(name):
+    levels = [{"name": level, "set": {"augment": {"rotation": i}}} for i, level in enumerate(("a / b", "c x d"))]
+    made = make({"model": {"batch_norm": [True, False]}}, factor=[{"name": name, "levels": levels}], seeds=4)
+    found = find(made, random_value(8))
+    assert effect(found, name).end == "c x d"
+    assert found.interactions[0].changes == (("model.batch_norm", "true", "false"), (name, "a / b", "c x d"))
