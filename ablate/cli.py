@@ -30,11 +30,16 @@ class Group(click.Group):
     """Prints the mistakes of users as sentences, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; an AblateError ends with exit code 2, a Ctrl-C with 130."""
+        """Run a command; an AblateError, and a path that cannot be used, end with exit code 2, a Ctrl-C with 130."""
         try:
             return super().invoke(ctx)
         except AblateError as error:
             click.echo(str(error), err=True)
+            sys.exit(2)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            click.echo(f"{error.filename}: cannot be used: {error.strerror}: check the path and its permissions", err=True)
             sys.exit(2)
         except KeyboardInterrupt:
             click.echo("interrupted; everything that was finished is kept", err=True)
@@ -119,7 +124,7 @@ def plan(study: str, sets: tuple[str, ...], store_path: str, device: str, jobs: 
 
     where = _where(store_path, None, device, jobs)
     made = workflow.plan(workflow.load(study, sets, where.store), where)
-    slots = len(devices.slots(device, jobs))
+    slots = max(1, min(len(devices.slots(device, jobs)), len(made.work)))
     if as_json:
         click.echo(json.dumps(display.plan_data(made, slots), indent=1))
         return
@@ -178,7 +183,7 @@ def report(study: str, sets: tuple[str, ...], store_path: str, form: str, out: P
     if out is None:
         click.echo(text)
     else:
-        out.write_text(text + "\n", encoding="utf-8")
+        workflow.write_text(out, text + "\n")
         click.echo(str(out))
 
 

@@ -196,6 +196,8 @@ def show_ran(console: Console, ran: Ran) -> None:
         console.print(f"nothing to train: all {plan.done} jobs are done" if not plan.failed else "nothing to train")
     said = summary.make(ran.findings)
     show_table(console, said.columns, said.rows)
+    for line in said.headline:
+        console.print(f"[bold]{escape(line)}[/]", soft_wrap=True)
     for line in (*said.sentences, *said.claims):
         console.print(escape(line), soft_wrap=True)
     for failure in ledger.failures:

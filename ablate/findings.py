@@ -6,7 +6,7 @@ Nothing is drawn here and nothing is worded; report draws and words, and compute
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -117,7 +117,7 @@ class Findings:
     failures: tuple[Failure, ...]
     excluded: tuple[Exclusion, ...]
     data: tuple[str, ...]  # fingerprints
-    environments: tuple[dict[str, object], ...]  # the different ones
+    environments: tuple[dict[str, Any], ...]  # the different ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,7 @@ class _Table:
     failed: NDArray[np.bool_]  # (S, cells): which is none that may be averaged
     cells: Mapping[Levels, Cell]
     columns: Mapping[Levels, int]
+    excluded: frozenset[Levels]
     benefit: int
     min_effect: float | None
 
@@ -185,7 +186,7 @@ def _table(study: Study, grid: Grid, outcomes: tuple[Outcome, ...], metric: str,
     wide = {name: rows.pivot(index="seed", columns="cell", values=name).reindex(index=seeds, columns=ids) for name in ("value", "status")}
     status = wide["status"].to_numpy()
     failed = np.isin(status.astype(str), FAILED_RESULT)
-    levels = [_filled(study, cell) for cell in grid.cells]
+    levels = [_filled(study, cell.levels) for cell in grid.cells]
     return _Table(
         study=study,
         seeds=tuple(seeds),
@@ -194,14 +195,15 @@ def _table(study: Study, grid: Grid, outcomes: tuple[Outcome, ...], metric: str,
         failed=failed,
         cells=dict(zip(levels, grid.cells, strict=True)),
         columns={one: i for i, one in enumerate(levels)},
+        excluded=frozenset(_filled(study, one) for exclusion in grid.excluded for one in exclusion.levels),
         benefit=1 if direction == "max" else -1,
         min_effect=study.min_effect if metric == study.metric else None,
     )
 
 
-def _filled(study: Study, cell: Cell) -> Levels:
+def _filled(study: Study, levels: Mapping[str, str]) -> Levels:
     """Give a cell a level of every factor: one that is inactive there counts as being at its baseline."""
-    return tuple(cell.levels.get(factor.name, factor.levels[0].name) for factor in study.factors)
+    return tuple(levels.get(factor.name, factor.levels[0].name) for factor in study.factors)
 
 
 def _contrasts(study: Study) -> Iterator[tuple[int, str, str]]:
@@ -231,6 +233,13 @@ def _pairs(table: _Table, position: int, start: str, end: str, fixed: Mapping[in
     return before, [_with(levels, {position: end}) for levels in before]
 
 
+def _half_excluded(table: _Table, levels: Levels, position: int, start: str, end: str, fixed: Mapping[int, str]) -> bool:
+    """Say whether an excluded cell left another one without its partner."""
+    partner = {start: end, end: start}.get(levels[position])
+    fits = all(levels[i] == level for i, level in fixed.items())
+    return partner is not None and fits and _with(levels, {position: partner}) in table.cells
+
+
 def _by_seed(table: _Table, differences: Floats) -> dict[int, float]:
     return {int(seed): float(d) for seed, d in zip(table.seeds, differences, strict=True) if np.isfinite(d)}
 
@@ -239,6 +248,7 @@ def _main(table: _Table, family: int, position: int, start: str, end: str, fixed
     """Compute the effect of a factor over all matched settings of the others; with `fixed`, a simple effect."""
     before, after = _pairs(table, position, start, end, fixed or {})
     differences, incomplete = stats.matched(table.block(before), table.block(after))
+    incomplete |= any(_half_excluded(table, levels, position, start, end, fixed or {}) for levels in table.excluded)
     effect = Effect(
         "main", ((table.study.factors[position].name, start, end),), table.judge(differences, family),
         _by_seed(table, differences), ("incomplete",) if incomplete else (),
@@ -299,7 +309,7 @@ def _cell_effects(table: _Table, grid: Grid) -> tuple[Effect, ...]:
     baseline, *others = grid.cells
     found = []
     for cell in others:
-        before, after = ([_filled(table.study, one)] for one in (baseline, cell))
+        before, after = ([_filled(table.study, one.levels)] for one in (baseline, cell))
         differences, incomplete = stats.matched(table.block(before), table.block(after))
         effect = Effect(
             "cell", (("cell", baseline.label, cell.label),), table.judge(differences, len(others)), _by_seed(table, differences),
@@ -316,7 +326,10 @@ def _claim(claim: Claim, study: Study, grid: Grid, outcomes: tuple[Outcome, ...]
     table = _table(study, grid, outcomes, metric, direction)
     names = [factor.name for factor in study.factors]
     fixed = {names.index(claim.when[0]): claim.when[1]} if claim.when else {}
-    estimate = _main(table, family, names.index(claim.factor), claim.second, claim.first, fixed).estimate
+    position = names.index(claim.factor)
+    there = _main(table, family, position, claim.second, claim.first, fixed).estimate
+    back = _main(table, family, position, claim.first, claim.second, fixed).estimate
+    estimate = replace(there, verdict="unstable") if back.verdict == "unstable" else there  # the same whichever way it is put
     if estimate.effect is None:
         return ClaimFinding(claim, metric, "undecided" if estimate.verdict == "unstable" else "not tested", None)
     return ClaimFinding(claim, metric, _answer(claim.relation, estimate.verdict), estimate)

@@ -36,6 +36,7 @@ class Exclusion:
 
     why: str
     labels: tuple[str, ...]
+    levels: tuple[Mapping[str, str], ...]  # of each, as a cell has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class _Draft:
 
     order: tuple[Factor, ...]
     cells: dict[str, Cell] = field(default_factory=dict)
-    excluded: dict[str, list[str]] = field(default_factory=dict)
+    excluded: dict[str, dict[str, Mapping[str, str]]] = field(default_factory=dict)  # levels by why and label
     merged: int = 0
     wrong: list[str] = field(default_factory=list)
 
@@ -104,7 +105,7 @@ def expand(study: Study, *, precision: str) -> Grid:
     seen = {name: {cell.levels[name] for cell in cells if name in cell.levels} for name in names}
     return Grid(
         cells=cells,
-        excluded=tuple(Exclusion(why, tuple(labels)) for why, labels in draft.excluded.items()),
+        excluded=tuple(Exclusion(why, tuple(found), tuple(found.values())) for why, found in draft.excluded.items()),
         merged=draft.merged,
         unused=tuple(name for name, levels in seen.items() if len(levels) < 2),
     )
@@ -138,16 +139,15 @@ def _add(draft: _Draft, study: Study, combination: tuple[Level, ...], names: Map
         draft.wrong += error.mistakes
         return
     label = _label({factor: level for factor, level in active.items() if level is not factor.levels[0]}, names)
+    levels = {factor.name: level.name for factor, level in active.items()}
     for exclude in study.excludes:
         if exclude.condition.holds(lambda path: recipe.value(made, path)):
-            labels = draft.excluded.setdefault(exclude.why, [])
-            labels += [label] if label not in labels else []
+            draft.excluded.setdefault(exclude.why, {})[label] = levels
             return
     identity = recipe.digest(recipe.canonical(made))
     if identity in draft.cells:
         draft.merged += 1
         return
-    levels = {factor.name: level.name for factor, level in active.items()}
     is_baseline = all(level is factor.levels[0] for factor, level in chosen.items())
     draft.cells[identity] = Cell(identity, label, levels, made, is_baseline)
 

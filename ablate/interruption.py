@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM: the first asks to stop in good order, the second stops at once."""
 
 import signal
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
@@ -9,7 +10,7 @@ class Interruption:
     """Handlers, installed explicitly: a shell may have started us with SIGINT ignored, and then Python installs none."""
 
     def __init__(self) -> None:
-        self._asked = False
+        self._asked = self._said = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -28,6 +29,9 @@ class Interruption:
             raise KeyboardInterrupt
         self._asked = True
 
-    def asked(self) -> bool:
-        """Say whether somebody wants us to stop."""
+    def asked(self, notice: Callable[[str], None] = lambda _: None) -> bool:
+        """Say whether somebody wants us to stop; the first time that this is seen, `notice` is called."""
+        if self._asked and not self._said:
+            self._said = True
+            notice("stopping when the running epochs have ended; once more stops at once, and loses these epochs only")
         return self._asked

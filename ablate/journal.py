@@ -1,7 +1,8 @@
 """The folder of one job: every path in it, and the only code that reads or writes it. The journals are the truth.
 
     recipe.json       what is trained: written once, before the first attempt
-    attempts.jsonl    a line when an attempt starts: number, time, host, process, device, versions
+    attempts.jsonl    a line when an attempt starts: number, time, process, device
+    environment.json  commit, versions and machine of the last attempt
     journal.jsonl     a line an epoch: epoch, timestamp, seconds, metrics
     checkpoint.pt     where the training stands; gone when it has ended
     last.pt, best.pt  weights after the last epoch, and of the best epoch by validation
@@ -17,6 +18,7 @@ old file or the new one. A torn last line of the other two is not a line.
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ from filelock import FileLock, Timeout
 
 from ablate import recipe
 from ablate.grid import Job
+from ablate.recipe import Recipe
 
 Line = dict[str, Any]
 
@@ -141,6 +144,12 @@ def create(folder: Folder, job: Job) -> None:
         write_json(folder.recipe, content)
 
 
+def read_recipe(path: Path) -> tuple[Recipe, int]:
+    """Read what a recipe.json says is trained: the recipe, whose root and evaluation mean nothing, and the seed."""
+    content = read_json(path)
+    return Recipe.model_validate(content["recipe"] | {"data": content["recipe"]["data"] | {"root": ""}}), content["seed"]
+
+
 def restore_journal(folder: Folder, history: list[Line]) -> None:
     """Make the journal say what a checkpoint remembers: the kill came between the checkpoint and the line."""
     if lines(folder.journal) != history:
@@ -153,9 +162,9 @@ def sweep(folder: Folder) -> None:
         path.unlink(missing_ok=True)
 
 
-def fail(folder: Folder, *, kind: str, error: str, attempt: int) -> None:
+def fail(folder: Folder, *, kind: str, error: str) -> None:
     """Record why an attempt failed: `kind` is error (an exception) or crash (the process died)."""
-    write_json(folder.failure, {"kind": kind, "error": error, "attempt": attempt})
+    write_json(folder.failure, {"kind": kind, "error": error, "timestamp": time.time_ns() // 1_000_000})
 
 
 def is_running(folder: Folder) -> bool:

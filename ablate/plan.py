@@ -88,9 +88,11 @@ def _missing(store: Store, job: Job, wanted: dict[str, Evaluation]) -> tuple[Eva
 def _cost(work: list[Work], store: Store) -> Cost | None:
     """Guess by finished jobs of the same network and image size, else by the speed of the network elsewhere.
 
-    Judging is not counted but for MC dropout, whose passes can cost more than a short training.
+    The time to judge is not counted: with MC dropout on a large test set it can be longer than a short training.
     """
     todo = [item for item in work if not item.trained]
+    if not todo:
+        return None
     seen: dict[tuple[object, ...], list[float]] = {}
     for like, speed in _speeds(store):
         seen.setdefault(like, []).append(speed)
@@ -101,7 +103,7 @@ def _cost(work: list[Work], store: Store) -> Cost | None:
         guessed |= speeds is None
         speed = statistics.median(speeds) if speeds else _guess(recipe)
         total += recipe.training.epochs * _train_images(recipe, store, item.job.data) / speed
-    return Cost(total, "a guess from the network's usual speed" if guessed else "from finished jobs like these") if todo else None
+    return Cost(total, "a guess from the network's usual speed" if guessed else "from finished jobs like these")
 
 
 def _like(recipe: Recipe) -> tuple[object, ...]:
@@ -117,10 +119,10 @@ def _guess(recipe: Recipe) -> float:
 def _speeds(store: Store) -> Iterator[tuple[tuple[object, ...], float]]:
     """Read images a second from every finished job of the store."""
     for path in (store.path / "jobs").glob("*/result.json"):
-        result, content = journal.read_json(path), journal.read_json(path.with_name("recipe.json"))
-        if result and content and result["metrics"].get("time/epoch_seconds"):
-            recipe = Recipe.model_validate(content["recipe"] | {"data": content["recipe"]["data"] | {"root": ""}})
-            yield _like(recipe), result["train_images"] / result["metrics"]["time/epoch_seconds"]
+        seconds = journal.read_json(path)["metrics"]["time/epoch_seconds"]
+        if seconds > 0:
+            recipe, _ = journal.read_recipe(path.with_name("recipe.json"))
+            yield _like(recipe), journal.read_json(path)["train_images"] / seconds
 
 
 def _train_images(recipe: Recipe, store: Store, fingerprint: str) -> float:

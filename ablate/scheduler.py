@@ -19,7 +19,6 @@ class Failure:
     """A job that did not come to an end."""
 
     job: str
-    kind: str  # error, crash
     error: str
     log: str
 
@@ -90,7 +89,9 @@ def _dies_again(ledger: Ledger, job: str) -> bool:
 
 
 def _fail(ledger: Ledger, store: Store, event: Event) -> None:
+    """Write down a failure; the worker has recorded an exception itself, but a dead one could not, and another may run by now."""
     folder = store.job(event.task)
     kind = "crash" if event.kind == "crashed" else "error"
-    journal.fail(folder, kind=kind, error=event.error, attempt=len(journal.lines(folder.attempts)))
-    ledger.failures.append(Failure(event.task, kind, event.error, str(folder.log)))
+    if not folder.failure.exists() and not journal.is_running(folder):
+        journal.fail(folder, kind=kind, error=event.error)
+    ledger.failures.append(Failure(event.task, event.error, str(folder.log)))

@@ -3,9 +3,10 @@
 import json
 import os
 import socket
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from urllib.parse import quote
@@ -76,6 +77,14 @@ def create(store: Store) -> None:
         raise StoreError(f"{store.path}: {reason}: choose another with --store DIR") from None
 
 
+def identity(store: Store) -> str:
+    """Give the name that tells this store's runs from those of other stores on one MLflow server; made at first use."""
+    path = store.path / "id"
+    if not path.exists():
+        journal.write(path, uuid.uuid4().hex)
+    return path.read_text()
+
+
 def _gitignore() -> str:
     inside = resources.files("ablate") / "mlruns.gitignore"
     beside = Path(__file__).parents[1] / "mlruns.gitignore"  # where the package runs from its source folder
@@ -83,43 +92,37 @@ def _gitignore() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """A study as it was last run, and what was settled then: reading results needs neither that machine nor its images."""
+class Settled:
+    """What a study's last run has settled: reading its results needs neither that machine nor its images."""
 
-    study: Study
-    precision: str  # what `auto` was
-    fingerprints: Mapping[str, str]  # of the decoded images, by `data_key`
+    precision: str = ""  # what `auto` was; empty where the study was never run
+    fingerprints: Mapping[str, str] = field(default_factory=dict)  # of the decoded images, by `data_key`
 
 
 def data_key(data: Data) -> str:
-    """Name a data section in a Kept."""
+    """Name a data section in a Settled."""
     return recipe.digest([data.name, data.root, data.image_size])
 
 
-def keep(store: Store, kept: Kept) -> None:
+def keep(store: Store, checked: Study, now: Settled) -> None:
     """Record a study as it is run now."""
-    settled = {"precision": kept.precision, "fingerprints": dict(kept.fingerprints)}
-    folder = store.study(kept.study.name)
-    journal.write_json(folder / "settled.json", settled)
-    journal.write(folder / "study.json", study.to_json(kept.study))
+    folder = store.study(checked.name)
+    journal.write_json(folder / "settled.json", {"precision": now.precision, "fingerprints": dict(now.fingerprints)})
+    journal.write(folder / "study.json", study.to_json(checked))
 
 
-def find(store: Store, name: str) -> Kept | None:
-    """Read a study as it was last run, or give None when it never was."""
-    folder = store.study(name)
-    settled = journal.read_json(folder / "settled.json")
-    if settled is None or not (folder / "study.json").exists():
-        return None
-    return Kept(study.from_json((folder / "study.json").read_text(encoding="utf-8")), settled["precision"], settled["fingerprints"])
+def settled(store: Store, name: str) -> Settled:
+    """Read what a study's last run has settled."""
+    return Settled(**(journal.read_json(store.study(name) / "settled.json") or {}))
 
 
 def recall(store: Store, name: str) -> Study:
     """Read a study as it was last run; raise a StoreError that names the studies that are there."""
-    kept = find(store, name)
-    if kept is None:
+    path = store.study(name) / "study.json"
+    if not path.is_file():
         known = ", ".join(names(store)) or "none yet"
         raise StoreError(f'"{name}" is neither a study file nor a study in {store.path}; studies there: {known}')
-    return kept.study
+    return study.from_json(path.read_text(encoding="utf-8"))
 
 
 def names(store: Store) -> list[str]:

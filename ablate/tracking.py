@@ -10,18 +10,20 @@ import json
 import logging
 import os
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from filelock import FileLock
 
 from ablate import journal, metrics
 from ablate import recipe as recipes
+from ablate import store as stores
+from ablate.errors import StoreError
 from ablate.grid import Run, short_names
 from ablate.journal import Folder
 from ablate.store import Store
@@ -49,6 +51,7 @@ class _Sent:
     run_id: str
     lines: int = 0
     status: str = "RUNNING"
+    described: bool = False  # its params are there for certain
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +67,9 @@ def uri(store: Store, given: str | None) -> str:
     return given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.database}"
 
 
-def public(address: str) -> str:
-    """Write an address without its password."""
-    parts = urlsplit(address)
-    if not parts.password:
-        return address
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{parts.netloc.rsplit('@', 1)[-1]}"))
+def public(text: str) -> str:
+    """Write an address, or a message that holds one, without its password."""
+    return re.sub(r"//([^/@\s:]*):[^/@\s]*@", r"//\1:***@", text)
 
 
 def tracked(study: Study, runs: tuple[Run, ...], store: Store) -> tuple[Tracked, ...]:
@@ -111,7 +111,7 @@ class Writer:
         """Send what is left, and stop. One failure now is final: `ablate sync` sends the rest later."""
         self._queue.put(None)
         self._thread.join()
-        return Report(sum(len(self._by_job[job]) for job in self._todo), self._error)
+        return Report(sum(len(self._by_job[job]) for job in self._todo), self._error if self._todo else "")
 
     def _work(self) -> None:
         closing = False
@@ -119,10 +119,14 @@ class Writer:
             closing = self._collect(None if not self._todo else PAUSE)
             if closing:  # a run whose job was interrupted is still shown as running
                 self._todo |= {job: None for job, runs in self._by_job.items() if any(self._mlflow.is_open(one.key) for one in runs)}
+            failed = 0
             for job in list(self._todo):
-                if not self._send(job, closing=closing):
+                if self._send(job, closing=closing):
+                    del self._todo[job]
+                else:
+                    failed += 1
+                if failed == 2:  # not one bad run: the server is away
                     break
-                del self._todo[job]
 
     def _collect(self, timeout: float | None) -> bool:
         """Wait for the first touch and take all that are there; say whether it is time to close."""
@@ -146,6 +150,7 @@ class Writer:
                 reason = first_line(error)
                 self._notice(f"MLflow at {public(self._address)} does not take runs ({reason}); training goes on, and they follow later")
             self._error = first_line(error)
+            self._mlflow.forget()  # a run may have been deleted there
             return False
         return True
 
@@ -153,7 +158,7 @@ class Writer:
 def first_line(error: Exception) -> str:
     """Shorten an error to its first line that says something; SQLAlchemy's starts with advice to programmers in brackets."""
     lines = [line for line in str(error).strip().splitlines() if not line.startswith("(raised as a result")]
-    return (lines or [type(error).__name__])[0][:300]
+    return public((lines or [type(error).__name__])[0][:300])
 
 
 def sync(address: str, study: Study, runs: tuple[Tracked, ...], store: Store) -> None:
@@ -183,18 +188,23 @@ class _Mlflow:
     def _connect(self) -> Any:
         if self._client is None:
             client = _client(self.address)
-            local = self.address == f"sqlite:///{self.store.database}"
-            artifacts = self.store.artifacts / self.store.study(self.study.name).name
+            served = self.address.startswith(("http://", "https://"))  # then the server says where artifacts go
+            artifacts = None if served else (self.store.artifacts / self.store.study(self.study.name).name).as_uri()
             with FileLock(self.store.path / "mlflow.lock"):  # two studies that start at once make one database
-                self._experiment = _experiment(client, self.study.name, artifacts.as_uri() if local else None)
+                self._experiment = _experiment(client, self.study.name, artifacts)
             self._client = client
         return self._client
 
+    def forget(self) -> None:
+        """Look again at everything before the next send."""
+        self._client = self._known = None
+
     def _runs(self) -> dict[str, _Sent]:
-        """List the runs that MLflow has, by key; those that the study no longer has are marked and ended."""
+        """List the runs that MLflow has of this store, by key; those that the study no longer has are marked and ended."""
         if self._known is None:
             client, known = self._connect(), {}
-            for run in _search(client, self._experiment, "tags.`ablate.kind` = 'run'"):
+            own = f"tags.`ablate.kind` = 'run' and tags.`ablate.store` = '{stores.identity(self.store)}'"
+            for run in _search(client, self._experiment, own):
                 key, is_stale = run.data.tags.get("ablate.key", ""), "ablate.stale" in run.data.tags
                 known[key] = _Sent(run.info.run_id, status=run.info.status)
                 if key not in self.keys and not is_stale:
@@ -219,9 +229,12 @@ class _Mlflow:
         client = self._connect()
         status, tag, ended = _status(one, closing=closing)
         if known is None:
-            known = self._runs()[one.key] = _Sent(self._create(client, one, attempts[0]["timestamp"]))
+            known = self._runs()[one.key] = self._create(client, one, attempts[0]["timestamp"])
         elif known.status not in ("RUNNING", status):
             client.update_run(known.run_id, status="RUNNING")
+        if not known.described:  # sent again by each process: it may have been killed between making the run and this
+            client.log_batch(known.run_id, params=_params(one.params))
+            known.described = True
         self._log_lines(client, one, known)
         client.log_batch(known.run_id, tags=_tags({"ablate.attempt": str(len(attempts)), "ablate.status": tag}))
         if status != "RUNNING":
@@ -229,15 +242,13 @@ class _Mlflow:
             client.set_terminated(known.run_id, status, ended)
         known.status = status
 
-    def _create(self, client: Any, one: Tracked, started: int) -> str:
+    def _create(self, client: Any, one: Tracked, started: int) -> _Sent:
         run = one.run
         tags = {
             "ablate.kind": "run", "ablate.study": self.study.name, "ablate.cell": run.cell.label, "ablate.seed": str(run.seed),
-            "ablate.job": run.job_id, "ablate.key": one.key, "ablate.status": "running",
+            "ablate.job": run.job_id, "ablate.key": one.key, "ablate.store": stores.identity(self.store), "ablate.status": "running",
         }  # fmt: skip
-        created = client.create_run(self._experiment, start_time=started, tags=tags, run_name=run.name)
-        client.log_batch(created.info.run_id, params=_params(one.params))
-        return str(created.info.run_id)
+        return _Sent(client.create_run(self._experiment, start_time=started, tags=tags, run_name=run.name).info.run_id)
 
     def _log_lines(self, client: Any, one: Tracked, known: _Sent) -> None:
         from mlflow.entities import Metric
@@ -255,8 +266,9 @@ class _Mlflow:
     def log_study(self, note: str, files: Sequence[Path]) -> None:
         """Write the study's run, one for each study, made at its first report."""
         client = self._connect()
-        found = list(_search(client, self._experiment, "tags.`ablate.kind` = 'study'"))
-        tags = {"ablate.kind": "study", "ablate.study": self.study.name}
+        identity = stores.identity(self.store)
+        found = list(_search(client, self._experiment, f"tags.`ablate.kind` = 'study' and tags.`ablate.store` = '{identity}'"))
+        tags = {"ablate.kind": "study", "ablate.study": self.study.name, "ablate.store": identity}
         run_id = found[0].info.run_id if found else client.create_run(self._experiment, tags=tags, run_name="report").info.run_id
         client.set_tag(run_id, "mlflow.note.content", note)
         for path in files:
@@ -280,12 +292,20 @@ def _client(address: str) -> Any:
 
 
 def _experiment(client: Any, name: str, artifacts: str | None) -> str:
-    """Find or make the experiment of a study; one that was deleted in the UI is brought back."""
+    """Find or make the experiment of a study; one that was deleted in the UI is brought back.
+
+    Raises a StoreError when its artifacts would go elsewhere: MLflow fixes their absolute place when it makes an experiment.
+    """
     found = client.get_experiment_by_name(name)
     if found is None:
         return str(client.create_experiment(name, artifact_location=artifacts))
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
+    if artifacts is not None and found.artifact_location != artifacts:
+        raise StoreError(
+            f"MLflow's database was made for {found.artifact_location}, and this study's artifacts belong in {artifacts}: "
+            "where the store was moved or copied, delete its mlflow.db and run ablate sync for each study"
+        )
     return str(found.experiment_id)
 
 
@@ -306,9 +326,12 @@ def _status(one: Tracked, *, closing: bool) -> tuple[str, str, int | None]:
         return "FINISHED", "diverged", result["timestamp"]
     if result is not None and outcome is not None:
         return "FINISHED", outcome["status"], outcome["timestamp"]
-    if one.folder.failure.exists():
-        return "FAILED", "failed", None
-    return ("KILLED", "interrupted", None) if closing and not journal.is_running(one.folder) else ("RUNNING", "running", None)
+    failure = journal.read_json(one.folder.failure)
+    if failure is not None:
+        return "FAILED", "failed", failure["timestamp"]
+    if not closing or journal.is_running(one.folder):
+        return "RUNNING", "running", None
+    return "KILLED", "interrupted", [*journal.lines(one.folder.attempts), *journal.lines(one.folder.journal)][-1]["timestamp"]
 
 
 def _log_end(client: Any, run_id: str, one: Tracked) -> None:

@@ -6,6 +6,7 @@ It writes into the job's folder only, imports neither MLflow nor the study, and 
 import contextlib
 import faulthandler
 import io
+import math
 import os
 import sys
 import time
@@ -47,8 +48,10 @@ def run_job(payload: Json, report: Callable[[Json], None], should_stop: Callable
                 _judge_all(folder, payload, should_stop)
         except Stopped:
             raise
-        except Exception:
+        except Exception as error:
             traceback.print_exc()
+            # Here, while the lock is held: another coordinator's worker may take the job up as soon as it is free.
+            journal.fail(folder, kind="error", error="".join(traceback.format_exception_only(error)).strip())
             raise
     return {"status": result["status"]}
 
@@ -90,7 +93,7 @@ def _logging_to(path: Path) -> Iterator[None]:
 
 def _train(folder: Folder, payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> None:
     """Train from the last checkpoint, or from the start, to result.json."""
-    recipe, seed = _read_recipe(folder)
+    recipe, seed = journal.read_recipe(folder.recipe)
     device = torch.device(payload["device"])
     attempt = len(journal.lines(folder.attempts)) + 1
     started = _now()
@@ -120,11 +123,12 @@ def _train(folder: Folder, payload: Json, report: Callable[[Json], None], should
 def _finish(folder: Folder, session: loop.Session) -> None:
     seconds = [line["seconds"] for line in session.history]
     last = session.history[-1]
+    broken = [f"{name} was {value}" for name, value in last["metrics"].items() if not math.isfinite(value)]
     journal.write_json(
         folder.result,
         {
             "status": "diverged" if session.diverged else "finished",
-            "reason": f"the training loss was {last['metrics']['train/loss']} in epoch {last['epoch']}" if session.diverged else "",
+            "reason": f"in epoch {last['epoch']}: {', '.join(broken)}" if session.diverged else "",
             "epochs": session.epoch,
             "best_epoch": session.best_epoch,
             "train_images": len(session.train),
@@ -145,7 +149,7 @@ def _judge_all(folder: Folder, payload: Json, should_stop: Callable[[], bool]) -
 
 def _judge(folder: Folder, payload: Json, evaluation: Evaluation) -> None:
     """Judge the trained network in one way, unless that was done; outcome.json is written last."""
-    recipe, seed = _read_recipe(folder)
+    recipe, seed = journal.read_recipe(folder.recipe)
     recipe = recipe.model_copy(update={"evaluation": evaluation})
     target = folder.outcome(recipes.evaluation_id(recipe))
     if (target / "outcome.json").exists():
@@ -189,18 +193,12 @@ def _network(folder: Folder, recipe: Recipe, prepared: data.Prepared, device: to
     return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def _read_recipe(folder: Folder) -> tuple[Recipe, int]:
-    content = journal.read_json(folder.recipe)
-    return Recipe.model_validate(content["recipe"] | {"data": content["recipe"]["data"] | {"root": ""}}), content["seed"]
-
-
 def _environment(payload: Json, device: torch.device) -> Json:
     return {
         "data": Path(payload["data"]).name,
         "git": payload.get("git", {}),
         "versions": provenance.versions(),
         "machine": provenance.machine() | {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"},
-        "threads": torch.get_num_threads(),
     }
 
 

@@ -22,13 +22,14 @@ from ablate.plan import Plan
 from ablate.recipe import Data
 from ablate.scheduler import Ledger
 from ablate.status import Status, summarise
-from ablate.store import Kept, Store
+from ablate.store import Settled, Store
 from ablate.study import Study
 from ablate.training import data
 
 if TYPE_CHECKING:
     from ablate.findings import Findings  # brings pandas, which `plan` and `status` can do without
 
+LONGEST_NAME = 255  # of a file; what is longer is the name of a study
 WORKER = "ablate.worker:run_job"
 PRELOAD = ("torchmetrics.functional.classification", "PIL.Image", "PIL.ImageDraw", "PIL.PngImagePlugin")
 """What every worker needs, imported once in the process that they are forked from."""
@@ -78,7 +79,7 @@ def load(text: str, sets: tuple[str, ...], store: Store) -> Study:
     Raises a StudyError with every mistake, or a StoreError when there is no such file or study.
     """
     path = Path(text)
-    if path.suffix == ".toml" or path.is_file():
+    if path.suffix == ".toml" or (len(path.name) < LONGEST_NAME and path.is_file()):
         return studies.load(path, sets)
     if sets:
         raise AblateError(f'--set changes a study file, and "{text}" is a study of the store: name its file')
@@ -100,7 +101,7 @@ def run(study: Study, where: Where, screen: Screen, interruption: Interruption, 
         precision, _ = _settled(study, where)
         expanded = grid.expand(study, precision=precision)
         fingerprints = _prepare(expanded, where.store, screen)
-        stores.keep(where.store, Kept(study, precision, fingerprints))
+        stores.keep(where.store, study, Settled(precision, fingerprints))
         todo = planning.make(study, expanded, where.store, lambda d: fingerprints[stores.data_key(d)], retry_failed=retry_failed)
         ledger, late, reason = _train(todo, where, screen, interruption)
         found = find(todo, where)
@@ -116,15 +117,23 @@ def _refuse_search(study: Study) -> None:
 
 
 def _settled(study: Study, where: Where) -> tuple[str, Callable[[Data], str]]:
-    """Say what `precision = "auto"` is, and how images are identified: as when the study was first run in this store."""
-    kept = stores.find(where.store, study.name)
+    """Say what `precision = "auto"` is, and how images are identified.
+
+    Precision is as when the study was first run in this store; images are as they are now or, where their source is
+    gone, as they were then.
+    """
+    settled = stores.settled(where.store, study.name)
+    known: dict[str, str] = {}
 
     def fingerprint(section: Data) -> str:
-        known = data.find(section, where.store.data)
-        old = kept.fingerprints.get(stores.data_key(section)) if kept else None
-        return known.fingerprint if known else old or f"not decoded yet: {stores.data_key(section)}"
+        key = stores.data_key(section)
+        if key not in known:
+            found = data.find(section, where.store.data)
+            old = None if data.is_there(section) else settled.fingerprints.get(key)
+            known[key] = found.fingerprint if found else old or f"not decoded yet: {key}"
+        return known[key]
 
-    return kept.precision if kept else devices.precision(where.device), fingerprint
+    return settled.precision or devices.precision(where.device), fingerprint
 
 
 def _prepare(expanded: Grid, store: Store, screen: Screen) -> dict[str, str]:
@@ -154,16 +163,20 @@ def _train(todo: Plan, where: Where, screen: Screen, interruption: Interruption)
         for job in todo.jobs:
             writer.touch(job.id)  # what an earlier command, or another study, has left to send
         if todo.work:
-            slots = devices.slots(where.device, where.jobs)[: len(todo.work)]
+            threads = max(work.job.recipe.training.threads for work in todo.work)
+            slots = devices.slots(where.device, where.jobs, threads)[: len(todo.work)]
             screen.start(todo, len(slots))
 
             def listen(event: Event) -> None:
                 screen.event(event)
                 writer.touch(event.task)
 
+            def interrupted() -> bool:
+                return interruption.asked(screen.notice)
+
             extra = {"git": provenance.git(Path.cwd())}
             with closing(LocalExecutor(WORKER, slots, PRELOAD)) as executor:
-                ledger = scheduler.run(todo.work, where.store, executor, extra=extra, interrupted=interruption.asked, listen=listen)
+                ledger = scheduler.run(todo.work, where.store, executor, extra=extra, interrupted=interrupted, listen=listen)
     finally:
         screen.stop()
         sent = writer.close()
@@ -194,11 +207,15 @@ def ui(where: Where, host: str, port: int) -> tuple[list[str], dict[str, str]]:
     address = tracking.uri(where.store, where.tracking_uri)
     if address.startswith(("http://", "https://")):
         raise AblateError(f"MLflow is served at {tracking.public(address)} already: open that address")
-    if where.tracking_uri is None and not where.store.database.exists():
+    if address == f"sqlite:///{where.store.database}" and not where.store.database.exists():
         raise AblateError(f"{where.store.path} has no runs yet: start a study with ablate run, or name another store with --store DIR")
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", address, "--host", host, "--port", str(port), "--workers", "1"]
-    # The job runner that comes with the server is for MLflow's GenAI features: 8 processes that nobody here needs.
-    return command, os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port), "--workers", "1"]
+    environment = {
+        "MLFLOW_BACKEND_STORE_URI": address,  # not an argument, which `ps` would show with its password
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 8 processes for GenAI features that nobody needs here
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    return command, os.environ | environment
 
 
 def find(todo: Plan, where: Where, metric: str | None = None) -> "Findings":
@@ -208,12 +225,21 @@ def find(todo: Plan, where: Where, metric: str | None = None) -> "Findings":
     return findings.find(todo.study, todo.grid, runs.read(todo.runs, where.store), metric=metric)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file that a user has asked for, whole or not at all."""
+    from ablate import journal
+
+    journal.write(path, text)
+
+
 def write_report(found: "Findings", where: Where, path: Path | None = None) -> Path:
     """Write the HTML report to a path, or to the study's folder in the store."""
     from ablate import journal
     from ablate.report import html
 
-    path = path or where.store.report(found.study.name)
+    if path is None:
+        stores.create(where.store)
+        path = where.store.report(found.study.name)
     created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     page = html.render(found, created=created, version=__version__, study_text=found.study.text, store=str(where.store.path))
     journal.write(path, page)
@@ -243,14 +269,20 @@ def _log_study(todo: Plan, where: Where, found: "Findings", path: Path) -> str:
 
 
 def sync(study: Study, where: Where) -> int:
-    """Bring MLflow up to date with the journals of a study; give the number of its runs. Raises what MLflow raises."""
+    """Bring MLflow up to date with the journals of a study; give the number of its runs.
+
+    Raises an AblateError with the reason when MLflow cannot take them.
+    """
     from ablate import tracking
 
-    todo = plan(study, where)
+    todo, address = plan(study, where), tracking.uri(where.store, where.tracking_uri)
+    stores.create(where.store)
     with stores.hold(where.store, study.name):
-        tracking.sync(
-            tracking.uri(where.store, where.tracking_uri), study, tracking.tracked(study, todo.runs, where.store), where.store
-        )
+        try:
+            tracking.sync(address, study, tracking.tracked(study, todo.runs, where.store), where.store)
+        except Exception as error:  # whatever a server does: one sentence says it
+            reason = tracking.first_line(error)
+            raise AblateError(f"MLflow at {tracking.public(address)} does not take the runs: {reason}") from error
         found = find(todo, where)
         reason = _log_study(todo, where, found, write_report(found, where))
     if reason:

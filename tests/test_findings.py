@@ -215,6 +215,32 @@ def test_claims_are_answered_on_the_scale_of_benefit(expect, answer):
     assert claim.verdict == answer
 
 
+@pytest.mark.parametrize("expect", ["true > false", "false < true", "false > true", "true < false", "true ~ false", "false ~ true"])
+def test_a_claim_about_an_unstable_factor_is_undecided_whichever_way_it_is_put(expect):
+    made = make(claim=[{"text": "x", "expect": f"model.batch_norm: {expect}"}], seeds=6)
+
+    def status(cell, seed):
+        return "diverged" if cell.levels["model.batch_norm"] == "false" and seed < 3 else "finished"
+
+    noise = np.random.default_rng(3)
+
+    def value(cell, seed):
+        return 0.9 - 0.3 * (cell.levels["model.batch_norm"] == "false") + float(noise.normal(0, 0.01))
+
+    found = find(made, value, status=status)
+    assert found.claims[0].verdict == "undecided"
+
+
+def test_an_effect_whose_pairs_an_exclusion_has_broken_is_flagged():
+    exclude = {"if": "model.batch_norm == false and augment.rotation > 0", "why": "diverges"}
+    found = find(make(exclude=[exclude]), random_value())
+    assert {e.factor: e.flags for e in found.effects} == {
+        "augment.rotation": ("incomplete",),
+        "model.batch_norm": ("incomplete",),
+        "model.conv_dropout": (),
+    }
+
+
 def test_a_claim_without_a_pair_is_not_tested():
     made = make(claim=[{"text": "x", "expect": "augment.rotation: 15 > 0"}])
     found = find(made, random_value(), status=lambda cell, seed: "missing")

@@ -76,7 +76,7 @@ def put(here: Store, job: Job, state: str) -> None:
     if state == "half judged":
         judge(here, job, Evaluation())
     if state in ("failed", "failed judging", "mended"):
-        journal.fail(folder, kind="error", error="x", attempt=1)
+        journal.fail(folder, kind="error", error="x")
     if state == "diverged":
         finish(here, job, status="diverged")
 

@@ -418,7 +418,7 @@ class TestJson:
     def test_what_is_not_a_number_is_null_and_what_json_does_not_know_is_text(self):
         odd = {"a": float("nan"), "b": (float("inf"), 1), 3: object}
         of = replace(nothing(), environments=(odd,))
-        assert data.to_json(of)["environments"] == [{"a": None, "b": [None, 1], "3": "<class 'object'>"}]
+        assert data.to_json(of)["environments"] == [{"a": None, "b": [None, 1], "3": "<class 'object'>", "git": {}}]
 
     def test_seeds_are_text_where_they_are_keys(self, full):
         assert list(data.to_json(full)["cells"][0]["values"]) == ["0", "1", "2", "3", "4"]

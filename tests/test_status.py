@@ -50,7 +50,7 @@ def test_every_run_is_counted_once_under_its_cell(here: Store) -> None:
     judge(here, at_chance, "at_chance", "at chance level")
     finish(here, diverged, status="diverged")
     journal.create(here.job(failed.id), failed)
-    journal.fail(here.job(failed.id), kind="error", error="ValueError: x", attempt=1)
+    journal.fail(here.job(failed.id), kind="error", error="ValueError: x")
     journal.create(here.job(begun.id), begun)
     found = status(made, here)
     assert found.cells == {
@@ -93,7 +93,7 @@ def test_what_failed_is_shown_with_its_reason_and_log(here: Store) -> None:
     for job in (crashed, diverged, at_chance):
         journal.create(here.job(job.id), job)
         here.job(job.id).log.write_text("...")
-    journal.fail(here.job(crashed.id), kind="crash", error="the process was ended by SIGKILL", attempt=3)
+    journal.fail(here.job(crashed.id), kind="crash", error="the process was ended by SIGKILL")
     finish(here, diverged, status="diverged")
     result = journal.read_json(here.job(diverged.id).result)
     journal.write_json(here.job(diverged.id).result, result | {"reason": "the training loss was nan in epoch 1"})
@@ -114,7 +114,7 @@ def test_a_job_whose_judging_failed_counts_as_failed_where_that_way_is_missing(h
     job = made.jobs[0]
     finish(here, job)
     judge(here, job)
-    journal.fail(here.job(job.id), kind="error", error="MemoryError", attempt=1)
+    journal.fail(here.job(job.id), kind="error", error="MemoryError")
     found = status(made, here)
     assert found.cells["baseline"] == {"finished": 1}
     assert found.cells["mc_dropout=20"] == {"failed": 1}

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from ablate import journal, recipe, store, study
 from ablate.errors import StoreError
 from ablate.recipe import Data
-from ablate.store import Kept, Store
+from ablate.store import Settled, Store
 from ablate.study import Study
 
 HOSTILE = (
@@ -51,7 +51,7 @@ def git(folder: Path, *arguments: str) -> str:
 def test_naming_a_store_makes_nothing(tmp_path: Path) -> None:
     named = store.open_store(tmp_path / "mlruns")
     assert store.names(named) == []
-    assert store.find(named, "x") is None
+    assert store.settled(named, "x") == Settled()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -68,7 +68,7 @@ def test_git_sees_nothing_of_a_store(tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet")
     made = store.open_store(tmp_path / "deep" / "my results")
     store.create(made)
-    store.keep(made, Kept(read("x"), "fp32", {}))
+    store.keep(made, read("x"), Settled("fp32"))
     journal.write_json(made.job("a" * 64).result, {})
     made.database.touch()
     made.report("x").touch()
@@ -88,7 +88,7 @@ def test_the_gitignore_is_the_one_of_the_source_folder_and_a_changed_one_is_left
 
 
 def test_making_a_store_again_loses_nothing(made: Store) -> None:
-    store.keep(made, Kept(read("x"), "fp32", {}))
+    store.keep(made, read("x"), Settled("fp32"))
     store.create(made)
     assert store.names(made) == ["x"]
 
@@ -126,42 +126,45 @@ def test_a_file_in_the_way_of_a_store_is_a_sentence(tmp_path: Path, path: str) -
 
 
 def test_a_study_comes_back_as_it_was_kept(made: Store) -> None:
-    kept = Kept(read("x", question="Größer?"), "bf16", {"key": "f" * 64})
-    store.keep(made, kept)
-    found = store.find(made, "x")
-    assert found is not None
-    assert study.to_json(found.study) == study.to_json(store.recall(made, "x")) == study.to_json(kept.study)
-    assert (found.precision, found.fingerprints) == (kept.precision, kept.fingerprints)
+    checked, settled = read("x", question="Größer?"), Settled("bf16", {"key": "f" * 64})
+    store.keep(made, checked, settled)
+    assert study.to_json(store.recall(made, "x")) == study.to_json(checked)
+    assert store.settled(made, "x") == settled
 
 
 def test_a_study_is_as_it_was_kept_last(made: Store) -> None:
-    store.keep(made, Kept(read("x", seeds=2), "fp32", {}))
-    store.keep(made, Kept(read("x", seeds=7), "bf16", {}))
-    found = store.find(made, "x")
-    assert found is not None
-    assert (len(found.study.seeds), found.precision) == (7, "bf16")
+    store.keep(made, read("x", seeds=2), Settled("fp32"))
+    store.keep(made, read("x", seeds=7), Settled("bf16"))
+    assert (len(store.recall(made, "x").seeds), store.settled(made, "x").precision) == (7, "bf16")
     assert store.names(made) == ["x"]
+
+
+def test_what_a_study_has_settled_is_known_though_the_study_itself_is_no_longer_valid(made: Store) -> None:
+    store.keep(made, read("x"), Settled("bf16"))
+    (made.study("x") / "study.json").write_text('{"source": "x.toml", "text": "", "study": {"name": 3}}')
+    assert store.settled(made, "x").precision == "bf16"
 
 
 def test_a_study_that_was_never_run_is_a_sentence_that_names_those_that_were(made: Store) -> None:
     with pytest.raises(StoreError, match="studies there: none yet"):
         store.recall(made, "typo")
     for name in ("b", "a/x"):
-        store.keep(made, Kept(read(name), "fp32", {}))
+        store.keep(made, read(name), Settled("fp32"))
     with pytest.raises(StoreError, match=f'"typo" is neither a study file nor a study in {made.path}; studies there: a/x, b$'):
         store.recall(made, "typo")
 
 
 def test_a_study_whose_keeping_was_cut_off_by_a_kill_was_never_run(made: Store) -> None:
-    store.keep(made, Kept(read("x"), "fp32", {}))
+    store.keep(made, read("x"), Settled("fp32"))
     (made.study("x") / "study.json").unlink()
-    assert store.find(made, "x") is None
+    with pytest.raises(StoreError, match="studies there: none yet"):
+        store.recall(made, "x")
     assert store.names(made) == []
 
 
 def test_no_name_escapes_the_store_or_meets_another_and_each_comes_back(made: Store) -> None:
     for name in HOSTILE:
-        store.keep(made, Kept(read(name, question=name), "fp32", {}))
+        store.keep(made, read(name, question=name), Settled("fp32"))
         made.report(name).write_text(name)
     assert store.names(made) == sorted(HOSTILE)
     folders = {made.study(name).resolve() for name in HOSTILE}

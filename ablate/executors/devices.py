@@ -9,13 +9,13 @@ from pathlib import Path
 from ablate.errors import AblateError
 from ablate.executors.base import Slot
 
-GPU_QUERY = ("--query-gpu=index,compute_cap", "--format=csv,noheader")
+GPU_QUERY = ("--query-gpu=index,uuid,compute_cap", "--format=csv,noheader")
 BF16_FLAGS = {"amx_bf16", "avx512_bf16"}  # without them bf16 on a CPU is emulated and slower than fp32
 BF16_CAPABILITY = 8.0  # Ampere and later
 
 
-def slots(device: str, jobs: int | None) -> tuple[Slot, ...]:
-    """Lay out the slots: one a GPU, or one a CPU core; `jobs` sets their number. `device` is auto, cpu or cuda.
+def slots(device: str, jobs: int | None, threads: int = 1) -> tuple[Slot, ...]:
+    """Lay out the slots: one a GPU, or one for every `threads` CPU cores; `jobs` sets their number. `device` is auto, cpu or cuda.
 
     Raises an AblateError when CUDA is asked for and there is no GPU.
     """
@@ -23,7 +23,7 @@ def slots(device: str, jobs: int | None) -> tuple[Slot, ...]:
     if device == "cuda" and not gpus:
         raise AblateError("--device cuda needs an NVIDIA GPU that nvidia-smi lists, and there is none: use --device cpu")
     if device == "cpu" or not gpus:
-        count = jobs or cores()
+        count = jobs or max(1, cores() // threads)
         return tuple(Slot(f"cpu:{i}", "cpu", {"CUDA_VISIBLE_DEVICES": ""}) for i in range(count))
     count = jobs or len(gpus)
     return tuple(Slot(f"cuda:{gpus[i % len(gpus)][0]}", "cuda", {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)][0]}) for i in range(count))
@@ -51,9 +51,17 @@ def _gpus() -> tuple[tuple[str, float], ...]:
     answer = subprocess.run(["nvidia-smi", *GPU_QUERY], capture_output=True, text=True, check=False)  # noqa: S603, S607
     if answer.returncode != 0:
         return ()
-    found = [tuple(part.strip() for part in line.split(",")) for line in answer.stdout.splitlines() if "," in line]
-    chosen = visible.split(",") if visible else None
-    return tuple((index, float(capability)) for index, capability in found if chosen is None or index in chosen)
+    rows = [[part.strip() for part in line.split(",")] for line in answer.stdout.splitlines() if line.count(",") == 2]
+    chosen = [name.strip() for name in visible.split(",")] if visible else None  # indices, or (beginnings of) UUIDs
+    listed = [row for row in rows if chosen is None or any(row[0] == name or row[1].startswith(name) for name in chosen)]
+    return tuple((index, _capability(text)) for index, _, text in listed)
+
+
+def _capability(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0  # "[N/A]": an unknown device gets fp32
 
 
 @cache

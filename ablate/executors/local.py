@@ -104,7 +104,7 @@ class LocalExecutor:
             if worker.task is not None:
                 found.append(Event("crashed", worker.task, worker.slot.name, error=_describe_exit(worker.process.exitcode)))
             worker.pipe.close()
-            self._bad_starts = 0 if worker.ready else self._bad_starts + 1
+            self._bad_starts += not worker.ready
             if self._bad_starts >= BAD_STARTS:
                 raise RuntimeError(f"no worker process can start: {_describe_exit(worker.process.exitcode)}; its error stands above")
             self._workers[i] = self._spawn(worker.slot)
@@ -112,7 +112,7 @@ class LocalExecutor:
 
     def _read(self, worker: _Worker, message: Json) -> list[Event]:
         if message["kind"] == "ready":
-            worker.ready = True
+            worker.ready, self._bad_starts = True, 0
             return []
         event = Event(**message, slot=worker.slot.name)
         if event.kind not in ("started", "progress"):

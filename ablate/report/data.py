@@ -35,10 +35,15 @@ def to_json(findings: Findings) -> Json:
         "failures": [{"run": f.run, "status": f.status, "reason": f.reason, "log": f.log} for f in findings.failures],
         "excluded": [{"why": exclusion.why, "cells": list(exclusion.labels)} for exclusion in findings.excluded],
         "data": list(findings.data),
-        "environments": list(findings.environments),
+        "environments": [_without_diff(environment) for environment in findings.environments],
     }
     plain: Json = _plain(everything)
     return plain
+
+
+def _without_diff(environment: dict[str, Any]) -> Json:
+    """Leave out the text of uncommitted changes: up to 200 kB that stand in the run's artifacts."""
+    return environment | {"git": {name: value for name, value in environment.get("git", {}).items() if name != "diff"}}
 
 
 def _cell(found: CellFinding) -> Json:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from ablate import recipe
@@ -63,15 +64,20 @@ def prepare(data: Data, cache: Path, *, download: bool = True) -> Prepared:
     Raises a DataError that says what to do when there are no images, one is corrupt, or the folders do not fit.
     """
     note = cache / "index" / f"{_source_key(data)}.json"
-    if note.exists():
-        folder = cache / json.loads(note.read_text())["fingerprint"]
-        if (folder / "meta.json").exists():
-            return read(folder)
-    classes, train, test = _load(data, download=download)
-    folder = _write(cache, classes, train, test)
     note.parent.mkdir(parents=True, exist_ok=True)
-    _write_json(note, {"fingerprint": folder.name, "name": data.name, "root": data.root, "image_size": data.image_size})
+    with FileLock(cache / "lock"):  # two studies that start at once decode once
+        known = find(data, cache)
+        if known is not None:
+            return known
+        classes, train, test = _load(data, download=download)
+        folder = _write(cache, classes, train, test)
+        _write_json(note, {"fingerprint": folder.name, "name": data.name, "root": data.root, "image_size": data.image_size})
     return read(folder)
+
+
+def is_there(data: Data) -> bool:
+    """Say whether the source of a data set is here: without its folder of images, only what was decoded is known."""
+    return data.name != "imagefolder" or (_root(data) / "train").is_dir()
 
 
 def find(data: Data, cache: Path) -> Prepared | None:
@@ -278,7 +284,8 @@ def _write(cache: Path, classes: list[str], train: Split, test: Split) -> Path:
         "mean": [float(channel.mean(dtype=np.float64)) for channel in scaled],
         "std": [max(float(channel.std(dtype=np.float64)), 1e-6) for channel in scaled],
     }  # fmt: skip
-    cache.mkdir(parents=True, exist_ok=True)
+    for left in cache.glob("draft-*"):  # of a process that was killed: we hold the lock, so nobody writes one now
+        shutil.rmtree(left, ignore_errors=True)
     draft = Path(tempfile.mkdtemp(prefix="draft-", dir=cache))
     try:
         for name, array in arrays.items():

@@ -3,6 +3,7 @@
 The images stay on the device as uint8, whole batches are augmented there, and the device is read once an epoch.
 """
 
+import copy
 import math
 import time
 from collections.abc import Iterator
@@ -76,6 +77,7 @@ def start(recipe: Recipe, seed: int, prepared: Prepared, arrays: Arrays, device:
     if device.type == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)  # noqa: FBT003 (torch's own signature)
         torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.allow_tf32 = False  # "fp32" shall mean it; bf16 runs are not touched
     shape = models.Shape(prepared.channels, prepared.image_size, len(prepared.classes))
     network = models.build(recipe.model, shape, seed=recipes.stream_seed(seed, "init"))
     network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -120,7 +122,8 @@ def epochs(session: Session) -> Iterator[dict[str, Any]]:
         if session.validation is not None and not session.diverged:
             loss, accuracy = score(session.network, session.validation, session.recipe)
             metrics |= {"validation/loss": loss, "validation/accuracy": accuracy}
-            if (accuracy, -loss) > session.best:
+            session.diverged = not math.isfinite(loss)  # the last step may be the one that broke it
+            if not session.diverged and (accuracy, -loss) > session.best:
                 session.best, session.best_epoch = (accuracy, -loss), session.epoch
         line = {
             "epoch": session.epoch,
@@ -144,8 +147,9 @@ def _train_epoch(session: Session) -> dict[str, float]:
         _set_lr(session, session.epoch * batches + i, batches * training.epochs)
         chosen = order[i * size : (i + 1) * size]
         labels = images.labels[chosen]
+        x = images.batch(chosen, session.steps)  # not under autocast: bf16 is too coarse to say where a pixel comes from
         with autocast(session.recipe, session.device):
-            logits = network(images.batch(chosen, session.steps))
+            logits = network(x)
         logits = logits.float()
         loss = F.cross_entropy(logits, labels, label_smoothing=training.label_smoothing)
         session.optimizer.zero_grad(set_to_none=True)
@@ -199,7 +203,7 @@ def snapshot(session: Session) -> dict[str, Any]:
     }
     if session.device.type == "cuda":
         state["dropout_cuda"] = torch.cuda.get_rng_state(session.device)
-    return state
+    return copy.deepcopy(state)
 
 
 def restore(session: Session, state: dict[str, Any]) -> None:
@@ -208,7 +212,7 @@ def restore(session: Session, state: dict[str, Any]) -> None:
     session.best = (state["best"][0], state["best"][1])
     session.history = list(state["history"])
     session.network.load_state_dict(state["network"])
-    session.optimizer.load_state_dict(state["optimizer"])
+    session.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # torch would go on in the very tensors of the snapshot
     session.order.set_state(state["order"])
     for role, generator in session.streams.items():
         generator.set_state(state["streams"][role])

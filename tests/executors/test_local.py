@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,9 +87,13 @@ class TestLocalExecutor(Contract):
         monkeypatch.setattr(local, "GRACE", 0.2)
         executor = start()
         executor.submit(task("a", "freezes"))
-        frozen = pids(hear(executor, running(1)))
+        (frozen,) = pids(hear(executor, running(1)))
+        watchdog = threading.Timer(DEADLINE, os.kill, (frozen, signal.SIGKILL))
+        watchdog.start()
         executor.close()
-        wait_until_gone(frozen)
+        assert watchdog.is_alive(), "close waited for it"
+        watchdog.cancel()
+        assert not is_alive(frozen)
 
     # What a coordinator's end does to workers
 
@@ -136,7 +141,9 @@ class TestLocalExecutor(Contract):
             seen = child.read("finished")["detail"]
         assert seen == {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "7", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 
-    def test_starting_workers_leaves_the_coordinators_own_environment_alone(self, start: Start) -> None:
+    def test_starting_workers_leaves_the_coordinator_as_it_was(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in local.ENVIRONMENT:
+            monkeypatch.delenv(name, raising=False)
         before = dict(os.environ)
         run_all(start(), [task("a", "ok")])
         assert dict(os.environ) == before

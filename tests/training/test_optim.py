@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.optim import lr_scheduler
@@ -98,6 +98,7 @@ def test_the_schedules_of_this_file_are_all_there_are():
     assert {schedule.name for schedule, _, _ in SCHEDULES.values()} | {"one_cycle"} == set(optim.SCHEDULES)
 
 
+@settings(deadline=None)
 @given(
     name=st.sampled_from(sorted(optim.SCHEDULES)),
     warmup=st.floats(0, 1, exclude_max=True),
