@@ -99,7 +99,7 @@ def test_what_failed_is_shown_with_its_reason_and_log(here: Store) -> None:
     journal.write_json(here.job(diverged.id).result, result | {"reason": "the training loss was nan in epoch 1"})
     finish(here, at_chance)
     judge(here, at_chance, "at_chance", "at chance level: 0.1")
-    journal.fail(here.job(broken.id), kind="error", error="ValueError: before the log was opened", attempt=0)
+    journal.fail(here.job(broken.id), kind="error", error="ValueError: before the log was opened")
     log = {job.id: str(here.job(job.id).log) for job in made.jobs}
     assert [(b.run, b.status, b.reason, b.log) for b in status(made, here).broken] == [
         ("baseline/0", "failed", "the process was ended by SIGKILL", log[crashed.id]),
