@@ -223,4 +223,3 @@ def ui(store_path: str, tracking_uri: str | None, port: int, host: str) -> None:
     command, environment = workflow.ui(_where(store_path, tracking_uri), host, port)
     click.echo(f"MLflow on http://{host}:{port} (Ctrl-C ends it)")
     os.execve(command[0], command, environment)  # noqa: S606 (the command is ours; no shell)
-

@@ -220,9 +220,7 @@ ACTIVE: dict[str, Callable[[Recipe], bool]] = {
 def fields() -> dict[str, FieldInfo]:
     """List every field by its dotted path, such as `augment.crop`, in the order of the file."""
     return {
-        f"{section}.{name}": info
-        for section, part in Recipe.model_fields.items()
-        for name, info in section_type(part).model_fields.items()
+        f"{section}.{name}": info for section, part in Recipe.model_fields.items() for name, info in section_type(part).model_fields.items()
     }
 
 

@@ -68,6 +68,4 @@ def _outcome(run: Run, store: Store, job: dict[str, Any]) -> Outcome:
     elif job["running"]:
         status = "running"
     confusion = tuple(tuple(row) for row in judged.get("confusion", ()))
-    return Outcome(
-        run, status, reason, job["log"], metrics, job["lines"], confusion, tuple(judged.get("classes", ())), job["environment"]
-    )
+    return Outcome(run, status, reason, job["log"], metrics, job["lines"], confusion, tuple(judged.get("classes", ())), job["environment"])

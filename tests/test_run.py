@@ -136,7 +136,7 @@ def test_a_diverged_run_is_a_result_that_is_counted_and_never_averaged(study, tm
 
 
 def test_ctrl_c_keeps_what_is_finished_and_the_next_run_does_the_rest(study, tmp_path):
-    store, long = tmp_path / "store", ("--set", "training.epochs=30", "--set", "seeds=3")
+    store, long = tmp_path / "store", ("--set", "training.epochs=15")
     process = start("run", study, "--store", store, *long)
     wait_for(lambda: list(store.glob("jobs/*/result.json")), process)
     process.send_signal(signal.SIGINT)
@@ -144,7 +144,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_does_the_rest(study, tmp
     assert process.returncode == 130, out + err
     assert "interrupted: everything finished is kept" in out
     finished = {path: path.stat().st_mtime_ns for path in store.glob("jobs/*/result.json")}
-    assert 1 <= len(finished) < 6
+    assert 1 <= len(finished) < 4
     assert ablate("run", study, "--store", store, *long)[0] == 0
     assert all(path.stat().st_mtime_ns == when for path, when in finished.items())
     undisturbed = tmp_path / "undisturbed"

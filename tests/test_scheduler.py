@@ -195,6 +195,7 @@ def test_a_job_that_dies_is_tried_three_times_in_all(here: Store, deaths: int, t
         (True, []) if ends == "finished" else (False, [first])
     )
     assert set(rest) <= set(ledger.finished)
+    assert executor.submitted()[:3] == ids(todo), "what died waits behind the others"
     assert here.job(first).failure.exists() == (ends == "failed")
 
 

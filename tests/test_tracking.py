@@ -177,7 +177,13 @@ def test_runs_that_the_study_no_longer_has_are_marked_stale(study, tmp_path):
     assert sorted(map(str, stale)) == ["None"] * 4 + ["true"] * 4
 
 
-@pytest.mark.parametrize("name", ["<script>alert(1)</script>", "a/b", "..", 'a "b" c', "Größe=1 %"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "<script>alert(1)</script>",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("a/b", "..", 'a "b" c', "Größe=1 %")),  # ten seconds each
+    ],
+)
 def test_a_study_may_have_any_name(study, tmp_path, name):
     study.write_text(TINY.replace('"tiny"', json.dumps(name, ensure_ascii=False)))
     store = tmp_path / "store"
@@ -188,6 +194,7 @@ def test_a_study_may_have_any_name(study, tmp_path, name):
     assert ablate("status", name, "--store", store)[0] == 0
 
 
+@pytest.mark.slow  # two more runs of a study
 def test_an_experiment_deleted_in_the_page_is_brought_back(study, tmp_path):
     store = tmp_path / "store"
     short = ("--set", "training.epochs=1", "--set", "seeds=1")
@@ -197,6 +204,41 @@ def test_an_experiment_deleted_in_the_page_is_brought_back(study, tmp_path):
     assert ablate("sync", study, "--store", store, *short)[0] == 0
     assert api.get_experiment_by_name("tiny").lifecycle_stage == "active"
     assert api.search_experiments(view_type=ViewType.DELETED_ONLY) == []
+
+
+def test_a_store_that_was_copied_does_not_write_into_the_old_one(done, tmp_path):
+    folder, _ = done
+    store = tmp_path / "store"
+    subprocess.run(["cp", "-r", folder / "store", store], check=True)
+    (next(store.glob("jobs/*/outcomes/*")) / "outcome.json").unlink()
+    code, out, err = ablate("run", "tiny", "--store", store)
+    assert code == 0, out + err
+    assert "delete its mlflow.db and run ablate sync" in out
+    (store / "mlflow.db").unlink()
+    assert ablate("sync", "tiny", "--store", store)[0] == 0
+    locations = {run.info.artifact_uri for run in runs_of(client(store), "tiny")}
+    assert all(where.startswith(store.as_uri()) for where in locations)
+
+
+def test_syncing_with_a_server_that_is_away_is_a_sentence(done):
+    folder, _ = done
+    code, out, err = ablate("sync", "tiny", "--store", folder / "store", "--tracking-uri", "http://someone:secret@127.0.0.1:9")
+    assert (code, out) == (2, "")
+    assert err.startswith("MLflow at http://someone:***@127.0.0.1:9 does not take the runs: ")
+    assert "secret" not in err
+    assert "Traceback" not in err
+
+
+def test_a_failed_run_sent_twice_keeps_its_end(study, tmp_path):
+    bad = 'data.normalize = ["dataset", { mean = [0.5, 0.5, 0.5], std = [1.0, 1.0, 1.0] }]'
+    text = TINY.replace("model.batch_norm      = [true, false]", bad)
+    study.write_text(text.replace("model.batch_norm: true > false", "evaluation.mc_dropout: 3 > 0"))
+    store = tmp_path / "store"
+    assert ablate("run", study, "--store", store, "--set", "training.epochs=1", "--set", "seeds=1")[0] == 1
+    before = everything(store, "tiny")
+    assert sorted(run[1] for run in before) == ["FAILED", "FAILED", "FINISHED", "FINISHED"]
+    assert ablate("sync", "tiny", "--store", store)[0] == 0
+    assert everything(store, "tiny") == before
 
 
 @pytest.mark.slow  # the server takes ten seconds to start

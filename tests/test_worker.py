@@ -174,6 +174,27 @@ def test_a_job_trains_judges_and_writes_every_file(house: House) -> None:
         assert outcome["metrics"]["test/accuracy"] == pytest.approx(right / total)
 
 
+def test_the_best_weights_are_those_of_the_epoch_with_the_best_validation(house: House, workers: LocalExecutor) -> None:
+    import torch
+
+    def weights(path: Path) -> dict[str, Any]:
+        return torch.load(path, weights_only=True)
+
+    def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+        return all(torch.equal(one[name], other[name]) for name in one)
+
+    folder, cut = house.folder("a"), house.folder("cut")
+    assert run_one(workers, house.payload(folder, PLAIN, BEST)).kind == "finished"
+    scores = [(line["metrics"]["validation/accuracy"], -line["metrics"]["validation/loss"]) for line in journal.lines(folder.journal)]
+    best = scores.index(max(scores)) + 1
+    assert journal.read_json(folder.result)["best_epoch"] == best < EPOCHS
+    assert run_one(workers, house.payload(cut, how="stops_after", epoch=best)).kind == "stopped"
+    assert same(weights(folder.weights("best_validation")), weights(cut.checkpoint)["network"])
+    assert not same(weights(folder.weights("best_validation")), weights(folder.weights("last")))
+    judged = [journal.read_json(path)["metrics"]["test/loss"] for path in folder.path.glob("outcomes/*/outcome.json")]
+    assert len(set(judged)) == 2
+
+
 def test_the_environment_says_what_a_result_came_from_and_no_variable(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_TOKEN", "hunter2")
     folder = house.folder("a")

@@ -61,12 +61,7 @@ class LocalExecutor:
     def _spawn(self, slot: Slot) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(theirs, self._function, slot.device, dict(slot.environment)), daemon=True)
-        with _environment(ENVIRONMENT), _deaf_to_interrupts():  # the server takes over both
-            forkserver.ensure_running()
-        try:
-            process.start()
-        except (EOFError, OSError) as error:
-            raise RuntimeError("no worker process can start: the server they are forked from has died; its error stands above") from error
+        _start(process)
         theirs.close()
         return _Worker(slot, process, ours)
 
@@ -144,6 +139,20 @@ def _describe_exit(code: int | None) -> str:
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         return f"the process was ended by {name}{hint}"
     return f"the process ended with exit code {code}"
+
+
+def _start(process: ForkServerProcess) -> None:
+    """Start a worker, and first the server that it is forked from, where that is not there yet or not any more."""
+    for left in reversed(range(BAD_STARTS)):
+        with _environment(ENVIRONMENT), _deaf_to_interrupts():  # the server takes over both
+            forkserver.ensure_running()
+        try:
+            process.start()
+            return
+        except (EOFError, OSError) as error:
+            if not left:
+                raise RuntimeError("no worker process can start: the server they are forked from dies; its error stands above") from error
+            time.sleep(0.1)  # a server that is just dying answers no more, and is not yet known to be dead
 
 
 @contextmanager

@@ -223,9 +223,7 @@ def _load_folder(data: Data) -> tuple[list[str], Split, Split]:
         more = f"\nand {len(corrupt) - SHOWN} more" if len(corrupt) > SHOWN else ""
         raise DataError("these images cannot be decoded: replace or remove them\n" + "\n".join(corrupt[:SHOWN]) + more)
     number = {label: i for i, label in enumerate(classes)}
-    train, test = (
-        (np.stack(read[name]), np.array([number[label] for label, _ in files[name]], np.int64)) for name in ("train", "test")
-    )
+    train, test = ((np.stack(read[name]), np.array([number[label] for label, _ in files[name]], np.int64)) for name in ("train", "test"))
     return classes, train, test
 
 
