@@ -231,7 +231,7 @@ def test_a_way_of_judging_that_is_added_later_trains_nothing(house: House, worke
 def test_a_failure_of_the_last_attempt_is_forgotten_when_another_starts(house: House, workers: LocalExecutor) -> None:
     folder = house.folder("a")
     for ways in ((PLAIN,), (PLAIN, MC)):  # to be trained; to be judged only
-        journal.fail(folder, kind="error", error="x", attempt=1)
+        journal.fail(folder, kind="error", error="x")
         assert run_one(workers, house.payload(folder, *ways)).kind == "finished"
         assert not folder.failure.exists()
 
@@ -378,7 +378,7 @@ def test_a_job_that_diverges_ends_there_and_is_not_judged(house: House, workers:
     assert run_one(workers, house.payload(folder)).detail == {"status": "diverged"}
     result = journal.read_json(folder.result)
     assert result["status"] == "diverged"
-    assert result["reason"].startswith("the training loss was ")
+    assert result["reason"].startswith("in epoch 1: train/loss was ")
     assert result["epochs"] == len(journal.lines(folder.journal)) < EPOCHS
     assert not (folder.path / "outcomes").exists()
     assert not folder.weights("last").exists()

@@ -122,13 +122,6 @@ def ignores_stop(payload: Json, report: Report, should_stop: Asked) -> Json:
     return {}
 
 
-def freezes(payload: Json, report: Report, should_stop: Asked) -> Json:
-    """Stand still with every thread, as a process does that hangs in the kernel."""
-    report({"pid": os.getpid()})
-    os.kill(os.getpid(), signal.SIGSTOP)
-    return {}
-
-
 def was_asked(payload: Json, report: Report, should_stop: Asked) -> Json:
     return {"asked": should_stop()}
 

@@ -86,8 +86,9 @@ class TestLocalExecutor(Contract):
     def test_close_kills_a_process_that_stands_still(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(local, "GRACE", 0.2)
         executor = start()
-        executor.submit(task("a", "freezes"))
+        executor.submit(task("a", "stops_when_asked"))
         (frozen,) = pids(hear(executor, running(1)))
+        os.kill(frozen, signal.SIGSTOP)  # as a process that hangs in the kernel, it sees nothing more
         watchdog = threading.Timer(DEADLINE, os.kill, (frozen, signal.SIGKILL))
         watchdog.start()
         executor.close()
