@@ -81,7 +81,9 @@ def identity(store: Store) -> str:
     """Give the name that tells this store's runs from those of other stores on one MLflow server; made at first use."""
     path = store.path / "id"
     if not path.exists():
-        journal.write(path, uuid.uuid4().hex)
+        with FileLock(store.path / "id.lock"):  # two studies may be the first ones at once
+            if not path.exists():
+                journal.write(path, uuid.uuid4().hex)
     return path.read_text()
 
 

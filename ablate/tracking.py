@@ -30,6 +30,7 @@ from ablate.store import Store
 from ablate.study import Study
 
 PAUSE = 5.0  # seconds before the next try when the server is away
+LONGEST_REASON = 800  # characters of an error
 LONGEST = 7900  # characters of a note: MLflow cuts at 8000 and only warns
 
 
@@ -158,7 +159,7 @@ class Writer:
 def first_line(error: Exception) -> str:
     """Shorten an error to its first line that says something; SQLAlchemy's starts with advice to programmers in brackets."""
     lines = [line for line in str(error).strip().splitlines() if not line.startswith("(raised as a result")]
-    return public((lines or [type(error).__name__])[0][:300])
+    return public((lines or [type(error).__name__])[0][:LONGEST_REASON])
 
 
 def sync(address: str, study: Study, runs: tuple[Tracked, ...], store: Store) -> None:

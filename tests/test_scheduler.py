@@ -222,6 +222,28 @@ def test_a_job_that_raises_is_not_tried_again_and_the_others_go_on(here: Store) 
     assert sorted(ledger.finished) == sorted(set(ids(todo)) - {bad})
 
 
+def test_what_a_worker_has_recorded_of_its_failure_is_kept(here: Store) -> None:
+    class Recording(Scripted):
+        def submit(self, task: Task) -> None:
+            journal.fail(here.job(task.id), kind="error", error="as the worker saw it")
+            super().submit(task)
+
+    (item,) = todo = work(here, 1)
+    ledger, _ = run(todo, here, Recording(1, {item.job.id: ["failed"]}))
+    assert journal.read_json(here.job(item.job.id).failure)["error"] == "as the worker saw it"
+    assert [failure.error for failure in ledger.failures] == ["because failed"]
+
+
+def test_a_job_that_another_process_has_taken_up_by_now_is_not_recorded_as_failed(here: Store) -> None:
+    (item,) = todo = work(here, 1)
+    folder = here.job(item.job.id)
+    folder.path.mkdir(parents=True)
+    with folder.lock():
+        ledger, _ = run(todo, here, Scripted(1, {item.job.id: ["crashed"] * 3}))
+    assert [failure.job for failure in ledger.failures] == [item.job.id]
+    assert not folder.failure.exists()
+
+
 def test_a_failed_job_is_left_out_of_the_next_plan_and_in_when_asked_for(here: Store) -> None:
     todo = work(here, 2)
     bad = todo[0].job.id

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,37 @@ def test_a_file_in_the_way_of_a_store_is_a_sentence(tmp_path: Path, path: str) -
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match=r"must be a folder that can be written to \((File exists|Not a directory)\)"):
         store.create(store.open_store(tmp_path / path))
+
+
+NAMER = """
+import sys
+from pathlib import Path
+from ablate import store
+here = store.open_store(Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+print(store.identity(here))
+"""
+
+
+def test_a_store_has_one_identity_even_if_several_processes_ask_first_at_once(made: Store, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        command = [sys.executable, "-c", NAMER, str(made.path)]
+        asking = [
+            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)) for _ in range(6)
+        ]
+        for process in asking:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in asking:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        told = {process.communicate(timeout=60)[0].strip() for process in asking}
+    assert told == {store.identity(made)}
+    other = store.open_store(tmp_path / "other")
+    store.create(other)
+    assert store.identity(other) not in told
 
 
 # Studies as last run

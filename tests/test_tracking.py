@@ -53,16 +53,17 @@ def everything(store, name):
 def test_every_cell_and_seed_is_one_flat_finished_run_with_its_factors_as_params(done):
     folder, _ = done
     found = runs_of(client(folder / "store"), "tiny")
-    assert [run.info.run_name for run in found] == [
-        f"{cell}/{seed}" for cell in ("baseline", "batch_norm=false", "batch_norm=false, mc_dropout=3", "mc_dropout=3") for seed in (0, 1)
-    ]
+    cells = ("baseline", "mc_dropout=3", "batch_norm=false", "batch_norm=false, mc_dropout=3")
+    assert [run.info.run_name for run in found] == sorted(f"{cell}/{seed}" for cell in cells for seed in (0, 1))
+    by_name = {run.info.run_name: run for run in found}
     assert {run.info.status for run in found} == {"FINISHED"}
     assert all("mlflow.parentRunId" not in run.data.tags for run in found)
-    assert found[2].data.params == {"batch_norm": "false", "mc_dropout": "0", "seed": "0"}
-    tags = found[4].data.tags
+    trained = by_name["batch_norm=false/0"]
+    assert trained.data.params == {"batch_norm": "false", "mc_dropout": "0", "seed": "0"}
+    tags = by_name["batch_norm=false, mc_dropout=3/0"].data.tags
     assert (tags["ablate.cell"], tags["ablate.seed"], tags["ablate.study"]) == ("batch_norm=false, mc_dropout=3", "0", "tiny")
     assert (tags["ablate.attempt"], tags["ablate.status"]) == ("1", "finished")
-    assert tags["ablate.job"] == found[2].data.tags["ablate.job"]
+    assert tags["ablate.job"] == trained.data.tags["ablate.job"]
     assert len(tags["ablate.job"]) == 64
 
 

@@ -352,6 +352,8 @@ def test_an_exception_is_raised_and_in_the_log_with_its_traceback(house: House, 
         run_here(house.payload(folder))
     failed = run_one(workers, house.payload(folder))
     assert (failed.kind, failed.error) == ("failed", "ValueError: data.normalize has 3 channels, and the images have 1")
+    recorded = journal.read_json(folder.failure)
+    assert (recorded["kind"], recorded["error"]) == ("error", failed.error)
     log = folder.log.read_text()
     assert "Traceback (most recent call last):" in log
     assert "in to_device" in log

@@ -46,10 +46,11 @@ def judge(network: nn.Module, recipe: Recipe, seed: int, test: Images, classes: 
     confusion = multiclass_confusion_matrix(answers, labels, num_classes=len(classes))
     per_class = confusion.diagonal() / confusion.sum(1)
     accuracy = (answers == labels).double().mean().item()
+    below_1 = p.clamp_max(1 - 2**-23)  # else torchmetrics counts answers of full confidence in a sixteenth bin
     found = {
         "test/accuracy": accuracy,
         "test/loss": F.nll_loss(p.clamp_min(1e-12).log(), labels).item(),
-        "test/calibration_error": multiclass_calibration_error(p, labels, num_classes=len(classes), n_bins=BINS).item(),
+        "test/calibration_error": multiclass_calibration_error(below_1, labels, num_classes=len(classes), n_bins=BINS).item(),
     }
     found |= {metrics.PER_CLASS + name: share for name, share in zip(classes, per_class.tolist(), strict=True) if share == share}  # noqa: PLR0124 (a class without test images is NaN)
     return Judgement(found, confusion.tolist(), _wrong(p, answers, labels), _at_chance(accuracy, confusion))

@@ -1,172 +1,348 @@
-"""Judging a network: every number against scikit-learn or a plain loop, on networks whose answers are known."""
+"""What is said of a trained network is what scikit-learn and plain loops say, in every way of evaluating it."""
 
 import io
+import math
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn import metrics
+from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, recall_score
 from torch import nn
 
+from ablate import metrics
+from ablate import recipe as recipes
 from ablate.recipe import Recipe
-from ablate.training import evaluate, gallery, models, surgery
+from ablate.training import data, evaluate, gallery, loop, surgery
 from ablate.training.evaluate import Wrong
-from ablate.training.loop import Images
 
+CPU = torch.device("cpu")
 CLASSES = tuple("abcd")
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
+def _one_thread():
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
-def make(evaluation=None, **model):
-    return Recipe.model_validate({
-        "model": {"name": "cnn4"} | model, "training": {"precision": "fp32"}, "evaluation": evaluation or {}, "augment": {"crop": "none"},
-    })  # fmt: skip
+def make(evaluation=None, **training):
+    return Recipe.model_validate(
+        {
+            "data": {"name": "digits", "image_size": 16, "train_size": 200, "validation": 0},
+            "augment": {"crop": "none", "flip": False},
+            "model": {"name": "cnn4", "conv_dropout": 0.1, "head_dropout": 0.3},
+            "optimizer": {"lr": 0.05},
+            "training": {"epochs": 5, "batch_size": 20, "precision": "fp32"} | training,
+            "evaluation": evaluation or {},
+        }
+    )
 
 
-def images(count=300, classes=4, seed=0):
-    draw = torch.Generator().manual_seed(seed)
-    pixels = torch.randint(0, 256, (count, 16, 16, 3), generator=draw, dtype=torch.uint8)
-    labels = torch.randint(0, classes, (count,), generator=draw)
-    one = torch.ones(1, 3, 1, 1)
-    return Images(pixels, labels, 0.5 * one, 0.25 * one)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Train a small network on real digits: (network, test images, classes)."""
+    torch.set_num_threads(1)
+    prepared = data.prepare(make().data, tmp_path_factory.mktemp("cache"))
+    arrays = data.open_arrays(prepared.folder)
+    session = loop.start(make(), 0, prepared, arrays, CPU)
+    for _ in loop.epochs(session):
+        pass
+    test = loop.to_device(make(), prepared, arrays.test_images, arrays.test_labels, CPU)
+    return session.network, test, prepared.classes
 
 
-def network(**model):
-    return models.build(make(**model).model, models.Shape(3, 16, 4), seed=1)
+class Written(nn.Module):
+    """A network whose answer is written into the image: the logits are its first pixels, 0..255, times a scale."""
 
-
-class Known(nn.Module):
-    """Answers with given probabilities, one batch after the other."""
-
-    def __init__(self, p):
+    def __init__(self, classes, scale=0.1):
         super().__init__()
-        self.p, self.at = p, 0
+        self.classes, self.scale = classes, scale
 
     def forward(self, x):
-        rows = self.p[self.at : self.at + len(x)]
-        self.at += len(x)
-        return rows.log()
+        return x.flatten(1)[:, : self.classes] * 255 * self.scale
 
 
-def known(labels, seed=0):
-    p = torch.rand(len(labels), 4, generator=torch.Generator().manual_seed(seed)) + 0.05
-    p[torch.arange(len(labels)), labels] += 0.6
-    return p / p.sum(1, keepdim=True)
+def images(logits, labels):
+    """Make images (16 x 16, grey) with logits written into them."""
+    pixels = np.zeros((len(labels), 16, 16, 1), np.uint8)
+    pixels[:, 0, : logits.shape[1], 0] = logits
+    prepared = data.Prepared(Path(), "", CLASSES, len(labels), len(labels), 1, 16, (0.0,), (1.0,))
+    return loop.to_device(make(), prepared, pixels, np.asarray(labels, np.int64), CPU)
 
 
-def test_every_metric_is_that_of_scikit_learn():
-    test = images()
-    p, labels = known(test.labels), test.labels.numpy()
-    found = evaluate.judge(Known(p), make(), 0, test, CLASSES)
-    answers, exact = p.argmax(1).numpy(), p.double().numpy()
-    assert found.metrics["test/accuracy"] == pytest.approx(metrics.accuracy_score(labels, answers), abs=1e-7)
-    assert found.metrics["test/loss"] == pytest.approx(metrics.log_loss(labels, exact / exact.sum(1, keepdims=True)), abs=1e-5)
-    assert found.confusion == metrics.confusion_matrix(labels, answers).tolist()
-    recall = metrics.recall_score(labels, answers, average=None)
-    assert [found.metrics[f"test/accuracy/{name}"] for name in CLASSES] == pytest.approx(recall.tolist(), abs=1e-6)
+def judge_written(logits, labels, classes=CLASSES, scale=0.1):
+    return evaluate.judge(Written(len(classes), scale), make(), 0, images(np.asarray(logits), labels), classes)
+
+
+def random_case(seed, number=400, classes=4):
+    generator = np.random.default_rng(seed)
+    logits = generator.integers(0, 60, (number, classes))
+    noisy = logits + generator.integers(0, 40, logits.shape)
+    return logits, noisy.argmax(1)
+
+
+def softmax(logits):
+    e = np.exp(np.asarray(logits, np.float64) - np.max(logits, 1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
+
+
+def calibration_error(p, labels, bins=15):
+    """Guo et al. 2017, equation 3, image by image: bins (0, 1/15], (1/15, 2/15], ..."""
+    held = [[] for _ in range(bins)]
+    for row, label in zip(p, labels, strict=True):
+        held[max(0, math.ceil(row.max() * bins) - 1)].append((row.max(), row.argmax() == label))
+    return sum(abs(sum(right for _, right in part) - sum(confidence for confidence, _ in part)) for part in held) / len(labels)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_metrics_are_scikit_learns(seed):
+    logits, labels = random_case(seed)
+    p = softmax(logits * 0.1)
+    found = judge_written(logits, labels)
+    assert found.metrics["test/accuracy"] == accuracy_score(labels, p.argmax(1))
+    assert found.metrics["test/loss"] == pytest.approx(log_loss(labels, p, labels=range(4)), rel=1e-5)
+    assert found.confusion == confusion_matrix(labels, p.argmax(1), labels=range(4)).tolist()
+    recalls = recall_score(labels, p.argmax(1), average=None, labels=range(4))
+    assert [found.metrics[f"test/accuracy/{name}"] for name in CLASSES] == pytest.approx(recalls.tolist(), rel=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.1, 0.3, 3.0])  # hardly sure of anything ... certain of everything
+@pytest.mark.parametrize("seed", range(3))
+def test_the_calibration_error_is_that_of_a_plain_loop(seed, scale):
+    logits, labels = random_case(seed)
+    found = judge_written(logits, labels, scale=scale).metrics["test/calibration_error"]
+    assert found == pytest.approx(calibration_error(softmax(logits * scale), labels), abs=1e-5)
+    assert found > 0.005
+
+
+def test_an_answer_of_full_confidence_lies_in_the_last_bin():
+    # Half of the answers are right with confidence 0.95, half are wrong with 1.0: one bin, half right, 0.975 confident.
+    sure, nearly = [250, 0, 0, 0], [40, 0, 0, 0]
+    p = softmax(np.array([nearly]) * 0.1)[0].max()
+    assert 14 / 15 < p < 1
+    found = judge_written([sure] * 50 + [nearly] * 50, [1] * 50 + [0] * 50)
+    assert found.metrics["test/calibration_error"] == pytest.approx((1 + p) / 2 - 0.5, abs=1e-5)
+
+
+def test_every_metric_has_a_known_direction():
+    found = judge_written(*random_case(0)).metrics
+    assert set(found) == {"test/accuracy", "test/loss", "test/calibration_error", *(f"test/accuracy/{name}" for name in CLASSES)}
+    assert all(metrics.direction(name) for name in found)
+
+
+def test_a_trained_network_is_judged_as_scikit_learn_judges_its_probabilities(trained):
+    network, test, classes = trained
+    found = evaluate.judge(network, make(), 0, test, classes)
+    with torch.inference_mode():
+        p = network.eval()(test.batch(slice(None))).softmax(1).double().numpy()
+    labels = test.labels.numpy()
+    assert len(test) > 2 * loop.EVALUATION_BATCH["cpu"]
+    assert found.metrics["test/accuracy"] == accuracy_score(labels, p.argmax(1)) > 0.6
+    assert found.metrics["test/loss"] == pytest.approx(-np.log(p[np.arange(len(labels)), labels]).mean(), rel=1e-5)
+    assert found.metrics["test/calibration_error"] == pytest.approx(calibration_error(p, labels), abs=1e-5)
+    assert found.confusion == confusion_matrix(labels, p.argmax(1)).tolist()
     assert found.at_chance is None
+    assert found == evaluate.judge(network, make(), 5, test, classes), "nothing is drawn"
 
 
-def test_the_calibration_error_is_the_gap_of_confidence_and_accuracy_over_fifteen_bins():
-    test = images(500)
-    p = known(test.labels, seed=3)
-    confidence, right = p.max(1).values.numpy(), (p.argmax(1) == test.labels).numpy()
-    expected = 0.0
-    for low in np.arange(15) / 15:
-        inside = (confidence > low) & (confidence <= low + 1 / 15)
-        if inside.any():
-            expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
-    found = evaluate.judge(Known(p), make(), 0, test, CLASSES)
-    assert found.metrics["test/calibration_error"] == pytest.approx(expected, abs=1e-5)
+def test_an_answer_that_is_impossible_to_the_network_costs_27_nats():
+    found = judge_written([[250, 0, 0, 0]] * 2, [0, 1], scale=10.0)
+    assert found.metrics["test/loss"] == pytest.approx(-math.log(1e-12) / 2, rel=1e-5)
 
 
-def test_mc_dropout_is_the_mean_of_so_many_passes_with_batch_norm_at_rest():
-    net, test, recipe = network(conv_dropout=0.3), images(40), make({"mc_dropout": 4}, conv_dropout=0.3)
-    before = {name: value.clone() for name, value in net.state_dict().items()}
-    p = evaluate.predict(net, recipe, 5, test)
-    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-    assert not any(module.training for module in net.modules())
-    torch.manual_seed(evaluate.recipes.stream_seed(5, "mc_dropout"))
-    net.eval()
-    surgery.sample_dropout(net)
+def test_wrong_answers_are_listed_by_confidence_with_what_they_are_and_what_was_said():
+    logits, labels = random_case(1)
+    found = judge_written(logits, labels).wrong
+    p = softmax(logits * 0.1)
+    missed = np.flatnonzero(p.argmax(1) != labels)
+    assert len(missed) > evaluate.SHOWN == len(found) == 36
+    assert all((w.label, w.answer) == (labels[w.index], p[w.index].argmax()) and w.label != w.answer for w in found)
+    assert [w.confidence for w in found] == pytest.approx(sorted(p[missed].max(1), reverse=True)[:36], abs=1e-4)
+    few = judge_written(logits[:12], labels[:12]).wrong
+    assert sorted(w.index for w in few) == np.flatnonzero(p[:12].argmax(1) != labels[:12]).tolist()
+
+
+def test_a_class_without_test_images_has_no_accuracy_and_spoils_no_other():
+    logits, labels = random_case(2)
+    keep = labels != 2
+    found = judge_written(logits[keep], labels[keep])
+    assert "test/accuracy/c" not in found.metrics
+    assert {f"test/accuracy/{name}" for name in "abd"} <= found.metrics.keys()
+    assert all(math.isfinite(value) for value in found.metrics.values())
+    assert found.confusion[2] == [0, 0, 0, 0]
+
+
+def test_names_of_classes_may_have_spaces_and_umlauts():
+    found = judge_written(*random_case(0), classes=("weiße Rose", "Ölbaum", "a/b", "梅"))
+    assert "test/accuracy/weiße Rose" in found.metrics
+
+
+@pytest.mark.parametrize(
+    ("answers", "labels", "at_chance"),
+    [
+        ([0] * 100, [0, 1, 2, 3] * 25, True),  # always the same
+        ([0] * 100, [0] * 70 + [1, 2, 3] * 10, True),  # the commonest
+        ([0, 1, 2, 3] * 25, [0, 1, 2, 3] * 25, False),
+        ([0, 1, 2, 3] * 9 + [0] * 64, [0, 1, 2, 3] * 25, False),  # 52 % against 25 +- 3 x 4.3 %
+        ([0, 1, 2, 3] * 4 + [0] * 84, [0, 1, 2, 3] * 25, True),  # 37 %: just within
+        ([0, 1, 2, 3] * 5 + [0] * 80, [0, 1, 2, 3] * 25, False),  # 40 %: just outside
+        ([1, 2, 3, 0] * 25, [0, 1, 2, 3] * 25, True),  # always wrong
+    ],
+)
+def test_a_network_that_is_no_better_than_naming_the_commonest_class_is_at_chance(answers, labels, at_chance):
+    found = judge_written(np.eye(4, dtype=int)[answers] * 50, labels)
+    assert (found.at_chance is not None) is at_chance
+    if at_chance:
+        accuracy, commonest = found.metrics["test/accuracy"], max(labels.count(i) for i in range(4)) / len(labels)
+        assert found.at_chance == f"at chance level: test accuracy {accuracy:.4f}, and naming the commonest class gives {commonest:.4f}"
+
+
+def test_a_constant_network_is_at_chance_on_real_images_and_so_is_a_broken_one(trained):
+    _, test, classes = trained
+    for weight in (0.0, math.nan):
+        broken = nn.Sequential(nn.Flatten(), nn.Linear(256, 10))
+        nn.init.constant_(broken[1].weight, weight)
+        found = evaluate.judge(broken, make(), 0, test, classes)
+        assert found.at_chance
+        assert found.metrics["test/accuracy"] < 0.2
+
+
+def by_hand(network, seed, test, passes, views=(lambda x: x,)):
+    """Average the probabilities of some passes with dropout on and everything else in eval mode."""
+    network.eval()
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.train(passes > 0)
+    torch.manual_seed(recipes.stream_seed(seed, "mc_dropout"))
+    parts = []
+    with torch.no_grad():
+        for i in range(0, len(test), 128):
+            x = test.batch(slice(i, i + 128))
+            parts.append(sum(network(view(x)).softmax(1) for _ in range(max(passes, 1)) for view in views) / (max(passes, 1) * len(views)))
+    network.eval()
+    return torch.cat(parts)
+
+
+def mirror(x):
+    return x.flip(-1)
+
+
+@pytest.mark.parametrize("passes", [1, 2, 7])
+def test_mc_dropout_is_the_mean_of_so_many_softmax_passes(passes, trained):
+    network, test, _ = trained
+    p = evaluate.predict(network, make({"mc_dropout": passes}), 3, test)
+    assert torch.allclose(p, by_hand(network, 3, test, passes), atol=1e-6)
+    assert torch.allclose(p.sum(1), torch.ones(len(p)), atol=1e-5)
+    assert (p.dtype, p.device, p.shape) == (torch.float32, CPU, (len(test), 10))
+
+
+def test_mc_dropout_is_reproducible_and_differs_by_seed_from_one_pass_and_from_none(trained):
+    network, test, _ = trained
+    twice = []
+    for seed in (1, 2):  # of the global generator
+        torch.manual_seed(seed)
+        twice.append(evaluate.predict(network, make({"mc_dropout": 5}), 3, test))
+    assert torch.equal(*twice)
+    for evaluation, seed in (({"mc_dropout": 5}, 4), ({"mc_dropout": 1}, 3), ({}, 3)):
+        assert not torch.allclose(evaluate.predict(network, make(evaluation), seed, test), twice[0], atol=1e-3)
+
+
+def test_the_spread_of_mc_dropout_falls_with_the_root_of_the_number_of_passes(trained):
+    network, test, _ = trained
+    few = loop.Images(test.pixels[:40], test.labels[:40], test.mean, test.std)
+    far = evaluate.predict(network, make({"mc_dropout": 200}), 0, few)
+    one, sixteen = ((evaluate.predict(network, make({"mc_dropout": t}), 1, few) - far).square().mean().sqrt() for t in (1, 16))
+    assert one / 6 < sixteen < one / 2.5
+
+
+@pytest.mark.parametrize("evaluation", [{}, {"mc_dropout": 2}, {"tta": "flip"}, {"mc_dropout": 2, "tta": "flip"}], ids=str)
+def test_judging_leaves_the_network_in_eval_mode_and_its_statistics_alone(evaluation, trained):
+    network, test, classes = trained
+    before = {name: part.clone() for name, part in network.state_dict().items()}
+    network.train()
+    evaluate.judge(network, make(evaluation), 0, test, classes)
+    assert not any(module.training for module in network.modules())
+    assert all(torch.equal(part, before[name]) for name, part in network.state_dict().items())
+
+
+def test_flip_tta_is_the_mean_of_an_image_and_its_mirror_image(trained):
+    network, test, _ = trained
+    p = evaluate.predict(network, make({"tta": "flip"}), 0, test)
     with torch.inference_mode():
-        expected = torch.stack([net(test.batch(slice(0, 40))).softmax(1) for _ in range(4)]).mean(0)
+        x = test.batch(slice(None))
+        expected = (network(x).softmax(1) + network(mirror(x)).softmax(1)) / 2
     assert torch.allclose(p, expected, atol=1e-6)
-    net.eval()
-    assert torch.equal(p, evaluate.predict(net, recipe, 5, test))
-    assert not torch.equal(p, evaluate.predict(net, recipe, 6, test))
-    assert not torch.allclose(p, evaluate.predict(net, make(conv_dropout=0.3), 5, test), atol=1e-3)
+    assert not torch.allclose(p, evaluate.predict(network, make(), 0, test), atol=1e-3)
 
 
-def test_mc_dropout_does_nothing_to_a_network_without_dropout():
-    net, test = network(), images(20)
-    assert torch.equal(evaluate.predict(net, make({"mc_dropout": 7}), 0, test), evaluate.predict(net, make(), 0, test))
+def test_mc_dropout_and_flip_tta_together_average_all_passes_of_both_views(trained):
+    network, test, _ = trained
+    p = evaluate.predict(network, make({"mc_dropout": 3, "tta": "flip"}), 2, test)
+    assert torch.allclose(p, by_hand(network, 2, test, 3, (lambda x: x, mirror)), atol=1e-6)
 
 
-def test_flip_averages_an_image_and_its_mirror_image():
-    net, test = network(), images(30)
-    net.eval()
-    with torch.inference_mode():
-        x = test.batch(slice(0, 30))
-        expected = (net(x).softmax(1) + net(x.flip(-1)).softmax(1)) / 2
-    p = evaluate.predict(net, make({"tta": "flip"}), 0, test)
-    assert torch.allclose(p, expected, atol=1e-6)
-    assert not torch.allclose(p, evaluate.predict(net, make(), 0, test), atol=1e-4)
+def test_mc_dropout_of_a_network_without_dropout_is_one_usual_pass(trained):
+    _, test, _ = trained
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        plain = nn.Sequential(nn.Flatten(), nn.Linear(256, 10))
+    recipe = make({"mc_dropout": 4})
+    bare = recipe.model_copy(update={"model": recipe.model.model_copy(update={"conv_dropout": 0.0, "head_dropout": 0.0})})
+    assert torch.allclose(evaluate.predict(plain, bare, 0, test), evaluate.predict(plain, make(), 0, test), atol=1e-7)
+    assert surgery.sample_dropout(plain) == 0
 
 
-def test_probabilities_are_whole_in_bf16_too():
-    recipe = make()
-    recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"precision": "bf16"})})
-    p = evaluate.predict(network(), recipe, 0, images(300))
+def test_a_network_trained_in_bf16_is_judged_in_bf16(trained):
+    network, test, _ = trained
+    p = evaluate.predict(network, make(precision="bf16"), 0, test)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        expected = torch.cat([network(test.batch(slice(i, i + 128))).float().softmax(1) for i in range(0, len(test), 128)])
     assert p.dtype == torch.float32
-    assert torch.allclose(p.sum(1), torch.ones(300), atol=1e-5)
+    assert torch.equal(p, expected)
 
 
-def test_one_answer_for_everything_is_chance_and_a_little_more_is_not():
-    test = images(400)
-    constant = torch.full((400, 4), 0.1)
-    constant[:, 0] = 0.7
-    share = (test.labels == 0).float().mean().item()
-    found = evaluate.judge(Known(constant), make(), 0, test, CLASSES)
-    assert found.at_chance.startswith(f"at chance level: test accuracy {share:.4f}, and naming the commonest class gives ")
-    better = constant.clone()
-    better[torch.arange(120), test.labels[:120]] = 0.8
-    assert evaluate.judge(Known(better), make(), 0, test, CLASSES).at_chance is None
+def test_torchmetrics_warns_of_nothing(trained):
+    network, test, classes = trained
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        evaluate.judge(network, make(), 0, test, classes)
+    assert not caught
 
 
-def test_a_class_without_test_images_has_no_accuracy_of_its_own():
-    test = images(100, classes=3)
-    found = evaluate.judge(Known(known(test.labels)), make(), 0, test, CLASSES)
-    assert "test/accuracy/c" in found.metrics
-    assert "test/accuracy/d" not in found.metrics
-    assert all(np.isfinite(value) for value in found.metrics.values())
+def sheet(number, pixels, classes=("cat", "dog")):
+    wrong = tuple(Wrong(index=i % len(pixels), label=0, answer=1, confidence=1 - i / 100) for i in range(number))
+    drawn = gallery.draw(wrong, pixels, classes)
+    assert drawn.startswith(b"\x89PNG\r\n")
+    return Image.open(io.BytesIO(drawn))
 
 
-def test_wrong_answers_are_kept_the_most_confident_first():
-    test = images(300)
-    p = known(test.labels, seed=9)
-    wrong = evaluate.judge(Known(p), make(), 0, test, CLASSES).wrong
-    missed = (p.argmax(1) != test.labels).nonzero()[:, 0].tolist()
-    expected = sorted(missed, key=lambda i: -p[i].max().item())[: evaluate.SHOWN]
-    assert [one.index for one in wrong] == expected
-    assert all(one.label == test.labels[one.index] and one.answer == p[one.index].argmax() != one.label for one in wrong)
+@pytest.mark.parametrize("channels", [1, 3], ids=["grey", "colour"])
+@pytest.mark.parametrize(("number", "rows"), [(0, 1), (1, 1), (5, 1), (6, 1), (7, 2), (36, 6)])
+def test_the_gallery_is_a_png_with_six_images_a_row(number, rows, channels):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 32, 32, channels), np.uint8)
+    picture = sheet(number, pixels)
+    assert (picture.format, picture.mode) == ("PNG", "RGB")
+    assert picture.size == (8 + 6 * 104, 8 + rows * 134)
+    shown = np.asarray(picture)
+    for i in range(number):
+        left, top = 8 + i % 6 * 104, 8 + i // 6 * 134
+        tile = pixels[i].repeat(3, 0).repeat(3, 1)  # 32 to 96 pixels
+        assert np.array_equal(shown[top : top + 96, left : left + 96], np.broadcast_to(tile, (96, 96, 3))), i
+        assert (shown[top + 96 : top + 126, left : left + 96] != 255).any(), "a caption"
+    if number < 6:
+        assert (shown[8:104, 8 + number * 104 + 8 :] == 255).all() or number == 0, "no image where there is none"
+    assert (shown != 255).any()
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(("count", "rows"), [(0, 1), (5, 1), (36, 6)])
-def test_the_gallery_is_a_picture_of_every_wrong_answer(channels, count, rows):
-    pixels = np.full((40, 16, 16, channels), 200, np.uint8)
-    page = gallery.draw(tuple(Wrong(i, 0, 1, 0.9) for i in range(count)), pixels, ("a cat with a very long name indeed", "Häuser"))
-    with Image.open(io.BytesIO(page)) as image:
-        assert image.format == "PNG"
-        assert image.size == (6 * 104 + 8, rows * 134 + 8)
-        grey = sum(n for n, colour in image.convert("RGB").getcolors(1 << 20) if colour == (200, 200, 200))
-    assert grey >= count * 96 * 96
+@pytest.mark.parametrize("classes", [("weiße Rose", "Ölbaum"), ("梅", "🐈"), ("", "x" * 200)], ids=["umlauts", "other scripts", "long"])
+def test_the_gallery_takes_any_name_of_a_class(classes):
+    assert sheet(2, np.zeros((2, 16, 16, 1), np.uint8), classes).size == (632, 142)
+
+
+@pytest.mark.parametrize("size", [16, 20, 96, 224])
+def test_the_gallery_scales_images_of_any_size_to_its_tiles(size):
+    picture = sheet(1, np.full((1, size, size, 3), 7, np.uint8))
+    assert picture.size == (632, 142)
+    assert (np.asarray(picture)[8:104, 8:104] == 7).all()
