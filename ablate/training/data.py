@@ -108,7 +108,9 @@ def split(data: Data, labels: Labels, seed: int) -> tuple[NDArray[np.int64], NDA
         raise DataError(f"data.train_size must be at most the {len(labels)} training images of {data.name}, got {wanted}")
     held = int(data.validation) if isinstance(data.validation, int) else round(wanted * data.validation)
     if wanted - held < 2:
-        raise DataError(f"data.validation leaves {wanted - held} of {wanted} images to train on: make it smaller")
+        raise DataError(f"data.validation leaves {max(wanted - held, 0)} of {wanted} images to train on: make it smaller")
+    if data.validation > 0 and held == 0:
+        raise DataError(f"data.validation = {data.validation} holds none of {wanted} images back: make it larger, or 0")
     order = _balanced_order(labels, generator)[:wanted]
     return np.sort(order[held:]), np.sort(order[:held])
 
@@ -189,7 +191,7 @@ def _load_torchvision(data: Data, *, download: bool) -> tuple[list[str], Split, 
     for train in (True, False):
         try:
             parts.append(getattr(datasets, kind)(str(root), **options(train), download=download))
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, ValueError, AssertionError) as error:  # the last two: of files that are cut off
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise DataError(
                 f"{data.name} must be in {root} or be downloadable, and it is neither ({reason}): "
@@ -230,16 +232,16 @@ def _load_folder(data: Data) -> tuple[list[str], Split, Split]:
 def _image_files(data: Data, split_name: str) -> Iterator[tuple[str, Path]]:
     """List (class, file) of one split in a fixed order."""
     folder = _root(data) / split_name
-    found = 0
-    for class_folder in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if class_folder.is_dir() and not class_folder.name.startswith("."):
-            for path in sorted(class_folder.iterdir()):
-                if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-                    found += 1
-                    yield class_folder.name, path
-    if not found:
+    classes = [part for part in sorted(folder.iterdir()) if part.is_dir() and not part.name.startswith(".")] if folder.is_dir() else []
+    if not classes:
         wanted = "images as <class>/<name>.jpg (or png, ...)"
         raise DataError(f"{folder} must have {wanted}, and there are none: check data.root, or try --set data.name=digits")
+    for part in classes:
+        images = [path for path in sorted(part.iterdir()) if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
+        if not images:
+            raise DataError(f"{part} must have images (.jpg, .png, ...), and there are none: add some, or remove this folder of a class")
+        for path in images:
+            yield part.name, path
 
 
 def _open(path: Path, size: int) -> Images | str:
@@ -248,6 +250,10 @@ def _open(path: Path, size: int) -> Images | str:
 
     try:
         with Image.open(path) as image:
+            if image.mode in ("I", "F"):
+                return f"  {path}: its pixels have 32 bits and no known range, save it with 8 or 16"
+            if image.mode.startswith("I;16"):  # grey: Pillow's own conversion cuts off at 255, which leaves white
+                return _fit(np.asarray(Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")), size)
             return _fit(np.asarray(image.convert("RGB")), size)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         return f"  {path}: {error}"
