@@ -24,7 +24,10 @@ CLASSES = tuple("abcd")
 
 @pytest.fixture(autouse=True)
 def _one_thread():
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def make(evaluation=None, **training):
