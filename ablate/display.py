@@ -132,6 +132,8 @@ def show_plan(console: Console, plan: Plan, slots: int) -> None:
         table.add_row("excluded", f"{len(exclusion.labels)} cells: {escape(exclusion.why)} ({escape('; '.join(exclusion.labels[:5]))})")
     for name in grid.unused:
         table.add_row("unused", f"{escape(name)} has no two cells to compare")
+    if len(study.seeds) < 2:
+        table.add_row("[yellow]warning[/]", "one seed shows effects and allows no verdict: ask for at least 2 seeds, better 5")
     if plan.cost is not None:
         table.add_row("time", f"about {seconds(plan.cost.seconds / slots)} on {slots} slots ({plan.cost.basis})")
     console.print(table)

@@ -70,6 +70,17 @@ def test_plan_counts_what_is_left_and_a_new_seed_or_evaluation_reuses_everything
     assert {name: text for name, text in results(store).items() if name in kept} == kept
 
 
+def test_plan_says_what_a_run_would_do_and_that_one_seed_decides_nothing(study, tmp_path):
+    exclude = 'exclude=[{ if = "model.batch_norm == false and evaluation.mc_dropout > 0", why = "too slow" }]'
+    out = ablate("plan", study, "--store", tmp_path, "--set", "seeds=1", "--set", exclude, COLUMNS="200")[1]
+    assert re.search(r"cells +3 \(factorial, 1 of them only judge another one's training", out)
+    assert re.search(r"runs +3 = 3 cells x 1 seeds", out)
+    assert re.search(r"excluded +1 cells: too slow \(batch_norm=false, mc_dropout=3\)", out)
+    assert re.search(r"warning +one seed shows effects and allows no verdict", out)
+    assert re.search(r"time +about \d+ s on \d slots", out)
+    assert "warning" not in ablate("plan", study, "--store", tmp_path)[1]
+
+
 def test_another_study_finds_the_jobs_it_shares(done, tmp_path):
     folder, _ = done
     other = tmp_path / "other.toml"
