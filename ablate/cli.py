@@ -112,26 +112,33 @@ def run(
 @JOBS
 @JSON
 @click.option("--cells", is_flag=True, help="List every cell with its levels.")
-def plan(study: str, sets: tuple[str, ...], store_path: str, device: str, jobs: int | None, *, as_json: bool, cells: bool) -> None:
+@click.option("--verbose", is_flag=True, help="Describe every network too: parameters, multiplications, receptive field.")
+def plan(
+    study: str, sets: tuple[str, ...], store_path: str, device: str, jobs: int | None, *, as_json: bool, cells: bool, verbose: bool
+) -> None:
     r"""Say what `ablate run` would do: cells, jobs, what is done, what is excluded and why, about how long.
 
     \b
     Example:
       ablate plan studies/augmentation.toml --cells
+      ablate plan studies/augmentation.toml --verbose
     """
     from ablate import display, workflow
     from ablate.executors import devices
 
     where = _where(store_path, None, device, jobs)
-    made = workflow.plan(workflow.load(study, sets, where.store), where)
+    made = workflow.plan(workflow.load(study, sets, where.store), where, check=True)
     slots = max(1, min(len(devices.slots(device, jobs)), len(made.work)))
+    networks = workflow.networks(made, where) if verbose else {}
     if as_json:
-        click.echo(json.dumps(display.plan_data(made, slots), indent=1))
+        click.echo(json.dumps(display.plan_data(made, slots, networks), indent=1))
         return
     console = _console()
     display.show_plan(console, made, slots)
     if cells:
         display.show_cells(console, made)
+    if verbose:
+        display.show_networks(console, networks)
 
 
 @main.command()

@@ -1,8 +1,9 @@
 """What a terminal shows: live progress, plans and summaries. The only home of rich. Not a terminal: plain lines."""
 
+import dataclasses
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.live import Live
@@ -15,6 +16,9 @@ from ablate.executors.base import Event
 from ablate.plan import Plan
 from ablate.status import Status
 from ablate.workflow import Ran
+
+if TYPE_CHECKING:
+    from ablate.training.models.summary import Summary  # brings torch
 
 ENDED = ("finished", "failed", "crashed", "stopped")
 
@@ -33,6 +37,7 @@ class Terminal:
         self._console = console
         self._names: dict[str, str] = {}
         self._running: dict[str, dict[str, Any]] = {}
+        self._said: set[str] = set()
         self._done = self._failed = 0
         self._began = 0.0
         self._bar = Progress(
@@ -49,6 +54,12 @@ class Terminal:
     def notice(self, text: str) -> None:
         """Say something once."""
         self._console.print(f"[dim]{escape(text)}[/]", soft_wrap=True)
+
+    def _once(self, text: str) -> None:
+        """Say what many jobs say, once."""
+        if text not in self._said:
+            self._said.add(text)
+            self.notice(text)
 
     def start(self, plan: Plan, slots: int) -> None:
         """Begin to follow jobs."""
@@ -69,6 +80,8 @@ class Terminal:
         name = self._names.get(event.task, event.task[: recipes.ID_SHOWN])
         if event.kind == "started":
             self._running[event.task] = {"name": name, "slot": event.slot, "text": "starting"}
+        elif event.kind == "progress" and "notice" in event.detail:
+            self._once(event.detail["notice"])
         elif event.kind == "progress":
             self._running[event.task]["text"] = _epoch(event.detail)
         elif event.kind in ENDED:
@@ -147,6 +160,16 @@ def show_cells(console: Console, plan: Plan) -> None:
     console.print(table)
 
 
+def show_networks(console: Console, networks: "Mapping[str, Summary]") -> None:
+    """Print what each network is made of and how far it sees."""
+    rows = []
+    for label, one in networks.items():
+        trained = "" if one.trainable_parameters == one.parameters else f" ({one.trainable_parameters:,} trained)"
+        field = "whole image" if one.receptive_field is None else f"{one.receptive_field} px"
+        rows.append((label, f"{one.parameters:,}{trained}", f"{one.macs / 1e6:,.1f} M", field))
+    show_table(console, ("network", "parameters", "multiply-adds an image", "receptive field"), rows)
+
+
 def show_table(console: Console, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a small table: text to the left, numbers to the right."""
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -157,7 +180,7 @@ def show_table(console: Console, header: Sequence[str], rows: Sequence[Sequence[
     console.print(table)
 
 
-def plan_data(plan: Plan, slots: int) -> dict[str, Any]:
+def plan_data(plan: Plan, slots: int, networks: "Mapping[str, Summary]") -> dict[str, Any]:
     """Give a plan as JSON-able data."""
     return {
         "study": plan.study.name,
@@ -175,7 +198,7 @@ def plan_data(plan: Plan, slots: int) -> dict[str, Any]:
         "unused_factors": list(plan.grid.unused),
         "seconds": None if plan.cost is None else round(plan.cost.seconds / slots),
         "seconds_basis": None if plan.cost is None else plan.cost.basis,
-    }
+    } | ({"networks": {label: dataclasses.asdict(one) for label, one in networks.items()}} if networks else {})
 
 
 def show_status(console: Console, status: Status) -> None:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from ablate import recipe
 from ablate.errors import StudyError
 from ablate.factor import Factor, Level, in_order
-from ablate.recipe import Data, Recipe
+from ablate.recipe import Data, Model, Recipe
 from ablate.study import Study
 
 MOST_CELLS = 10_000
@@ -57,6 +57,7 @@ class Job:
     recipe: Recipe  # of one of the cells that share it: evaluation is no part of the job
     seed: int
     data: str  # fingerprint of the images
+    code: str = ""  # fingerprint of a user's own network
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,18 +207,20 @@ def _label(changed: Mapping[Factor, Level], names: Mapping[str, str]) -> str:
     return ", ".join(f"{names[factor.name]}={level.name}" for factor, level in changed.items()) or "baseline"
 
 
-def runs_and_jobs(grid: Grid, seeds: tuple[int, ...], fingerprint: Callable[[Data], str]) -> tuple[tuple[Run, ...], tuple[Job, ...]]:
+def runs_and_jobs(
+    grid: Grid, seeds: tuple[int, ...], fingerprint: Callable[[Data], str], code: Callable[[Model], str] = lambda _: ""
+) -> tuple[tuple[Run, ...], tuple[Job, ...]]:
     """Give every cell every seed, and each different training once.
 
     Seed after seed, so that an interrupted study has whole repetitions to compare. `fingerprint` identifies the images
-    that a recipe's data section stands for.
+    that a recipe's data section stands for, and `code` the user's own network.
     """
     runs: list[Run] = []
     jobs: dict[str, Job] = {}
     for seed in seeds:
         for cell in grid.cells:
-            data = fingerprint(cell.recipe.data)
-            identity = recipe.job_id(cell.recipe, seed, data)
-            jobs.setdefault(identity, Job(identity, cell.recipe, seed, data))
+            data, own = fingerprint(cell.recipe.data), code(cell.recipe.model)
+            identity = recipe.job_id(cell.recipe, seed, data, own)
+            jobs.setdefault(identity, Job(identity, cell.recipe, seed, data, own))
             runs.append(Run(cell, seed, identity))
     return tuple(runs), tuple(jobs.values())

@@ -3,6 +3,7 @@
     recipe.json       what is trained: written once, before the first attempt
     attempts.jsonl    a line when an attempt starts: number, time, process, device
     environment.json  commit, versions and machine of the last attempt
+    model.json        the network: parameters, multiplications, receptive field
     journal.jsonl     a line an epoch: epoch, timestamp, seconds, metrics
     checkpoint.pt     where the training stands; gone when it has ended
     last.pt, best.pt  weights after the last epoch, and of the best epoch by validation
@@ -140,7 +141,7 @@ def create(folder: Folder, job: Job) -> None:
         settled = job.recipe.model_dump(mode="json")
         settled["data"].pop("root")  # a path: no part of what is trained
         settled.pop("evaluation")
-        content = {"job": job.id, "seed": job.seed, "data": job.data, "numerics": recipe.NUMERICS, "recipe": settled}
+        content = {"job": job.id, "seed": job.seed, "data": job.data, "code": job.code, "numerics": recipe.NUMERICS, "recipe": settled}
         write_json(folder.recipe, content)
 
 

@@ -17,6 +17,7 @@ METRICS: dict[str, Direction] = {
     "test/calibration_error": "min",  # expected calibration error, 15 equal bins, 0..1 (Guo et al. 2017, section 2)
     "time/epoch_seconds": "min",  # mean over the job's epochs, validation included
     "time/train_seconds": "min",  # the whole training, all attempts
+    "time/compile_seconds": "min",  # what torch.compile took before the first step, all attempts; no part of the two above
 }
 PER_CLASS = "test/accuracy/"  # + class name: share of that class's test images that was right
 FRACTIONS = ("accuracy", "calibration_error")  # shown in points: 0.0123 -> "1.23 points"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ablate import grid, journal
 from ablate import recipe as recipes
 from ablate.grid import Grid, Job, Run
-from ablate.recipe import Data, Evaluation, Recipe
+from ablate.recipe import Data, Evaluation, Model, Recipe
 from ablate.store import Store
 from ablate.study import Study
 
@@ -60,9 +60,17 @@ class Plan:
         return len(self.grid.cells) - len({recipes.job_id(cell.recipe, 0, "") for cell in self.grid.cells})
 
 
-def make(study: Study, expanded: Grid, store: Store, fingerprint: Callable[[Data], str], *, retry_failed: bool = False) -> Plan:
-    """Compare what a study needs with what its store has."""
-    runs, jobs = grid.runs_and_jobs(expanded, study.seeds, fingerprint)
+def make(
+    study: Study,
+    expanded: Grid,
+    store: Store,
+    fingerprint: Callable[[Data], str],
+    code: Callable[[Model], str] = lambda _: "",
+    *,
+    retry_failed: bool = False,
+) -> Plan:
+    """Compare what a study needs with what its store has; `fingerprint` and `code`: see `grid.runs_and_jobs`."""
+    runs, jobs = grid.runs_and_jobs(expanded, study.seeds, fingerprint, code)
     wanted: dict[str, dict[str, Evaluation]] = {}
     for run in runs:
         wanted.setdefault(run.job_id, {})[recipes.evaluation_id(run.cell.recipe)] = run.cell.recipe.evaluation
@@ -101,8 +109,10 @@ def _cost(work: list[Work], store: Store) -> Cost | None:
         recipe = item.job.recipe
         speeds = seen.get(_like(recipe))
         guessed |= speeds is None
-        speed = statistics.median(speeds) if speeds else _guess(recipe)
-        total += recipe.training.epochs * _train_images(recipe, store, item.job.data) / speed
+        expected: float | None = statistics.median(speeds) if speeds else _guess(recipe)
+        if expected is None:
+            return None  # a network that was never trained here, and of which nothing is known
+        total += recipe.training.epochs * _train_images(recipe, store, item.job.data) / expected
     return Cost(total, "a guess from the network's usual speed" if guessed else "from finished jobs like these")
 
 
@@ -110,7 +120,9 @@ def _like(recipe: Recipe) -> tuple[object, ...]:
     return (recipe.model.name, recipe.data.image_size, recipe.training.precision, recipe.model.batch_norm, recipe.model.conv_dropout > 0)
 
 
-def _guess(recipe: Recipe) -> float:
+def _guess(recipe: Recipe) -> float | None:
+    if recipe.model.name not in IMAGES_A_SECOND:
+        return None
     scale = (32 / recipe.data.image_size) ** 2
     slower = (2.0 if recipe.training.precision == "fp32" else 1.0) * (1.5 if recipe.model.conv_dropout > 0 else 1.0)
     return IMAGES_A_SECOND[recipe.model.name] * scale / slower

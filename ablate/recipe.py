@@ -13,7 +13,9 @@ from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
-NUMERICS = 1
+from ablate import networks
+
+NUMERICS = 2
 """Raised whenever the same recipe would train to other numbers (a default changes, an augmentation is corrected, ...)."""
 
 ID_SHOWN = 12
@@ -81,8 +83,21 @@ class Data(Section):
         return self
 
 
+class ColorJitter(Section):
+    """How far colours move, each by a uniform draw, in an order drawn for each image, as torchvision's ColorJitter does."""
+
+    brightness: float = Field(0.0, ge=0, le=1)
+    """The image is scaled by a factor from [1 - brightness, 1 + brightness]."""
+    contrast: float = Field(0.0, ge=0, le=1)
+    """Its distance from its mean grey is scaled, likewise."""
+    saturation: float = Field(0.0, ge=0, le=1)
+    """Its distance from its grey image is scaled, likewise."""
+    hue: float = Field(0.0, ge=0, le=0.5)
+    """Its hue is turned by a share of the circle from [-hue, hue]."""
+
+
 class Augment(Section):
-    """What happens to a training image, drawn anew each time; in the order crop, flip, rotation."""
+    """What happens to a training image, drawn anew each time; in the order of these fields."""
 
     crop: Literal["none", "random_crop", "random_resized_crop"] = "random_crop"
     """`random_crop` pads and cuts; `random_resized_crop` has area 8..100 %, ratio 3/4..4/3 (Szegedy et al. 2015, section 6)."""
@@ -93,16 +108,47 @@ class Augment(Section):
     flip: bool = True
     """Mirror left to right with probability 1/2. Wrong for digits and text."""
     rotation: float = Field(0.0, ge=0, le=180)
-    """Degrees: turned about the centre by a uniform draw from [-rotation, rotation], bilinear, black corners."""
+    """Degrees: turned about the centre by a uniform draw from [-rotation, rotation], black corners."""
+    interpolation: Literal["bilinear", "nearest"] = "bilinear"
+    """How `rotation` reads between pixels; torchvision's RandomRotation is nearest unless told otherwise."""
+    color_jitter: ColorJitter | None = None
+    """Colours moved: `{ brightness = 0.2, contrast = 0.2, saturation = 0.2, hue = 0.05 }`; those left out are 0. Only for colour images."""
+    erasing: float = Field(0.0, ge=0, le=1)
+    """Probability that a box of 2..33 % of the area, ratio 0.3..3.3, gets the mean colour (Zhong et al. 2020, section 4.1)."""
+    cutout: int = Field(0, ge=0, le=1024)
+    """Pixels a side of a square of the mean colour, centred anywhere, cut off at the borders; 0: none (DeVries and Taylor 2017)."""
+    mixup: float = Field(0.0, ge=0, le=100)
+    """alpha: each image and its label are blended with another's, by a share drawn from Beta(alpha, alpha); 0: off (Zhang et al. 2018)."""
+    cutmix: float = Field(0.0, ge=0, le=100)
+    """alpha: a box is taken from another image, its area drawn as the share of `mixup` is; 0: off (Yun et al. 2019, section 3.1).
+    With both, each image gets one of them, by a coin."""
+
+
+def _parts(given: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    parts = (given,) if isinstance(given, str) else tuple(sorted(set(given)))
+    if "" in parts or ("all" in parts and len(parts) > 1):
+        raise ValueError(f"must be all, head, or names of parts, got {', '.join(parts)}")
+    return parts[0] if len(parts) == 1 else parts
+
+
+Parts = Annotated[str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)], AfterValidator(_parts)]
 
 
 class Model(Section):
     """The network. `batch_norm` and the dropouts are surgery on any network, not variants of one."""
 
-    name: Literal["cnn4", "resnet18"] = "resnet18"
-    """`cnn4`: four conv-BatchNorm-ReLU-pool blocks and a linear head; `resnet18`: torchvision's (He et al. 2016)."""
+    name: Annotated[str, AfterValidator(networks.check)] = "resnet18"
+    """Small ones: `baseline_cnn` (no BatchNorm), `cnn4`, `resnet_small`, `resnet9`, `depthwise_dilated`; any classifier of torchvision by
+    its name, such as `resnet18`; `fusion` (layer3 and layer4 of a ResNet-18 side by side); your own: `package.module:function`."""
+    pretrained: bool = False
+    """Start from torchvision's newest ImageNet weights; needs `stem = "imagenet"` where there is a stem."""
+    trainable: Parts = "all"
+    """`all`; `head`: the last layer alone; or a part, such as `layer4`, or a list of parts: these and the head. What is frozen keeps
+    its weights and the statistics of its BatchNorm."""
     stem: Literal["cifar", "imagenet"] = "cifar"
-    """First layers of a resnet: 3x3 stride 1 without pooling, for images up to 64 pixels, or 7x7 stride 2 with pooling."""
+    """First layers of a torchvision resnet: 3x3 stride 1 without pooling, for images up to 64 pixels, or 7x7 stride 2 with pooling."""
+    width: float = Field(1.0, gt=0, le=16)
+    """Factor on the channels of a small network."""
     batch_norm: bool = True
     """False takes every BatchNorm out and gives the convolutions before them their bias back."""
     conv_dropout: float = Field(0.0, ge=0, lt=1)
@@ -164,6 +210,8 @@ class Training(Section):
     """bf16 is autocast with fp32 weights. `auto` is settled before a job gets its identity: bf16 where the hardware has it."""
     threads: int = Field(1, ge=1, le=256)
     """CPU threads of a job. It changes the order of sums, hence the last bits, hence it is part of the identity."""
+    compile: bool = False
+    """torch.compile of the training step: half a minute before the first one (`time/compile_seconds`), 0.9-1.2x the speed on a CPU."""
 
 
 class Evaluation(Section):
@@ -200,13 +248,22 @@ class Recipe(Section):
         if augment.crop == "random_crop" and augment.padding_mode == "reflect" and augment.padding >= self.data.image_size:
             size = self.data.image_size
             raise ValueError(f"augment.padding must be below data.image_size to be mirrored, got {augment.padding} and {size}")
+        model = self.model
+        if model.pretrained and not networks.has_weights(model.name):
+            raise ValueError(f"model.pretrained needs a network of torchvision or fusion, and there are no weights of {model.name}")
+        if model.pretrained and networks.has_stem(model.name) and model.stem != "imagenet":
+            raise ValueError('model.pretrained needs model.stem = "imagenet": the weights are of those first layers')
+        if not model.batch_norm and model.name in networks.WITHOUT_BATCH_NORM:
+            raise ValueError(f"model.batch_norm = false has nothing to remove: {model.name} has no BatchNorm")
         return self
 
 
 ACTIVE: dict[str, Callable[[Recipe], bool]] = {
     "augment.padding": lambda r: r.augment.crop == "random_crop",
     "augment.padding_mode": lambda r: r.augment.crop == "random_crop" and r.augment.padding > 0,
-    "model.stem": lambda r: r.model.name == "resnet18",
+    "augment.interpolation": lambda r: r.augment.rotation > 0,
+    "model.stem": lambda r: networks.has_stem(r.model.name),
+    "model.width": lambda r: networks.has_width(r.model.name),
     "optimizer.momentum": lambda r: r.optimizer.name == "sgd",
     "optimizer.nesterov": lambda r: r.optimizer.name == "sgd" and r.optimizer.momentum > 0,
     "schedule.warmup": lambda r: r.schedule.name == "one_cycle",
@@ -276,10 +333,14 @@ def _one_form(content: object) -> object:
     return content
 
 
-def job_id(recipe: Recipe, seed: int, data: str) -> str:
-    """Identify one training: the recipe without its evaluation, the seed, the data's fingerprint, the numerics version."""
+def job_id(recipe: Recipe, seed: int, data: str, code: str = "") -> str:
+    """Identify one training: the recipe without its evaluation, the seed, the numerics version, and what lies outside of them.
+
+    That is the fingerprint of the data, and of the code of a user's own network.
+    """
     assert recipe.training.precision != "auto", "precision is settled before a job gets its identity"
-    return digest({"recipe": canonical(recipe, evaluation=False), "seed": seed, "data": data, "numerics": NUMERICS})
+    own = {"code": code} if code else {}
+    return digest({"recipe": canonical(recipe, evaluation=False), "seed": seed, "data": data, "numerics": NUMERICS} | own)
 
 
 def evaluation_id(recipe: Recipe) -> str:

@@ -99,6 +99,7 @@ class Settled:
 
     precision: str = ""  # what `auto` was; empty where the study was never run
     fingerprints: Mapping[str, str] = field(default_factory=dict)  # of the decoded images, by `data_key`
+    codes: Mapping[str, str] = field(default_factory=dict)  # of the user's own networks, by name
 
 
 def data_key(data: Data) -> str:
@@ -109,7 +110,8 @@ def data_key(data: Data) -> str:
 def keep(store: Store, checked: Study, now: Settled) -> None:
     """Record a study as it is run now."""
     folder = store.study(checked.name)
-    journal.write_json(folder / "settled.json", {"precision": now.precision, "fingerprints": dict(now.fingerprints)})
+    content = {"precision": now.precision, "fingerprints": dict(now.fingerprints), "codes": dict(now.codes)}
+    journal.write_json(folder / "settled.json", content)
     journal.write(folder / "study.json", study.to_json(checked))
 
 

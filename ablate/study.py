@@ -3,7 +3,7 @@
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -105,6 +105,7 @@ class Study:
     search: Search | None
     claims: tuple[Claim, ...]
     source: str  # for messages: the file, or the name in the store
+    folder: str  # of the file, where the user's own networks are looked for; empty when it comes from a store
     text: str  # as written, with the `--set`s below it
     raw: Mapping[str, Any]
 
@@ -125,9 +126,10 @@ def load(path: Path, sets: tuple[str, ...] = ()) -> Study:
     for given in sets:
         _apply_set(raw, given)
     try:
-        return check(raw, str(path), text + "".join(f"\n# --set {given}" for given in sets))
+        checked = check(raw, str(path), text + "".join(f"\n# --set {given}" for given in sets))
     except RecursionError:
         raise StudyError([f"{path}: has tables in tables in tables, far too deep"]) from None
+    return replace(checked, folder=str(path.absolute().parent))
 
 
 def check(raw: dict[str, Any], source: str, text: str = "") -> Study:
@@ -154,7 +156,7 @@ def check(raw: dict[str, Any], source: str, text: str = "") -> Study:
         name=top.name, question=top.question, design=top.design, metric=top.metric, direction=better,
         seeds=tuple(top.seeds) if isinstance(top.seeds, list) else tuple(range(top.seeds)),
         min_effect=top.min_effect, alpha=top.analysis.alpha, base=base, factors=factors, excludes=excludes,
-        search=search, claims=claims, source=source, text=text, raw=raw,
+        search=search, claims=claims, source=source, folder="", text=text, raw=raw,
     )  # fmt: skip
 
 

@@ -351,7 +351,7 @@ def _log_end(client: Any, run_id: str, one: Tracked) -> None:
     if lines:
         client.log_text(run_id, _curves_csv(lines), "curves.csv")
     client.log_text(run_id, json.dumps(one.run.cell.recipe.model_dump(mode="json"), indent=1), "recipe.json")
-    for path in (one.folder.path / "environment.json", one.folder.log, *journal.artifacts(one.outcome)):
+    for path in (one.folder.path / "environment.json", one.folder.path / "model.json", one.folder.log, *journal.artifacts(one.outcome)):
         if path.exists():
             client.log_artifact(run_id, str(path))
     weights = one.folder.weights(one.run.cell.recipe.evaluation.select)

@@ -4,7 +4,9 @@ It writes into the job's folder only, imports neither MLflow nor the study, and 
 """
 
 import contextlib
+import dataclasses
 import faulthandler
+import functools
 import io
 import math
 import os
@@ -19,12 +21,14 @@ import torch
 from filelock import Timeout
 from torch import nn
 
-from ablate import journal, provenance
+from ablate import journal, networks, owncode, provenance
 from ablate import recipe as recipes
+from ablate.errors import AblateError
 from ablate.executors.base import Stopped
 from ablate.journal import Folder
-from ablate.recipe import Evaluation, Recipe
-from ablate.training import data, evaluate, gallery, loop, models
+from ablate.recipe import Evaluation, Model, Recipe
+from ablate.training import data, evaluate, gallery, images, loop, models
+from ablate.training.models import summary
 
 Json = dict[str, Any]
 
@@ -99,8 +103,16 @@ def _train(folder: Folder, payload: Json, report: Callable[[Json], None], should
     started = _now()
     journal.append(folder.attempts, {"attempt": attempt, "timestamp": started, "pid": os.getpid(), "device": payload["device"]})
     journal.write_json(folder.path / "environment.json", _environment(payload, device))
+    _allow_own_code(folder, recipe, payload)
     prepared = data.read(Path(payload["data"]))
     session = loop.start(recipe, seed, prepared, data.open_arrays(prepared.folder), device)
+    if session.train.streamed:
+        notice = f"the training images do not fit into the memory of {payload['device']}: they are streamed, batch by batch"
+        print(notice, flush=True)
+        report({"notice": notice})
+    if recipe.training.compile:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", payload["compile_cache"])
+        print("torch.compile: half a minute when this network is new to the store", flush=True)
     state = _load(folder.checkpoint, device)
     if state is not None:
         loop.restore(session, state)
@@ -117,11 +129,34 @@ def _train(folder: Folder, payload: Json, report: Callable[[Json], None], should
             raise Stopped
     if not session.diverged:
         _save(folder.weights("last"), session.network.state_dict())
-    _finish(folder, session)
+    _finish(folder, session, models.Shape(prepared.channels, prepared.image_size, len(prepared.classes)))
 
 
-def _finish(folder: Folder, session: loop.Session) -> None:
+def _allow_own_code(folder: Folder, recipe: Recipe, payload: Json) -> None:
+    """Let a user's own network be imported: of a study file on this machine only, and only as it was when the job was made.
+
+    A store may be shared, and what others write into it must not choose the code that runs here.
+    """
+    if not networks.is_own(recipe.model.name):
+        return
+    if payload.get("code") is None:
+        raise AblateError(f"{recipe.model.name} is imported for a study file only, and this job comes from a store: run the study's file")
+    folders = tuple(payload["code"])
+    if owncode.fingerprint(recipe.model.name, folders) != journal.read_json(folder.recipe)["code"]:
+        raise AblateError(f"the code of {recipe.model.name} has changed since the run was started: run the study again")
+    owncode.allow(folders)
+
+
+@functools.cache
+def _summary(model: Model, shape: models.Shape) -> Json:
+    """Describe a network; jobs of one worker often share it."""
+    return dataclasses.asdict(summary.summarise(model, shape))
+
+
+def _finish(folder: Folder, session: loop.Session, shape: models.Shape) -> None:
+    journal.write_json(folder.path / "model.json", {"model": session.recipe.model.model_dump()} | _summary(session.recipe.model, shape))
     seconds = [line["seconds"] for line in session.history]
+    compiling = [line["metrics"]["time/compile_seconds"] for line in session.history if "time/compile_seconds" in line["metrics"]]
     last = session.history[-1]
     broken = [f"{name} was {value}" for name, value in last["metrics"].items() if not math.isfinite(value)]
     journal.write_json(
@@ -134,7 +169,10 @@ def _finish(folder: Folder, session: loop.Session) -> None:
             "train_images": len(session.train),
             "parameters": sum(p.numel() for p in session.network.parameters()),
             "timestamp": _now(),
-            "metrics": last["metrics"] | {"time/epoch_seconds": sum(seconds) / len(seconds), "time/train_seconds": sum(seconds)},
+            "streamed": session.train.streamed,
+            "metrics": last["metrics"]
+            | {"time/epoch_seconds": sum(seconds) / len(seconds), "time/train_seconds": sum(seconds)}
+            | ({"time/compile_seconds": sum(compiling)} if compiling else {}),
         },
     )
 
@@ -157,10 +195,11 @@ def _judge(folder: Folder, payload: Json, evaluation: Evaluation) -> None:
     began = time.perf_counter()
     torch.set_num_threads(recipe.training.threads)
     device = torch.device(payload["device"])
+    _allow_own_code(folder, recipe, payload)
     prepared = data.read(Path(payload["data"]))
     arrays = data.open_arrays(prepared.folder)
     network = _network(folder, recipe, prepared, device)
-    test = loop.to_device(recipe, prepared, arrays.test_images, arrays.test_labels, device)
+    test = images.for_test(recipe, prepared, arrays, device)
     judgement = evaluate.judge(network, recipe, seed, test, prepared.classes)
     journal.write(target / "misclassified.png", gallery.draw(judgement.wrong, arrays.test_images, prepared.classes))
     journal.write_json(
@@ -186,7 +225,7 @@ def _network(folder: Folder, recipe: Recipe, prepared: data.Prepared, device: to
     Always from the file, so that it makes no difference whether the training has just ended or ended last year.
     """
     shape = models.Shape(prepared.channels, prepared.image_size, len(prepared.classes))
-    network = models.build(recipe.model, shape, seed=0)
+    network = models.build(recipe.model, shape, seed=0, pretrained=False)
     weights = _load(folder.weights(recipe.evaluation.select), device)
     assert weights is not None, f"{folder.path} has a result and no weights"
     network.load_state_dict(weights)

@@ -2,32 +2,29 @@
 
 import os
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ablate import __version__, grid, scheduler
+from ablate import __version__, grid, inputs, owncode, scheduler
 from ablate import plan as planning
 from ablate import store as stores
 from ablate import study as studies
 from ablate.errors import AblateError
 from ablate.executors import devices
 from ablate.executors.base import Event
-from ablate.grid import Grid
 from ablate.interruption import Interruption
 from ablate.plan import Plan
-from ablate.recipe import Data
 from ablate.scheduler import Ledger
 from ablate.status import Status, summarise
-from ablate.store import Settled, Store
+from ablate.store import Store
 from ablate.study import Study
-from ablate.training import data
 
 if TYPE_CHECKING:
     from ablate.findings import Findings  # brings pandas, which `plan` and `status` can do without
+    from ablate.training.models.summary import Summary  # brings torch
 
 LONGEST_NAME = 255  # of a file; what is longer is the name of a study
 WORKER = "ablate.worker:run_job"
@@ -86,11 +83,22 @@ def load(text: str, sets: tuple[str, ...], store: Store) -> Study:
     return stores.recall(store, text)
 
 
-def plan(study: Study, where: Where, *, retry_failed: bool = False) -> Plan:
-    """Say what is left to do. Only the store is read: images that were never decoded count as without finished jobs."""
+def plan(study: Study, where: Where, *, retry_failed: bool = False, check: bool = False) -> Plan:
+    """Say what is left to do. Only the store is read: images that were never decoded count as without finished jobs.
+
+    `check`: build the networks of which only that shows whether the recipe can be had, which takes torch and seconds.
+    """
     _refuse_search(study)
-    precision, fingerprint = _settled(study, where)
-    return planning.make(study, grid.expand(study, precision=precision), where.store, fingerprint, retry_failed=retry_failed)
+    known = inputs.read(study, where.store, where.device)
+    expanded = grid.expand(study, precision=known.precision)
+    if check:
+        inputs.check_networks(study, expanded, where.store)
+    return planning.make(study, expanded, where.store, known.fingerprint, known.code, retry_failed=retry_failed)
+
+
+def networks(todo: Plan, where: Where) -> "dict[str, Summary]":
+    """Describe each different network of a plan."""
+    return inputs.summaries(todo.grid, where.store)
 
 
 def run(study: Study, where: Where, screen: Screen, interruption: Interruption, *, retry_failed: bool = False) -> Ran:
@@ -98,11 +106,14 @@ def run(study: Study, where: Where, screen: Screen, interruption: Interruption, 
     _refuse_search(study)
     stores.create(where.store)
     with stores.hold(where.store, study.name):
-        precision, _ = _settled(study, where)
-        expanded = grid.expand(study, precision=precision)
-        fingerprints = _prepare(expanded, where.store, screen)
-        stores.keep(where.store, study, Settled(precision, fingerprints))
-        todo = planning.make(study, expanded, where.store, lambda d: fingerprints[stores.data_key(d)], retry_failed=retry_failed)
+        known = inputs.read(study, where.store, where.device)
+        expanded = grid.expand(study, precision=known.precision)
+        inputs.check_networks(study, expanded, where.store)
+        for notice in inputs.decode(expanded, where.store):
+            screen.notice(notice)
+        stores.keep(where.store, study, inputs.settle(known, expanded))
+        todo = planning.make(study, expanded, where.store, known.fingerprint, known.code, retry_failed=retry_failed)
+        inputs.fetch_weights(work.job.recipe for work in todo.work if not work.trained)
         ledger, late, reason = _train(todo, where, screen, interruption)
         found = find(todo, where)
         path = write_report(found, where)
@@ -114,41 +125,6 @@ def run(study: Study, where: Where, screen: Screen, interruption: Interruption, 
 def _refuse_search(study: Study) -> None:
     if study.search is not None:
         raise AblateError(f"{study.source}: search: is read and checked, and this version cannot run it yet: take [search] out")
-
-
-def _settled(study: Study, where: Where) -> tuple[str, Callable[[Data], str]]:
-    """Say what `precision = "auto"` is, and how images are identified.
-
-    Precision is as when the study was first run in this store; images are as they are now or, where their source is
-    gone, as they were then.
-    """
-    settled = stores.settled(where.store, study.name)
-    known: dict[str, str] = {}
-
-    def fingerprint(section: Data) -> str:
-        key = stores.data_key(section)
-        if key not in known:
-            found = data.find(section, where.store.data)
-            old = None if data.is_there(section) else settled.fingerprints.get(key)
-            known[key] = found.fingerprint if found else old or f"not decoded yet: {key}"
-        return known[key]
-
-    return settled.precision or devices.precision(where.device), fingerprint
-
-
-def _prepare(expanded: Grid, store: Store, screen: Screen) -> dict[str, str]:
-    """Decode every data set that the cells ask for, once, and check that each recipe can be cut from it."""
-    found: dict[str, str] = {}
-    for cell in expanded.cells:
-        section = cell.recipe.data
-        key = stores.data_key(section)
-        if key not in found:
-            if data.find(section, store.data) is None:
-                screen.notice(f"decoding {section.name} at {section.image_size}x{section.image_size}, once for this store")
-            found[key] = data.prepare(section, store.data).fingerprint
-        prepared = data.read(store.data / found[key])
-        data.split(section, data.open_arrays(prepared.folder).train_labels, 0)
-    return found
 
 
 def _train(todo: Plan, where: Where, screen: Screen, interruption: Interruption) -> tuple[Ledger, int, str]:
@@ -174,7 +150,11 @@ def _train(todo: Plan, where: Where, screen: Screen, interruption: Interruption)
             def interrupted() -> bool:
                 return interruption.asked(screen.notice)
 
-            extra = {"git": provenance.git(Path.cwd())}
+            extra = {
+                "git": provenance.git(Path.cwd()),
+                "compile_cache": str(where.store.path / "cache" / "compiled"),
+                "code": owncode.folders(todo.study.folder) if todo.study.folder else None,
+            }
             with closing(LocalExecutor(WORKER, slots, PRELOAD)) as executor:
                 ledger = scheduler.run(todo.work, where.store, executor, extra=extra, interrupted=interrupted, listen=listen)
     finally:

@@ -25,8 +25,17 @@ DEFAULTS = {
     "augment.padding_mode": "zeros",
     "augment.flip": True,
     "augment.rotation": 0.0,
+    "augment.interpolation": "bilinear",
+    "augment.color_jitter": None,
+    "augment.erasing": 0.0,
+    "augment.cutout": 0,
+    "augment.mixup": 0.0,
+    "augment.cutmix": 0.0,
     "model.name": "resnet18",
+    "model.pretrained": False,
+    "model.trainable": "all",
     "model.stem": "cifar",
+    "model.width": 1.0,
     "model.batch_norm": True,
     "model.conv_dropout": 0.0,
     "model.head_dropout": 0.0,
@@ -46,6 +55,7 @@ DEFAULTS = {
     "training.gradient_clip": None,
     "training.precision": "auto",
     "training.threads": 1,
+    "training.compile": False,
     "evaluation.select": "last",
     "evaluation.mc_dropout": 0,
     "evaluation.tta": "none",
@@ -55,7 +65,9 @@ DEFAULTS = {
 INACTIVE: dict[str, dict[str, Any]] = {
     "augment.padding": {"augment.crop": "none"},
     "augment.padding_mode": {"augment.padding": 0},
+    "augment.interpolation": {},
     "model.stem": {"model.name": "cnn4"},
+    "model.width": {},
     "optimizer.momentum": {"optimizer.name": "adamw"},
     "optimizer.nesterov": {"optimizer.momentum": 0.0},
     "schedule.warmup": {"schedule.name": "cosine"},
@@ -67,12 +79,16 @@ BASES: list[dict[str, Any]] = [
     {},
     *INACTIVE.values(),
     {"schedule.name": "step"},
+    {"augment.rotation": 10.0},
+    {"model.name": "resnet9"},
+    {"model.stem": "imagenet"},
     {"model.head_dropout": 0.5},
     {"optimizer.name": "adam", "augment.crop": "random_resized_crop"},
 ]
 
 CANDIDATES = (
     *(None, False, True, 0, 1, 2, 3, 8, 16, 24, 32, 64, 0.05, 0.25, 0.5, 2.5, 15.5, "a", "b"),
+    *("cnn4", "resnet_small", "resnet18", "mobilenet_v2", "fusion", "nets:mine", ["a", "b"], {"brightness": 0.5}, {"hue": 0.1}),
     *({"mean": [0.5], "std": [0.25]}, {"mean": [0.5, 0.4, 0.3], "std": [0.25, 0.25, 0.25]}),
 )
 
@@ -167,6 +183,10 @@ def test_judging_differently_is_another_evaluation_of_the_same_job(path):
         ({"optimizer.lr": 0.1}, {}),
         ({"data.normalize": {"mean": [0, 1], "std": [1, 1]}}, {"data.normalize": {"std": [1.0, 1.0], "mean": [0.0, 1.0]}}),
         ({"training.epochs": 3, "augment.flip": False}, {"augment.flip": False, "training.epochs": 3}),
+        ({"model.trainable": ["layer4"]}, {"model.trainable": "layer4"}),
+        ({"model.trainable": ["layer4", "layer3", "layer4"]}, {"model.trainable": ["layer3", "layer4"]}),
+        ({"augment.color_jitter": {"hue": 0.0, "brightness": 0.5}}, {"augment.color_jitter": {"brightness": 0.5}}),
+        ({"augment.color_jitter": "none"}, {}),
         ({"data.name": "imagefolder", "data.root": "/here"}, {"data.name": "imagefolder", "data.root": "/there"}),
     ],
     ids=str,
@@ -177,10 +197,10 @@ def test_the_way_a_value_is_written_never_changes_the_job(one, other):
 
 def test_the_job_changes_with_the_seed_the_images_and_the_numerics(monkeypatch):
     made = make({})
-    ids = [job_id(made, 0, DATA), job_id(made, 1, DATA), job_id(made, 0, "e" * 64)]
+    ids = [job_id(made, 0, DATA), job_id(made, 1, DATA), job_id(made, 0, "e" * 64), job_id(made, 0, DATA, "c" * 64)]
     monkeypatch.setattr(recipe, "NUMERICS", recipe.NUMERICS + 1)
     ids.append(job_id(made, 0, DATA))
-    assert len(set(ids)) == 4
+    assert len(set(ids)) == 5
     assert all(len(identity) == 64 and set(identity) <= set("0123456789abcdef") for identity in ids)
 
 
@@ -212,6 +232,12 @@ def test_the_learning_rate_has_a_default_of_its_own_for_each_optimizer(name, lr)
         ({"data.validation": 1.5}, "must be a share below 1, or a whole count of images, got 1.5"),
         ({"data.normalize": {"mean": [0.5], "std": [0.5, 0.5]}}, "one number a channel"),
         ({"data.normalize": {"mean": [0.5], "std": [0]}}, "each std must be above 0"),
+        ({"model.pretrained": True}, 'model.pretrained needs model.stem = "imagenet"'),
+        ({"model.pretrained": True, "model.name": "cnn4"}, "there are no weights of cnn4"),
+        ({"model.pretrained": True, "model.name": "nets:mine"}, "there are no weights of nets:mine"),
+        ({"model.batch_norm": False, "model.name": "baseline_cnn"}, "baseline_cnn has no BatchNorm"),
+        ({"model.name": "resnet81"}, '"resnet81" is not a network (did you mean resnet18?)'),
+        ({"model.trainable": ["all", "layer4"]}, "must be all, head, or names of parts, got all, layer4"),
     ],
 )
 def test_fields_that_do_not_go_together_are_refused(fields, sentence):

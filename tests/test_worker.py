@@ -156,7 +156,8 @@ def test_a_job_trains_judges_and_writes_every_file(house: House) -> None:
     assert [(one["epoch"], one["epochs"]) for one in heard] == [(1, EPOCHS), (2, EPOCHS), (3, EPOCHS)]
     names = sorted(str(path.relative_to(folder.path)) for path in folder.path.rglob("*") if path.is_file())
     assert [name for name in names if not name.startswith("outcomes/")] == [
-        *("attempts.jsonl", "best.pt", "environment.json", "journal.jsonl", "last.pt", "lock", "log.txt", "recipe.json", "result.json"),
+        *("attempts.jsonl", "best.pt", "environment.json", "journal.jsonl", "last.pt", "lock", "log.txt", "model.json", "recipe.json"),
+        "result.json",
     ]
     assert len([name for name in names if name.startswith("outcomes/")]) == 3 * 2
     lines = journal.lines(folder.journal)
@@ -356,7 +357,7 @@ def test_an_exception_is_raised_and_in_the_log_with_its_traceback(house: House, 
     assert (recorded["kind"], recorded["error"]) == ("error", failed.error)
     log = folder.log.read_text()
     assert "Traceback (most recent call last):" in log
-    assert "in to_device" in log
+    assert "in normalisation" in log
     assert log.endswith("ValueError: data.normalize has 3 channels, and the images have 1\n")
     assert not folder.result.exists()
     assert not journal.is_running(folder)

@@ -80,6 +80,13 @@ def is_there(data: Data) -> bool:
     return data.name != "imagefolder" or (_root(data) / "train").is_dir()
 
 
+def usual_shape(data: Data) -> tuple[int, int]:
+    """Say how many channels and classes a set is known to have, before it is decoded."""
+    if data.name == "imagefolder":
+        return 3, max(2, sum(path.is_dir() for path in (_root(data) / "train").glob("[!.]*")))
+    return 1 if data.name in ("digits", "mnist", "fashion_mnist") else 3, 100 if data.name == "cifar100" else 10
+
+
 def find(data: Data, cache: Path) -> Prepared | None:
     """Find a data set that was prepared before; look at nothing else and decode nothing."""
     try:

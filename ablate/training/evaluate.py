@@ -11,7 +11,7 @@ from ablate import metrics
 from ablate import recipe as recipes
 from ablate.recipe import Recipe
 from ablate.training import loop, surgery
-from ablate.training.loop import Images
+from ablate.training.images import Images
 
 BINS = 15  # of the calibration error: Guo et al. 2017, section 2
 SHOWN = 36  # wrong answers kept for the gallery
@@ -70,12 +70,10 @@ def predict(network: nn.Module, recipe: Recipe, seed: int, test: Images) -> Tens
     if passes:
         surgery.sample_dropout(network)
         torch.manual_seed(recipes.stream_seed(seed, "mc_dropout"))
-    device, size = test.labels.device, loop.EVALUATION_BATCH[test.labels.device.type]
     parts = []
-    with torch.inference_mode(), loop.autocast(recipe, device):
-        for i in range(0, len(test), size):
-            x = test.batch(slice(i, i + size))
-            several = [network(view(x)).float().softmax(1) for _ in range(max(passes, 1)) for view in views]
+    with torch.inference_mode(), loop.autocast(recipe, test.device):
+        for batch in test.batches(loop.EVALUATION_BATCH[test.device.type]):
+            several = [network(view(batch.images)).float().softmax(1) for _ in range(max(passes, 1)) for view in views]
             parts.append(torch.stack(several).mean(0))
     network.eval()
     return torch.cat(parts).cpu()

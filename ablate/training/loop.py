@@ -6,7 +6,7 @@ The images stay on the device as uint8, whole batches are augmented there, and t
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,33 +15,14 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from ablate import recipe as recipes
-from ablate.recipe import MeanStd, Recipe
-from ablate.training import augment, data, models, optim
+from ablate.recipe import Recipe
+from ablate.training import data, images, models, optim, surgery
+from ablate.training.augment import Augmentation, compose
+from ablate.training.augment.streams import generators
 from ablate.training.data import Arrays, Prepared
+from ablate.training.images import Batch, Images
 
-IMAGENET = MeanStd(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))  # torchvision's reference training
 EVALUATION_BATCH = {"cpu": 128, "cuda": 1024}  # small batches stay in a CPU's cache: 128 is 1.2-2.7x faster than 512
-
-
-@dataclass(frozen=True, slots=True)
-class Images:
-    """Images (N, H, W, C) uint8 and labels (N,) int64 on the device, and how to scale them."""
-
-    pixels: Tensor
-    labels: Tensor
-    mean: Tensor  # (1, C, 1, 1)
-    std: Tensor
-
-    def __len__(self) -> int:
-        """Count the images."""
-        return len(self.labels)
-
-    def batch(self, chosen: Tensor | slice, steps: tuple[augment.Step, ...] = ()) -> Tensor:
-        """Give some images as normalised floats (B, C, H, W), channels last, after the augmentations."""
-        x = self.pixels[chosen].permute(0, 3, 1, 2).to(torch.float32).mul_(1 / 255)
-        for step in steps:
-            x = step(x)
-        return ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
 @dataclass(slots=True)
@@ -51,12 +32,13 @@ class Session:
     recipe: Recipe
     device: torch.device
     network: nn.Module
+    forward: Callable[[Tensor], Tensor]  # the network, or what torch.compile made of it; for training steps only
     optimizer: torch.optim.Optimizer
     train: Images
     validation: Images | None
     order: Generator
     streams: dict[str, Generator]
-    steps: tuple[augment.Step, ...]
+    augmentation: Augmentation
     epoch: int = 0  # finished ones
     best: tuple[float, float] = (-math.inf, -math.inf)  # validation accuracy, then minus its loss
     best_epoch: int = 0
@@ -71,8 +53,11 @@ class Session:
         return self.diverged or stale or self.epoch >= self.recipe.training.epochs
 
 
-def start(recipe: Recipe, seed: int, prepared: Prepared, arrays: Arrays, device: torch.device) -> Session:
-    """Set up a training from its first epoch: data on the device, weights, optimizer, a generator for every role."""
+def start(recipe: Recipe, seed: int, prepared: Prepared, arrays: Arrays, device: torch.device, *, memory: int | None = None) -> Session:
+    """Set up a training from its first epoch: images, weights, optimizer, a generator for every role.
+
+    `memory`: the bytes that images may take on the device, see `images.place`; it changes no number.
+    """
     torch.set_num_threads(recipe.training.threads)
     if device.type == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)  # noqa: FBT003 (torch's own signature)
@@ -82,41 +67,32 @@ def start(recipe: Recipe, seed: int, prepared: Prepared, arrays: Arrays, device:
     network = models.build(recipe.model, shape, seed=recipes.stream_seed(seed, "init"))
     network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     chosen, held = data.split(recipe.data, arrays.train_labels, seed)
-    streams = augment.generators(seed)
+    train = images.for_training(recipe, prepared, arrays, chosen, device, memory=memory)
+    validation = images.for_training(recipe, prepared, arrays, held, device, memory=memory) if len(held) else None
+    streams = generators(seed)
     # The global generator is left to dropout alone: every other draw has a generator of its own.
     torch.manual_seed(recipes.stream_seed(seed, "dropout"))
     return Session(
         recipe=recipe,
         device=device,
         network=network,
+        forward=torch.compile(network, dynamic=False) if recipe.training.compile else network,
         optimizer=optim.optimizer(network, recipe.optimizer),
-        train=to_device(recipe, prepared, arrays.train_images[chosen], arrays.train_labels[chosen], device),
-        validation=to_device(recipe, prepared, arrays.train_images[held], arrays.train_labels[held], device) if len(held) else None,
+        train=train,
+        validation=validation,
         order=torch.Generator().manual_seed(recipes.stream_seed(seed, "order")),
         streams=streams,
-        steps=augment.compose(recipe.augment, streams),
+        augmentation=compose(recipe.augment, streams, train.mean.view(1, -1, 1, 1)),
     )
-
-
-def to_device(recipe: Recipe, prepared: Prepared, pixels: Any, labels: Any, device: torch.device) -> Images:
-    """Put images (N, H, W, C) uint8 and labels (N,) on the device, with the normalisation that the recipe asks for."""
-    normalize = recipe.data.normalize
-    if normalize == "dataset":
-        normalize = MeanStd(mean=prepared.mean, std=prepared.std)
-    elif normalize == "imagenet":
-        normalize = IMAGENET
-    assert isinstance(normalize, MeanStd)
-    if len(normalize.mean) not in (1, prepared.channels):
-        raise ValueError(f"data.normalize has {len(normalize.mean)} channels, and the images have {prepared.channels}")
-    mean, std = (torch.tensor(part, dtype=torch.float32, device=device).view(1, -1, 1, 1) for part in (normalize.mean, normalize.std))
-    return Images(torch.from_numpy(pixels).to(device), torch.from_numpy(labels).to(device), mean, std)
 
 
 def epochs(session: Session) -> Iterator[dict[str, Any]]:
     """Train until the end, yielding a journal line after each epoch: epoch, timestamp in ms, seconds, metrics."""
+    compiling = {"time/compile_seconds": compile_step(session)} if session.recipe.training.compile and not session.finished else {}
     while not session.finished:
         began = time.perf_counter()
-        metrics = _train_epoch(session)
+        metrics = _train_epoch(session) | compiling
+        compiling = {}
         session.epoch += 1
         session.diverged = not math.isfinite(metrics["train/loss"])
         if session.validation is not None and not session.diverged:
@@ -135,31 +111,57 @@ def epochs(session: Session) -> Iterator[dict[str, Any]]:
         yield line
 
 
+def compile_step(session: Session) -> float:
+    """Let torch.compile do its work in a step that leaves no trace; give its seconds.
+
+    Judging, and the smaller batches of it, run uncompiled: every other shape would be compiled anew.
+    """
+    began, before = time.perf_counter(), snapshot(session)
+    surgery.train(session.network)
+    size = min(session.recipe.training.batch_size, len(session.train))
+    batch = next(session.train.batches(size, torch.arange(size)))
+    with autocast(session.recipe, session.device):
+        logits = session.forward(batch.images)
+    loss, _ = _loss(logits.float(), batch, 0.0)
+    loss.backward()  # type: ignore[no-untyped-call]
+    session.optimizer.zero_grad(set_to_none=True)
+    restore(session, before)
+    return round(time.perf_counter() - began, 4)
+
+
 def _train_epoch(session: Session) -> dict[str, float]:
     """Train on every image once, in whole batches (the rest is left out, another rest each epoch)."""
-    network, training, images = session.network, session.recipe.training, session.train
-    network.train()
-    size = min(training.batch_size, len(images))
-    batches = len(images) // size
-    order = torch.randperm(len(images), generator=session.order).to(session.device)
+    network, training = session.network, session.recipe.training
+    surgery.train(network)
+    size = min(training.batch_size, len(session.train))
+    batches = len(session.train) // size
+    order = torch.randperm(len(session.train), generator=session.order)[: batches * size]
     total = torch.zeros(2, device=session.device)  # loss and right answers: read once, at the end of the epoch
-    for i in range(batches):
+    # Augmentation is not under autocast: bf16 is too coarse to say where a pixel comes from.
+    for i, batch in enumerate(session.train.batches(size, order, session.augmentation)):
         _set_lr(session, session.epoch * batches + i, batches * training.epochs)
-        chosen = order[i * size : (i + 1) * size]
-        labels = images.labels[chosen]
-        x = images.batch(chosen, session.steps)  # not under autocast: bf16 is too coarse to say where a pixel comes from
         with autocast(session.recipe, session.device):
-            logits = network(x)
-        logits = logits.float()
-        loss = F.cross_entropy(logits, labels, label_smoothing=training.label_smoothing)
+            logits = session.forward(batch.images)
+        loss, right = _loss(logits.float(), batch, training.label_smoothing)
         session.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if training.gradient_clip is not None:
             nn.utils.clip_grad_norm_(network.parameters(), training.gradient_clip)
         session.optimizer.step()
-        total += torch.stack([loss.detach(), (logits.detach().argmax(1) == labels).float().mean()])
+        total += torch.stack([loss.detach(), right])
     loss_sum, accuracy_sum = total.tolist()
     return {"train/loss": loss_sum / batches, "train/accuracy": accuracy_sum / batches}
+
+
+def _loss(logits: Tensor, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor]:
+    """Give cross-entropy and accuracy, means over the batch; of mixed images both labels count, by their share."""
+    right = logits.detach().argmax(1)
+    if batch.mixed is None:
+        return F.cross_entropy(logits, batch.labels, label_smoothing=smoothing), (right == batch.labels).float().mean()
+    share, others = batch.mixed.share, batch.labels[batch.mixed.partner]
+    own, other = (F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none") for labels in (batch.labels, others))
+    accuracy = share * (right == batch.labels) + (1 - share) * (right == others)
+    return (share * own + (1 - share) * other).mean(), accuracy.mean()
 
 
 def _set_lr(session: Session, step: int, steps: int) -> None:
@@ -176,13 +178,11 @@ def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
 def score(network: nn.Module, images: Images, recipe: Recipe) -> tuple[float, float]:
     """Give mean cross-entropy and accuracy of one plain pass over some images."""
     network.eval()
-    device, size = images.labels.device, EVALUATION_BATCH[images.labels.device.type]
-    total = torch.zeros(2, device=device)
-    with torch.inference_mode(), autocast(recipe, device):
-        for i in range(0, len(images), size):
-            labels = images.labels[i : i + size]
-            logits = network(images.batch(slice(i, i + size))).float()
-            total += torch.stack([F.cross_entropy(logits, labels, reduction="sum"), (logits.argmax(1) == labels).sum()])
+    total = torch.zeros(2, device=images.device)
+    with torch.inference_mode(), autocast(recipe, images.device):
+        for batch in images.batches(EVALUATION_BATCH[images.device.type]):
+            logits = network(batch.images).float()
+            total += torch.stack([F.cross_entropy(logits, batch.labels, reduction="sum"), (logits.argmax(1) == batch.labels).sum()])
     loss, right = (total / len(images)).tolist()
     return loss, right
 

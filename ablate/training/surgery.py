@@ -4,6 +4,7 @@ Nothing here draws random numbers, and parameters keep their names: dropout is h
 not wrapped round it.
 """
 
+import difflib
 from typing import Any
 
 import torch
@@ -37,8 +38,8 @@ class QuickDropout(nn.Dropout):
         return x * keep * (STEPS / (STEPS - drop))
 
 
-class SurgeryError(ValueError):
-    """The network has nothing to operate on."""
+class ModelError(ValueError):
+    """A network that cannot be had as the recipe asks: a sentence for the user."""
 
 
 def remove_batch_norm(network: nn.Module, example: Tensor) -> int:
@@ -50,7 +51,7 @@ def remove_batch_norm(network: nn.Module, example: Tensor) -> int:
     feeding = _feeding_layers(network, example)
     norms = [(name, module) for name, module in network.named_modules(remove_duplicate=False) if isinstance(module, BatchNorm)]
     if not norms:
-        raise SurgeryError("model.batch_norm = false has nothing to remove: the network has no BatchNorm")
+        raise ModelError("model.batch_norm = false has nothing to remove: the network has no BatchNorm")
     for layer in feeding:
         if layer.bias is None:
             weight = layer.weight
@@ -93,7 +94,7 @@ def add_conv_dropout(network: nn.Module, p: float) -> int:
     """Put dropout with probability `p` after every convolution, before what follows it. Returns how many."""
     convolutions = [module for module in network.modules() if isinstance(module, Convolution)]
     if not convolutions:
-        raise SurgeryError("model.conv_dropout has nothing to follow: the network has no convolution")
+        raise ModelError("model.conv_dropout has nothing to follow: the network has no convolution")
     for convolution in convolutions:
         convolution.add_module("output_dropout", QuickDropout(p).train(convolution.training))
         convolution.register_forward_hook(_drop_output)
@@ -102,13 +103,26 @@ def add_conv_dropout(network: nn.Module, p: float) -> int:
 
 def add_head_dropout(network: nn.Module, p: float) -> None:
     """Put dropout with probability `p` before the classifier: the last linear layer, else the last convolution."""
-    layers = list(network.modules())
-    linear: list[nn.Module] = [m for m in layers if isinstance(m, nn.Linear)]
-    heads = linear or [m for m in layers if isinstance(m, Convolution)]
-    if not heads:
-        raise SurgeryError("model.head_dropout has nothing to precede: the network has no linear layer and no convolution")
-    heads[-1].add_module("input_dropout", QuickDropout(p).train(heads[-1].training))
-    heads[-1].register_forward_pre_hook(_drop_input)
+    found = _heads(network)
+    if not found:
+        raise ModelError("model.head_dropout has nothing to precede: the network has no linear layer and no convolution")
+    layer = found[-1][1]
+    layer.add_module("input_dropout", QuickDropout(p).train(layer.training))
+    layer.register_forward_pre_hook(_drop_input)
+
+
+def head(network: nn.Module) -> tuple[str, nn.Module]:
+    """Find the classifier, with its name: the last linear layer, else the last convolution."""
+    found = _heads(network)
+    if not found:
+        raise ModelError("model.trainable needs a head, and the network has no linear layer and no convolution")
+    return found[-1]
+
+
+def _heads(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    layers = list(network.named_modules())
+    linear: list[tuple[str, nn.Module]] = [(name, module) for name, module in layers if isinstance(module, nn.Linear)]
+    return linear or [(name, module) for name, module in layers if isinstance(module, Convolution)]
 
 
 def _drop_output(module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
@@ -126,3 +140,48 @@ def sample_dropout(network: nn.Module) -> int:
     for layer in layers:
         layer.train()
     return len(layers)
+
+
+FROZEN = "frozen_by_ablate"  # an attribute of a norm that keeps its statistics; copies of the network have it too
+
+
+def freeze(network: nn.Module, trainable: str | tuple[str, ...]) -> None:
+    """Train only some parts: `all`; `head`; or parts by their dotted names, such as `layer4`, and the head.
+
+    Every other parameter needs no gradient from now on, and a BatchNorm elsewhere keeps its running statistics: use
+    `train` in place of network.train(). Call it last, as other surgery may add biases. ModelError: no such part.
+    """
+    if trainable == "all":
+        return
+    names = (trainable,) if isinstance(trainable, str) else trainable
+    parts = [head(network)[1], *(_part(network, name) for name in names if name != "head")]
+    trained = {id(parameter) for part in parts for parameter in part.parameters()}
+    for parameter in network.parameters():
+        if id(parameter) not in trained:
+            parameter.requires_grad = False
+    inside = {module for part in parts for module in part.modules()}
+    for module in network.modules():
+        if isinstance(module, BatchNorm) and module not in inside:
+            setattr(module, FROZEN, True)
+            module.eval()
+
+
+def train(network: nn.Module) -> None:
+    """Put a network into training mode, but for the norms that `freeze` has frozen."""
+    network.train()
+    for module in network.modules():
+        if getattr(module, FROZEN, False):
+            module.eval()
+
+
+def _part(network: nn.Module, name: str) -> nn.Module:
+    """Find a part that has something to train, or that other surgery has emptied."""
+    parts = dict(network.named_modules())
+    part: nn.Module | None = parts.get(name) if name else None
+    if part is not None and (isinstance(part, nn.Identity) or next(part.parameters(), None) is not None):
+        return part
+    close = difflib.get_close_matches(name, [other for other in parts if other], n=3, cutoff=0.6)
+    meant = f" (did you mean {' or '.join(close)}?)" if close and part is None else ""
+    top = ", ".join(other for other, module in network.named_children() if next(module.parameters(), None) is not None)
+    wrong = "no part" if part is None else "nothing to train in its part"
+    raise ModelError(f"model.trainable: the network has {wrong} {name}{meant}: take all, head, or parts such as {top}")

@@ -1,5 +1,6 @@
 """What is said of a trained network is what scikit-learn and plain loops say, in every way of evaluating it."""
 
+import dataclasses
 import io
 import math
 import warnings
@@ -17,6 +18,7 @@ from ablate import recipe as recipes
 from ablate.recipe import Recipe
 from ablate.training import data, evaluate, gallery, loop, surgery
 from ablate.training.evaluate import Wrong
+from ablate.training.images import for_test
 
 CPU = torch.device("cpu")
 CLASSES = tuple("abcd")
@@ -52,8 +54,13 @@ def trained(tmp_path_factory):
     session = loop.start(make(), 0, prepared, arrays, CPU)
     for _ in loop.epochs(session):
         pass
-    test = loop.to_device(make(), prepared, arrays.test_images, arrays.test_labels, CPU)
+    test = for_test(make(), prepared, arrays, CPU)
     return session.network, test, prepared.classes
+
+
+def whole(images):
+    (batch,) = images.batches(len(images))
+    return batch.images
 
 
 class Written(nn.Module):
@@ -72,7 +79,8 @@ def images(logits, labels):
     pixels = np.zeros((len(labels), 16, 16, 1), np.uint8)
     pixels[:, 0, : logits.shape[1], 0] = logits
     prepared = data.Prepared(Path(), "", CLASSES, len(labels), len(labels), 1, 16, (0.0,), (1.0,))
-    return loop.to_device(make(), prepared, pixels, np.asarray(labels, np.int64), CPU)
+    labels = np.asarray(labels, np.int64)
+    return for_test(make(), prepared, data.Arrays(pixels, labels, pixels, labels), CPU)
 
 
 def judge_written(logits, labels, classes=CLASSES, scale=0.1):
@@ -139,7 +147,7 @@ def test_a_trained_network_is_judged_as_scikit_learn_judges_its_probabilities(tr
     network, test, classes = trained
     found = evaluate.judge(network, make(), 0, test, classes)
     with torch.inference_mode():
-        p = network.eval()(test.batch(slice(None))).softmax(1).double().numpy()
+        p = network.eval()(whole(test)).softmax(1).double().numpy()
     labels = test.labels.numpy()
     assert len(test) > 2 * loop.EVALUATION_BATCH["cpu"]
     assert found.metrics["test/accuracy"] == accuracy_score(labels, p.argmax(1)) > 0.6
@@ -221,8 +229,8 @@ def by_hand(network, seed, test, passes, views=(lambda x: x,)):
     torch.manual_seed(recipes.stream_seed(seed, "mc_dropout"))
     parts = []
     with torch.no_grad():
-        for i in range(0, len(test), 128):
-            x = test.batch(slice(i, i + 128))
+        for batch in test.batches(128):
+            x = batch.images
             parts.append(sum(network(view(x)).softmax(1) for _ in range(max(passes, 1)) for view in views) / (max(passes, 1) * len(views)))
     network.eval()
     return torch.cat(parts)
@@ -254,7 +262,7 @@ def test_mc_dropout_is_reproducible_and_differs_by_seed_from_one_pass_and_from_n
 
 def test_the_spread_of_mc_dropout_falls_with_the_root_of_the_number_of_passes(trained):
     network, test, _ = trained
-    few = loop.Images(test.pixels[:40], test.labels[:40], test.mean, test.std)
+    few = dataclasses.replace(test, rows=test.rows[:40], labels=test.labels[:40])
     far = evaluate.predict(network, make({"mc_dropout": 200}), 0, few)
     one, sixteen = ((evaluate.predict(network, make({"mc_dropout": t}), 1, few) - far).square().mean().sqrt() for t in (1, 16))
     assert one / 6 < sixteen < one / 2.5
@@ -274,7 +282,7 @@ def test_flip_tta_is_the_mean_of_an_image_and_its_mirror_image(trained):
     network, test, _ = trained
     p = evaluate.predict(network, make({"tta": "flip"}), 0, test)
     with torch.inference_mode():
-        x = test.batch(slice(None))
+        x = whole(test)
         expected = (network(x).softmax(1) + network(mirror(x)).softmax(1)) / 2
     assert torch.allclose(p, expected, atol=1e-6)
     assert not torch.allclose(p, evaluate.predict(network, make(), 0, test), atol=1e-3)
@@ -301,7 +309,7 @@ def test_a_network_trained_in_bf16_is_judged_in_bf16(trained):
     network, test, _ = trained
     p = evaluate.predict(network, make(precision="bf16"), 0, test)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        expected = torch.cat([network(test.batch(slice(i, i + 128))).float().softmax(1) for i in range(0, len(test), 128)])
+        expected = torch.cat([network(batch.images).float().softmax(1) for batch in test.batches(128)])
     assert p.dtype == torch.float32
     assert torch.equal(p, expected)
 

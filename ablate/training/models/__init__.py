@@ -4,12 +4,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from ablate import networks
 from ablate.recipe import Model
 from ablate.training import surgery
+from ablate.training.models import weights
+from ablate.training.models.baseline_cnn import baseline_cnn
 from ablate.training.models.cnn4 import cnn4
-from ablate.training.models.resnet import resnet18
+from ablate.training.models.depthwise_dilated import depthwise_dilated
+from ablate.training.models.fusion import fusion
+from ablate.training.models.own import own
+from ablate.training.models.resnet9 import resnet9
+from ablate.training.models.resnet_small import resnet_small
+from ablate.training.models.torchvision_net import torchvision_net
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,22 +29,45 @@ class Shape:
     classes: int
 
 
-MODELS: dict[str, Callable[[Model, int, int, int], nn.Module]] = {"cnn4": cnn4, "resnet18": resnet18}
+MODELS: dict[str, Callable[[Model, int, int, int], nn.Module]] = {
+    "baseline_cnn": baseline_cnn,
+    "cnn4": cnn4,
+    "resnet_small": resnet_small,
+    "resnet9": resnet9,
+    "depthwise_dilated": depthwise_dilated,
+    "fusion": fusion,
+    **dict.fromkeys(networks.TORCHVISION, torchvision_net),
+}
 
 
-def build(model: Model, shape: Shape, *, seed: int) -> nn.Module:
+def build(model: Model, shape: Shape, *, seed: int, pretrained: bool = True) -> nn.Module:
     """Build a network on the CPU, its weights drawn from `seed` alone, then cut it to the recipe.
 
     Surgery draws nothing, so a network with and without BatchNorm or dropout starts from the same weights.
+    `pretrained=False` leaves pretrained weights out where others are about to be loaded. ModelError: `model` cannot be
+    had, or there is nothing to cut; DataError: its pretrained weights cannot be had.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = MODELS[model.name](model, shape.channels, shape.image_size, shape.classes)
-    example = torch.zeros(2, shape.channels, shape.image_size, shape.image_size)
+        network = draw(model, shape)
+    if model.pretrained and pretrained:
+        weights.load(network, model.name)
+    cut(network, model, torch.zeros(2, shape.channels, shape.image_size, shape.image_size))
+    return network
+
+
+def draw(model: Model, shape: Shape) -> nn.Module:
+    """Build a network as it is before surgery, its weights drawn from torch's global generator."""
+    make = own if networks.is_own(model.name) else MODELS[model.name]
+    return make(model, shape.channels, shape.image_size, shape.classes)
+
+
+def cut(network: nn.Module, model: Model, example: Tensor) -> None:
+    """Do the surgery that `model` asks for; `example` (B, C, H, W) shows which layers feed which BatchNorm."""
     if not model.batch_norm:
         surgery.remove_batch_norm(network, example)
     if model.conv_dropout > 0:
         surgery.add_conv_dropout(network, model.conv_dropout)
     if model.head_dropout > 0:
         surgery.add_head_dropout(network, model.head_dropout)
-    return network
+    surgery.freeze(network, model.trainable)

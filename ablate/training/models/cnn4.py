@@ -6,15 +6,18 @@
 from torch import nn
 
 from ablate.recipe import Model
+from ablate.training.models.layers import conv_norm_relu, named, scaled
 
 WIDTHS = (32, 64, 128, 128)
 
 
-def cnn4(_model: Model, channels: int, image_size: int, classes: int) -> nn.Module:
-    """Build the network; each block halves the sides, so images have at least 16 pixels a side."""
-    layers: list[nn.Module] = []
-    for width in WIDTHS:
-        layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
+def cnn4(model: Model, channels: int, image_size: int, classes: int) -> nn.Module:
+    """Build the network: parts `block1` to `block4`, each of which halves the sides, and `head`."""
+    blocks: dict[str, nn.Module] = {}
+    for number, base in enumerate(WIDTHS, 1):
+        width = scaled(base, model.width)
+        blocks[f"block{number}"] = conv_norm_relu(channels, width)
+        blocks[f"block{number}"].add_module("pool", nn.MaxPool2d(2))
         channels = width
     side = image_size // 2 ** len(WIDTHS)
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * side * side, classes))
+    return named(**blocks, flatten=nn.Flatten(), head=nn.Linear(channels * side * side, classes))

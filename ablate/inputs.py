@@ -1,0 +1,138 @@
+"""What the recipes of a study stand for on this machine: the precision, the images, the networks. Nothing is trained here."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ablate import networks, owncode, recipe
+from ablate import store as stores
+from ablate.errors import AblateError, StudyError
+from ablate.executors import devices
+from ablate.grid import Grid
+from ablate.mistakes import show
+from ablate.recipe import Data, Model, Recipe
+from ablate.store import Settled, Store
+from ablate.study import Study
+from ablate.training import data
+
+if TYPE_CHECKING:
+    from ablate.training.models.summary import Summary  # brings torch
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """How the fields of a recipe that name something outside of it are identified.
+
+    Precision is as when the study was first run in this store. Images and own networks are as they are now or, where
+    their source is gone or must not be looked for, as they were then.
+    """
+
+    study: Study
+    store: Store
+    settled: Settled
+    precision: str
+    _known: dict[str, str] = field(default_factory=dict)
+
+    def fingerprint(self, section: Data) -> str:
+        """Identify the images of a data section; where they were never decoded, as such."""
+        key = stores.data_key(section)
+        if key not in self._known:
+            found = data.find(section, self.store.data)
+            old = None if data.is_there(section) else self.settled.fingerprints.get(key)
+            self._known[key] = found.fingerprint if found else old or f"not decoded yet: {key}"
+        return self._known[key]
+
+    def code(self, section: Model) -> str:
+        """Identify a user's own network by its code; empty for every other one. A study of the store has no code here."""
+        if not networks.is_own(section.name):
+            return ""
+        if not self.study.folder:
+            return self.settled.codes.get(section.name, "unknown")
+        if section.name not in self._known:
+            self._known[section.name] = owncode.fingerprint(section.name, owncode.folders(self.study.folder))
+        return self._known[section.name]
+
+
+def read(study: Study, store: Store, device: str) -> Inputs:
+    """Look up what a study's recipes stand for; nothing is decoded, built or imported."""
+    settled = stores.settled(store, study.name)
+    return Inputs(study, store, settled, settled.precision or devices.precision(device))
+
+
+def decode(expanded: Grid, store: Store) -> Iterator[str]:
+    """Decode every data set that the cells ask for, once, and check that each recipe can be cut from it; say what takes long."""
+    found: dict[str, data.Prepared] = {}
+    for cell in expanded.cells:
+        section = cell.recipe.data
+        key = stores.data_key(section)
+        if key not in found:
+            if data.find(section, store.data) is None:
+                yield f"decoding {section.name} at {section.image_size}x{section.image_size}, once for this store"
+            found[key] = data.prepare(section, store.data)
+        data.split(section, data.open_arrays(found[key].folder).train_labels, 0)
+
+
+def settle(known: Inputs, expanded: Grid) -> Settled:
+    """Give what a run of these cells settles, once their images are decoded."""
+    recipes = [cell.recipe for cell in expanded.cells]
+    return Settled(
+        known.precision,
+        {stores.data_key(r.data): known.fingerprint(r.data) for r in recipes},
+        {r.model.name: known.code(r.model) for r in recipes if networks.is_own(r.model.name)},
+    )
+
+
+def check_networks(study: Study, expanded: Grid, store: Store) -> None:
+    """Build, without weights, each network of which only that shows whether it can be had; raise a StudyError for all that cannot."""
+    doubtful = {cell.recipe: cell for cell in reversed(expanded.cells) if not networks.is_certain(cell.recipe.model)}
+    if not doubtful:
+        return
+    if any(networks.is_own(made.model.name) for made in doubtful):
+        if not study.folder:
+            raise AblateError(f"{study.source}: names a network of its own, which is imported for a study file only: name the file")
+        owncode.allow(owncode.folders(study.folder))
+    from ablate.training.models import Shape, summary
+    from ablate.training.surgery import ModelError
+
+    wrong, seen = [], set()
+    for made, cell in reversed(doubtful.items()):
+        key = (made.model, shape(made, store))
+        if key in seen:
+            continue
+        seen.add(key)
+        try:
+            summary.check(made.model, Shape(*key[1]))
+        except ModelError as error:
+            wrong.append(f"{study.source}: cell {cell.label}: {error}")
+    if wrong:
+        raise StudyError(wrong)
+
+
+def fetch_weights(recipes: Iterable[Recipe]) -> None:
+    """Have the pretrained weights here before a job needs them; raise a DataError that says what to do where they cannot be had."""
+    names = {made.model.name for made in recipes if made.model.pretrained and networks.has_weights(made.model.name)}
+    if names:
+        from ablate.training.models import weights
+
+        for name in sorted(names):
+            weights.fetch(name)
+
+
+def summaries(expanded: Grid, store: Store) -> dict[str, "Summary"]:
+    """Describe each different network of a study, by what its recipe says of it."""
+    from ablate.training.models import Shape, summary
+
+    found: dict[str, Summary] = {}
+    for cell in expanded.cells:
+        named = recipe.canonical(cell.recipe).get("model", {})
+        label = ", ".join([cell.recipe.model.name, *(f"{key}={show(given)}" for key, given in named.items() if key != "name")])
+        if label not in found:
+            found[label] = summary.summarise(cell.recipe.model, Shape(*shape(cell.recipe, store)))
+    return found
+
+
+def shape(made: Recipe, store: Store) -> tuple[int, int, int]:
+    """Give channels, pixels a side and classes of a recipe's images: before they are decoded, as well as they are known."""
+    channels, classes = data.usual_shape(made.data)
+    found = data.find(made.data, store.data)
+    return (found.channels, found.image_size, len(found.classes)) if found else (channels, made.data.image_size, classes)

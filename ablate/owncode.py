@@ -1,0 +1,45 @@
+"""The user's own networks, `package.module:function`: where their code lies, and what identifies it. Nothing is imported here."""
+
+import hashlib
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+from ablate.errors import AblateError
+
+
+def folders(study: str) -> tuple[str, ...]:
+    """Say where own networks are looked for first: beside the study file, and in the current directory."""
+    return tuple(dict.fromkeys([study, str(Path.cwd())]))
+
+
+def find(network: str, folders: tuple[str, ...]) -> Path | None:
+    """Find the file of a network's module in these folders, or where Python finds its modules; import nothing."""
+    module = network.partition(":")[0]
+    where: list[str] = [*folders, *sys.path]
+    name = ""
+    for part in module.split("."):
+        name = f"{name}.{part}" if name else part
+        spec = PathFinder.find_spec(name, where)
+        if spec is None:
+            return None
+        where = list(spec.submodule_search_locations or ())
+    return Path(spec.origin) if spec is not None and spec.origin is not None and spec.has_location else None
+
+
+def fingerprint(network: str, folders: tuple[str, ...]) -> str:
+    """Identify the code of a network: sha256 of its file, 64 hex digits. What that file imports is not covered.
+
+    Raises an AblateError that says where it was looked for.
+    """
+    path = find(network, folders)
+    if path is None:
+        module = network.partition(":")[0]
+        looked = " or ".join(folders)
+        raise AblateError(f'model.name = "{network}": there is no module {module} in {looked}, nor installed: check the name')
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def allow(folders: tuple[str, ...]) -> None:
+    """Let this process import networks from these folders."""
+    sys.path[:0] = [folder for folder in folders if folder not in sys.path]

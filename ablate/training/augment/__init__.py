@@ -1,0 +1,135 @@
+"""Augmentation of whole batches with random parameters for each image.
+
+Each is a `sample_*`, which draws the parameters from a generator of its own, and a pure function of the batch and these
+parameters, which agrees with `torchvision.transforms.v2.functional` on float images. Parameters are drawn on the CPU,
+so that a GPU trains on the same draws. A new one is a pair of functions, a role in streams.py and a row here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from ablate.recipe import Augment
+from ablate.training.augment import color, crop, erase, mix, rotation
+from ablate.training.augment.streams import move
+
+Streams = dict[str, Generator]
+Reading = Callable[[Tensor, Tensor], Tensor]  # pixels (N, H, W, C), which (B,) -> (B, H, W, C)
+Step = Callable[[Tensor], Tensor]  # (B, C, H, W) floats in [0, 1], and out
+
+
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """Images that are partly others': the share of each that is its own, and whose the rest is, (B,) each."""
+
+    images: Tensor
+    share: Tensor
+    partner: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """What a recipe does to a batch: how images are read, what happens to them as floats, and with what they are mixed."""
+
+    read: Reading = crop.take
+    steps: tuple[Step, ...] = ()
+    mix: Callable[[Tensor], Mixed] | None = None
+
+
+PLAIN = Augmentation()
+
+
+def _reading(augment: Augment, streams: Streams) -> Reading:
+    """Read with `random_crop` and flip; the flip of `random_resized_crop` is its own."""
+    padding = augment.padding if augment.crop == "random_crop" else 0
+    flips = augment.flip and augment.crop != "random_resized_crop"
+    if not padding and not flips:
+        return crop.take
+
+    def read(pixels: Tensor, which: Tensor) -> Tensor:
+        batch = len(which)
+        top, left = crop.sample_random_crop(batch, padding, streams["crop"]) if padding else (torch.zeros(batch, dtype=torch.long),) * 2
+        mirrored = crop.sample_flip(batch, streams["flip"]) if flips else torch.zeros(batch, dtype=torch.bool)
+        return crop.cut(pixels, which, *move(pixels.device, top, left, mirrored), padding=padding, mode=augment.padding_mode)
+
+    return read
+
+
+def _crop(augment: Augment, streams: Streams, _colour: Tensor) -> Step | None:
+    if augment.crop != "random_resized_crop":
+        return None
+
+    def step(x: Tensor) -> Tensor:
+        where = crop.sample_random_resized_crop(len(x), x.shape[2], x.shape[3], streams["crop"])
+        flips = (crop.sample_flip(len(x), streams["flip"]),) if augment.flip else ()
+        return crop.random_resized_crop(x, *move(x.device, *where, *flips))
+
+    return step
+
+
+def _rotation(augment: Augment, streams: Streams, _colour: Tensor) -> Step | None:
+    if augment.rotation == 0:
+        return None
+    return lambda x: rotation.rotate(
+        x,
+        *move(x.device, rotation.sample_rotation(len(x), augment.rotation, streams["rotation"])),
+        interpolation=augment.interpolation,
+    )
+
+
+def _color_jitter(augment: Augment, streams: Streams, _colour: Tensor) -> Step | None:
+    jitter = augment.color_jitter
+    if jitter is None:
+        return None
+    return lambda x: color.color_jitter(x, *color.sample_color_jitter(len(x), jitter, streams["color_jitter"]))
+
+
+def _erasing(augment: Augment, streams: Streams, colour: Tensor) -> Step | None:
+    if augment.erasing == 0:
+        return None
+    return lambda x: erase.erase(
+        x, colour, *move(x.device, *erase.sample_erasing(len(x), augment.erasing, x.shape[2], x.shape[3], streams["erasing"]))
+    )
+
+
+def _cutout(augment: Augment, streams: Streams, colour: Tensor) -> Step | None:
+    if augment.cutout == 0:
+        return None
+    return lambda x: erase.erase(
+        x, colour, *move(x.device, *erase.sample_cutout(len(x), augment.cutout, x.shape[2], x.shape[3], streams["cutout"]))
+    )
+
+
+STEPS: tuple[Callable[[Augment, Streams, Tensor], Step | None], ...] = (_crop, _rotation, _color_jitter, _erasing, _cutout)
+"""Everything that happens to single images as floats, in the order in which it is applied."""
+
+
+def _mixup(augment: Augment, streams: Streams, x: Tensor) -> Mixed:
+    partner, share = move(x.device, *mix.sample_mixup(len(x), augment.mixup, streams["mixup"]))
+    return Mixed(mix.mixup(x, partner, share), share, partner)
+
+
+def _cutmix(augment: Augment, streams: Streams, x: Tensor) -> Mixed:
+    partner, *where, share = move(x.device, *mix.sample_cutmix(len(x), augment.cutmix, x.shape[2], x.shape[3], streams["cutmix"]))
+    return Mixed(mix.cutmix(x, partner, *where), share, partner)
+
+
+def _either(augment: Augment, streams: Streams, x: Tensor) -> Mixed:
+    """Mix each image in one of the two ways, by a coin."""
+    one, other = _mixup(augment, streams, x), _cutmix(augment, streams, x)
+    (heads,) = move(x.device, torch.rand(len(x), generator=streams["coin"]) < 0.5)
+    share, partner = torch.where(heads, one.share, other.share), torch.where(heads, one.partner, other.partner)
+    return Mixed(torch.where(heads[:, None, None, None], one.images, other.images), share, partner)
+
+
+def compose(augment: Augment, streams: Streams, colour: Tensor) -> Augmentation:
+    """Give what a recipe asks for, once, before the loop; `colour` (1, C, 1, 1) fills what is erased."""
+    steps = (make(augment, streams, colour) for make in STEPS)
+    way = _either if augment.mixup and augment.cutmix else _mixup if augment.mixup else _cutmix if augment.cutmix else None
+    return Augmentation(
+        read=_reading(augment, streams),
+        steps=tuple(step for step in steps if step is not None),
+        mix=None if way is None else lambda x: way(augment, streams, x),
+    )

@@ -1,0 +1,20 @@
+"""The random streams of augmentation, one a role, and how what they draw reaches the device."""
+
+import torch
+from torch import Generator, Tensor
+
+from ablate import recipe
+
+ROLES = ("crop", "flip", "rotation", "color_jitter", "erasing", "cutout", "mixup", "cutmix", "coin")
+
+
+def generators(seed: int) -> dict[str, Generator]:
+    """Make one generator a role, whether it is used or not: what one draws never depends on the others."""
+    return {role: torch.Generator().manual_seed(recipe.stream_seed(seed, role)) for role in ROLES}
+
+
+def move(device: torch.device, *draws: Tensor) -> tuple[Tensor, ...]:
+    """Bring what was drawn on the CPU to the device, without waiting for it: from pinned memory a copy is queued."""
+    if device.type == "cpu":
+        return draws
+    return tuple((draw.pin_memory() if draw.device.type == "cpu" else draw).to(device, non_blocking=True) for draw in draws)

@@ -1,0 +1,40 @@
+"""The user's own network: a function `package.module:function` that takes `classes`, `channels` and `image_size`."""
+
+import importlib
+import inspect
+
+from torch import nn
+
+from ablate.recipe import Model
+from ablate.training.surgery import ModelError
+
+ARGUMENTS = "classes, channels and image_size"
+
+
+def own(model: Model, channels: int, image_size: int, classes: int) -> nn.Module:
+    """Import the function, call it with names, and see that it gives a network. Where modules are looked for is the caller's business.
+
+    ModelError: no such module, no such function, other arguments, or something else returned. What the function itself
+    raises is left as it is, with its traceback.
+    """
+    path, _, name = model.name.partition(":")
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        missing = error.name or path
+        whose = "" if path == missing or path.startswith(f"{missing}.") else f", which {path} imports"
+        raise ModelError(f'model.name = "{model.name}" cannot be imported: there is no module {missing}{whose}') from error
+    except (ImportError, SyntaxError) as error:
+        raise ModelError(f'model.name = "{model.name}" cannot be imported: {type(error).__name__}: {error}') from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise ModelError(f'model.name = "{model.name}" must name a function, and there is none called {name} in {module.__file__ or path}')
+    given = {"classes": classes, "channels": channels, "image_size": image_size}
+    try:
+        inspect.signature(function).bind(**given)
+    except TypeError as error:
+        raise ModelError(f"{model.name} must take the arguments {ARGUMENTS}, by name, and nothing more: {error}") from error
+    network = function(**given)
+    if not isinstance(network, nn.Module):
+        raise ModelError(f"{model.name} must return a torch.nn.Module, and returned {type(network).__name__}")
+    return network

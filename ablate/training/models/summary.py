@@ -1,0 +1,112 @@
+"""What can be said of a network before it is trained: its size, its cost, how far it sees, and whether it can be built at all."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from ablate import networks
+from ablate.recipe import Model
+from ablate.training import models, surgery
+from ablate.training.models.receptive_field import ReceptiveField
+from ablate.training.surgery import ModelError
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A network in numbers, after surgery."""
+
+    parameters: int
+    trainable_parameters: int
+    macs: int
+    """Multiplications with an addition, for one image."""
+    receptive_field: int | None
+    """Pixels a side that one place of the last feature map can see, before it is averaged or flattened; None: the whole image."""
+    batch_norms: int
+    convolutions: int
+
+
+def summarise(model: Model, shape: models.Shape) -> Summary:
+    """Build a network without memory for its weights, pass one image without numbers, and count. Nothing is downloaded.
+
+    ModelError: what `model` asks for cannot be had, or not of images of this size. The user's own networks are built
+    in earnest, as their code may look at numbers.
+    """
+    device = "cpu" if networks.is_own(model.name) else "meta"
+    image = torch.zeros(1, shape.channels, shape.image_size, shape.image_size, device=device)
+    with torch.random.fork_rng(devices=[]), _understood(model.name, shape):
+        with _WeightsOnMeta() if device == "meta" else nullcontext():
+            network = models.draw(model, shape).to(device)
+        macs, field = _pass(model.name, network, image, shape.classes)
+        models.cut(network, model, image)
+    parameters = list(network.parameters())
+    return Summary(
+        parameters=sum(parameter.numel() for parameter in parameters),
+        trainable_parameters=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        macs=macs,
+        receptive_field=field,
+        batch_norms=sum(isinstance(module, surgery.BatchNorm) for module in network.modules()),
+        convolutions=sum(isinstance(module, surgery.Convolution) for module in network.modules()),
+    )
+
+
+def check(model: Model, shape: models.Shape) -> None:
+    """Raise a ModelError if the network cannot be built or cut for these images."""
+    summarise(model, shape)
+
+
+def _pass(name: str, network: nn.Module, image: Tensor, classes: int) -> tuple[int, int | None]:
+    """Pass an image (1, C, H, W) in eval mode; give the multiply-adds and the receptive field."""
+    modes = {module: module.training for module in network.modules()}
+    with torch.no_grad(), _plain_attention(), FlopCounterMode(display=False) as flops, ReceptiveField(image) as field:
+        scores = network.eval()(image)
+    for module, mode in modes.items():
+        module.training = mode
+    if not isinstance(scores, Tensor) or scores.shape != (1, classes):
+        got = f"a tensor of shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
+        raise ModelError(f"{name} must give one score a class, a tensor of shape (1, {classes}) for one image, and gave {got}")
+    return flops.get_total_flops() // 2, field.of(scores)
+
+
+@contextmanager
+def _understood(name: str, shape: models.Shape) -> Iterator[None]:
+    """Say in a sentence what a network makes of images that it cannot take."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError) as error:
+        size = f"{shape.image_size} x {shape.image_size}"
+        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+        sentence = f"{name} cannot take images of {size} pixels and {shape.channels} channels ({reason})"
+        other = "mend the network" if networks.is_own(name) else "take another network"
+        raise ModelError(f"{sentence}: set data.image_size to another size, such as 224, or {other}") from error
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Keep attention from the fused operation that it takes in eval mode, in which nobody can count."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+class _WeightsOnMeta(TorchFunctionMode):
+    """Make what is made by torch.empty, as the weights of every layer are, without memory.
+
+    Not `torch.device("meta")`: that takes the numbers from those who need them to build a network, as regnet does.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.empty and kwargs.get("device") is None:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
