@@ -23,6 +23,10 @@ STORE = click.option(
 URI = click.option("--tracking-uri", metavar="URI", help="An MLflow server, instead of MLFLOW_TRACKING_URI or the store's own SQLite file.")
 DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to train.")
 JOBS = click.option("--jobs", type=click.IntRange(1, 1024), metavar="N", help="Jobs at a time; by default one a CPU core, or one a GPU.")
+PER_GPU = click.option(
+    "--jobs-per-gpu", default="1", show_default=True, metavar="N|auto", callback=lambda _c, _p, given: _count_or_auto(given),
+    help="Jobs that share a GPU; auto: a probe of some seconds tries 1, 2 and 4.",
+)  # fmt: skip
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 
@@ -60,10 +64,21 @@ def main() -> None:
     """
 
 
-def _where(store_path: str, tracking_uri: str | None = None, device: str = "auto", jobs: int | None = None) -> Any:
+def _where(
+    store_path: str, tracking_uri: str | None = None, device: str = "auto", jobs: int | None = None, jobs_per_gpu: int | None = 1
+) -> Any:
     from ablate import store, workflow
 
-    return workflow.Where(store.open_store(Path(store_path)), tracking_uri, device, jobs)
+    return workflow.Where(store.open_store(Path(store_path)), tracking_uri, device, jobs, jobs_per_gpu)
+
+
+def _count_or_auto(given: str) -> int | None:
+    """Read a count, or None for auto."""
+    if given == "auto":
+        return None
+    if not given.isdecimal() or not 1 <= int(given) <= 64:
+        raise click.BadParameter(f"must be a count from 1 to 64, or auto, got {given}")
+    return int(given)
 
 
 def _console(*, err: bool = False) -> Any:
@@ -78,10 +93,19 @@ def _console(*, err: bool = False) -> Any:
 @STORE
 @DEVICE
 @JOBS
+@PER_GPU
 @URI
 @click.option("--retry-failed", is_flag=True, help="Train again what failed before.")
 def run(
-    study: str, sets: tuple[str, ...], store_path: str, device: str, jobs: int | None, tracking_uri: str | None, *, retry_failed: bool
+    study: str,
+    sets: tuple[str, ...],
+    store_path: str,
+    device: str,
+    jobs: int | None,
+    jobs_per_gpu: int | None,
+    tracking_uri: str | None,
+    *,
+    retry_failed: bool,
 ) -> None:
     r"""Train every cell of STUDY under every seed, and report.
 
@@ -95,7 +119,7 @@ def run(
     from ablate import display, workflow
     from ablate.interruption import Interruption
 
-    where = _where(store_path, tracking_uri, device, jobs)
+    where = _where(store_path, tracking_uri, device, jobs, jobs_per_gpu)
     checked = workflow.load(study, sets, where.store)
     console = _console()
     with Interruption() as interruption:

@@ -10,6 +10,7 @@ import functools
 import io
 import math
 import os
+import resource
 import sys
 import time
 import traceback
@@ -31,6 +32,8 @@ from ablate.training import data, evaluate, gallery, images, loop, models
 from ablate.training.models import summary
 
 Json = dict[str, Any]
+
+PROBE_TOLD = 0.25  # seconds between two reports of a probe
 
 
 def run_job(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> Json:
@@ -175,6 +178,39 @@ def _finish(folder: Folder, session: loop.Session, shape: models.Shape) -> None:
             | ({"time/compile_seconds": sum(compiling)} if compiling else {}),
         },
     )
+
+
+def probe(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> Json:
+    """Train a recipe without keeping anything until asked to stop; tell images, time and memory a few times a second.
+
+    `payload`: recipe, seed, data, device, code.
+    """
+    recipe = Recipe.model_validate(payload["recipe"])
+    owncode.allow(tuple(payload.get("code") or ()))
+    device, prepared = torch.device(payload["device"]), data.read(Path(payload["data"]))
+    session = loop.start(recipe, payload["seed"], prepared, data.open_arrays(prepared.folder), device)
+    images, told = 0, 0.0
+    while True:
+        for step in loop.steps(session):
+            images += min(recipe.training.batch_size, len(session.train))
+            if should_stop():
+                raise Stopped
+            if time.monotonic() - told > PROBE_TOLD:
+                step.tolist()  # waits for the device, so that the images are really done
+                told = time.monotonic()
+                report({"images": images, "time": told} | _memory(device))
+
+
+def _memory(device: torch.device) -> Json:
+    """Give the bytes in use, of the device by all processes or of the main memory by this one, and the bytes there are."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return {"used": total - free, "total": total}
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {
+        "used": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        "total": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    }
 
 
 def _judge_all(folder: Folder, payload: Json, should_stop: Callable[[], bool]) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ablate.training.models.summary import Summary  # brings torch
 
 LONGEST_NAME = 255  # of a file; what is longer is the name of a study
-WORKER = "ablate.worker:run_job"
+WORKER, PROBE = "ablate.worker:run_job", "ablate.worker:probe"
 PRELOAD = ("torchmetrics.functional.classification", "PIL.Image", "PIL.ImageDraw", "PIL.PngImagePlugin")
 """What every worker needs, imported once in the process that they are forked from."""
 
@@ -40,6 +40,7 @@ class Where:
     tracking_uri: str | None = None
     device: str = "auto"
     jobs: int | None = None
+    jobs_per_gpu: int | None = 1  # none: as many as a probe finds best
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,7 @@ def _refuse_search(study: Study) -> None:
 
 def _train(todo: Plan, where: Where, screen: Screen, interruption: Interruption) -> tuple[Ledger, int, str]:
     """Run the work while a thread keeps MLflow up to date; give what became of it, and what MLflow still lacks and why."""
-    from ablate import provenance, tracking
+    from ablate import tracking
     from ablate.executors.local import LocalExecutor
 
     shown = tracking.tracked(todo.study, todo.runs, where.store)
@@ -140,7 +141,8 @@ def _train(todo: Plan, where: Where, screen: Screen, interruption: Interruption)
             writer.touch(job.id)  # what an earlier command, or another study, has left to send
         if todo.work:
             threads = max(work.job.recipe.training.threads for work in todo.work)
-            slots = devices.slots(where.device, where.jobs, threads)[: len(todo.work)]
+            extra = _extra(todo, where)
+            slots = devices.slots(where.device, where.jobs, threads, _jobs_per_gpu(todo, where, extra, screen))[: len(todo.work)]
             screen.start(todo, len(slots))
 
             def listen(event: Event) -> None:
@@ -150,17 +152,49 @@ def _train(todo: Plan, where: Where, screen: Screen, interruption: Interruption)
             def interrupted() -> bool:
                 return interruption.asked(screen.notice)
 
-            extra = {
-                "git": provenance.git(Path.cwd()),
-                "compile_cache": str(where.store.path / "cache" / "compiled"),
-                "code": owncode.folders(todo.study.folder) if todo.study.folder else None,
-            }
             with closing(LocalExecutor(WORKER, slots, PRELOAD)) as executor:
                 ledger = scheduler.run(todo.work, where.store, executor, extra=extra, interrupted=interrupted, listen=listen)
     finally:
         screen.stop()
         sent = writer.close()
     return ledger, sent.late, sent.error
+
+
+def _extra(todo: Plan, where: Where) -> dict[str, Any]:
+    """Give what every job's payload has besides its own."""
+    from ablate import provenance
+
+    return {
+        "git": provenance.git(Path.cwd()),
+        "compile_cache": str(where.store.path / "cache" / "compiled"),
+        "code": owncode.folders(todo.study.folder) if todo.study.folder else None,
+    }
+
+
+def _jobs_per_gpu(todo: Plan, where: Where, extra: dict[str, Any], screen: Screen) -> int:
+    """Say how many jobs share a GPU; where that is to be measured, by the first job that is left to train."""
+    work = next((work for work in todo.work if not work.trained), None)
+    first = devices.slots(where.device, 1)[0]
+    if where.jobs_per_gpu is not None or work is None:
+        return where.jobs_per_gpu or 1
+    if first.device == "cpu":
+        screen.notice("--jobs-per-gpu auto: there is no GPU to probe; jobs get a CPU core each")
+        return 1
+    from ablate import capacity
+    from ablate.executors.local import LocalExecutor
+
+    def measure(jobs: int) -> capacity.Load | None:
+        with closing(LocalExecutor(PROBE, (first,) * jobs, PRELOAD)) as executor:
+            return capacity.measure(executor, payload, jobs)
+
+    payload = extra | {
+        "recipe": work.job.recipe.model_dump(mode="json"), "seed": work.job.seed, "data": str(where.store.data / work.job.data),
+        "device_wide": True,
+    }  # fmt: skip
+    jobs, loads = capacity.best(measure)
+    said = ", ".join(f"{load.jobs}: {load.images_a_second:,.0f} images/s, {load.used / 2**30:.1f} GiB" for load in loads)
+    screen.notice(f"{jobs} jobs a GPU, by a probe on {first.name} ({said})")
+    return jobs
 
 
 def report(study: Study, where: Where, metric: str | None = None) -> "Findings":

@@ -11,7 +11,7 @@ LAYERS = [  # a module may import itself and any layer below, never its own row 
     {"cli"},
     {"display"},
     {"workflow"},
-    {"scheduler", "report"},
+    {"scheduler", "report", "capacity"},
     {"findings", "worker", "status"},
     {"plan", "runs", "inputs"},
     {"tracking", "training", "executors", "stats"},  # four islands: they never import each other

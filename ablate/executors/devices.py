@@ -14,8 +14,8 @@ BF16_FLAGS = {"amx_bf16", "avx512_bf16"}  # without them bf16 on a CPU is emulat
 BF16_CAPABILITY = 8.0  # Ampere and later
 
 
-def slots(device: str, jobs: int | None, threads: int = 1) -> tuple[Slot, ...]:
-    """Lay out the slots: one a GPU, or one for every `threads` CPU cores; `jobs` sets their number. `device` is auto, cpu or cuda.
+def slots(device: str, jobs: int | None, threads: int = 1, per_gpu: int = 1) -> tuple[Slot, ...]:
+    """Lay out the slots: `per_gpu` a GPU, or one for every `threads` CPU cores; `jobs` sets their number. `device`: auto, cpu, cuda.
 
     Raises an AblateError when CUDA is asked for and there is no GPU.
     """
@@ -25,7 +25,7 @@ def slots(device: str, jobs: int | None, threads: int = 1) -> tuple[Slot, ...]:
     if device == "cpu" or not gpus:
         count = jobs or max(1, cores() // threads)
         return tuple(Slot(f"cpu:{i}", "cpu", {"CUDA_VISIBLE_DEVICES": ""}) for i in range(count))
-    count = jobs or len(gpus)
+    count = jobs or len(gpus) * per_gpu
     return tuple(Slot(f"cuda:{gpus[i % len(gpus)][0]}", "cuda", {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)][0]}) for i in range(count))
 
 

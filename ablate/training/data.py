@@ -31,6 +31,7 @@ Split = tuple[Images, Labels]
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 SHOWN = 10  # corrupt files named in one message
+CHUNK = 1024  # images looked at together where all of them may be too many
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,13 @@ def prepare(data: Data, cache: Path, *, download: bool = True) -> Prepared:
         known = find(data, cache)
         if known is not None:
             return known
-        classes, train, test = _load(data, download=download)
-        folder = _write(cache, classes, train, test)
+        for left in cache.glob("draft-*"):  # of a process that was killed: we hold the lock, so nobody writes one now
+            shutil.rmtree(left, ignore_errors=True)
+        draft = Path(tempfile.mkdtemp(prefix="draft-", dir=cache))
+        try:
+            folder = _write(cache, draft, *_load(data, draft, download=download))
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
         _write_json(note, {"fingerprint": folder.name, "name": data.name, "root": data.root, "image_size": data.image_size})
     return read(folder)
 
@@ -154,12 +160,12 @@ def _root(data: Data) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ablate" / "datasets"
 
 
-def _load(data: Data, *, download: bool) -> tuple[list[str], Split, Split]:
-    """Decode train and test to uint8 (N, H, W, C) and int64 labels."""
+def _load(data: Data, draft: Path, *, download: bool) -> tuple[list[str], Split, Split]:
+    """Decode train and test to uint8 (N, H, W, C) and int64 labels; what may not fit into memory goes to files in `draft`."""
     if data.name == "digits":
         return _load_digits(data)
     if data.name == "imagefolder":
-        return _load_folder(data)
+        return _load_folder(data, draft)
     return _load_torchvision(data, download=download)
 
 
@@ -216,8 +222,11 @@ def _to_split(dataset: Any, size: int) -> Split:
     return np.stack([_fit(image, size) for image in images]), np.asarray(labels, np.int64)
 
 
-def _load_folder(data: Data) -> tuple[list[str], Split, Split]:
-    """Read `train/<class>/*` and `test/<class>/*`, on as many threads as there are cores (Pillow releases the GIL)."""
+def _load_folder(data: Data, draft: Path) -> tuple[list[str], Split, Split]:
+    """Read `train/<class>/*` and `test/<class>/*`, on as many threads as there are cores (Pillow releases the GIL).
+
+    Each image goes to its place in a mapped file at once, so that a set may be larger than the memory.
+    """
     files = {name: list(_image_files(data, name)) for name in ("train", "test")}
     classes = sorted({label for label, _ in files["train"]})
     other = sorted({label for label, _ in files["test"]})
@@ -225,14 +234,28 @@ def _load_folder(data: Data) -> tuple[list[str], Split, Split]:
         odd = sorted(set(classes) ^ set(other))
         only = ", ".join(odd[:SHOWN])
         raise DataError(f"{_root(data)}: train/ and test/ must have the same classes, and these are in one of them only: {only}")
+    images = {
+        name: np.lib.format.open_memmap(
+            draft / f"{name}_images.npy", mode="w+", dtype=np.uint8, shape=(len(part), data.image_size, data.image_size, 3)
+        )
+        for name, part in files.items()
+    }
+
+    def decode(place: tuple[str, int]) -> str | None:
+        name, i = place
+        found = _open(files[name][i][1], data.image_size)
+        if isinstance(found, str):
+            return found
+        images[name][i] = found
+        return None
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        read = {name: list(pool.map(lambda item: _open(item[1], data.image_size), part)) for name, part in files.items()}
-    corrupt = [found for part in read.values() for found in part if isinstance(found, str)]
+        corrupt = [found for found in pool.map(decode, ((name, i) for name, part in files.items() for i in range(len(part)))) if found]
     if corrupt:
         more = f"\nand {len(corrupt) - SHOWN} more" if len(corrupt) > SHOWN else ""
         raise DataError("these images cannot be decoded: replace or remove them\n" + "\n".join(corrupt[:SHOWN]) + more)
     number = {label: i for i, label in enumerate(classes)}
-    train, test = ((np.stack(read[name]), np.array([number[label] for label, _ in files[name]], np.int64)) for name in ("train", "test"))
+    train, test = ((images[name], np.array([number[label] for label, _ in part], np.int64)) for name, part in files.items())
     return classes, train, test
 
 
@@ -280,8 +303,8 @@ def _fit(image: Images, size: int) -> Images:
     return image if image.ndim == 3 else image[:, :, None]
 
 
-def _write(cache: Path, classes: list[str], train: Split, test: Split) -> Path:
-    """Write a decoded set under its fingerprint: whole, or not at all."""
+def _write(cache: Path, draft: Path, classes: list[str], train: Split, test: Split) -> Path:
+    """Write a decoded set to `draft`, then name it after its fingerprint: whole, or not at all."""
     arrays: dict[str, NDArray[Any]] = dict(zip(ARRAYS, (*train, *test), strict=True))
     whole = hashlib.sha256(json.dumps([classes, [array.shape for array in arrays.values()]]).encode())
     for array in arrays.values():
@@ -289,27 +312,32 @@ def _write(cache: Path, classes: list[str], train: Split, test: Split) -> Path:
     folder = cache / whole.hexdigest()
     if (folder / "meta.json").exists():
         return folder
-    scaled = [train[0][..., c].astype(np.float32) / 255 for c in range(train[0].shape[-1])]
+    moments = [_moments(train[0], c) for c in range(train[0].shape[-1])]
     meta = {
         "classes": classes, "train": len(train[1]), "test": len(test[1]), "channels": train[0].shape[-1], "image_size": train[0].shape[1],
-        "mean": [float(channel.mean(dtype=np.float64)) for channel in scaled],
-        "std": [max(float(channel.std(dtype=np.float64)), 1e-6) for channel in scaled],
+        "mean": [mean for mean, _ in moments], "std": [max(std, 1e-6) for _, std in moments],
     }  # fmt: skip
-    for left in cache.glob("draft-*"):  # of a process that was killed: we hold the lock, so nobody writes one now
-        shutil.rmtree(left, ignore_errors=True)
-    draft = Path(tempfile.mkdtemp(prefix="draft-", dir=cache))
-    try:
-        for name, array in arrays.items():
+    for name, array in arrays.items():
+        if isinstance(array, np.memmap):
+            array.flush()
+        else:
             np.save(draft / f"{name}.npy", array)
-        _write_json(draft / "meta.json", meta)
-        draft.chmod(0o755)
+    _write_json(draft / "meta.json", meta)
+    draft.chmod(0o755)
+    try:
         draft.rename(folder)
     except OSError:
         if not (folder / "meta.json").exists():  # else another process was faster, with the same content
             raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return folder
+
+
+def _moments(images: Images, channel: int) -> tuple[float, float]:
+    """Give mean and standard deviation of one channel in [0, 1], from how often each of the 256 values occurs."""
+    counts = sum(np.bincount(images[i : i + CHUNK, :, :, channel].ravel(), minlength=256) for i in range(0, len(images), CHUNK))
+    values = np.arange(256) / 255
+    mean = np.average(values, weights=counts)
+    return float(mean), float(np.average((values - mean) ** 2, weights=counts) ** 0.5)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -131,12 +131,20 @@ def compile_step(session: Session) -> float:
 
 def _train_epoch(session: Session) -> dict[str, float]:
     """Train on every image once, in whole batches (the rest is left out, another rest each epoch)."""
+    total, batches = torch.zeros(2, device=session.device), 0
+    for batches, step in enumerate(steps(session), start=1):  # noqa: B007 (their number is wanted after the last one)
+        total += step
+    loss, accuracy = total.tolist()  # the only time in the epoch that the device is read
+    return {"train/loss": loss / batches, "train/accuracy": accuracy / batches}
+
+
+def steps(session: Session) -> Iterator[Tensor]:
+    """Train for one epoch, giving loss and accuracy (2,) of every step, on the device."""
     network, training = session.network, session.recipe.training
     surgery.train(network)
     size = min(training.batch_size, len(session.train))
     batches = len(session.train) // size
     order = torch.randperm(len(session.train), generator=session.order)[: batches * size]
-    total = torch.zeros(2, device=session.device)  # loss and right answers: read once, at the end of the epoch
     # Augmentation is not under autocast: bf16 is too coarse to say where a pixel comes from.
     for i, batch in enumerate(session.train.batches(size, order, session.augmentation)):
         _set_lr(session, session.epoch * batches + i, batches * training.epochs)
@@ -148,9 +156,7 @@ def _train_epoch(session: Session) -> dict[str, float]:
         if training.gradient_clip is not None:
             nn.utils.clip_grad_norm_(network.parameters(), training.gradient_clip)
         session.optimizer.step()
-        total += torch.stack([loss.detach(), right])
-    loss_sum, accuracy_sum = total.tolist()
-    return {"train/loss": loss_sum / batches, "train/accuracy": accuracy_sum / batches}
+        yield torch.stack([loss.detach(), right])
 
 
 def _loss(logits: Tensor, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor]:
