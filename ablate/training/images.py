@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ablate.recipe import MeanStd, Recipe
-from ablate.training.augment import PLAIN, Augmentation, Mixed
+from ablate.training.augment import PLAIN, Augmentation, Mixed, Step
 from ablate.training.augment.crop import take
 from ablate.training.augment.streams import move
 from ablate.training.data import Arrays, Prepared
@@ -39,7 +39,6 @@ class Images:
     pixels: Tensor  # (N, H, W, C) uint8, on the device or, streamed, on the host
     rows: Tensor  # (M,) int64, where `pixels` are: these images
     labels: Tensor  # (M,) int64 on the device
-    mean: Tensor  # (C,) of images in [0, 1]
     scale: Tensor  # (H * W * C,), a row of them: normalised = bytes * scale + shift
     shift: Tensor
     streamed: bool = False  # every batch is copied to the device anew
@@ -58,7 +57,9 @@ class Images:
         chosen = torch.arange(len(self)) if chosen is None else chosen
         source = self._streamed(chosen, size) if self.streamed else self._resident(chosen, size)
         for pixels, which, labels in source:
-            x = self._normalised(augmentation.read(pixels, which), augmentation)
+            x = self._normalised(augmentation.read(pixels, which), augmentation.steps)
+            for erase in augmentation.erasures:
+                x = erase(x)
             if augmentation.mix is None:
                 yield Batch(x, labels)
             else:
@@ -86,15 +87,15 @@ class Images:
                     ahead = pool.submit(take, self.pixels, rows[i + 1])
                 yield pixels, torch.arange(len(pixels), device=self.device), labels[i]
 
-    def _normalised(self, read: Tensor, augmentation: Augmentation) -> Tensor:
-        """Make floats of bytes (B, H, W, C).
+    def _normalised(self, read: Tensor, steps: tuple[Step, ...]) -> Tensor:
+        """Make normalised floats of bytes (B, H, W, C), after some steps.
 
         Scale and shift are tiled over a whole image: on a CPU an inner loop of 3 channels costs more than the crop.
         """
         shape, scale = read.shape, self.scale
-        if augmentation.steps:
+        if steps:
             x = read.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).mul_(1 / 255)
-            for step in augmentation.steps:
+            for step in steps:
                 x = step(x)
             read, scale = x.permute(0, 2, 3, 1).contiguous(), scale * 255
         flat = torch.addcmul(self.shift, read.reshape(len(read), -1).to(torch.float32), scale)
@@ -147,4 +148,4 @@ def place(
         whole, which = take(whole, which).to(device), torch.arange(len(rows), device=device)
     mean, std = (torch.tensor(part, dtype=torch.float32, device=device).expand(channels) for part in (normalize.mean, normalize.std))
     scale, shift = (part.repeat(height * width) for part in (1 / (255 * std), -mean / std))
-    return Images(whole, which, torch.from_numpy(labels[rows]).to(device), mean, scale, shift, streamed=not fits)
+    return Images(whole, which, torch.from_numpy(labels[rows]).to(device), scale, shift, streamed=not fits)

@@ -82,7 +82,7 @@ def start(recipe: Recipe, seed: int, prepared: Prepared, arrays: Arrays, device:
         validation=validation,
         order=torch.Generator().manual_seed(recipes.stream_seed(seed, "order")),
         streams=streams,
-        augmentation=compose(recipe.augment, streams, train.mean.view(1, -1, 1, 1)),
+        augmentation=compose(recipe.augment, streams),
     )
 
 

@@ -78,7 +78,7 @@ def placed(pixels, *, device=CPU, memory=None, rows=ROWS):
 
 
 def augmentation_of(augment, found):
-    return compose(augment, generators(5), found.mean.view(1, -1, 1, 1))
+    return compose(augment, generators(5))
 
 
 def normalised(pixels, rows, mean_std):

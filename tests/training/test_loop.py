@@ -631,7 +631,7 @@ def test_augmentation_comes_before_normalisation_so_that_padding_is_black():
     prepared = data.Prepared(Path(), "", ("a", "b"), 2, 2, 1, 16, (0.5,), (0.25,))
     arrays = data.Arrays(pixels, np.zeros(2, np.int64), pixels, np.zeros(2, np.int64))
     some = images.for_training(make(), prepared, arrays, np.arange(2), CPU)
-    padded = compose(Augment(padding=4), streams.generators(0), torch.tensor(0.5))
+    padded = compose(Augment(padding=4), streams.generators(0))
     (x,) = (batch.images for batch in some.batches(2, augmentation=padded))
     assert x.unique().tolist() == pytest.approx([-2.0, 2.0])
 

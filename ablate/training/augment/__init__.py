@@ -17,7 +17,7 @@ from ablate.training.augment.streams import move
 
 Streams = dict[str, Generator]
 Reading = Callable[[Tensor, Tensor], Tensor]  # pixels (N, H, W, C), which (B,) -> (B, H, W, C)
-Step = Callable[[Tensor], Tensor]  # (B, C, H, W) floats in [0, 1], and out
+Step = Callable[[Tensor], Tensor]  # (B, C, H, W) floats, and out
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,11 @@ class Mixed:
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """What a recipe does to a batch: how images are read, what happens to them as floats, and with what they are mixed."""
+    """What a recipe does to a batch: how images are read, what happens to them before and after normalisation, and how they are mixed."""
 
     read: Reading = crop.take
     steps: tuple[Step, ...] = ()
+    erasures: tuple[Step, ...] = ()
     mix: Callable[[Tensor], Mixed] | None = None
 
 
@@ -57,7 +58,7 @@ def _reading(augment: Augment, streams: Streams) -> Reading:
     return read
 
 
-def _crop(augment: Augment, streams: Streams, _colour: Tensor) -> Step | None:
+def _crop(augment: Augment, streams: Streams) -> Step | None:
     if augment.crop != "random_resized_crop":
         return None
 
@@ -69,7 +70,7 @@ def _crop(augment: Augment, streams: Streams, _colour: Tensor) -> Step | None:
     return step
 
 
-def _rotation(augment: Augment, streams: Streams, _colour: Tensor) -> Step | None:
+def _rotation(augment: Augment, streams: Streams) -> Step | None:
     if augment.rotation == 0:
         return None
     return lambda x: rotation.rotate(
@@ -79,31 +80,34 @@ def _rotation(augment: Augment, streams: Streams, _colour: Tensor) -> Step | Non
     )
 
 
-def _color_jitter(augment: Augment, streams: Streams, _colour: Tensor) -> Step | None:
+def _color_jitter(augment: Augment, streams: Streams) -> Step | None:
     jitter = augment.color_jitter
     if jitter is None:
         return None
     return lambda x: color.color_jitter(x, *color.sample_color_jitter(len(x), jitter, streams["color_jitter"]))
 
 
-def _erasing(augment: Augment, streams: Streams, colour: Tensor) -> Step | None:
+def _erasing(augment: Augment, streams: Streams) -> Step | None:
     if augment.erasing == 0:
         return None
     return lambda x: erase.erase(
-        x, colour, *move(x.device, *erase.sample_erasing(len(x), augment.erasing, x.shape[2], x.shape[3], streams["erasing"]))
+        x, *move(x.device, *erase.sample_erasing(len(x), augment.erasing, x.shape[2], x.shape[3], streams["erasing"]))
     )
 
 
-def _cutout(augment: Augment, streams: Streams, colour: Tensor) -> Step | None:
+def _cutout(augment: Augment, streams: Streams) -> Step | None:
     if augment.cutout == 0:
         return None
     return lambda x: erase.erase(
-        x, colour, *move(x.device, *erase.sample_cutout(len(x), augment.cutout, x.shape[2], x.shape[3], streams["cutout"]))
+        x, *move(x.device, *erase.sample_cutout(len(x), augment.cutout, x.shape[2], x.shape[3], streams["cutout"]))
     )
 
 
-STEPS: tuple[Callable[[Augment, Streams, Tensor], Step | None], ...] = (_crop, _rotation, _color_jitter, _erasing, _cutout)
-"""Everything that happens to single images as floats, in the order in which it is applied."""
+Make = Callable[[Augment, Streams], Step | None]
+STEPS: tuple[Make, ...] = (_crop, _rotation, _color_jitter)
+"""What happens to single images as floats in [0, 1], in the order in which it is applied."""
+ERASURES: tuple[Make, ...] = (_erasing, _cutout)
+"""What happens to them once they are normalised: 0 is the mean colour."""
 
 
 def _mixup(augment: Augment, streams: Streams, x: Tensor) -> Mixed:
@@ -124,12 +128,13 @@ def _either(augment: Augment, streams: Streams, x: Tensor) -> Mixed:
     return Mixed(torch.where(heads[:, None, None, None], one.images, other.images), share, partner)
 
 
-def compose(augment: Augment, streams: Streams, colour: Tensor) -> Augmentation:
-    """Give what a recipe asks for, once, before the loop; `colour` (1, C, 1, 1) fills what is erased."""
-    steps = (make(augment, streams, colour) for make in STEPS)
+def compose(augment: Augment, streams: Streams) -> Augmentation:
+    """Give what a recipe asks for, once, before the loop."""
+    steps, erasures = (tuple(step for make in table if (step := make(augment, streams)) is not None) for table in (STEPS, ERASURES))
     way = _either if augment.mixup and augment.cutmix else _mixup if augment.mixup else _cutmix if augment.cutmix else None
     return Augmentation(
         read=_reading(augment, streams),
-        steps=tuple(step for step in steps if step is not None),
+        steps=steps,
+        erasures=erasures,
         mix=None if way is None else lambda x: way(augment, streams, x),
     )

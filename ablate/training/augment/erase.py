@@ -1,4 +1,4 @@
-"""Boxes of one colour: random erasing and cutout. The colour is the mean one, which normalisation makes 0."""
+"""Boxes of one colour: random erasing and cutout. The colour is the mean one, which is 0 once images are normalised."""
 
 import math
 
@@ -37,9 +37,9 @@ def sample_cutout(batch: int, side: int, height: int, width: int, generator: Gen
     return top, left, bottom - top, right - left
 
 
-def erase(images: Tensor, colour: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
-    """Fill a box of each image (B, C, H, W) with `colour` (1, C, 1, 1), or (1, 1, 1, 1) for all channels."""
-    return torch.where(box(images, top, left, height, width), colour, images)
+def erase(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
+    """Fill a box of each image (B, C, H, W) with 0: of normalised images, the mean colour."""
+    return images.clone().masked_fill_(box(images, top, left, height, width), 0.0)  # masked_fill would not keep channels last
 
 
 def box(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:

@@ -1,0 +1,94 @@
+"""How things are timed: variants in turn, round after round, so that a disturbance meets all of them; medians are compared."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib import metadata
+
+from ablate import provenance
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One variant: the median of its rounds, and the worst and the best one, in `unit`."""
+
+    name: str
+    median: float
+    low: float
+    high: float
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Ours against what people do: how many times better, and what is required of that."""
+
+    title: str
+    ours: Timing
+    theirs: tuple[Timing, ...]
+    ratio: float  # against the best of theirs
+    required: float | None = None
+    note: str = ""
+
+    @property
+    def held(self) -> bool:
+        """Say whether the requirement holds."""
+        return self.required is None or self.ratio >= self.required
+
+
+def rates(variants: Mapping[str, Callable[[], float]], rounds: int, unit: str) -> dict[str, Timing]:
+    """Run each variant once a round; a variant gives its own figure."""
+    found: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(rounds):
+        for name, run in variants.items():
+            found[name].append(run())
+    return {name: Timing(name, statistics.median(all_), min(all_), max(all_), unit) for name, all_ in found.items()}
+
+
+def timed(run: Callable[[], object]) -> float:
+    """Give the seconds that a call takes."""
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def faster(title: str, ours: Timing, *theirs: Timing, required: float | None = None, note: str = "") -> Comparison:
+    """Compare rates, of which more is better."""
+    return Comparison(title, ours, theirs, ours.median / max(t.median for t in theirs), required, note)
+
+
+def shorter(title: str, ours: Timing, *theirs: Timing, required: float | None = None, note: str = "") -> Comparison:
+    """Compare times, of which less is better."""
+    return Comparison(title, ours, theirs, min(t.median for t in theirs) / ours.median, required, note)
+
+
+def table(comparisons: list[Comparison]) -> str:
+    """Write a table in Markdown."""
+    lines = ["| | ours | theirs | ratio | required |", "|---|---|---|---|---|"]
+    for one in comparisons:
+        theirs = "; ".join(f"{t.name} {_figure(t)}" for t in one.theirs)
+        required = "" if one.required is None else f">= {one.required:g}x{'' if one.held else ' MISSED'}"
+        note = f" ({one.note})" if one.note else ""
+        lines.append(f"| {one.title}{note} | {one.ours.name} {_figure(one.ours)} | {theirs} | **{one.ratio:.2f}x** | {required} |")
+    return "\n".join(lines)
+
+
+def _figure(timing: Timing) -> str:
+    digits = 0 if timing.median >= 100 else 3 if timing.median < 10 else 1
+    return f"{timing.median:,.{digits}f} [{timing.low:,.{digits}f}-{timing.high:,.{digits}f}] {timing.unit}"
+
+
+def machine() -> dict[str, object]:
+    """Describe the machine and the versions."""
+    packages = ("torch", "torchvision", "mlflow", "numpy", "pillow")
+    described = {key: value for key, value in provenance.machine().items() if key != "host"}
+    versions = {name: metadata.version(name) for name in packages}
+    return described | {"usable_cores": len(os.sched_getaffinity(0)), "python": platform.python_version(), "versions": versions}
+
+
+def as_data(comparisons: list[Comparison]) -> list[dict[str, object]]:
+    """Give comparisons as JSON-able data."""
+    return [asdict(one) | {"held": one.held} for one in comparisons]

@@ -1,0 +1,213 @@
+"""What a recipe stands for is looked up before anything is trained: networks are checked and described, weights are fetched."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+import torchvision
+from commands import ablate
+
+from ablate import journal, networks
+from ablate.recipe import Model
+
+NOWHERE = "http://127.0.0.1:9"  # the discard port: refused at once, so that nothing is downloaded
+OFFLINE = {"http_proxy": NOWHERE, "https_proxy": NOWHERE, "no_proxy": ""}
+BASE = """
+name  = "networks"
+seeds = 1
+
+[recipe]
+data = { name = "digits", image_size = 64, train_size = 60 }
+augment = { crop = "none", flip = false }
+training = { epochs = 1, batch_size = 20, precision = "fp32" }
+"""
+
+
+def plan(tmp_path, text, *options):
+    (tmp_path / "nets.toml").write_text(text)
+    return ablate("plan", tmp_path / "nets.toml", "--store", tmp_path / "store", *options)
+
+
+# What is known without building a network
+
+
+def test_what_is_said_of_a_network_by_its_name():
+    stems = {name for name in (*networks.BUILT_IN, *networks.TORCHVISION) if networks.has_stem(name)}
+    assert {"fusion", "resnet18", "resnext50_32x4d", "wide_resnet50_2"} <= stems
+    assert not stems & {"resnet9", "resnet_small", "cnn4", "vgg11", "regnet_x_8gf"}
+    assert {name for name in (*networks.BUILT_IN, *networks.TORCHVISION) if not networks.has_weights(name)} == {
+        *networks.BUILT_IN
+    } - {"fusion"}
+    assert [name for name in ("a:b", "a.b:c", "resnet18") if networks.is_own(name)] == ["a:b", "a.b:c"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "certain"),
+    [
+        ({"name": "cnn4"}, True),
+        ({"name": "resnet18", "batch_norm": False, "head_dropout": 0.5}, True),
+        ({"name": "fusion", "trainable": "head"}, True),
+        ({"name": "resnet18", "trainable": "layer4"}, False),
+        ({"name": "cnn4", "trainable": ("block1", "block2")}, False),
+        ({"name": "vgg11"}, False),
+        ({"name": "mine:net"}, False),
+    ],
+)
+def test_a_network_is_certain_where_only_fields_decide(fields, certain):
+    assert networks.is_certain(Model(**fields)) is certain
+
+
+@pytest.mark.parametrize("name", [name for name in (*networks.BUILT_IN, "resnet18") if networks.has_stem(name) or networks.has_width(name)])
+@pytest.mark.parametrize("size", [16, 17, 64])
+def test_a_network_that_is_called_certain_can_be_built(name, size):
+    from ablate.training.models import Shape, summary
+
+    for trainable in ("all", "head"):
+        fields = {"batch_norm": name in networks.WITHOUT_BATCH_NORM, "conv_dropout": 0.1, "head_dropout": 0.1, "trainable": trainable}
+        summary.check(Model(name=name, **fields), Shape(1, size, 2))
+
+
+# Checking
+
+MINE = """
+from torch import nn
+def few(classes): return nn.Flatten()
+def three(**_): return 3
+def broken(**_): return {}["layers"]
+def good(classes, channels, image_size): return nn.Sequential(nn.Flatten(), nn.Linear(channels * image_size**2, classes))
+"""
+LEVELS = {
+    "fine": ('name = "cnn4"', None),
+    "good": ('name = "my_nets:good"', None),
+    "part": ('name = "resnet18", model.trainable = "layer9"', "model.trainable: the network has no part layer9"),
+    "bare": ('name = "vgg11", model.batch_norm = false', "model.batch_norm = false has nothing to remove"),
+    "bald": ('name = "alexnet", model.batch_norm = false', "model.batch_norm = false has nothing to remove"),
+    "small": ('name = "inception_v3"', "inception_v3 cannot take images of 64 x 64 pixels"),
+    "nowhere": ('name = "no_such_nets:net"', "there is no module no_such_nets"),
+    "absent": ('name = "my_nets:absent"', "there is none called absent"),
+    "few": ('name = "my_nets:few"', "my_nets:few must take the arguments classes, channels and image_size"),
+    "three": ('name = "my_nets:three"', "must return a torch.nn.Module, and returned int"),
+    "broken": ('name = "my_nets:broken"', "KeyError: 'layers'"),
+    "raising": ('name = "raising_nets:net"', "NameError: name 'nothing' is not defined"),
+}
+
+
+def test_every_network_that_cannot_be_had_is_named_at_once_with_its_file_and_cell(tmp_path):
+    (tmp_path / "my_nets.py").write_text(MINE)
+    (tmp_path / "raising_nets.py").write_text("nothing\n")
+    levels = ",\n".join(f'{{ name = "{name}", set = {{ model.{fields} }} }}' for name, (fields, _) in LEVELS.items())
+    code, out, err = plan(tmp_path, f'{BASE}\n[[factor]]\nname = "net"\nlevels = [{levels}]\n')
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+    lines = [line for line in err.splitlines() if line.startswith(f"{tmp_path / 'nets.toml'}: cell net=")]
+    wrong = {name: said for name, (_, said) in LEVELS.items() if said}
+    assert len(lines) == len(wrong) == len(err.splitlines())
+    for line, (name, said) in zip(lines, wrong.items(), strict=True):
+        assert line.startswith(f"{tmp_path / 'nets.toml'}: cell net={name}: ")
+        assert said in line
+
+
+FRESH = """
+import sys
+from pathlib import Path
+from ablate import store, study, workflow
+loaded = study.load(Path(sys.argv[1]))
+workflow.plan(loaded, workflow.Where(store.open_store(Path(sys.argv[2]))), check=True)
+print(len({"torch", "torchvision"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(("names", "heavy"), [('"cnn4", "resnet18", "fusion"', "0"), ('"cnn4", "vgg11_bn"', "2")])
+def test_torch_is_imported_only_for_networks_that_must_be_built_to_be_checked(tmp_path, names, heavy):
+    (tmp_path / "nets.toml").write_text(f"{BASE}\n[factors]\nmodel.name = [{names}]\nmodel.trainable = ['all', 'head']\n")
+    command = [sys.executable, "-c", FRESH, str(tmp_path / "nets.toml"), str(tmp_path / "store")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == heavy
+    assert not (tmp_path / "store").exists()
+
+
+# Describing
+
+
+def test_plan_describes_every_network(tmp_path):
+    text = f'{BASE}\n[factors]\nmodel.name = ["cnn4", "resnet18", "vit_b_16"]\nmodel.trainable = ["all", "head"]\n'
+    code, out, err = plan(tmp_path, text.replace("image_size = 64", "image_size = 32"), "--verbose", "--json")
+    assert code == 0, err
+    told = json.loads(out)["networks"]
+    assert list(told) == [f"{name}{frozen}" for name in ("cnn4", "resnet18", "vit_b_16") for frozen in ("", ", trainable=head")]
+    for name in ("cnn4", "resnet18", "vit_b_16"):
+        whole, head = told[name], told[f"{name}, trainable=head"]
+        assert whole["trainable_parameters"] == whole["parameters"]
+        assert head == whole | {"trainable_parameters": head["trainable_parameters"]}
+    convolutions = 9 * (1 * 32 + 32 * 64 + 64 * 128 + 128 * 128)
+    assert told["cnn4"]["parameters"] == convolutions + 2 * (32 + 64 + 128 + 128) + (128 * 4 + 1) * 10
+    assert told["cnn4, trainable=head"]["trainable_parameters"] == (128 * 4 + 1) * 10
+    steps = 1 * 32 * 32**2 + 32 * 64 * 16**2 + 64 * 128 * 8**2 + 128 * 128 * 4**2
+    assert told["cnn4"]["macs"] == 9 * steps + 128 * 4 * 10
+    assert told["vit_b_16"]["receptive_field"] is None
+    shown = plan(tmp_path, text.replace("image_size = 64", "image_size = 32"), "--verbose")[1]
+    assert f"{told['cnn4']['parameters']:,} ({(128 * 4 + 1) * 10:,} trained)" in shown
+    assert "whole image" in shown
+    assert f"{told['cnn4']['receptive_field']} px" in shown
+
+
+def test_a_network_for_images_of_two_sizes_is_described_for_each(tmp_path):
+    text = BASE.replace("image_size = 64, ", "") + '\n[factors]\nmodel.name = ["cnn4"]\ndata.image_size = [16, 32]\n'
+    told = json.loads(plan(tmp_path, text, "--verbose", "--json")[1])["networks"]
+    assert list(told) == ["cnn4, image_size=16", "cnn4, image_size=32"]
+    assert told["cnn4, image_size=16"]["macs"] < told["cnn4, image_size=32"]["macs"]
+
+
+def test_a_finished_job_has_the_numbers_of_the_plan(done):
+    folder, _ = done
+    told = json.loads(ablate("plan", "tiny", "--store", folder / "store", "--verbose", "--json")[1])["networks"]
+    found = [journal.read_json(path) for path in (folder / "store").glob("jobs/*/model.json")]
+    assert len(found) == 4
+    for one in found:
+        model = Model.model_validate(one.pop("model"))
+        assert one == told["cnn4, head_dropout=0.2" if model.batch_norm else "cnn4, batch_norm=false, head_dropout=0.2"]
+
+
+# Pretrained weights
+
+STAGED = BASE.replace("image_size = 64", "image_size = 16") + """
+model = { name = "resnet18", pretrained = true, stem = "imagenet" }
+
+[[factor]]
+name   = "stage"
+levels = [ { name = "frozen",  set = { model.trainable = "head" } },
+           { name = "partial", set = { model.trainable = ["head", "layer4"] } } ]
+"""
+
+
+def test_pretrained_weights_are_trained_where_the_recipe_says_and_frozen_elsewhere(tmp_path):
+    torch.manual_seed(5)
+    file = torchvision.models.resnet18(num_classes=1000).state_dict()
+    kept = tmp_path / "hub" / "checkpoints" / torchvision.models.get_model_weights("resnet18").DEFAULT.url.rpartition("/")[2]
+    kept.parent.mkdir(parents=True)
+    torch.save(file, kept)
+    (tmp_path / "staged.toml").write_text(STAGED)
+    code, out, err = ablate("run", tmp_path / "staged.toml", "--store", tmp_path / "store", TORCH_HOME=str(tmp_path), **OFFLINE)
+    assert code == 0, out + err
+    changed = {}
+    for path in (tmp_path / "store").glob("jobs/*/last.pt"):
+        trained = torch.load(path, weights_only=True)
+        parts = journal.read_json(path.with_name("recipe.json"))["recipe"]["model"]["trainable"]
+        expected = file | {"conv1.weight": file["conv1.weight"].sum(1, keepdim=True)}  # for grey images
+        differ = {key for key in trained if not torch.equal(trained[key], expected[key]) and not key.startswith("fc.")}
+        changed["head" if parts == "head" else "layer4"] = differ
+        assert set(trained) == set(file)
+        assert trained["fc.weight"].shape == (10, 512)
+    layer = {key for key in file if key.startswith("layer4.")}
+    assert changed == {"head": set(), "layer4": layer}
+
+
+def test_without_weights_and_network_nothing_is_begun(tmp_path):
+    (tmp_path / "staged.toml").write_text(STAGED)
+    code, out, err = ablate("run", tmp_path / "staged.toml", "--store", tmp_path / "store", TORCH_HOME=str(tmp_path), **OFFLINE)
+    assert code == 2
+    assert f"model.pretrained needs the weights of resnet18 in {tmp_path}/hub/checkpoints/resnet18-" in err
+    assert "set model.pretrained = false" in err
+    assert "Traceback" not in out + err
+    assert not list(tmp_path.glob("store/jobs/*/attempts.jsonl"))
