@@ -1,5 +1,6 @@
 """What the recipes of a study stand for on this machine: the precision, the images, the networks. Nothing is trained here."""
 
+import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -46,10 +47,13 @@ class Inputs:
         """Identify a user's own network by its code; empty for every other one. A study of the store has no code here."""
         if not networks.is_own(section.name):
             return ""
+        old = self.settled.codes.get(section.name)
         if not self.study.folder:
-            return self.settled.codes.get(section.name, "unknown")
+            return old or "unknown"
         if section.name not in self._known:
-            self._known[section.name] = owncode.fingerprint(section.name, owncode.folders(self.study.folder))
+            folders = owncode.folders(self.study.folder)
+            gone = owncode.find(section.name, folders) is None
+            self._known[section.name] = old if old is not None and gone else owncode.fingerprint(section.name, folders)
         return self._known[section.name]
 
 
@@ -104,8 +108,18 @@ def check_networks(study: Study, expanded: Grid, store: Store) -> None:
             summary.check(made.model, Shape(*key[1]))
         except ModelError as error:
             wrong.append(f"{study.source}: cell {cell.label}: {error}")
+        except Exception as error:
+            if not networks.is_own(made.model.name):
+                raise  # our own mistake
+            wrong.append(f"{study.source}: cell {cell.label}: {made.model.name} {_raised(error)}")
     if wrong:
         raise StudyError(wrong)
+
+
+def _raised(error: Exception) -> str:
+    """Say what a user's own code raised, and on which line."""
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    return f"raised {''.join(traceback.format_exception_only(error)).strip()} ({at.filename}, line {at.lineno}): mend the network"
 
 
 def fetch_weights(recipes: Iterable[Recipe]) -> None:
@@ -119,13 +133,17 @@ def fetch_weights(recipes: Iterable[Recipe]) -> None:
 
 
 def summaries(expanded: Grid, store: Store) -> dict[str, "Summary"]:
-    """Describe each different network of a study, by what its recipe says of it."""
+    """Describe each different network of a study, by what its recipe says of it, and by the size of its images where there are several."""
     from ablate.training.models import Shape, summary
 
     found: dict[str, Summary] = {}
+    sections = {cell.recipe.data for cell in expanded.cells}
+    differ = [key for key in ("name", "image_size") if len({getattr(section, key) for section in sections}) > 1]
     for cell in expanded.cells:
         named = recipe.canonical(cell.recipe).get("model", {})
-        label = ", ".join([cell.recipe.model.name, *(f"{key}={show(given)}" for key, given in named.items() if key != "name")])
+        parts = [f"{key}={show(given)}" for key, given in named.items() if key != "name"]
+        parts += [f"data.{key}={show(getattr(cell.recipe.data, key))}" for key in differ]
+        label = ", ".join([cell.recipe.model.name, *parts])
         if label not in found:
             found[label] = summary.summarise(cell.recipe.model, Shape(*shape(cell.recipe, store)))
     return found

@@ -17,10 +17,8 @@ def find(network: str, folders: tuple[str, ...]) -> Path | None:
     """Find the file of a network's module in these folders, or where Python finds its modules; import nothing."""
     module = network.partition(":")[0]
     where: list[str] = [*folders, *sys.path]
-    name = ""
     for part in module.split("."):
-        name = f"{name}.{part}" if name else part
-        spec = PathFinder.find_spec(name, where)
+        spec = PathFinder.find_spec(part, where)  # by its last name alone: with dots Python looks up the parent, which is not imported
         if spec is None:
             return None
         where = list(spec.submodule_search_locations or ())
@@ -41,5 +39,5 @@ def fingerprint(network: str, folders: tuple[str, ...]) -> str:
 
 
 def allow(folders: tuple[str, ...]) -> None:
-    """Let this process import networks from these folders."""
-    sys.path[:0] = [folder for folder in folders if folder not in sys.path]
+    """Let this process import networks from these folders, before all others, as `find` finds them."""
+    sys.path[:] = [*folders, *(folder for folder in sys.path if folder not in folders)]

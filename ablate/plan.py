@@ -109,19 +109,23 @@ def _cost(work: list[Work], store: Store) -> Cost | None:
         recipe = item.job.recipe
         speeds = seen.get(_like(recipe))
         guessed |= speeds is None
+        images = _train_images(recipe, store, item.job.data)
         expected: float | None = statistics.median(speeds) if speeds else _guess(recipe)
-        if expected is None:
-            return None  # a network that was never trained here, and of which nothing is known
-        total += recipe.training.epochs * _train_images(recipe, store, item.job.data) / expected
+        if expected is None or images is None:
+            return None  # a network that was never trained here, or images that were never counted
+        total += recipe.training.epochs * images / expected
     return Cost(total, "a guess from the network's usual speed" if guessed else "from finished jobs like these")
 
 
 def _like(recipe: Recipe) -> tuple[object, ...]:
-    return (recipe.model.name, recipe.data.image_size, recipe.training.precision, recipe.model.batch_norm, recipe.model.conv_dropout > 0)
+    model = recipe.model
+    network = (model.name, model.stem, model.width, model.trainable, model.batch_norm, model.conv_dropout > 0)
+    return (*network, recipe.data.image_size, recipe.training.precision)
 
 
 def _guess(recipe: Recipe) -> float | None:
-    if recipe.model.name not in IMAGES_A_SECOND:
+    model = recipe.model
+    if model.name not in IMAGES_A_SECOND or (model.trainable, model.width, model.stem) != ("all", 1.0, "cifar"):
         return None
     scale = (32 / recipe.data.image_size) ** 2
     slower = (2.0 if recipe.training.precision == "fp32" else 1.0) * (1.5 if recipe.model.conv_dropout > 0 else 1.0)
@@ -137,9 +141,11 @@ def _speeds(store: Store) -> Iterator[tuple[tuple[object, ...], float]]:
             yield _like(recipe), journal.read_json(path)["train_images"] / seconds
 
 
-def _train_images(recipe: Recipe, store: Store, fingerprint: str) -> float:
-    """Count the images of an epoch as well as they are known: before the data is decoded, as CIFAR-10 has them."""
+def _train_images(recipe: Recipe, store: Store, fingerprint: str) -> float | None:
+    """Count the images of an epoch as well as they are known: before the data is decoded, as CIFAR-10 has them; none of a folder."""
     meta = journal.read_json(store.data / fingerprint / "meta.json")
-    total = recipe.data.train_size or (meta["train"] if meta else 50_000)
+    total = recipe.data.train_size or (meta["train"] if meta else None if recipe.data.name == "imagefolder" else 50_000)
+    if total is None:
+        return None
     held = recipe.data.validation if isinstance(recipe.data.validation, int) else total * recipe.data.validation
     return float(total - held)

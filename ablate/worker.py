@@ -107,15 +107,15 @@ def _train(folder: Folder, payload: Json, report: Callable[[Json], None], should
     journal.append(folder.attempts, {"attempt": attempt, "timestamp": started, "pid": os.getpid(), "device": payload["device"]})
     journal.write_json(folder.path / "environment.json", _environment(payload, device))
     _allow_own_code(folder, recipe, payload)
+    if recipe.training.compile:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = payload["compile_cache"]  # importing torch._dynamo has put another one there
+        print("torch.compile: half a minute when this network is new to the store", flush=True)
     prepared = data.read(Path(payload["data"]))
     session = loop.start(recipe, seed, prepared, data.open_arrays(prepared.folder), device)
     if session.train.streamed:
         notice = f"the training images do not fit into the memory of {payload['device']}: they are streamed, batch by batch"
         print(notice, flush=True)
         report({"notice": notice})
-    if recipe.training.compile:
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", payload["compile_cache"])
-        print("torch.compile: half a minute when this network is new to the store", flush=True)
     state = _load(folder.checkpoint, device)
     if state is not None:
         loop.restore(session, state)

@@ -4,8 +4,11 @@ Theirs: a DataLoader with torchvision's transforms of PIL images (0 and 2 worker
 its per-image v2 transforms of tensors.
 """
 
+import itertools
 import time
 from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,42 +18,37 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as v1
 from torchvision.transforms import v2
 
-from ablate.recipe import Augment, ColorJitter, MeanStd
+from ablate.executors.base import Task
+from ablate.executors.local import LocalExecutor
+from ablate.recipe import Augment
 from ablate.training import images
 from ablate.training.augment import compose
 from ablate.training.augment.streams import generators
+from benchmarks import jobs
 from benchmarks.measure import Comparison, faster, rates
 
-COUNT, BATCH, ROUNDS = 10_000, 128, 5
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+BATCH, ROUNDS = jobs.BATCH, 5
+MEAN, STD = jobs.NORMALIZE.mean, jobs.NORMALIZE.std
 JITTER = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05}
 PLAIN: dict[str, Any] = {"crop": "none", "flip": False}
 
-CASES: dict[str, tuple[dict[str, Any], Callable[[Any], list[Any]], Callable[[Any], list[Any]], float]] = {
+ALL: dict[str, Any] = {"crop": "random_resized_crop", "rotation": 15.0, "interpolation": "nearest", "color_jitter": JITTER, "erasing": 0.5}
+
+Transforms = Callable[[Any], list[Any]]
+CASES: dict[str, tuple[dict[str, Any], Transforms, Transforms, float]] = {
     # our recipe; torchvision's transforms of the image, and of its tensor; what is required
     "crop and flip": ({}, lambda t: [t.RandomCrop(32, 4), t.RandomHorizontalFlip()], lambda _: [], 10),
     "random_resized_crop and flip": (
-        {"crop": "random_resized_crop"},
-        lambda t: [t.RandomResizedCrop(32), t.RandomHorizontalFlip()],
-        lambda _: [],
-        7,
+        {"crop": "random_resized_crop"}, lambda t: [t.RandomResizedCrop(32), t.RandomHorizontalFlip()], lambda _: [], 7,
     ),
     "rotation, nearest": (PLAIN | {"rotation": 15.0, "interpolation": "nearest"}, lambda t: [t.RandomRotation(15)], lambda _: [], 8),
     "erasing": (PLAIN | {"erasing": 0.5}, lambda _: [], lambda t: [t.RandomErasing(0.5)], 9),
-    "color_jitter": (PLAIN | {"color_jitter": ColorJitter(**JITTER)}, lambda t: [t.ColorJitter(**JITTER)], lambda _: [], 3),
+    "color_jitter": (PLAIN | {"color_jitter": JITTER}, lambda t: [t.ColorJitter(**JITTER)], lambda _: [], 3),
     "all of them": (
-        {
-            "crop": "random_resized_crop",
-            "rotation": 15.0,
-            "interpolation": "nearest",
-            "color_jitter": ColorJitter(**JITTER),
-            "erasing": 0.5,
-        },
-        lambda t: [t.RandomResizedCrop(32), t.RandomHorizontalFlip(), t.RandomRotation(15), t.ColorJitter(**JITTER)],
-        lambda t: [t.RandomErasing(0.5)],
-        3.5,
+        ALL, lambda t: [t.RandomResizedCrop(32), t.RandomHorizontalFlip(), t.RandomRotation(15), t.ColorJitter(**JITTER)],
+        lambda t: [t.RandomErasing(0.5)], 3.5,
     ),
-}
+}  # fmt: skip
 
 
 class Pictures(Dataset[Any]):
@@ -88,47 +86,39 @@ def speed_of_loader(made: DataLoader[Any]) -> float:
     return count / (time.perf_counter() - began)
 
 
-def speed_of_ours(some: images.Images, augment: Augment) -> float:
-    """Give images a second of an epoch."""
-    chain = compose(augment, generators(0))
-    order = torch.randperm(COUNT)[: COUNT // BATCH * BATCH]
-    began, count = time.perf_counter(), sum(len(batch.labels) for batch in some.batches(BATCH, order, chain))
-    return count / (time.perf_counter() - began)
-
-
 def run() -> list[Comparison]:
-    """Compare every augmentation, and all together; then resident with streamed images."""
-    torch.set_num_threads(2)
-    random = np.random.default_rng(0)
-    pixels, labels = random.integers(0, 256, (COUNT, 32, 32, 3), dtype=np.uint8), random.integers(0, 10, COUNT)
-    normalize = MeanStd(mean=MEAN, std=STD)
-    some = images.place(normalize, pixels, labels, np.arange(COUNT), torch.device("cpu"))
+    """Compare every augmentation, and all together, ours in a worker as it trains; then resident with streamed images."""
+    pixels, labels = jobs.noise()
     found = []
-    for case, (fields, _, _, required) in CASES.items():
-        augment = Augment(**fields)
-        loaders = {
-            "PIL, no worker": loader(pixels, labels, case, 0, tensors=False),
-            "PIL, 2 workers": loader(pixels, labels, case, 2, tensors=False),
-            "v2, no worker": loader(pixels, labels, case, 0, tensors=True),
-            "v2, 2 workers": loader(pixels, labels, case, 2, tensors=True),
-        }
-        speed_of_ours(some, augment)
-        variants: dict[str, Callable[[], float]] = {name: lambda made=made: speed_of_loader(made) for name, made in loaders.items()}  # type: ignore[misc]
-        variants["ablate"] = lambda augment=augment: speed_of_ours(some, augment)  # type: ignore[misc]
-        speeds = rates(variants, ROUNDS, "images/s")
-        found.append(faster(f"input, {case}", speeds.pop("ablate"), *speeds.values(), required=required))
-        del loaders, variants
-    found.append(_streaming(some, images.place(normalize, pixels, labels, np.arange(COUNT), torch.device("cpu"), memory=0)))
-    return found
+    with closing(jobs.start("read", 1)) as worker:
+        for case, (fields, _, _, required) in CASES.items():
+            kinds = itertools.product((("PIL", False), ("v2", True)), (0, 2))
+            loaders = {f"{kind}, {n} workers": loader(pixels, labels, case, n, tensors=tensors) for (kind, tensors), n in kinds}
+            variants: dict[str, Callable[[], float]] = {name: partial(speed_of_loader, made) for name, made in loaders.items()}
+            variants["ablate"] = partial(speed_of_ours, worker, fields)
+            speeds = rates(variants, ROUNDS, "images/s")
+            found.append(faster(f"input, {case}", speeds.pop("ablate"), *speeds.values(), required=required))
+            del loaders, variants
+        streaming = {"streamed": partial(speed_of_ours, worker, {}, 0), "resident": partial(speed_of_ours, worker, {})}
+        speeds = rates(streaming, ROUNDS, "images/s")
+    note = f"with a limit of 0 bytes; the same numbers: {'yes' if streamed_is_the_same() else 'NO'}"
+    return [*found, faster("input, streamed", speeds["streamed"], speeds["resident"], note=note)]
 
 
-def _streaming(resident: images.Images, streamed: images.Images) -> Comparison:
-    """Compare images that are where they are used with such that are brought there batch by batch; both give the same numbers."""
-    augment, order = Augment(), torch.arange(COUNT)
-    both = [some.batches(BATCH, order, compose(augment, generators(0))) for some in (resident, streamed)]
-    same = all(torch.equal(one.images, other.images) for one, other in zip(*both, strict=True))
-    speeds = rates(
-        {"streamed": lambda: speed_of_ours(streamed, augment), "resident": lambda: speed_of_ours(resident, augment)}, ROUNDS, "images/s"
-    )
-    note = f"with a limit of 0 bytes; the same numbers: {'yes' if same else 'NO'}"
-    return faster("input, streamed", speeds["streamed"], speeds["resident"], note=note)
+def speed_of_ours(worker: LocalExecutor, augment: dict[str, Any], memory: int | None = None) -> float:
+    """Give images a second of five epochs in a worker."""
+    worker.submit(Task("read", {"augment": augment, "threads": 2, "epochs": 5, "memory": memory}))
+    while True:
+        for event in worker.events(1.0):
+            if event.kind != "started":
+                return float(event.detail["speed"])
+
+
+def streamed_is_the_same() -> bool:
+    """Say whether images that are brought batch by batch are, bit for bit, those that lie where they are used."""
+    pixels, labels = jobs.noise(1000)
+    both = []
+    for memory in (None, 0):
+        some = images.place(jobs.NORMALIZE, pixels, labels, np.arange(1000), torch.device("cpu"), memory)
+        both.append(some.batches(BATCH, None, compose(Augment.model_validate(ALL), generators(0))))
+    return all(torch.equal(one.images, other.images) for one, other in zip(*both, strict=True))

@@ -113,7 +113,8 @@ metric = "test/accuracy"
 [recipe]
 data = { name = "digits", image_size = 16, train_size = 120 }
 augment = { crop = "none", flip = false }
-training = { epochs = 1, batch_size = 20, precision = "fp32" }
+training = { epochs = 3, batch_size = 10, precision = "fp32" }
+optimizer = { name = "adam", lr = 0.005 }
 
 [factors]
 model.name = ["cnn4", "mynet:tiny"]
@@ -178,7 +179,7 @@ def test_a_study_of_the_store_runs_no_code(ran, tmp_path):
 
 
 def test_other_code_is_trained_anew_and_everything_else_is_kept(ran, tmp_path):
-    folder, store, _ = ran
+    _, store, _ = ran
 
     def left(text, name):
         put(tmp_path / name / "own.toml", STUDY), put(tmp_path / name / "mynet.py", text)

@@ -76,7 +76,7 @@ def start(recipe: Recipe, seed: int, prepared: Prepared, arrays: Arrays, device:
         recipe=recipe,
         device=device,
         network=network,
-        forward=torch.compile(network, dynamic=False) if recipe.training.compile else network,
+        forward=_compiled(network) if recipe.training.compile else network,
         optimizer=optim.optimizer(network, recipe.optimizer),
         train=train,
         validation=validation,
@@ -109,6 +109,16 @@ def epochs(session: Session) -> Iterator[dict[str, Any]]:
         }
         session.history.append(line)
         yield line
+
+
+def _compiled(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Make torch compile a network at its first call, forgetting what earlier jobs of this process have compiled.
+
+    Else a graph of a network with the same layers is taken for this one: torch does not look at hooks, and dropout is one.
+    """
+    torch.compiler.reset()
+    made: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=False)
+    return made
 
 
 def compile_step(session: Session) -> float:

@@ -1,0 +1,63 @@
+"""What the benchmarks let real worker processes do."""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from ablate.executors.base import Slot
+from ablate.executors.local import LocalExecutor
+from ablate.recipe import Augment, MeanStd
+from ablate.training import images
+from ablate.training.augment import compose
+from ablate.training.augment.streams import generators
+from ablate.workflow import PRELOAD
+
+Json = dict[str, Any]
+COUNT, BATCH = 10_000, 128
+NORMALIZE = MeanStd(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
+
+
+def start(function: str, slots: int) -> LocalExecutor:
+    """Start workers as `ablate run` does: warm, with their own settings of malloc and threads."""
+    return LocalExecutor(f"benchmarks.jobs:{function}", tuple(Slot(f"cpu:{i}", "cpu") for i in range(slots)), PRELOAD)
+
+
+def noise(count: int = COUNT) -> tuple[np.ndarray, np.ndarray]:
+    """Make random images (N, 32, 32, 3) uint8, and labels."""
+    random = np.random.default_rng(0)
+    return random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), random.integers(0, 10, count)
+
+
+def read(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> Json:
+    """Read so many epochs of augmented batches on so many threads; give images a second."""
+    del report, should_stop
+    torch.set_num_threads(payload["threads"])
+    memory = payload.get("memory")
+    some = images.place(NORMALIZE, *noise(), np.arange(COUNT), torch.device("cpu"), memory)
+    chain = compose(Augment.model_validate(payload["augment"]), generators(0))
+    count, began = 0, 0.0
+    for epoch in range(payload["epochs"] + 1):
+        if epoch == 1:  # the first one warms up
+            count, began = 0, time.perf_counter()
+        for batch in some.batches(BATCH, torch.randperm(COUNT)[: COUNT // BATCH * BATCH], chain):
+            count += len(batch.labels)
+    return {"speed": count / (time.perf_counter() - began)}
+
+
+def tiny(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> Json:
+    """Train one tiny step: a job that is nothing but its start."""
+    del payload, report, should_stop
+    step()
+    return {"pid": os.getpid()}
+
+
+def step() -> None:
+    """Train one step of a linear layer."""
+    network = torch.nn.Linear(8, 2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    network(torch.ones(4, 8)).sum().backward()
+    optimizer.step()
