@@ -227,6 +227,7 @@ class TestWords:
         of = found(ROTATION, ROTATED, status=lambda c, s: "finished" if c.is_baseline else "diverged")
         assert words.verdict_words(only(of), of) == "unstable: more runs failed than with 0; no pair of finished runs is left"
         assert words.headline(of) == [f"rotation 15 instead of 0: {words.verdict_words(only(of), of)}."]
+        assert "points" not in words.sentences(of)[0], "a unit without a number"
         assert "unstable" in page(of)
 
     def test_a_metric_to_minimise_helps_with_its_own_sign_and_says_what_is_better(self):
@@ -323,6 +324,7 @@ class TestHeadline:
     def test_one_undecided_choice_says_so(self):
         of = rotated(UNDECIDED, min_effect=0.002)
         assert words.headline(of) == [f"rotation 15 instead of 0: {words.verdict_words(only(of), of)}."]
+        assert "points" not in words.sentences(of)[0], "a unit without a number"
 
     def test_every_verdict_is_named_in_at_most_three_sentences(self, full):
         said = words.headline(full)

@@ -72,7 +72,9 @@ def _decimals(number: float, digits: int) -> int:
 
 
 def difference(estimate: Estimate, metric: str) -> str:
-    """Write an effect and its interval: "+0.93 points [0.65, 1.21]"; without an interval the effect alone."""
+    """Write an effect and its interval: "+0.93 points [0.65, 1.21]"; without an interval the effect alone; empty where there is none."""
+    if estimate.effect is None:
+        return ""
     effect, interval = effect_words(estimate, metric), interval_words(estimate, metric)
     return f"{effect}{unit(metric)} {interval}".strip() if interval else f"{effect}{unit(metric)}"
 
