@@ -5,16 +5,18 @@ import importlib
 import json
 from pathlib import Path
 
-from benchmarks.measure import Comparison, as_data, machine, table
+from benchmarks.measure import Comparison, as_data, from_data, machine, page, table
 
-PARTS = ("input", "step", "start", "parallel", "study")
+PARTS = ("start", "input", "step", "parallel", "study")
 
 
 def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", default=PARTS, help=f"of {', '.join(PARTS)}; all by default")
-    parser.add_argument("--out", type=Path, help="write JSON there")
+    parser.add_argument(
+        "--out", type=Path, help="write JSON there, and Markdown beside it; what was not measured now is kept"
+    )
     given = parser.parse_args()
     wrong = [part for part in given.parts if part not in PARTS]
     if wrong:
@@ -26,7 +28,10 @@ def main() -> None:
     print(json.dumps(machine()))
     print(table(found))
     if given.out is not None:
-        given.out.write_text(json.dumps({"machine": machine(), "comparisons": as_data(found)}, indent=1) + "\n")
+        before = json.loads(given.out.read_text())["comparisons"] if given.out.exists() else []
+        every = {one["title"]: one for one in (*before, *as_data(found))}
+        given.out.write_text(json.dumps({"machine": machine(), "comparisons": list(every.values())}, indent=1) + "\n")
+        given.out.with_suffix(".md").write_text(page([from_data(one) for one in every.values()]))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as v1
 from torchvision.transforms import v2
 
-from ablate.executors.base import Task
 from ablate.executors.local import LocalExecutor
 from ablate.recipe import Augment
 from ablate.training import images
@@ -107,11 +106,7 @@ def run() -> list[Comparison]:
 
 def speed_of_ours(worker: LocalExecutor, augment: dict[str, Any], memory: int | None = None) -> float:
     """Give images a second of five epochs in a worker."""
-    worker.submit(Task("read", {"augment": augment, "threads": 2, "epochs": 5, "memory": memory}))
-    while True:
-        for event in worker.events(1.0):
-            if event.kind != "started":
-                return float(event.detail["speed"])
+    return float(jobs.ask(worker, {"augment": augment, "threads": 2, "epochs": 5, "memory": memory})["speed"])
 
 
 def streamed_is_the_same() -> bool:

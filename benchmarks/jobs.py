@@ -1,19 +1,22 @@
 """What the benchmarks let real worker processes do."""
 
+import collections
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ablate.executors.base import Slot
+from ablate.executors.base import Slot, Task
 from ablate.executors.local import LocalExecutor
-from ablate.recipe import Augment, MeanStd
-from ablate.training import images
+from ablate.recipe import Augment, MeanStd, Recipe
+from ablate.training import images, loop
 from ablate.training.augment import compose
 from ablate.training.augment.streams import generators
+from ablate.training.data import Arrays, Prepared
 from ablate.workflow import PRELOAD
 
 Json = dict[str, Any]
@@ -46,6 +49,43 @@ def read(payload: Json, report: Callable[[Json], None], should_stop: Callable[[]
         for batch in some.batches(BATCH, torch.randperm(COUNT)[: COUNT // BATCH * BATCH], chain):
             count += len(batch.labels)
     return {"speed": count / (time.perf_counter() - began)}
+
+
+def session(name: str, precision: str, batches: int, *, threads: int, augment: Json) -> loop.Session:
+    """Set up a training of random images, of so many batches an epoch."""
+    fields = {
+        "data": {"validation": 0},
+        "augment": augment,
+        "model": {"name": name},
+        "training": {"batch_size": BATCH, "precision": precision, "threads": threads},
+    }
+    pixels, labels = noise(BATCH * batches)
+    prepared = Prepared(Path(), "", tuple("0123456789"), len(labels), 1, 3, 32, (0.5,) * 3, (0.25,) * 3)
+    return loop.start(Recipe.model_validate(fields), 0, prepared, Arrays(pixels, labels, pixels[:1], labels[:1]), torch.device("cpu"))
+
+
+def train(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> Json:
+    """Train an epoch after one that warms up, or only read its batches; give images a second."""
+    del report, should_stop
+    made = session(
+        payload["name"], payload["precision"], payload["batches"], threads=payload["threads"], augment=payload["augment"]
+    )  # fmt: skip
+    for _ in range(2):
+        began = time.perf_counter()
+        if payload.get("only_read"):
+            collections.deque(made.train.batches(BATCH, torch.randperm(len(made.train)), made.augmentation), maxlen=0)
+        else:
+            collections.deque(loop.steps(made), maxlen=0)
+    return {"speed": BATCH * payload["batches"] / (time.perf_counter() - began)}
+
+
+def ask(worker: LocalExecutor, payload: Json) -> Json:
+    """Let a worker do one task, and give its answer."""
+    worker.submit(Task("asked", payload))
+    while True:
+        for event in worker.events(1.0):
+            if event.kind != "started":
+                return event.detail
 
 
 def tiny(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> Json:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from typing import Any
 
 from ablate import provenance
 
@@ -87,6 +88,32 @@ def machine() -> dict[str, object]:
     described = {key: value for key, value in provenance.machine().items() if key != "host"}
     versions = {name: metadata.version(name) for name in packages}
     return described | {"usable_cores": len(os.sched_getaffinity(0)), "python": platform.python_version(), "versions": versions}
+
+
+def page(comparisons: list[Comparison]) -> str:
+    """Write a page of Markdown: the table, the machine, how to read it."""
+    facts = machine()
+    versions = ", ".join(f"{name} {version}" for name, version in dict(facts["versions"]).items())  # type: ignore[call-overload]
+    return f"""# Benchmarks
+
+Made by `python -m benchmarks --out docs/benchmarks.json`. Ours and theirs in turn, round after round, in one run; the figure is the
+median of the rounds, in brackets the slowest and the fastest one. A ratio above 1 is in favour of `ablate`; each is against the
+best of theirs. What is compared with what stands at the top of each file in `benchmarks/`.
+
+{facts["processor"]}, {facts["usable_cores"]} cores, {facts["system"]}, Python {facts["python"]}, {versions}.
+
+{table(comparisons)}
+
+Read with care: the images of the input, step and parallel benchmarks are noise (speed does not depend on what they show), those of
+the study are the real digits. Precision bf16 is another arithmetic than the scripts' fp32; the fp32 rows compare equal ones. Two
+jobs with torch's default threads collapse at times, and their best round is the fairer figure. Nothing here was run on a GPU.
+"""
+
+
+def from_data(one: dict[str, Any]) -> Comparison:
+    """Read a comparison back."""
+    kept = {name: part for name, part in one.items() if name != "held"}
+    return Comparison(**kept | {"ours": Timing(**one["ours"]), "theirs": tuple(Timing(**timing) for timing in one["theirs"])})
 
 
 def as_data(comparisons: list[Comparison]) -> list[dict[str, object]]:

@@ -1,53 +1,31 @@
 """(b) The training step: batches of 128 images of 32x32x3, SGD with Nesterov momentum, two threads.
 
-Theirs: float32, the usual layout, torch's default optimizer, a batch that is ready. Ours: the loop itself, reading included.
+Theirs: float32, the usual layout, torch's default optimizer, a batch that is ready. Ours: the loop itself in a worker with its
+settings of malloc, reading included.
 """
 
 import time
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import closing
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from ablate.executors.local import LocalExecutor
 from ablate.recipe import Recipe
-from ablate.training import loop, models
-from ablate.training.data import Arrays, Prepared
-from benchmarks.measure import Comparison, Timing, faster, rates, shorter
+from ablate.training import models
+from benchmarks import jobs
+from benchmarks.measure import Comparison, faster, rates, shorter
 
-BATCH, ROUNDS = 128, 5
+BATCH, ROUNDS = jobs.BATCH, 5
 STEPS = {"cnn4": 30, "resnet_small": 10, "resnet9": 3}
 
 
-def session(name: str, precision: str, batches: int, *, threads: int = 2, augment: dict[str, object] | None = None) -> loop.Session:
-    """Set up a training of random images, of so many batches an epoch."""
-    fields = {
-        "data": {"validation": 0},
-        "augment": augment or {"crop": "none", "flip": False},
-        "model": {"name": name},
-        "training": {"batch_size": BATCH, "precision": precision, "threads": threads},
-    }
-    random = np.random.default_rng(0)
-    count = BATCH * batches
-    pixels, labels = random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), random.integers(0, 10, count)
-    prepared = Prepared(Path(), "", tuple("0123456789"), count, 1, 3, 32, (0.5,) * 3, (0.25,) * 3)
-    return loop.start(Recipe.model_validate(fields), 0, prepared, Arrays(pixels, labels, pixels[:1], labels[:1]), torch.device("cpu"))
-
-
-def ours(name: str, precision: str, *, threads: int = 2, augment: dict[str, object] | None = None) -> Callable[[], float]:
-    """Give a function that trains an epoch and tells images a second."""
-    made = session(name, precision, STEPS[name], threads=threads, augment=augment)
-
-    def run() -> float:
-        torch.set_num_threads(threads)
-        began = time.perf_counter()
-        for _ in loop.steps(made):
-            pass
-        return BATCH * STEPS[name] / (time.perf_counter() - began)
-
-    return run
+def ours(worker: LocalExecutor, name: str, precision: str) -> Callable[[], float]:
+    """Give a function that trains an epoch in a worker and tells images a second."""
+    payload = {"name": name, "precision": precision, "threads": 2, "batches": STEPS[name], "augment": {"crop": "none", "flip": False}}
+    return lambda: jobs.ask(worker, payload)["speed"]
 
 
 def theirs(name: str) -> Callable[[], float]:
@@ -75,38 +53,24 @@ def theirs(name: str) -> Callable[[], float]:
 def run() -> list[Comparison]:
     """Compare the step of three networks, in bf16 and in fp32; and what augmentation takes of it."""
     found = []
-    for name in STEPS:
-        variants = {"fp32 NCHW": theirs(name), "bf16": ours(name, "bf16"), "fp32": ours(name, "fp32")}
-        for one in variants.values():
-            one()
-        speeds = rates(variants, ROUNDS, "images/s")
-        found.append(faster(f"step, {name}, bf16", speeds["bf16"], speeds["fp32 NCHW"], required=2.2))
-        found.append(faster(f"step, {name}, fp32", speeds["fp32"], speeds["fp32 NCHW"]))
-    return [*found, _share_of_augmentation()]
+    with closing(jobs.start("train", 1)) as worker:
+        for name in STEPS:
+            variants = {"fp32 NCHW": theirs(name), "bf16": ours(worker, name, "bf16"), "fp32": ours(worker, name, "fp32")}
+            variants["fp32 NCHW"]()
+            speeds = rates(variants, ROUNDS, "images/s")
+            found.append(faster(f"step, {name}, bf16", speeds["bf16"], speeds["fp32 NCHW"], required=2.2))
+            found.append(faster(f"step, {name}, fp32", speeds["fp32"], speeds["fp32 NCHW"]))
+        return [*found, _share_of_augmentation(worker)]
 
 
-def _share_of_augmentation() -> Comparison:
+def _share_of_augmentation(worker: LocalExecutor) -> Comparison:
     """Compare an epoch of the smallest network, on one thread in bf16, with the reading, cropping and flipping in it."""
-    made = session("cnn4", "bf16", STEPS["cnn4"], threads=1, augment={"crop": "random_crop"})
-
-    def train() -> float:
-        torch.set_num_threads(1)
-        began = time.perf_counter()
-        for _ in loop.steps(made):
-            pass
-        return (time.perf_counter() - began) * 1000 / STEPS["cnn4"]
-
-    def read() -> float:
-        torch.set_num_threads(1)
-        order = torch.randperm(len(made.train))
-        began = time.perf_counter()
-        for _ in made.train.batches(BATCH, order, made.augmentation):
-            pass
-        return (time.perf_counter() - began) * 1000 / STEPS["cnn4"]
-
-    for one in (train, read):
-        one()
-    times: dict[str, Timing] = rates({"crop and flip": read, "the whole step": train}, ROUNDS, "ms/batch")
+    payload = {"name": "cnn4", "precision": "bf16", "threads": 1, "batches": STEPS["cnn4"], "augment": {"crop": "random_crop"}}
+    variants = {
+        "crop and flip": lambda: BATCH * 1000 / jobs.ask(worker, payload | {"only_read": True})["speed"],
+        "the whole step": lambda: BATCH * 1000 / jobs.ask(worker, payload)["speed"],
+    }
+    times = rates(variants, ROUNDS, "ms/batch")
     share = times["crop and flip"].median / times["the whole step"].median
     note = f"{share:.1%} of the time; at most 5 % allowed"
     return shorter("augmentation in training, cnn4 bf16", times["crop and flip"], times["the whole step"], required=20, note=note)
