@@ -27,6 +27,7 @@ PER_GPU = click.option(
     "--jobs-per-gpu", default="1", show_default=True, metavar="N|auto", callback=lambda _c, _p, given: _count_or_auto(given),
     help="Jobs that share a GPU; auto: a probe of some seconds tries 1, 2 and 4.",
 )  # fmt: skip
+FORMS = ("html", "json", "md", "tex", "csv")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 
@@ -153,12 +154,13 @@ def plan(
     where = _where(store_path, None, device, jobs)
     made = workflow.plan(workflow.load(study, sets, where.store), where, check=True)
     slots = max(1, min(len(devices.slots(device, jobs)), len(made.work)))
+    outlook = workflow.outlook(made, where)
     networks = workflow.networks(made, where) if verbose else {}
     if as_json:
-        click.echo(json.dumps(display.plan_data(made, slots, networks), indent=1))
+        click.echo(json.dumps(display.plan_data(made, slots, outlook, networks), indent=1))
         return
     console = _console()
-    display.show_plan(console, made, slots)
+    display.show_plan(console, made, slots, outlook)
     if cells:
         display.show_cells(console, made)
     if verbose:
@@ -192,30 +194,83 @@ def status(study: str, sets: tuple[str, ...], store_path: str, *, as_json: bool)
 @STUDY
 @SET
 @STORE
-@click.option("--format", "form", type=click.Choice(["html", "json"]), default="html", show_default=True, help="What to write.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="By default the store; JSON to the terminal.")
+@click.option("--format", "form", type=click.Choice(FORMS), default="html", show_default=True, help="What to write.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="By default the store, and the terminal for all but HTML.")
 @click.option("--metric", metavar="NAME", help="Compare another metric, such as test/calibration_error.")
-def report(study: str, sets: tuple[str, ...], store_path: str, form: str, out: Path | None, metric: str | None) -> None:
-    r"""Compare the cells of STUDY: effects with intervals and verdicts, as one HTML page or as JSON.
+@click.option("--cell", "cells", multiple=True, metavar="LABEL", help="Show this cell from inside; else the baseline and the best.")
+def report(
+    study: str, sets: tuple[str, ...], store_path: str, form: str, out: Path | None, metric: str | None, cells: tuple[str, ...]
+) -> None:
+    r"""Compare the cells of STUDY: effects with intervals and verdicts, as an HTML page, JSON, Markdown, LaTeX or CSV.
 
     \b
     Example:
       ablate report studies/augmentation.toml
-      ablate report augmentation --format json
+      ablate report augmentation --metric test/calibration_error
+      ablate report augmentation --format tex --out effects.tex
     """
     from ablate import workflow
 
     where = _where(store_path)
-    found = workflow.report(workflow.load(study, sets, where.store), where, metric)
+    found = workflow.report(workflow.load(study, sets, where.store), where, metric, cells)
     if form == "html":
         click.echo(str(workflow.write_report(found, where, out)))
         return
-    text = json.dumps(workflow.report_data(found), indent=1, ensure_ascii=False, allow_nan=False)
-    if out is None:
-        click.echo(text)
+    if form == "json":
+        text = json.dumps(workflow.report_data(found), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     else:
-        workflow.write_text(out, text + "\n")
+        text = workflow.report_text(found, form)
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        workflow.write_text(out, text)
         click.echo(str(out))
+
+
+@main.command()
+@STUDY
+@SET
+@STORE
+@JSON
+@click.option("--strict", is_flag=True, help="End with exit code 3 where a claim is neither confirmed nor refuted.")
+def check(study: str, sets: tuple[str, ...], store_path: str, *, as_json: bool, strict: bool) -> None:
+    r"""Answer the claims of STUDY, for CI: exit code 1 if one is refuted, else 0.
+
+    \b
+    Example:
+      ablate check augmentation
+      ablate check augmentation --strict
+    """
+    from ablate import workflow
+
+    where = _where(store_path)
+    found = workflow.report(workflow.load(study, sets, where.store), where)
+    if as_json:
+        click.echo(json.dumps(workflow.report_data(found)["claims"], indent=1, ensure_ascii=False, allow_nan=False))
+    for line in () if as_json else workflow.claim_lines(found):
+        click.echo(line)
+    verdicts = [claim.verdict for claim in found.claims]
+    sys.exit(1 if "refuted" in verdicts else 3 if strict and {"undecided", "not tested"} & set(verdicts) else 0)
+
+
+@main.command()
+@click.argument("studies", metavar="STUDY...", nargs=-1, required=True)
+@STORE
+@click.option("--cell", "cells", multiple=True, metavar="LABEL", help="A cell of the one STUDY, twice; ablate plan --cells lists them.")
+@click.option("--metric", metavar="NAME", help="Compare another metric, such as test/calibration_error.")
+def compare(studies: tuple[str, ...], store_path: str, cells: tuple[str, ...], metric: str | None) -> None:
+    r"""Put two studies side by side, or two cells of one study seed by seed.
+
+    \b
+    Example:
+      ablate compare augmentation regularisation
+      ablate compare augmentation --cell baseline --cell "rotation=15"
+    """
+    from ablate import display, workflow
+
+    where = _where(store_path)
+    loaded = tuple(workflow.load(study, (), where.store) for study in studies)
+    display.show_comparison(_console(), workflow.compare(loaded, cells, where, metric))
 
 
 @main.command()

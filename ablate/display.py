@@ -11,13 +11,17 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from ablate import metrics
 from ablate import recipe as recipes
 from ablate.executors.base import Event
 from ablate.plan import Plan
+from ablate.stats import CAP
 from ablate.status import Status
 from ablate.workflow import Ran
 
 if TYPE_CHECKING:
+    from ablate.outlook import Outlook  # brings pandas
+    from ablate.report.comparison import Comparison  # brings pandas
     from ablate.training.models.summary import Summary  # brings torch
 
 ENDED = ("finished", "failed", "crashed", "stopped")
@@ -126,7 +130,7 @@ def _epoch(detail: dict[str, Any]) -> str:
     return f"epoch {detail['epoch']}/{detail['epochs']} " + " ".join(f"{name} {value:.4g}" for name, value in shown.items())
 
 
-def show_plan(console: Console, plan: Plan, slots: int) -> None:
+def show_plan(console: Console, plan: Plan, slots: int, outlook: "Outlook | None") -> None:
     """Print what a study needs and what is left of it."""
     study, grid = plan.study, plan.grid
     console.print(f"[bold]{escape(study.name)}[/]  {escape(study.question)}", soft_wrap=True)
@@ -147,9 +151,23 @@ def show_plan(console: Console, plan: Plan, slots: int) -> None:
         table.add_row("unused", f"{escape(name)} has no two cells to compare")
     if len(study.seeds) < 2:
         table.add_row("[yellow]warning[/]", "one seed shows effects and allows no verdict: ask for at least 2 seeds, better 5")
+    if outlook is not None:
+        table.add_row("sees", escape(_outlook(plan, outlook)))
     if plan.cost is not None:
         table.add_row("time", f"about {seconds(plan.cost.seconds / slots)} on {slots} slots ({plan.cost.basis})")
     console.print(table)
+
+
+def _outlook(plan: Plan, outlook: "Outlook") -> str:
+    """Say what the design can see, and what the smallest effect worth having would take."""
+    study = plan.study
+    smallest = metrics.size(float(f"{outlook.effect:.2g}"), study.metric)
+    said = f"effects of {'more than' if outlook.is_bound else 'about'} {smallest} at {len(study.seeds)} seeds"
+    needed, least = outlook.seeds_for_min_effect, study.min_effect
+    if needed is not None and least is not None and needed > len(study.seeds):
+        seeds = f"more than {CAP}" if needed > CAP else f"{'at least' if outlook.is_bound else 'about'} {needed}"
+        said += f"; {metrics.size(least, study.metric)} would take {seeds} seeds"
+    return f"{said} ({outlook.basis})"
 
 
 def show_cells(console: Console, plan: Plan) -> None:
@@ -170,6 +188,13 @@ def show_networks(console: Console, networks: "Mapping[str, Summary]") -> None:
     show_table(console, ("network", "parameters", "multiply-adds an image", "receptive field"), rows)
 
 
+def show_comparison(console: Console, found: "Comparison") -> None:
+    """Print two things side by side."""
+    show_table(console, found.columns, found.rows)
+    for line in found.sentences:
+        console.print(escape(line), soft_wrap=True)
+
+
 def show_table(console: Console, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a small table: text to the left, numbers to the right."""
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -180,7 +205,7 @@ def show_table(console: Console, header: Sequence[str], rows: Sequence[Sequence[
     console.print(table)
 
 
-def plan_data(plan: Plan, slots: int, networks: "Mapping[str, Summary]") -> dict[str, Any]:
+def plan_data(plan: Plan, slots: int, outlook: "Outlook | None", networks: "Mapping[str, Summary]") -> dict[str, Any]:
     """Give a plan as JSON-able data."""
     return {
         "study": plan.study.name,
@@ -198,6 +223,9 @@ def plan_data(plan: Plan, slots: int, networks: "Mapping[str, Summary]") -> dict
         "unused_factors": list(plan.grid.unused),
         "seconds": None if plan.cost is None else round(plan.cost.seconds / slots),
         "seconds_basis": None if plan.cost is None else plan.cost.basis,
+        "detectable_effect": None if outlook is None else outlook.effect,
+        "detectable_effect_basis": None if outlook is None else outlook.basis,
+        "seeds_for_min_effect": None if outlook is None else outlook.seeds_for_min_effect,
     } | ({"networks": {label: dataclasses.asdict(one) for label, one in networks.items()}} if networks else {})
 
 

@@ -3,24 +3,20 @@
 Nothing is drawn here and nothing is worded; report draws and words, and computes nothing.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import combinations
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from ablate import metrics, stats
-from ablate.claim import Claim
+from ablate import details, effects, metrics
+from ablate.details import ClassEffect, Detail, Interplay
+from ablate.effects import ClaimFinding, Effect
 from ablate.grid import Cell, Exclusion, Grid
 from ablate.runs import FAILED_RESULT, Outcome
-from ablate.stats import Estimate, Floats
 from ablate.study import Study
 
-Levels = tuple[str, ...]  # a level for each factor of the study, inactive ones at their baseline
-ClaimVerdict = Literal["confirmed", "refuted", "undecided", "not tested"]
 CURVES = ("train/loss", "validation/loss", "train/accuracy", "validation/accuracy")
 
 
@@ -38,43 +34,6 @@ class CellFinding:
     epoch_seconds: float | None  # mean over seeds
     train_seconds: float | None  # sum over seeds
     shares_training: bool  # its runs are those of an earlier cell, judged in another way
-
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """One factor (main), two (interaction) or a whole cell (cell): what going from `start` to `end` does."""
-
-    kind: Literal["main", "interaction", "cell"]
-    changes: tuple[tuple[str, str, str], ...]  # (factor, start, end): one, or the two of an interaction
-    estimate: Estimate
-    per_seed: Mapping[int, float]
-    flags: tuple[str, ...]
-    survivors: stats.Verdict | None = None  # where the verdict is `unstable`: what the runs that did not fail say
-
-    @property
-    def factor(self) -> str:
-        """Name the factor, or the two as `A x B`."""
-        return " x ".join(factor for factor, _, _ in self.changes)
-
-    @property
-    def start(self) -> str:
-        """Name the level that is left, or the two as `a / b`."""
-        return " / ".join(start for _, start, _ in self.changes)
-
-    @property
-    def end(self) -> str:
-        """Name the level that is reached, or the two as `a / b`."""
-        return " / ".join(end for _, _, end in self.changes)
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimFinding:
-    """A claim and what the data say of it."""
-
-    claim: Claim
-    metric: str  # that of the study, unless the claim names another one
-    verdict: ClaimVerdict
-    estimate: Estimate | None  # of going from the second level to the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +70,7 @@ class Findings:
     cells: tuple[CellFinding, ...]
     effects: tuple[Effect, ...]
     interactions: tuple[Effect, ...]
+    simple_effects: tuple[Effect, ...]  # of each effect that another factor turns round, at each level of that one
     cell_effects: tuple[Effect, ...]
     claims: tuple[ClaimFinding, ...]
     curves: tuple[Curve, ...]
@@ -118,45 +78,25 @@ class Findings:
     excluded: tuple[Exclusion, ...]
     data: tuple[str, ...]  # fingerprints
     environments: tuple[dict[str, Any], ...]  # the different ones
+    details: tuple[Detail, ...]  # of the baseline and the best cell, or of those that were asked for
+    class_effects: tuple[ClassEffect, ...]
+    interplay: Interplay | None  # of the strongest interaction
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """The values of one metric by seed and by levels, and how to judge differences of them."""
+def find(
+    study: Study, grid: Grid, outcomes: tuple[Outcome, ...], *, metric: str | None = None, looked_into: tuple[str, ...] = ()
+) -> Findings:
+    """Compute all findings of a study on its metric, or on another one (then `min_effect` does not apply).
 
-    study: Study
-    seeds: tuple[int, ...]
-    values: Floats  # (S, cells); NaN where there is no value
-    ended: NDArray[np.bool_]  # (S, cells): the run has a result
-    failed: NDArray[np.bool_]  # (S, cells): which is none that may be averaged
-    cells: Mapping[Levels, Cell]
-    columns: Mapping[Levels, int]
-    excluded: frozenset[Levels]
-    benefit: int
-    min_effect: float | None
-
-    def block(self, settings: Sequence[Levels]) -> Floats:
-        """Give the (S, M) values of some cells."""
-        return self.values[:, [self.columns[levels] for levels in settings]]
-
-    def failures(self, settings: Sequence[Levels]) -> tuple[int, int]:
-        """Count the failed and all ended runs of some cells."""
-        columns = [self.columns[levels] for levels in settings]
-        return int(self.failed[:, columns].sum()), int(self.ended[:, columns].sum())
-
-    def judge(self, differences: Floats, family: int) -> Estimate:
-        """Estimate one effect of a family."""
-        return stats.estimate(differences, family=family, alpha=self.study.alpha, benefit=self.benefit, min_effect=self.min_effect)
-
-
-def find(study: Study, grid: Grid, outcomes: tuple[Outcome, ...], *, metric: str | None = None) -> Findings:
-    """Compute all findings of a study on its metric, or on another one (then `min_effect` does not apply)."""
+    `looked_into`: labels of the cells that are shown from inside; by default the baseline and the best other one.
+    """
     name = metric or study.metric
     direction = study.direction if name == study.metric else metrics.direction(name) or "max"
-    table = _table(study, grid, outcomes, name, direction)
-    contrasts = list(_contrasts(study))
-    effects = [_main(table, len(contrasts), *contrast) for contrast in contrasts]
-    interactions = _interactions(table) if study.design == "factorial" else ()
+    table = effects.tabulate(study, grid, outcomes, name, direction)
+    contrasts = list(effects.contrasts(study))
+    interactions = effects.interactions(table) if study.design == "factorial" else ()
+    main = tuple(effects.flag_turned(effects.main(table, len(contrasts), *contrast), interactions, table) for contrast in contrasts)
+    cells = _cells(grid, outcomes, name)
     environments = {str(o.environment): o.environment for o in outcomes if o.environment}
     return Findings(
         study=study,
@@ -164,181 +104,27 @@ def find(study: Study, grid: Grid, outcomes: tuple[Outcome, ...], *, metric: str
         direction=direction,
         finished=sum(o.status in ("finished", *FAILED_RESULT) for o in outcomes),
         total=len(outcomes),
-        cells=_cells(grid, outcomes, name),
-        effects=tuple(_flag_turned(effect, interactions, table) for effect in effects),
+        cells=cells,
+        effects=main,
         interactions=interactions,
-        cell_effects=_cell_effects(table, grid),
-        claims=tuple(_claim(claim, study, grid, outcomes, len(contrasts)) for claim in study.claims),
+        simple_effects=effects.simple(table, main),
+        cell_effects=effects.against_baseline(table, grid),
+        claims=tuple(effects.claim_finding(claim, study, grid, outcomes, len(contrasts)) for claim in study.claims),
         curves=_curves(outcomes),
         failures=tuple(Failure(o.run.name, o.status, o.reason, o.log) for o in outcomes if o.status in (*FAILED_RESULT, "failed")),
         excluded=grid.excluded,
         data=tuple(sorted({str(o.environment["data"]) for o in outcomes if o.environment.get("data")})),
         environments=tuple(environments.values()),
+        details=details.of_cells(looked_into or _baseline_and_best(cells, direction), outcomes),
+        class_effects=details.by_class(study, grid, outcomes),
+        interplay=details.interplay(table, interactions),
     )
 
 
-def _table(study: Study, grid: Grid, outcomes: tuple[Outcome, ...], metric: str, direction: metrics.Direction) -> _Table:
-    rows = pd.DataFrame(
-        [(o.run.seed, o.run.cell.id, o.metrics.get(metric, np.nan) if o.status == "finished" else np.nan, o.status) for o in outcomes],
-        columns=["seed", "cell", "value", "status"],
-    )
-    seeds, ids = sorted(study.seeds), [cell.id for cell in grid.cells]
-    wide = {name: rows.pivot(index="seed", columns="cell", values=name).reindex(index=seeds, columns=ids) for name in ("value", "status")}
-    status = wide["status"].to_numpy()
-    failed = np.isin(status.astype(str), FAILED_RESULT)
-    levels = [_filled(study, cell.levels) for cell in grid.cells]
-    return _Table(
-        study=study,
-        seeds=tuple(seeds),
-        values=wide["value"].to_numpy(dtype=float),
-        ended=failed | (status == "finished"),
-        failed=failed,
-        cells=dict(zip(levels, grid.cells, strict=True)),
-        columns={one: i for i, one in enumerate(levels)},
-        excluded=frozenset(_filled(study, one) for exclusion in grid.excluded for one in exclusion.levels),
-        benefit=1 if direction == "max" else -1,
-        min_effect=study.min_effect if metric == study.metric else None,
-    )
-
-
-def _filled(study: Study, levels: Mapping[str, str]) -> Levels:
-    """Give a cell a level of every factor: one that is inactive there counts as being at its baseline."""
-    return tuple(levels.get(factor.name, factor.levels[0].name) for factor in study.factors)
-
-
-def _contrasts(study: Study) -> Iterator[tuple[int, str, str]]:
-    """List every level against its factor's baseline: (position of the factor, start, end)."""
-    for i, factor in enumerate(study.factors):
-        for level in factor.levels[1:]:
-            yield i, factor.levels[0].name, level.name
-
-
-def _settings(table: _Table, at: Mapping[int, str]) -> list[Levels]:
-    """List the cells in which some factors have given levels, and are active."""
-    names = [factor.name for factor in table.study.factors]
-    return [
-        levels
-        for levels, cell in table.cells.items()
-        if all(levels[i] == level for i, level in at.items()) and all(names[i] in cell.levels for i in at)
-    ]
-
-
-def _with(levels: Levels, at: Mapping[int, str]) -> Levels:
-    return tuple(at.get(i, level) for i, level in enumerate(levels))
-
-
-def _pairs(table: _Table, position: int, start: str, end: str, fixed: Mapping[int, str]) -> tuple[list[Levels], list[Levels]]:
-    """Match the cells that differ in one factor only, others fixed where asked."""
-    before = [x for x in _settings(table, {position: start, **fixed}) if _with(x, {position: end}) in table.cells]
-    return before, [_with(levels, {position: end}) for levels in before]
-
-
-def _half_excluded(table: _Table, levels: Levels, position: int, start: str, end: str, fixed: Mapping[int, str]) -> bool:
-    """Say whether an excluded cell left another one without its partner."""
-    partner = {start: end, end: start}.get(levels[position])
-    fits = all(levels[i] == level for i, level in fixed.items())
-    return partner is not None and fits and _with(levels, {position: partner}) in table.cells
-
-
-def _by_seed(table: _Table, differences: Floats) -> dict[int, float]:
-    return {int(seed): float(d) for seed, d in zip(table.seeds, differences, strict=True) if np.isfinite(d)}
-
-
-def _main(table: _Table, family: int, position: int, start: str, end: str, fixed: Mapping[int, str] | None = None) -> Effect:
-    """Compute the effect of a factor over all matched settings of the others; with `fixed`, a simple effect."""
-    before, after = _pairs(table, position, start, end, fixed or {})
-    differences, incomplete = stats.matched(table.block(before), table.block(after))
-    incomplete |= any(_half_excluded(table, levels, position, start, end, fixed or {}) for levels in table.excluded)
-    effect = Effect(
-        "main", ((table.study.factors[position].name, start, end),), table.judge(differences, family),
-        _by_seed(table, differences), ("incomplete",) if incomplete else (),
-    )  # fmt: skip
-    return _unless_unstable(effect, table.failures(before), table.failures(after))
-
-
-def _unless_unstable(effect: Effect, before: tuple[int, int], after: tuple[int, int]) -> Effect:
-    if not stats.unstable(*before, *after):
-        return effect
-    return replace(effect, estimate=replace(effect.estimate, verdict="unstable"), survivors=effect.estimate.verdict)
-
-
-def _interactions(table: _Table) -> tuple[Effect, ...]:
-    """Compute every interaction of two factors, each at one of its levels against its baseline."""
-    contrasts = list(_contrasts(table.study))
-    names = [factor.name for factor in table.study.factors]
-    found = []
-    for (i, a0, a1), (j, b0, b1) in combinations(contrasts, 2):
-        corners = [{i: a, j: b} for a in (a0, a1) for b in (b0, b1)]
-        quads = [x for x in _settings(table, corners[3]) if i != j and all(_with(x, corner) in table.cells for corner in corners)]
-        quads = [x for x in quads if all({names[i], names[j]} <= set(table.cells[_with(x, corner)].levels) for corner in corners)]
-        if quads:
-            blocks = [table.block([_with(x, corner) for x in quads]) for corner in corners]
-            found.append(((i, a0, a1), (j, b0, b1), *stats.matched_quadruples(*blocks)))
-    return tuple(
-        Effect(
-            "interaction", ((names[i], a0, a1), (names[j], b0, b1)),
-            table.judge(differences, len(found)), _by_seed(table, differences), ("incomplete",) if incomplete else (),
-        )
-        for (i, a0, a1), (j, b0, b1), differences, incomplete in found
-    )  # fmt: skip
-
-
-def _flag_turned(effect: Effect, interactions: tuple[Effect, ...], table: _Table) -> Effect:
-    """Flag a main effect whose sign another factor turns round, where their interaction is more than noise."""
-    names = [factor.name for factor in table.study.factors]
-    position, flags = names.index(effect.factor), list(effect.flags)
-    for other in interactions:
-        if effect.changes[0] not in other.changes or other.estimate.verdict not in ("helps", "hurts"):
-            continue
-        second, *ends = next(change for change in other.changes if change != effect.changes[0])
-        signs = {_sign(table, position, effect, {names.index(second): level}) for level in ends}
-        if {-1.0, 1.0} <= signs:
-            flags.append(f"depends on {second}")
-    return replace(effect, flags=tuple(dict.fromkeys(flags)))
-
-
-def _sign(table: _Table, position: int, effect: Effect, fixed: Mapping[int, str]) -> float:
-    """Say which way a factor goes where another one is fixed: -1, 0 or 1."""
-    before, after = _pairs(table, position, effect.start, effect.end, fixed)
-    differences, _ = stats.matched(table.block(before), table.block(after))
-    return float(np.sign(np.nanmean(differences))) if np.isfinite(differences).any() else 0.0
-
-
-def _cell_effects(table: _Table, grid: Grid) -> tuple[Effect, ...]:
-    """Compare every cell with the baseline."""
-    baseline, *others = grid.cells
-    found = []
-    for cell in others:
-        before, after = ([_filled(table.study, one.levels)] for one in (baseline, cell))
-        differences, incomplete = stats.matched(table.block(before), table.block(after))
-        effect = Effect(
-            "cell", (("cell", baseline.label, cell.label),), table.judge(differences, len(others)), _by_seed(table, differences),
-            ("incomplete",) if incomplete else (),
-        )  # fmt: skip
-        found.append(_unless_unstable(effect, table.failures(before), table.failures(after)))
-    return tuple(found)
-
-
-def _claim(claim: Claim, study: Study, grid: Grid, outcomes: tuple[Outcome, ...], family: int) -> ClaimFinding:
-    """Answer a claim by the effect of going from its second level to its first, in the family of the main effects."""
-    metric = claim.metric or study.metric
-    direction = study.direction if metric == study.metric else metrics.direction(metric) or "max"
-    table = _table(study, grid, outcomes, metric, direction)
-    names = [factor.name for factor in study.factors]
-    fixed = {names.index(claim.when[0]): claim.when[1]} if claim.when else {}
-    position = names.index(claim.factor)
-    there = _main(table, family, position, claim.second, claim.first, fixed).estimate
-    back = _main(table, family, position, claim.first, claim.second, fixed).estimate
-    estimate = replace(there, verdict="unstable") if back.verdict == "unstable" else there  # the same whichever way it is put
-    if estimate.effect is None:
-        return ClaimFinding(claim, metric, "undecided" if estimate.verdict == "unstable" else "not tested", None)
-    return ClaimFinding(claim, metric, _answer(claim.relation, estimate.verdict), estimate)
-
-
-def _answer(relation: str, verdict: stats.Verdict) -> ClaimVerdict:
-    if verdict in ("undecided", "unstable"):
-        return "undecided"
-    return "confirmed" if verdict == {">": "helps", "<": "hurts", "~": "equivalent"}[relation] else "refuted"
+def _baseline_and_best(cells: tuple[CellFinding, ...], direction: metrics.Direction) -> tuple[str, ...]:
+    sign = 1 if direction == "max" else -1
+    others = sorted((c for c in cells[1:] if c.mean is not None), key=lambda c: -sign * (c.mean or 0.0))
+    return tuple(found.cell.label for found in (cells[0], *others[:1]))
 
 
 def _cells(grid: Grid, outcomes: tuple[Outcome, ...], metric: str) -> tuple[CellFinding, ...]:

@@ -149,6 +149,16 @@ def summaries(expanded: Grid, store: Store) -> dict[str, "Summary"]:
     return found
 
 
+def test_images(expanded: Grid, store: Store) -> int | None:
+    """Count the test images of a study, as well as they are known; none where its cells have different ones, or nobody has counted."""
+    sections = {cell.recipe.data.name: cell.recipe.data for cell in expanded.cells}
+    if len(sections) > 1:
+        return None
+    (section,) = sections.values()
+    found = data.find(section, store.data)
+    return found.test if found else data.TEST_IMAGES.get(section.name)
+
+
 def shape(made: Recipe, store: Store) -> tuple[int, int, int]:
     """Give channels, pixels a side and classes of a recipe's images: before they are decoded, as well as they are known."""
     channels, classes = data.usual_shape(made.data)

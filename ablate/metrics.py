@@ -15,6 +15,7 @@ METRICS: dict[str, Direction] = {
     "test/loss": "min",  # mean negative log-likelihood, nats
     "test/accuracy": "max",  # 0..1
     "test/calibration_error": "min",  # expected calibration error, 15 equal bins, 0..1 (Guo et al. 2017, section 2)
+    "model/parameters": "min",
     "time/epoch_seconds": "min",  # mean over the job's epochs, validation included
     "time/train_seconds": "min",  # the whole training, all attempts
     "time/compile_seconds": "min",  # what torch.compile took before the first step, all attempts; no part of the two above
@@ -31,3 +32,18 @@ def direction(metric: str) -> Direction | None:
 def is_fraction(metric: str) -> bool:
     """Say whether a metric is a share between 0 and 1, which people read in percent and points."""
     return metric.startswith(PER_CLASS) or metric.rsplit("/", 1)[-1] in FRACTIONS
+
+
+def scale(metric: str) -> float:
+    """Give the factor from a metric to what people read: shares are read in percent."""
+    return 100.0 if is_fraction(metric) else 1.0
+
+
+def unit(metric: str) -> str:
+    """Name the unit of a difference, with a space before it; empty where the metric has none that is known here."""
+    return " points" if is_fraction(metric) else ""
+
+
+def size(number: float, metric: str) -> str:
+    """Write a size without a sign, such as `min_effect`: "0.2 points"."""
+    return f"{scale(metric) * number:.6g}{unit(metric)}"

@@ -26,6 +26,8 @@ class Outcome:
     confusion: tuple[tuple[int, ...], ...]  # [true class][answer]; empty unless judged
     classes: tuple[str, ...]
     environment: dict[str, Any]
+    calibration: tuple[tuple[int, float, float], ...] = ()  # a bin each: images, mean confidence, share that was right
+    picture: str = ""  # path of the PNG of its most confident mistakes
 
 
 def read(runs: tuple[Run, ...], store: Store) -> tuple[Outcome, ...]:
@@ -68,4 +70,10 @@ def _outcome(run: Run, store: Store, job: dict[str, Any]) -> Outcome:
     elif job["running"]:
         status = "running"
     confusion = tuple(tuple(row) for row in judged.get("confusion", ()))
-    return Outcome(run, status, reason, job["log"], metrics, job["lines"], confusion, tuple(judged.get("classes", ())), job["environment"])
+    calibration = tuple((count, confidence, right) for count, confidence, right in judged.get("calibration", ()))
+    picture = folder / "misclassified.png"
+    return Outcome(
+        run=run, status=status, reason=reason, log=job["log"], metrics=metrics, lines=job["lines"], confusion=confusion,
+        classes=tuple(judged.get("classes", ())), calibration=calibration, picture=str(picture) if judged and picture.exists() else "",
+        environment=job["environment"],
+    )  # fmt: skip

@@ -174,6 +174,7 @@ def _finish(folder: Folder, session: loop.Session, shape: models.Shape) -> None:
             "timestamp": _now(),
             "streamed": session.train.streamed,
             "metrics": last["metrics"]
+            | {"model/parameters": sum(p.numel() for p in session.network.parameters())}
             | {"time/epoch_seconds": sum(seconds) / len(seconds), "time/train_seconds": sum(seconds)}
             | ({"time/compile_seconds": sum(compiling)} if compiling else {}),
         },
@@ -249,6 +250,7 @@ def _judge(folder: Folder, payload: Json, evaluation: Evaluation) -> None:
             "classes": prepared.classes,
             "metrics": judgement.metrics,
             "confusion": judgement.confusion,
+            "calibration": judgement.calibration,
             "wrong": [{"index": w.index, "label": w.label, "answer": w.answer, "confidence": w.confidence} for w in judgement.wrong],
         },
     )

@@ -1,5 +1,6 @@
 """The story of each command as a few named steps. All wiring is here: which part is given to which."""
 
+import json
 import os
 import sys
 from contextlib import closing
@@ -24,6 +25,8 @@ from ablate.study import Study
 
 if TYPE_CHECKING:
     from ablate.findings import Findings  # brings pandas, which `plan` and `status` can do without
+    from ablate.outlook import Outlook
+    from ablate.report.comparison import Comparison
     from ablate.training.models.summary import Summary  # brings torch
 
 LONGEST_NAME = 255  # of a file; what is longer is the name of a study
@@ -95,6 +98,24 @@ def plan(study: Study, where: Where, *, retry_failed: bool = False, check: bool 
     if check:
         inputs.check_networks(study, expanded, where.store)
     return planning.make(study, expanded, where.store, known.fingerprint, known.code, retry_failed=retry_failed)
+
+
+def outlook(todo: Plan, where: Where) -> "Outlook | None":
+    """Say what a study can see, by the noise of its own finished runs, else of another study's on the same images and metric."""
+    from ablate import outlook as looking
+    from ablate import runs
+
+    study, sds, basis = todo.study, [], ""
+    if todo.done:
+        sds, basis = looking.noise(study, todo.grid, runs.read(todo.runs, where.store)), "from the runs that are there"
+    for name in () if sds else stores.names(where.store):
+        other = stores.recall(where.store, name)
+        if name != study.name and (other.metric, other.base.get("data.name")) == (study.metric, study.base.get("data.name")):
+            theirs = plan(other, where)
+            sds, basis = looking.noise(other, theirs.grid, runs.read(theirs.runs, where.store)), f"from the noise of the study {name}"
+        if sds:
+            break
+    return looking.look(study, sds, basis, inputs.test_images(todo.grid, where.store))
 
 
 def networks(todo: Plan, where: Where) -> "dict[str, Summary]":
@@ -197,14 +218,49 @@ def _jobs_per_gpu(todo: Plan, where: Where, extra: dict[str, Any], screen: Scree
     return jobs
 
 
-def report(study: Study, where: Where, metric: str | None = None) -> "Findings":
-    """Compute the findings of a study from what its store has."""
+def report(study: Study, where: Where, metric: str | None = None, cells: tuple[str, ...] = ()) -> "Findings":
+    """Compute the findings of a study from what its store has; `cells`: labels of those that are shown from inside."""
     from ablate import metrics
     from ablate.mistakes import unknown
 
     if metric is not None and metric != study.metric and metrics.direction(metric) is None:
         raise AblateError(f"--metric: {unknown(metric, 'a known metric', metrics.METRICS)}")
-    return find(plan(study, where), where, metric)
+    todo = plan(study, where)
+    _check_cells(todo, cells)
+    return find(todo, where, metric, cells)
+
+
+def _check_cells(todo: Plan, labels: tuple[str, ...]) -> None:
+    from ablate.mistakes import unknown
+
+    known = [cell.label for cell in todo.grid.cells]
+    for label in labels:
+        if label not in known:
+            raise AblateError(f"--cell: {unknown(label, 'a cell of this study', known)}")
+
+
+def compare(studies: tuple[Study, ...], cells: tuple[str, ...], where: Where, metric: str | None = None) -> "Comparison":
+    """Put two studies, or two cells of one, side by side. Raises an AblateError where there are not two of either."""
+    from ablate.report import comparison
+
+    found = [report(study, where, metric) for study in studies]
+    if len(found) == 2 and not cells:
+        return comparison.of_studies(*found)
+    if len(found) != 1 or len(cells) != 2:
+        raise AblateError("compare needs two studies, or one study and two cells: --cell LABEL --cell LABEL")
+    return _compare_cells(studies[0], found[0], cells, where)
+
+
+def _compare_cells(study: Study, found: "Findings", labels: tuple[str, ...], where: Where) -> "Comparison":
+    from ablate import effects, runs
+    from ablate.report import comparison
+
+    todo = plan(study, where)
+    _check_cells(todo, labels)
+    known = {cell.cell.label: cell for cell in found.cells}
+    table = effects.tabulate(study, todo.grid, runs.read(todo.runs, where.store), found.metric, found.direction)
+    one, other = (known[label] for label in labels)
+    return comparison.of_cells(found, one, other, effects.between(table, one.cell, other.cell))
 
 
 def status(study: Study, where: Where) -> Status:
@@ -232,11 +288,11 @@ def ui(where: Where, host: str, port: int) -> tuple[list[str], dict[str, str]]:
     return command, os.environ | environment
 
 
-def find(todo: Plan, where: Where, metric: str | None = None) -> "Findings":
+def find(todo: Plan, where: Where, metric: str | None = None, cells: tuple[str, ...] = ()) -> "Findings":
     """Read the runs of a plan, and compute what they say."""
     from ablate import findings, runs
 
-    return findings.find(todo.study, todo.grid, runs.read(todo.runs, where.store), metric=metric)
+    return findings.find(todo.study, todo.grid, runs.read(todo.runs, where.store), metric=metric, looked_into=cells)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -267,19 +323,49 @@ def report_data(found: "Findings") -> dict[str, Any]:
     return report.to_json(found)
 
 
+def claim_lines(found: "Findings") -> list[str]:
+    """Answer every claim in a line; say so where a study makes none."""
+    from ablate.report import words
+
+    return [words.claim_sentence(claim, found) for claim in found.claims] or ["the study makes no claim"]
+
+
+def report_text(found: "Findings", form: str) -> str:
+    """Give the findings in one of the forms of text."""
+    from ablate.report import forms
+
+    return forms.FORMS[form](found)
+
+
 def _log_study(todo: Plan, where: Where, found: "Findings", path: Path) -> str:
     """Put the report into MLflow; give the reason where that fails, which loses nothing."""
     from ablate import tracking
     from ablate.report import words
 
     address = tracking.uri(where.store, where.tracking_uri)
-    files = (path, where.store.study(todo.study.name) / "study.json")
+    files = (path, where.store.study(todo.study.name) / "study.json", *_tables(found, where.store.study(todo.study.name)))
     note = "\n\n".join([*words.headline(found), *words.sentences(found)])
     try:
         tracking.log_study(address, todo.study, where.store, note=note, files=files)
     except Exception as error:  # noqa: BLE001 (MLflow is a view: whatever its server does, the results stand)
         return tracking.first_line(error)
     return ""
+
+
+def _tables(found: "Findings", folder: Path) -> list[Path]:
+    """Write the tables of a report beside it: for people who look at MLflow, and for programs."""
+    from ablate import journal
+    from ablate.report import forms
+
+    texts = {
+        "report.md": forms.markdown(found),
+        "effects.csv": forms.spreadsheet(found),
+        "cells.csv": forms.cells_spreadsheet(found),
+        "findings.json": json.dumps(report_data(found), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+    }
+    for name, text in texts.items():
+        journal.write(folder / name, text)
+    return [folder / name for name in texts]
 
 
 def sync(study: Study, where: Where) -> int:

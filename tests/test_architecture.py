@@ -12,7 +12,9 @@ LAYERS = [  # a module may import itself and any layer below, never its own row 
     {"display"},
     {"workflow"},
     {"scheduler", "report", "capacity"},
-    {"findings", "worker", "status"},
+    {"findings", "worker", "status", "outlook"},
+    {"details"},
+    {"effects"},
     {"plan", "runs", "inputs"},
     {"tracking", "training", "executors", "stats"},  # four islands: they never import each other
     {"store"},

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ablate import recipe
-from ablate.findings import CellFinding, ClaimFinding, Effect, Findings
+from ablate.effects import ClaimFinding, Effect
+from ablate.findings import CellFinding, Findings
 from ablate.report import words
 
 Json = dict[str, Any]
@@ -27,7 +28,11 @@ def to_json(findings: Findings) -> Json:
         "total": findings.total,
         "headline": words.headline(findings),
         "cells": [_cell(cell) for cell in findings.cells],
-        "effects": [_effect(e, findings) for e in (*findings.effects, *findings.interactions, *findings.cell_effects)],
+        "effects": [
+            _effect(effect, findings)
+            for kind in (findings.effects, findings.simple_effects, findings.interactions, findings.cell_effects)
+            for effect in kind
+        ],
         "claims": [_claim(claim) for claim in findings.claims],
         "curves": [
             {"cell": c.label, "metric": c.metric, "epochs": c.epochs, "mean": c.mean, "low": c.low, "high": c.high} for c in findings.curves
@@ -69,6 +74,7 @@ def _effect(effect: Effect, findings: Findings) -> Json:
     return {
         "kind": effect.kind,
         "factor": effect.factor,
+        "where": list(effect.where) if effect.where else None,  # of a simple effect: the factor that is held, and its level
         "from": effect.start,
         "to": effect.end,
         "effect": estimate.effect,

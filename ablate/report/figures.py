@@ -1,74 +1,19 @@
-"""Findings to pictures: plotly figures as `div`s without plotly.js. They draw numbers that a table of the page has too.
+"""The main pictures: effects, learning curves, cost. They draw numbers that a table of the page has too."""
 
-Figures are plain dicts, because plotly's classes add a theme to each; the tests check the dicts with those classes. Text
-comes from study files, and plotly renders a few tags in every label: `_safe` escapes whatever is not ours. Backgrounds are
-transparent, and the page's style sheet colours text, axes and grid by `!important`, so that one figure reads on light and
-on dark.
-"""
-
-import html
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from ablate import metrics
-from ablate.findings import Curve, Effect, Findings
+from ablate.effects import Effect
+from ablate.findings import Curve, Findings
 from ablate.report import words
+from ablate.report.canvas import CLEAR, COLOURS, GREY, HEIGHT, SYMBOLS, Figure, axis, div, in_unit, lines, note, safe
 
-Figure = dict[str, Any]
-
-COLOURS = {"helps": "#0174f4", "hurts": "#eb5e00", "equivalent": "#0da361", "undecided": "#828891", "unstable": "#a837ad"}
-"""By verdict: any two at least 22 apart in CIELAB, also as each of the three colour blindnesses sees them (matrices of Machado
-et al. 2009, severity 1), and with contrast 3:1 on both backgrounds. Shapes and words say the same."""
-SYMBOLS = {"helps": "triangle-up", "hurts": "triangle-down", "equivalent": "square", "undecided": "circle-open", "unstable": "x"}
-GREY = "#828891"
 TRAININGS = (GREY, "#0174f4", "#eb5e00", "#0da361", "#a837ad", "#c9a227", "#4fb6e8", "#e0607e", "#7d8f2f", "#8a6fd8", "#b07a4b", "#2b8a8a")
 """One for each training that is drawn; the first is that of the baseline."""
-WRAP, LEGEND = 46, 38  # characters of 13 px that fit on a phone, in a line of their own and beside the line of a legend
+LEGEND = 38  # characters of 13 px that fit on a phone beside the line of a legend
 LINE = 17  # px of one line of text
 ROW = 40  # px of one interval with its dots
-HEIGHT = {"yref": "paper", "y0": 0, "y1": 1}  # of the whole picture
 PANEL, GAP, TOP, FOOT = 290, 60, 30, 60  # px: a panel of curves, the gap below one, the space above and below all
-CLEAR = "rgba(0,0,0,0)"
-
-
-def _safe(text: str) -> str:
-    """Escape what plotly would take for markup or, between two $, for mathematics; it shows &quot; as it stands."""
-    return html.escape(text, quote=False).replace("$", "&#36;")
-
-
-def _lines(text: str, width: int = WRAP) -> list[str]:
-    return [_safe(line) for line in textwrap.wrap(text, width)] or [""]
-
-
-def _div(name: str, data: list[Figure], layout: Figure, *, tools: bool = False) -> str:
-    """Make the div of one figure; `tools` shows buttons to zoom. Dragging is off, so that a finger still scrolls the page."""
-    import plotly.io
-
-    base: Figure = {
-        "autosize": True,
-        "dragmode": False,
-        "font": {"family": "system-ui, sans-serif", "size": 13, "color": GREY},
-        "hoverlabel": {"bgcolor": "#22262d", "bordercolor": "#22262d", "font": {"color": "#ffffff", "size": 13}, "align": "left"},
-        "hovermode": "closest",
-        "modebar": {"bgcolor": CLEAR, "color": GREY, "activecolor": COLOURS["helps"]},
-        "paper_bgcolor": CLEAR,
-        "plot_bgcolor": CLEAR,
-    }
-    config = {
-        "displaylogo": False,
-        "displayModeBar": tools,
-        "modeBarButtons": [["zoom2d", "pan2d", "resetScale2d", "toImage"]],
-        "responsive": True,
-    }
-    figure = {"data": data, "layout": base | layout}
-    return str(plotly.io.to_html(figure, config=config, include_plotlyjs=False, full_html=False, div_id=name, validate=False))
-
-
-def _axis(**more: Any) -> Figure:
-    if "title" in more:
-        more["title"] = {"font": {"size": 13}, **more["title"]}
-    return {"automargin": True, "gridcolor": GREY, "gridwidth": 1, "zeroline": False, "linecolor": GREY, **more}
 
 
 def forest(effects: Sequence[Effect], findings: Findings) -> str:
@@ -77,13 +22,13 @@ def forest(effects: Sequence[Effect], findings: Findings) -> str:
     The words stand above the interval, because beside it there is no room on a phone.
     """
     rows = [effect for effect in words.ranked(effects, findings) if effect.estimate.effect is not None]
-    by = words.scale(findings.metric)
+    by = metrics.scale(findings.metric)
     data: list[Figure] = []
     labels: list[Figure] = []
     depth = 0
     for effect in rows:
-        said = [*(f"<b>{line}</b>" for line in _lines(words.change(effect, findings))), *_lines(words.verdict_words(effect, findings))]
-        labels.append(_label("<br>".join(said), depth))
+        said = [*(f"<b>{line}</b>" for line in lines(words.change(effect, findings))), *lines(words.verdict_words(effect, findings))]
+        labels.append(note("<br>".join(said), depth))
         depth += LINE * len(said) + ROW
         data += _row(effect, findings, at=depth - ROW / 2 - 4, by=by)
     better = "right is better" if findings.direction == "max" else "left is better"
@@ -93,21 +38,10 @@ def forest(effects: Sequence[Effect], findings: Findings) -> str:
         "margin": {"l": 8, "r": 8, "t": 8, "b": 56},
         "shapes": [*_band(findings, by), {"type": "line", "x0": 0, "x1": 0, **HEIGHT, "line": {"color": GREY, "width": 1.5}}],
         "showlegend": False,
-        "xaxis": _axis(title={"text": _safe(f"change of {findings.metric}{_in(findings.metric)} ({better})"), "standoff": 12}),
+        "xaxis": axis(title={"text": safe(f"change of {findings.metric}{in_unit(findings.metric)} ({better})"), "standoff": 12}),
         "yaxis": {"visible": False, "range": [depth + 6, -4], "fixedrange": True},
     }
-    return _div("forest", data, layout)
-
-
-def _in(metric: str) -> str:
-    return f",{words.unit(metric)}" if words.unit(metric) else ""
-
-
-def _label(text: str, depth: float) -> Figure:
-    return {
-        "text": text, "x": 0, "xref": "paper", "xanchor": "left", "y": depth, "yref": "y", "yanchor": "top", "align": "left",
-        "showarrow": False, "borderpad": 0,
-    }  # fmt: skip
+    return div("forest", data, layout)
 
 
 def _band(findings: Findings, by: float) -> list[Figure]:
@@ -122,7 +56,7 @@ def _band(findings: Findings, by: float) -> list[Figure]:
 def _row(effect: Effect, findings: Findings, *, at: float, by: float) -> list[Figure]:
     estimate, colour = effect.estimate, COLOURS[effect.estimate.verdict]
     assert estimate.effect is not None
-    said = "<br>".join(_lines(words.sentence(effect, findings)))
+    said = "<br>".join(lines(words.sentence(effect, findings)))
     drawn: list[Figure] = []
     if estimate.low is not None and estimate.high is not None:
         ends = {"x": [by * estimate.low, by * estimate.high], "y": [at, at], "hoverinfo": "skip"}
@@ -131,7 +65,7 @@ def _row(effect: Effect, findings: Findings, *, at: float, by: float) -> list[Fi
     drawn.append({
         "type": "scatter", "x": [by * d for d in effect.per_seed.values()], "y": [at + 13] * len(effect.per_seed), "mode": "markers",
         "marker": {"color": GREY, "size": 7, "opacity": 0.75}, "hoverinfo": "text",
-        "hovertext": [f"seed {seed}: {by * d:+.4g}{words.unit(findings.metric)}" for seed, d in effect.per_seed.items()],
+        "hovertext": [f"seed {seed}: {by * d:+.4g}{metrics.unit(findings.metric)}" for seed, d in effect.per_seed.items()],
     })  # fmt: skip
     drawn.append({
         "type": "scatter", "x": [by * estimate.effect], "y": [at], "mode": "markers", "hoverinfo": "text", "hovertext": said,
@@ -160,7 +94,7 @@ def curves(findings: Findings) -> str:
         own = sorted((curve for curve in findings.curves if curve.label == label), key=lambda curve: curve.metric)
         data += [trace for curve in own for trace in _curve(curve, colour, panels.index(curve.metric.rsplit("/", 1)[-1]))]
         data[-1]["showlegend"] = True
-    inside, key = PANEL * len(panels), 20 * sum(len(_lines(label, LEGEND)) for label in labels)
+    inside, key = PANEL * len(panels), 20 * sum(len(lines(label, LEGEND)) for label in labels)
     layout: Figure = {
         "height": TOP + inside + FOOT + key,
         "margin": {"l": 8, "r": 8, "t": TOP, "b": FOOT + key},
@@ -172,19 +106,19 @@ def curves(findings: Findings) -> str:
         top = 1 - i / len(panels)
         bottom = top - (PANEL - GAP if i + 1 < len(panels) else PANEL) / inside
         epoch = {"text": "epoch" if i + 1 == len(panels) else "", "standoff": 6}
-        layout[f"xaxis{number}"] = _axis(anchor=f"y{number}", showgrid=False, title=epoch)
-        layout[f"yaxis{number}"] = _axis(anchor=f"x{number}", domain=[bottom, top])
+        layout[f"xaxis{number}"] = axis(anchor=f"y{number}", showgrid=False, title=epoch)
+        layout[f"yaxis{number}"] = axis(anchor=f"x{number}", domain=[bottom, top])
         title = f"<b>{name}</b>{', %' if metrics.is_fraction(f'test/{name}') else ''}"
-        layout["annotations"].append(_label(title, top) | {"yref": "paper", "yanchor": "bottom"})
-    return _div("curves", data, layout, tools=True)
+        layout["annotations"].append(note(title, top) | {"yref": "paper", "yanchor": "bottom"})
+    return div("curves", data, layout, tools=True)
 
 
 def _curve(curve: Curve, colour: str, panel: int) -> list[Figure]:
     """Draw one mean line over its band; the legend shows one entry a training, and clicking it hides all of that training."""
-    by, axes = words.scale(curve.metric), {"xaxis": f"x{panel + 1}" if panel else "x", "yaxis": f"y{panel + 1}" if panel else "y"}
+    by, axes = metrics.scale(curve.metric), {"xaxis": f"x{panel + 1}" if panel else "x", "yaxis": f"y{panel + 1}" if panel else "y"}
     trained = curve.metric.startswith("train/")
     shared: Figure = {"type": "scatter", "legendgroup": curve.label, "showlegend": False, **axes}
-    shown = [f"{_safe(curve.label)}<br>{curve.metric}, epoch {e}: {by * y:.4g}" for e, y in zip(curve.epochs, curve.mean, strict=True)]
+    shown = [f"{safe(curve.label)}<br>{curve.metric}, epoch {e}: {by * y:.4g}" for e, y in zip(curve.epochs, curve.mean, strict=True)]
     around = [*curve.epochs, *reversed(curve.epochs)]
     edge = [by * y for y in (*curve.high, *reversed(curve.low))]
     band: Figure = {
@@ -194,7 +128,7 @@ def _curve(curve: Curve, colour: str, panel: int) -> list[Figure]:
     line: Figure = {
         "mode": "lines+markers" if len(curve.epochs) == 1 else "lines",
         "line": {"color": colour, "width": 1.5 if trained else 2.5, "dash": "dot" if trained else "solid"},
-        "hoverinfo": "text", "hovertext": shown, "name": "<br>".join(_lines(curve.label, LEGEND)),
+        "hoverinfo": "text", "hovertext": shown, "name": "<br>".join(lines(curve.label, LEGEND)),
     }  # fmt: skip
     return [
         shared | band | {"x": _short(around), "y": _short(edge)},
@@ -209,11 +143,11 @@ def _short(numbers: Iterable[float]) -> list[float]:
 
 def cost(findings: Findings) -> str:
     """Draw seconds an epoch against the metric: a point a cell, numbered as in the table of cells."""
-    by = words.scale(findings.metric)
+    by = metrics.scale(findings.metric)
     points = [(i, c) for i, c in enumerate(findings.cells, 1) if c.epoch_seconds is not None and c.mean is not None]
     seconds = [c.epoch_seconds or 0.0 for _, c in points]
     told = [f"{words.value(c.mean, findings.metric)}, {words.seconds(c.epoch_seconds)} s an epoch" for _, c in points]
-    hover = ["<br>".join([*_lines(f"{i}: {c.cell.label}"), text]) for (i, c), text in zip(points, told, strict=True)]
+    hover = ["<br>".join([*lines(f"{i}: {c.cell.label}"), text]) for (i, c), text in zip(points, told, strict=True)]
     data: list[Figure] = [{
         "type": "scatter", "x": seconds, "y": [by * (c.mean or 0.0) for _, c in points], "mode": "markers+text",
         "error_y": {"type": "data", "array": [by * (c.sd or 0.0) for _, c in points], "color": GREY, "thickness": 1, "width": 0},
@@ -225,11 +159,11 @@ def cost(findings: Findings) -> str:
         },
     }]  # fmt: skip
     wide = bool(seconds) and min(seconds) > 0 and max(seconds) > 10 * min(seconds)
-    title = f"<b>{_safe(findings.metric)}</b>{', %' if metrics.is_fraction(findings.metric) else ''}"
+    title = f"<b>{safe(findings.metric)}</b>{', %' if metrics.is_fraction(findings.metric) else ''}"
     layout = {
         "height": 400, "margin": {"l": 8, "r": 24, "t": 30, "b": 50}, "showlegend": False,
-        "annotations": [_label(title, 1) | {"yref": "paper", "yanchor": "bottom"}],
-        "xaxis": _axis(showgrid=False, type="log" if wide else "linear", title={"text": "seconds per epoch", "standoff": 10}),
-        "yaxis": _axis(),
+        "annotations": [note(title, 1) | {"yref": "paper", "yanchor": "bottom"}],
+        "xaxis": axis(showgrid=False, type="log" if wide else "linear", title={"text": "seconds per epoch", "standoff": 10}),
+        "yaxis": axis(),
     }  # fmt: skip
-    return _div("cost", data, layout)
+    return div("cost", data, layout)

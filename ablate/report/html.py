@@ -10,8 +10,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from ablate import metrics
 from ablate.findings import Findings
-from ablate.report import figures, tables, words
+from ablate.report import figures, insides, tables, words
 from ablate.report.tables import Table
 
 
@@ -31,6 +32,8 @@ def render(findings: Findings, *, created: str = "", version: str, study_text: s
         tables=_tables(findings),
         confidence=f"{100 * (1 - findings.study.alpha):g} %",
         alpha=f"{findings.study.alpha:g}",
+        chosen=(insides.strongest(findings) or ("", ()))[0],
+        galleries=[(one, Markup(source)) for one in findings.details if (source := insides.gallery(one))],  # noqa: S704 (base64)
         trainings=len({curve.label for curve in findings.curves}),
         most=len(figures.TRAININGS),
         created=created,
@@ -60,7 +63,7 @@ def _plotly() -> str:
 def _least(findings: Findings) -> str:
     """Write the smallest effect worth having; empty where the study names none for this metric."""
     least = findings.study.min_effect
-    return words.size(least, findings.metric) if least is not None and findings.metric == findings.study.metric else ""
+    return metrics.size(least, findings.metric) if least is not None and findings.metric == findings.study.metric else ""
 
 
 def _tiles(findings: Findings) -> list[tuple[str, str]]:
@@ -78,10 +81,19 @@ def _tiles(findings: Findings) -> list[tuple[str, str]]:
 def _pictures(findings: Findings) -> dict[str, str]:
     """Draw every picture; empty where there is nothing to draw."""
     known = any(effect.estimate.effect is not None for effect in findings.effects)
+    chosen = insides.strongest(findings)
+    calibrated = [one for one in findings.details if one.calibration]
     timed = [cell for cell in findings.cells if cell.mean is not None and cell.epoch_seconds is not None]
     return {
         "forest": figures.forest(findings.effects, findings) if known else "",
         "curves": figures.curves(findings) if findings.curves else "",
+        "heat": insides.heat(findings) if any(e.estimate.effect is not None for e in findings.interactions) else "",
+        "interplay": insides.interplay(findings.interplay, findings) if findings.interplay else "",
+        "classes": insides.classes(chosen[1]) if chosen else "",
+        "confusion": "".join(
+            insides.confusion(one, f"confusion-{i}") for i, one in enumerate(findings.details) if len(one.classes) <= insides.MOST_CLASSES
+        ),
+        "calibration": insides.calibration(calibrated) if calibrated else "",
         "cost": figures.cost(findings) if len(timed) > 1 and findings.metric != "time/epoch_seconds" else "",
     }
 
@@ -90,6 +102,9 @@ def _tables(findings: Findings) -> dict[str, Table | None]:
     """Lay out every table; none where it has no row."""
     every = {
         "effects": tables.effects("effects-table", f"Main effects on {findings.metric}, the best first", findings.effects, findings),
+        "simple": tables.effects(
+            "simple-table", "Effects that another factor turns round, at each of its levels", findings.simple_effects, findings
+        ),
         "claims": tables.claims(findings),
         "cells": tables.cells(findings),
         "interactions": tables.effects(
@@ -97,6 +112,10 @@ def _tables(findings: Findings) -> dict[str, Table | None]:
         ),
         "baseline": tables.effects("baseline-table", "Each cell against the baseline, paired by seed", findings.cell_effects, findings),
         "curves": tables.curves(findings, figures.drawn_trainings(findings)),
+        "interplay": tables.interplay(findings),
+        "classes": tables.class_effects(findings),
+        "confusion": tables.confusions(findings),
+        "calibration": tables.calibrations(findings),
         "failures": tables.failures(findings),
         "provenance": tables.provenance(findings),
     }

@@ -6,10 +6,12 @@ from typing import Any, Literal
 
 from ablate import metrics
 from ablate import recipe as recipes
-from ablate.findings import CellFinding, Curve, Effect, Findings
+from ablate.effects import Effect
+from ablate.findings import CellFinding, Curve, Findings
 from ablate.report import words
 
 MOST_ROWS = 500  # of one table: a browser stays quick, and `ablate report --format json` has all of them
+MOST_CONFUSIONS = 15
 MOST_EPOCHS = 40  # of one training in the table of curves
 
 Kind = Literal["text", "head", "number", "value", "verdict"]
@@ -157,6 +159,55 @@ def _points(curve: Curve) -> dict[int, str]:
         epoch: f"{words.bare(mean, curve.metric)} [{words.bare(low, curve.metric)}, {words.bare(high, curve.metric)}]"
         for epoch, mean, low, high in ends
     }
+
+
+def class_effects(findings: Findings) -> Table:
+    """Lay out what each change does to the accuracy on each class."""
+    columns: list[tuple[str, Kind]] = [
+        ("change", "head"), ("class", "text"), ("effect, points", "number"), ("interval, points", "number"), ("verdict", "text"),
+        ("seeds", "number"),
+    ]  # fmt: skip
+    rows = (
+        (
+            words.change(one.effect, findings),
+            one.name,
+            words.effect_words(one.effect.estimate, metrics.PER_CLASS) or "-",
+            words.interval_words(one.effect.estimate, metrics.PER_CLASS) or "-",
+            words.verdict(one.effect),
+            str(one.effect.estimate.n),
+        )
+        for one in findings.class_effects
+    )
+    return _table("classes-table", "Accuracy on each class: what each change does to it, the most moved classes first", columns, rows)
+
+
+def confusions(findings: Findings) -> Table:
+    """Lay out the commonest mistakes of the cells that are shown from inside."""
+    columns: list[tuple[str, Kind]] = [("cell", "head"), ("is", "text"), ("taken for", "text"), ("of its images, %", "number")]
+    rows: list[tuple[Cell, ...]] = []
+    for one in findings.details:
+        pairs = [(share, i, j) for i, row in enumerate(one.confusion) for j, share in enumerate(row) if i != j and share > 0]
+        best = sorted(pairs, key=lambda pair: -pair[0])[:MOST_CONFUSIONS]
+        rows += [(one.label, one.classes[i], one.classes[j], f"{100 * share:.2f}") for share, i, j in best]
+    return _table("confusion-table", f"The {MOST_CONFUSIONS} commonest mistakes, mean over seeds", columns, rows)
+
+
+def calibrations(findings: Findings) -> Table:
+    """Lay out confidence against accuracy, bin by bin."""
+    columns: list[tuple[str, Kind]] = [("cell", "head"), ("answers", "number"), ("mean confidence, %", "number"), ("right, %", "number")]
+    rows = ((d.label, f"{n:,}", f"{100 * c:.1f}", f"{100 * a:.1f}") for d in findings.details for n, c, a in d.calibration)
+    return _table("calibration-table", "Confidence and accuracy of the test answers of all seeds, in 15 equal bins", columns, rows)
+
+
+def interplay(findings: Findings) -> Table:
+    """Lay out the means that the lines of the strongest interaction go through."""
+    found = findings.interplay
+    if found is None:
+        return _table("interplay-table", "", [("", "head")], ())
+    columns: list[tuple[str, Kind]] = [(found.factors[0], "head"), *((f"{found.factors[1]} {b}", "number") for b in found.levels[1])]
+    rows = ((a, *(words.bare(found.means.get((a, b)), findings.metric) for b in found.levels[1])) for a in found.levels[0])
+    caption = f"Mean {findings.metric}{_in(findings.metric, share='%')} at the levels of the strongest interaction"
+    return _table("interplay-table", caption, columns, rows)
 
 
 def failures(findings: Findings) -> Table:

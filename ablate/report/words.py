@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ablate import metrics
-from ablate.findings import ClaimFinding, Effect, Findings
+from ablate.effects import ClaimFinding, Effect
+from ablate.findings import Findings
 from ablate.grid import short_names
 from ablate.stats import CAP, ROUNDING, Estimate
 
@@ -18,16 +19,6 @@ NAMES = {
     "interaction": {"helps": "better together", "hurts": "worse together", "equivalent": "additive"},
 }
 """Verdicts that are called otherwise, by the kind of effect."""
-
-
-def scale(metric: str) -> float:
-    """Give the factor from a metric to what people read: shares are read in percent."""
-    return 100.0 if metrics.is_fraction(metric) else 1.0
-
-
-def unit(metric: str) -> str:
-    """Name the unit of a difference, with a space before it; empty where the metric has none that is known here."""
-    return " points" if metrics.is_fraction(metric) else ""
 
 
 def value(number: float | None, metric: str) -> str:
@@ -55,11 +46,6 @@ def seconds(number: float | None) -> str:
     return "-" if number is None or not math.isfinite(number) else significant(number, 3)
 
 
-def size(number: float, metric: str) -> str:
-    """Write a size without a sign, such as `min_effect`: "0.2 points"."""
-    return f"{scale(metric) * number:.6g}{unit(metric)}"
-
-
 def significant(number: float, digits: int) -> str:
     """Write a number with so many digits that count, never with an exponent between 0.0001 and 10 million."""
     if number == 0 or 1e-4 <= abs(number) < 1e7:
@@ -76,7 +62,7 @@ def difference(estimate: Estimate, metric: str) -> str:
     if estimate.effect is None:
         return ""
     effect, interval = effect_words(estimate, metric), interval_words(estimate, metric)
-    return f"{effect}{unit(metric)} {interval}".strip() if interval else f"{effect}{unit(metric)}"
+    return f"{effect}{metrics.unit(metric)} {interval}".strip() if interval else f"{effect}{metrics.unit(metric)}"
 
 
 def effect_words(estimate: Estimate, metric: str) -> str:
@@ -84,7 +70,7 @@ def effect_words(estimate: Estimate, metric: str) -> str:
     if estimate.effect is None:
         return ""
     digits = _digits(estimate, metric)
-    return f"{_whole(scale(metric) * estimate.effect, digits):+,.{digits}f}"
+    return f"{_whole(metrics.scale(metric) * estimate.effect, digits):+,.{digits}f}"
 
 
 def interval_words(estimate: Estimate, metric: str) -> str:
@@ -92,7 +78,7 @@ def interval_words(estimate: Estimate, metric: str) -> str:
     if estimate.low is None or estimate.high is None:
         return ""
     digits = _digits(estimate, metric)
-    low, high = (_whole(scale(metric) * end, digits) for end in (estimate.low, estimate.high))
+    low, high = (_whole(metrics.scale(metric) * end, digits) for end in (estimate.low, estimate.high))
     return f"[{low:,.{digits}f}, {high:,.{digits}f}]"
 
 
@@ -106,7 +92,7 @@ def _digits(estimate: Estimate, metric: str) -> int:
 
     An end that is not 0 never reads 0, so that the words cannot say other than the verdict.
     """
-    share, by = metrics.is_fraction(metric), scale(metric)
+    share, by = metrics.is_fraction(metric), metrics.scale(metric)
     if estimate.low is None or estimate.high is None:
         effect = estimate.effect or 0.0
         return 2 if share else _decimals(effect, 3) if abs(effect) > ROUNDING else 0
@@ -143,11 +129,13 @@ def change(effect: Effect, findings: Findings) -> str:
     if effect.kind == "cell":
         return effect.end
     short = short_names([factor.name for factor in findings.study.factors])
-    chosen = [_choice(short[factor], end) for factor, _, end in effect.changes]
-    return " with ".join(chosen) if effect.kind == "interaction" else f"{chosen[0]} instead of {effect.start}"
+    chosen = [choice(short[factor], end) for factor, _, end in effect.changes]
+    held = f", where {choice(short[effect.where[0]], effect.where[1])}" if effect.where else ""
+    return " with ".join(chosen) if effect.kind == "interaction" else f"{chosen[0]} instead of {effect.start}{held}"
 
 
-def _choice(factor: str, level: str) -> str:
+def choice(factor: str, level: str) -> str:
+    """Name a level with its factor, where it does not say itself what it is."""
     return level if factor in level else f"{factor} {level}"  # random_crop says itself that it is a crop
 
 

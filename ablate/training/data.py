@@ -184,6 +184,9 @@ def _load_digits(data: Data) -> tuple[list[str], Split, Split]:
     return [str(name) for name in range(10)], (images[~test], labels[~test]), (images[test], labels[test])
 
 
+TEST_IMAGES = {"digits": 355, "cifar10": 10_000, "cifar100": 10_000, "svhn": 26_032, "mnist": 10_000, "fashion_mnist": 10_000}
+"""Of the sets that are the same everywhere."""
+
 TORCHVISION: dict[str, tuple[str, Callable[[bool], dict[str, Any]]]] = {
     "cifar10": ("CIFAR10", lambda train: {"train": train}),
     "cifar100": ("CIFAR100", lambda train: {"train": train}),

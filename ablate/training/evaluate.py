@@ -33,6 +33,7 @@ class Judgement:
 
     metrics: dict[str, float]
     confusion: list[list[int]]  # [true class][answer]
+    calibration: list[tuple[int, float, float]]  # for each of 15 equal bins of confidence: images, mean confidence, share that was right
     wrong: tuple[Wrong, ...]  # the most confident ones first
     at_chance: str | None  # why this is no better than guessing, else None
 
@@ -53,7 +54,22 @@ def judge(network: nn.Module, recipe: Recipe, seed: int, test: Images, classes: 
         "test/calibration_error": multiclass_calibration_error(below_1, labels, num_classes=len(classes), n_bins=BINS).item(),
     }
     found |= {metrics.PER_CLASS + name: share for name, share in zip(classes, per_class.tolist(), strict=True) if share == share}  # noqa: PLR0124 (a class without test images is NaN)
-    return Judgement(found, confusion.tolist(), _wrong(p, answers, labels), _at_chance(accuracy, confusion))
+    return Judgement(
+        metrics=found,
+        confusion=confusion.tolist(),
+        calibration=_calibration(p, answers == labels),
+        wrong=_wrong(p, answers, labels),
+        at_chance=_at_chance(accuracy, confusion),
+    )
+
+
+def _calibration(p: Tensor, right: Tensor) -> list[tuple[int, float, float]]:
+    """Compare confidence with accuracy in equal bins, as the calibration error does; an empty bin has zeros."""
+    confidence = p.max(1).values.nan_to_num(0.0)  # of a broken network
+    which = (confidence * BINS).long().clamp(0, BINS - 1)
+    count = torch.bincount(which, minlength=BINS)
+    sums = [torch.bincount(which, weights=part.double(), minlength=BINS) / count.clamp_min(1) for part in (confidence, right)]
+    return [(int(n), round(c, 6), round(a, 6)) for n, c, a in zip(count.tolist(), *(part.tolist() for part in sums), strict=True)]
 
 
 def predict(network: nn.Module, recipe: Recipe, seed: int, test: Images) -> Tensor:

@@ -1,0 +1,78 @@
+"""What all pictures share: plain dicts to `div`s without plotly.js, in colours that read on light and on dark.
+
+Figures are plain dicts, because plotly's classes add a theme to each; the tests check the dicts with those classes. Text
+comes from study files, and plotly renders a few tags in every label: `safe` escapes whatever is not ours. Backgrounds are
+transparent, and the page's style sheet colours text, axes and grid by `!important`, so that one figure reads on light and
+on dark.
+"""
+
+import html
+import textwrap
+from typing import Any
+
+from ablate import metrics
+
+Figure = dict[str, Any]
+
+COLOURS = {"helps": "#0174f4", "hurts": "#eb5e00", "equivalent": "#0da361", "undecided": "#828891", "unstable": "#a837ad"}
+"""By verdict: any two at least 22 apart in CIELAB, also as each of the three colour blindnesses sees them (matrices of Machado
+et al. 2009, severity 1), and with contrast 3:1 on both backgrounds. Shapes and words say the same."""
+SYMBOLS = {"helps": "triangle-up", "hurts": "triangle-down", "equivalent": "square", "undecided": "circle-open", "unstable": "x"}
+GREY = "#828891"
+WRAP = 46  # characters of 13 px that fit on a phone
+HEIGHT = {"yref": "paper", "y0": 0, "y1": 1}  # of the whole picture
+CLEAR = "rgba(0,0,0,0)"
+
+
+def safe(text: str) -> str:
+    """Escape what plotly would take for markup or, between two $, for mathematics; it shows &quot; as it stands."""
+    return html.escape(text, quote=False).replace("$", "&#36;")
+
+
+def lines(text: str, width: int = WRAP) -> list[str]:
+    """Break a text into lines, escaped."""
+    return [safe(line) for line in textwrap.wrap(text, width)] or [""]
+
+
+def div(name: str, data: list[Figure], layout: Figure, *, tools: bool = False) -> str:
+    """Make the div of one figure; `tools` shows buttons to zoom. Dragging is off, so that a finger still scrolls the page."""
+    import plotly.io
+
+    base: Figure = {
+        "autosize": True,
+        "dragmode": False,
+        "font": {"family": "system-ui, sans-serif", "size": 13, "color": GREY},
+        "hoverlabel": {"bgcolor": "#22262d", "bordercolor": "#22262d", "font": {"color": "#ffffff", "size": 13}, "align": "left"},
+        "hovermode": "closest",
+        "modebar": {"bgcolor": CLEAR, "color": GREY, "activecolor": COLOURS["helps"]},
+        "paper_bgcolor": CLEAR,
+        "plot_bgcolor": CLEAR,
+    }
+    config = {
+        "displaylogo": False,
+        "displayModeBar": tools,
+        "modeBarButtons": [["zoom2d", "pan2d", "resetScale2d", "toImage"]],
+        "responsive": True,
+    }
+    figure = {"data": data, "layout": base | layout}
+    return str(plotly.io.to_html(figure, config=config, include_plotlyjs=False, full_html=False, div_id=name, validate=False))
+
+
+def axis(**more: Any) -> Figure:
+    """Give an axis in the colours of the page."""
+    if "title" in more:
+        more["title"] = {"font": {"size": 13}, **more["title"]}
+    return {"automargin": True, "gridcolor": GREY, "gridwidth": 1, "zeroline": False, "linecolor": GREY, **more}
+
+
+def in_unit(metric: str) -> str:
+    """Write the unit of a metric behind its name."""
+    return f",{metrics.unit(metric)}" if metrics.unit(metric) else ""
+
+
+def note(text: str, depth: float) -> Figure:
+    """Put text at the left edge, its top at `depth`."""
+    return {
+        "text": text, "x": 0, "xref": "paper", "xanchor": "left", "y": depth, "yref": "y", "yanchor": "top", "align": "left",
+        "showarrow": False, "borderpad": 0,
+    }  # fmt: skip
