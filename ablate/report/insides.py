@@ -142,7 +142,8 @@ def calibration(found: Sequence[Detail]) -> str:
             "type": "scatter", "mode": "lines+markers", "x": [100 * c for _, c, _ in one.calibration],
             "y": [100 * a for _, _, a in one.calibration], "name": "<br>".join(lines(one.label, 38)), "hoverinfo": "text",
             "hovertext": [f"{n:,} answers of {100 * c:.0f} % confidence: {100 * a:.1f} % right" for n, c, a in one.calibration],
-            "line": {"color": colour, "width": 2}, "marker": {"size": [4 + 14 * (n / most) ** 0.5 for n, _, _ in one.calibration], "color": colour},
+            "line": {"color": colour, "width": 2},
+            "marker": {"size": [4 + 14 * (n / most) ** 0.5 for n, _, _ in one.calibration], "color": colour},
         })  # fmt: skip
     layout = {
         "height": 380, "margin": {"l": 8, "r": 8, "t": 30, "b": 60},
