@@ -3,6 +3,7 @@
 from contextlib import closing
 
 import pytest
+from commands import ablate
 
 from ablate import capacity
 from ablate.capacity import Load
@@ -71,3 +72,9 @@ def test_real_jobs_are_measured_at_work_together(jobs, payload):
 def test_a_probe_that_cannot_run_is_no_load(payload):
     with closing(executor(1)) as workers:
         assert capacity.measure(workers, payload | {"data": "/nowhere"}, 1, window=0.5) is None
+
+
+def test_a_count_of_jobs_that_is_none_is_a_sentence():
+    code, _, said = ablate("run", "studies/quickstart.toml", "--jobs-per-gpu", "many")
+    assert code == 2
+    assert "must be a count from 1 to 64, or auto, got many" in said

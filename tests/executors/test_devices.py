@@ -50,6 +50,12 @@ def test_more_jobs_than_gpus_go_round(machine):
     assert [slot.name for slot in devices.slots("cuda", 3)] == ["cuda:0", "cuda:1", "cuda:0"]
 
 
+def test_jobs_may_share_a_gpu(machine):
+    machine(TWO)
+    assert [slot.name for slot in devices.slots("cuda", None, per_gpu=2)] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    assert [slot.name for slot in devices.slots("cuda", 3, per_gpu=2)] == ["cuda:0", "cuda:1", "cuda:0"], "--jobs is the limit"
+
+
 @pytest.mark.parametrize(("listing", "visible", "code"), [(TWO, "", 0), ("no devices were found", None, 6), ("", None, 0)])
 def test_without_a_gpu_every_core_is_a_slot_and_cuda_is_refused_with_a_sentence(machine, listing, visible, code):
     machine(listing, visible, code)

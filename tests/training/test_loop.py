@@ -437,6 +437,21 @@ def test_the_device_is_read_once_an_epoch_and_once_to_validate_however_many_batc
     assert counts == [2, 2, 2]
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("name", ["crop, flip", "everything"])
+def test_no_step_on_a_gpu_waits_for_it(name, digits):
+    cuda = torch.device("cuda")
+    session = loop.start(make(**TRAININGS[name]), 0, digits, data.open_arrays(digits.folder), cuda)
+    for _ in loop.steps(session):  # what is made at first use may wait
+        pass
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in loop.steps(session):
+            pass
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_early_stopping_stops_after_so_many_epochs_without_a_better_validation(digits):
     # A rate this small changes no answer, and the loss only grows smaller: the last epoch is the best, so nothing stops it.
     for patience, changes in itertools.product((1, 2), ({"lr": 0.05}, {"lr": 1e-6})):
