@@ -6,15 +6,17 @@ and the GPU; so it is measured, not guessed.
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 from ablate.errors import AblateError
-from ablate.executors.base import Executor, Task
+from ablate.executors.base import Executor, Slot, Task
+from ablate.executors.local import LocalExecutor
 
 TRIED = (1, 2, 4)  # jobs a GPU
 WINDOW = 4.0  # seconds in which all of them are seen at work
-START = 300.0  # seconds in which all of them must have started
+START = 300.0  # seconds in which all of them must have started, and then in which each must be seen again
 ROOM = 0.9  # share of the memory that may be full
 WORTH = 1.05  # what more jobs must gain in all: else fewer of them end sooner
 
@@ -53,14 +55,35 @@ def best(measure: Callable[[int], Load | None], tried: Iterable[int] = TRIED) ->
     return chosen.jobs, tuple(loads)
 
 
-def measure(executor: Executor, payload: dict[str, Any], jobs: int, *, window: float = WINDOW) -> Load | None:
-    """Run `jobs` probes at once (worker.probe) until all were seen at work for `window` seconds; None: one did not survive."""
+def probe(
+    function: str, slot: Slot, preload: tuple[str, ...], payload: dict[str, Any], interrupted: Callable[[], bool]
+) -> tuple[int, str]:  # fmt: skip
+    """Find by real workers how many jobs a device does most with, and say what was measured."""
+
+    def measured(jobs: int) -> Load | None:
+        with closing(LocalExecutor(function, (slot,) * jobs, preload)) as executor:
+            return measure(executor, payload, jobs, interrupted=interrupted)
+
+    jobs, loads = best(measured)
+    said = ", ".join(f"{load.jobs}: {load.images_a_second:,.0f} images/s, {load.used / 2**30:.1f} GiB" for load in loads)
+    return jobs, f"{jobs} jobs a GPU, by a probe on {slot.name} ({said})"
+
+
+def measure(
+    executor: Executor, payload: dict[str, Any], jobs: int, *, window: float = WINDOW, interrupted: Callable[[], bool] = lambda: False
+) -> Load | None:
+    """Run `jobs` probes at once (worker.probe) until all were seen at work for `window` seconds; None: one did not survive.
+
+    Raises KeyboardInterrupt when `interrupted` says so.
+    """
     for i in range(jobs):
         executor.submit(Task(f"probe-{i}", payload))
     first: dict[str, dict[str, Any]] = {}
     last: dict[str, dict[str, Any]] = {}
     began, all_started = time.monotonic(), False
     while True:
+        if interrupted():
+            raise KeyboardInterrupt
         for event in executor.events(0.1):
             if event.kind in ("failed", "crashed"):
                 return None
@@ -70,7 +93,7 @@ def measure(executor: Executor, payload: dict[str, Any], jobs: int, *, window: f
             all_started, began, first = True, time.monotonic(), dict(last)
         if all_started and time.monotonic() - began > window and all(last[task]["time"] > first[task]["time"] for task in first):
             break
-        if not all_started and time.monotonic() - began > START:
+        if time.monotonic() - began > START:
             return None
     speed = sum((last[t]["images"] - first[t]["images"]) / (last[t]["time"] - first[t]["time"]) for t in first)
     used = [detail["used"] for detail in last.values()]

@@ -1,6 +1,7 @@
 """The commands: options to one workflow call to an exit code. The only home of click; no logic lives here.
 
-Exit codes: 0 done, 1 some jobs failed (the report is still written), 2 the user's mistake, 130 interrupted.
+Exit codes: 0 done, 1 some jobs failed (the report is still written) or a claim is refuted, 2 the user's mistake, 3 a claim is
+open under `check --strict`, 130 interrupted.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), de
 JOBS = click.option("--jobs", type=click.IntRange(1, 1024), metavar="N", help="Jobs at a time; by default one a CPU core, or one a GPU.")
 PER_GPU = click.option(
     "--jobs-per-gpu", default="1", show_default=True, metavar="N|auto", callback=lambda _c, _p, given: _count_or_auto(given),
-    help="Jobs that share a GPU; auto: a probe of some seconds tries 1, 2 and 4.",
+    help="Jobs that share a GPU; auto: a probe with the first job tries 1, 2 and 4.",
 )  # fmt: skip
 FORMS = ("html", "json", "md", "tex", "csv")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")

@@ -199,7 +199,7 @@ def show_table(console: Console, header: Sequence[str], rows: Sequence[Sequence[
     """Print a small table: text to the left, numbers to the right."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for i, name in enumerate(header):
-        table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
+        table.add_column(escape(name), justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*(escape(part) for part in row))
     console.print(table)

@@ -1,5 +1,6 @@
 """What the recipes of a study stand for on this machine: the precision, the images, the networks. Nothing is trained here."""
 
+import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -44,7 +45,14 @@ class Inputs:
         return self._known[key]
 
     def code(self, section: Model) -> str:
-        """Identify a user's own network by its code; empty for every other one. A study of the store has no code here."""
+        """Identify a user's own network by its code, a pretrained one by its weights; empty for every other one.
+
+        A study of the store has no code here.
+        """
+        if section.pretrained:  # the newest ones of another version of torchvision are others
+            from ablate.training.models import weights
+
+            return weights.file_name(section.name)
         if not networks.is_own(section.name):
             return ""
         old = self.settled.codes.get(section.name)
@@ -74,6 +82,7 @@ def decode(expanded: Grid, store: Store) -> Iterator[str]:
                 yield f"decoding {section.name} at {section.image_size}x{section.image_size}, once for this store"
             found[key] = data.prepare(section, store.data)
         data.split(section, data.open_arrays(found[key].folder).train_labels, 0)
+        data.check_normalize(section, found[key].channels)
 
 
 def settle(known: Inputs, expanded: Grid) -> Settled:
@@ -91,32 +100,46 @@ def check_networks(study: Study, expanded: Grid, store: Store) -> None:
     doubtful = {cell.recipe: cell for cell in reversed(expanded.cells) if not networks.is_certain(cell.recipe.model)}
     if not doubtful:
         return
-    if any(networks.is_own(made.model.name) for made in doubtful):
-        if not study.folder:
-            raise AblateError(f"{study.source}: names a network of its own, which is imported for a study file only: name the file")
-        owncode.allow(owncode.folders(study.folder))
+    if not study.folder and any(networks.is_own(made.model.name) for made in doubtful):
+        raise AblateError(f"{study.source}: names a network of its own, which is imported for a study file only: name the file")
+    wrong: dict[str, None] = {}
+    known: dict[tuple[Model, tuple[int, int, int]], str | int] = {}
+    path = list(sys.path)  # as it is now: what lies beside a study must not be taken for a library of ours later
+    try:
+        for made, cell in reversed(doubtful.items()):
+            key = (made.model, shape(made, store))
+            if key not in known:
+                known[key] = _dropouts(study, *key)
+            found = known[key]
+            if found == 0 and made.evaluation.mc_dropout > 0:
+                found = f"evaluation.mc_dropout has nothing to sample: {made.model.name} has no dropout, give it model.head_dropout"
+            if isinstance(found, str):
+                wrong[f"{study.source}: cell {cell.label}: {found}"] = None
+    finally:
+        sys.path[:] = path
+    if wrong:
+        raise StudyError(list(wrong))
+
+
+def _dropouts(study: Study, model: Model, size: tuple[int, int, int]) -> int | str:
+    """Build a network and count its layers of dropout, or say why it cannot be had."""
     from ablate.training.models import Shape, summary
     from ablate.training.surgery import ModelError
 
-    wrong, seen = [], set()
-    for made, cell in reversed(doubtful.items()):
-        key = (made.model, shape(made, store))
-        if key in seen:
-            continue
-        seen.add(key)
-        try:
-            summary.check(made.model, Shape(*key[1]))
-        except ModelError as error:
-            wrong.append(f"{study.source}: cell {cell.label}: {error}")
-        except Exception as error:
-            if not networks.is_own(made.model.name):
-                raise  # our own mistake
-            wrong.append(f"{study.source}: cell {cell.label}: {made.model.name} {_raised(error)}")
-    if wrong:
-        raise StudyError(wrong)
+    own = networks.is_own(model.name)
+    try:
+        if own:
+            owncode.allow(model.name, owncode.folders(study.folder))
+        return summary.summarise(model, Shape(*size)).dropouts
+    except (ModelError, AblateError) as error:
+        return str(error)
+    except (Exception, SystemExit) as error:
+        if not own:
+            raise  # our own mistake
+        return f"{model.name} {_raised(error)}"
 
 
-def _raised(error: Exception) -> str:
+def _raised(error: BaseException) -> str:
     """Say what a user's own code raised, and on which line."""
     at = traceback.extract_tb(error.__traceback__)[-1]
     return f"raised {''.join(traceback.format_exception_only(error)).strip()} ({at.filename}, line {at.lineno}): mend the network"

@@ -45,6 +45,11 @@ def is_certain(model: Any) -> bool:
     return (model.name in BUILT_IN or has_stem(model.name)) and model.trainable in ("all", "head")
 
 
+def may_have_dropout(name: str) -> bool:
+    """Say whether a network may have dropout of its own; the built-in ones and torchvision's residual networks have none."""
+    return name not in BUILT_IN and not has_stem(name)
+
+
 def has_width(name: str) -> bool:
     """Say whether `model.width` scales a network."""
     return name in BUILT_IN and name != "fusion"

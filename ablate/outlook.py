@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from ablate import effects, stats
 from ablate.grid import Grid
@@ -20,6 +21,17 @@ class Outlook:
     basis: str
     is_bound: bool  # effects below it are out of reach, and the true one may be larger
     seeds_for_min_effect: int | None  # stats.CAP + 1: more than that; none where the study names no smallest effect
+
+
+def alike(one: Study, other: Study) -> bool:
+    """Say whether two studies have the same metric and the same images, so that the noise of one is a guess at the other's."""
+    return (one.metric, *_images(one)) == (other.metric, *_images(other))
+
+
+def _images(study: Study) -> tuple[Any, Any]:
+    """Name the images of a study; a folder of images is known by its path alone."""
+    name = study.base.get("data.name", "cifar10")
+    return name, study.base.get("data.root") if name == "imagefolder" else None
 
 
 def noise(study: Study, grid: Grid, outcomes: tuple[Outcome, ...]) -> list[float]:

@@ -38,6 +38,14 @@ def fingerprint(network: str, folders: tuple[str, ...]) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def allow(folders: tuple[str, ...]) -> None:
-    """Let this process import networks from these folders, before all others, as `find` finds them."""
+def allow(network: str, folders: tuple[str, ...]) -> None:
+    """Let this process import a network from these folders, before all others, as `find` finds it.
+
+    Raises an AblateError when another module of that name is there already, such as one of Python's own.
+    """
+    module = network.partition(":")[0]
+    there = getattr(sys.modules.get(module), "__file__", None)
+    path = find(network, folders)
+    if there is not None and path is not None and Path(there).resolve() != path.resolve():
+        raise AblateError(f'model.name = "{network}": {path} has the name of another module, {there}: rename it')
     sys.path[:] = [*folders, *(folder for folder in sys.path if folder not in folders)]

@@ -96,6 +96,10 @@ class ColorJitter(Section):
     """Its hue is turned by a share of the circle from [-hue, hue]."""
 
 
+def _something(given: ColorJitter | None) -> ColorJitter | None:
+    return None if given == ColorJitter() else given  # nothing moves
+
+
 class Augment(Section):
     """What happens to a training image, drawn anew each time; in the order of these fields."""
 
@@ -111,8 +115,9 @@ class Augment(Section):
     """Degrees: turned about the centre by a uniform draw from [-rotation, rotation], black corners."""
     interpolation: Literal["bilinear", "nearest"] = "bilinear"
     """How `rotation` reads between pixels; torchvision's RandomRotation is nearest unless told otherwise."""
-    color_jitter: ColorJitter | None = None
-    """Colours moved: `{ brightness = 0.2, contrast = 0.2, saturation = 0.2, hue = 0.05 }`; those left out are 0. Only for colour images."""
+    color_jitter: Annotated[ColorJitter | None, AfterValidator(_something)] = None
+    """Colours moved: `{ brightness = 0.2, contrast = 0.2, saturation = 0.2, hue = 0.05 }`; those left out are 0. Grey
+    images have neither saturation nor hue to move."""
     erasing: float = Field(0.0, ge=0, le=1)
     """Probability that a box of 2..33 % of the area, ratio 0.3..3.3, gets the mean colour (Zhong et al. 2020, section 4.1)."""
     cutout: int = Field(0, ge=0, le=1024)
@@ -126,6 +131,7 @@ class Augment(Section):
 
 def _parts(given: str | tuple[str, ...]) -> str | tuple[str, ...]:
     parts = (given,) if isinstance(given, str) else tuple(sorted(set(given)))
+    parts = tuple(part for part in parts if part != "head") or parts  # the head is always trained
     if "" in parts or ("all" in parts and len(parts) > 1):
         raise ValueError(f"must be all, head, or names of parts, got {', '.join(parts)}")
     return parts[0] if len(parts) == 1 else parts
@@ -269,7 +275,7 @@ ACTIVE: dict[str, Callable[[Recipe], bool]] = {
     "schedule.warmup": lambda r: r.schedule.name == "one_cycle",
     "schedule.step_epochs": lambda r: r.schedule.name == "step",
     "schedule.gamma": lambda r: r.schedule.name == "step",
-    "evaluation.mc_dropout": lambda r: r.model.conv_dropout > 0 or r.model.head_dropout > 0,
+    "evaluation.mc_dropout": lambda r: r.model.conv_dropout > 0 or r.model.head_dropout > 0 or networks.may_have_dropout(r.model.name),
 }
 """Fields that only matter beside others. Where one does not, it is no part of the identity, and no factor of the cell."""
 

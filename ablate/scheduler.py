@@ -76,6 +76,7 @@ def _task(item: Work, store: Store, extra: dict[str, Any]) -> Task:
     journal.create(folder, item.job)
     payload = extra | {
         "folder": str(folder.path),
+        "job": item.job.id,
         "data": str(store.data / item.job.data),
         "evaluations": [evaluation.model_dump() for evaluation in item.evaluations],
     }

@@ -39,8 +39,8 @@ PROBE_TOLD = 0.25  # seconds between two reports of a probe
 def run_job(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> Json:
     """Train a job to its end from wherever it stands, then judge it in every way that is still missing.
 
-    `payload`: folder (of the job, with recipe.json), data (folder of the decoded set), evaluations (a list of tables),
-    device, git. Returns {"status": finished | diverged}; raises what the training raised, after writing it to the
+    `payload`: folder (of the job, with recipe.json), job (its identity), data (folder of the decoded set), evaluations (a
+    list of tables), device, git. Returns {"status": finished | diverged}; raises what the training raised, after writing it to the
     job's log, and Stopped between two epochs, after a checkpoint, or between two ways of judging.
     """
     folder = Folder(Path(payload["folder"]))
@@ -100,7 +100,7 @@ def _logging_to(path: Path) -> Iterator[None]:
 
 def _train(folder: Folder, payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> None:
     """Train from the last checkpoint, or from the start, to result.json."""
-    recipe, seed = journal.read_recipe(folder.recipe)
+    recipe, seed = _read_recipe(folder, payload)
     device = torch.device(payload["device"])
     attempt = len(journal.lines(folder.attempts)) + 1
     started = _now()
@@ -109,9 +109,10 @@ def _train(folder: Folder, payload: Json, report: Callable[[Json], None], should
     _allow_own_code(folder, recipe, payload)
     if recipe.training.compile:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = payload["compile_cache"]  # importing torch._dynamo has put another one there
-        print("torch.compile: half a minute when this network is new to the store", flush=True)
+        print("torch.compile: half a minute when this network is new here", flush=True)
     prepared = data.read(Path(payload["data"]))
-    session = loop.start(recipe, seed, prepared, data.open_arrays(prepared.folder), device)
+    memory = images.room(device, payload.get("jobs_a_device", 1))
+    session = loop.start(recipe, seed, prepared, data.open_arrays(prepared.folder), device, memory=memory)
     if session.train.streamed:
         notice = f"the training images do not fit into the memory of {payload['device']}: they are streamed, batch by batch"
         print(notice, flush=True)
@@ -135,6 +136,15 @@ def _train(folder: Folder, payload: Json, report: Callable[[Json], None], should
     _finish(folder, session, models.Shape(prepared.channels, prepared.image_size, len(prepared.classes)))
 
 
+def _read_recipe(folder: Folder, payload: Json) -> tuple[Recipe, int]:
+    """Read what is trained, and see that it is the very job that was planned: a store may be shared, and others write to it."""
+    recipe, seed = journal.read_recipe(folder.recipe)
+    content = journal.read_json(folder.recipe)
+    if recipes.job_id(recipe, seed, content["data"], content.get("code", "")) != payload["job"]:
+        raise AblateError(f"{folder.recipe} is not what the job {payload['job'][: recipes.ID_SHOWN]} was planned as: remove that folder")
+    return recipe, seed
+
+
 def _allow_own_code(folder: Folder, recipe: Recipe, payload: Json) -> None:
     """Let a user's own network be imported: of a study file on this machine only, and only as it was when the job was made.
 
@@ -147,7 +157,7 @@ def _allow_own_code(folder: Folder, recipe: Recipe, payload: Json) -> None:
     folders = tuple(payload["code"])
     if owncode.fingerprint(recipe.model.name, folders) != journal.read_json(folder.recipe)["code"]:
         raise AblateError(f"the code of {recipe.model.name} has changed since the run was started: run the study again")
-    owncode.allow(folders)
+    owncode.allow(recipe.model.name, folders)
 
 
 @functools.cache
@@ -184,10 +194,18 @@ def _finish(folder: Folder, session: loop.Session, shape: models.Shape) -> None:
 def probe(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> Json:
     """Train a recipe without keeping anything until asked to stop; tell images, time and memory a few times a second.
 
-    `payload`: recipe, seed, data, device, code.
+    `payload`: recipe, seed, data, device, code, compile_cache, log.
     """
+    with _logging_to(Path(payload["log"])):
+        _probe(payload, report, should_stop)
+    raise AssertionError("a probe ends when it is stopped")
+
+
+def _probe(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> None:
     recipe = Recipe.model_validate(payload["recipe"])
-    owncode.allow(tuple(payload.get("code") or ()))
+    if networks.is_own(recipe.model.name):
+        owncode.allow(recipe.model.name, tuple(payload["code"]))
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = payload["compile_cache"]
     device, prepared = torch.device(payload["device"]), data.read(Path(payload["data"]))
     session = loop.start(recipe, payload["seed"], prepared, data.open_arrays(prepared.folder), device)
     images, told = 0, 0.0
@@ -224,19 +242,18 @@ def _judge_all(folder: Folder, payload: Json, should_stop: Callable[[], bool]) -
 
 def _judge(folder: Folder, payload: Json, evaluation: Evaluation) -> None:
     """Judge the trained network in one way, unless that was done; outcome.json is written last."""
-    recipe, seed = journal.read_recipe(folder.recipe)
+    recipe, seed = _read_recipe(folder, payload)
     recipe = recipe.model_copy(update={"evaluation": evaluation})
     target = folder.outcome(recipes.evaluation_id(recipe))
     if (target / "outcome.json").exists():
         return
-    began = time.perf_counter()
-    torch.set_num_threads(recipe.training.threads)
-    device = torch.device(payload["device"])
+    began, device = time.perf_counter(), torch.device(payload["device"])
+    loop.settle(recipe, device)
     _allow_own_code(folder, recipe, payload)
     prepared = data.read(Path(payload["data"]))
     arrays = data.open_arrays(prepared.folder)
     network = _network(folder, recipe, prepared, device)
-    test = images.for_test(recipe, prepared, arrays, device)
+    test = images.for_test(recipe, prepared, arrays, device, memory=images.room(device, payload.get("jobs_a_device", 1)))
     judgement = evaluate.judge(network, recipe, seed, test, prepared.classes)
     journal.write(target / "misclassified.png", gallery.draw(judgement.wrong, arrays.test_images, prepared.classes))
     journal.write_json(

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -109,8 +110,11 @@ def outlook(todo: Plan, where: Where) -> "Outlook | None":
     if todo.done:
         sds, basis = looking.noise(study, todo.grid, runs.read(todo.runs, where.store)), "from the runs that are there"
     for name in () if sds else stores.names(where.store):
-        other = stores.recall(where.store, name)
-        if name != study.name and (other.metric, other.base.get("data.name")) == (study.metric, study.base.get("data.name")):
+        try:
+            other = stores.recall(where.store, name)
+        except AblateError:  # of another version, or spoilt: no matter here
+            continue
+        if name != study.name and looking.alike(other, study):
             theirs = plan(other, where)
             sds, basis = looking.noise(other, theirs.grid, runs.read(theirs.runs, where.store)), f"from the noise of the study {name}"
         if sds:
@@ -162,8 +166,10 @@ def _train(todo: Plan, where: Where, screen: Screen, interruption: Interruption)
             writer.touch(job.id)  # what an earlier command, or another study, has left to send
         if todo.work:
             threads = max(work.job.recipe.training.threads for work in todo.work)
-            extra = _extra(todo, where)
-            slots = devices.slots(where.device, where.jobs, threads, _jobs_per_gpu(todo, where, extra, screen))[: len(todo.work)]
+            extra = _extra(todo)
+            sharing = _jobs_per_gpu(todo, where, extra, screen, interruption)
+            slots = devices.slots(where.device, where.jobs, threads, sharing)[: len(todo.work)]
+            extra["jobs_a_device"] = max(Counter(slot.name for slot in slots).values())
             screen.start(todo, len(slots))
 
             def listen(event: Event) -> None:
@@ -181,40 +187,39 @@ def _train(todo: Plan, where: Where, screen: Screen, interruption: Interruption)
     return ledger, sent.late, sent.error
 
 
-def _extra(todo: Plan, where: Where) -> dict[str, Any]:
+def _extra(todo: Plan) -> dict[str, Any]:
     """Give what every job's payload has besides its own."""
     from ablate import provenance
 
     return {
         "git": provenance.git(Path.cwd()),
-        "compile_cache": os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(where.store.path / "cache" / "compiled")),
+        "compile_cache": os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(_compiled())),
         "code": owncode.folders(todo.study.folder) if todo.study.folder else None,
     }
 
 
-def _jobs_per_gpu(todo: Plan, where: Where, extra: dict[str, Any], screen: Screen) -> int:
+def _compiled() -> Path:
+    """Name the folder of what torch has compiled: the user's own, as torch unpickles what it finds there and a store may be shared."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ablate" / "compiled"
+
+
+def _jobs_per_gpu(todo: Plan, where: Where, extra: dict[str, Any], screen: Screen, interruption: Interruption) -> int:
     """Say how many jobs share a GPU; where that is to be measured, by the first job that is left to train."""
     work = next((work for work in todo.work if not work.trained), None)
     first = devices.slots(where.device, 1)[0]
-    if where.jobs_per_gpu is not None or work is None:
+    if where.jobs_per_gpu is not None or where.jobs is not None or work is None:
         return where.jobs_per_gpu or 1
     if first.device == "cpu":
         screen.notice("--jobs-per-gpu auto: there is no GPU to probe; jobs get a CPU core each")
         return 1
     from ablate import capacity
-    from ablate.executors.local import LocalExecutor
-
-    def measure(jobs: int) -> capacity.Load | None:
-        with closing(LocalExecutor(PROBE, (first,) * jobs, PRELOAD)) as executor:
-            return capacity.measure(executor, payload, jobs)
 
     payload = extra | {
         "recipe": work.job.recipe.model_dump(mode="json"), "seed": work.job.seed, "data": str(where.store.data / work.job.data),
-        "device_wide": True,
+        "device_wide": True, "log": str(where.store.path / "probe.log"),
     }  # fmt: skip
-    jobs, loads = capacity.best(measure)
-    said = ", ".join(f"{load.jobs}: {load.images_a_second:,.0f} images/s, {load.used / 2**30:.1f} GiB" for load in loads)
-    screen.notice(f"{jobs} jobs a GPU, by a probe on {first.name} ({said})")
+    jobs, said = capacity.probe(PROBE, first, PRELOAD, payload, lambda: interruption.asked(screen.notice))
+    screen.notice(said)
     return jobs
 
 
@@ -246,8 +251,8 @@ def compare(studies: tuple[Study, ...], cells: tuple[str, ...], where: Where, me
     found = [report(study, where, metric) for study in studies]
     if len(found) == 2 and not cells:
         return comparison.of_studies(*found)
-    if len(found) != 1 or len(cells) != 2:
-        raise AblateError("compare needs two studies, or one study and two cells: --cell LABEL --cell LABEL")
+    if len(found) != 1 or len(cells) != 2 or cells[0] == cells[1]:
+        raise AblateError("compare needs two studies, or one study and two different cells: --cell LABEL --cell LABEL")
     return _compare_cells(studies[0], found[0], cells, where)
 
 

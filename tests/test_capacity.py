@@ -53,7 +53,15 @@ def payload(tmp_path_factory):
     }
     recipe = Recipe.model_validate(fields)
     prepared = data.prepare(recipe.data, tmp_path_factory.mktemp("cache"))
-    return {"recipe": recipe.model_dump(mode="json"), "seed": 0, "data": str(prepared.folder), "code": None, "device_wide": False}
+    return {
+        "recipe": recipe.model_dump(mode="json"),
+        "seed": 0,
+        "data": str(prepared.folder),
+        "code": None,
+        "device_wide": False,
+        "compile_cache": str(prepared.folder.parent / "compiled"),
+        "log": str(prepared.folder.parent / "log"),
+    }
 
 
 def executor(jobs):

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_1samp
+from scipy.stats import ttest_1samp, ttest_rel
 
-from ablate import findings, grid, study
+from ablate import effects, findings, grid, study
+from ablate.report import data, words
 from ablate.runs import Outcome
 
 FACTORS = {"augment": {"rotation": [0, 15]}, "model": {"batch_norm": [True, False], "conv_dropout": [0.0, 0.1, 0.3]}}
@@ -287,3 +288,83 @@ def test_a_factor_may_have_any_name(name):
     found = find(made, random_value(8))
     assert effect(found, name).end == "c x d"
     assert found.interactions[0].changes == (("model.batch_norm", "true", "false"), (name, "a / b", "c x d"))
+
+
+# Simple effects
+
+
+TURNED = {"augment": {"rotation": [0, 15]}, "model": {"batch_norm": [True, False], "conv_dropout": [0.0, 0.1, 0.3]}}
+
+
+def turned(**more):
+    """Rotation helps without BatchNorm and hurts with it: (made, value, findings)."""
+    made, noise, known = make(TURNED, seeds=5, **more), np.random.default_rng(4), {}
+
+    def value(cell, seed):
+        r, b = cell.levels["augment.rotation"] == "15", cell.levels["model.batch_norm"] == "false"
+        effect = 0.7 + 0.03 * (cell.levels["model.conv_dropout"] == "0.3") + (0.1 if r and b else -0.1 if r else 0.0)
+        return known.setdefault((cell.label, seed), effect + float(noise.normal(0, 0.002)))
+
+    return made, value, find(made, value)
+
+
+def test_simple_effects_are_those_of_what_is_turned_round_at_every_level_of_what_turns_it():
+    _, _, found = turned()
+    expected = [
+        (e.changes, (other, level.name))
+        for e in found.effects
+        for flag in e.flags
+        for other in [flag.removeprefix("depends on ")]
+        for level in next(f for f in found.study.factors if f.name == other).levels
+    ]
+    assert ((("augment.rotation", "0", "15"),), ("model.batch_norm", "false")) in expected
+    assert [(e.changes, e.where) for e in found.simple_effects] == expected
+    assert {e.kind for e in found.simple_effects} == {"simple"}
+
+
+def test_a_simple_effect_is_the_main_effect_over_the_cells_with_that_level():
+    (_, expanded), value, found = turned()
+    cells = {tuple(cell.levels.values()): cell for cell in expanded.cells}
+    for level, sign in (("true", -1), ("false", 1)):
+        one = next(e for e in found.simple_effects if e.where == ("model.batch_norm", level) and e.factor == "augment.rotation")
+        for seed in range(5):
+            pairs = [value(cells["15", level, d], seed) - value(cells["0", level, d], seed) for d in ("0.0", "0.1", "0.3")]
+            assert one.per_seed[seed] == pytest.approx(np.mean(pairs), abs=1e-12)
+        assert one.estimate.verdict == {1: "helps", -1: "hurts"}[sign]
+        p = ttest_1samp(list(one.per_seed.values()), 0).pvalue
+        assert one.estimate.p == pytest.approx(1 - (1 - p) ** len(found.simple_effects), rel=1e-6)
+
+
+def test_simple_effects_say_where_in_words_and_in_json():
+    _, _, found = turned()
+    assert [words.change(e, found) for e in found.simple_effects[:2]] == [
+        "rotation 15 instead of 0, where batch_norm true",
+        "rotation 15 instead of 0, where batch_norm false",
+    ]
+    written = [e for e in data.to_json(found)["effects"] if e["kind"] == "simple"]
+    assert [e["where"] for e in written] == [list(e.where) for e in found.simple_effects]
+    assert all(e["where"] is None for e in data.to_json(found)["effects"] if e["kind"] != "simple")
+
+
+def test_a_study_without_a_sign_that_turns_has_no_simple_effects():
+    assert find(make(), lambda cell, seed: 0.7 + 0.01 * len(cell.label) + 0.001 * seed).simple_effects == ()
+
+
+def test_two_cells_are_compared_by_a_paired_t_test():
+    made, value = make(seeds=6), random_value(9)
+    table = effects.tabulate(*made, outcomes(made, value), "test/accuracy", "max")
+    one, other = made[1].cells[3], made[1].cells[8]
+    found = effects.between(table, one, other)
+    expected = ttest_rel([value(other, seed) for seed in range(6)], [value(one, seed) for seed in range(6)])
+    interval = expected.confidence_interval(0.95)
+    assert (found.start, found.end) == (one.label, other.label)
+    assert found.estimate.p == pytest.approx(expected.pvalue, rel=1e-9)
+    assert (found.estimate.low, found.estimate.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
+
+
+def test_two_cells_with_a_gap_are_compared_under_the_seeds_that_both_have():
+    made, value = make(seeds=6), random_value(10)
+    one, other = made[1].cells[3], made[1].cells[8]
+    gap = outcomes(made, value, status=lambda cell, seed: "missing" if (cell, seed) == (other, 2) else "finished")
+    found = effects.between(effects.tabulate(*made, gap, "test/accuracy", "max"), one, other)
+    assert (set(found.per_seed), found.flags) == ({0, 1, 3, 4, 5}, ("incomplete",))

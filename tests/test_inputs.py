@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tomllib
 
 import pytest
 import torch
@@ -12,6 +13,11 @@ from commands import ablate
 from ablate import grid, inputs, journal, networks, store, study
 from ablate.recipe import Model
 
+PLAIN_NET = """
+from torch import nn
+def make(classes, channels, image_size):
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * image_size**2, classes))
+"""
 NOWHERE = "http://127.0.0.1:9"  # the discard port: refused at once, so that nothing is downloaded
 OFFLINE = {"http_proxy": NOWHERE, "https_proxy": NOWHERE, "no_proxy": ""}
 BASE = """
@@ -214,3 +220,44 @@ def test_without_weights_and_network_nothing_is_begun(tmp_path):
     assert "set model.pretrained = false" in err
     assert "Traceback" not in out + err
     assert not list(tmp_path.glob("store/jobs/*/attempts.jsonl"))
+
+
+MISTAKES = {
+    "exits": ("mynet:make", "import sys; sys.exit()", "raised SystemExit"),
+    "random": ("random:make", "def make(**_): ...", "has the name of another module"),
+    "no dropout": ("mynet:make", PLAIN_NET, "evaluation.mc_dropout has nothing to sample: mynet:make has no dropout"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_network_of_ones_own_that_will_not_do_is_a_sentence(mistake, tmp_path):
+    name, text, said = MISTAKES[mistake]
+    (tmp_path / f"{name.partition(':')[0]}.py").write_text(text)
+    code, out, err = plan(tmp_path, BASE + f'model.name = "{name}"\nevaluation.mc_dropout = 3\n')
+    assert (code, "Traceback" in err) == (2, False), out + err
+    assert said in err
+
+
+def test_a_normalisation_for_other_channels_is_said_before_anything_is_trained(tmp_path):
+    (tmp_path / "grey.toml").write_text(BASE.replace("train_size = 60", 'train_size = 60, normalize = "imagenet"'))
+    code, _, err = ablate("run", tmp_path / "grey.toml", "--store", tmp_path / "store")
+    assert code == 2
+    assert "data.normalize has 3 channels, and the images of digits have 1" in err
+    assert not list((tmp_path / "store").glob("jobs/*"))
+
+
+def test_mc_dropout_is_a_choice_for_networks_that_bring_their_own_dropout():
+    ways = "[factors]\nevaluation.mc_dropout = [0, 20]\n"
+    cells = {
+        name: len(grid.expand(study.check(tomllib.loads(BASE + f'model.name = "{name}"\n' + ways), "s"), precision="fp32").cells)
+        for name in ("vgg11", "mine:net", "resnet18", "cnn4")
+    }
+    assert cells == {"vgg11": 2, "mine:net": 2, "resnet18": 1, "cnn4": 1}
+
+
+def test_pretrained_weights_are_part_of_the_identity(tmp_path):
+    text = BASE + 'model = { name = "resnet18", pretrained = true, stem = "imagenet" }\n'
+    known = inputs.read(study.check(tomllib.loads(text), "s"), store.open_store(tmp_path), "cpu")
+    section = Model(name="resnet18", pretrained=True, stem="imagenet")
+    assert known.code(section) == "resnet18-f37072fd.pth"
+    assert known.code(Model(name="resnet18")) == ""

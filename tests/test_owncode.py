@@ -72,7 +72,7 @@ def test_what_is_found_is_what_is_imported(places, monkeypatch):
     put(study / "two_of_me.py", "which = 'study'"), put(here / "two_of_me.py", "which = 'here'")
     monkeypatch.setattr(sys, "path", [str(here), str(study), *sys.path])  # as PYTHONPATH may have it
     assert find("two_of_me:which", study) == study / "two_of_me.py"
-    owncode.allow(owncode.folders(str(study)))
+    owncode.allow("mynet:tiny", owncode.folders(str(study)))
     import two_of_me
 
     assert two_of_me.which == "study"

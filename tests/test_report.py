@@ -1,19 +1,27 @@
 """What a report says, in words, in tables, in JSON and on the page; findings come from the real code, runs are made up."""
 
+import atexit
+import base64
 import json
 import re
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 import pytest
+from PIL import Image
 
 from ablate import findings, grid, study
 from ablate.findings import Effect, Findings
 from ablate.grid import Cell
-from ablate.report import data, figures, html, summary, tables, words
+from ablate.report import data, figures, html, insides, summary, tables, words
 from ablate.runs import Outcome
 from ablate.stats import CAP, Estimate
 
@@ -39,8 +47,10 @@ def found(
     environment: Callable[[Cell, int], dict[str, Any]] = lambda cell, seed: ENVIRONMENT,
     metric: str | None = None,
     epochs: int = 4,
+    classes: tuple[str, ...] = (),
+    picture: str = "",
 ) -> Findings:
-    """Find what the code says of made-up runs: a value of the study's metric for each cell and seed."""
+    """Find what the code says of made-up runs: a value of the study's metric for each cell and seed; with classes, their insides."""
     checked = study.check({"name": "x", "recipe": {"data": {"name": "digits"}}} | raw, "studies/x.toml")
     expanded = grid.expand(checked, precision="fp32")
     runs, _ = grid.runs_and_jobs(expanded, checked.seeds, lambda section: "f" * 64)
@@ -53,10 +63,33 @@ def found(
         values = {"test/loss": 1 - given, checked.metric: given, "time/epoch_seconds": seconds, "time/train_seconds": epochs * seconds}
         log = "" if became == "missing" else f"/store/jobs/{run.job_id[:12]}/log.txt"
         came_from = {} if became == "missing" else environment(run.cell, run.seed)
-        outcomes.append(
-            Outcome(run, became, REASONS.get(became, ""), log, values if became == "finished" else {}, lines, (), (), came_from)  # type: ignore[arg-type]
-        )
+        outcome = Outcome(run, became, REASONS.get(became, ""), log, values if became == "finished" else {}, lines, (), (), came_from)  # type: ignore[arg-type]
+        outcomes.append(inside(outcome, given, classes, picture) if became == "finished" and classes else outcome)
     return findings.find(checked, expanded, tuple(outcomes), metric=metric)
+
+
+def inside(outcome: Outcome, given: float, classes: tuple[str, ...], picture: str) -> Outcome:
+    """Give a run 1000 images of each class, of which the next two classes get the mistakes, and two bins of confidence."""
+    known, seed = len(classes), outcome.run.seed
+    rights = [int(1000 * given) - 7 * i * (seed + i) - len(outcome.run.cell.label) for i in range(known)]
+    thirds = [(1000 - right) // 3 for right in rights]
+    taken = [
+        {i: right, (i + 1) % known: one, (i + 2) % known: 1000 - right - one}
+        for i, (right, one) in enumerate(zip(rights, thirds, strict=True))
+    ]
+    confusion = tuple(tuple(row.get(j, 0) for j in range(known)) for row in taken)
+    metrics = outcome.metrics | {f"test/accuracy/{name}": right / 1000 for name, right in zip(classes, rights, strict=True)}
+    bins = ((0, 0.0, 0.0), (100 + seed, 0.5123, 0.4 + seed / 100), (900 - seed, 0.9, given))
+    return replace(outcome, metrics=metrics, confusion=confusion, classes=classes, calibration=bins, picture=picture)
+
+
+@cache
+def png(side: int = 64) -> str:
+    """Leave a real PNG of noise behind, which cannot be compressed, for as long as the tests run."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)).save(Path(folder) / "wrong.png")
+    return str(Path(folder) / "wrong.png")
 
 
 def line(epoch: int, epochs: int, given: float) -> dict[str, Any]:
@@ -116,7 +149,9 @@ def everything() -> Findings:
     def environment(cell: Cell, seed: int) -> dict[str, Any]:
         return ENVIRONMENT if seed < 4 else ENVIRONMENT | {"versions": {"python": "3.11.7", "torch": "2.10.0"}}
 
-    return found(EVERYTHING, by_level(CHANGES), status=status, environment=environment)
+    return found(
+        EVERYTHING, by_level(CHANGES), status=status, environment=environment, classes=("cat", "dog", "bird", "frog"), picture=png()
+    )
 
 
 def nothing() -> Findings:
@@ -138,7 +173,10 @@ def hostile() -> Findings:
         ],
         "claim": [{"text": HOSTILE, "source": "<b>me</b>", "expect": "{{ 7 * 7 }}: off > <i>on</i>"}],
     }
-    return found(raw, lambda cell, seed: 0.9 + 0.01 * len(cell.label) ** 0.5 + 0.001 * ((seed * 7) % 5) * len(cell.label) / 100)
+    classes = (HOSTILE, "<b>{{ 7 * 7 }}</b> %{x} $a$", "<img src=x onerror=alert(4)>")
+    return found(
+        raw, lambda cell, seed: 0.8 + 0.01 * len(cell.label) ** 0.5 + 0.001 * ((seed * 7) % 5) * len(cell.label) / 100, classes=classes
+    )
 
 
 def page(of: Findings) -> str:
@@ -421,6 +459,15 @@ class TestJson:
         of = replace(nothing(), environments=(odd,))
         assert data.to_json(of)["environments"] == [{"a": None, "b": [None, 1], "3": "<class 'object'>", "git": {}}]
 
+    def test_it_has_every_class_and_the_insides_that_tables_and_pictures_cut(self):
+        of = found(ROTATION | {"metric": "test/loss"}, ROTATED, classes=tuple(f"c{i}" for i in range(15)))
+        made = data.to_json(of)
+        assert len(made["classes"]) == len(of.class_effects) == 15
+        assert {"class", "effect", "low", "high", "verdict"} <= made["classes"][0].keys()
+        assert "points" in "".join(one["words"] for one in made["classes"] if one["verdict"] != "undecided")
+        assert [one["cell"] for one in made["inside"]] == ["baseline", "rotation=15"]
+        assert made["inside"][0]["confusion"] == [list(row) for row in of.details[0].confusion]
+
     def test_seeds_are_text_where_they_are_keys(self, full):
         assert list(data.to_json(full)["cells"][0]["values"]) == ["0", "1", "2", "3", "4"]
 
@@ -464,8 +511,12 @@ class Page(HTMLParser):
         return " ".join("".join(self.text).split())
 
 
+LOADING = ("src", "href", "srcset", "action", "data", "poster")
+
+
 class TestPage:
-    ORDER = ("Effects", "Claims", "Cells", "Interactions", "Cells against the baseline", "Learning curves", "Cost and benefit", "Failures",
+    ORDER = ("Effects", "Claims", "Cells", "Interactions", "Cells against the baseline", "Learning curves", "Classes",
+             "Two cells from inside", "Cost and benefit", "Failures",
              "Excluded cells", "How to read this", "Study file", "Provenance")  # fmt: skip
 
     def test_it_answers_first_and_has_every_part_in_order(self, full, full_page):
@@ -486,9 +537,8 @@ class TestPage:
     @pytest.mark.parametrize("of", [everything, nothing, hostile])
     def test_it_loads_nothing(self, of):
         parsed = Page(page(of()))
-        assert [
-            attributes for _, attributes in parsed.tags if attributes.keys() & {"src", "href", "srcset", "action", "data", "poster"}
-        ] == []
+        asked = [x for _, attributes in parsed.tags for name, x in attributes.items() if name in LOADING]
+        assert all(re.fullmatch(r"data:image/png;base64,[A-Za-z0-9+/=]+", x) for x in asked)
         assert not any(re.search(r"url\(|@import", style) for style in parsed.styles)
         policy = next(attributes["content"] for _, attributes in parsed.tags if attributes.get("http-equiv") == "Content-Security-Policy")
         assert policy.startswith("default-src 'none'")
@@ -500,7 +550,7 @@ class TestPage:
     def test_every_table_has_a_caption_and_heads(self, full_page):
         parsed = Page(full_page)
         names = [tag for tag, _ in parsed.tags]
-        assert names.count("table") == names.count("caption") == names.count("thead") == 9
+        assert names.count("table") == names.count("caption") == names.count("thead") == 12
         assert ("html", {"lang": "en"}) in parsed.tags
 
     def test_an_empty_study_renders_and_says_so(self):
@@ -514,7 +564,7 @@ class TestPage:
     def test_a_study_without_a_factor_renders(self):
         assert "No factor is varied" in Page(page(found({}, lambda c, s: 0.7))).said
 
-    def test_free_text_is_text(self):
+    def test_free_text_is_text(self, full_page):
         of = hostile()
         made = page(of)
         parsed = Page(made)
@@ -522,8 +572,54 @@ class TestPage:
         assert of.study.factors[0].levels[1].name in parsed.said
         assert "{{ 7 * 7 }}" in parsed.said
         assert "{{ cell" not in made
-        assert {tag for tag, _ in parsed.tags} <= {tag for tag, _ in Page(page(rotated(HELPS))).tags}
-        assert len(parsed.scripts) == 1 + 5 + 2  # plotly.js, the pictures, sorting and printing
+        assert {tag for tag, _ in parsed.tags} <= {tag for tag, _ in Page(full_page).tags}
+        assert len(parsed.scripts) == 1 + 9 + 2  # plotly.js, the pictures, sorting and printing
+
+    def test_an_effect_that_is_turned_round_is_taken_apart_below_the_effects(self):
+        raw = {"factors": {"augment": {"rotation": [0, 15]}, "model": {"batch_norm": [True, False]}}}
+        turn = {"true": [0.02, 0.021, 0.019, 0.02, 0.022], "false": [-0.02, -0.019, -0.021, -0.022, -0.02]}
+        of = found(raw, lambda c, s: 0.9 + (turn[c.levels["model.batch_norm"]][s] if c.levels["augment.rotation"] == "15" else 0))
+        said = Page(page(of)).said
+        assert "rotation 15 instead of 0, where batch_norm true +2.04" in said
+        assert "rotation 15 instead of 0, where batch_norm false -2.04" in said
+        assert len(html._tables(of)["simple"].rows) == len(of.simple_effects) >= 2
+
+    def test_names_of_classes_are_text(self):
+        made = page(hostile())
+        said = Page(made).said
+        for name in ("<b>{{ 7 * 7 }}</b> %{x} $a$", "<img src=x onerror=alert(4)>"):
+            assert name in said
+        assert "<img src=x" not in made
+        assert [attributes for tag, attributes in Page(made).tags if tag == "img"] == []
+
+    def test_a_gallery_stands_in_the_page_as_it_is(self, full, full_page):
+        shown = [attributes for tag, attributes in Page(full_page).tags if tag == "img"]
+        assert len(shown) == len(full.details) == 2
+        for attributes, one in zip(shown, full.details, strict=True):
+            assert base64.b64decode(attributes["src"].partition(",")[2]) == Path(png()).read_bytes()
+            assert one.label in attributes["alt"]
+            assert f"{one.label}, seed {one.picture_seed}: the most confident mistakes" in Page(full_page).said
+
+    def test_a_gallery_that_is_too_large_or_gone_is_left_out(self):
+        assert Path(png(500)).stat().st_size > insides.LARGEST
+        for picture in (png(500), "/nowhere/wrong.png", ""):
+            of = found(ROTATION, ROTATED, classes=("cat", "dog", "bird"), picture=picture)
+            assert "<img" not in page(of), picture
+            assert "Two cells from inside" in page(of)
+
+    def test_a_study_of_500_runs_stays_below_7_megabytes(self):
+        factors = {"augment": {"rotation": [0, 5, 10, 15, 20], "flip": [True, False]}, "model": {"batch_norm": [True, False]}}
+        raw = {"seeds": 5, "factors": factors | {"optimizer": {"lr": [0.1, 0.05, 0.02, 0.01, 0.005]}}}
+        rng = np.random.default_rng(0)
+        of = found(
+            raw,
+            lambda cell, seed: float(rng.normal(0.8, 0.02)),
+            classes=tuple(f"class {i}" for i in range(100)),
+            picture=png(400),
+            epochs=60,
+        )
+        assert of.total == 500
+        assert len(page(of).encode()) < 7_000_000
 
     def test_runs_are_counted(self, full, full_page):
         failed = sum(cell.failed for cell in full.cells)
@@ -603,6 +699,54 @@ class TestTables:
         cells = [" ".join(str(cell) for cell in row) for row in html._tables(full)["curves"].rows]
         assert any(row.startswith("baseline 4 ") and "90.20 [90.00, 90.40]" in row for row in cells)
 
+    def test_numbers_of_the_insides_stand_in_tables(self, full):
+        made, pictures = html._tables(full), html._pictures(full)
+        traces, _ = drawn(pictures["heat"])
+        shown = [text for row in traces[0]["text"] for text in row if text]
+        assert sorted(shown) == sorted(row[1] for row in made["interactions"].rows if row[1] != "-")
+        traces, _ = drawn(pictures["interplay"])
+        assert {f"{y:.2f}" for trace in traces for y in trace["y"]} == {cell for row in made["interplay"].rows for cell in row[1:]}
+        traces, layout = drawn(pictures["classes"])
+        points = [f"{x:+.2f}" for trace in traces if trace["mode"] == "markers" for x in trace["x"]]
+        change, chosen = insides.strongest(full)
+        assert len(points) == len(chosen) == 4
+        assert sorted(points) == sorted(row[2] for row in made["classes"].rows if row[0] == change)
+        assert set(layout["yaxis"]["ticktext"]) == {row[1] for row in made["classes"].rows}
+        traces, _ = drawn(pictures["calibration"])
+        lines = [list(pair) for trace in traces[1:] for pair in zip(trace["x"], trace["y"], strict=True)]
+        assert [[f"{x:.1f}", f"{y:.1f}"] for x, y in lines] == [list(row[2:]) for row in made["calibration"].rows]
+
+    def test_two_factors_whose_levels_have_one_name_do_not_share_squares(self):
+        levels = [
+            ("a", {"rotation": 0}, {"rotation": 15}),
+            ("b", {"flip": True}, {"flip": False}),
+            ("c", {"erasing": 0.0}, {"erasing": 0.1}),
+        ]
+        raw = {"factor": [{"name": name, "levels": [level("no", **off), level("abc", **on)]} for name, off, on in levels]}
+        of = found(raw, lambda cell, seed: 0.8 + 0.03 * len(cell.label) ** 0.5 + 0.001 * seed * len(cell.label))
+        traces, layout = drawn(insides.heat(of))
+        assert sum(bool(text) for row in traces[0]["text"] for text in row) == len(of.interactions) == 3
+        assert layout["xaxis"]["ticktext"] == layout["yaxis"]["ticktext"] == ["abc", "abc"]
+
+    def test_numbers_of_a_confusion_stand_in_a_table(self, full):
+        rows = {row[:3]: row[3] for row in html._tables(full)["confusion"].rows}
+        for i, one in enumerate(full.details):
+            traces, layout = drawn(insides.confusion(one, f"confusion-{i}"))
+            right = {label["x"]: label["text"] for label in layout["annotations"]}
+            for a, true in enumerate(one.classes):
+                assert f"{float(rows[one.label, true, true]):.0f}" == right[a]
+                for b, answer in enumerate(one.classes):
+                    share = traces[0]["z"][a][b]
+                    assert (share is None) == (a == b)
+                    assert share in (None, 0) or rows[one.label, true, answer] == f"{share:.2f}"
+
+    def test_of_many_classes_the_commonest_mistakes_are_listed(self):
+        of = found(ROTATION, ROTATED, classes=tuple(f"c{i}" for i in range(30)))
+        made = tables.confusions(of)
+        shares = [float(row[3]) for row in made.rows if row[0] == "baseline"]
+        assert len(shares) == tables.MOST_CONFUSIONS
+        assert shares == sorted(shares, reverse=True)
+
 
 def drawn(div: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Read a figure back from its div, and have plotly check it."""
@@ -611,6 +755,15 @@ def drawn(div: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     layout, _ = json.JSONDecoder().raw_decode(div, div.index("{", end))
     go.Figure(traces, layout)
     return traces, layout
+
+
+INSIDES = (
+    insides.heat,
+    lambda of: insides.interplay(of.interplay, of),
+    lambda of: insides.classes(of.class_effects),
+    lambda of: insides.confusion(of.details[0], "confusion"),
+    lambda of: insides.calibration(of.details),
+)
 
 
 class TestFigures:
@@ -666,7 +819,12 @@ class TestFigures:
         traces, _ = drawn(figures.cost(full))
         assert traces[0]["text"] == [str(i) for i in range(1, len(full.cells) + 1)]
 
-    @pytest.mark.parametrize("draw", [lambda of: figures.forest(of.effects, of), figures.curves, figures.cost])
+    def test_no_line_is_left_out_where_there_are_more_than_colours(self, full):
+        many = [replace(full.details[0], label=f"cell {i}") for i in range(len(insides.LINES) + 3)]
+        traces, _ = drawn(insides.calibration(many))
+        assert [trace["name"] for trace in traces[1:]] == [one.label for one in many]
+
+    @pytest.mark.parametrize("draw", [lambda of: figures.forest(of.effects, of), figures.curves, figures.cost, *INSIDES])
     def test_free_text_is_no_markup_in_a_picture(self, draw):
         of = hostile()
         div = draw(of)
@@ -674,7 +832,9 @@ class TestFigures:
         traces, layout = drawn(div)
         found_texts = [trace[key] for trace in traces for key in ("text", "hovertext", "name") if key in trace]
         texts = [part for text in found_texts for part in ([text] if isinstance(text, str) else text)]
-        texts += [label["text"] for label in layout["annotations"]]
+        texts = [part for text in texts for part in ([text] if isinstance(text, str) else text)]  # of a heat map
+        texts += [label["text"] for label in layout.get("annotations", ())]
+        texts += [text for name in ("xaxis", "yaxis") for text in layout[name].get("ticktext", ())]
         tags = {tag for text in texts for tag in re.findall(r"<[^<>]*>", text)}
         assert tags <= {"<b>", "</b>", "<br>"}
-        assert not any("hovertemplate" in trace or "texttemplate" in trace for trace in traces)
+        assert not any("hovertemplate" in trace or trace.get("texttemplate", "%{text}") != "%{text}" for trace in traces)

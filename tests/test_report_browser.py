@@ -1,9 +1,12 @@
 """The page in a real browser: pictures are drawn, nothing complains, nothing is loaded."""
 
+import fcntl
 import json
+import os
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,105 @@ QUIET = (
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium in PATH")]
 
-PICTURES = {everything: ["forest", "curves", "cost"], nothing: [], hostile: ["forest", "curves", "cost"]}
+EVERY = ["forest", "heat", "interplay", "curves", "classes", "confusion-0", "confusion-1", "calibration", "cost"]
+PICTURES = {everything: EVERY, nothing: [], hostile: EVERY}
+
+
+class Browser:
+    """A page that can be clicked and typed into: Chromium's own protocol over its pipe, as keys must come from outside."""
+
+    def __init__(self, path: Path, folder: Path) -> None:
+        ends = (*os.pipe(), *os.pipe())
+        read, self.write, self.read, write = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends)  # none of them is 3 or 4
+        for end in ends:
+            os.close(end)
+
+        def as_chromium_wants() -> None:
+            os.dup2(read, 3)
+            os.dup2(write, 4)
+
+        flags = [flag for flag in QUIET if not flag.startswith("--virtual-time")]
+        command = [CHROMIUM, *flags, "--remote-debugging-pipe", f"--user-data-dir={folder / 'clicked'}", "about:blank"]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.process = subprocess.Popen(command, preexec_fn=as_chromium_wants, close_fds=False, **quiet)  # noqa: PLW1509
+        os.close(read)
+        os.close(write)
+        self.held, self.count, self.session, self.events = b"", 0, {}, []
+        targets = self.ask("Target.getTargets")["targetInfos"]
+        target = next(one["targetId"] for one in targets if one["type"] == "page")
+        self.session = {"sessionId": self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
+        for part in ("Runtime", "Log", "Network"):
+            self.ask(f"{part}.enable")
+        self.ask("Page.navigate", url=path.as_uri())
+        end = time.monotonic() + 60
+        while self.run("document.readyState + location.protocol") != "completefile:":
+            assert time.monotonic() < end, "the page does not load"
+            time.sleep(0.2)
+
+    def ask(self, method, **parameters):
+        self.count += 1
+        os.write(self.write, json.dumps({"id": self.count, "method": method, "params": parameters} | self.session).encode() + b"\0")
+        while True:
+            while b"\0" not in self.held:
+                part = os.read(self.read, 1 << 16)
+                assert part, "chromium has ended"
+                self.held += part
+            message, _, self.held = self.held.partition(b"\0")
+            said = json.loads(message)
+            if said.get("id") == self.count:
+                assert "error" not in said, said
+                return said["result"]
+            self.events.append((said.get("method"), said.get("params", {}).get("request", {}).get("url", "")))
+
+    def run(self, script):
+        return self.ask("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
+
+    def press(self, key, code, text=""):
+        for kind in ("keyDown", "keyUp"):
+            self.ask(
+                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, text=text if kind == "keyDown" else ""
+            )
+
+    def column(self, title):
+        """Give a column of the table of cells as it stands, and what its head says of the order."""
+        return self.run(
+            f"""(() => {{
+            const heads = [...document.querySelectorAll("#cells-table thead th")];
+            const at = heads.findIndex((head) => head.textContent.startsWith({json.dumps(title)}));
+            const sorted = heads.filter((head) => head.hasAttribute("aria-sort")).map((head) => head.textContent);
+            const rows = [...document.querySelectorAll("#cells-table tbody tr")].map((row) => row.children[at].textContent);
+            return {{rows, sorted, order: heads[at].getAttribute("aria-sort"), title: heads[at].textContent}};
+            }})()"""
+        )
+
+    def click(self, title):
+        """Click on the head of a column with the mouse."""
+        place = self.run(
+            f"""(() => {{
+            const heads = [...document.querySelectorAll("#cells-table thead th")];
+            const head = heads.find((one) => one.textContent.startsWith({json.dumps(title)}));
+            head.scrollIntoView({{block: "center", inline: "center"}});
+            const box = head.firstElementChild.getBoundingClientRect();
+            return [box.left + box.width / 2, box.top + box.height / 2];
+            }})()"""
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            self.ask("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.read)
+        os.close(self.write)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clicks")
+    (folder / "report.html").write_text(page(everything()), encoding="utf-8")
+    made = Browser(folder / "report.html", folder)
+    yield made
+    made.close()
 
 
 def opened(text: str, folder: Path) -> tuple[str, list[str], list[str]]:
@@ -55,7 +156,7 @@ def test_nothing_is_asked_of_the_network(report):
 
 
 def test_no_text_of_a_study_became_a_tag(report):
-    shown = re.sub(r"<script.*?</script>", "", report[1], flags=re.DOTALL)
+    shown = re.sub(r'<script.*?</script>|<img class="gallery" src="data:image/png;base64,', "", report[1], flags=re.DOTALL)
     assert re.findall(r"<(?:img|a|i|b)[ >]", shown) == []
 
 
@@ -63,3 +164,80 @@ def test_a_page_that_complains_and_asks_would_be_noticed(tmp_path):
     _, console, asked = opened('<img src="http://example.test/x.png"><script>undefined.x</script>', tmp_path)
     assert len(console) == 1
     assert asked == ["http://example.test/x.png"]
+
+
+def numbers(cells):
+    return [float(cell.replace(",", "")) for cell in cells if cell != "-"]
+
+
+def test_a_click_on_a_head_sorts_the_cells_as_numbers_and_another_one_turns_them(browser):
+    before = browser.column("mean")
+    assert (before["sorted"], before["order"]) == ([], None)
+    browser.click("mean")
+    up = browser.column("mean")
+    assert (up["sorted"], up["order"]) == ([before["title"]], "ascending")
+    assert numbers(up["rows"]) == sorted(numbers(before["rows"]))
+    assert numbers(up["rows"]) != numbers(before["rows"])
+    browser.click("mean")
+    assert browser.column("mean")["order"] == "descending"
+    assert numbers(browser.column("mean")["rows"]) == sorted(numbers(before["rows"]), reverse=True)
+
+
+def test_numbers_are_no_words_and_another_column_takes_the_order_over(browser):
+    browser.click("#")
+    found = browser.column("#")
+    assert found["sorted"] == ["#"]
+    assert found["rows"] == [str(i) for i in range(1, len(found["rows"]) + 1)], "10 comes after 9"
+
+
+def test_what_is_not_known_comes_last_whichever_way(browser):
+    for _ in range(2):
+        browser.click("seed\N{NO-BREAK SPACE}3")
+        rows = browser.column("seed\N{NO-BREAK SPACE}3")["rows"]
+        known = len(numbers(rows))
+        assert 0 < known < len(rows)
+        assert set(rows[known:]) == {"-"}
+
+
+def test_names_are_sorted_as_words(browser):
+    browser.click("cell")
+    rows = browser.column("cell")["rows"]
+    assert rows[0].startswith("baseline")
+    browser.click("cell")
+    assert browser.column("cell")["rows"][-1].startswith("baseline")
+
+
+def test_the_keyboard_sorts_as_well(browser):
+    browser.run('document.querySelectorAll("#cells-table .sort")[1].focus()')
+    for _ in range(3):
+        browser.press("Tab", 9)
+    focused = browser.run("document.activeElement.textContent")
+    before = browser.column(focused)["order"]
+    assert before is None
+    browser.press("Enter", 13, text="\r")
+    assert browser.column(focused)["order"] == "ascending"
+    assert browser.column(focused)["sorted"] == [focused]
+    assert numbers(browser.column(focused)["rows"]) == sorted(numbers(browser.column(focused)["rows"]))
+
+
+def test_the_gallery_is_drawn(browser):
+    sizes = browser.run("""(() => {
+        const all = [...document.querySelectorAll("img.gallery")];
+        all.forEach((one) => { one.loading = "eager"; one.scrollIntoView(); });
+        return all.map((one) => one.src.length);
+    })()""")
+    assert len(sizes) == 2
+    end = time.monotonic() + 10
+    while browser.run('[...document.querySelectorAll("img.gallery")].map((one) => one.naturalWidth).join()') != "64,64":
+        assert time.monotonic() < end, "an image of the gallery is not drawn"
+        time.sleep(0.1)
+
+
+def test_neither_clicks_nor_pictures_complain_or_ask_for_anything(browser):
+    browser.click("mean")
+    assert browser.column("mean")["order"]
+    told = [event for event in browser.events if event[0] in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")]
+    assert told == []
+    asked = {url for event, url in browser.events if event == "Network.requestWillBeSent"}
+    assert {url.partition(":")[0] for url in asked} <= {"file", "data", "blob"}
+    assert any(url.endswith("report.html") for url in asked), "requests are seen"

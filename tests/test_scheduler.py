@@ -143,6 +143,7 @@ def test_a_payload_is_plain_data_and_says_all_that_a_worker_needs(here: Store) -
         {
             "git": {"commit": "abc"},
             "folder": str(here.job(item.job.id).path),
+            "job": item.job.id,
             "data": str(here.data / item.job.data),
             "evaluations": [{"select": "last", "mc_dropout": n, "tta": "none"} for n in (0, 20)],
         }

@@ -3,6 +3,7 @@
 Whatever happens to a job on its way, its end is bit for bit that of a job that nobody disturbed.
 """
 
+import hashlib
 import json
 import re
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from ablate import journal, recipe
+from ablate.errors import AblateError
 from ablate.executors.base import Event, Slot, Task
 from ablate.executors.local import LocalExecutor
 from ablate.grid import Job
@@ -52,7 +54,8 @@ class House:
 
     def payload(self, folder: Folder, *evaluations: Evaluation, **more: Any) -> dict[str, Any]:
         ways = [evaluation.model_dump() for evaluation in evaluations or (PLAIN,)]
-        return {"folder": str(folder.path), "data": str(self.digits), "evaluations": ways, "git": {"commit": "abc"}} | more
+        job = journal.read_json(folder.recipe)["job"]
+        return {"folder": str(folder.path), "job": job, "data": str(self.digits), "evaluations": ways, "git": {"commit": "abc"}} | more
 
 
 @pytest.fixture(scope="session")
@@ -475,3 +478,17 @@ def test_a_worker_that_trained_and_judged_has_imported_nothing_of_the_coordinato
     assert others & imported == set()
     ours = {f"ablate.{part}" for part in ("cli", "workflow", "tracking", "findings", "stats", "plan")}
     assert ours & imported == set()
+
+
+def test_a_recipe_that_somebody_changed_in_the_store_is_refused_and_runs_no_code(house: House, tmp_path: Path) -> None:
+    folder = house.folder("a")
+    payload = house.payload(folder, code=[str(tmp_path)])
+    (tmp_path / "evil_net.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')")
+    content = journal.read_json(folder.recipe)
+    content["recipe"]["model"]["name"] = "evil_net:make"
+    content["code"] = hashlib.sha256((tmp_path / "evil_net.py").read_bytes()).hexdigest()
+    journal.write_json(folder.recipe, content)
+    with pytest.raises(AblateError, match="was planned as"):
+        run_here(payload)
+    assert not (tmp_path / "imported").exists()
+    assert not folder.result.exists()

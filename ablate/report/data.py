@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from ablate import recipe
+from ablate import metrics, recipe
 from ablate.effects import ClaimFinding, Effect
 from ablate.findings import CellFinding, Findings
 from ablate.report import words
@@ -33,6 +34,10 @@ def to_json(findings: Findings) -> Json:
             for kind in (findings.effects, findings.simple_effects, findings.interactions, findings.cell_effects)
             for effect in kind
         ],
+        "classes": [{"class": one.name} | _effect(one.effect, _on_class(findings, one.name)) for one in findings.class_effects],
+        "inside": [
+            {"cell": d.label, "classes": d.classes, "confusion": d.confusion, "calibration": d.calibration} for d in findings.details
+        ],
         "claims": [_claim(claim) for claim in findings.claims],
         "curves": [
             {"cell": c.label, "metric": c.metric, "epochs": c.epochs, "mean": c.mean, "low": c.low, "high": c.high} for c in findings.curves
@@ -44,6 +49,10 @@ def to_json(findings: Findings) -> Json:
     }
     plain: Json = _plain(everything)
     return plain
+
+
+def _on_class(findings: Findings, name: str) -> Findings:
+    return replace(findings, metric=metrics.PER_CLASS + name)  # for the words: points, whatever the metric of the report
 
 
 def _without_diff(environment: dict[str, Any]) -> Json:

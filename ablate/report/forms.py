@@ -60,7 +60,7 @@ def _text(cell: str | Mark | Label) -> str:
 
 def _marked(text: str) -> str:
     """Escape what Markdown would take for markup; a line break would end a row."""
-    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_{}\[\]<>#|&~$])", r"\\\1", " ".join(text.split()))
 
 
 def latex(findings: Findings) -> str:
@@ -86,6 +86,7 @@ def _latex_row(effect: Effect, findings: Findings) -> str:
 TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", '"': "''",
+    "|": r"\textbar{}", "[": "{[}", "]": "{]}", "*": "{*}",  # a row that begins with [ or * would be an option of the \\ above it
 }  # fmt: skip
 
 
@@ -93,6 +94,7 @@ def _tex(text: str) -> str:
     return "".join(TEX.get(character, character) for character in " ".join(text.split()))
 
 
+NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?")
 EFFECTS = (
     "kind", "factor", "from", "to", "where", "effect", "low", "high", "p", "n", "sd", "verdict", "flags", "more_seeds", "wins", "ties",
     "losses",
@@ -122,8 +124,7 @@ def cells_spreadsheet(findings: Findings) -> str:
 def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     held = io.StringIO()
     writer = csv.writer(held, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_harmless(cell) for cell in row] for row in rows)
+    writer.writerows([_harmless(cell) for cell in row] for row in (columns, *rows))
     return held.getvalue()
 
 
@@ -134,8 +135,11 @@ def _plain(value: object) -> object:
 
 
 def _harmless(value: object) -> object:
-    """Keep a spreadsheet from taking a name for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t") else value
+    """Keep a spreadsheet from taking a name for a formula; a level such as -1 is a number. A carriage return would end the row."""
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") and not NUMBER.fullmatch(text) else text
 
 
 FORMS: dict[str, Callable[[Findings], str]] = {"md": markdown, "tex": latex, "csv": spreadsheet}

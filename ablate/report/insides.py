@@ -1,6 +1,7 @@
 """Pictures of what lies behind the effects: interactions, classes, confusions, calibration, mistakes."""
 
 import base64
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,21 +12,21 @@ from ablate.findings import Findings
 from ablate.grid import short_names
 from ablate.report import words
 from ablate.report.canvas import COLOURS, GREY, SYMBOLS, Figure, axis, div, in_unit, lines, note, safe
+from ablate.report.tables import WRITTEN
 
 LINES = (GREY, "#0174f4", "#eb5e00", "#0da361", "#a837ad", "#c9a227", "#4fb6e8", "#e0607e")
 DIVERGING = [[0.0, "rgba(235,94,0,0.6)"], [0.5, "rgba(128,136,145,0.10)"], [1.0, "rgba(1,116,244,0.6)"]]  # numbers stay readable on it
 SEQUENTIAL = [[0.0, "rgba(1,116,244,0.03)"], [1.0, "rgba(1,116,244,0.6)"]]
-WRITTEN = 12  # classes up to which a confusion matrix has its numbers in it
 MOST_CLASSES = 100  # of a confusion matrix
-LARGEST = 600_000  # bytes of one gallery that the page takes in
+LARGEST = 500_000  # bytes of one gallery that the page takes in
 DIGITS = 22  # px of one row
 
 
 def heat(findings: Findings) -> str:
     """Draw every interaction as a square: two changes together, beyond the sum of both; blue is a benefit."""
     known = [effect for effect in findings.interactions if effect.estimate.effect is not None]
-    across, down = (list(dict.fromkeys(_change(findings, effect.changes[i]) for effect in known)) for i in (0, 1))
-    place = {(_change(findings, e.changes[0]), _change(findings, e.changes[1])): e for e in known}
+    across, down = (list(dict.fromkeys(effect.changes[i] for effect in known)) for i in (0, 1))  # two may have one name
+    place = {effect.changes: effect for effect in known}
     sign = 1 if findings.direction == "max" else -1
     by = metrics.scale(findings.metric)
     squares: list[list[Effect | None]] = [[place.get((one, other)) for one in across] for other in down]
@@ -33,16 +34,17 @@ def heat(findings: Findings) -> str:
     reach = max((abs(value) for row in z for value in row if value is not None), default=1.0) or 1.0
     text = [["" if e is None else words.effect_words(e.estimate, findings.metric) for e in row] for row in squares]
     told = [["" if e is None else "<br>".join(lines(words.sentence(e, findings))) for e in row] for row in squares]
-    columns, rows = (["<br>".join(lines(name, 16)) for name in names] for names in (across, down))
+    columns, rows = (["<br>".join(lines(_change(findings, change), 16)) for change in changes] for changes in (across, down))
     data: list[Figure] = [{
-        "type": "heatmap", "z": z, "x": columns, "y": rows, "text": text if len(across) <= WRITTEN else None, "texttemplate": "%{text}",
+        "type": "heatmap", "z": z, "x": list(range(len(across))), "y": list(range(len(down))),
+        "text": text if len(across) <= WRITTEN else None, "texttemplate": "%{text}",
         "hovertext": told, "hoverinfo": "text", "colorscale": DIVERGING, "zmin": -reach, "zmax": reach, "showscale": False,
         "xgap": 3, "ygap": 3,
     }]  # fmt: skip
     layout = {
         "height": 90 + 52 * len(down), "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
-        "xaxis": axis(showgrid=False, side="bottom", type="category"),
-        "yaxis": axis(showgrid=False, autorange="reversed", type="category"),
+        "xaxis": axis(showgrid=False, side="bottom", tickmode="array", tickvals=list(range(len(across))), ticktext=columns),
+        "yaxis": axis(showgrid=False, autorange="reversed", tickmode="array", tickvals=list(range(len(down))), ticktext=rows),
     }  # fmt: skip
     return div("heat", data, layout)
 
@@ -58,7 +60,7 @@ def interplay(found: Interplay, findings: Findings) -> str:
     short = short_names([factor.name for factor in findings.study.factors])
     first, second = (short[name] for name in found.factors)
     data: list[Figure] = []
-    for level, colour in zip(found.levels[1], LINES, strict=False):
+    for level, colour in zip(found.levels[1], itertools.cycle(LINES), strict=False):
         points = [(a, by * found.means[a, level]) for a in found.levels[0] if (a, level) in found.means]
         data.append({
             "type": "scatter", "mode": "lines+markers", "x": [safe(a) for a, _ in points], "y": [y for _, y in points],
@@ -105,13 +107,16 @@ def classes(found: Sequence[ClassEffect]) -> str:
 def confusion(found: Detail, name: str) -> str:
     """Draw which class is taken for which; right answers are left grey, so that mistakes are what one sees."""
     count = len(found.classes)
-    z = [[None if i == j else 100 * share for j, share in enumerate(row)] for i, row in enumerate(found.confusion)]
+    z = [[None if i == j else round(100 * share, 4) for j, share in enumerate(row)] for i, row in enumerate(found.confusion)]
     text = [[f"{100 * share:.0f}" if 100 * share >= 0.5 else "" for share in row] for row in found.confusion]
     shown = [safe(label[:24]) for label in found.classes]
     told = [
-        [f"{safe(true)} taken for {safe(answer)}: {100 * found.confusion[i][j]:.2f} %" for j, answer in enumerate(found.classes)]
-        for i, true in enumerate(found.classes)
-    ]
+        [
+            f"{safe(true)} taken for {safe(answer)}: {100 * share:.2f} %" if share else ""
+            for answer, share in zip(found.classes, row, strict=True)
+        ]
+        for true, row in zip(found.classes, found.confusion, strict=True)
+    ]  # most of 100 x 100 are empty, and the page is large enough
     data: list[Figure] = [{
         "type": "heatmap", "z": z, "x": list(range(count)), "y": list(range(count)), "hovertext": told, "hoverinfo": "text",
         "text": text if count <= WRITTEN else None, "texttemplate": "%{text}", "colorscale": SEQUENTIAL, "zmin": 0, "showscale": False,
@@ -137,7 +142,7 @@ def calibration(found: Sequence[Detail]) -> str:
         "hoverinfo": "skip", "showlegend": False,
     }]  # fmt: skip
     most = max(n for one in found for n, _, _ in one.calibration)
-    for one, colour in zip(found, LINES, strict=False):
+    for one, colour in zip(found, itertools.cycle(LINES), strict=False):
         data.append({
             "type": "scatter", "mode": "lines+markers", "x": [100 * c for _, c, _ in one.calibration],
             "y": [100 * a for _, _, a in one.calibration], "name": "<br>".join(lines(one.label, 38)), "hoverinfo": "text",

@@ -11,7 +11,8 @@ from ablate.findings import CellFinding, Curve, Findings
 from ablate.report import words
 
 MOST_ROWS = 500  # of one table: a browser stays quick, and `ablate report --format json` has all of them
-MOST_CONFUSIONS = 15
+WRITTEN = 12  # classes up to which a confusion matrix has its numbers in it: all of them stand in the table, too
+MOST_CONFUSIONS = 15  # else
 MOST_EPOCHS = 40  # of one training in the table of curves
 
 Kind = Literal["text", "head", "number", "value", "verdict"]
@@ -182,14 +183,20 @@ def class_effects(findings: Findings) -> Table:
 
 
 def confusions(findings: Findings) -> Table:
-    """Lay out the commonest mistakes of the cells that are shown from inside."""
+    """Lay out the mistakes of the cells that are shown from inside, the commonest first, and then what was right."""
     columns: list[tuple[str, Kind]] = [("cell", "head"), ("is", "text"), ("taken for", "text"), ("of its images, %", "number")]
     rows: list[tuple[Cell, ...]] = []
     for one in findings.details:
         pairs = [(share, i, j) for i, row in enumerate(one.confusion) for j, share in enumerate(row) if i != j and share > 0]
-        best = sorted(pairs, key=lambda pair: -pair[0])[:MOST_CONFUSIONS]
+        best = sorted(pairs, key=lambda pair: -pair[0])
+        if len(one.classes) > WRITTEN:
+            best = best[:MOST_CONFUSIONS]
+        else:
+            best += [(row[i], i, i) for i, row in enumerate(one.confusion)]
         rows += [(one.label, one.classes[i], one.classes[j], f"{100 * share:.2f}") for share, i, j in best]
-    return _table("confusion-table", f"The {MOST_CONFUSIONS} commonest mistakes, mean over seeds", columns, rows)
+    many = any(len(one.classes) > WRITTEN for one in findings.details)
+    caption = f"The {MOST_CONFUSIONS} commonest mistakes" if many else "The mistakes, the commonest first, and the right answers"
+    return _table("confusion-table", f"{caption}, mean over seeds", columns, rows)
 
 
 def calibrations(findings: Findings) -> Table:

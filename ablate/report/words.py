@@ -14,6 +14,7 @@ NAMED = 4  # effects named in one sentence of the headline; the others are count
 
 NAMES = {
     "main": {},
+    "simple": {},
     "cell": {},
     # An interaction is no choice, so it cannot help: it says what two choices do beyond the sum of both.
     "interaction": {"helps": "better together", "hurts": "worse together", "equivalent": "additive"},

@@ -128,6 +128,13 @@ def split(data: Data, labels: Labels, seed: int) -> tuple[NDArray[np.int64], NDA
     return np.sort(order[held:]), np.sort(order[:held])
 
 
+def check_normalize(data: Data, channels: int) -> None:
+    """Raise a DataError when a normalisation is for images of other channels."""
+    given = 3 if data.normalize == "imagenet" else len(data.normalize.mean) if isinstance(data.normalize, recipe.MeanStd) else channels
+    if given not in (1, channels):
+        raise DataError(f"data.normalize has {given} channels, and the images of {data.name} have {channels}: take another, or dataset")
+
+
 def _balanced_order(labels: Labels, generator: np.random.Generator) -> NDArray[np.int64]:
     """Shuffle so that every prefix has the classes in the proportions of the whole, to within one image a class."""
     shuffled = generator.permutation(len(labels))

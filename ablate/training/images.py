@@ -4,6 +4,7 @@ On a CPU they are read where they lie, memory-mapped, so that all jobs share one
 are kept on the device as bytes; those that do not fit are streamed there batch by batch, with the same numbers.
 """
 
+import gc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from ablate.training.augment.streams import move
 from ablate.training.data import Arrays, Prepared
 
 IMAGENET = MeanStd(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))  # torchvision's reference training
-MOST = 0.5  # of the memory that a GPU has free, for images
+MOST = 0.3  # of the memory that a GPU has free, for the training images, and as much for the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,15 @@ def for_test(recipe: Recipe, prepared: Prepared, arrays: Arrays, device: torch.d
     return place(normalisation(recipe, prepared), arrays.test_images, arrays.test_labels, rows, device, memory)
 
 
+def room(device: torch.device, jobs: int) -> int | None:
+    """Say how many bytes of images may go to a device that so many jobs share; none on a CPU, which maps them."""
+    if device.type == "cpu":
+        return None
+    gc.collect()
+    torch.cuda.empty_cache()  # what an earlier job of this process has left is free, too
+    return int(torch.cuda.mem_get_info(device)[0] * MOST / jobs)
+
+
 def place(
     normalize: MeanStd,
     pixels: NDArray[np.uint8],
@@ -135,13 +145,11 @@ def place(
 ) -> Images:
     """Put the images `rows` of `pixels` (N, H, W, C) where they are read from fastest.
 
-    `memory`: the bytes that they may take on the device, beyond which they are streamed; by default half of what a GPU
-    has free, and no limit on a CPU, where they stay mapped from the disk.
+    `memory`: the bytes that they may take on the device, beyond which they are streamed; none: no limit. On a CPU they
+    stay mapped from the disk.
     """
     height, width, channels = pixels.shape[1:]
     needed = len(rows) * height * width * channels
-    if memory is None and device.type == "cuda":
-        memory = int(torch.cuda.mem_get_info(device)[0] * MOST)
     fits = memory is None or needed <= memory
     whole, which = torch.from_numpy(pixels), torch.from_numpy(rows)
     if device.type != "cpu" and fits:

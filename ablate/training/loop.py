@@ -53,16 +53,21 @@ class Session:
         return self.diverged or stale or self.epoch >= self.recipe.training.epochs
 
 
-def start(recipe: Recipe, seed: int, prepared: Prepared, arrays: Arrays, device: torch.device, *, memory: int | None = None) -> Session:
-    """Set up a training from its first epoch: images, weights, optimizer, a generator for every role.
-
-    `memory`: the bytes that images may take on the device, see `images.place`; it changes no number.
-    """
+def settle(recipe: Recipe, device: torch.device) -> None:
+    """Make this process compute as the recipe says, whatever it did before."""
     torch.set_num_threads(recipe.training.threads)
     if device.type == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)  # noqa: FBT003 (torch's own signature)
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.allow_tf32 = False  # "fp32" shall mean it; bf16 runs are not touched
+
+
+def start(recipe: Recipe, seed: int, prepared: Prepared, arrays: Arrays, device: torch.device, *, memory: int | None = None) -> Session:
+    """Set up a training from its first epoch: images, weights, optimizer, a generator for every role.
+
+    `memory`: the bytes that images may take on the device, see `images.place`; it changes no number.
+    """
+    settle(recipe, device)
     shape = models.Shape(prepared.channels, prepared.image_size, len(prepared.classes))
     network = models.build(recipe.model, shape, seed=recipes.stream_seed(seed, "init"))
     network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]

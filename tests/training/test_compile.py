@@ -120,8 +120,10 @@ from ablate.grid import Job
 from torch._dynamo.utils import counters
 folder, digits, changes = journal.Folder(Path(sys.argv[2])), Path(sys.argv[3]), json.loads(sys.argv[4])
 made = make(**changes)
-journal.create(folder, Job(recipe.job_id(made, 0, digits.name), made, 0, digits.name))
-payload = {"folder": str(folder.path), "data": str(digits), "evaluations": [{}], "device": "cpu", "compile_cache": sys.argv[5]}
+job = Job(recipe.job_id(made, 0, digits.name), made, 0, digits.name)
+journal.create(folder, job)
+payload = {"folder": str(folder.path), "job": job.id, "data": str(digits), "evaluations": [{}], "device": "cpu"}
+payload["compile_cache"] = sys.argv[5]
 worker.run_job(payload, lambda _: None, lambda: False)
 print(json.dumps({**counters["inductor"]}))
 """

@@ -158,6 +158,17 @@ def test_a_trained_network_is_judged_as_scikit_learn_judges_its_probabilities(tr
     assert found == evaluate.judge(network, make(), 5, test, classes), "nothing is drawn"
 
 
+@pytest.mark.parametrize("evaluation", [{}, {"mc_dropout": 3}, {"tta": "flip"}], ids=str)
+def test_the_bins_of_a_trained_network_give_its_calibration_error(evaluation, trained):
+    network, test, classes = trained
+    found = evaluate.judge(network, make(evaluation), 0, test, classes)
+    total = sum(count for count, _, _ in found.calibration)
+    assert (len(found.calibration), total) == (evaluate.BINS, len(test))
+    error = sum(count * abs(confidence - right) for count, confidence, right in found.calibration) / total
+    assert error == pytest.approx(found.metrics["test/calibration_error"], abs=1e-4)
+    assert sum(count * right for count, _, right in found.calibration) / total == pytest.approx(found.metrics["test/accuracy"], abs=1e-5)
+
+
 def test_an_answer_that_is_impossible_to_the_network_costs_27_nats():
     found = judge_written([[250, 0, 0, 0]] * 2, [0, 1], scale=10.0)
     assert found.metrics["test/loss"] == pytest.approx(-math.log(1e-12) / 2, rel=1e-5)

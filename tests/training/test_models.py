@@ -1,5 +1,6 @@
 """The networks by name: what they give, how large they are and how far they see, and every sentence about those that cannot be had."""
 
+import random
 import urllib.error
 from pathlib import Path
 
@@ -446,6 +447,26 @@ def net(*, classes, channels, image_size):
     side = image_size - 2
     return nn.Sequential(nn.Conv2d(channels, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * side * side, classes))
 """
+
+
+DRAWS = """
+import random
+import numpy as np, torch
+from torch import nn
+def net(*, classes, channels, image_size):
+    layer = nn.Linear(channels * image_size**2, classes)
+    nn.init.constant_(layer.weight, random.random() + np.random.rand())
+    return nn.Sequential(nn.Flatten(), layer)
+"""
+
+
+def test_a_network_of_ones_own_draws_its_weights_from_the_seed_whatever_it_draws_them_with(mine):
+    name = f"{mine(DRAWS)}:net"
+    before = random.getstate()
+    one, same, other = (models.build(Model(name=name), Shape(1, 16, 3), seed=seed)[1].weight for seed in (5, 5, 6))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert random.getstate() == before
 
 
 def test_a_network_of_ones_own_is_one_like_any_other(mine):

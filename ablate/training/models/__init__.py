@@ -1,8 +1,11 @@
 """The networks by name. Each is a function of its section of the recipe and of the images; variants are surgery, not code."""
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -47,13 +50,26 @@ def build(model: Model, shape: Shape, *, seed: int, pretrained: bool = True) -> 
     `pretrained=False` leaves pretrained weights out where others are about to be loaded. ModelError: `model` cannot be
     had, or there is nothing to cut; DataError: its pretrained weights cannot be had.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _python_seeded(seed):
         torch.manual_seed(seed)
         network = draw(model, shape)
     if model.pretrained and pretrained:
         weights.load(network, model.name)
     cut(network, model, torch.zeros(2, shape.channels, shape.image_size, shape.image_size))
     return network
+
+
+@contextmanager
+def _python_seeded(seed: int) -> Iterator[None]:
+    """Seed the generators of Python and numpy, too: a user's own network may draw its weights from them."""
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002 (the global one is meant)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
 
 
 def draw(model: Model, shape: Shape) -> nn.Module:

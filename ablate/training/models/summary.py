@@ -29,6 +29,8 @@ class Summary:
     """Pixels a side that one place of the last feature map can see, before it is averaged or flattened; None: the whole image."""
     batch_norms: int
     convolutions: int
+    dropouts: int
+    """Layers that can be sampled by MC dropout."""
 
 
 def summarise(model: Model, shape: models.Shape) -> Summary:
@@ -52,6 +54,7 @@ def summarise(model: Model, shape: models.Shape) -> Summary:
         receptive_field=field,
         batch_norms=sum(isinstance(module, surgery.BatchNorm) for module in network.modules()),
         convolutions=sum(isinstance(module, surgery.Convolution) for module in network.modules()),
+        dropouts=sum(isinstance(module, surgery.Dropout) and module.p > 0 for module in network.modules()),
     )
 
 

@@ -46,6 +46,11 @@ def fetch(name: str) -> dict[str, Tensor]:
     return state
 
 
+def file_name(name: str) -> str:
+    """Name the file of a network's weights, which has their hash in it."""
+    return str(_best(name).url.rpartition("/")[2])
+
+
 def _best(name: str) -> Any:
     from torchvision.models import get_model_weights
 

@@ -1,0 +1,130 @@
+"""What a plan says that a study can see: from the noise of runs, or a bound, or nothing."""
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands import ablate
+from test_findings import find, make, outcomes, random_value
+
+from ablate import outlook, stats
+
+QUICKSTART = Path(__file__).parents[1] / "studies" / "quickstart.toml"
+
+
+def look(made, sds=(), n_test=10_000):
+    return outlook.look(made[0], sds, "from somewhere", n_test)
+
+
+def test_the_noise_is_that_of_the_main_effects():
+    made, value = make(seeds=5), random_value()
+    sds = [e.estimate.sd for e in find(made, value).effects]
+    assert outlook.noise(*made, outcomes(made, value)) == sds
+    assert len(sds) == 4
+
+
+def test_what_has_no_noise_tells_nothing():
+    made = make()
+    assert outlook.noise(*made, outcomes(made, lambda cell, seed: 0.9)) == []
+    assert outlook.noise(*made, outcomes(made, random_value(), status=lambda cell, seed: "missing")) == []
+
+
+def test_the_smallest_effect_is_that_of_the_median_noise():
+    made = make(seeds=5)
+    sds = [0.001, 0.02, 0.004, 0.009]
+    found = look(made, sds)
+    assert found.effect == stats.detectable_effect(statistics.median(sds), 5, family=4, alpha=0.05)
+    assert (found.basis, found.is_bound) == ("from somewhere", False)
+
+
+def test_seeds_for_the_smallest_effect_worth_having_are_those_that_would_see_it():
+    found = look(make(seeds=5), [0.02])
+    needed = found.seeds_for_min_effect
+    assert needed == stats.seeds_needed(0.02, 0.01, family=4, alpha=0.05) > 5
+    assert (
+        stats.detectable_effect(0.02, needed, family=4, alpha=0.05)
+        <= 0.01
+        < stats.detectable_effect(0.02, needed - 1, family=4, alpha=0.05)
+    )
+    assert look(make(seeds=5, min_effect=None), [0.02]).seeds_for_min_effect is None
+    assert look(make(min_effect=1e-6), [0.02]).seeds_for_min_effect == stats.CAP + 1
+
+
+def test_without_noise_the_test_images_set_a_bound():
+    found = look(make(seeds=5))
+    assert found.is_bound
+    assert found.effect == stats.detectable_effect((0.1 / 10_000) ** 0.5, 5, family=4, alpha=0.05)
+    assert "10,000 test images" in found.basis
+
+
+@pytest.mark.parametrize(
+    ("made", "sds", "n_test"),
+    [
+        (make(metric="test/loss"), [], 10_000),  # the bound is of accuracies
+        (make(metric="test/calibration_error"), [], 10_000),
+        (make(), [], None),
+        (make(seeds=1), [0.01], 10_000),
+        (make(seeds=1), [], 10_000),
+        (make({}), [0.01], 10_000),
+    ],
+)
+def test_where_nothing_can_be_said_nothing_is(made, sds, n_test):
+    assert look(made, sds, n_test) is None
+
+
+def test_noise_counts_for_any_metric():
+    assert look(make(metric="test/loss", seeds=4), [0.01]).effect == stats.detectable_effect(0.01, 4, family=4, alpha=0.05)
+
+
+FRESH = """
+import json, sys
+from pathlib import Path
+from ablate import display, store, study, workflow
+where = workflow.Where(store.open_store(Path(sys.argv[2])))
+made = workflow.plan(study.load(Path(sys.argv[1])), where, check=True)
+seen = workflow.outlook(made, where)
+print(json.dumps({"data": display.plan_data(made, 1, seen, {}), "modules": sorted(sys.modules)}))
+"""
+
+
+def test_a_plan_in_an_empty_store_says_what_it_sees_without_a_heavy_library(tmp_path):
+    command = [sys.executable, "-c", FRESH, str(QUICKSTART), str(tmp_path)]
+    told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert told["data"]["detectable_effect"] > 0
+    assert not {"torch", "torchvision", "mlflow", "plotly", "pandas", "sklearn"} & set(told["modules"])
+
+
+def test_a_plan_goes_by_the_runs_that_are_there(done):
+    folder, _ = done
+    code, out, err = ablate("plan", folder / "tiny.toml", "--store", folder / "store", "--json")
+    assert code == 0, err
+    said = json.loads(out)
+    assert said["detectable_effect_basis"] == "from the runs that are there"
+    _, report, _ = ablate("report", folder / "tiny.toml", "--store", folder / "store", "--format", "json")
+    sds = [e["sd"] for e in json.loads(report)["effects"] if e["kind"] == "main" and e["sd"]]
+    assert said["detectable_effect"] == stats.detectable_effect(statistics.median(sds), 2, family=2, alpha=0.05)
+
+
+def test_a_plan_of_a_new_study_goes_by_another_one_on_the_same_images(done):
+    folder, _ = done
+    other = folder / "other.toml"
+    other.write_text((folder / "tiny.toml").read_text().replace('"tiny"', '"other"').replace("epochs = 3", "epochs = 4"))
+    code, out, err = ablate("plan", other, "--store", folder / "store")
+    assert code == 0, err
+    assert "from the noise of the study tiny" in " ".join(out.split())
+
+
+def test_only_studies_of_the_same_metric_and_images_are_alike():
+    def study(metric="test/accuracy", **section):
+        return make(recipe={"data": section, "model": {"name": "cnn4"}}, metric=metric)[0]
+
+    one, same = study(name="imagefolder", root="/a"), study(name="imagefolder", root="/a")
+    assert outlook.alike(one, same)
+    assert not outlook.alike(one, study(name="imagefolder", root="/b"))
+    assert outlook.alike(study(name="digits", root="/a"), study(name="digits"))
+    assert outlook.alike(study(), study(name="cifar10"))
+    assert not outlook.alike(study(name="digits"), study(name="mnist"))
+    assert not outlook.alike(study(name="digits"), study(name="digits", metric="test/loss"))
