@@ -30,6 +30,28 @@ expect = "model.batch_norm: true > false"
 """
 
 
+BROKEN = """
+from torch import nn
+
+class Broken(nn.Sequential):
+    def forward(self, x):
+        if self.training:
+            raise ValueError("this network cannot be trained")
+        return super().forward(x)
+
+def make(classes, channels, image_size):
+    return Broken(nn.Flatten(), nn.Linear(channels * image_size**2, classes))
+"""
+
+
+def failing(study):
+    """Write a study half of whose jobs raise when they train, which no check beforehand can see."""
+    text = TINY.replace("model.batch_norm      = [true, false]", 'model.name = ["cnn4", "broken_net:make"]')
+    text = text.replace('name = "cnn4", head_dropout', "head_dropout")
+    study.write_text(text.replace("model.batch_norm: true > false", "evaluation.mc_dropout: 3 > 0"))
+    study.with_name("broken_net.py").write_text(BROKEN)
+
+
 def start(*arguments, cwd=None, **environment):
     command = [sys.executable, "-m", "ablate", *map(str, arguments)]
     return subprocess.Popen(

@@ -135,6 +135,7 @@ def test_torch_is_imported_only_for_networks_that_must_be_built_to_be_checked(tm
 # Describing
 
 
+@pytest.mark.slow  # several runs of a study
 def test_plan_describes_every_network(tmp_path):
     text = f'{BASE}\n[factors]\nmodel.name = ["cnn4", "resnet18", "vit_b_16"]\nmodel.trainable = ["all", "head"]\n'
     code, out, err = plan(tmp_path, text.replace("image_size = 64", "image_size = 32"), "--verbose", "--json")
