@@ -113,6 +113,7 @@ def test_another_metric_can_be_asked_for_and_an_unknown_one_is_refused(done):
     assert "did you mean test/accuracy?" in err
 
 
+@pytest.mark.slow  # a network of one's own: every command imports torch
 def test_a_job_that_raises_is_reported_with_its_log_and_stops_no_other(study, tmp_path):
     failing(study)
     code, out, err = ablate("run", study, "--store", tmp_path / "store")

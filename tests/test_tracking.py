@@ -235,6 +235,7 @@ def test_syncing_with_a_server_that_is_away_is_a_sentence(done):
     assert "Traceback" not in err
 
 
+@pytest.mark.slow  # a network of one's own: every command imports torch
 def test_a_failed_run_sent_twice_keeps_its_end(study, tmp_path):
     failing(study)
     store = tmp_path / "store"
