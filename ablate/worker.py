@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from filelock import Timeout
@@ -169,6 +169,7 @@ def _summary(model: Model, shape: models.Shape) -> Json:
 def _finish(folder: Folder, session: loop.Session, shape: models.Shape) -> None:
     journal.write_json(folder.path / "model.json", {"model": session.recipe.model.model_dump()} | _summary(session.recipe.model, shape))
     seconds = [line["seconds"] for line in session.history]
+    parameters = sum(p.numel() for p in session.network.parameters())
     compiling = [line["metrics"]["time/compile_seconds"] for line in session.history if "time/compile_seconds" in line["metrics"]]
     last = session.history[-1]
     broken = [f"{name} was {value}" for name, value in last["metrics"].items() if not math.isfinite(value)]
@@ -180,11 +181,11 @@ def _finish(folder: Folder, session: loop.Session, shape: models.Shape) -> None:
             "epochs": session.epoch,
             "best_epoch": session.best_epoch,
             "train_images": len(session.train),
-            "parameters": sum(p.numel() for p in session.network.parameters()),
+            "parameters": parameters,
             "timestamp": _now(),
             "streamed": session.train.streamed,
             "metrics": last["metrics"]
-            | {"model/parameters": sum(p.numel() for p in session.network.parameters())}
+            | {"model/parameters": parameters}
             | {"time/epoch_seconds": sum(seconds) / len(seconds), "time/train_seconds": sum(seconds)}
             | ({"time/compile_seconds": sum(compiling)} if compiling else {}),
         },
@@ -198,10 +199,9 @@ def probe(payload: Json, report: Callable[[Json], None], should_stop: Callable[[
     """
     with _logging_to(Path(payload["log"])):
         _probe(payload, report, should_stop)
-    raise AssertionError("a probe ends when it is stopped")
 
 
-def _probe(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> None:
+def _probe(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> NoReturn:
     recipe = Recipe.model_validate(payload["recipe"])
     if networks.is_own(recipe.model.name):
         owncode.allow(recipe.model.name, tuple(payload["code"]))

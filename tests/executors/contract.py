@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -88,11 +89,12 @@ def wait_until_gone(processes: set[int]) -> None:
         time.sleep(0.02)
 
 
-class Contract:
-    """The tests. `build` makes an executor that calls `jobs:run` in tests/executors."""
+class Contract(ABC):
+    """The tests of one executor, whose subclass says how it is made."""
 
+    @abstractmethod
     def build(self, slots: tuple[Slot, ...]) -> Executor:
-        raise NotImplementedError
+        """Make an executor that calls `jobs:run` in tests/executors."""
 
     @pytest.fixture
     def start(self) -> Iterator[Start]:

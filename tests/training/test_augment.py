@@ -19,20 +19,6 @@ from ablate.training.augment.streams import ROLES, generators, move
 
 SHAPES = [(7, 3, 32, 32), (7, 1, 20, 33), (1, 3, 33, 20), (1, 1, 16, 16)]
 BILINEAR, NEAREST = v2.InterpolationMode.BILINEAR, v2.InterpolationMode.NEAREST
-NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=NO_GPU)])
-def device(request):
-    return torch.device(request.param)
 
 
 @pytest.fixture(params=SHAPES, ids=lambda shape: "x".join(map(str, shape)))

@@ -24,14 +24,6 @@ CPU = torch.device("cpu")
 CLASSES = tuple("abcd")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def make(evaluation=None, **training):
     return Recipe.model_validate(
         {

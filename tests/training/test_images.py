@@ -6,13 +6,13 @@ import threading
 import numpy as np
 import pytest
 import torch
+from gpus import NEEDS_GPU
 
 from ablate.recipe import Augment, ColorJitter, Data, MeanStd, Recipe
 from ablate.training import data, images
 from ablate.training.augment import PLAIN, Augmentation, compose, crop
 from ablate.training.augment.streams import generators
 
-NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 CPU = torch.device("cpu")
 OF_CHANNELS = {1: MeanStd(mean=(0.13,), std=(0.31,)), 3: MeanStd(mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))}
 JITTER = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
@@ -35,19 +35,6 @@ AUGMENTS = {
         "rotation": 15.0, "color_jitter": JITTER, "erasing": 0.5, "cutout": 4, "mixup": 1.0, "cutmix": 1.0,
     },
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=NO_GPU)])
-def device(request):
-    return torch.device(request.param)
 
 
 @pytest.fixture(params=AUGMENTS)
@@ -338,7 +325,7 @@ def test_images_are_streamed_when_they_need_more_memory_than_there_is(short, str
     assert found.pixels.device.type == ("cpu" if streamed else device.type)
 
 
-@NO_GPU
+@NEEDS_GPU
 def test_a_gpu_holds_only_the_images_it_was_given():
     found = placed(noise(), device=torch.device("cuda"))
     assert len(found.pixels) == len(ROWS)
@@ -346,7 +333,7 @@ def test_a_gpu_holds_only_the_images_it_was_given():
     assert torch.equal(found.pixels.cpu(), torch.from_numpy(noise()[ROWS]))
 
 
-@NO_GPU
+@NEEDS_GPU
 def test_a_gpu_trains_on_the_same_images_as_a_cpu_but_for_rounding(augment):
     both = []
     for device in (CPU, torch.device("cuda")):

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gpus import NEEDS_GPU
 from torch.nn import functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,14 +25,6 @@ from ablate.training import data, images, loop, optim
 from ablate.training.augment import compose, rotation, streams
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make(**changes):
@@ -437,7 +430,7 @@ def test_the_device_is_read_once_an_epoch_and_once_to_validate_however_many_batc
     assert counts == [2, 2, 2]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@NEEDS_GPU
 @pytest.mark.parametrize("name", ["crop, flip", "everything"])
 def test_no_step_on_a_gpu_waits_for_it(name, digits):
     cuda = torch.device("cuda")

@@ -15,14 +15,6 @@ from ablate.training import optim
 LENGTHS = [(1, 1), (1, 2), (2, 1), (2, 3), (3, 7), (10, 1), (7, 12), (30, 5), (60, 3)]  # epochs, batches an epoch
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def factors(schedule, epochs, batches):
     steps = epochs * batches
     return [optim.lr_factor(schedule, step, steps, epochs) for step in range(steps)]

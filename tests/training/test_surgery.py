@@ -20,14 +20,6 @@ from ablate.training.surgery import BatchNorm, Convolution, ModelError
 SHAPE = models.Shape(channels=3, image_size=16, classes=10)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class PreActivation(nn.Module):
     """A small residual network that normalises before its convolutions (He et al. 2016b)."""
 

@@ -58,11 +58,6 @@ def summarise(model: Model, shape: models.Shape) -> Summary:
     )
 
 
-def check(model: Model, shape: models.Shape) -> None:
-    """Raise a ModelError if the network cannot be built or cut for these images."""
-    summarise(model, shape)
-
-
 def _pass(name: str, network: nn.Module, image: Tensor, classes: int) -> tuple[int, int | None]:
     """Pass an image (1, C, H, W) in eval mode; give the multiply-adds and the receptive field."""
     modes = {module: module.training for module in network.modules()}
