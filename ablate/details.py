@@ -74,11 +74,14 @@ def by_class(study: Study, grid: Grid, outcomes: tuple[Outcome, ...]) -> tuple[C
     contrasts = list(effects.contrasts(study))
     if not names or not contrasts:
         return ()
-    tables = {name: effects.tabulate(study, grid, outcomes, name, "max") for name in names}
-    family = len(contrasts) * len(names)
+    judged = {}
+    for name in names:
+        table = effects.tabulate(study, grid, outcomes, name, "max")
+        every = [effects.main(table, *contrast) for contrast in contrasts]
+        judged[name] = effects.judged(table, every, len(contrasts) * len(names))
     found: list[ClassEffect] = []
-    for contrast in contrasts:
-        own = [ClassEffect(name.removeprefix(metrics.PER_CLASS), effects.main(table, family, *contrast)) for name, table in tables.items()]
+    for i in range(len(contrasts)):
+        own = [ClassEffect(name.removeprefix(metrics.PER_CLASS), every[i]) for name, every in judged.items()]
         known = [one for one in own if one.effect.estimate.effect is not None]
         found += sorted(known, key=_moved)[:MOST_CLASSES]
     return tuple(found)

@@ -11,14 +11,18 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ablate import metrics, stats
+from ablate import metrics, pooling, stats
 from ablate.claim import Claim
 from ablate.grid import Cell, Grid
 from ablate.runs import FAILED_RESULT, Outcome
 from ablate.stats import Estimate, Floats
 from ablate.study import Study
 
+Kind = Literal["main", "simple", "interaction", "cell"]
 Levels = tuple[str, ...]  # a level for each factor of the study, inactive ones at their baseline
+POOLED = "pooled variance"
+"""The flag of an effect whose noise was taken from all cells."""
+
 ClaimVerdict = Literal["confirmed", "refuted", "undecided", "not tested"]
 
 
@@ -26,7 +30,7 @@ ClaimVerdict = Literal["confirmed", "refuted", "undecided", "not tested"]
 class Effect:
     """What going from `start` to `end` does: of one factor (main; simple, at one level of another), of two (interaction), of a cell."""
 
-    kind: Literal["main", "simple", "interaction", "cell"]
+    kind: Kind
     changes: tuple[tuple[str, str, str], ...]  # (factor, start, end): one, or the two of an interaction
     estimate: Estimate
     per_seed: Mapping[int, float]
@@ -49,6 +53,20 @@ class Effect:
     def end(self) -> str:
         """Name the level that is reached, or the two as `a / b`."""
         return " / ".join(end for _, _, end in self.changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """Runs that are compared, not judged yet: an effect is judged within its family."""
+
+    kind: Kind
+    changes: tuple[tuple[str, str, str], ...]
+    differences: Floats  # (S,), NaN for a seed without a pair
+    incomplete: bool
+    weights: Floats  # (cells,): the same as a contrast of the cells' means
+    before: tuple[int, int] = (0, 0)  # failed and all ended runs
+    after: tuple[int, int] = (0, 0)
+    where: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +103,11 @@ class Table:
         columns = [self.columns[levels] for levels in settings]
         return int(self.failed[:, columns].sum()), int(self.ended[:, columns].sum())
 
-    def judge(self, differences: Floats, family: int) -> Estimate:
-        """Estimate one effect of a family."""
-        return stats.estimate(differences, family=family, alpha=self.study.alpha, benefit=self.benefit, min_effect=self.min_effect)
+    def weights(self, settings: Sequence[Levels], shares: Floats) -> Floats:
+        """Give the (cells,) weights of a mean over some cells."""
+        found = np.zeros(self.values.shape[1])
+        np.add.at(found, [self.columns[levels] for levels in settings], shares)
+        return found
 
 
 def tabulate(study: Study, grid: Grid, outcomes: tuple[Outcome, ...], metric: str, direction: metrics.Direction) -> Table:
@@ -159,43 +179,76 @@ def _by_seed(table: Table, differences: Floats) -> dict[int, float]:
     return {int(seed): float(d) for seed, d in zip(table.seeds, differences, strict=True) if np.isfinite(d)}
 
 
-def main(table: Table, family: int, position: int, start: str, end: str, fixed: Mapping[int, str] | None = None) -> Effect:
-    """Compute the effect of a factor over all matched settings of the others; with `fixed`, a simple effect."""
+def judged(table: Table, contrasts: Sequence[Contrast], family: int | None = None) -> tuple[Effect, ...]:
+    """Judge contrasts together: as one family, or as members of a family of `family` effects."""
+    size, study = family or max(1, len(contrasts)), table.study
+    spreads = _pooled(table, contrasts, size) if study.variance == "pooled" else [None] * len(contrasts)
+    found = []
+    for contrast, spread in zip(contrasts, spreads, strict=True):
+        estimate = stats.estimate(
+            contrast.differences, family=size, alpha=study.alpha, benefit=table.benefit, min_effect=table.min_effect, spread=spread
+        )
+        failed = stats.unstable(*contrast.before, *contrast.after)
+        flags = {"incomplete": contrast.incomplete, POOLED: study.variance == "pooled"}
+        found.append(
+            Effect(
+                kind=contrast.kind,
+                changes=contrast.changes,
+                estimate=replace(estimate, verdict="unstable") if failed else estimate,
+                per_seed={int(seed): float(d) for seed, d in zip(table.seeds, contrast.differences, strict=True) if np.isfinite(d)},
+                flags=tuple(flag for flag, is_set in flags.items() if is_set),
+                survivors=estimate.verdict if failed else None,
+                where=contrast.where,
+            )
+        )
+    return tuple(found)
+
+
+def _pooled(table: Table, contrasts: Sequence[Contrast], family: int) -> list[stats.Spread | None]:
+    """Give the contrasts the variance of all cells; none to those without two seeds, of which there is nothing to say."""
+    seeds = np.array([np.isfinite(contrast.differences).sum() for contrast in contrasts])
+    told = [i for i, n in enumerate(seeds) if n > 1]
+    spreads: list[stats.Spread | None] = [None] * len(contrasts)
+    if told:
+        fitted = pooling.fit(table.values, np.array([contrasts[i].weights for i in told]))
+        for i, spread in zip(
+            told, pooling.spreads(fitted, seeds[told], family=max(family, len(told)), alpha=table.study.alpha), strict=True
+        ):
+            spreads[i] = spread
+    return spreads
+
+
+def main(table: Table, position: int, start: str, end: str, fixed: Mapping[int, str] | None = None) -> Contrast:
+    """Compare two levels of a factor over all matched settings of the others; with `fixed`, where others have these levels."""
     before, after = _pairs(table, position, start, end, fixed or {})
-    differences, incomplete = stats.matched(table.block(before), table.block(after))
-    incomplete |= any(_half_excluded(table, levels, position, start, end, fixed or {}) for levels in table.excluded)
-    effect = Effect(
-        "main", ((table.study.factors[position].name, start, end),), table.judge(differences, family),
-        _by_seed(table, differences), ("incomplete",) if incomplete else (),
+    found = stats.matched(table.block(before), table.block(after))
+    excluded = any(_half_excluded(table, levels, position, start, end, fixed or {}) for levels in table.excluded)
+    return Contrast(
+        "main", ((table.study.factors[position].name, start, end),), found.effects, found.incomplete or excluded,
+        table.weights(after, found.shares) - table.weights(before, found.shares), table.failures(before), table.failures(after),
     )  # fmt: skip
-    return _unless_unstable(effect, table.failures(before), table.failures(after))
 
 
-def _unless_unstable(effect: Effect, before: tuple[int, int], after: tuple[int, int]) -> Effect:
-    if not stats.unstable(*before, *after):
-        return effect
-    return replace(effect, estimate=replace(effect.estimate, verdict="unstable"), survivors=effect.estimate.verdict)
+def mains(table: Table) -> tuple[Effect, ...]:
+    """Judge every level against its factor's baseline: one family."""
+    return judged(table, [main(table, *contrast) for contrast in contrasts(table.study)])
 
 
 def interactions(table: Table) -> tuple[Effect, ...]:
-    """Compute every interaction of two factors, each at one of its levels against its baseline."""
-    changes = list(contrasts(table.study))
+    """Judge every interaction of two factors, each at one of its levels against its baseline: one family."""
     names = [factor.name for factor in table.study.factors]
     found = []
-    for (i, a0, a1), (j, b0, b1) in combinations(changes, 2):
+    for (i, a0, a1), (j, b0, b1) in combinations(contrasts(table.study), 2):
         corners = [{i: a, j: b} for a in (a0, a1) for b in (b0, b1)]
         quads = [x for x in settings(table, corners[3]) if i != j and all(_with(x, corner) in table.cells for corner in corners)]
         quads = [x for x in quads if all({names[i], names[j]} <= set(table.cells[_with(x, corner)].levels) for corner in corners)]
         if quads:
-            blocks = [table.block([_with(x, corner) for x in quads]) for corner in corners]
-            found.append(((i, a0, a1), (j, b0, b1), *stats.matched_quadruples(*blocks)))
-    return tuple(
-        Effect(
-            "interaction", ((names[i], a0, a1), (names[j], b0, b1)),
-            table.judge(differences, len(found)), _by_seed(table, differences), ("incomplete",) if incomplete else (),
-        )
-        for (i, a0, a1), (j, b0, b1), differences, incomplete in found
-    )  # fmt: skip
+            places = [[_with(x, corner) for x in quads] for corner in corners]
+            made = stats.matched_quadruples(*(table.block(place) for place in places))
+            weights = sum(sign * table.weights(place, made.shares) for sign, place in zip((1, -1, -1, 1), places, strict=True))
+            changes = ((names[i], a0, a1), (names[j], b0, b1))
+            found.append(Contrast("interaction", changes, made.effects, made.incomplete, np.asarray(weights)))
+    return judged(table, found)
 
 
 def flag_turned(effect: Effect, interactions: tuple[Effect, ...], table: Table) -> Effect:
@@ -216,51 +269,43 @@ def flag_turned(effect: Effect, interactions: tuple[Effect, ...], table: Table) 
 def simple(table: Table, mains: Sequence[Effect]) -> tuple[Effect, ...]:
     """Take each main effect that another factor turns round apart: the effect at every level of that factor. They are one family."""
     factors = {factor.name: (i, [level.name for level in factor.levels]) for i, factor in enumerate(table.study.factors)}
-    asked = [(effect, other, level) for effect in mains for other in effect.depends_on for level in factors[other][1]]
-    return tuple(
-        replace(
-            main(table, len(asked), factors[effect.factor][0], effect.start, effect.end, {factors[other][0]: level}),
-            kind="simple",
-            where=(other, level),
-        )
-        for effect, other, level in asked
-    )
+    found = []
+    for effect in mains:
+        for other in effect.depends_on:
+            place, levels = factors[other]
+            for level in levels:
+                contrast = main(table, factors[effect.factor][0], effect.start, effect.end, {place: level})
+                found.append(replace(contrast, kind="simple", where=(other, level)))
+    return judged(table, found)
 
 
 def _sign(table: Table, position: int, effect: Effect, fixed: Mapping[int, str]) -> float:
     """Say which way a factor goes where another one is fixed: -1, 0 or 1."""
-    before, after = _pairs(table, position, effect.start, effect.end, fixed)
-    differences, _ = stats.matched(table.block(before), table.block(after))
+    differences = main(table, position, effect.start, effect.end, fixed).differences
     return float(np.sign(np.nanmean(differences))) if np.isfinite(differences).any() else 0.0
 
 
 def against_baseline(table: Table, grid: Grid) -> tuple[Effect, ...]:
-    """Compare every cell with the baseline."""
+    """Compare every cell with the baseline: one family."""
     baseline, *others = grid.cells
-    found = []
-    for cell in others:
-        before, after = ([_filled(table.study, one.levels)] for one in (baseline, cell))
-        differences, incomplete = stats.matched(table.block(before), table.block(after))
-        effect = Effect(
-            "cell", (("cell", baseline.label, cell.label),), table.judge(differences, len(others)), _by_seed(table, differences),
-            ("incomplete",) if incomplete else (),
-        )  # fmt: skip
-        found.append(_unless_unstable(effect, table.failures(before), table.failures(after)))
-    return tuple(found)
+    return judged(table, [_cells(table, baseline, cell) for cell in others])
 
 
 def between(table: Table, one: Cell, other: Cell) -> Effect:
     """Compare any two cells, paired by seed: what going from the first to the second does. A family of its own."""
+    return judged(table, [_cells(table, one, other)])[0]
+
+
+def _cells(table: Table, one: Cell, other: Cell) -> Contrast:
     before, after = ([_filled(table.study, cell.levels)] for cell in (one, other))
-    differences, incomplete = stats.matched(table.block(before), table.block(after))
-    effect = Effect(
-        "cell", (("cell", one.label, other.label),), table.judge(differences, 1), _by_seed(table, differences),
-        ("incomplete",) if incomplete else (),
+    found = stats.matched(table.block(before), table.block(after))
+    return Contrast(
+        "cell", (("cell", one.label, other.label),), found.effects, found.incomplete,
+        table.weights(after, found.shares) - table.weights(before, found.shares), table.failures(before), table.failures(after),
     )  # fmt: skip
-    return _unless_unstable(effect, table.failures(before), table.failures(after))
 
 
-def claim_finding(claim: Claim, study: Study, grid: Grid, outcomes: tuple[Outcome, ...], family: int) -> ClaimFinding:
+def claim_finding(claim: Claim, study: Study, grid: Grid, outcomes: tuple[Outcome, ...]) -> ClaimFinding:
     """Answer a claim by the effect of going from its second level to its first, in the family of the main effects."""
     metric = claim.metric or study.metric
     direction = study.direction if metric == study.metric else metrics.direction(metric) or "max"
@@ -268,9 +313,15 @@ def claim_finding(claim: Claim, study: Study, grid: Grid, outcomes: tuple[Outcom
     names = [factor.name for factor in study.factors]
     fixed = {names.index(claim.when[0]): claim.when[1]} if claim.when else {}
     position = names.index(claim.factor)
-    there = main(table, family, position, claim.second, claim.first, fixed).estimate
-    back = main(table, family, position, claim.first, claim.second, fixed).estimate
-    estimate = replace(there, verdict="unstable") if back.verdict == "unstable" else there  # the same whichever way it is put
+    there = main(table, position, claim.second, claim.first, fixed)
+    every = [main(table, *contrast) for contrast in contrasts(study)]
+    family = len(every)
+    same = (i for i, one in enumerate(every) if np.array_equal(abs(one.weights), abs(there.weights)))  # either way round
+    place = next(same, family)
+    every[place : place + 1] = [there]  # beside the main effects, or in the place of the one that it is
+    estimate = judged(table, every, family)[place].estimate
+    if stats.unstable(*there.after, *there.before):
+        estimate = replace(estimate, verdict="unstable")  # the same whichever way it is put
     if estimate.effect is None:
         return ClaimFinding(claim, metric, "undecided" if estimate.verdict == "unstable" else "not tested", None)
     return ClaimFinding(claim, metric, _answer(claim.relation, estimate.verdict), estimate)

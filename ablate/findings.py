@@ -93,9 +93,8 @@ def find(
     name = metric or study.metric
     direction = study.direction if name == study.metric else metrics.direction(name) or "max"
     table = effects.tabulate(study, grid, outcomes, name, direction)
-    contrasts = list(effects.contrasts(study))
     interactions = effects.interactions(table) if study.design == "factorial" else ()
-    main = tuple(effects.flag_turned(effects.main(table, len(contrasts), *contrast), interactions, table) for contrast in contrasts)
+    main = tuple(effects.flag_turned(effect, interactions, table) for effect in effects.mains(table))
     cells = _cells(grid, outcomes, name)
     environments = {str(o.environment): o.environment for o in outcomes if o.environment}
     return Findings(
@@ -109,7 +108,7 @@ def find(
         interactions=interactions,
         simple_effects=effects.simple(table, main),
         cell_effects=effects.against_baseline(table, grid),
-        claims=tuple(effects.claim_finding(claim, study, grid, outcomes, len(contrasts)) for claim in study.claims),
+        claims=tuple(effects.claim_finding(claim, study, grid, outcomes) for claim in study.claims),
         curves=_curves(outcomes),
         failures=tuple(Failure(o.run.name, o.status, o.reason, o.log) for o in outcomes if o.status in (*FAILED_RESULT, "failed")),
         excluded=grid.excluded,

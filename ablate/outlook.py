@@ -37,9 +37,7 @@ def _images(study: Study) -> tuple[Any, Any]:
 def noise(study: Study, grid: Grid, outcomes: tuple[Outcome, ...]) -> list[float]:
     """List the standard deviations of the per-seed differences of a study's main effects, as far as it was run."""
     table = effects.tabulate(study, grid, outcomes, study.metric, study.direction)
-    contrasts = list(effects.contrasts(study))
-    found = [effects.main(table, len(contrasts), *contrast).estimate.sd for contrast in contrasts]
-    return [sd for sd in found if sd]
+    return [effect.estimate.sd for effect in effects.mains(table) if effect.estimate.sd]
 
 
 def look(study: Study, sds: Iterable[float], basis: str, n_test: int | None) -> Outlook | None:
@@ -59,8 +57,9 @@ def look(study: Study, sds: Iterable[float], basis: str, n_test: int | None) -> 
         return None
     if family == 0 or len(study.seeds) < 2:
         return None
-    effect = stats.detectable_effect(sd, len(study.seeds), family=family, alpha=study.alpha)
+    a_seed = float(family) if study.variance == "pooled" else 1.0  # degrees of freedom: in a factorial there are more still
+    effect = stats.detectable_effect(sd, len(study.seeds), family=family, alpha=study.alpha, a_seed=a_seed)
     assert effect is not None
     least = study.min_effect
-    needed = None if least is None else stats.seeds_needed(sd, least, family=family, alpha=study.alpha)
+    needed = None if least is None else stats.seeds_needed(sd, least, family=family, alpha=study.alpha, a_seed=a_seed)
     return Outlook(effect, basis, is_bound, needed)

@@ -9,7 +9,7 @@ import math
 from bisect import bisect_left
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -44,7 +44,8 @@ class Estimate:
     n: int
     """Seeds with a difference."""
     sd: float | None = None
-    """Standard deviation of the differences (ddof 1), exactly 0 where they differ by rounding only; None below two seeds."""
+    """Standard deviation of the differences (ddof 1), exactly 0 where they differ by rounding only; None below two seeds. Of a
+    pooled variance: what all cells together say of it."""
     verdict: Verdict = "undecided"
     reason: Literal["one seed", "seed has no effect", "no pairs"] | None = None
     """Why there is no interval, if there is none."""
@@ -60,17 +61,27 @@ class Estimate:
     """Seeds in which the difference is a benefit, nothing but rounding, a harm."""
 
 
-def matched(before: Floats, after: Floats) -> tuple[Floats, bool]:
+class Matched(NamedTuple):
+    """Per-seed effects, and what they are means of."""
+
+    effects: Floats
+    """(S,), NaN for a seed without any pair."""
+    incomplete: bool
+    """Whether any setting was left out, under any seed."""
+    shares: Floats
+    """(M,): the weight of each setting, as far as it is the same for all seeds; they add up to 1, or are 0 without any pair."""
+
+
+def matched(before: Floats, after: Floats) -> Matched:
     """Average `after - before` inside each seed over the matched settings of the other factors.
 
     Both are (S, M), S seeds and M settings; a value that is not finite is a missing run. Settings that are not complete for
-    every seed (that has any pair) are left out for all seeds, or, if that leaves none, per seed. Returns the (S,) effects, NaN for a seed
-    without any pair, and whether anything was left out (`incomplete`).
+    every seed (that has any pair) are left out for all seeds, or, if that leaves none, per seed.
     """
     return _per_seed(_known(after) - _known(before))
 
 
-def matched_quadruples(y00: Floats, y01: Floats, y10: Floats, y11: Floats) -> tuple[Floats, bool]:
+def matched_quadruples(y00: Floats, y01: Floats, y10: Floats, y11: Floats) -> Matched:
     """Average the interaction `(y11 - y01) - (y10 - y00)` inside each seed, as `matched` does.
 
     The first index is the level of A, the second that of B: how much more A does at the second level of B than at the first.
@@ -83,7 +94,7 @@ def _known(values: Floats) -> Floats:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def _per_seed(differences: Floats) -> tuple[Floats, bool]:
+def _per_seed(differences: Floats) -> Matched:
     """Average (S, M) differences to (S,) by the rule of `matched`."""
     there = ~np.isnan(differences)
     alive = there[there.any(axis=1)]  # a seed without any pair has no say in which settings the others are compared on
@@ -91,14 +102,38 @@ def _per_seed(differences: Floats) -> tuple[Floats, bool]:
     used = there & complete if complete.any() else there
     count = used.sum(axis=1)
     total = np.where(used, differences, 0.0).sum(axis=1)
-    return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0), not bool(there.all())
+    effects = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+    settings = used.any(axis=0)
+    return Matched(effects, not bool(there.all()), settings / max(1, settings.sum()))
 
 
-def estimate(differences: ArrayLike, *, family: int, alpha: float = 0.05, benefit: int = 1, min_effect: float | None = None) -> Estimate:
+class Spread(NamedTuple):
+    """How sure an effect is, where its own differences alone do not say it (pooling.py)."""
+
+    effect: float
+    sd: float
+    """Of a per-seed difference: standard error times sqrt(n)."""
+    df: int
+    critical: float
+    """What |effect / standard error| must exceed."""
+    p: float
+    """Adjusted for the family."""
+
+
+def estimate(
+    differences: ArrayLike,
+    *,
+    family: int,
+    alpha: float = 0.05,
+    benefit: int = 1,
+    min_effect: float | None = None,
+    spread: Spread | None = None,
+) -> Estimate:
     """Judge one effect of a family of `family` by its (S,) per-seed differences; those that are not finite are dropped.
 
     `benefit` is +1 where larger is better and -1 where smaller is: it turns the verdict and wins / losses, nothing else.
-    `min_effect`, above 0, is the smallest effect worth having. Failed runs are not known here: `unstable` judges them.
+    `min_effect`, above 0, is the smallest effect worth having. `spread`: by default that of these differences alone, with
+    Student's t and Sidak. Failed runs are not known here: `unstable` judges them.
     """
     assert benefit in {-1, 1}
     assert min_effect is None or min_effect > 0
@@ -109,31 +144,38 @@ def estimate(differences: ArrayLike, *, family: int, alpha: float = 0.05, benefi
     counted = Estimate(n=n, wins=wins, ties=n - wins - losses, losses=losses, reason="no pairs")
     if n == 0:
         return counted
-    effect = float(d.mean())
+    effect = float(d.mean()) if spread is None else spread.effect
     if n == 1:
         return replace(counted, effect=effect, reason="one seed")
-    sd = float(d.std(ddof=1))
+    sd = float(d.std(ddof=1)) if spread is None else spread.sd
     if sd <= max(ROUNDING, SAME * float(np.abs(d).max())):
         return replace(counted, effect=effect, sd=0.0, reason="seed has no effect")
+    return _judged(counted, spread or _own(effect, sd, n, family, alpha), alpha=alpha, benefit=benefit, min_effect=min_effect)
 
-    half = _critical(n, level(alpha, family)) * sd / math.sqrt(n)
+
+def _own(effect: float, sd: float, n: int, family: int, alpha: float) -> Spread:
+    """Give what the differences of one effect say of themselves."""
+    p = two_sided(effect / (sd / math.sqrt(n)), n - 1)
+    return Spread(effect, sd, n - 1, critical(n - 1, level(alpha, family)), sidak(p, family))
+
+
+def _judged(counted: Estimate, spread: Spread, *, alpha: float, benefit: int, min_effect: float | None) -> Estimate:
+    """Put interval, p, verdict and the number of further seeds to an effect that has a spread."""
+    effect, sd, n = spread.effect, spread.sd, counted.n
+    half = spread.critical * sd / math.sqrt(n)
     low, high = effect - half, effect + half
-    found = replace(
-        counted, effect=effect, low=low, high=high, sd=sd, reason=None,
-        p=_adjusted_p(effect / (sd / math.sqrt(n)), n, family=family, alpha=alpha, excludes_zero=_excludes_zero(low, high)),
-        verdict=_verdict(low, high, benefit=benefit, min_effect=min_effect),
-    )  # fmt: skip
-    if found.verdict != "undecided":
+    # Interval and p are one statement, computed in two ways: where an end is at 0 up to rounding, the interval decides.
+    p = min(spread.p, math.nextafter(alpha, 0.0)) if _excludes_zero(low, high) else max(spread.p, alpha)
+    verdict = _verdict(low, high, benefit=benefit, min_effect=min_effect)
+    found = replace(counted, effect=effect, low=low, high=high, sd=sd, reason=None, p=p, verdict=verdict)
+    if verdict != "undecided":
         return found
     target = effect if min_effect is None else min_effect
-    # (n - 1) s^2 / sigma^2 is chi-squared with n - 1 degrees of freedom: its 20 % quantile gives the 80 % upper limit of sigma.
-    sd_high = sd * math.sqrt((n - 1) / _special().chdtri(n - 1, 0.8))
-    return replace(
-        found,
-        more_seeds=_seeds_to_add(n, sd, target, family=family, alpha=alpha),
-        more_seeds_high=_seeds_to_add(n, sd_high, target, family=family, alpha=alpha),
-        target="observed" if min_effect is None else "min_effect",
-    )
+    # df s^2 / sigma^2 is chi-squared with df degrees of freedom: its 20 % quantile gives the 80 % upper limit of sigma.
+    sd_high = sd * math.sqrt(spread.df / _special().chdtri(spread.df, 0.8))
+    each, a_seed = two_sided(spread.critical, spread.df), spread.df / (n - 1)
+    few, many = (max(1, _needed(s, target, each, a_seed=a_seed, cap=CAP + n) - n) for s in (sd, sd_high))
+    return replace(found, more_seeds=few, more_seeds_high=many, target="observed" if min_effect is None else "min_effect")
 
 
 def _excludes_zero(low: float, high: float) -> bool:
@@ -148,17 +190,14 @@ def _verdict(low: float, high: float, *, benefit: int, min_effect: float | None)
     return "undecided"
 
 
-def _adjusted_p(t: float, n: int, *, family: int, alpha: float, excludes_zero: bool) -> float:
-    """Adjust the two-sided p of Student's t by Sidak: 1 - (1 - p)^m, exact for a p near 0."""
-    p = min(1.0, 2.0 * float(_special().stdtr(n - 1, -abs(t))))
-    adjusted = 1.0 if p == 1 else -math.expm1(family * math.log1p(-p))
-    # Interval and p are one statement, computed in two ways: where an end is at 0 up to rounding, the interval decides.
-    return min(adjusted, math.nextafter(alpha, 0.0)) if excludes_zero else max(adjusted, alpha)
+def two_sided(t: float, df: float) -> float:
+    """Give the chance that |t| is at least as large if there is no effect."""
+    return min(1.0, 2.0 * float(_special().stdtr(df, -abs(t))))
 
 
-def _seeds_to_add(n: int, sd: float, target: float, *, family: int, alpha: float) -> int:
-    """Count the seeds that `n` lack to see `target`: 1..CAP, or CAP + 1."""
-    return max(1, seeds_needed(sd, target, family=family, alpha=alpha, cap=CAP + n) - n)
+def sidak(p: float, family: int) -> float:
+    """Adjust the p of one effect for a family: 1 - (1 - p)^m, exact for a p near 0."""
+    return 1.0 if p == 1 else -math.expm1(family * math.log1p(-p))
 
 
 def unstable(failed_before: int, total_before: int, failed_after: int, total_after: int) -> bool:
@@ -176,33 +215,37 @@ def level(alpha: float, family: int) -> float:
     return -math.expm1(math.log1p(-alpha) / family)
 
 
-def seeds_needed(sd: float, target: float, *, family: int, alpha: float, power: float = POWER, cap: int = CAP) -> int:
+def seeds_needed(sd: float, target: float, *, family: int, alpha: float, power: float = POWER, cap: int = CAP, a_seed: float = 1.0) -> int:
     """Find the fewest seeds, at least 2, that see an effect of `target`, up or down, with this power: 2..cap, or cap + 1.
 
-    `sd` is that of the per-seed differences, in the unit of `target`; the power is that of the two-sided t test.
+    `sd` is that of the per-seed differences, in the unit of `target`; the power is that of the two-sided t test. `a_seed`:
+    degrees of freedom that each seed after the first brings, more than 1 where the variance is pooled.
     """
     assert sd >= 0
+    return _needed(sd, target, level(alpha, family), power=power, cap=cap, a_seed=a_seed)
+
+
+def _needed(sd: float, target: float, each: float, *, a_seed: float, cap: int, power: float = POWER) -> int:
     if sd == 0:
         return 2 if target else cap + 1
-    each = level(alpha, family)
     size = abs(target) / sd
-    return 2 + bisect_left(range(2, cap + 1), power, key=lambda n: _power(n, size * math.sqrt(n), each))
+    return 2 + bisect_left(range(2, cap + 1), power, key=lambda n: _power(a_seed * (n - 1), size * math.sqrt(n), each))
 
 
-def detectable_effect(sd: float, n: int, *, family: int, alpha: float, power: float = POWER) -> float | None:
+def detectable_effect(sd: float, n: int, *, family: int, alpha: float, power: float = POWER, a_seed: float = 1.0) -> float | None:
     """Find the smallest effect that `n` seeds see with this power, in the unit of `sd`; None below 2 seeds.
 
-    `sd` is that of the per-seed differences.
+    `sd` is that of the per-seed differences, `a_seed` as in `seeds_needed`.
     """
     if n < 2:
         return None
-    each = level(alpha, family)
-    low, high = 0.0, _critical(n, each)
-    while _power(n, high, each) < power:
+    each, df = level(alpha, family), a_seed * (n - 1)
+    low, high = 0.0, critical(df, each)
+    while _power(df, high, each) < power:
         low, high = high, 2 * high
     for _ in range(50):  # halvings: to the last bits of a float
         middle = (low + high) / 2
-        low, high = (low, middle) if _power(n, middle, each) >= power else (middle, high)
+        low, high = (low, middle) if _power(df, middle, each) >= power else (middle, high)
     return high * sd / math.sqrt(n)
 
 
@@ -219,25 +262,25 @@ def sd_lower_bound(error: float, n_test: int) -> float:
     return math.sqrt(error / n_test)
 
 
-def _critical(n: int, each: float) -> float:
-    """Give the value that |t| of `n` seeds exceeds with probability `each` if there is no effect."""
-    return -float(_special().stdtrit(n - 1, each / 2))
+def critical(df: float, each: float) -> float:
+    """Give the value that |t| of `df` degrees of freedom exceeds with probability `each` if there is no effect."""
+    return -float(_special().stdtrit(df, each / 2))
 
 
-def _power(n: int, noncentrality: float, each: float) -> float:
-    """Give the chance that |t| of `n` seeds exceeds its critical value; noncentrality = effect / sd * sqrt(n), not negative.
+def _power(df: float, noncentrality: float, each: float) -> float:
+    """Give the chance that |t| exceeds its critical value; noncentrality = effect / sd * sqrt(n), not negative.
 
     |t| > c means chi-squared < df Y^2 / c^2 with Y normal around the noncentrality, so the power is the mean of the
     chi-squared distribution function over |Y|: a smooth integral without a trap. `scipy.stats.nct.cdf(-c, df, noncentrality)`
     is NaN at a third of all points (scipy 1.17), also where the power is neither near 0 nor 1: df 1, c 12.7, noncentrality 11.
     """
-    critical = _critical(n, each)
-    centre = min(noncentrality, 1e6 * critical)  # beyond it the power is 1 to all digits, and the nodes would lose theirs
+    least = critical(df, each)
+    centre = min(noncentrality, 1e6 * least)  # beyond it the power is 1 to all digits, and the nodes would lose theirs
     nodes, weights = _quadrature()
     half = (centre + 8 - max(0.0, centre - 8)) / 2  # beyond 8 standard deviations: 1e-15
     y = centre + 8 - half * (1 - nodes)
     density = (np.exp(-((y - centre) ** 2) / 2) + np.exp(-((y + centre) ** 2) / 2)) / math.sqrt(2 * math.pi)
-    return float(half * weights @ (density * _special().chdtr(n - 1, (n - 1) * (y / critical) ** 2)))
+    return float(half * weights @ (density * _special().chdtr(df, df * (y / least) ** 2)))
 
 
 @cache

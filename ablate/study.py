@@ -24,6 +24,9 @@ class Analysis(Section):
 
     alpha: float = Field(0.05, gt=0, lt=0.5)
     """Chance of any false verdict in a family of effects of which none is real."""
+    variance: Literal["own", "pooled"] = "own"
+    """The noise of an effect: of its own differences over seeds, or one for all cells, which needs fewer seeds and is wrong where one
+    cell is noisier than the others."""
 
 
 def _different(seeds: int | list[int]) -> int | list[int]:
@@ -99,6 +102,7 @@ class Study:
     direction: Direction
     min_effect: float | None
     alpha: float
+    variance: Literal["own", "pooled"]
     base: Mapping[str, Any]  # recipe fields by path, as given
     factors: tuple[Factor, ...]
     excludes: tuple[Exclude, ...]
@@ -155,7 +159,8 @@ def check(raw: dict[str, Any], source: str, text: str = "") -> Study:
     return Study(
         name=top.name, question=top.question, design=top.design, metric=top.metric, direction=better,
         seeds=tuple(top.seeds) if isinstance(top.seeds, list) else tuple(range(top.seeds)),
-        min_effect=top.min_effect, alpha=top.analysis.alpha, base=base, factors=factors, excludes=excludes,
+        min_effect=top.min_effect, alpha=top.analysis.alpha,
+        variance=top.analysis.variance, base=base, factors=factors, excludes=excludes,
         search=search, claims=claims, source=source, folder="", text=text, raw=raw,
     )  # fmt: skip
 

@@ -5,8 +5,10 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import ttest_1samp, ttest_rel
+from statsmodels.stats.weightstats import DescrStatsW
 
 from ablate import effects, findings, grid, study
 from ablate.report import data, words
@@ -60,6 +62,33 @@ def test_a_main_effect_is_the_mean_inside_each_seed_over_all_settings_of_the_oth
             [value(cells[r, "false", d], seed) - value(cells[r, "true", d], seed) for r in ("0", "15") for d in ("0.0", "0.1", "0.3")]
         )
         assert effect(found, "model.batch_norm").per_seed[seed] == pytest.approx(expected, abs=1e-12)
+
+
+def slow_differences(rows, factor, start, end):
+    """Compute the per-seed effects with pandas: over the settings that every seed has, else over those that a seed has."""
+    others = [column for column in rows if column not in ("seed", "y", factor)]
+    wide = rows.pivot_table(index=["seed", *others], columns=factor, values="y")
+    pairs = (wide[end] - wide[start]).dropna().unstack(others) if {start, end} <= set(wide) else pd.DataFrame()
+    complete = pairs.dropna(axis=1)
+    return (complete if complete.shape[1] else pairs).mean(axis=1)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_random_grids_with_and_without_gaps_agree_with_pandas_and_statsmodels(seed):
+    made, value, rng = make(seeds=4), random_value(seed), np.random.default_rng(seed)
+    gone = set() if seed % 3 == 0 else {(c.label, s) for c in made[1].cells for s in range(4) if rng.random() < (0.08, 0.3)[seed % 3 - 1]}
+    found = find(made, value, status=lambda cell, s: "missing" if (cell.label, s) in gone else "finished")
+    rows = pd.DataFrame([c.levels | {"seed": s, "y": value(c, s)} for c in made[1].cells for s in range(4) if (c.label, s) not in gone])
+    each = 1 - 0.95 ** (1 / len(found.effects))
+    for one in found.effects:
+        d = slow_differences(rows, one.factor, one.start, one.end)
+        assert one.estimate.n == len(d)
+        if len(d) < 2:
+            continue
+        expected = DescrStatsW(d)
+        assert one.estimate.effect == pytest.approx(expected.mean, abs=1e-9)
+        assert (one.estimate.low, one.estimate.high) == pytest.approx(expected.tconfint_mean(each), abs=1e-9)
+        assert one.estimate.p == pytest.approx(1 - (1 - expected.ttest_mean()[1]) ** len(found.effects), abs=1e-9)
 
 
 def test_every_level_is_compared_with_its_baseline_in_one_family():

@@ -472,7 +472,7 @@ def test_matched_pairs_follow_the_rule_for_any_gaps(grid):
         for rows in zip(as_list(after), as_list(before), strict=True)
     ]
     expected, expected_flag = slow_per_seed(pairs)
-    effects, incomplete = matched(before, after)
+    effects, incomplete, _ = matched(before, after)
     same(effects, expected)
     assert incomplete is expected_flag
 
@@ -485,7 +485,7 @@ def test_matched_quadruples_follow_the_rule_for_any_gaps(grid):
         for rows in zip(*map(as_list, grid), strict=True)
     ]
     expected, expected_flag = slow_per_seed(quadruples)
-    effects, incomplete = matched_quadruples(*grid)
+    effects, incomplete, _ = matched_quadruples(*grid)
     same(effects, expected)
     assert incomplete is expected_flag
 
@@ -493,7 +493,7 @@ def test_matched_quadruples_follow_the_rule_for_any_gaps(grid):
 def test_a_complete_grid_gives_the_difference_of_the_means_inside_each_seed():
     rng = np.random.default_rng(0)
     before, after = rng.normal(size=(2, 5, 8))
-    effects, incomplete = matched(before, after)
+    effects, incomplete, _ = matched(before, after)
     assert effects == pytest.approx(after.mean(axis=1) - before.mean(axis=1), abs=1e-12)
     assert incomplete is False
 
@@ -501,7 +501,7 @@ def test_a_complete_grid_gives_the_difference_of_the_means_inside_each_seed():
 def test_a_setting_that_one_seed_lacks_is_left_out_for_all():
     before = np.array([[1.0, 10.0], [1.0, 10.0], [1.0, 10.0]])
     after = np.array([[2.0, 90.0], [3.0, NAN], [4.0, 90.0]])
-    effects, incomplete = matched(before, after)
+    effects, incomplete, _ = matched(before, after)
     assert effects.tolist() == [1.0, 2.0, 3.0]
     assert incomplete is True
 
@@ -509,7 +509,7 @@ def test_a_setting_that_one_seed_lacks_is_left_out_for_all():
 def test_a_seed_without_any_run_does_not_change_what_the_others_are_compared_on():
     before = np.array([[1.0, 10.0], [1.0, 10.0], [NAN, NAN]])
     after = np.array([[2.0, 90.0], [3.0, NAN], [4.0, 90.0]])
-    effects, incomplete = matched(before, after)
+    effects, incomplete, _ = matched(before, after)
     assert effects.tolist() == pytest.approx([1.0, 2.0, NAN], nan_ok=True)
     assert incomplete is True
 
@@ -518,33 +518,33 @@ def test_settings_are_left_out_per_seed_where_none_is_complete():
     before = np.zeros((2, 2))
     after = np.array([[1.0, NAN], [2.0, 4.0]])
     after[1, 0] = NAN
-    effects, incomplete = matched(before, after)
+    effects, incomplete, _ = matched(before, after)
     assert effects.tolist() == [1.0, 4.0]
     assert incomplete is True
 
 
 def test_a_seed_without_any_pair_has_no_effect_and_keeps_no_other_from_having_one():
-    effects, incomplete = matched(np.array([[1.0, 1.0], [NAN, NAN]]), np.array([[2.0, 4.0], [3.0, 3.0]]))
+    effects, incomplete, _ = matched(np.array([[1.0, 1.0], [NAN, NAN]]), np.array([[2.0, 4.0], [3.0, 3.0]]))
     assert effects[0] == 2.0
     assert math.isnan(effects[1])
     assert incomplete is True
 
 
 def test_without_any_setting_there_is_no_effect_and_nothing_was_left_out():
-    effects, incomplete = matched(np.empty((3, 0)), np.empty((3, 0)))
+    effects, incomplete, _ = matched(np.empty((3, 0)), np.empty((3, 0)))
     assert np.isnan(effects).tolist() == [True] * 3
     assert incomplete is False
     assert estimate(effects, family=1).reason == "no pairs"
 
 
 def test_when_every_run_failed_there_are_no_pairs():
-    effects, incomplete = matched(np.zeros((3, 2)), np.full((3, 2), NAN))
+    effects, incomplete, _ = matched(np.zeros((3, 2)), np.full((3, 2), NAN))
     assert incomplete is True
     assert estimate(effects, family=1).reason == "no pairs"
 
 
 def test_a_diverged_value_is_a_missing_run():
-    effects, incomplete = matched(np.array([[0.5, INF], [0.5, 0.5]]), np.array([[0.75, INF], [1.0, 0.5]]))
+    effects, incomplete, _ = matched(np.array([[0.5, INF], [0.5, 0.5]]), np.array([[0.75, INF], [1.0, 0.5]]))
     assert effects.tolist() == [0.25, 0.5]
     assert incomplete is True
 
@@ -558,7 +558,7 @@ def test_the_arrays_that_were_given_stay_as_they_are():
 
 def test_an_interaction_is_what_a_does_more_at_the_second_level_of_b():
     y00, y01, y10, y11 = (np.full((2, 3), v) for v in (1.0, 10.0, 3.0, 17.0))  # A adds 2 at b0 and 7 at b1
-    effects, incomplete = matched_quadruples(y00, y01, y10, y11)
+    effects, incomplete, _ = matched_quadruples(y00, y01, y10, y11)
     assert effects.tolist() == [5.0, 5.0]
     assert incomplete is False
 
@@ -584,7 +584,7 @@ def test_all_intervals_of_a_study_cover_at_once_whatever_the_noise_of_each_cell(
     covered = np.zeros((studies, 4), dtype=bool)
     for s in range(studies):
         for a in range(4):
-            d, _ = matched(y[s, 0][:, None], y[s, a + 1][:, None])
+            d, _, _ = matched(y[s, 0][:, None], y[s, a + 1][:, None])
             found = estimate(d, family=4, min_effect=1e6)  # every verdict is equivalent: no sample sizes to find
             covered[s, a] = found.low <= truth[a] <= found.high
     alone = 0.95 ** (1 / 4)

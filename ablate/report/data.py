@@ -24,6 +24,7 @@ def to_json(findings: Findings) -> Json:
         "direction": findings.direction,
         "min_effect": study.min_effect if findings.metric == study.metric else None,
         "alpha": study.alpha,
+        "variance": study.variance,
         "seeds": list(study.seeds),
         "finished": findings.finished,
         "total": findings.total,

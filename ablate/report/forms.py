@@ -38,7 +38,7 @@ def _conditions(findings: Findings) -> str:
     applies = least is not None and findings.metric == findings.study.metric
     smallest = f", smallest effect worth having {metrics.size(least, findings.metric)}" if least is not None and applies else ""
     level = f"{100 * (1 - findings.study.alpha):g} %"
-    return f"paired by seed, intervals simultaneous at {level} (Student's t, Sidak){smallest}"
+    return f"paired by seed, intervals simultaneous at {level} ({words.method(findings)}){smallest}"
 
 
 def _markdown_table(table: Table) -> str:

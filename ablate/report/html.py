@@ -32,6 +32,7 @@ def render(findings: Findings, *, created: str = "", version: str, study_text: s
         tables=_tables(findings),
         confidence=f"{100 * (1 - findings.study.alpha):g} %",
         alpha=f"{findings.study.alpha:g}",
+        method=words.method(findings),
         chosen=(insides.strongest(findings) or ("", ()))[0],
         galleries=[(one, Markup(source)) for one in findings.details if (source := insides.gallery(one))],  # noqa: S704 (base64)
         trainings=len({curve.label for curve in findings.curves}),

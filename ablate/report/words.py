@@ -198,6 +198,11 @@ def better(findings: Findings) -> str:
     return f"lower {findings.metric} is better" if findings.direction == "min" else ""
 
 
+def method(findings: Findings) -> str:
+    """Name what the intervals go by: "Student's t, Sidak"."""
+    return "one variance for all cells, Dunnett" if findings.study.variance == "pooled" else "Student's t, Sidak"
+
+
 def sentences(findings: Findings) -> list[str]:
     """Say each main effect in one sentence: effect and interval first, p last but for the counts."""
     return [sentence(effect, findings) for effect in findings.effects]
@@ -312,8 +317,7 @@ def _in_brackets(effect: Effect, findings: Findings) -> str:
 
 
 def _but(effect: Effect) -> str:
-    turned = [flag for flag in effect.flags if flag != "incomplete"]
-    return f", but it {' and '.join(turned)}" if turned else ""
+    return f", but it depends on {' and on '.join(effect.depends_on)}" if effect.depends_on else ""
 
 
 def _by_size(effects: Iterable[Effect]) -> list[Effect]:

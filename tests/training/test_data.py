@@ -292,9 +292,7 @@ def test_train_and_test_must_have_the_same_classes(split, tmp_path):
         shutil.rmtree(tmp_path / "images" / split / label)
     with pytest.raises(DataError) as caught:
         data.prepare(section, tmp_path / "cache")
-    assert str(caught.value) == (
-        f"{tmp_path}/images: train/ and test/ must have the same classes, and these are in one of them only: a, c"
-    )
+    assert str(caught.value) == (f"{tmp_path}/images: train/ and test/ must have the same classes, and these are in one of them only: a, c")
 
 
 # Prepared once
