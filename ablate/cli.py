@@ -199,8 +199,16 @@ def status(study: str, sets: tuple[str, ...], store_path: str, *, as_json: bool)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="By default the store, and the terminal for all but HTML.")
 @click.option("--metric", metavar="NAME", help="Compare another metric, such as test/calibration_error.")
 @click.option("--cell", "cells", multiple=True, metavar="LABEL", help="Show this cell from inside; else the baseline and the best.")
+@click.option("--figures", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Write each picture as files, too.")
 def report(
-    study: str, sets: tuple[str, ...], store_path: str, form: str, out: Path | None, metric: str | None, cells: tuple[str, ...]
+    study: str,
+    sets: tuple[str, ...],
+    store_path: str,
+    form: str,
+    out: Path | None,
+    metric: str | None,
+    cells: tuple[str, ...],
+    figures: Path | None,
 ) -> None:
     r"""Compare the cells of STUDY: effects with intervals and verdicts, as an HTML page, JSON, Markdown, LaTeX or CSV.
 
@@ -209,22 +217,21 @@ def report(
       ablate report studies/augmentation.toml
       ablate report augmentation --metric test/calibration_error
       ablate report augmentation --format tex --out effects.tex
+      ablate report augmentation --figures slides/
     """
-    from ablate import workflow
+    from ablate import publishing, workflow
 
     where = _where(store_path)
     found = workflow.report(workflow.load(study, sets, where.store), where, metric, cells)
+    if figures is not None:
+        count, reason = publishing.write_pictures(found, figures)
+        click.echo(f"{figures}: {count} pictures as {'HTML' if reason else 'HTML, PNG and SVG'}{f'; {reason}' if reason else ''}", err=True)
     if form == "html":
-        click.echo(str(workflow.write_report(found, where, out)))
-        return
-    if form == "json":
-        text = json.dumps(workflow.report_data(found), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        click.echo(str(publishing.write_page(found, where.store, out)))
+    elif out is None:
+        click.echo(publishing.text(found, form), nl=False)
     else:
-        text = workflow.report_text(found, form)
-    if out is None:
-        click.echo(text, nl=False)
-    else:
-        workflow.write_text(out, text)
+        publishing.write(out, publishing.text(found, form))
         click.echo(str(out))
 
 
@@ -242,14 +249,11 @@ def check(study: str, sets: tuple[str, ...], store_path: str, *, as_json: bool, 
       ablate check augmentation
       ablate check augmentation --strict
     """
-    from ablate import workflow
+    from ablate import publishing, workflow
 
     where = _where(store_path)
     found = workflow.report(workflow.load(study, sets, where.store), where)
-    if as_json:
-        click.echo(json.dumps(workflow.report_data(found)["claims"], indent=1, ensure_ascii=False, allow_nan=False))
-    for line in () if as_json else workflow.claim_lines(found):
-        click.echo(line)
+    click.echo(publishing.claims(found, as_json=as_json), nl=False)
     verdicts = [claim.verdict for claim in found.claims]
     sys.exit(1 if "refuted" in verdicts else 3 if strict and {"undecided", "not tested"} & set(verdicts) else 0)
 

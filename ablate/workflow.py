@@ -1,16 +1,14 @@
 """The story of each command as a few named steps. All wiring is here: which part is given to which."""
 
-import json
 import os
 import sys
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ablate import __version__, grid, inputs, owncode, scheduler
+from ablate import grid, inputs, owncode, scheduler
 from ablate import plan as planning
 from ablate import store as stores
 from ablate import study as studies
@@ -129,6 +127,8 @@ def networks(todo: Plan, where: Where) -> "dict[str, Summary]":
 
 def run(study: Study, where: Where, screen: Screen, interruption: Interruption, *, retry_failed: bool = False) -> Ran:
     """Train what is missing, keep MLflow up to date, and report. Running it again is resuming it."""
+    from ablate import publishing, tracking
+
     _refuse_search(study)
     stores.create(where.store)
     with stores.hold(where.store, study.name):
@@ -142,9 +142,9 @@ def run(study: Study, where: Where, screen: Screen, interruption: Interruption, 
         inputs.fetch_weights(work.job.recipe for work in todo.work if not work.trained)
         ledger, late, reason = _train(todo, where, screen, interruption)
         found = find(todo, where)
-        path = write_report(found, where)
+        path = publishing.write_page(found, where.store)
         if not late:
-            reason = _log_study(todo, where, found, path)
+            reason = publishing.log(found, where.store, tracking.uri(where.store, where.tracking_uri), path)
     return Ran(todo, ledger, found, path, late, reason)
 
 
@@ -300,85 +300,12 @@ def find(todo: Plan, where: Where, metric: str | None = None, cells: tuple[str, 
     return findings.find(todo.study, todo.grid, runs.read(todo.runs, where.store), metric=metric, looked_into=cells)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file that a user has asked for, whole or not at all."""
-    from ablate import journal
-
-    journal.write(path, text)
-
-
-def write_report(found: "Findings", where: Where, path: Path | None = None) -> Path:
-    """Write the HTML report to a path, or to the study's folder in the store."""
-    from ablate import journal
-    from ablate.report import html
-
-    if path is None:
-        stores.create(where.store)
-        path = where.store.report(found.study.name)
-    created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    page = html.render(found, created=created, version=__version__, study_text=found.study.text, store=str(where.store.path))
-    journal.write(path, page)
-    return path
-
-
-def report_data(found: "Findings") -> dict[str, Any]:
-    """Give the findings as JSON-able data, with the keys that other programs rely on."""
-    from ablate.report import data as report
-
-    return report.to_json(found)
-
-
-def claim_lines(found: "Findings") -> list[str]:
-    """Answer every claim in a line; say so where a study makes none."""
-    from ablate.report import words
-
-    return [words.claim_sentence(claim, found) for claim in found.claims] or ["the study makes no claim"]
-
-
-def report_text(found: "Findings", form: str) -> str:
-    """Give the findings in one of the forms of text."""
-    from ablate.report import forms
-
-    return forms.FORMS[form](found)
-
-
-def _log_study(todo: Plan, where: Where, found: "Findings", path: Path) -> str:
-    """Put the report into MLflow; give the reason where that fails, which loses nothing."""
-    from ablate import tracking
-    from ablate.report import words
-
-    address = tracking.uri(where.store, where.tracking_uri)
-    files = (path, where.store.study(todo.study.name) / "study.json", *_tables(found, where.store.study(todo.study.name)))
-    note = "\n\n".join([*words.headline(found), *words.sentences(found)])
-    try:
-        tracking.log_study(address, todo.study, where.store, note=note, files=files)
-    except Exception as error:  # noqa: BLE001 (MLflow is a view: whatever its server does, the results stand)
-        return tracking.first_line(error)
-    return ""
-
-
-def _tables(found: "Findings", folder: Path) -> list[Path]:
-    """Write the tables of a report beside it: for people who look at MLflow, and for programs."""
-    from ablate import journal
-    from ablate.report import forms
-
-    texts = {
-        "report.md": forms.markdown(found),
-        "effects.csv": forms.spreadsheet(found),
-        "cells.csv": forms.cells_spreadsheet(found),
-        "findings.json": json.dumps(report_data(found), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-    }
-    for name, text in texts.items():
-        journal.write(folder / name, text)
-    return [folder / name for name in texts]
-
-
 def sync(study: Study, where: Where) -> int:
     """Bring MLflow up to date with the journals of a study; give the number of its runs.
 
     Raises an AblateError with the reason when MLflow cannot take them.
     """
-    from ablate import tracking
+    from ablate import publishing, tracking
 
     todo, address = plan(study, where), tracking.uri(where.store, where.tracking_uri)
     stores.create(where.store)
@@ -389,7 +316,7 @@ def sync(study: Study, where: Where) -> int:
             reason = tracking.first_line(error)
             raise AblateError(f"MLflow at {tracking.public(address)} does not take the runs: {reason}") from error
         found = find(todo, where)
-        reason = _log_study(todo, where, found, write_report(found, where))
+        reason = publishing.log(found, where.store, address, publishing.write_page(found, where.store))
     if reason:
         raise AblateError(f"MLflow has the runs, and did not take the report: {reason}")
     return len(todo.runs)

@@ -11,6 +11,7 @@ LAYERS = [  # a module may import itself and any layer below, never its own row 
     {"cli"},
     {"display"},
     {"workflow"},
+    {"publishing"},
     {"scheduler", "report", "capacity"},
     {"findings", "worker", "status", "outlook"},
     {"details"},

@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from test_report import everything, hostile, nothing, page
+from commands import ablate
+from test_report import everything, hostile, many, nothing, page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = (
@@ -28,7 +29,7 @@ PICTURES = {everything: EVERY, nothing: [], hostile: EVERY}
 class Browser:
     """A page that can be clicked and typed into: Chromium's own protocol over its pipe, as keys must come from outside."""
 
-    def __init__(self, path: Path, folder: Path) -> None:
+    def __init__(self, path: Path, folder: Path, width: int = 0) -> None:
         ends = (*os.pipe(), *os.pipe())
         read, self.write, self.read, write = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends)  # none of them is 3 or 4
         for end in ends:
@@ -50,6 +51,8 @@ class Browser:
         self.session = {"sessionId": self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
         for part in ("Runtime", "Log", "Network"):
             self.ask(f"{part}.enable")
+        if width:
+            self.ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         self.ask("Page.navigate", url=path.as_uri())
         end = time.monotonic() + 60
         while self.run("document.readyState + location.protocol") != "completefile:":
@@ -236,8 +239,48 @@ def test_the_gallery_is_drawn(browser):
 def test_neither_clicks_nor_pictures_complain_or_ask_for_anything(browser):
     browser.click("mean")
     assert browser.column("mean")["order"]
+    assert_quiet(browser)
+
+
+def assert_quiet(browser):
+    """Check that nothing was said on the console, and nothing asked of a network."""
     told = [event for event in browser.events if event[0] in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")]
     assert told == []
     asked = {url for event, url in browser.events if event == "Network.requestWillBeSent"}
     assert {url.partition(":")[0] for url in asked} <= {"file", "data", "blob"}
-    assert any(url.endswith("report.html") for url in asked), "requests are seen"
+    assert any(url.endswith(".html") for url in asked), "requests are seen"
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """Write the reports that are looked at: of the real quickstart, of 500 runs, of a study of which nothing is finished."""
+    folder = tmp_path_factory.mktemp("pages")
+    code, _, err = ablate("run", Path(__file__).parents[1] / "studies" / "quickstart.toml", "--store", folder / "store")
+    assert code == 0, err
+    for made in (many, nothing):
+        (folder / f"{made.__name__}.html").write_text(page(made()), encoding="utf-8")
+    (report,) = (folder / "store" / "studies").glob("*/report.html")
+    (folder / "quickstart.html").write_text(report.read_text(encoding="utf-8"), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("width", [1400, 400])
+@pytest.mark.parametrize(("name", "pictures"), [("quickstart", len(EVERY)), ("many", len(EVERY)), ("nothing", 0)])
+def test_a_page_is_drawn_in_its_window_without_a_word_or_a_request(name, pictures, width, pages, tmp_path):
+    made = Browser(pages / f"{name}.html", tmp_path, width)
+    try:
+        assert made.run("innerWidth") == width
+        assert made.run("document.documentElement.scrollWidth") <= width, "something is wider than the window"
+        drawn = """[...document.querySelectorAll(".js-plotly-plot")].map((one) => {
+            const box = one.getBoundingClientRect();
+            const marks = one.querySelectorAll(".scatterlayer path, .heatmaplayer image, .barlayer path").length;
+            const inside = box.width > 100 && box.right <= innerWidth && box.height > 100;
+            return [inside, marks > 0, one.querySelectorAll("svg.main-svg").length > 0];
+        })"""
+        found = made.run(drawn)
+        assert found == [[True, True, True]] * pictures
+        assert made.run('document.querySelector("h1").textContent.length') > 0
+        made.run("scrollTo(0, document.body.scrollHeight)")
+        assert_quiet(made)
+    finally:
+        made.close()

@@ -1,4 +1,4 @@
-"""What all pictures share: plain dicts to `div`s without plotly.js, in colours that read on light and on dark.
+"""What all pictures share: plain dicts, in colours that read on light and on dark.
 
 Figures are plain dicts, because plotly's classes add a theme to each; the tests check the dicts with those classes. Text
 comes from study files, and plotly renders a few tags in every label: `safe` escapes whatever is not ours. Backgrounds are
@@ -8,6 +8,7 @@ on dark.
 
 import html
 import textwrap
+from dataclasses import dataclass
 from typing import Any
 
 from ablate import metrics
@@ -34,10 +35,19 @@ def lines(text: str, width: int = WRAP) -> list[str]:
     return [safe(line) for line in textwrap.wrap(text, width)] or [""]
 
 
-def div(name: str, data: list[Figure], layout: Figure, *, tools: bool = False) -> str:
-    """Make the div of one figure; `tools` shows buttons to zoom. Dragging is off, so that a finger still scrolls the page."""
-    import plotly.io
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture, not drawn yet: what plotly calls data, layout and config."""
 
+    name: str
+    data: list[Figure]
+    layout: Figure
+    tools: bool = False
+    """Whether it shows buttons to zoom."""
+
+
+def picture(name: str, data: list[Figure], layout: Figure, *, tools: bool = False) -> Picture:
+    """Put the layout that all pictures share under that of one. Dragging is off, so that a finger still scrolls the page."""
     base: Figure = {
         "autosize": True,
         "dragmode": False,
@@ -48,14 +58,29 @@ def div(name: str, data: list[Figure], layout: Figure, *, tools: bool = False) -
         "paper_bgcolor": CLEAR,
         "plot_bgcolor": CLEAR,
     }
+    return Picture(name, data, base | layout, tools)
+
+
+def div(picture: Picture, *, alone: bool = False) -> str:
+    """Make the div of one picture, without plotly.js; `alone`: a whole page, with it."""
+    import plotly.io
+
     config = {
         "displaylogo": False,
-        "displayModeBar": tools,
+        "displayModeBar": picture.tools,
         "modeBarButtons": [["zoom2d", "pan2d", "resetScale2d", "toImage"]],
         "responsive": True,
     }
-    figure = {"data": data, "layout": base | layout}
-    return str(plotly.io.to_html(figure, config=config, include_plotlyjs=False, full_html=False, div_id=name, validate=False))
+    figure = on_white(picture) if alone else {"data": picture.data, "layout": picture.layout}
+    return str(plotly.io.to_html(figure, config=config, include_plotlyjs=alone, full_html=alone, div_id=picture.name, validate=False))
+
+
+def on_white(picture: Picture) -> Figure:
+    """Give a picture that no page's style sheet colours: dark text and a faint grid on white."""
+    layout, ink = picture.layout, "#22262d"
+    axes = {name: axis | {"gridcolor": "#e3e6ea"} for name, axis in layout.items() if name.startswith(("xaxis", "yaxis"))}
+    data = [trace | {"textfont": {"color": ink}} if trace["type"] == "heatmap" else trace for trace in picture.data]
+    return {"data": data, "layout": layout | axes | {"paper_bgcolor": "#ffffff", "font": layout["font"] | {"color": ink}}}
 
 
 def axis(**more: Any) -> Figure:

@@ -6,7 +6,7 @@ from ablate import metrics
 from ablate.effects import Effect
 from ablate.findings import Curve, Findings
 from ablate.report import words
-from ablate.report.canvas import CLEAR, COLOURS, GREY, HEIGHT, SYMBOLS, Figure, axis, div, in_unit, lines, note, safe
+from ablate.report.canvas import CLEAR, COLOURS, GREY, HEIGHT, SYMBOLS, Figure, Picture, axis, in_unit, lines, note, picture, safe
 
 TRAININGS = (GREY, "#0174f4", "#eb5e00", "#0da361", "#a837ad", "#c9a227", "#4fb6e8", "#e0607e", "#7d8f2f", "#8a6fd8", "#b07a4b", "#2b8a8a")
 """One for each training that is drawn; the first is that of the baseline."""
@@ -16,7 +16,7 @@ ROW = 40  # px of one interval with its dots
 PANEL, GAP, TOP, FOOT = 290, 60, 30, 60  # px: a panel of curves, the gap below one, the space above and below all
 
 
-def forest(effects: Sequence[Effect], findings: Findings) -> str:
+def forest(effects: Sequence[Effect], findings: Findings) -> Picture:
     """Draw a row for each effect, the best first: words, thick simultaneous interval, point, per-seed differences as dots.
 
     The words stand above the interval, because beside it there is no room on a phone.
@@ -41,7 +41,7 @@ def forest(effects: Sequence[Effect], findings: Findings) -> str:
         "xaxis": axis(title={"text": safe(f"change of {findings.metric}{in_unit(findings.metric)} ({better})"), "standoff": 12}),
         "yaxis": {"visible": False, "range": [depth + 6, -4], "fixedrange": True},
     }
-    return div("forest", data, layout)
+    return picture("forest", data, layout)
 
 
 def _band(findings: Findings, by: float) -> list[Figure]:
@@ -85,7 +85,7 @@ def _distance(levels: Mapping[str, str], findings: Findings) -> int:
     return sum(levels.get(factor.name, factor.levels[0].name) != factor.levels[0].name for factor in findings.study.factors)
 
 
-def curves(findings: Findings) -> str:
+def curves(findings: Findings) -> Picture:
     """Draw accuracy over loss: a colour a training, validation solid and train dotted, a band from the lowest to the highest seed."""
     labels = drawn_trainings(findings)
     panels = [name for name in ("accuracy", "loss") if any(curve.metric.endswith(f"/{name}") for curve in findings.curves)]
@@ -110,7 +110,7 @@ def curves(findings: Findings) -> str:
         layout[f"yaxis{number}"] = axis(anchor=f"x{number}", domain=[bottom, top])
         title = f"<b>{name}</b>{', %' if metrics.is_fraction(f'test/{name}') else ''}"
         layout["annotations"].append(note(title, top) | {"yref": "paper", "yanchor": "bottom"})
-    return div("curves", data, layout, tools=True)
+    return picture("curves", data, layout, tools=True)
 
 
 def _curve(curve: Curve, colour: str, panel: int) -> list[Figure]:
@@ -141,7 +141,7 @@ def _short(numbers: Iterable[float]) -> list[float]:
     return [float(f"{number:.5g}") for number in numbers]
 
 
-def cost(findings: Findings) -> str:
+def cost(findings: Findings) -> Picture:
     """Draw seconds an epoch against the metric: a point a cell, numbered as in the table of cells."""
     by = metrics.scale(findings.metric)
     points = [(i, c) for i, c in enumerate(findings.cells, 1) if c.epoch_seconds is not None and c.mean is not None]
@@ -166,4 +166,4 @@ def cost(findings: Findings) -> str:
         "xaxis": axis(showgrid=False, type="log" if wide else "linear", title={"text": "seconds per epoch", "standoff": 10}),
         "yaxis": axis(),
     }  # fmt: skip
-    return div("cost", data, layout)
+    return picture("cost", data, layout)

@@ -12,13 +12,13 @@ from markupsafe import Markup
 
 from ablate import metrics
 from ablate.findings import Findings
-from ablate.report import figures, insides, tables, words
+from ablate.report import canvas, figures, insides, pictures, tables, words
 from ablate.report.tables import Table
 
 
 def render(findings: Findings, *, created: str = "", version: str, study_text: str, store: str) -> str:
     """Write the page; `created` is a time in words, `study_text` the study file, `store` the folder that the runs are in."""
-    drawn = _pictures(findings)
+    drawn = {name: "".join(canvas.div(one) for one in some) for name, some in pictures.every(findings).items()}
     return _template().render(
         f=findings,
         study=findings.study,
@@ -77,26 +77,6 @@ def _tiles(findings: Findings) -> list[tuple[str, str]]:
         ("cells", f"{len(findings.cells):,}"),
         ("seeds", f"{len(findings.study.seeds):,}"),
     ]
-
-
-def _pictures(findings: Findings) -> dict[str, str]:
-    """Draw every picture; empty where there is nothing to draw."""
-    known = any(effect.estimate.effect is not None for effect in findings.effects)
-    chosen = insides.strongest(findings)
-    calibrated = [one for one in findings.details if one.calibration]
-    timed = [cell for cell in findings.cells if cell.mean is not None and cell.epoch_seconds is not None]
-    return {
-        "forest": figures.forest(findings.effects, findings) if known else "",
-        "curves": figures.curves(findings) if findings.curves else "",
-        "heat": insides.heat(findings) if any(e.estimate.effect is not None for e in findings.interactions) else "",
-        "interplay": insides.interplay(findings.interplay, findings) if findings.interplay else "",
-        "classes": insides.classes(chosen[1]) if chosen else "",
-        "confusion": "".join(
-            insides.confusion(one, f"confusion-{i}") for i, one in enumerate(findings.details) if len(one.classes) <= insides.MOST_CLASSES
-        ),
-        "calibration": insides.calibration(calibrated) if calibrated else "",
-        "cost": figures.cost(findings) if len(timed) > 1 and findings.metric != "time/epoch_seconds" else "",
-    }
 
 
 def _tables(findings: Findings) -> dict[str, Table | None]:

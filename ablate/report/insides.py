@@ -11,7 +11,7 @@ from ablate.effects import Effect
 from ablate.findings import Findings
 from ablate.grid import short_names
 from ablate.report import words
-from ablate.report.canvas import COLOURS, GREY, SYMBOLS, Figure, axis, div, in_unit, lines, note, safe
+from ablate.report.canvas import COLOURS, GREY, SYMBOLS, Figure, Picture, axis, in_unit, lines, note, picture, safe
 from ablate.report.tables import WRITTEN
 
 LINES = (GREY, "#0174f4", "#eb5e00", "#0da361", "#a837ad", "#c9a227", "#4fb6e8", "#e0607e")
@@ -22,7 +22,7 @@ LARGEST = 500_000  # bytes of one gallery that the page takes in
 DIGITS = 22  # px of one row
 
 
-def heat(findings: Findings) -> str:
+def heat(findings: Findings) -> Picture:
     """Draw every interaction as a square: two changes together, beyond the sum of both; blue is a benefit."""
     known = [effect for effect in findings.interactions if effect.estimate.effect is not None]
     across, down = (list(dict.fromkeys(effect.changes[i] for effect in known)) for i in (0, 1))  # two may have one name
@@ -46,7 +46,7 @@ def heat(findings: Findings) -> str:
         "xaxis": axis(showgrid=False, side="bottom", tickmode="array", tickvals=list(range(len(across))), ticktext=columns),
         "yaxis": axis(showgrid=False, autorange="reversed", tickmode="array", tickvals=list(range(len(down))), ticktext=rows),
     }  # fmt: skip
-    return div("heat", data, layout)
+    return picture("heat", data, layout)
 
 
 def _change(findings: Findings, change: tuple[str, str, str]) -> str:
@@ -54,7 +54,7 @@ def _change(findings: Findings, change: tuple[str, str, str]) -> str:
     return words.choice(short_names([f.name for f in findings.study.factors])[factor], end)
 
 
-def interplay(found: Interplay, findings: Findings) -> str:
+def interplay(found: Interplay, findings: Findings) -> Picture:
     """Draw the strongest interaction: the mean at each level of one factor, a line for each level of the other."""
     by = metrics.scale(findings.metric)
     short = short_names([factor.name for factor in findings.study.factors])
@@ -73,10 +73,10 @@ def interplay(found: Interplay, findings: Findings) -> str:
         "annotations": [note(title, 1) | {"yref": "paper", "yanchor": "bottom"}],
         "xaxis": axis(showgrid=False, type="category", title={"text": safe(first), "standoff": 8}), "yaxis": axis(),
     }  # fmt: skip
-    return div("interplay", data, layout)
+    return picture("interplay", data, layout)
 
 
-def classes(found: Sequence[ClassEffect]) -> str:
+def classes(found: Sequence[ClassEffect]) -> Picture:
     """Draw what one change does to each class: point and interval, the most helped class first."""
     rows = sorted(found, key=lambda one: -(one.effect.estimate.effect or 0.0))
     data: list[Figure] = []
@@ -101,10 +101,10 @@ def classes(found: Sequence[ClassEffect]) -> str:
             ticktext=[safe(one.name[:24]) for one in rows],
         ),
     }  # fmt: skip
-    return div("classes", data, layout)
+    return picture("classes", data, layout)
 
 
-def confusion(found: Detail, name: str) -> str:
+def confusion(found: Detail, name: str) -> Picture:
     """Draw which class is taken for which; right answers are left grey, so that mistakes are what one sees."""
     count = len(found.classes)
     z = [[None if i == j else round(100 * share, 4) for j, share in enumerate(row)] for i, row in enumerate(found.confusion)]
@@ -132,10 +132,10 @@ def confusion(found: Detail, name: str) -> str:
             {"x": i, "y": i, "text": f"{100 * found.confusion[i][i]:.0f}", "showarrow": False} for i in range(count) if count <= WRITTEN
         ],
     }  # fmt: skip
-    return div(name, data, layout)
+    return picture(name, data, layout)
 
 
-def calibration(found: Sequence[Detail]) -> str:
+def calibration(found: Sequence[Detail]) -> Picture:
     """Draw how often answers of some confidence are right; on the diagonal confidence can be taken at its word."""
     data: list[Figure] = [{
         "type": "scatter", "x": [0, 100], "y": [0, 100], "mode": "lines", "line": {"color": GREY, "width": 1, "dash": "dot"},
@@ -156,7 +156,7 @@ def calibration(found: Sequence[Detail]) -> str:
         "annotations": [note("<b>answers that are right</b>, %", 1) | {"yref": "paper", "yanchor": "bottom"}],
         "xaxis": axis(range=[0, 102], title={"text": "confidence, %", "standoff": 8}), "yaxis": axis(range=[0, 102]),
     }  # fmt: skip
-    return div("calibration", data, layout)
+    return picture("calibration", data, layout)
 
 
 def gallery(found: Detail) -> str:
