@@ -92,8 +92,9 @@ class Suggestion:
 
     rule: str
     status: Status
-    """`ok`; `flat`: the loss falls nowhere by more than its noise; `diverged at once`: the training blew up within its first
-    steps; `edge of the range`: the answer is at an end of the rates, or outside of them, so a wider sweep may find another."""
+    """`ok`; `flat`: the loss falls nowhere by more than its noise; `diverged at once`: neither does it, and the training blew up
+    within its first 10 steps; `edge of the range`: the answer is at an end of the rates, or outside of them, so a wider sweep
+    may find another."""
     rate: float | None = None
     """Only where the status is `ok` or `edge of the range`."""
     low: float | None = None
@@ -245,7 +246,8 @@ def _apart(raw: Floats, smooth: Floats, lowest: int) -> NDArray[np.bool_]:
 
     The noise of one step is the median size of second differences, which a slope does not enter (Gasser, Sroka and
     Jennen-Steinmetz 1986) and a few large ones do not move; what is left of it in the mean of the first t values is exact.
-    The largest of so many falls is 4.2 + 22 / N of its standard deviations in 1 % of 3,000 curves of pure noise (N = 5..500).
+    The largest fall of a curve exceeds 4.2 + 22 / N of its standard deviations in about 1 % of simulated curves of nothing but
+    normal noise, for N from 5 to 500.
     """
     count, decay = len(raw), beta(len(raw))
     noise = float(np.median(np.abs(np.diff(raw, 2)))) / (0.6745 * math.sqrt(6))  # of a normal one: the 75 % quantile, the variance
