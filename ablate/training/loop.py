@@ -62,16 +62,26 @@ def settle(recipe: Recipe, device: torch.device) -> None:
         torch.backends.cudnn.allow_tf32 = False  # "fp32" shall mean it; bf16 runs are not touched
 
 
-def start(recipe: Recipe, seed: int, prepared: Prepared, arrays: Arrays, device: torch.device, *, memory: int | None = None) -> Session:
+def start(
+    recipe: Recipe,
+    seed: int,
+    prepared: Prepared,
+    arrays: Arrays,
+    device: torch.device,
+    *,
+    memory: int | None = None,
+    split: int | None = None,
+) -> Session:
     """Set up a training from its first epoch: images, weights, optimizer, a generator for every role.
 
-    `memory`: the bytes that images may take on the device, see `images.place`; it changes no number.
+    `memory`: the bytes that images may take on the device, see `images.place`; it changes no number. `split`: the seed
+    that splits the images, if it is not this one.
     """
     settle(recipe, device)
     shape = models.Shape(prepared.channels, prepared.image_size, len(prepared.classes))
     network = models.build(recipe.model, shape, seed=recipes.stream_seed(seed, "init"))
     network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    chosen, held = data.split(recipe.data, arrays.train_labels, seed)
+    chosen, held = data.split(recipe.data, arrays.train_labels, seed if split is None else split)
     train = images.for_training(recipe, prepared, arrays, chosen, device, memory=memory)
     validation = images.for_training(recipe, prepared, arrays, held, device, memory=memory) if len(held) else None
     streams = generators(seed)
@@ -155,23 +165,45 @@ def _train_epoch(session: Session) -> dict[str, float]:
 
 def steps(session: Session) -> Iterator[Tensor]:
     """Train for one epoch, giving loss and accuracy (2,) of every step, on the device."""
-    network, training = session.network, session.recipe.training
-    surgery.train(network)
-    size = min(training.batch_size, len(session.train))
-    batches = len(session.train) // size
-    order = torch.randperm(len(session.train), generator=session.order)[: batches * size]
+    surgery.train(session.network)
+    batches, epochs = batches_an_epoch(session), session.recipe.training.epochs
+    for i, batch in enumerate(shuffled(session)):
+        factor = optim.lr_factor(session.recipe.schedule, session.epoch * batches + i, batches * epochs, epochs)
+        set_lr(session, session.recipe.optimizer.lr * factor)
+        yield step(session, batch)
+
+
+def batches_an_epoch(session: Session) -> int:
+    """Count the whole batches of an epoch, at least 1: a batch is never larger than the images."""
+    return len(session.train) // min(session.recipe.training.batch_size, len(session.train))
+
+
+def shuffled(session: Session) -> Iterator[Batch]:
+    """Give the augmented batches of one epoch, in an order that is drawn anew."""
+    size = min(session.recipe.training.batch_size, len(session.train))
+    order = torch.randperm(len(session.train), generator=session.order)[: batches_an_epoch(session) * size]
     # Augmentation is not under autocast: bf16 is too coarse to say where a pixel comes from.
-    for i, batch in enumerate(session.train.batches(size, order, session.augmentation)):
-        _set_lr(session, session.epoch * batches + i, batches * training.epochs)
-        with autocast(session.recipe, session.device):
-            logits = session.forward(batch.images)
-        loss, right = _loss(logits.float(), batch, training.label_smoothing)
-        session.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if training.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(network.parameters(), training.gradient_clip)
-        session.optimizer.step()
-        yield torch.stack([loss.detach(), right])
+    yield from session.train.batches(size, order, session.augmentation)
+
+
+def step(session: Session, batch: Batch) -> Tensor:
+    """Take one step of the optimizer, of a network in training mode; give loss and accuracy (2,) before it, on the device."""
+    network, training = session.network, session.recipe.training
+    with autocast(session.recipe, session.device):
+        logits = session.forward(batch.images)
+    loss, right = _loss(logits.float(), batch, training.label_smoothing)
+    session.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    if training.gradient_clip is not None:
+        nn.utils.clip_grad_norm_(network.parameters(), training.gradient_clip)
+    session.optimizer.step()
+    return torch.stack([loss.detach(), right])
+
+
+def set_lr(session: Session, lr: float) -> None:
+    """Give the optimizer the rate of its next steps."""
+    for group in session.optimizer.param_groups:
+        group["lr"] = lr
 
 
 def _loss(logits: Tensor, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor]:
@@ -183,12 +215,6 @@ def _loss(logits: Tensor, batch: Batch, smoothing: float) -> tuple[Tensor, Tenso
     own, other = (F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none") for labels in (batch.labels, others))
     accuracy = share * (right == batch.labels) + (1 - share) * (right == others)
     return (share * own + (1 - share) * other).mean(), accuracy.mean()
-
-
-def _set_lr(session: Session, step: int, steps: int) -> None:
-    factor = optim.lr_factor(session.recipe.schedule, step, steps, session.recipe.training.epochs)
-    for group in session.optimizer.param_groups:
-        group["lr"] = session.recipe.optimizer.lr * factor
 
 
 def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:

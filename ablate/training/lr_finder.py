@@ -1,0 +1,121 @@
+"""The learning-rate range test of a recipe (Smith 2017, arXiv 1506.01186): a throw-away training at ever higher rates.
+
+Nothing of it stays: not in the process, nor in another training that is under way in it. What its curve means is for
+`ablate.rates` to say.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from ablate import rates
+from ablate import recipe as recipes
+from ablate.rates import Curve, Sweep
+from ablate.recipe import Recipe
+from ablate.training import loop, surgery
+from ablate.training.data import Arrays, Prepared
+from ablate.training.images import Batch
+from ablate.training.loop import Session
+
+BLOCK = 10  # steps between two looks at the device; it changes no number
+
+
+class Stopped(Exception):  # noqa: N818 (no error: the answer to a request)
+    """Raised by a range test that was asked to stop: half a curve would suggest something else."""
+
+
+def sweep(
+    recipe: Recipe,
+    seed: int,
+    prepared: Prepared,
+    arrays: Arrays,
+    device: torch.device,
+    plan: Sweep,
+    *,
+    memory: int | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    told: Callable[[int], None] = lambda _done: None,
+) -> Curve:
+    """Train a new network at each rate of a plan in turn, until its end or until the training diverges.
+
+    It is trained as the recipe says, but for the rate, which is the plan's and not the schedule's, and for torch.compile,
+    which would cost more than it saves. Its images are those that a job of this seed trains on, so that the rate is not
+    chosen on that job's validation images; every other draw is from streams of its own. Of an epoch at each rate, the loss
+    and the accuracy are means over its batches. `memory`: see `images.place`. `told` gets the number of rates that are done,
+    from time to time; `should_stop` is asked before each step, and ends the test with `Stopped`.
+    """
+    plain = recipe.model_copy(update={"training": recipe.training.model_copy(update={"compile": False})})
+    found: list[list[float]] = []
+    with undisturbed(device):
+        session = loop.start(plain, recipes.stream_seed(seed, "range"), prepared, arrays, device, memory=memory, split=seed)
+        surgery.train(session.network)
+        for block in _blocks(_measured(session, plan, should_stop), BLOCK if plan.per == "batch" else 1):
+            found += torch.stack(block).tolist()  # the only time that the device is read
+            told(len(found))
+            if rates.divergence([loss for loss, _ in found], plan.steps) is not None:
+                break
+    return _curve(plan, found)
+
+
+def _curve(plan: Sweep, found: list[list[float]]) -> Curve:
+    """Cut what was measured at the step that diverged: how much was read after it depends on the block."""
+    end = rates.divergence([loss for loss, _ in found], plan.steps)
+    kept = found if end is None else found[: end + 1]
+    losses, accuracies = zip(*kept, strict=True)
+    return Curve(rates.rates(plan)[: len(kept)], losses, accuracies, "end" if end is None else "diverged")
+
+
+def _measured(session: Session, plan: Sweep, should_stop: Callable[[], bool]) -> Iterator[Tensor]:
+    """Train at each rate, giving loss and accuracy (2,) of each, on the device."""
+    batches = _forever(session)
+    steps = loop.batches_an_epoch(session) if plan.per == "epoch" else 1
+    for rate in rates.rates(plan):
+        loop.set_lr(session, rate)
+        total = torch.zeros(2, device=session.device)
+        for _ in range(steps):
+            if should_stop():
+                raise Stopped
+            total += loop.step(session, next(batches))
+        yield total / steps
+
+
+def _forever(session: Session) -> Iterator[Batch]:
+    """Give the batches of one epoch after another, each in an order of its own."""
+    while True:
+        yield from loop.shuffled(session)
+
+
+def _blocks(measured: Iterator[Tensor], size: int) -> Iterator[list[Tensor]]:
+    block: list[Tensor] = []
+    for value in measured:
+        block.append(value)
+        if len(block) == size:
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+@contextmanager
+def undisturbed(device: torch.device) -> Iterator[None]:
+    """Leave torch as it was: its global generators, threads, deterministic algorithms, settings of cuDNN, and grad mode.
+
+    All of them are set by `loop.start`, as a job owns its process. Inside, gradients are computed, whatever the caller does.
+    """
+    # Elsewhere there is no state yet, and asking for it would make one.
+    cuda = device.type == "cuda" or torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    generators = torch.get_rng_state(), torch.cuda.get_rng_state_all() if cuda else []
+    threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
+    deterministic, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark, tf32 = cudnn.benchmark, cudnn.allow_tf32
+    try:
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            yield
+    finally:
+        torch.set_rng_state(generators[0])
+        torch.cuda.set_rng_state_all(generators[1])
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        cudnn.benchmark, cudnn.allow_tf32 = benchmark, tf32
