@@ -28,8 +28,18 @@ PER_GPU = click.option(
     "--jobs-per-gpu", default="1", show_default=True, metavar="N|auto", callback=lambda _c, _p, given: _count_or_auto(given),
     help="Jobs that share a GPU; auto: a probe with the first job tries 1, 2 and 4.",
 )  # fmt: skip
+OPTUNA = click.option("--optuna-storage", metavar="URL", help="A database for Optuna's memory, instead of files of the store.")
+WAIT = click.option("--wait", is_flag=True, help="Wait for another process that runs this study, instead of ending.")
 FORMS = ("html", "json", "md", "tex", "csv")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+
+
+def _places(command: Any) -> Any:
+    """Add the options that say where and how to run."""
+    retry = click.option("--retry-failed", is_flag=True, help="Train again what failed before.")
+    for option in (retry, WAIT, OPTUNA, URI, PER_GPU, JOBS, DEVICE):
+        command = option(command)
+    return command
 
 
 class Group(click.Group):
@@ -67,11 +77,16 @@ def main() -> None:
 
 
 def _where(
-    store_path: str, tracking_uri: str | None = None, device: str = "auto", jobs: int | None = None, jobs_per_gpu: int | None = 1
+    store_path: str,
+    tracking_uri: str | None = None,
+    device: str = "auto",
+    jobs: int | None = None,
+    jobs_per_gpu: int | None = 1,
+    optuna_storage: str | None = None,
 ) -> Any:
-    from ablate import store, workflow
+    from ablate import stages, store
 
-    return workflow.Where(store.open_store(Path(store_path)), tracking_uri, device, jobs, jobs_per_gpu)
+    return stages.Where(store.open_store(Path(store_path)), tracking_uri, device, jobs, jobs_per_gpu, optuna_storage)
 
 
 def _count_or_auto(given: str) -> int | None:
@@ -93,41 +108,98 @@ def _console(*, err: bool = False) -> Any:
 @STUDY
 @SET
 @STORE
-@DEVICE
-@JOBS
-@PER_GPU
-@URI
-@click.option("--retry-failed", is_flag=True, help="Train again what failed before.")
-def run(
-    study: str,
-    sets: tuple[str, ...],
-    store_path: str,
-    device: str,
-    jobs: int | None,
-    jobs_per_gpu: int | None,
-    tracking_uri: str | None,
-    *,
-    retry_failed: bool,
-) -> None:
+@_places
+def run(study: str, sets: tuple[str, ...], store_path: str, *, wait: bool, retry_failed: bool, **place: Any) -> None:
     r"""Train every cell of STUDY under every seed, and report.
 
-    Only what is missing is trained: running it again resumes it, and a second time trains nothing.
+    Rates are found and fields searched first, where the study asks for it. Only what is missing is trained: running it again
+    resumes it, and a second time trains nothing.
 
     \b
     Example:
       ablate run studies/augmentation.toml
       ablate run studies/augmentation.toml --set seeds=2 --set training.epochs=3 --set model.name=cnn4
     """
+    from ablate import display
+
+    where = _where(store_path, **place)
+    ran, console = _run(study, sets, where, retry_failed=retry_failed, wait=wait)
+    display.show_ran(console, ran)
+    sys.exit(130 if ran.ledger.interrupted else 1 if ran.ledger.failures or ran.plan.failed else 0)
+
+
+def _run(study: str, sets: tuple[str, ...], where: Any, **how: bool) -> tuple[Any, Any]:
     from ablate import display, workflow
     from ablate.interruption import Interruption
 
-    where = _where(store_path, tracking_uri, device, jobs, jobs_per_gpu)
-    checked = workflow.load(study, sets, where.store)
-    console = _console()
+    checked, console = workflow.load(study, sets, where.store), _console()
     with Interruption() as interruption:
-        ran = workflow.run(checked, where, display.Terminal(console), interruption, retry_failed=retry_failed)
-    display.show_ran(console, ran)
-    sys.exit(130 if ran.ledger.interrupted else 1 if ran.ledger.failures or ran.plan.failed else 0)
+        return workflow.run(checked, where, display.Terminal(console), interruption, **how), console
+
+
+@main.command()
+@STUDY
+@SET
+@STORE
+@_places
+def search(study: str, sets: tuple[str, ...], store_path: str, *, wait: bool, retry_failed: bool, **place: Any) -> None:
+    r"""Do the range tests and the searches of STUDY, and nothing else; `ablate run` does them too, before the cells.
+
+    \b
+    Example:
+      ablate search studies/lr_search.toml
+      ablate search studies/lr_search.toml --set search.trials=40
+    """
+    from ablate import display
+
+    where = _where(store_path, **place)
+    ran, console = _run(study, sets, where, retry_failed=retry_failed, wait=wait, tune_only=True)
+    display.show_tuned(console, ran)
+    sys.exit(130 if ran.ledger.interrupted else 1 if ran.ledger.failures else 0)
+
+
+@main.command()
+@STUDY
+@SET
+@STORE
+@DEVICE
+@JOBS
+@URI
+@click.option("--cell", "cells", multiple=True, metavar="LABEL", help="A cell to test, by default the baseline; can be given again.")
+@click.option("--low", type=float, default=1e-6, show_default=True, help="The first rate.")
+@click.option("--high", type=float, default=10.0, show_default=True, help="The last rate.")
+@click.option("--steps", type=click.IntRange(2), default=100, show_default=True, help="How many rates.")
+@click.option(
+    "--mode", type=click.Choice(["exponential", "linear"]), default="exponential", show_default=True, help="Spacing of the rates."
+)
+@click.option("--per", type=click.Choice(["batch", "epoch"]), default="batch", show_default=True, help="How long each rate is trained.")
+@click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True, help="Curves; the median counts.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+def lr_find(
+    study: str, sets: tuple[str, ...], store_path: str, cells: tuple[str, ...], seeds: int, *, as_json: bool,
+    device: str, jobs: int | None, tracking_uri: str | None, **sweep: Any,
+) -> None:  # fmt: skip
+    r"""Test a range of learning rates on cells of STUDY, on throw-away networks, and say which to take.
+
+    In a study, optimizer.lr = "find" does the same for each cell, and trains it with the rate that is found.
+
+    \b
+    Example:
+      ablate lr-find studies/augmentation.toml
+      ablate lr-find studies/augmentation.toml --cell "rotation=15" --low 1e-4 --high 1 --seeds 5
+    """
+    from ablate import display, workflow
+    from ablate.interruption import Interruption
+
+    where, console = _where(store_path, tracking_uri, device, jobs), _console(err=as_json)
+    checked = workflow.load(study, sets, where.store)
+    with Interruption() as interruption:
+        found, ledger = workflow.lr_find(checked, where, display.Terminal(console), interruption, cells, seeds, sweep)
+    if as_json:
+        click.echo(json.dumps(display.rates_data(found), indent=1))
+    else:
+        display.show_rates(console, found, ledger)
+    sys.exit(130 if ledger.interrupted else 1 if ledger.failures else 0)
 
 
 @main.command()

@@ -15,12 +15,14 @@ from ablate import metrics
 from ablate import recipe as recipes
 from ablate.executors.base import Event
 from ablate.plan import Plan
+from ablate.scheduler import Ledger
 from ablate.stats import CAP
 from ablate.status import Status
 from ablate.workflow import Ran
 
 if TYPE_CHECKING:
     from ablate.outlook import Outlook  # brings pandas
+    from ablate.rates import Suggestion
     from ablate.report.comparison import Comparison  # brings pandas
     from ablate.training.models.summary import Summary  # brings torch
 
@@ -65,16 +67,13 @@ class Terminal:
             self._said.add(text)
             self.notice(text)
 
-    def start(self, plan: Plan, slots: int) -> None:
-        """Begin to follow jobs."""
-        for run in reversed(plan.runs):
-            self._names[run.job_id] = run.name  # of the first cell that shares the job
-        self._began = time.monotonic()
-        judged = len(plan.work) - plan.trainings
-        more = f" and judging {judged} that are trained" if judged else ""
-        known = f", {plan.done} known already" if plan.done else ""
-        self._console.print(f"training {plan.trainings} jobs{more} on {slots} slots{known}")
-        self._task = self._bar.add_task("jobs", total=len(plan.work), note="")
+    def start(self, what: str, total: int, names: dict[str, str]) -> None:
+        """Begin to follow a stage; `names` may grow while it runs."""
+        self._names, self._began, self._done, self._failed = names, time.monotonic(), 0, 0
+        self._console.print(what)
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task = self._bar.add_task("jobs", total=total, note="")
         if self._console.is_terminal:
             self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True)
             self._live.start()
@@ -94,15 +93,16 @@ class Terminal:
 
     def _end(self, event: Event, name: str, last: str) -> None:
         assert self._task is not None
-        if event.kind in ("finished", "failed"):
+        if event.kind in ("finished", "failed", "stopped"):  # a trial that was pruned has ended too
             self._done += 1
             self._bar.advance(self._task)
         self._failed += event.kind == "failed"
         if event.kind in ("failed", "crashed"):
             self._console.print(f"[red]{escape(name)} {event.kind}: {escape(event.error)}[/]", soft_wrap=True)
-        elif not self._console.is_terminal and event.kind == "finished":
+        elif not self._console.is_terminal and event.kind in ("finished", "stopped"):
             total = self._bar.tasks[0].total or 0
-            self._console.print(f"[{self._done}/{total:.0f}] {name}: {last}".replace("[", "\\["), soft_wrap=True)
+            ended = "" if event.kind == "finished" else ", stopped"
+            self._console.print(f"[{self._done}/{total:.0f}] {name}: {last}{ended}".replace("[", "\\["), soft_wrap=True)
         self._bar.update(self._task, note=self._note())
 
     def _note(self) -> str:
@@ -126,6 +126,8 @@ class Terminal:
 
 
 def _epoch(detail: dict[str, Any]) -> str:
+    if "rates" in detail:
+        return f"rate {detail['rate']}/{detail['rates']}"
     shown = {name: value for name, value in detail["metrics"].items() if name in ("train/loss", "validation/accuracy")}
     return f"epoch {detail['epoch']}/{detail['epochs']} " + " ".join(f"{name} {value:.4g}" for name, value in shown.items())
 
@@ -141,6 +143,7 @@ def show_plan(console: Console, plan: Plan, slots: int, outlook: "Outlook | None
     table.add_row("runs", f"{len(plan.runs)} = {len(grid.cells)} cells x {len(study.seeds)} seeds")
     table.add_row("jobs", f"{len(plan.jobs)} trainings")
     judged = len(plan.work) - plan.trainings
+    _add_tuning(table, plan)
     table.add_row("done", f"{plan.done}" + (f", and {judged} trained ones to be judged" if judged else ""))
     if plan.failed:
         table.add_row("failed", f"{len(plan.failed)} before; they are tried again with --retry-failed")
@@ -156,6 +159,17 @@ def show_plan(console: Console, plan: Plan, slots: int, outlook: "Outlook | None
     if plan.cost is not None:
         table.add_row("time", f"about {seconds(plan.cost.seconds / slots)} on {slots} slots ({plan.cost.basis})")
     console.print(table)
+
+
+def _add_tuning(table: Table, plan: Plan) -> None:
+    """Say what must be found before the cells can be trained."""
+    made, search = plan.tuning, plan.study.search
+    if made.ranges:
+        table.add_row("range tests", f"{len(made.ranges)} of the learning rate, {len(made.ranges) - len(made.open_ranges)} done")
+    if search is not None:
+        count = len(made.searches) + len(made.waiting)
+        of = f"{count} {'search' if count == 1 else 'searches'} x {search.trials} trials ({search.sampler}; {', '.join(search.space)})"
+        table.add_row("search", f"{of}, {plan.trials} trainings left" if plan.trials else f"{of}, done")
 
 
 def _outlook(plan: Plan, outlook: "Outlook") -> str:
@@ -218,6 +232,9 @@ def plan_data(plan: Plan, slots: int, outlook: "Outlook | None", networks: "Mapp
         "to_train": plan.trainings,
         "to_judge": len(plan.work) - plan.trainings,
         "failed": len(plan.failed),
+        "range_tests": len(plan.tuning.ranges),
+        "range_tests_left": len(plan.tuning.open_ranges),
+        "trial_trainings_left": plan.trials,
         "evaluation_only_cells": plan.evaluation_only,
         "excluded": [{"why": exclusion.why, "cells": list(exclusion.labels)} for exclusion in plan.grid.excluded],
         "unused_factors": list(plan.grid.unused),
@@ -240,12 +257,46 @@ def show_status(console: Console, status: Status) -> None:
         console.print(f"{broken.status}  {escape(broken.run)}: {escape(broken.reason)}  [dim]{escape(broken.log)}[/]", soft_wrap=True)
 
 
+def show_tuned(console: Console, ran: Ran) -> None:
+    """Print the end of `ablate search`: what was found for each cell."""
+    search = ran.plan.study.search
+    rows = []
+    for cell in ran.plan.grid.cells:
+        known = ran.plan.tuning.cells.get(cell.label)
+        trials = f"{known.trials} of {search.trials}" if known is not None and known.search and search is not None else "-"
+        found = ", ".join(f"{path} = {_short(given)}" for path, given in cell.tuned.items())
+        rows.append((cell.label, trials, "not found yet" if cell.pending else found or "untuned"))
+    show_table(console, ("cell", "trials", "found"), rows)
+    _show_end(console, ran)
+
+
+def _short(given: object) -> str:
+    return f"{given:.4g}" if isinstance(given, float) else str(given)
+
+
+def show_rates(console: Console, found: "Mapping[str, Mapping[str, Suggestion]]", ledger: Ledger) -> None:
+    """Print what each rule makes of the range tests."""
+    rows = []
+    for label, every in found.items():
+        for rule, one in every.items():
+            rate, low, high = ("-" if number is None else f"{number:.2g}" for number in (one.rate, one.low, one.high))
+            rows.append((label, rule, rate, f"{low} to {high}" if one.rate is not None else "-", one.status))
+    show_table(console, ("cell", "rule", "rate", "about as good", "status"), rows)
+    for failure in ledger.failures:
+        console.print(f"[red]failed[/]: {escape(failure.error)}\n  log: {escape(failure.log)}", soft_wrap=True)
+
+
+def rates_data(found: "Mapping[str, Mapping[str, Suggestion]]") -> dict[str, Any]:
+    """Give the same as JSON-able data."""
+    return {label: {rule: dataclasses.asdict(one) for rule, one in every.items()} for label, every in found.items()}
+
+
 def show_ran(console: Console, ran: Ran) -> None:
     """Print the end of `ablate run`: what happened, the cells, the verdicts in words, and where the report is."""
     from ablate.report import summary  # brings pandas
 
-    ledger, plan = ran.ledger, ran.plan
-    if not plan.work:
+    plan = ran.plan
+    if not ran.before.work and not ran.before.trials:
         console.print(f"nothing to train: all {plan.done} jobs are done" if not plan.failed else "nothing to train")
     said = summary.make(ran.findings)
     show_table(console, said.columns, said.rows)
@@ -253,11 +304,18 @@ def show_ran(console: Console, ran: Ran) -> None:
         console.print(f"[bold]{escape(line)}[/]", soft_wrap=True)
     for line in (*said.sentences, *said.claims):
         console.print(escape(line), soft_wrap=True)
+    _show_end(console, ran)
+
+
+def _show_end(console: Console, ran: Ran) -> None:
+    """Print what went wrong, and where the report is."""
+    ledger, failed = ran.ledger, ran.plan.failed
     for failure in ledger.failures:
-        console.print(f"[red]failed[/] {failure.job[: recipes.ID_SHOWN]}: {escape(failure.error)}", soft_wrap=True)
-        console.print(f"  log: {escape(failure.log)}", soft_wrap=True)
-    if plan.failed:
-        console.print(f"{len(plan.failed)} jobs failed before and were left alone: try them again with --retry-failed")
+        console.print(f"[red]failed[/] {failure.job[: recipes.ID_SHOWN]}: {escape(failure.error)}".replace(" :", ":"), soft_wrap=True)
+        if failure.log:
+            console.print(f"  log: {escape(failure.log)}", soft_wrap=True)
+    if failed:
+        console.print(f"{len(failed)} jobs failed before and were left alone: try them again with --retry-failed")
     if ledger.interrupted:
         console.print("interrupted: everything finished is kept, and the same command goes on from here")
     if ran.late_reason:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from math import prod
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from ablate import recipe
 from ablate.errors import StudyError
-from ablate.factor import Factor, Level, in_order
+from ablate.factor import FIND, Factor, Level, in_order
 from ablate.recipe import Data, Model, Recipe
 from ablate.study import Study
 
@@ -28,6 +28,9 @@ class Cell:
     levels: Mapping[str, str]
     recipe: Recipe
     is_baseline: bool
+    finds: bool = False  # its learning rate is left to a range test; until that was done, the recipe has the usual one
+    pending: bool = False  # fields of it are still to be found: it cannot be trained yet
+    tuned: Mapping[str, Any] = field(default_factory=dict)  # fields that a range test or a search has set
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class Job:
     seed: int
     data: str  # fingerprint of the images
     code: str = ""  # fingerprint of a user's own network
+    pending: bool = False  # of a cell whose fields are still to be found: it stands for a job that is not known yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +149,13 @@ def _add(draft: _Draft, study: Study, combination: tuple[Level, ...], names: Map
         if exclude.condition.holds(lambda path: recipe.value(made, path)):
             draft.excluded.setdefault(exclude.why, {})[label] = levels
             return
-    identity = recipe.digest(recipe.canonical(made))
+    finds = _fields(study.base, active).get("optimizer.lr") == FIND
+    identity = recipe.digest(recipe.canonical(made) | ({"finds": True} if finds else {}))
     if identity in draft.cells:
         draft.merged += 1
         return
     is_baseline = all(level is factor.levels[0] for factor, level in chosen.items())
-    draft.cells[identity] = Cell(identity, label, levels, made, is_baseline)
+    draft.cells[identity] = Cell(identity, label, levels, made, is_baseline, finds, pending=finds)
 
 
 def _resolve(
@@ -184,15 +189,39 @@ def _matters(factor: Factor, made: Recipe) -> bool:
 
 
 def _build(base: Mapping[str, Any], active: Mapping[Factor, Level], precision: str) -> Recipe:
-    flat = dict(base)
-    for level in active.values():
-        flat |= level.set
+    flat = _fields(base, active)
+    if flat.get("optimizer.lr") == FIND:
+        del flat["optimizer.lr"]
     nested: dict[str, dict[str, Any]] = {}
     for path, given in flat.items():
         section, name = path.split(".")
         nested.setdefault(section, {})[name] = given
     if nested.get("training", {}).get("precision", "auto") == "auto":
         nested.setdefault("training", {})["precision"] = precision
+    return Recipe.model_validate(nested)
+
+
+def _fields(base: Mapping[str, Any], active: Mapping[Factor, Level]) -> dict[str, Any]:
+    """Give what the study sets in a cell, by path."""
+    flat = dict(base)
+    for level in active.values():
+        flat |= level.set
+    return flat
+
+
+def tune(cell: Cell, fields: Mapping[str, Any]) -> Cell:
+    """Give a cell the fields that tuning has found for it, and with them its identity."""
+    made = with_fields(cell.recipe, fields)
+    identity, tuned = recipe.digest(recipe.canonical(made)), {**cell.tuned, **fields}
+    return replace(cell, id=identity, recipe=made, finds=False, pending=False, tuned=tuned)
+
+
+def with_fields(made: Recipe, fields: Mapping[str, Any]) -> Recipe:
+    """Give a recipe with other values of some fields, by path."""
+    nested = made.model_dump()
+    for path, given in fields.items():
+        section, name = path.split(".")
+        nested[section][name] = given
     return Recipe.model_validate(nested)
 
 
@@ -221,6 +250,8 @@ def runs_and_jobs(
         for cell in grid.cells:
             data, own = fingerprint(cell.recipe.data), code(cell.recipe.model)
             identity = recipe.job_id(cell.recipe, seed, data, own)
-            jobs.setdefault(identity, Job(identity, cell.recipe, seed, data, own))
+            if cell.pending:  # what it will be trained as is not known, and it is surely not what lies in a store
+                identity = recipe.digest({"pending": cell.id, "seed": seed, "data": data})
+            jobs.setdefault(identity, Job(identity, cell.recipe, seed, data, own, cell.pending))
             runs.append(Run(cell, seed, identity))
     return tuple(runs), tuple(jobs.values())

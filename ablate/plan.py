@@ -3,13 +3,17 @@
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from ablate import grid, journal
 from ablate import recipe as recipes
+from ablate import tuning as tunings
 from ablate.grid import Grid, Job, Run
+from ablate.journal import Folder
 from ablate.recipe import Data, Evaluation, Model, Recipe
 from ablate.store import Store
 from ablate.study import Study
+from ablate.tuning import Tuning
 
 IMAGES_A_SECOND = {
     "baseline_cnn": 3500.0, "cnn4": 2100.0, "resnet_small": 1000.0, "resnet9": 180.0, "depthwise_dilated": 400.0, "resnet18": 100.0,
@@ -25,6 +29,22 @@ class Work:
     job: Job
     evaluations: tuple[Evaluation, ...]
     trained: bool
+
+    @property
+    def id(self) -> str:
+        """Name its task after the job."""
+        return self.job.id
+
+    def folder(self, store: Store) -> Folder:
+        """Name the folder of the job."""
+        return store.job(self.job.id)
+
+    def payload(self, store: Store) -> dict[str, Any]:
+        """Give what a worker needs, once the job's folder says what is trained."""
+        folder = self.folder(store)
+        journal.create(folder, self.job)
+        evaluations = [evaluation.model_dump() for evaluation in self.evaluations]
+        return {"folder": str(folder.path), "job": self.job.id, "data": str(store.data / self.job.data), "evaluations": evaluations}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +66,13 @@ class Plan:
     work: tuple[Work, ...]
     failed: tuple[Job, ...]  # failed before, left alone unless asked for
     cost: Cost | None  # none: nothing to go by
+    tuning: Tuning
+    trials: int  # trainings that searches still need
+
+    @property
+    def ready(self) -> tuple[Work, ...]:
+        """List the work that can be done now: not that of cells whose fields are still to be found."""
+        return tuple(work for work in self.work if not work.job.pending)
 
     @property
     def trainings(self) -> int:
@@ -65,7 +92,7 @@ class Plan:
 
 def make(
     study: Study,
-    expanded: Grid,
+    tuning: Tuning,
     store: Store,
     fingerprint: Callable[[Data], str],
     code: Callable[[Model], str] = lambda _: "",
@@ -73,6 +100,7 @@ def make(
     retry_failed: bool = False,
 ) -> Plan:
     """Compare what a study needs with what its store has; `fingerprint` and `code`: see `grid.runs_and_jobs`."""
+    expanded = tuning.grid
     runs, jobs = grid.runs_and_jobs(expanded, study.seeds, fingerprint, code)
     wanted: dict[str, dict[str, Evaluation]] = {}
     for run in runs:
@@ -88,7 +116,10 @@ def make(
             failed.append(job)
         else:
             work.append(Work(job, missing, trained=result is not None))
-    return Plan(study, expanded, runs, jobs, tuple(work), tuple(failed), _cost(work, store))
+    trials = tunings.left(tuning, study.search, store)
+    todo = [*((item.job.recipe, item.job.data, 1) for item in work if not item.trained), *trials]
+    cost = _cost(todo, store)
+    return Plan(study, expanded, runs, jobs, tuple(work), tuple(failed), cost, tuning, sum(count for _, _, count in trials))
 
 
 def _missing(store: Store, job: Job, wanted: dict[str, Evaluation]) -> tuple[Evaluation, ...]:
@@ -96,27 +127,25 @@ def _missing(store: Store, job: Job, wanted: dict[str, Evaluation]) -> tuple[Eva
     return tuple(e for identity, e in wanted.items() if not (folder.outcome(identity) / "outcome.json").exists())
 
 
-def _cost(work: list[Work], store: Store) -> Cost | None:
+def _cost(todo: list[tuple[Recipe, str, int]], store: Store) -> Cost | None:
     """Guess by finished jobs of the same network and image size, else by the speed of the network elsewhere.
 
     The time to judge is not counted: with MC dropout on a large test set it can be longer than a short training.
     """
-    todo = [item for item in work if not item.trained]
     if not todo:
         return None
     seen: dict[tuple[object, ...], list[float]] = {}
     for like, speed in _speeds(store):
         seen.setdefault(like, []).append(speed)
     total, guessed = 0.0, False
-    for item in todo:
-        recipe = item.job.recipe
+    for recipe, fingerprint, count in todo:
         speeds = seen.get(_like(recipe))
         guessed |= speeds is None
-        images = _train_images(recipe, store, item.job.data)
+        images = _train_images(recipe, store, fingerprint)
         expected: float | None = statistics.median(speeds) if speeds else _guess(recipe)
         if expected is None or images is None:
             return None  # a network that was never trained here, or images that were never counted
-        total += recipe.training.epochs * images / expected
+        total += count * recipe.training.epochs * images / expected
     return Cost(total, "a guess from the network's usual speed" if guessed else "from finished jobs like these")
 
 

@@ -3,11 +3,11 @@
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from ablate import journal
 from ablate.executors.base import Event, Executor, Task
-from ablate.plan import Work
+from ablate.journal import Folder
 from ablate.store import Store
 
 ATTEMPTS = 3  # of a job whose process dies; an exception is the job's own fault and is not tried again
@@ -33,8 +33,54 @@ class Ledger:
     interrupted: bool = False
 
 
+class Item(Protocol):
+    """A piece of work, such as `plan.Work`."""
+
+    @property
+    def id(self) -> str:
+        """Name its task."""
+
+    def folder(self, store: Store) -> Folder:
+        """Name where it writes."""
+
+    def payload(self, store: Store) -> dict[str, Any]:
+        """Give what the worker needs, once its folder is ready."""
+
+
+class Source(Protocol):
+    """Where work comes from, piece by piece: what is next may depend on what has ended."""
+
+    def next(self) -> Item | None:
+        """Give the next piece; none while there is none, until something that runs has ended."""
+
+    def progressed(self, task: str) -> bool:
+        """Hear that a task has come further; say whether it should be stopped."""
+
+    def ended(self, task: str, kind: Literal["finished", "failed", "stopped"]) -> None:
+        """Hear the end of a task."""
+
+
+class Listed:
+    """A source of which all is known beforehand."""
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        """Take the items in this order."""
+        self._items = deque(items)
+
+    def next(self) -> Item | None:
+        """Give the next one."""
+        return self._items.popleft() if self._items else None
+
+    def progressed(self, _task: str) -> bool:
+        """Let everything run to its end."""
+        return False
+
+    def ended(self, task: str, kind: Literal["finished", "failed", "stopped"]) -> None:
+        """Nothing depends on it."""
+
+
 def run(
-    work: Iterable[Work],
+    source: Source,
     store: Store,
     executor: Executor,
     *,
@@ -48,39 +94,42 @@ def run(
     may do so when it is asked a second time after an interruption.
     """
     ledger = Ledger()
-    items = {item.job.id: item for item in work}
-    queue, running = deque(items), 0
-    while running or (queue and not ledger.interrupted):
+    running: dict[str, Item] = {}
+    again: deque[Item] = deque()
+    while True:
         if interrupted() and not ledger.interrupted:
             ledger.interrupted = True
             executor.stop()
-        while queue and not ledger.interrupted and executor.free():
-            executor.submit(_task(items[queue.popleft()], store, extra))
-            running += 1
+        while not ledger.interrupted and executor.free():
+            item = source.next() or (again.popleft() if again else None)  # what died waits behind the others
+            if item is None:
+                break
+            running[item.id] = item
+            executor.submit(Task(item.id, extra | item.payload(store)))
+        if not running:
+            return ledger
         for event in executor.events(TICK):
             listen(event)
-            if event.kind in ("started", "progress"):
-                continue
-            running -= 1
-            if event.kind == "finished":
-                ledger.finished.append(event.task)
-            elif event.kind == "crashed" and _dies_again(ledger, event.task):
-                queue.append(event.task)
-            elif event.kind != "stopped":
-                _fail(ledger, store, event)
-    return ledger
+            if event.kind == "progress":
+                if source.progressed(event.task):
+                    executor.cancel(event.task)
+            elif event.kind != "started":
+                _end(event, running.pop(event.task), source, store, ledger, again)
 
 
-def _task(item: Work, store: Store, extra: dict[str, Any]) -> Task:
-    folder = store.job(item.job.id)
-    journal.create(folder, item.job)
-    payload = extra | {
-        "folder": str(folder.path),
-        "job": item.job.id,
-        "data": str(store.data / item.job.data),
-        "evaluations": [evaluation.model_dump() for evaluation in item.evaluations],
-    }
-    return Task(item.job.id, payload)
+def _end(event: Event, item: Item, source: Source, store: Store, ledger: Ledger, again: deque[Item]) -> None:
+    """Put down the end of a task, or put it back into the queue."""
+    match event.kind:
+        case "finished":
+            ledger.finished.append(event.task)
+            source.ended(event.task, "finished")
+        case "stopped":
+            source.ended(event.task, "stopped")
+        case "crashed" if _dies_again(ledger, event.task):
+            again.append(item)
+        case _:
+            _fail(ledger, item.folder(store), event)
+            source.ended(event.task, "failed")
 
 
 def _dies_again(ledger: Ledger, job: str) -> bool:
@@ -89,9 +138,8 @@ def _dies_again(ledger: Ledger, job: str) -> bool:
     return ledger.deaths[job] < ATTEMPTS
 
 
-def _fail(ledger: Ledger, store: Store, event: Event) -> None:
+def _fail(ledger: Ledger, folder: Folder, event: Event) -> None:
     """Write down a failure; the worker has recorded an exception itself, but a dead one could not, and another may run by now."""
-    folder = store.job(event.task)
     kind = "crash" if event.kind == "crashed" else "error"
     if not folder.failure.exists() and not journal.is_running(folder):
         journal.fail(folder, kind=kind, error=event.error)

@@ -4,7 +4,7 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
@@ -31,6 +31,14 @@ class Store:
     def job(self, identity: str) -> Folder:
         """Name the folder of one job."""
         return Folder(self.path / "jobs" / identity)
+
+    def search(self, identity: str) -> Path:
+        """Name the folder of one search: its trials, and Optuna's memory."""
+        return self.path / "searches" / identity
+
+    def range(self, identity: str) -> Path:
+        """Name the folder of one range test: a curve for each seed, and what they suggest."""
+        return self.path / "ranges" / identity
 
     @property
     def data(self) -> Path:
@@ -135,18 +143,31 @@ def names(store: Store) -> list[str]:
 
 
 @contextmanager
-def hold(store: Store, name: str) -> Iterator[None]:
-    """Hold a study while it runs; raise a StoreError that says who holds it. A dead holder lets go."""
+def hold(
+    store: Store, name: str, *, waits: Callable[[str], None] | None = None, stopped: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
+    """Hold a study while it runs. Where another process does, wait for it (`waits` is told so), or raise a StoreError that says who.
+
+    A dead holder lets go. `stopped` is asked while waiting, and ends it.
+    """
     folder = store.study(name)
     folder.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(folder / "lock"), folder / "holder.json"
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        who = json.loads(holder.read_text()) if holder.exists() else {}
-        raise StoreError(
-            f'study "{name}" is being run by process {who.get("pid", "?")} on {who.get("host", "?")}: wait for it, or stop it first'
-        ) from None
+    told = False
+    while True:
+        try:
+            lock.acquire(timeout=0 if waits is None else 0.5)
+            break
+        except Timeout:
+            if waits is not None and stopped():
+                raise KeyboardInterrupt from None
+            who = json.loads(holder.read_text()) if holder.exists() else {}
+            said = f'study "{name}" is being run by process {who.get("pid", "?")} on {who.get("host", "?")}'
+            if waits is None:
+                raise StoreError(f"{said}: wait for it, with --wait, or stop it first") from None
+            if not told:
+                waits(f"{said}: waiting for it")
+                told = True
     try:
         journal.write_json(holder, {"pid": os.getpid(), "host": socket.gethostname()})
         yield

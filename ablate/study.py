@@ -5,18 +5,19 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
-from ablate import claim, metrics, recipe
+from ablate import claim, metrics, recipe, space
 from ablate.claim import Claim
 from ablate.errors import StudyError
 from ablate.expression import Expression
-from ablate.factor import Factor, check_order, check_overlap, check_value, condition, leaves, long_factors, short_factors, tables_of
+from ablate.factor import FIND, Factor, check_order, check_overlap, check_value, condition, long_factors, short_factors, tables_of
 from ablate.metrics import Direction
-from ablate.mistakes import in_field, in_table, show, unknown, unknown_field
+from ablate.mistakes import in_table, show, unknown
 from ablate.recipe import Section
+from ablate.space import Search
 
 
 class Analysis(Section):
@@ -48,46 +49,12 @@ class Head(Section):
     analysis: Analysis = Analysis()
 
 
-class Range(Section):
-    """What a search may try for one field."""
-
-    low: int | float | None = None
-    high: int | float | None = None
-    log: bool = False
-    choices: list[str | bool | int | float] | None = Field(None, min_length=1)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if [self.low is None, self.high is None, self.choices is None] not in ([False, False, True], [True, True, False]):
-            raise ValueError("a range must have low and high, or choices")
-        if self.low is not None and self.high is not None and not (self.low < self.high and (self.low > 0 or not self.log)):
-            raise ValueError(f"low must be below high, and above 0 with log = true, got low = {self.low}, high = {self.high}")
-        return self
-
-
-class SearchHead(Section):
-    """A search, its space not yet read."""
-
-    trials: int = Field(20, ge=1)
-    per: Literal["cell", "study"] = "cell"
-    space: dict[str, Any] = Field(default_factory=dict)
-
-
 @dataclass(frozen=True, slots=True)
 class Exclude:
     """Cells that are not run, and why."""
 
     condition: Expression
     why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Search:
-    """Rates to be tuned: so many trials for each cell, or once for the study."""
-
-    trials: int
-    per: Literal["cell", "study"]
-    space: Mapping[str, Range]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +116,8 @@ def check(raw: dict[str, Any], source: str, text: str = "") -> Study:
     check_overlap(base, factors, wrong)
     check_order(factors, wrong)
     excludes = _excludes(raw.get("exclude", []), wrong)
-    search = _search(raw["search"], wrong) if "search" in raw else None
+    search = space.read(raw["search"], base, factors, wrong) if "search" in raw else None
+    wrong += _seeds_of_trials(head, is_tuned=search is not None or finds(base, factors))
     claims = _claims(raw.get("claim", []), factors, wrong)
     if wrong:
         raise StudyError([f"{source}: {sentence}" for sentence in dict.fromkeys(wrong)])
@@ -171,6 +139,18 @@ def _metric(head: dict[str, Any]) -> list[str]:
     if not isinstance(metric, str) or metrics.direction(metric) or head.get("direction", "none") != "none":
         return []
     return [f'metric: {unknown(metric, "a known metric", metrics.METRICS)}; for another, say direction = "max" or "min"']
+
+
+def _seeds_of_trials(head: dict[str, Any], *, is_tuned: bool) -> list[str]:
+    """Keep the study's seeds from those under which rates are found and trials are trained."""
+    seeds = head.get("seeds", 5)
+    taken = is_tuned and isinstance(seeds, list) and any(isinstance(seed, int) and seed >= space.TUNING_SEED for seed in seeds)
+    return [f"seeds: must be below {space.TUNING_SEED:,} beside a search: those from there on are its own"] if taken else []
+
+
+def finds(base: Mapping[str, Any], factors: tuple[Factor, ...]) -> bool:
+    """Say whether any cell leaves its learning rate to a range test."""
+    return FIND in [base.get("optimizer.lr"), *(level.set.get("optimizer.lr") for factor in factors for level in factor.levels)]
 
 
 def _apply_set(raw: dict[str, Any], text: str) -> None:
@@ -221,26 +201,6 @@ def _excludes(tables: Any, wrong: list[str]) -> tuple[Exclude, ...]:
             wrong.append(f"exclude[{i}].why: must say why in words; plan and report print it")
         read.append(Exclude(condition(f"exclude[{i}].if", table.get("if", ""), wrong), str(table.get("why"))))
     return tuple(read)
-
-
-def _search(table: Any, wrong: list[str]) -> Search:
-    if not isinstance(table, dict):
-        wrong.append(f"search: must be a table, got {show(table)}")
-        return Search(0, "cell", {})
-    wrong += in_table(table, SearchHead, "search")
-    space: dict[str, Range] = {}
-    named = table.get("space", {})
-    for path, given in leaves(named, ranges=True) if isinstance(named, dict) else ():
-        known = path in recipe.fields()
-        found = in_table(given, Range, f"search.space.{path}") if known else [f"search.space.{path}: {unknown_field(path)}"]
-        if not found:
-            tried = space[path] = Range.model_validate(given)
-            ends: list[Any] = [*(tried.choices or ()), *(end for end in (tried.low, tried.high) if end is not None)]
-            found = [f"search.space.{path}: {s}" for end in ends for s in in_field(recipe.fields()[path], end)]
-        wrong += found
-    if named == {}:
-        wrong.append("search.space: must name at least one field, such as space.optimizer.lr = { low = 1e-3, high = 1.0, log = true }")
-    return Search(table.get("trials", 20), table.get("per", "cell"), space)
 
 
 def _claims(tables: Any, factors: tuple[Factor, ...], wrong: list[str]) -> tuple[Claim, ...]:

@@ -22,18 +22,58 @@ import torch
 from filelock import Timeout
 from torch import nn
 
-from ablate import journal, networks, owncode, provenance
+from ablate import journal, networks, owncode, provenance, rates
 from ablate import recipe as recipes
 from ablate.errors import AblateError
 from ablate.executors.base import Stopped
 from ablate.journal import Folder
+from ablate.rates import Curve, Sweep
 from ablate.recipe import Evaluation, Model, Recipe
-from ablate.training import data, evaluate, gallery, images, loop, models
+from ablate.training import data, evaluate, gallery, images, loop, lr_finder, models
 from ablate.training.models import summary
 
 Json = dict[str, Any]
 
 PROBE_TOLD = 0.25  # seconds between two reports of a probe
+
+
+def work(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> Json:
+    """Do whatever a coordinator asks for: the range test of a recipe, or a job."""
+    return (run_range if "sweep" in payload else run_job)(payload, report, should_stop)
+
+
+def run_range(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> Json:
+    """Sweep the learning rate of a recipe under one seed, and write its curve. Raises what the training raised, and Stopped.
+
+    `payload`: sweep (its fields), recipe, seed, data (folder of the decoded set), folder (for log and lock), curve (path),
+    code_fingerprint (of a user's own network), device.
+    """
+    folder, target = Folder(Path(payload["folder"])), Path(payload["curve"])
+    with _alone(folder, should_stop), _logging_to(folder.log):
+        folder.failure.unlink(missing_ok=True)
+        try:
+            if not target.exists():
+                curve = _sweep(payload, report, should_stop)
+                journal.write_json(target, rates.to_json(curve) | {"timestamp": _now()})
+        except lr_finder.Stopped:
+            raise Stopped from None
+        except Exception as error:
+            traceback.print_exc()
+            journal.fail(folder, kind="error", error="".join(traceback.format_exception_only(error)).strip())
+            raise
+    return {"status": "finished"}
+
+
+def _sweep(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> Curve:
+    recipe, sweep = Recipe.model_validate(payload["recipe"]), Sweep(**payload["sweep"])
+    device = torch.device(payload["device"])
+    _allow_own_code(recipe, payload, payload["code_fingerprint"])
+    prepared = data.read(Path(payload["data"]))
+    memory = images.room(device, payload.get("jobs_a_device", 1))
+    return lr_finder.sweep(
+        recipe, payload["seed"], prepared, data.open_arrays(prepared.folder), device, sweep, memory=memory, should_stop=should_stop,
+        told=lambda done: report({"rate": done, "rates": sweep.steps}),
+    )  # fmt: skip
 
 
 def run_job(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> Json:
@@ -106,7 +146,7 @@ def _train(folder: Folder, payload: Json, report: Callable[[Json], None], should
     started = _now()
     journal.append(folder.attempts, {"attempt": attempt, "timestamp": started, "pid": os.getpid(), "device": payload["device"]})
     journal.write_json(folder.path / "environment.json", _environment(payload, device))
-    _allow_own_code(folder, recipe, payload)
+    _allow_own_code(recipe, payload, journal.read_json(folder.recipe).get("code", ""))
     if recipe.training.compile:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = payload["compile_cache"]  # importing torch._dynamo has put another one there
         print("torch.compile: half a minute when this network is new here", flush=True)
@@ -145,7 +185,7 @@ def _read_recipe(folder: Folder, payload: Json) -> tuple[Recipe, int]:
     return recipe, seed
 
 
-def _allow_own_code(folder: Folder, recipe: Recipe, payload: Json) -> None:
+def _allow_own_code(recipe: Recipe, payload: Json, planned: str) -> None:
     """Let a user's own network be imported: of a study file on this machine only, and only as it was when the job was made.
 
     A store may be shared, and what others write into it must not choose the code that runs here.
@@ -155,7 +195,7 @@ def _allow_own_code(folder: Folder, recipe: Recipe, payload: Json) -> None:
     if payload.get("code") is None:
         raise AblateError(f"{recipe.model.name} is imported for a study file only, and this job comes from a store: run the study's file")
     folders = tuple(payload["code"])
-    if owncode.fingerprint(recipe.model.name, folders) != journal.read_json(folder.recipe)["code"]:
+    if owncode.fingerprint(recipe.model.name, folders) != planned:
         raise AblateError(f"the code of {recipe.model.name} has changed since the run was started: run the study again")
     owncode.allow(recipe.model.name, folders)
 
@@ -249,7 +289,7 @@ def _judge(folder: Folder, payload: Json, evaluation: Evaluation) -> None:
         return
     began, device = time.perf_counter(), torch.device(payload["device"])
     loop.settle(recipe, device)
-    _allow_own_code(folder, recipe, payload)
+    _allow_own_code(recipe, payload, journal.read_json(folder.recipe).get("code", ""))
     prepared = data.read(Path(payload["data"]))
     arrays = data.open_arrays(prepared.folder)
     network = _network(folder, recipe, prepared, device)

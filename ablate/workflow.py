@@ -2,22 +2,25 @@
 
 import os
 import sys
-from collections import Counter
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from ablate import grid, inputs, owncode, scheduler
+from ablate import grid, inputs, stages, tuning
 from ablate import plan as planning
 from ablate import store as stores
 from ablate import study as studies
 from ablate.errors import AblateError
-from ablate.executors import devices
-from ablate.executors.base import Event
+from ablate.grid import Grid
+from ablate.inputs import Inputs
 from ablate.interruption import Interruption
 from ablate.plan import Plan
+from ablate.rates import Suggestion, Sweep
 from ablate.scheduler import Ledger
+from ablate.stages import Screen, Where
 from ablate.status import Status, summarise
 from ablate.store import Store
 from ablate.study import Study
@@ -26,51 +29,24 @@ if TYPE_CHECKING:
     from ablate.findings import Findings  # brings pandas, which `plan` and `status` can do without
     from ablate.outlook import Outlook
     from ablate.report.comparison import Comparison
+    from ablate.tracking import Report as Sent
+    from ablate.tracking import Source
     from ablate.training.models.summary import Summary  # brings torch
 
 LONGEST_NAME = 255  # of a file; what is longer is the name of a study
-WORKER, PROBE = "ablate.worker:run_job", "ablate.worker:probe"
-PRELOAD = ("torch._dynamo", "torchmetrics.functional.classification", "PIL.Image", "PIL.ImageDraw", "PIL.PngImagePlugin")
-"""What every worker needs, imported once in the process that they are forked from. torch's optimizers import _dynamo, for 0.9 s."""
-
-
-@dataclass(frozen=True, slots=True)
-class Where:
-    """Where and how to run: nothing that changes what is trained."""
-
-    store: Store
-    tracking_uri: str | None = None
-    device: str = "auto"
-    jobs: int | None = None
-    jobs_per_gpu: int | None = 1  # none: as many as a probe finds best
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
     """What `ablate run` leaves behind."""
 
-    plan: Plan
+    before: Plan
+    plan: Plan  # as it stands at the end
     ledger: Ledger
     findings: "Findings"
     report: Path
     late: int  # runs that MLflow does not have yet
     late_reason: str
-
-
-class Screen(Protocol):
-    """What a command shows while it works; display.py has the terminal's."""
-
-    def notice(self, text: str) -> None:
-        """Say something once."""
-
-    def start(self, plan: Plan, slots: int) -> None:
-        """Begin to follow jobs."""
-
-    def event(self, event: Event) -> None:
-        """Follow a job."""
-
-    def stop(self) -> None:
-        """Leave the terminal as it was."""
 
 
 def load(text: str, sets: tuple[str, ...], store: Store) -> Study:
@@ -91,12 +67,17 @@ def plan(study: Study, where: Where, *, retry_failed: bool = False, check: bool 
 
     `check`: build the networks of which only that shows whether the recipe can be had, which takes torch and seconds.
     """
-    _refuse_search(study)
     known = inputs.read(study, where.store, where.device)
     expanded = grid.expand(study, precision=known.precision)
     if check:
         inputs.check_networks(study, expanded, where.store)
-    return planning.make(study, expanded, where.store, known.fingerprint, known.code, retry_failed=retry_failed)
+    return _plan(study, expanded, known, where, retry_failed=retry_failed)
+
+
+def _plan(study: Study, expanded: Grid, known: Inputs, where: Where, *, retry_failed: bool) -> Plan:
+    """Put what the store has found into the cells, and see what is left to train."""
+    tuned = tuning.resolve(study, expanded, where.store, known.fingerprint, known.code)
+    return planning.make(study, tuned, where.store, known.fingerprint, known.code, retry_failed=retry_failed)
 
 
 def outlook(todo: Plan, where: Where) -> "Outlook | None":
@@ -125,102 +106,120 @@ def networks(todo: Plan, where: Where) -> "dict[str, Summary]":
     return inputs.summaries(todo.grid, where.store)
 
 
-def run(study: Study, where: Where, screen: Screen, interruption: Interruption, *, retry_failed: bool = False) -> Ran:
-    """Train what is missing, keep MLflow up to date, and report. Running it again is resuming it."""
+def run(
+    study: Study,
+    where: Where,
+    screen: Screen,
+    interruption: Interruption,
+    *,
+    retry_failed: bool = False,
+    wait: bool = False,
+    tune_only: bool = False,
+) -> Ran:
+    """Find rates, search, train what is missing, keep MLflow up to date, and report. Running it again is resuming it.
+
+    `wait`: for another process that runs this study. `tune_only`: end before the grid.
+    """
     from ablate import publishing, tracking
 
-    _refuse_search(study)
+    _check_search(study)
     stores.create(where.store)
-    with stores.hold(where.store, study.name):
+    waits = screen.notice if wait else None
+    with stores.hold(where.store, study.name, waits=waits, stopped=lambda: interruption.asked(screen.notice)):
         known = inputs.read(study, where.store, where.device)
         expanded = grid.expand(study, precision=known.precision)
         inputs.check_networks(study, expanded, where.store)
         for notice in inputs.decode(expanded, where.store):
             screen.notice(notice)
         stores.keep(where.store, study, inputs.settle(known, expanded))
-        todo = planning.make(study, expanded, where.store, known.fingerprint, known.code, retry_failed=retry_failed)
-        inputs.fetch_weights(work.job.recipe for work in todo.work if not work.trained)
-        ledger, late, reason = _train(todo, where, screen, interruption)
+
+        def replan() -> Plan:
+            return _plan(study, expanded, known, where, retry_failed=retry_failed)
+
+        before = replan()
+        inputs.fetch_weights(stages.every_recipe(before))
+        todo, ledger, sent = _work(before, replan, where, screen, interruption, retry_failed=retry_failed, tune_only=tune_only)
         found = find(todo, where)
-        path = publishing.write_page(found, where.store)
-        if not late:
+        path, reason = publishing.write_page(found, where.store), sent.error
+        if not sent.late:
             reason = publishing.log(found, where.store, tracking.uri(where.store, where.tracking_uri), path)
-    return Ran(todo, ledger, found, path, late, reason)
+    return Ran(before, todo, ledger, found, path, sent.late, reason)
 
 
-def _refuse_search(study: Study) -> None:
+def lr_find(
+    study: Study, where: Where, screen: Screen, interruption: Interruption, cells: tuple[str, ...], seeds: int, sweep: dict[str, Any]
+) -> "tuple[dict[str, dict[str, Suggestion]], Ledger]":
+    """Test ranges of the learning rate on some cells, by default the baseline; give what each rule suggests, by cell."""
+    asked = Sweep(**sweep)
+    known = inputs.read(study, where.store, where.device)
+    expanded = grid.expand(study, precision=known.precision)
+    _check_cells(expanded, cells)
+    chosen = [cell for cell in expanded.cells if cell.label in cells or (not cells and cell.is_baseline)]
+    inputs.check_networks(study, replace(expanded, cells=tuple(chosen)), where.store)
+    stores.create(where.store)
+    for notice in inputs.decode(replace(expanded, cells=tuple(chosen)), where.store):
+        screen.notice(notice)
+    tests = {
+        cell.label: tuning.range_test(
+            cell.label, cell.recipe, known.fingerprint(cell.recipe.data), known.code(cell.recipe.model), asked, seeds
+        )
+        for cell in chosen
+    }
+    inputs.fetch_weights(test.recipe for test in tests.values())
+    different = tuple({test.id: test for test in tests.values()}.values())
+    made = tuning.Tuning(Grid(tuple(chosen)), different, open_ranges=different)
+    todo = planning.Plan(study, made.grid, (), (), (), (), None, made, 0)
+    with stages.begin(todo, where, screen, interruption, retry_failed=True) as crew:
+        _shown(todo, where, screen, partial(stages.find_rates, crew, made), whole=False)
+    return {label: tuning.suggestions(where.store, test) for label, test in tests.items()}, crew.ledger
+
+
+def _check_search(study: Study) -> None:
     if study.search is not None:
-        raise AblateError(f"{study.source}: search: is read and checked, and this version cannot run it yet: take [search] out")
+        from ablate import search
+
+        search.check(study.search)
 
 
-def _train(todo: Plan, where: Where, screen: Screen, interruption: Interruption) -> tuple[Ledger, int, str]:
-    """Run the work while a thread keeps MLflow up to date; give what became of it, and what MLflow still lacks and why."""
+def _work(
+    todo: Plan, replan: Callable[[], Plan], where: Where, screen: Screen, interruption: Interruption, *, retry_failed: bool, tune_only: bool
+) -> tuple[Plan, Ledger, "Sent"]:
+    """Go through the stages that have something to do; give the plan as it then stands, and what became of it."""
+    ledger, has_work = Ledger(), bool(todo.work or todo.trials)
+    with stages.begin(todo, where, screen, interruption, retry_failed=retry_failed) if has_work else nullcontext() as crew:
+        if crew is not None:
+            ledger = crew.ledger
+            if todo.tuning.open_ranges:
+                _shown(todo, where, screen, partial(stages.find_rates, crew, todo.tuning), whole=False)
+                todo = replan()
+            if todo.tuning.open_searches and not ledger.interrupted:
+                _shown(todo, where, screen, partial(stages.search, crew, todo.tuning), whole=False)
+                todo = replan()
+            if not ledger.interrupted:
+                ledger.failures += stages.unanswered(todo.tuning, where.store)
+        goes_on = crew is not None and bool(todo.ready) and not ledger.interrupted and not tune_only
+        sent = _shown(todo, where, screen, partial(stages.train, crew, todo) if crew is not None and goes_on else _nothing, whole=True)
+    return todo, ledger, sent
+
+
+def _nothing(_touch: Callable[[str], None]) -> None:
+    """Let MLflow get what an earlier command has left to send."""
+
+
+def _shown(todo: Plan, where: Where, screen: Screen, stage: Callable[[Callable[[str], None]], None], *, whole: bool) -> "Sent":
+    """Run a stage while a thread keeps MLflow up to date; `whole`: the plan's runs are all that the study has."""
     from ablate import tracking
-    from ablate.executors.local import LocalExecutor
 
-    shown = tracking.tracked(todo.study, todo.runs, where.store)
-    writer = tracking.Writer(tracking.uri(where.store, where.tracking_uri), todo.study, shown, where.store, screen.notice)
-    ledger = Ledger()
+    sources = _sources(todo, where.store, whole=whole)
+    writer = tracking.Writer(tracking.uri(where.store, where.tracking_uri), todo.study, sources, where.store, screen.notice, whole=whole)
     try:
-        for job in todo.jobs:
-            writer.touch(job.id)  # what an earlier command, or another study, has left to send
-        if todo.work:
-            threads = max(work.job.recipe.training.threads for work in todo.work)
-            extra = _extra(todo)
-            sharing = _jobs_per_gpu(todo, where, extra, screen, interruption)
-            slots = devices.slots(where.device, where.jobs, threads, sharing)[: len(todo.work)]
-            extra["jobs_a_device"] = max(Counter(slot.name for slot in slots).values())
-            screen.start(todo, len(slots))
-
-            def listen(event: Event) -> None:
-                screen.event(event)
-                writer.touch(event.task)
-
-            def interrupted() -> bool:
-                return interruption.asked(screen.notice)
-
-            with closing(LocalExecutor(WORKER, slots, PRELOAD)) as executor:
-                ledger = scheduler.run(todo.work, where.store, executor, extra=extra, interrupted=interrupted, listen=listen)
+        for one in sources:
+            writer.touch(one.job)  # what an earlier command, or another study, has left to send
+        stage(writer.touch)
     finally:
         screen.stop()
         sent = writer.close()
-    return ledger, sent.late, sent.error
-
-
-def _extra(todo: Plan) -> dict[str, Any]:
-    """Give what every job's payload has besides its own."""
-    from ablate import provenance
-
-    return {
-        "git": provenance.git(Path.cwd()),
-        "compile_cache": os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(_compiled())),
-        "code": owncode.folders(todo.study.folder) if todo.study.folder else None,
-    }
-
-
-def _compiled() -> Path:
-    """Name the folder of what torch has compiled: the user's own, as torch unpickles what it finds there and a store may be shared."""
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ablate" / "compiled"
-
-
-def _jobs_per_gpu(todo: Plan, where: Where, extra: dict[str, Any], screen: Screen, interruption: Interruption) -> int:
-    """Say how many jobs share a GPU; where that is to be measured, by the first job that is left to train."""
-    work = next((work for work in todo.work if not work.trained), None)
-    first = devices.slots(where.device, 1)[0]
-    if where.jobs_per_gpu is not None or where.jobs is not None or work is None:
-        return where.jobs_per_gpu or 1
-    if first.device == "cpu":
-        screen.notice("--jobs-per-gpu auto: there is no GPU to probe; jobs get a CPU core each")
-        return 1
-    from ablate import capacity
-
-    payload = extra | {
-        "recipe": work.job.recipe.model_dump(mode="json"), "seed": work.job.seed, "data": str(where.store.data / work.job.data),
-        "device_wide": True, "log": str(where.store.path / "probe.log"),
-    }  # fmt: skip
-    jobs, said = capacity.probe(PROBE, first, PRELOAD, payload, lambda: interruption.asked(screen.notice))
-    screen.notice(said)
-    return jobs
+    return sent
 
 
 def report(study: Study, where: Where, metric: str | None = None, cells: tuple[str, ...] = ()) -> "Findings":
@@ -231,14 +230,14 @@ def report(study: Study, where: Where, metric: str | None = None, cells: tuple[s
     if metric is not None and metric != study.metric and metrics.direction(metric) is None:
         raise AblateError(f"--metric: {unknown(metric, 'a known metric', metrics.METRICS)}")
     todo = plan(study, where)
-    _check_cells(todo, cells)
+    _check_cells(todo.grid, cells)
     return find(todo, where, metric, cells)
 
 
-def _check_cells(todo: Plan, labels: tuple[str, ...]) -> None:
+def _check_cells(expanded: Grid, labels: tuple[str, ...]) -> None:
     from ablate.mistakes import unknown
 
-    known = [cell.label for cell in todo.grid.cells]
+    known = [cell.label for cell in expanded.cells]
     for label in labels:
         if label not in known:
             raise AblateError(f"--cell: {unknown(label, 'a cell of this study', known)}")
@@ -261,7 +260,7 @@ def _compare_cells(study: Study, found: "Findings", labels: tuple[str, ...], whe
     from ablate.report import comparison
 
     todo = plan(study, where)
-    _check_cells(todo, labels)
+    _check_cells(todo.grid, labels)
     known = {cell.cell.label: cell for cell in found.cells}
     table = effects.tabulate(study, todo.grid, runs.read(todo.runs, where.store), found.metric, found.direction)
     one, other = (known[label] for label in labels)
@@ -293,6 +292,18 @@ def ui(where: Where, host: str, port: int) -> tuple[list[str], dict[str, str]]:
     return command, os.environ | environment
 
 
+def _sources(todo: Plan, store: Store, *, whole: bool) -> "tuple[Source, ...]":
+    """List what MLflow shows of a study: range tests, searches, and the runs, once they are known."""
+    from ablate import tracking
+
+    made = todo.tuning
+    tuned: tuple[Source, ...] = (
+        *tracking.ranged(todo.study, [test.id for test in made.ranges], store),
+        *tracking.searched(todo.study, [one.id for one in made.searches], store),
+    )
+    return (*tuned, *tracking.tracked(todo.study, todo.runs, store)) if whole else tuned
+
+
 def find(todo: Plan, where: Where, metric: str | None = None, cells: tuple[str, ...] = ()) -> "Findings":
     """Read the runs of a plan, and compute what they say."""
     from ablate import findings, runs
@@ -311,7 +322,7 @@ def sync(study: Study, where: Where) -> int:
     stores.create(where.store)
     with stores.hold(where.store, study.name):
         try:
-            tracking.sync(address, study, tracking.tracked(study, todo.runs, where.store), where.store)
+            tracking.sync(address, study, _sources(todo, where.store, whole=True), where.store)
         except Exception as error:  # whatever a server does: one sentence says it
             reason = tracking.first_line(error)
             raise AblateError(f"MLflow at {tracking.public(address)} does not take the runs: {reason}") from error

@@ -17,7 +17,7 @@ from ablate.training import images, loop
 from ablate.training.augment import compose
 from ablate.training.augment.streams import generators
 from ablate.training.data import Arrays, Prepared
-from ablate.workflow import PRELOAD
+from ablate.stages import PRELOAD
 
 Json = dict[str, Any]
 COUNT, BATCH = 10_000, 128

@@ -117,9 +117,9 @@ def test_every_network_that_cannot_be_had_is_named_at_once_with_its_file_and_cel
 FRESH = """
 import sys
 from pathlib import Path
-from ablate import store, study, workflow
+from ablate import store, study, stages, workflow
 loaded = study.load(Path(sys.argv[1]))
-workflow.plan(loaded, workflow.Where(store.open_store(Path(sys.argv[2]))), check=True)
+workflow.plan(loaded, stages.Where(store.open_store(Path(sys.argv[2]))), check=True)
 print(len({"torch", "torchvision"} & set(sys.modules)))
 """
 

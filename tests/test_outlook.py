@@ -82,8 +82,8 @@ def test_noise_counts_for_any_metric():
 FRESH = """
 import json, sys
 from pathlib import Path
-from ablate import display, store, study, workflow
-where = workflow.Where(store.open_store(Path(sys.argv[2])))
+from ablate import display, store, study, stages, workflow
+where = stages.Where(store.open_store(Path(sys.argv[2])))
 made = workflow.plan(study.load(Path(sys.argv[1])), where, check=True)
 seen = workflow.outlook(made, where)
 print(json.dumps({"data": display.plan_data(made, 1, seen, {}), "modules": sorted(sys.modules)}))

@@ -17,6 +17,7 @@ from ablate.plan import Plan
 from ablate.recipe import Evaluation
 from ablate.store import Store
 from ablate.study import Study
+from ablate.tuning import Tuning
 
 QUICKSTART = Path(__file__).parents[1] / "studies" / "quickstart.toml"
 IMAGES = 1000  # to train and validate on
@@ -36,7 +37,7 @@ def read(name: str = "x", **raw: Any) -> Study:
 
 
 def make(loaded: Study, here: Store, **options: bool) -> Plan:
-    return plan.make(loaded, grid.expand(loaded, precision="fp32"), here, lambda data: "f" * 64, **options)
+    return plan.make(loaded, Tuning(grid.expand(loaded, precision="fp32")), here, lambda data: "f" * 64, **options)
 
 
 @pytest.fixture
@@ -265,9 +266,9 @@ def test_the_images_of_a_decoded_set_are_counted_from_it(here: Store) -> None:
 FRESH = """
 import json, sys
 from pathlib import Path
-from ablate import grid, plan, store, study, workflow
+from ablate import grid, plan, store, study, stages, workflow
 loaded = study.load(Path(sys.argv[1]))
-made = workflow.plan(loaded, workflow.Where(store.open_store(Path(sys.argv[2]))))
+made = workflow.plan(loaded, stages.Where(store.open_store(Path(sys.argv[2]))))
 print(json.dumps({"trainings": made.trainings, "modules": sorted(sys.modules)}))
 """
 

@@ -89,7 +89,7 @@ def run(
     todo: tuple[Work, ...], here: Store, executor: Executor, interrupted: Callable[[], bool] = lambda: False
 ) -> tuple[Ledger, list[Event]]:
     heard: list[Event] = []
-    ledger = scheduler.run(todo, here, executor, extra={"git": {"commit": "abc"}}, interrupted=interrupted, listen=heard.append)
+    ledger = scheduler.run(scheduler.Listed(todo), here, executor, extra={"git": {"commit": "abc"}}, interrupted=interrupted, listen=heard.append)
     return ledger, heard
 
 
@@ -336,7 +336,7 @@ def test_real_processes_that_die_are_tried_again_beside_others_that_never_notice
     roles = dict(zip(ids(todo), ("ok", "is_killed_twice", "raises", "is_killed", "ok", "leaves", "reports"), strict=True))
     heard: list[Event] = []
     extra = {"roles": roles, "times": 3}
-    ledger = scheduler.run(todo, here, local, extra=extra, interrupted=lambda: False, listen=heard.append)
+    ledger = scheduler.run(scheduler.Listed(todo), here, local, extra=extra, interrupted=lambda: False, listen=heard.append)
     kinds = {failure.job: journal.read_json(here.job(failure.job).failure)["kind"] for failure in ledger.failures}
     ends = {roles[failure.job]: (kinds[failure.job], failure.error) for failure in ledger.failures}
     assert sorted(roles[job] for job in ledger.finished) == ["is_killed_twice", "ok", "ok", "reports"]
@@ -366,7 +366,7 @@ if __name__ == "__main__":
     with Interruption() as interruption:
         try:
             ledger = scheduler.run(
-                todo, here, executor, extra=extra, interrupted=interruption.asked, listen=lambda e: print(e.kind, flush=True)
+                scheduler.Listed(todo), here, executor, extra=extra, interrupted=interruption.asked, listen=lambda e: print(e.kind, flush=True)
             )
             print(json.dumps({"interrupted": ledger.interrupted, "finished": len(ledger.finished), "failures": len(ledger.failures)}))
         except KeyboardInterrupt:

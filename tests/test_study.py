@@ -6,7 +6,8 @@ import pytest
 
 from ablate import grid, metrics, recipe, study
 from ablate.errors import StudyError
-from ablate.study import Range, Study, from_json, to_json
+from ablate.space import Range
+from ablate.study import Study, from_json, to_json
 
 NAMED = 'name = "x"\n'
 CROPS = '[factors]\naugment.crop = ["none", "random_crop"]\n'

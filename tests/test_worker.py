@@ -25,7 +25,7 @@ from ablate.grid import Job
 from ablate.journal import Folder
 from ablate.recipe import Augment, Data, Evaluation, Model, Optimizer, Recipe, Training
 from ablate.training import data
-from ablate.workflow import PRELOAD
+from ablate.stages import PRELOAD
 
 DEADLINE = 120.0
 PLAIN, MC, BEST = Evaluation(), Evaluation(mc_dropout=2), Evaluation(select="best_validation")

@@ -58,6 +58,10 @@ class Executor(Protocol):
         """Wait up to `timeout` seconds for news, and give all there is."""
         ...
 
+    def cancel(self, task: str) -> None:
+        """Ask one running task to put itself away; it then reports `stopped`, or what it became. Of no effect if it has ended."""
+        ...
+
     def stop(self) -> None:
         """Ask every running task to put itself away; each then reports `stopped`, or what it became."""
         ...

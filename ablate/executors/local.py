@@ -114,12 +114,17 @@ class LocalExecutor:
             worker.task = None
         return [event]
 
+    def cancel(self, task: str) -> None:
+        """Ask one running task to stop."""
+        for worker in self._workers:
+            if worker.task == task:
+                with suppress(OSError):
+                    worker.pipe.send_bytes(json.dumps({"stop": task}).encode())
+
     def stop(self) -> None:
         """Ask every running task to stop."""
-        for worker in self._workers:
-            if worker.task is not None:
-                with suppress(OSError):
-                    worker.pipe.send_bytes(json.dumps({"stop": worker.task}).encode())
+        for task in [worker.task for worker in self._workers if worker.task is not None]:
+            self.cancel(task)
 
     def close(self) -> None:
         """Close the pipes, which ends the workers; what does not end is killed."""

@@ -1,0 +1,151 @@
+"""What a study lets Optuna search: the table [search], read and checked. Nothing is searched here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ablate import recipe
+from ablate.factor import FIND, Factor, leaves
+from ablate.mistakes import in_field, in_table, show, unknown_field
+from ablate.recipe import Section
+
+Sampler = Literal["tpe", "random", "cmaes", "gp", "grid"]
+Pruner = Literal["none", "median", "hyperband"]
+Metric = Literal["validation/accuracy", "validation/loss"]
+
+TUNING_SEED = 1_000_000
+"""The first of the seeds that trials are trained under: those of studies are below it, so that no trial has seen a study's draws."""
+
+
+class Range(Section):
+    """What a search may try for one field."""
+
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    """Equal ratios instead of equal differences: for rates."""
+    steps: int | None = Field(None, ge=2, le=1000)
+    """Points from low to high, both included: for `sampler = "grid"` alone."""
+    choices: list[str | bool | int | float] | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if [self.low is None, self.high is None, self.choices is None] not in ([False, False, True], [True, True, False]):
+            raise ValueError("a range must have low and high, or choices")
+        if self.low is not None and self.high is not None and not (self.low < self.high and (self.low > 0 or not self.log)):
+            raise ValueError(f"low must be below high, and above 0 with log = true, got low = {self.low}, high = {self.high}")
+        return self
+
+
+class SearchHead(Section):
+    """A search, its space not yet read."""
+
+    trials: int = Field(20, ge=1, le=10_000)
+    """For each cell, or for the study; of a grid, all its points unless fewer are given."""
+    per: Literal["cell", "study"] = "cell"
+    """Every cell gets the same number of trials, or the baseline is tuned and all cells take its values."""
+    sampler: Sampler = "tpe"
+    """Who proposes: Optuna's TPE, random draws, CMA-ES, Gaussian processes, or every point of a grid."""
+    pruner: Pruner = "none"
+    """Who stops trials that look bad after an epoch."""
+    seeds: int = Field(1, ge=1, le=100)
+    """Trainings of one trial, each under a seed that no study has; their mean counts."""
+    metric: Metric = "validation/accuracy"
+    """Never a metric of the test set."""
+    space: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Fields to be tuned, for each cell or once for the study."""
+
+    trials: int
+    per: Literal["cell", "study"]
+    sampler: Sampler
+    pruner: Pruner
+    seeds: tuple[int, ...]
+    metric: Metric
+    space: Mapping[str, Range]
+
+    @property
+    def direction(self) -> Literal["max", "min"]:
+        """Say which direction of the metric is better."""
+        return "min" if self.metric.endswith("loss") else "max"
+
+
+def read(table: Any, base: Mapping[str, Any], factors: tuple[Factor, ...], wrong: list[str]) -> Search | None:
+    """Read [search], adding what is wrong; `base` and `factors` are the study's."""
+    if not isinstance(table, dict):
+        wrong.append(f"search: must be a table, got {show(table)}")
+        return None
+    found = in_table(table, SearchHead, "search")
+    space: dict[str, Range] = {}
+    named = table.get("space", {})
+    for path, given in leaves(named, ranges=True) if isinstance(named, dict) and named else ():
+        sentences = _in_range(path, given)
+        found += sentences
+        if not sentences:
+            space[path] = Range.model_validate(given)
+    if named == {}:
+        found.append("search.space: must name at least one field, such as space.optimizer.lr = { low = 1e-3, high = 1.0, log = true }")
+    found += _conflicts(space, base, factors)
+    if not found and table.get("sampler") == "grid":
+        bare = [path for path, tried in space.items() if tried.choices is None and tried.steps is None]
+        found += [f"search.space.{path}: must have choices, or low, high and steps, for a grid" for path in bare]
+    wrong += found
+    if found:
+        return None
+    head = SearchHead.model_validate(table)
+    seeds = tuple(range(TUNING_SEED, TUNING_SEED + head.seeds))
+    whole = prod(len(points(one)) for one in space.values())
+    trials = min(table.get("trials", whole), whole) if head.sampler == "grid" else head.trials
+    return Search(trials, head.per, head.sampler, head.pruner, seeds, head.metric, space)
+
+
+def _in_range(path: str, given: Any) -> list[str]:
+    """Find what is wrong with the range of one field."""
+    at = f"search.space.{path}"
+    if path not in recipe.fields():
+        return [f"{at}: {unknown_field(path)}"]
+    if path.startswith(("evaluation.", "data.")) or path == "training.precision":
+        return [f"{at}: must be a field that a training can be better for: not of data, evaluation, or the precision"]
+    found = in_table(given, Range, at)
+    if found:
+        return found
+    tried = Range.model_validate(given)
+    ends: list[Any] = [*(tried.choices or ()), *(end for end in (tried.low, tried.high) if end is not None)]
+    return [f"{at}: {sentence}" for end in ends for sentence in in_field(recipe.fields()[path], end)]
+
+
+def _conflicts(space: Mapping[str, Range], base: Mapping[str, Any], factors: tuple[Factor, ...]) -> list[str]:
+    """A field is decided in one place: it is not searched and varied, or searched and found by a range test."""
+    varied = {path: factor.name for factor in factors for level in factor.levels for path in level.set}
+    found = [f"search.space.{path}: is varied by the factor {varied[path]}: keep it in one of them" for path in space if path in varied]
+    rates = [base.get("optimizer.lr"), *(level.set.get("optimizer.lr") for factor in factors for level in factor.levels)]
+    if "optimizer.lr" in space and FIND in rates:
+        found.append(f'search.space.optimizer.lr: is also to be found by a range test (optimizer.lr = "{FIND}"): keep one of them')
+    return found
+
+
+def points(tried: Range) -> list[Any]:
+    """List the points of one field on a grid."""
+    if tried.choices is not None:
+        return list(tried.choices)
+    assert tried.low is not None
+    assert tried.high is not None
+    last = (tried.steps or 2) - 1
+    if tried.log:
+        inner = [tried.low * (tried.high / tried.low) ** (i / last) for i in range(1, last)]
+    else:
+        inner = [tried.low + (tried.high - tried.low) * i / last for i in range(1, last)]
+    whole = isinstance(tried.low, int) and isinstance(tried.high, int)
+    return list(dict.fromkeys([tried.low, *(round(point) if whole else float(f"{point:.6g}") for point in inner), tried.high]))
+
+
+def grid(search: Search) -> list[dict[str, Any]]:
+    """List every combination of a grid."""
+    return [dict(zip(search.space, combination, strict=True)) for combination in product(*(points(one) for one in search.space.values()))]

@@ -1,0 +1,191 @@
+"""The stages of a run, one after another: range tests, searches, the grid. Each is a source of work for the scheduler."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from ablate import owncode, scheduler, tuning
+from ablate.executors import devices
+from ablate.executors.base import Event, Executor
+from ablate.interruption import Interruption
+from ablate.plan import Plan
+from ablate.recipe import Recipe
+from ablate.scheduler import Failure, Ledger, Source
+from ablate.store import Store
+
+WORKER, PROBE = "ablate.worker:work", "ablate.worker:probe"
+PRELOAD = ("torch._dynamo", "torchmetrics.functional.classification", "PIL.Image", "PIL.ImageDraw", "PIL.PngImagePlugin")
+"""What every worker needs, imported once in the process that they are forked from. torch's optimizers import _dynamo, for 0.9 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where and how to run: nothing that changes what is trained."""
+
+    store: Store
+    tracking_uri: str | None = None
+    device: str = "auto"
+    jobs: int | None = None
+    jobs_per_gpu: int | None = 1  # none: as many as a probe finds best
+    optuna_storage: str | None = None  # none: files of the store
+
+
+class Screen(Protocol):
+    """What a command shows while it works; display.py has the terminal's."""
+
+    def notice(self, text: str) -> None:
+        """Say something once."""
+
+    def start(self, what: str, total: int, names: dict[str, str]) -> None:
+        """Begin to follow a stage of so many tasks; `names` are those that are known beforehand."""
+
+    def event(self, event: Event) -> None:
+        """Follow a task."""
+
+    def stop(self) -> None:
+        """Leave the terminal as it was."""
+
+
+@dataclass(slots=True)
+class Stages:
+    """A run under way: who does the work, and what became of it so far."""
+
+    where: Where
+    screen: Screen
+    interruption: Interruption
+    executor: Executor
+    slots: int
+    extra: dict[str, Any]
+    retry_failed: bool
+    ledger: Ledger = field(default_factory=Ledger)
+
+    def run(self, source: Source, touch: Callable[[str], None]) -> None:
+        """Run one stage; `touch` hears which task has something new to show."""
+
+        def listen(event: Event) -> None:
+            self.screen.event(event)
+            touch(event.task)
+
+        ledger = scheduler.run(source, self.where.store, self.executor, extra=self.extra, interrupted=self.is_interrupted, listen=listen)
+        self.ledger.finished += ledger.finished
+        self.ledger.failures += ledger.failures
+        self.ledger.deaths |= ledger.deaths
+        self.ledger.interrupted |= ledger.interrupted
+        self.screen.stop()
+
+    def is_interrupted(self) -> bool:
+        """Ask whether the user wants to stop."""
+        return self.interruption.asked(self.screen.notice)
+
+
+@contextmanager
+def begin(todo: Plan, where: Where, screen: Screen, interruption: Interruption, *, retry_failed: bool) -> Iterator[Stages]:
+    """Start the workers for whatever a plan has to do; at the end none of them is left."""
+    from ablate.executors.local import LocalExecutor
+
+    recipes = list(every_recipe(todo)) or [work.job.recipe for work in todo.work]
+    threads = max(recipe.training.threads for recipe in recipes)
+    extra = _extra(todo)
+    sharing = _jobs_per_gpu(todo, where, extra, screen, interruption)
+    slots = devices.slots(where.device, where.jobs, threads, sharing)
+    slots = slots if todo.trials else slots[: len(todo.work) + tuning.RANGE_SEEDS * len(todo.tuning.open_ranges)]
+    extra["jobs_a_device"] = max(Counter(slot.name for slot in slots).values())
+    with closing(LocalExecutor(WORKER, slots, PRELOAD)) as executor:
+        yield Stages(where, screen, interruption, executor, len(slots), extra, retry_failed)
+
+
+def find_rates(stages: Stages, made: tuning.Tuning, touch: Callable[[str], None]) -> None:
+    """Do the range tests that are missing, and say what they suggest."""
+    store = stages.where.store
+    work = tuning.range_work(made.open_ranges, store, retry_failed=stages.retry_failed)
+    if work:
+        names = {item.id: f"range test of {item.test.label}/{i}" for test in made.open_ranges for i, item in _of(work, test)}
+        stages.screen.start(f"range tests of the learning rate: {len(work)} on {stages.slots} slots", len(work), names)
+        stages.run(scheduler.Listed(work), lambda task: touch(task.partition("/")[0]))
+    tuning.conclude(made.open_ranges, store)
+
+
+def _of(work: Iterable[tuning.RangeWork], test: tuning.RangeTest) -> Iterator[tuple[int, tuning.RangeWork]]:
+    return ((test.seeds.index(item.seed), item) for item in work if item.test.id == test.id)
+
+
+def search(stages: Stages, made: tuning.Tuning, touch: Callable[[str], None]) -> None:
+    """Run the searches that are missing, all of them side by side; another study's search of the same is waited for."""
+    from ablate.search import Searches
+
+    store = stages.where.store
+    with ExitStack() as held:
+        if not tuning.hold(made.open_searches, store, held, stages.screen.notice, stages.is_interrupted):
+            stages.ledger.interrupted = True
+            return
+        names: dict[str, str] = {}
+        first = made.open_searches[0].search
+        trials = Searches(made.open_searches, store, stages.where.optuna_storage, touch, names, retry_failed=stages.retry_failed)
+        count = "1 search" if len(made.open_searches) == 1 else f"{len(made.open_searches)} searches"
+        what = f"{count} of {first.trials} trials ({first.sampler}) on {stages.slots} slots"
+        total = (len(made.open_searches) * first.trials - trials.over()) * len(first.seeds)
+        stages.screen.start(what, total, names)
+        stages.run(trials, trials.touch)
+
+
+def train(stages: Stages, todo: Plan, touch: Callable[[str], None]) -> None:
+    """Train and judge the cells, as far as they are tuned."""
+    ready = todo.ready
+    trainings = sum(not work.trained for work in ready)
+    judged = f" and judging {len(ready) - trainings} that are trained" if len(ready) > trainings else ""
+    known = f", {todo.done} known already" if todo.done else ""
+    names = {run.job_id: run.name for run in reversed(todo.runs)}  # of the first cell that shares the job
+    stages.screen.start(f"training {trainings} jobs{judged} on {stages.slots} slots{known}", len(ready), names)
+    stages.run(scheduler.Listed(ready), touch)
+
+
+def unanswered(made: tuning.Tuning, store: Store) -> list[Failure]:
+    """List the cells that tuning could not help, as failures."""
+    return [Failure("", sentence, "") for sentence in tuning.unanswered(made, store)]
+
+
+def _extra(todo: Plan) -> dict[str, Any]:
+    """Give what every job's payload has besides its own."""
+    from ablate import provenance
+
+    return {
+        "git": provenance.git(Path.cwd()),
+        "compile_cache": os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(_compiled())),
+        "code": owncode.folders(todo.study.folder) if todo.study.folder else None,
+    }
+
+
+def _compiled() -> Path:
+    """Name the folder of what torch has compiled: the user's own, as torch unpickles what it finds there and a store may be shared."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ablate" / "compiled"
+
+
+def _jobs_per_gpu(todo: Plan, where: Where, extra: dict[str, Any], screen: Screen, interruption: Interruption) -> int:
+    """Say how many jobs share a GPU; where that is to be measured, by the first job that is left to train."""
+    work = next((work for work in todo.work if not work.trained), None)
+    first = devices.slots(where.device, 1)[0]
+    if where.jobs_per_gpu is not None or where.jobs is not None or work is None:
+        return where.jobs_per_gpu or 1
+    if first.device == "cpu":
+        screen.notice("--jobs-per-gpu auto: there is no GPU to probe; jobs get a CPU core each")
+        return 1
+    from ablate import capacity
+
+    payload = extra | {
+        "recipe": work.job.recipe.model_dump(mode="json"), "seed": work.job.seed, "data": str(where.store.data / work.job.data),
+        "device_wide": True, "log": str(where.store.path / "probe.log"),
+    }  # fmt: skip
+    jobs, said = capacity.probe(PROBE, first, PRELOAD, payload, lambda: interruption.asked(screen.notice))
+    screen.notice(said)
+    return jobs
+
+
+def every_recipe(todo: Plan) -> Iterator[Recipe]:
+    """List the recipes that will be trained, as far as they are known: their weights can be fetched beforehand."""
+    yield from (work.job.recipe for work in todo.work if not work.trained)
+    yield from (test.recipe for test in todo.tuning.open_ranges)
+    yield from (one.recipe for one in todo.tuning.open_searches)

@@ -1,0 +1,344 @@
+"""What must be found before the cells can be trained: range tests of their learning rates, searches of their fields.
+
+What was found lies in the store, where every study that needs the same finds it. A cell whose fields are still to be found
+is `pending`: it has no job yet.
+
+    ranges/<id>/range.json        what is tested: recipe, sweep, seeds
+    ranges/<id>/curve-<seed>.json the curve of one seed
+    ranges/<id>/suggestion.json   what the curves suggest, written last
+    searches/<id>/search.json     what is searched
+    searches/<id>/trials.json     every trial with its fields, its jobs, its value; written anew after each
+    searches/<id>/optuna.jsonl    Optuna's memory, where it is not in a database
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ablate import grid as grids
+from ablate import journal, rates
+from ablate import recipe as recipes
+from ablate.errors import AblateError
+from ablate.grid import Cell, Grid, Job
+from ablate.journal import Folder
+from ablate.rates import Suggestion, Sweep
+from ablate.recipe import Data, Model, Recipe
+from ablate.space import TUNING_SEED, Range, Search
+from ablate.store import Store
+from ablate.study import Study
+
+RANGE_SEEDS = 3
+"""Seeds of a range test: one alone may be wrong by a factor of ten (resnet_small on digits), the median of three was not."""
+
+ENDED = ("complete", "pruned", "failed", "diverged")
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RangeTest:
+    """Find the learning rate of one recipe."""
+
+    id: str
+    label: str  # of the first cell that needs it
+    recipe: Recipe
+    sweep: Sweep
+    seeds: tuple[int, ...]
+    data: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class RangeWork:
+    """One seed of a range test, as the scheduler takes it."""
+
+    test: RangeTest
+    seed: int
+
+    @property
+    def id(self) -> str:
+        """Name its task."""
+        return f"{self.test.id}/{self.seed}"
+
+    def folder(self, store: Store) -> Folder:
+        """Name the folder of its log."""
+        return Folder(store.range(self.test.id) / str(self.seed))
+
+    def payload(self, store: Store) -> Json:
+        """Give what a worker needs."""
+        folder = self.folder(store)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        return {
+            "sweep": dataclasses.asdict(self.test.sweep), "recipe": self.test.recipe.model_dump(mode="json"), "seed": self.seed,
+            "folder": str(folder.path), "curve": str(curve_path(store, self.test.id, self.seed)), "data": str(store.data / self.test.data),
+            "code_fingerprint": self.test.code,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class CellSearch:
+    """Search the fields of one recipe."""
+
+    id: str
+    label: str
+    recipe: Recipe
+    search: Search
+    space: Mapping[str, Range]  # what matters in this recipe
+    data: str
+    code: str
+
+    def jobs(self, fields: Mapping[str, Any]) -> tuple[Job, ...]:
+        """Give the trainings of a trial of these fields, one for each tuning seed."""
+        made = grids.with_fields(self.recipe, fields)
+        ids = [(recipes.job_id(made, seed, self.data, self.code), seed) for seed in self.search.seeds]
+        return tuple(Job(identity, made, seed, self.data, self.code) for identity, seed in ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What tuning says of one cell."""
+
+    range_test: str = ""  # its identity
+    suggestion: Suggestion | None = None
+    search: str = ""
+    trials: int = 0  # that have ended
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """The cells as far as they are tuned, and what is still to be found."""
+
+    grid: Grid
+    ranges: tuple[RangeTest, ...] = ()
+    searches: tuple[CellSearch, ...] = ()  # as far as they can be named: a search waits for the range test of its cell
+    waiting: tuple[Recipe, ...] = ()  # of the searches that cannot
+    open_ranges: tuple[RangeTest, ...] = ()
+    open_searches: tuple[CellSearch, ...] = ()
+    cells: Mapping[str, Tuned] = field(default_factory=dict)  # by label
+
+    @property
+    def is_settled(self) -> bool:
+        """Say whether every cell can be trained."""
+        return not any(cell.pending for cell in self.grid.cells)
+
+
+def resolve(study: Study, expanded: Grid, store: Store, fingerprint: Callable[[Data], str], code: Callable[[Model], str]) -> Tuning:
+    """Put what the store has found into the cells; `fingerprint` and `code`: see `grid.runs_and_jobs`."""
+    found: dict[str, Tuned] = {}
+    ranges: dict[str, RangeTest] = {}
+    cells = list(expanded.cells)
+    for i, cell in enumerate(cells):
+        if cell.finds:
+            test = range_test(cell.label, cell.recipe, fingerprint(cell.recipe.data), code(cell.recipe.model))
+            ranges.setdefault(test.id, test)
+            suggestion = read_suggestion(store, test.id)
+            found[cell.label] = Tuned(range_test=test.id, suggestion=suggestion)
+            if suggestion is not None and suggestion.status == "ok":
+                cells[i] = grids.tune(cell, {"optimizer.lr": suggestion.rate})
+    made = Tuning(replace(expanded, cells=tuple(cells)), tuple(ranges.values()), cells=found)
+    made = replace(made, open_ranges=tuple(test for test in made.ranges if read_suggestion(store, test.id) is None))
+    return _searched(study.search, made, store, fingerprint, code) if study.search else made
+
+
+def _searched(search: Search, made: Tuning, store: Store, fingerprint: Callable[[Data], str], code: Callable[[Model], str]) -> Tuning:
+    """Put the winners of the searches into the cells."""
+    searches: dict[str, CellSearch] = {}
+    found, cells = dict(made.cells), []
+    waiting: dict[str, Recipe] = {}
+    baseline = made.grid.cells[0]
+    for cell in made.grid.cells:
+        asked = baseline if search.per == "study" else cell
+        if asked.pending:
+            waiting.setdefault(recipes.digest(recipes.canonical(asked.recipe, evaluation=False)), asked.recipe)
+            cells.append(replace(cell, pending=True))
+            continue
+        one = cell_search(search, asked, fingerprint(asked.recipe.data), code(asked.recipe.model))
+        if one is None:
+            cells.append(cell)
+            continue
+        searches.setdefault(one.id, one)
+        trials = read_trials(store, one.id)
+        best = winner(trials, search)
+        known = found.get(cell.label, Tuned())
+        found[cell.label] = replace(known, search=one.id, trials=len(ended(trials, search)))
+        fits = {path: given for path, given in (best or {}).items() if recipes.is_active(cell.recipe, path)}
+        cells.append(replace(cell, pending=True) if best is None else grids.tune(cell, fits))
+    still = tuple(one for one in searches.values() if len(ended(read_trials(store, one.id), search)) < search.trials)
+    return replace(
+        made, grid=replace(made.grid, cells=tuple(cells)), searches=tuple(searches.values()), waiting=tuple(waiting.values()),
+        open_searches=still, cells=found,
+    )  # fmt: skip
+
+
+def range_test(label: str, recipe: Recipe, data: str, code: str, sweep: Sweep | None = None, seeds: int = RANGE_SEEDS) -> RangeTest:
+    """Name the range test of a recipe: whatever its rate, its schedule and its length are, it is the same."""
+    sweep = sweep or Sweep()
+    plain = grids.with_fields(
+        recipe, {"optimizer.lr": 1.0, "schedule.name": "constant", "training.epochs": 1, "training.early_stopping": None}
+    )
+    own: Json = {"code": code} if code else {}
+    given: Json = dataclasses.asdict(sweep)
+    tested = tuple(range(TUNING_SEED, TUNING_SEED + seeds))
+    kept = recipes.canonical(plain, evaluation=False)
+    content = {"recipe": kept, "sweep": given, "seeds": tested, "data": data, "numerics": recipes.NUMERICS}
+    return RangeTest(recipes.digest({"range": content | own}), label, plain, sweep, tested, data, code)
+
+
+def cell_search(search: Search, cell: Cell, data: str, code: str) -> CellSearch | None:
+    """Name the search of a cell; none where no field of it matters there.
+
+    The number of trials is no part of it: more trials go on where fewer have ended.
+    """
+    recipe = cell.recipe
+    space = {path: tried for path, tried in search.space.items() if recipes.is_active(recipe, path)}
+    if not space:
+        return None
+    if recipe.data.validation == 0:
+        raise AblateError("search: needs validation images to compare trials by, and data.validation is 0: set it, such as 0.1")
+    content: Json = {
+        "recipe": recipes.canonical(recipe, evaluation=False), "select": recipe.evaluation.select, "sampler": search.sampler,
+        "pruner": search.pruner, "seeds": search.seeds, "metric": search.metric, "data": data, "numerics": recipes.NUMERICS,
+        "space": {path: tried.model_dump() for path, tried in space.items()},
+    }  # fmt: skip
+    own: Json = {"code": code} if code else {}
+    return CellSearch(recipes.digest({"search": content | own}), cell.label, recipe, search, space, data, code)
+
+
+def curve_path(store: Store, identity: str, seed: int) -> Path:
+    """Name the file of one seed's curve."""
+    return store.range(identity) / f"curve-{seed}.json"
+
+
+def range_work(tests: Sequence[RangeTest], store: Store, *, retry_failed: bool = False) -> tuple[RangeWork, ...]:
+    """List the seeds whose curves are missing, and write down what is tested."""
+    missing = []
+    for test in tests:
+        path = store.range(test.id) / "range.json"
+        if not path.exists():
+            content = {
+                "label": test.label,
+                "sweep": dataclasses.asdict(test.sweep),
+                "seeds": list(test.seeds),
+                "started": time.time_ns() // 1_000_000,
+            }
+            journal.write_json(path, content)
+        every = [RangeWork(test, seed) for seed in test.seeds if not curve_path(store, test.id, seed).exists()]
+        missing += [work for work in every if retry_failed or not work.folder(store).failure.exists()]
+    return tuple(missing)
+
+
+def conclude(tests: Sequence[RangeTest], store: Store) -> None:
+    """Write down what the curves of each test suggest, where all of them are there; the rate with two digits, as it knows no more."""
+    for test in tests:
+        every = suggestions(store, test)
+        if every and read_suggestion(store, test.id) is None:
+            best = rates.best(every) or every[rates.RULES[0]]
+            rate = None if best.rate is None else float(f"{best.rate:.2g}")
+            journal.write_json(store.range(test.id) / "suggestion.json", dataclasses.asdict(replace(best, rate=rate)))
+
+
+def suggestions(store: Store, test: RangeTest) -> dict[str, Suggestion]:
+    """Give what each rule makes of a test's curves; nothing before all of them are there."""
+    curves = read_curves(store, test.id)
+    return rates.suggest([curves[seed] for seed in test.seeds]) if set(curves) >= set(test.seeds) else {}
+
+
+def read_suggestion(store: Store, identity: str) -> Suggestion | None:
+    """Read what a range test has found; none where it has not ended."""
+    content = journal.read_json(store.range(identity) / "suggestion.json")
+    return None if content is None else Suggestion(**content)
+
+
+def read_curves(store: Store, identity: str) -> dict[int, rates.Curve]:
+    """Read the curves of a range test, by seed."""
+    paths = sorted(store.range(identity).glob("curve-*.json"))
+    return {int(path.stem.removeprefix("curve-")): rates.from_json(journal.read_json(path)) for path in paths}
+
+
+def read_trials(store: Store, identity: str) -> tuple[Json, ...]:
+    """Read the trials of a search, by their numbers."""
+    content = journal.read_json(store.search(identity) / "trials.json")
+    return () if content is None else tuple(content["trials"])
+
+
+def ended(trials: tuple[Json, ...], search: Search) -> tuple[Json, ...]:
+    """Take the trials that have ended, of as many as the search has now."""
+    return tuple(trial for trial in trials if trial["state"] in ENDED and trial["number"] < search.trials)
+
+
+def winner(trials: tuple[Json, ...], search: Search) -> Json | None:
+    """Give the fields of the best trial, of equals the first; none before all have ended, or where none is complete."""
+    over = ended(trials, search)
+    complete = [trial for trial in over if trial["state"] == "complete"]
+    if len(over) < search.trials or not complete:
+        return None
+    sign = 1 if search.direction == "max" else -1
+    best = max(complete, key=lambda trial: (sign * trial["value"], -trial["number"]))
+    return dict(best["params"])
+
+
+def describe(search: CellSearch, store: Store) -> None:
+    """Write down what is searched, once."""
+    path = store.search(search.id) / "search.json"
+    known = journal.read_json(path) or {"started": time.time_ns() // 1_000_000}
+    asked = search.search
+    journal.write_json(
+        path,
+        {
+            "label": search.label, "metric": asked.metric, "direction": asked.direction, "sampler": asked.sampler, "pruner": asked.pruner,
+            "trials": max(asked.trials, known.get("trials", 0)), "seeds": list(asked.seeds),
+            "space": {path: tried.model_dump(exclude_defaults=True) for path, tried in search.space.items()}, "started": known["started"],
+        },
+    )  # fmt: skip
+
+
+def hold(searches: Sequence[CellSearch], store: Store, stack: ExitStack, waits: Callable[[str], None], stopped: Callable[[], bool]) -> bool:
+    """Hold every search until the stack is closed, waiting for those that another study runs; say whether they are held.
+
+    Always in the same order, so that two studies never wait for each other. A dead holder lets go.
+    """
+    for one in sorted(searches, key=lambda one: one.id):
+        folder = store.search(one.id)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock, said = FileLock(folder / "lock"), False
+        while True:
+            try:
+                stack.enter_context(lock.acquire(timeout=0.5))
+                break
+            except Timeout:
+                if stopped():
+                    return False
+                if not said:
+                    waits(f"the search of {one.label} is run by another study: waiting for it")
+                    said = True
+    return True
+
+
+def left(made: Tuning, search: Search | None, store: Store) -> list[tuple[Recipe, str, int]]:
+    """List the trainings that the searches still need: recipe, fingerprint of the images (empty: not known yet), how many."""
+    over = [len(ended(read_trials(store, one.id), one.search)) for one in made.open_searches]
+    named = [
+        (one.recipe, one.data, (one.search.trials - n) * len(one.search.seeds)) for one, n in zip(made.open_searches, over, strict=True)
+    ]
+    return [*named, *((recipe, "", search.trials * len(search.seeds)) for recipe in made.waiting if search is not None)]
+
+
+def unanswered(made: Tuning, store: Store) -> list[str]:
+    """Say in a sentence for which cells tuning has ended without an answer: they cannot be trained."""
+    wrong = []
+    for cell in made.grid.cells:
+        known = made.cells.get(cell.label, Tuned())
+        if known.suggestion is not None and known.suggestion.status != "ok":
+            wrong.append(
+                f"cell {cell.label}: its range test found no learning rate ({known.suggestion.status}): give optimizer.lr a number"
+            )
+    for one in made.searches:
+        trials = ended(read_trials(store, one.id), one.search)
+        if len(trials) == one.search.trials and not any(trial["state"] == "complete" for trial in trials):
+            wrong.append(f"cell {one.label}: none of its {len(trials)} trials is complete: look at their logs, or change search.space")
+    return wrong
