@@ -1,0 +1,13 @@
+"""Journals to MLflow: the only home of mlflow, and the only writer. MLflow is a view that can be rebuilt from the store.
+
+Everything is sent with the timestamps of the store's files, so that sending it again changes nothing; a run's status is
+set last. Runs are flat, one for each cell and seed: nested runs hide from MLflow's table just what people compare. Only
+the trials of a search are nested below it.
+"""
+
+from ablate.tracking.client import first_line, log_study, public, sync, uri
+from ablate.tracking.records import Source, tracked
+from ablate.tracking.searches import ranged, searched
+from ablate.tracking.writer import Report, Writer
+
+__all__ = ["Report", "Source", "Writer", "first_line", "log_study", "public", "ranged", "searched", "sync", "tracked", "uri"]

@@ -1,0 +1,258 @@
+"""Records to MLflow: the connection, the experiment, what it has already, and what is sent. The only file with mlflow."""
+
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from filelock import FileLock
+
+from ablate import store as stores
+from ablate.errors import StoreError
+from ablate.store import Store
+from ablate.study import Study
+from ablate.tracking.records import Line, Record, Source
+
+LONGEST_REASON = 800  # characters of an error
+LONGEST = 7900  # characters of a note: MLflow cuts at 8000 and only warns
+
+
+def uri(store: Store, given: str | None) -> str:
+    """Say where MLflow is: as given, else MLFLOW_TRACKING_URI, else the store's own SQLite file."""
+    return given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.database}"
+
+
+def public(text: str) -> str:
+    """Write an address, or a message that holds one, without its password."""
+    return re.sub(r"//([^/@\s:]*):[^/@\s]*@", r"//\1:***@", text)
+
+
+def first_line(error: Exception) -> str:
+    """Shorten an error to its first line that says something; SQLAlchemy's starts with advice to programmers in brackets."""
+    lines = [line for line in str(error).strip().splitlines() if not line.startswith("(raised as a result")]
+    return public((lines or [type(error).__name__])[0][:LONGEST_REASON])
+
+
+def sync(address: str, study: Study, sources: Sequence[Source], store: Store) -> None:
+    """Bring MLflow up to date with the store now. Raises what MLflow raises."""
+    mlflow = Mlflow(address, study, store, frozenset(one.key for one in sources))
+    for one in sources:
+        mlflow.send(one, closing=True)
+
+
+def log_study(address: str, study: Study, store: Store, *, note: str, files: Sequence[Path]) -> None:
+    """Put the report and what belongs to it on the study's own run, with the verdicts in its note. Raises what MLflow raises."""
+    Mlflow(address, study, store, frozenset()).log_study(note[:LONGEST], files)
+
+
+@dataclass(slots=True)
+class _Sent:
+    """How much of a run is in MLflow."""
+
+    run_id: str
+    params: set[str] = field(default_factory=set)  # their names: a param is written once
+    status: str = "RUNNING"
+    ended: int | None = None
+    attempts: str = ""
+    lines: dict[str, int] = field(default_factory=dict)  # as far as this process knows: sending more changes nothing
+
+
+@dataclass(slots=True)
+class Mlflow:
+    """A client with an experiment, connected at first use."""
+
+    address: str
+    study: Study
+    store: Store
+    keys: frozenset[str]  # of the sources that the study has now
+    _client: Any = None
+    _experiment: str = ""
+    _known: dict[str, _Sent] | None = None
+
+    def _connect(self) -> Any:
+        if self._client is None:
+            client = _client(self.address)
+            served = self.address.startswith(("http://", "https://"))  # then the server says where artifacts go
+            artifacts = None if served else (self.store.artifacts / self.store.study(self.study.name).name).as_uri()
+            with FileLock(self.store.path / "mlflow.lock"):  # two studies that start at once make one database
+                self._experiment = _experiment(client, self.study.name, artifacts)
+            self._client = client
+        return self._client
+
+    def forget(self) -> None:
+        """Look again at everything before the next send."""
+        self._client = self._known = None
+
+    def running(self) -> set[str]:
+        """Give the keys of the sources of which MLflow shows anything as running."""
+        return {_source(key) for key, sent in (self._known or {}).items() if sent.status == "RUNNING"}
+
+    def send(self, source: Source, *, closing: bool) -> None:
+        """Send what a source has that MLflow has not; `closing` ends what does not go on."""
+        runs = self._runs()
+        for record in source.records(closing=closing, is_done=lambda key: key in runs and runs[key].status == "FINISHED"):
+            self._send(record, runs)
+
+    def _runs(self) -> dict[str, _Sent]:
+        """List the runs that MLflow has of this store, by key; those that the study no longer has are marked and ended."""
+        if self._known is None:
+            client, known = self._connect(), {}
+            for run in _search(client, self._experiment, f"tags.`ablate.store` = '{stores.identity(self.store)}'"):
+                tags, info = run.data.tags, run.info
+                key, is_stale = tags.get("ablate.key", ""), "ablate.stale" in tags
+                if not key:  # the study's own
+                    continue
+                known[key] = _Sent(info.run_id, set(run.data.params), info.status, info.end_time, tags.get("ablate.attempt", ""))
+                if _source(key) not in self.keys and not is_stale:
+                    client.set_tag(info.run_id, "ablate.stale", "true")
+                    if info.status == "RUNNING":
+                        client.set_terminated(info.run_id, "KILLED")
+                elif _source(key) in self.keys and is_stale:
+                    client.delete_tag(info.run_id, "ablate.stale")
+            self._known = known
+        return self._known
+
+    def _send(self, record: Record, runs: dict[str, _Sent]) -> None:
+        client, known, state = self._connect(), runs.get(record.key), record.state
+        attempts = str(record.attempts or "")
+        if known is None:
+            known = runs[record.key] = _Sent(self._create(client, record, runs))
+        elif state.status != "RUNNING" and (known.status, known.ended, known.attempts) == (state.status, state.ended, attempts):
+            return  # its status is set last: all else is there
+        elif known.status not in ("RUNNING", state.status):
+            client.update_run(known.run_id, status="RUNNING")
+        _log_params(client, known, record.params)
+        _log_lines(client, known, record.lines)
+        counted = {"ablate.attempt": attempts} if attempts else {}
+        client.log_batch(known.run_id, tags=_tags({"ablate.status": state.word} | counted))
+        if state.status != "RUNNING":
+            _log_end(client, known.run_id, record)
+            client.set_terminated(known.run_id, state.status, state.ended)
+        known.status, known.ended, known.attempts = state.status, state.ended, attempts
+
+    def _create(self, client: Any, record: Record, runs: dict[str, _Sent]) -> str:
+        tags = {
+            "ablate.kind": record.kind, "ablate.study": self.study.name, "ablate.key": record.key,
+            "ablate.store": stores.identity(self.store), "ablate.status": "running",
+        }  # fmt: skip
+        tags |= record.tags
+        if note := self._note(record):
+            tags["mlflow.note.content"] = note
+        if record.parent:
+            tags["mlflow.parentRunId"] = runs[record.parent].run_id
+        run = client.create_run(self._experiment, start_time=record.started, tags=tags, run_name=record.name)
+        return str(run.info.run_id)
+
+    def _note(self, record: Record) -> str:
+        """Put the link first, as what is too long is cut, behind a whole line."""
+        link = f"[All runs of this cell](#/experiments/{self._experiment}/runs?searchFilter={quote(record.alike, safe='')})"
+        note = f"{link}\n\n{record.note}" if record.alike else record.note
+        return note if len(note) <= LONGEST else note[:LONGEST].rpartition("\n")[0]
+
+    def log_study(self, note: str, files: Sequence[Path]) -> None:
+        """Write the study's run, one for each study, made at its first report."""
+        client = self._connect()
+        identity = stores.identity(self.store)
+        found = list(_search(client, self._experiment, f"tags.`ablate.kind` = 'study' and tags.`ablate.store` = '{identity}'"))
+        tags = {"ablate.kind": "study", "ablate.study": self.study.name, "ablate.store": identity}
+        run_id = found[0].info.run_id if found else client.create_run(self._experiment, tags=tags, run_name="report").info.run_id
+        client.set_tag(run_id, "mlflow.note.content", note)
+        for path in files:
+            client.log_artifact(run_id, str(path))
+        client.set_terminated(run_id)
+
+
+def _source(key: str) -> str:
+    """Give the key of the source of a record: a search's, where the record is one of its trials."""
+    return key.partition("/trial/")[0]
+
+
+def _client(address: str) -> Any:
+    """Import MLflow, quietly, and connect. Its telemetry is off unless the user has decided otherwise."""
+    for name, value in (
+        ("MLFLOW_DISABLE_TELEMETRY", "true"),
+        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"),  # 7 by default: minutes of silence when a server is away
+        ("MLFLOW_HTTP_REQUEST_TIMEOUT", "20"),
+    ):
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    for noisy in ("alembic", "mlflow"):  # after the import, which sets levels of its own
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)  # what fails is said in a sentence
+    return MlflowClient(tracking_uri=address)
+
+
+def _experiment(client: Any, name: str, artifacts: str | None) -> str:
+    """Find or make the experiment of a study; one that was deleted in the UI is brought back.
+
+    Raises a StoreError when its artifacts would go elsewhere: MLflow fixes their absolute place when it makes an experiment.
+    """
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        return str(client.create_experiment(name, artifact_location=artifacts))
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    if artifacts is not None and found.artifact_location != artifacts:
+        raise StoreError(
+            f"MLflow's database was made for {found.artifact_location}, and this study's artifacts belong in {artifacts}: "
+            "where the store was moved or copied, delete its mlflow.db and run ablate sync for each study"
+        )
+    return str(found.experiment_id)
+
+
+def _search(client: Any, experiment: str, condition: str) -> Iterator[Any]:
+    token = None
+    while True:
+        page = client.search_runs([experiment], condition, max_results=1000, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _log_params(client: Any, known: _Sent, params: Mapping[str, str]) -> None:
+    """Send the params that are not there: a killed process may have left none, and some are known only at the end."""
+    from mlflow.entities import Param
+
+    missing = {_key(name): value for name, value in params.items() if _key(name) not in known.params}
+    if missing:
+        client.log_batch(known.run_id, params=[Param(name, value) for name, value in missing.items()])
+        known.params |= missing.keys()
+
+
+def _log_lines(client: Any, known: _Sent, lines: Mapping[str, tuple[Line, ...]]) -> None:
+    new = [metric for before, each in lines.items() for line in each[known.lines.get(before, 0) :] for metric in _metrics(before, line)]
+    if new:
+        client.log_batch(known.run_id, metrics=new)
+    known.lines = {before: len(each) for before, each in lines.items()}
+
+
+def _log_end(client: Any, run_id: str, record: Record) -> None:
+    """Log the last metrics and the artifacts."""
+    if record.end is not None:
+        client.log_batch(run_id, metrics=_metrics("", record.end))
+    for name, text in record.texts.items():
+        client.log_text(run_id, text, name)
+    for path, folder in record.files:
+        client.log_artifact(run_id, str(path), folder or None)
+
+
+def _metrics(before: str, line: Line) -> list[Any]:
+    from mlflow.entities import Metric
+
+    return [Metric(_key(before + name), value, line.timestamp, line.step) for name, value in line.metrics.items()]
+
+
+def _key(name: str) -> str:
+    """Write a metric's or a param's name in the characters that MLflow takes."""
+    return "".join(c if c.isalnum() or c in "/._- :" else "_" for c in name)
+
+
+def _tags(values: Mapping[str, str]) -> list[Any]:
+    from mlflow.entities import RunTag
+
+    return [RunTag(name, value) for name, value in values.items()]

@@ -1,0 +1,195 @@
+"""Journals to plain values: all that MLflow shall show of a run as of now. Knows no mlflow."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from ablate import journal, metrics
+from ablate import recipe as recipes
+from ablate.grid import Cell, Run, short_names
+from ablate.journal import Folder
+from ablate.store import Store
+from ablate.study import Study
+
+Kind = Literal["run", "search", "trial", "range"]
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+LONGEST_NAME = 300  # characters of a label or level in a note
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Metrics of one step, and when they were written."""
+
+    step: int
+    timestamp: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How a run stands: MLflow's status, the word for it in the tag `ablate.status`, and when it ended, in ms."""
+
+    status: Status
+    word: str
+    ended: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One run as MLflow shall show it as of now."""
+
+    key: str  # identifies it in the experiment
+    kind: Kind
+    name: str
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    started: int  # ms
+    state: State
+    lines: Mapping[str, tuple[Line, ...]]  # by what stands before the names of their metrics; each only ever gets longer
+    attempts: int = 0  # none: such a run has no attempts
+    parent: str = ""  # the key of the run that it is nested in
+    note: str = ""  # Markdown
+    alike: str = ""  # a filter that finds all runs of the same cell, which the note links to
+    end: Line | None = None  # this and the following only of a run that has ended
+    texts: Mapping[str, str] = field(default_factory=dict)  # by file name
+    files: Sequence[tuple[Path, str]] = ()  # each with the folder that it goes into
+
+
+class Source(Protocol):
+    """What a store has of one run, or of one with runs nested in it."""
+
+    @property
+    def key(self) -> str:
+        """Give the key of its record; nested ones have it before `/trial/`."""
+
+    @property
+    def job(self) -> str:
+        """Say what has something new when this has: what is given to `Writer.touch`."""
+
+    def records(self, *, closing: bool, is_done: Callable[[str], bool]) -> Iterator[Record]:
+        """Read it, a parent before its children; nothing where it was never started.
+
+        `closing` ends what does not go on, and what `is_done` says of a key need not be read again.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class RunSource:
+    """One cell under one seed."""
+
+    run: Run
+    key: str
+    folder: Folder
+    outcome: Path
+    params: Mapping[str, str]
+
+    @property
+    def job(self) -> str:
+        """Give the job that it is a view of."""
+        return self.run.job_id
+
+    def records(self, *, closing: bool, is_done: Callable[[str], bool]) -> Iterator[Record]:
+        """Read the journal, and what it ended with only once it has ended."""
+        attempts = [] if is_done(self.key) else journal.lines(self.folder.attempts)
+        if not attempts:
+            return
+        run, state = self.run, _state(self, closing=closing)
+        lines = journal.lines(self.folder.journal)
+        end, texts, files = (None, {}, []) if state.status == "RUNNING" else _end(self, lines)
+        identity = run.cell.id[: recipes.ID_SHOWN]
+        yield Record(
+            self.key, "run", run.name, self.params,
+            tags={"ablate.cell": run.cell.label, "ablate.cell_id": identity, "ablate.seed": str(run.seed), "ablate.job": run.job_id},
+            started=attempts[0]["timestamp"], state=state, lines={"": epochs(lines)}, attempts=len(attempts),
+            note=_note(run.cell, run.seed), alike=f"tags.`ablate.cell_id` = '{identity}'", end=end, texts=texts, files=files,
+        )  # fmt: skip
+
+
+def tracked(study: Study, runs: tuple[Run, ...], store: Store) -> tuple[RunSource, ...]:
+    """Give every run its key, its place on disk and its params: the factors that vary, and the seed."""
+    names = short_names([factor.name for factor in study.factors])
+    return tuple(
+        RunSource(
+            run,
+            key=f"{run.cell.id[: recipes.ID_SHOWN]}/{run.seed}/{run.job_id[: recipes.ID_SHOWN]}",
+            folder=store.job(run.job_id),
+            outcome=store.job(run.job_id).outcome(recipes.evaluation_id(run.cell.recipe)),
+            params={names[name]: level for name, level in run.cell.levels.items()} | {"seed": str(run.seed)},
+        )
+        for run in runs
+    )
+
+
+def epochs(lines: Sequence[journal.Line]) -> tuple[Line, ...]:
+    """Give the epochs of a journal, each with the time that it took."""
+    return tuple(Line(line["epoch"], line["timestamp"], line["metrics"] | {"time/epoch_seconds": line["seconds"]}) for line in lines)
+
+
+def plain(text: str) -> str:
+    """Write a text so that Markdown and HTML show it as it is and find nothing in it to obey; on one line, cut where it is long."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    short = line if len(line) <= LONGEST_NAME else f"{line[:LONGEST_NAME]}…"
+    return "".join(c if c.isalnum() or c in " ," else f"&#{ord(c)};" for c in short)
+
+
+def _note(cell: Cell, seed: int) -> str:
+    said = {"cell": cell.label, **{f"level of {name}": level for name, level in cell.levels.items()}, "seed": str(seed)}
+    return "\n".join(f"- {plain(name)}: {plain(text)}" for name, text in said.items())
+
+
+def _state(one: RunSource, *, closing: bool) -> State:
+    result, outcome = journal.read_json(one.folder.result), journal.read_json(one.outcome / "outcome.json")
+    if result is not None and result["status"] == "diverged":
+        return State("FINISHED", "diverged", result["timestamp"])
+    if result is not None and outcome is not None:
+        return State("FINISHED", outcome["status"], outcome["timestamp"])
+    failure = journal.read_json(one.folder.failure)
+    if failure is not None:
+        return State("FAILED", "failed", failure["timestamp"])
+    if not closing or journal.is_running(one.folder):
+        return State("RUNNING", "running")
+    return State("KILLED", "interrupted", [*journal.lines(one.folder.attempts), *journal.lines(one.folder.journal)][-1]["timestamp"])
+
+
+def _end(one: RunSource, lines: list[journal.Line]) -> tuple[Line | None, dict[str, str], list[tuple[Path, str]]]:
+    """Give the last metrics, and the artifacts as texts and as files."""
+    result, outcome = journal.read_json(one.folder.result), journal.read_json(one.outcome / "outcome.json")
+    end: Line | None = None
+    texts: dict[str, str] = {}
+    if outcome is not None:
+        judged = {name: value for name, value in outcome["metrics"].items() if not name.startswith(metrics.PER_CLASS)}
+        whole = judged | {"time/train_seconds": result["metrics"]["time/train_seconds"]}
+        end = Line(lines[-1]["epoch"] if lines else 0, outcome["timestamp"], whole)
+        texts |= {"confusion_matrix.csv": _confusion_csv(outcome), "per_class_accuracy.csv": _per_class_csv(outcome)}
+    if lines:
+        texts["curves.csv"] = _curves_csv(lines)
+    texts["recipe.json"] = json.dumps(one.run.cell.recipe.model_dump(mode="json"), indent=1)
+    paths = (one.folder.path / "environment.json", one.folder.path / "model.json", one.folder.log, *journal.artifacts(one.outcome))
+    weights = one.folder.weights(one.run.cell.recipe.evaluation.select)
+    placed = [(path, "") for path in paths] + ([(weights, "model")] if outcome is not None else [])
+    return end, texts, [(path, folder) for path, folder in placed if path.exists()]
+
+
+def _csv(rows: list[list[Any]]) -> str:
+    held = io.StringIO()
+    csv.writer(held, lineterminator="\n").writerows(rows)
+    return held.getvalue()
+
+
+def _curves_csv(lines: list[journal.Line]) -> str:
+    names = sorted({name for line in lines for name in line["metrics"]})
+    rows = ([line["epoch"], line["seconds"], *(line["metrics"].get(name, "") for name in names)] for line in lines)
+    return _csv([["epoch", "seconds", *names], *rows])
+
+
+def _confusion_csv(outcome: dict[str, Any]) -> str:
+    rows = zip(outcome["classes"], outcome["confusion"], strict=True)
+    return _csv([["true class / answer", *outcome["classes"]], *([name, *counts] for name, counts in rows)])
+
+
+def _per_class_csv(outcome: dict[str, Any]) -> str:
+    return _csv([["class", "accuracy"], *([n, outcome["metrics"].get(metrics.PER_CLASS + n, "")] for n in outcome["classes"])])
