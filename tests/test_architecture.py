@@ -77,6 +77,11 @@ def test_imports_point_downwards_and_heavy_libraries_stay_at_home(path):
             assert part in HOMES[package], f"{package} belongs to {', '.join(HOMES[package])}, not to {part}"
 
 
+def test_one_file_of_tracking_imports_mlflow():
+    homes = [path.name for path in FILES if any(name.split(".")[0] == "mlflow" for name in imported(path))]
+    assert homes == ["client.py"]
+
+
 def test_every_module_has_a_layer():
     assert {part_of(path) for path in FILES} == set(RANK)
 

@@ -13,6 +13,7 @@ import pytest
 from commands import TINY, ablate, attempts, failing, start, wait_for
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
+from shown import client, everything, history, runs_of
 
 from ablate import tracking
 
@@ -21,33 +22,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # MLflow leaves its SQLite connections to the collector
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-def client(store):
-    return MlflowClient(f"sqlite:///{store}/mlflow.db")
-
-
-def runs_of(api, name, condition="tags.`ablate.kind` = 'run'"):
-    experiment = api.get_experiment_by_name(name)
-    return sorted(api.search_runs([experiment.experiment_id], condition, max_results=1000), key=lambda run: run.info.run_name)
-
-
-def history(api, run):
-    points = {name: api.get_metric_history(run.info.run_id, name) for name in sorted(run.data.metrics)}
-    return {name: [(m.step, m.timestamp, m.value) for m in own] for name, own in points.items()}
-
-
-def everything(store, name):
-    """Give all that MLflow says about a study but the identities that it made up."""
-    api = client(store)
-    return [
-        (
-            run.info.run_name, run.info.status, run.info.start_time, run.info.end_time, run.data.params,
-            {tag: value for tag, value in run.data.tags.items() if tag.startswith("ablate.")}, history(api, run),
-            sorted(item.path for item in api.list_artifacts(run.info.run_id)),
-        )
-        for run in runs_of(api, name)
-    ]  # fmt: skip
 
 
 def test_every_cell_and_seed_is_one_flat_finished_run_with_its_factors_as_params(done):

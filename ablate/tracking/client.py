@@ -19,6 +19,7 @@ from ablate.tracking.records import Line, Record, Source
 
 LONGEST_REASON = 800  # characters of an error
 LONGEST = 7900  # characters of a note: MLflow cuts at 8000 and only warns
+LONGEST_KEY = 250  # characters of a metric's or a param's name: MLflow refuses longer ones
 
 
 def uri(store: Store, given: str | None) -> str:
@@ -250,8 +251,8 @@ def _metrics(before: str, line: Line) -> list[Any]:
 
 
 def _key(name: str) -> str:
-    """Write a metric's or a param's name in the characters that MLflow takes."""
-    return "".join(c if c.isalnum() or c in "/._- :" else "_" for c in name)
+    """Write a metric's or a param's name as MLflow takes it."""
+    return "".join(c if c.isalnum() or c in "/._- :" else "_" for c in name[:LONGEST_KEY])
 
 
 def _tags(values: Mapping[str, str]) -> list[Any]:

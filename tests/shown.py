@@ -1,0 +1,33 @@
+"""What MLflow shows of a study, for the tests that look at it."""
+
+from mlflow import MlflowClient
+
+
+def client(store):
+    return MlflowClient(f"sqlite:///{store}/mlflow.db")
+
+
+def runs_of(api, name, condition="tags.`ablate.kind` = 'run'"):
+    experiment = api.get_experiment_by_name(name)
+    return sorted(api.search_runs([experiment.experiment_id], condition, max_results=1000), key=lambda run: run.info.run_name)
+
+
+def history(api, run):
+    points = {name: api.get_metric_history(run.info.run_id, name) for name in sorted(run.data.metrics)}
+    return {name: [(m.step, m.timestamp, m.value) for m in own] for name, own in points.items()}
+
+
+def everything(store, name, condition="tags.`ablate.kind` != 'study'"):
+    """Give all that MLflow says about the runs of a study but the identities that it made up."""
+    api = client(store)
+    found = runs_of(api, name, condition)
+    keys = {run.info.run_id: run.data.tags["ablate.key"] for run in found}
+    return [
+        (
+            run.info.run_name, run.info.status, run.info.start_time, run.info.end_time, run.data.params,
+            {tag: value for tag, value in run.data.tags.items() if tag.startswith("ablate.") or tag == "mlflow.note.content"},
+            keys.get(run.data.tags.get("mlflow.parentRunId")), history(api, run),
+            sorted(item.path for item in api.list_artifacts(run.info.run_id)),
+        )
+        for run in found
+    ]  # fmt: skip
