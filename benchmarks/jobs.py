@@ -13,11 +13,11 @@ import torch
 from ablate.executors.base import Slot, Task
 from ablate.executors.local import LocalExecutor
 from ablate.recipe import Augment, MeanStd, Recipe
+from ablate.stages import PRELOAD
 from ablate.training import images, loop
 from ablate.training.augment import compose
 from ablate.training.augment.streams import generators
 from ablate.training.data import Arrays, Prepared
-from ablate.stages import PRELOAD
 
 Json = dict[str, Any]
 COUNT, BATCH = 10_000, 128

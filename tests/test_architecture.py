@@ -36,7 +36,8 @@ HOMES = {
     "click": {"cli"}, "rich": {"display", "cli"}, "mlflow": {"tracking"}, "optuna": {"search"}, "plotly": {"report"}, "jinja2": {"report"},
     "torch": {"training", "worker"}, "torchvision": {"training"}, "torchmetrics": {"training"}, "sklearn": {"training"},
     "PIL": {"training"},
-    "scipy": {"stats", "pooling"}, "pandas": {"findings"}, "pydantic": {"recipe", "mistakes", "study", "space", "factor", "expression", "grid"},
+    "scipy": {"stats", "pooling"}, "pandas": {"findings"},
+    "pydantic": {"recipe", "mistakes", "study", "space", "factor", "expression", "grid"},
     "ray": {"executors"},
 }  # fmt: skip
 SEALED = {  # narrower than their layer

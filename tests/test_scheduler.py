@@ -89,7 +89,9 @@ def run(
     todo: tuple[Work, ...], here: Store, executor: Executor, interrupted: Callable[[], bool] = lambda: False
 ) -> tuple[Ledger, list[Event]]:
     heard: list[Event] = []
-    ledger = scheduler.run(scheduler.Listed(todo), here, executor, extra={"git": {"commit": "abc"}}, interrupted=interrupted, listen=heard.append)
+    ledger = scheduler.run(
+        scheduler.Listed(todo), here, executor, extra={"git": {"commit": "abc"}}, interrupted=interrupted, listen=heard.append
+    )
     return ledger, heard
 
 

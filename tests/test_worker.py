@@ -24,8 +24,8 @@ from ablate.executors.local import LocalExecutor
 from ablate.grid import Job
 from ablate.journal import Folder
 from ablate.recipe import Augment, Data, Evaluation, Model, Optimizer, Recipe, Training
-from ablate.training import data
 from ablate.stages import PRELOAD
+from ablate.training import data
 
 DEADLINE = 120.0
 PLAIN, MC, BEST = Evaluation(), Evaluation(mc_dropout=2), Evaluation(select="best_validation")
