@@ -121,18 +121,25 @@ def tabulate(study: Study, grid: Grid, outcomes: tuple[Outcome, ...], metric: st
         ended[place] = failed[place] or o.status == "finished"
         if o.status == "finished":
             values[place] = o.metrics.get(metric, np.nan)
+    found = lay_out(study, grid, tuple(seeds), values)
+    least = study.min_effect if metric == study.metric else None
+    return replace(found, ended=ended, failed=failed, benefit=1 if direction == "max" else -1, min_effect=least)
+
+
+def lay_out(study: Study, grid: Grid, seeds: tuple[int, ...], values: Floats) -> Table:
+    """Lay out (S, cells) values, of which larger is better and none has failed."""
     levels = [_filled(study, cell.levels) for cell in grid.cells]
     return Table(
         study=study,
-        seeds=tuple(seeds),
+        seeds=seeds,
         values=values,
-        ended=ended,
-        failed=failed,
+        ended=np.isfinite(values),
+        failed=np.zeros(values.shape, bool),
         cells=dict(zip(levels, grid.cells, strict=True)),
         columns={one: i for i, one in enumerate(levels)},
         excluded=frozenset(_filled(study, one) for exclusion in grid.excluded for one in exclusion.levels),
-        benefit=1 if direction == "max" else -1,
-        min_effect=study.min_effect if metric == study.metric else None,
+        benefit=1,
+        min_effect=None,
     )
 
 

@@ -16,6 +16,7 @@ from ablate.effects import ClaimFinding, Effect
 from ablate.grid import Cell, Exclusion, Grid
 from ablate.runs import FAILED_RESULT, Outcome
 from ablate.study import Study
+from ablate.tuned import TuningFinding
 
 CURVES = ("train/loss", "validation/loss", "train/accuracy", "validation/accuracy")
 
@@ -81,10 +82,17 @@ class Findings:
     details: tuple[Detail, ...]  # of the baseline and the best cell, or of those that were asked for
     class_effects: tuple[ClassEffect, ...]
     interplay: Interplay | None  # of the strongest interaction
+    tuning: TuningFinding | None = None
 
 
 def find(
-    study: Study, grid: Grid, outcomes: tuple[Outcome, ...], *, metric: str | None = None, looked_into: tuple[str, ...] = ()
+    study: Study,
+    grid: Grid,
+    outcomes: tuple[Outcome, ...],
+    *,
+    metric: str | None = None,
+    looked_into: tuple[str, ...] = (),
+    tuning: TuningFinding | None = None,
 ) -> Findings:
     """Compute all findings of a study on its metric, or on another one (then `min_effect` does not apply).
 
@@ -117,6 +125,7 @@ def find(
         details=details.of_cells(looked_into or _baseline_and_best(cells, direction), outcomes),
         class_effects=details.by_class(study, grid, outcomes),
         interplay=details.interplay(table, interactions),
+        tuning=tuning,
     )
 
 

@@ -172,7 +172,7 @@ class Optimizer(Section):
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: float = Field(gt=0, le=100)
-    """Peak learning rate. Left out: 0.1 for sgd, 0.001 for adam and adamw."""
+    """Peak learning rate. Left out: 0.1 for sgd, 0.001 for adam and adamw. In a study, `"find"`: what a range test of the cell suggests."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Of sgd."""
     weight_decay: float = Field(5e-4, ge=0, le=1)

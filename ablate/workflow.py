@@ -306,9 +306,10 @@ def _sources(todo: Plan, store: Store, *, whole: bool) -> "tuple[Source, ...]":
 
 def find(todo: Plan, where: Where, metric: str | None = None, cells: tuple[str, ...] = ()) -> "Findings":
     """Read the runs of a plan, and compute what they say."""
-    from ablate import findings, runs
+    from ablate import findings, runs, tuned
 
-    return findings.find(todo.study, todo.grid, runs.read(todo.runs, where.store), metric=metric, looked_into=cells)
+    outcomes, history = runs.read(todo.runs, where.store), tuned.read(todo.study, todo.tuning, where.store)
+    return findings.find(todo.study, todo.grid, outcomes, metric=metric, looked_into=cells, tuning=history)
 
 
 def sync(study: Study, where: Where) -> int:

@@ -14,9 +14,7 @@ def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", default=PARTS, help=f"of {', '.join(PARTS)}; all by default")
-    parser.add_argument(
-        "--out", type=Path, help="write JSON there, and Markdown beside it; what was not measured now is kept"
-    )
+    parser.add_argument("--out", type=Path, help="write JSON there, and Markdown beside it; what was not measured now is kept")
     given = parser.parse_args()
     wrong = [part for part in given.parts if part not in PARTS]
     if wrong:

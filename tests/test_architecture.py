@@ -14,7 +14,7 @@ LAYERS = [  # a module may import itself and any layer below, never its own row 
     {"publishing", "stages"},
     {"scheduler", "report", "capacity", "search"},
     {"findings", "worker", "status", "outlook"},
-    {"details"},
+    {"details", "tuned"},
     {"effects"},
     {"pooling"},
     {"plan", "runs", "inputs"},

@@ -43,9 +43,12 @@ def test_every_field_says_what_it_is_or_speaks_for_itself():
 
 
 def test_the_study_in_the_readme_is_valid():
-    (text,) = (body for kind, body in BLOCKS if kind == "toml")
-    checked = study.check(tomllib.loads(text), "README.md")
+    whole, search = (body for kind, body in BLOCKS if kind == "toml")
+    checked = study.check(tomllib.loads(whole), "README.md")
     assert len(grid.expand(checked, precision="fp32").cells) == 18
+    searched = study.check(tomllib.loads(whole.replace("lr = 0.2, ", "") + search), "README.md")
+    assert searched.search is not None
+    assert set(searched.search.space) == {"optimizer.lr", "optimizer.weight_decay"}
 
 
 @pytest.mark.parametrize("name", sorted(cli.main.commands))

@@ -368,7 +368,8 @@ if __name__ == "__main__":
     with Interruption() as interruption:
         try:
             ledger = scheduler.run(
-                scheduler.Listed(todo), here, executor, extra=extra, interrupted=interruption.asked, listen=lambda e: print(e.kind, flush=True)
+                scheduler.Listed(todo), here, executor, extra=extra, interrupted=interruption.asked,
+                listen=lambda e: print(e.kind, flush=True),
             )
             print(json.dumps({"interrupted": ledger.interrupted, "finished": len(ledger.finished), "failures": len(ledger.failures)}))
         except KeyboardInterrupt:

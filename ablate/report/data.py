@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from ablate import metrics, recipe
 from ablate.effects import ClaimFinding, Effect
 from ablate.findings import CellFinding, Findings
 from ablate.report import words
+from ablate.tuned import TuningFinding
 
 Json = dict[str, Any]
 
@@ -43,6 +44,7 @@ def to_json(findings: Findings) -> Json:
         "curves": [
             {"cell": c.label, "metric": c.metric, "epochs": c.epochs, "mean": c.mean, "low": c.low, "high": c.high} for c in findings.curves
         ],
+        "tuning": _tuning(findings.tuning),
         "failures": [{"run": f.run, "status": f.status, "reason": f.reason, "log": f.log} for f in findings.failures],
         "excluded": [{"why": exclusion.why, "cells": list(exclusion.labels)} for exclusion in findings.excluded],
         "data": list(findings.data),
@@ -76,7 +78,30 @@ def _cell(found: CellFinding) -> Json:
         "epoch_seconds": found.epoch_seconds,
         "train_seconds": found.train_seconds,
         "shares_training": found.shares_training,
+        "tuned": dict(found.cell.tuned),
     }
+
+
+def _tuning(found: TuningFinding | None) -> Json | None:
+    """Lay out range tests, trials and turned effects; null for a study without."""
+    if found is None:
+        return None
+    searches = [
+        {
+            "cell": h.label, "sampler": h.search.sampler, "metric": h.search.metric, "best": h.best,
+            "trials": [asdict(t) for t in h.trials], "expected_best": h.expected,
+        }
+        for h in found.histories
+    ]  # fmt: skip
+    ranges = [
+        {
+            "cell": c.label, "rates": c.rates, "losses": c.losses, "chosen": asdict(c.chosen) if c.chosen else None,
+            "suggestions": {rule: asdict(one) for rule, one in c.suggestions.items()},
+        }
+        for c in found.ranges
+    ]  # fmt: skip
+    turns = [{"factor": t.change[0], "from": t.change[1], "to": t.change[2], "shared": t.shared, "tuned": t.tuned} for t in found.turns]
+    return {"searches": searches, "range_tests": ranges, "turns": turns}
 
 
 def _effect(effect: Effect, findings: Findings) -> Json:

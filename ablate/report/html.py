@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from ablate import metrics
 from ablate.findings import Findings
-from ablate.report import canvas, figures, insides, pictures, tables, words
+from ablate.report import canvas, figures, insides, pictures, tables, tuning, words
 from ablate.report.tables import Table
 
 
@@ -37,6 +37,8 @@ def render(findings: Findings, *, created: str = "", version: str, study_text: s
         galleries=[(one, Markup(source)) for one in findings.details if (source := insides.gallery(one))],  # noqa: S704 (base64)
         trainings=len({curve.label for curve in findings.curves}),
         most=len(figures.TRAININGS),
+        searched=findings.tuning.histories[0] if findings.tuning and findings.tuning.histories else None,
+        turned=[turn for turn in findings.tuning.turns if turn.is_turned] if findings.tuning else [],
         created=created,
         version=version,
         store=store,
@@ -97,6 +99,7 @@ def _tables(findings: Findings) -> dict[str, Table | None]:
         "classes": tables.class_effects(findings),
         "confusion": tables.confusions(findings),
         "calibration": tables.calibrations(findings),
+        **tuning.tables(findings),
         "failures": tables.failures(findings),
         "provenance": tables.provenance(findings),
     }

@@ -7,7 +7,7 @@ from typing import Any
 from ablate import journal
 from ablate.effects import Effect
 from ablate.findings import Findings
-from ablate.report import canvas, figures, insides
+from ablate.report import canvas, figures, insides, tuning
 from ablate.report.canvas import Picture
 
 WIDTH, SCALE = 760, 2  # px of an image, and dots a px of a PNG: sharp on paper
@@ -27,6 +27,7 @@ def every(findings: Findings) -> dict[str, tuple[Picture, ...]]:
         "classes": [insides.classes(chosen[1])] if chosen else [],
         "confusion": [insides.confusion(one, f"confusion-{i}") for i, one in enumerate(shown)],
         "calibration": [insides.calibration(calibrated)] if calibrated else [],
+        **tuning.pictures(findings.tuning),
         "cost": [figures.cost(findings)] if len(timed) > 1 and findings.metric != "time/epoch_seconds" else [],
     }
     return {name: tuple(some) for name, some in drawn.items()}

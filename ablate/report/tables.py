@@ -48,7 +48,8 @@ class Table:
     note: str = ""
 
 
-def _table(name: str, caption: str, columns: Sequence[tuple[str, Kind]], rows: Iterable[tuple[Cell, ...]]) -> Table:
+def table(name: str, caption: str, columns: Sequence[tuple[str, Kind]], rows: Iterable[tuple[Cell, ...]]) -> Table:
+    """Make a table of the rows that a browser can take, and say so where there are more."""
     every = tuple(rows)
     note = f"The first {MOST_ROWS} of {len(every):,} rows; `ablate report --format json` has all of them." if len(every) > MOST_ROWS else ""
     return Table(name, caption, tuple(columns), every[:MOST_ROWS], note)
@@ -66,7 +67,7 @@ def effects(name: str, caption: str, found: Iterable[Effect], findings: Findings
         ("change", "head"), (f"effect{unit}", "number"), (f"interval{unit}", "number"), ("verdict", "verdict"), ("seeds", "number"),
         ("wins / ties / losses", "number"), ("p", "number"), ("flags", "text"),
     ]  # fmt: skip
-    return _table(name, caption, columns, (_effect(effect, findings) for effect in words.ranked(found, findings)))
+    return table(name, caption, columns, (_effect(effect, findings) for effect in words.ranked(found, findings)))
 
 
 def _effect(effect: Effect, findings: Findings) -> tuple[Cell, ...]:
@@ -99,16 +100,17 @@ def claims(findings: Findings) -> Table:
         )
         for found in findings.claims
     )
-    return _table("claims-table", "What somebody says, and what these runs say of it", columns, rows)
+    return table("claims-table", "What somebody says, and what these runs say of it", columns, rows)
 
 
 def cells(findings: Findings) -> Table:
     """Lay out every cell with its value under every seed."""
     metric = findings.metric
     seeds: list[tuple[str, Kind]] = [(f"seed\N{NO-BREAK SPACE}{seed}", "number") for seed in findings.study.seeds]
+    tuned: list[tuple[str, Kind]] = [("tuned", "text")] if findings.tuning is not None else []
     columns: list[tuple[str, Kind]] = [
         ("#", "number"), ("cell", "head"), (f"mean{_in(metric, share='%')}", "number"), (f"sd{_in(metric)}", "number"), ("n", "number"),
-        ("failed", "number"), ("missing", "number"), *seeds, ("s/epoch", "number"),
+        ("failed", "number"), ("missing", "number"), *seeds, ("s/epoch", "number"), *tuned,
     ]  # fmt: skip
     trained: dict[str, str] = {}
     rows = []
@@ -116,7 +118,7 @@ def cells(findings: Findings) -> Table:
         # Cells that differ in their evaluation only share their trainings: the first of them is the one that has them.
         owner = trained.setdefault(recipes.digest(recipes.canonical(found.cell.recipe, evaluation=False)), found.cell.label)
         rows.append((str(number), *_cell(found, owner, findings)))
-    return _table("cells-table", f"{metric} of every cell: mean and standard deviation over seeds, and each seed", columns, rows)
+    return table("cells-table", f"{metric} of every cell: mean and standard deviation over seeds, and each seed", columns, rows)
 
 
 def _cell(found: CellFinding, owner: str, findings: Findings) -> tuple[Cell, ...]:
@@ -132,6 +134,7 @@ def _cell(found: CellFinding, owner: str, findings: Findings) -> tuple[Cell, ...
         str(found.missing),
         *values,
         words.seconds(found.epoch_seconds),
+        *((words.tuned(found.cell),) if findings.tuning is not None else ()),
     )
 
 
@@ -151,7 +154,7 @@ def curves(findings: Findings, labels: Sequence[str]) -> Table:
         kept = [epoch for i, epoch in enumerate(reversed(epochs)) if i % step == 0]  # from the last one back
         rows += [(label, str(epoch), *(own.get(metric, {}).get(epoch, "-") for metric in shown)) for epoch in reversed(kept)]
     every = f", every {step} epochs" if step > 1 else ""
-    return _table("curves-table", f"Learning curves: mean [lowest, highest seed]{every}", columns, rows)
+    return table("curves-table", f"Learning curves: mean [lowest, highest seed]{every}", columns, rows)
 
 
 def _points(curve: Curve) -> dict[int, str]:
@@ -179,7 +182,7 @@ def class_effects(findings: Findings) -> Table:
         )
         for one in findings.class_effects
     )
-    return _table("classes-table", "Accuracy on each class: what each change does to it, the most moved classes first", columns, rows)
+    return table("classes-table", "Accuracy on each class: what each change does to it, the most moved classes first", columns, rows)
 
 
 def confusions(findings: Findings) -> Table:
@@ -196,32 +199,32 @@ def confusions(findings: Findings) -> Table:
         rows += [(one.label, one.classes[i], one.classes[j], f"{100 * share:.2f}") for share, i, j in best]
     many = any(len(one.classes) > WRITTEN for one in findings.details)
     caption = f"The {MOST_CONFUSIONS} commonest mistakes" if many else "The mistakes, the commonest first, and the right answers"
-    return _table("confusion-table", f"{caption}, mean over seeds", columns, rows)
+    return table("confusion-table", f"{caption}, mean over seeds", columns, rows)
 
 
 def calibrations(findings: Findings) -> Table:
     """Lay out confidence against accuracy, bin by bin."""
     columns: list[tuple[str, Kind]] = [("cell", "head"), ("answers", "number"), ("mean confidence, %", "number"), ("right, %", "number")]
     rows = ((d.label, f"{n:,}", f"{100 * c:.1f}", f"{100 * a:.1f}") for d in findings.details for n, c, a in d.calibration)
-    return _table("calibration-table", "Confidence and accuracy of the test answers of all seeds, in 15 equal bins", columns, rows)
+    return table("calibration-table", "Confidence and accuracy of the test answers of all seeds, in 15 equal bins", columns, rows)
 
 
 def interplay(findings: Findings) -> Table:
     """Lay out the means that the lines of the strongest interaction go through."""
     found = findings.interplay
     if found is None:
-        return _table("interplay-table", "", [("", "head")], ())
+        return table("interplay-table", "", [("", "head")], ())
     columns: list[tuple[str, Kind]] = [(found.factors[0], "head"), *((f"{found.factors[1]} {b}", "number") for b in found.levels[1])]
     rows = ((a, *(words.bare(found.means.get((a, b)), findings.metric) for b in found.levels[1])) for a in found.levels[0])
     caption = f"Mean {findings.metric}{_in(findings.metric, share='%')} at the levels of the strongest interaction"
-    return _table("interplay-table", caption, columns, rows)
+    return table("interplay-table", caption, columns, rows)
 
 
 def failures(findings: Findings) -> Table:
     """Lay out the runs without a value that counts, why, and where their log is."""
     columns: list[tuple[str, Kind]] = [("run", "head"), ("what became of it", "text"), ("reason", "text"), ("log", "text")]
     rows = ((failure.run, failure.status.replace("_", " "), failure.reason or "-", failure.log or "-") for failure in findings.failures)
-    return _table("failures-table", "Runs without a value that counts", columns, rows)
+    return table("failures-table", "Runs without a value that counts", columns, rows)
 
 
 def provenance(findings: Findings) -> Table:
@@ -229,7 +232,7 @@ def provenance(findings: Findings) -> Table:
     columns: list[tuple[str, Kind]] = [("what", "head"), ("value", "text")]
     rows = [(name, ", ".join(values)) for name, values in _facts(findings).items()]
     rows += [("data fingerprint", fingerprint) for fingerprint in findings.data]
-    return _table("provenance-table", "What these results came from", columns, rows)
+    return table("provenance-table", "What these results came from", columns, rows)
 
 
 def mixed(findings: Findings) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ablate import metrics
 from ablate.effects import ClaimFinding, Effect
 from ablate.findings import Findings
-from ablate.grid import short_names
+from ablate.grid import Cell, short_names
 from ablate.stats import CAP, ROUNDING, Estimate
 
 NAMED = 4  # effects named in one sentence of the headline; the others are counted
@@ -45,6 +45,20 @@ def spread(number: float | None, metric: str) -> str:
 def seconds(number: float | None) -> str:
     """Write seconds without their unit, three digits that count."""
     return "-" if number is None or not math.isfinite(number) else significant(number, 3)
+
+
+def field(given: object) -> str:
+    """Write the value of a recipe field that was searched: three digits of a number, the rest as a study file has it."""
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        return str(given).lower() if isinstance(given, bool) else str(given)
+    return f"{given:,}" if isinstance(given, int) else f"{given:.3g}"
+
+
+def tuned(cell: Cell) -> str:
+    """Say what tuning has found for a cell: "lr 0.031, weight_decay 0.0005"."""
+    names = short_names(list(cell.tuned))
+    found = ", ".join(f"{names[path]} {field(given)}" for path, given in cell.tuned.items())
+    return "not found yet" if cell.pending else found or "untuned"
 
 
 def significant(number: float, digits: int) -> str:
