@@ -11,7 +11,10 @@ from test_report_browser import CHROMIUM, Browser, assert_quiet
 
 from ablate.report import pictures
 
-NAMES = ["calibration", "classes", "confusion-0", "confusion-1", "cost", "curves", "forest", "heat", "interplay"]
+NAMES = [
+    "calibration", "classes", "confusion-0", "confusion-1", "cost", "curves", "fields", "forest", "heat", "history", "interplay",
+    "map", "rates",
+]  # fmt: skip
 
 
 def without_images(monkeypatch):
@@ -20,7 +23,7 @@ def without_images(monkeypatch):
 
 def test_every_picture_is_a_page_of_its_own_and_the_reason_says_how_to_have_images(tmp_path, monkeypatch):
     without_images(monkeypatch)
-    assert pictures.write(everything(), tmp_path) == (9, 'for PNG and SVG, pip install "ablate-studies[figures]"')
+    assert pictures.write(everything(), tmp_path) == (len(NAMES), 'for PNG and SVG, pip install "ablate-studies[figures]"')
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{name}.html" for name in NAMES]
     text = (tmp_path / "forest.html").read_text(encoding="utf-8")
     assert text.count("Plotly.newPlot(") >= 1
@@ -36,7 +39,7 @@ def test_nothing_finished_has_no_pictures_and_needs_no_browser(tmp_path):
 def test_without_a_browser_there_are_pages_and_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "no-browser"))
     count, reason = pictures.write(everything(), tmp_path / "made")
-    assert count == 9
+    assert count == len(NAMES)
     assert reason.startswith("no PNG and SVG: kaleido has no browser to draw them: ")
     assert "\n" not in reason
     assert {path.suffix for path in (tmp_path / "made").iterdir()} == {".html"}
@@ -64,7 +67,7 @@ def test_the_command_says_what_it_wrote_beside_what_was_asked_for(done, tmp_path
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium in PATH")
 def test_with_a_browser_every_picture_is_an_image_too_and_the_pages_are_quiet(tmp_path):
-    assert pictures.write(everything(), tmp_path) == (9, "")
+    assert pictures.write(everything(), tmp_path) == (len(NAMES), "")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"{name}.{form}" for name in NAMES for form in ("html", "png", "svg"))
     for name in NAMES:
         image = Image.open(tmp_path / f"{name}.png").convert("L")

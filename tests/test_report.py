@@ -22,10 +22,13 @@ from PIL import Image
 from ablate import findings, grid, study
 from ablate.findings import Effect, Findings
 from ablate.grid import Cell
+from ablate.rates import Suggestion
 from ablate.report import canvas, data, figures, html, insides, pictures, summary, tables, words
 from ablate.report.canvas import Picture
 from ablate.runs import Outcome
+from ablate.space import Range, Search
 from ablate.stats import CAP, Estimate
+from ablate.tuned import History, Map, RangeCurve, Trial, TuningFinding, Turn
 
 ENVIRONMENT = {
     "git": {"commit": "3f2a9c1d", "dirty": True, "diff": "SECRET DIFF"},
@@ -151,9 +154,10 @@ def everything() -> Findings:
     def environment(cell: Cell, seed: int) -> dict[str, Any]:
         return ENVIRONMENT if seed < 4 else ENVIRONMENT | {"versions": {"python": "3.11.7", "torch": "2.10.0"}}
 
-    return found(
+    made = found(
         EVERYTHING, by_level(CHANGES), status=status, environment=environment, classes=("cat", "dog", "bird", "frog"), picture=png()
     )
+    return with_tuning(made)
 
 
 def many() -> Findings:
@@ -162,11 +166,46 @@ def many() -> Findings:
     raw = {"name": "many", "factors": {"augment": factors, "model": {"batch_norm": [True, False]}}, "recipe": {"model": {"name": "cnn4"}}}
     classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     noise = np.random.default_rng(1).normal(0.85, 0.004, (1000, 5))
-    return found(raw, lambda cell, seed: noise[hash_of(cell.label) % 1000, seed], epochs=30, classes=classes, picture=png())
+    return with_tuning(found(raw, lambda cell, seed: noise[hash_of(cell.label) % 1000, seed], epochs=30, classes=classes, picture=png()))
 
 
 def hash_of(text: str) -> int:
     return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
+
+
+def with_tuning(of: Findings) -> Findings:
+    """Let a study have searched and found rates for its cells: a history, a map, an effect that turns, a range test each."""
+    labels = [found.cell.label for found in of.cells][:14]  # more than are drawn
+    tried = {
+        path: Range(low=low, high=high, log=True)
+        for path, low, high in (("optimizer.lr", 1e-3, 1.0), ("optimizer.weight_decay", 1e-6, 1e-2))
+    }
+    asked = Search(5, "cell", "random", "median", (1_000_000,), "validation/accuracy", tried)
+    states = ("complete", "complete", "pruned", "complete", "diverged")
+    trials = tuple(
+        Trial(
+            i,
+            {"optimizer.lr": 10 ** -(i / 2), "optimizer.weight_decay": 10 ** -(i + 2)},
+            0.5 + 0.1 * i if state == "complete" else None,
+            state,
+            i > 0,
+        )
+        for i, state in enumerate(states)
+    )
+    best = ((1, 0.5), (2, 0.6), (3, 0.6), (4, 0.8), (5, 0.8))
+    mapped = Map((1e-3, 1e-2, 1.0), (1e-6, 1e-4, 1e-2), ((0.5, 0.6, 0.7), (0.5, 0.7, 0.8), (0.4, 0.5, 0.5)))
+    histories = [History(label, asked, tuple(tried), frozenset(tried), trials, 3, best, ((1, 0.6), (2, 0.7)), mapped) for label in labels]
+    suggested = {"valley": Suggestion("valley", "ok", 0.01, 0.005, 0.02), "steepest": Suggestion("steepest", "flat")}
+    rates = tuple(10 ** (i / 10 - 5) for i in range(50))
+    losses = (*(2.3 - 0.03 * i for i in range(49)), float("inf"))
+    ranges = [
+        RangeCurve(label, rates, losses, tuple(loss - 0.1 for loss in losses[:49]), losses[:49], rates[:49], suggested, suggested["valley"])
+        for label in labels
+    ]
+    change = of.effects[0].changes[0] if of.effects else ("a", "b", "c")
+    turns = (Turn(change, 0.012, -0.034),)
+    cells = tuple(replace(one, cell=replace(one.cell, tuned={"optimizer.lr": 0.01234} if i % 2 else {})) for i, one in enumerate(of.cells))
+    return replace(of, cells=cells, tuning=TuningFinding(tuple(ranges), tuple(histories), turns))
 
 
 def nothing() -> Findings:
@@ -189,9 +228,10 @@ def hostile() -> Findings:
         "claim": [{"text": HOSTILE, "source": "<b>me</b>", "expect": "{{ 7 * 7 }}: off > <i>on</i>"}],
     }
     classes = (HOSTILE, "<b>{{ 7 * 7 }}</b> %{x} $a$", "<img src=x onerror=alert(4)>")
-    return found(
+    made = found(
         raw, lambda cell, seed: 0.8 + 0.01 * len(cell.label) ** 0.5 + 0.001 * ((seed * 7) % 5) * len(cell.label) / 100, classes=classes
     )
+    return with_tuning(made)
 
 
 def page(of: Findings) -> str:
@@ -529,9 +569,73 @@ class Page(HTMLParser):
 LOADING = ("src", "href", "srcset", "action", "data", "poster")
 
 
+class TestTuning:
+    def test_every_trial_stands_in_a_table_with_what_became_of_it(self, full):
+        made = html._tables(full)["trials"]
+        assert [title for title, _ in made.columns] == [
+            "search",
+            "trial",
+            "lr",
+            "weight_decay",
+            "validation/accuracy, %",
+            "what became of it",
+        ]
+        own = [row for row in made.rows if row[0] == "baseline"]
+        assert [row[5] for row in own] == ["complete, as the recipe stands", "complete", "pruned", "the best", "diverged"]
+        assert own[3][2:5] == ("0.0316", "1e-05", "80.00")
+
+    def test_the_pictures_show_what_the_tables_say(self, full):
+        every = pictures.every(full)
+        traces, _ = drawn(every["history"][0])
+        dots = [point for trace in traces if trace["mode"] == "markers" and "baseline" in trace["hovertext"][0] for point in trace["y"]]
+        assert dots[:3] == pytest.approx([50, 60, 80])
+        traces, layout = drawn(every["fields"][0])
+        assert max(trace["line"]["width"] for trace in traces) == 4
+        assert {label["text"] for label in layout["annotations"]} == {"0.001", "1", "1e-06", "0.01", "50.00 %", "80.00 %"}
+        traces, layout = drawn(every["map"][0])
+        assert (layout["xaxis"]["type"], layout["yaxis"]["type"]) == ("log", "log")
+        assert len(traces[1]["x"]) == 3
+        traces, _ = drawn(every["rates"][0])
+        assert [trace["x"] for trace in traces if trace["mode"] == "markers"] == [[0.01]] * 12
+
+    def test_cells_say_what_was_tuned_and_effects_whether_they_turn(self, full, full_page):
+        made = html._tables(full)
+        assert [row[-1] for row in made["cells"].rows[:2]] == ["untuned", "lr 0.0123"]
+        assert made["turns"].rows[0][1:] == ("+1.20", "-3.40", "changes")
+        assert "1 of the effects change their sign with tuning" in Page(full_page).said
+        assert [row[-1] for row in made["rates"].rows[:2]] == ["yes", ""]
+
+    def test_a_study_without_tuning_has_no_such_section_and_column(self):
+        of = rotated(HELPS)
+        assert not any(title == "tuned" for title, _ in tables.cells(of).columns)
+        assert 'id="tuning-title"' not in page(of)
+
+    def test_tuning_that_has_not_begun_is_a_page_too(self):
+        of = replace(rotated(HELPS), tuning=TuningFinding())
+        assert 'id="tuning-title"' in page(of)
+        assert pictures.every(of)["rates"] == ()
+
+    def test_a_cell_whose_fields_are_not_found_yet_says_so(self, full):
+        assert words.tuned(replace(full.cells[0].cell, pending=True)) == "not found yet"
+
+    def test_programs_get_all_of_it(self, full):
+        found = data.to_json(full)
+        assert found["cells"][1]["tuned"] == {"optimizer.lr": 0.01234}
+        assert found["tuning"]["turns"][0]["tuned"] == -0.034
+        assert [trial["state"] for trial in found["tuning"]["searches"][0]["trials"]] == [
+            "complete",
+            "complete",
+            "pruned",
+            "complete",
+            "diverged",
+        ]
+        assert found["tuning"]["range_tests"][0]["chosen"]["rate"] == 0.01
+        json.dumps(found, allow_nan=False)
+
+
 class TestPage:
     ORDER = ("Effects", "Claims", "Cells", "Interactions", "Cells against the baseline", "Learning curves", "Classes",
-             "Two cells from inside", "Cost and benefit", "Failures",
+             "Two cells from inside", "Tuning", "Cost and benefit", "Failures",
              "Excluded cells", "How to read this", "Study file", "Provenance")  # fmt: skip
 
     def test_it_answers_first_and_has_every_part_in_order(self, full, full_page):
@@ -565,7 +669,7 @@ class TestPage:
     def test_every_table_has_a_caption_and_heads(self, full_page):
         parsed = Page(full_page)
         names = [tag for tag, _ in parsed.tags]
-        assert names.count("table") == names.count("caption") == names.count("thead") == 12
+        assert names.count("table") == names.count("caption") == names.count("thead") == 15
         assert ("html", {"lang": "en"}) in parsed.tags
 
     def test_an_empty_study_renders_and_says_so(self):
@@ -588,7 +692,7 @@ class TestPage:
         assert "{{ 7 * 7 }}" in parsed.said
         assert "{{ cell" not in made
         assert {tag for tag, _ in parsed.tags} <= {tag for tag, _ in Page(full_page).tags}
-        assert len(parsed.scripts) == 1 + 9 + 2  # plotly.js, the pictures, sorting and printing
+        assert len(parsed.scripts) == 1 + 13 + 2  # plotly.js, the pictures, sorting and printing
 
     def test_an_effect_that_is_turned_round_is_taken_apart_below_the_effects(self):
         raw = {"factors": {"augment": {"rotation": [0, 15]}, "model": {"batch_norm": [True, False]}}}

@@ -17,6 +17,8 @@ from ablate.report.tables import WRITTEN
 LINES = (GREY, "#0174f4", "#eb5e00", "#0da361", "#a837ad", "#c9a227", "#4fb6e8", "#e0607e")
 DIVERGING = [[0.0, "rgba(235,94,0,0.6)"], [0.5, "rgba(128,136,145,0.10)"], [1.0, "rgba(1,116,244,0.6)"]]  # numbers stay readable on it
 SEQUENTIAL = [[0.0, "rgba(1,116,244,0.03)"], [1.0, "rgba(1,116,244,0.6)"]]
+BELOW = "height"
+"""Room for the labels of an x axis: below it alone. At some widths plotly else turns them, makes room at the side, and turns them back."""
 MOST_CLASSES = 100  # of a confusion matrix
 LARGEST = 500_000  # bytes of one gallery that the page takes in
 DIGITS = 22  # px of one row
@@ -43,7 +45,9 @@ def heat(findings: Findings) -> Picture:
     }]  # fmt: skip
     layout = {
         "height": 90 + 52 * len(down), "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
-        "xaxis": axis(showgrid=False, side="bottom", tickmode="array", tickvals=list(range(len(across))), ticktext=columns),
+        "xaxis": axis(
+            showgrid=False, side="bottom", tickmode="array", tickvals=list(range(len(across))), ticktext=columns, automargin=BELOW
+        ),
         "yaxis": axis(showgrid=False, autorange="reversed", tickmode="array", tickvals=list(range(len(down))), ticktext=rows),
     }  # fmt: skip
     return picture("heat", data, layout)
@@ -126,7 +130,7 @@ def confusion(found: Detail, name: str) -> Picture:
     size = min(620, 120 + 34 * count)
     layout = {
         "height": size, "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
-        "xaxis": axis(showgrid=False, title={"text": "answer", "standoff": 8}, **ticks),
+        "xaxis": axis(showgrid=False, title={"text": "answer", "standoff": 8}, automargin=BELOW, **ticks),
         "yaxis": axis(showgrid=False, autorange="reversed", title={"text": "is", "standoff": 8}, **ticks),
         "annotations": [
             {"x": i, "y": i, "text": f"{100 * found.confusion[i][i]:.0f}", "showarrow": False} for i in range(count) if count <= WRITTEN
