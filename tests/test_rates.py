@@ -225,7 +225,10 @@ def test_the_rules_find_what_they_say_on_a_smooth_valley():
     assert math.log10(found["steepest"].high) == pytest.approx(-3 + half, abs=0.5)
     assert found["min/10"].rate == pytest.approx(10 ** x[lowest] / 10, rel=0.2)
     assert found["min/10"].low < found["min/10"].rate < found["min/10"].high
-    assert rates.best(found) == found["valley"]
+    after = np.flatnonzero((x > x[lowest]) & (y > y[lowest] + 0.2 * fall))
+    assert 2 * found["rise"].low < found["rise"].rate < 10 ** x[after[0]]  # a mean rises before what explodes behind it
+    assert found["rise"].low == pytest.approx(10 ** x[lowest], rel=0.3)
+    assert rates.best(found) == found["rise"]
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -273,7 +276,8 @@ def test_on_a_quadratic_the_rates_are_below_the_largest_that_is_stable(momentum)
     assert len(losses) < sweep.steps
     for one in found.values():
         assert one.status == "ok"
-        assert 1e-4 < one.rate < 2 * (1 + momentum) / curvature
+        # From the optimum itself an unstable rate needs steps to be seen, and this sweep is there long before.
+        assert 1e-4 < one.rate < (2.2 if one.rule == "rise" else 1) * 2 * (1 + momentum) / curvature
 
 
 @pytest.mark.parametrize("length", [5, 6, 8, 10, 20, 50, 100, 300])
@@ -318,7 +322,7 @@ def test_a_loss_that_still_falls_at_the_last_rate_is_at_the_edge():
 
 def test_a_loss_that_falls_to_the_end_may_still_be_steepest_before_it():
     found = rates.suggest([along(Sweep(high=1e-2), valley)])
-    assert [one.status for one in found.values()] == ["edge of the range", "ok", "edge of the range"]
+    assert [one.status for one in found.values()] == ["edge of the range", "edge of the range", "ok", "edge of the range"]
     assert found["steepest"].rate == pytest.approx(1e-3, rel=0.2)
     assert rates.best(found) == found["steepest"]
 
@@ -374,7 +378,5 @@ def test_best_takes_the_first_rule_that_has_an_answer():
     def all_but(*bad):
         return {rule: Suggestion(rule, "flat") if rule in bad else Suggestion(rule, "ok", 0.1, 0.01, 1.0) for rule in RULES}
 
-    assert rates.best(all_but()).rule == "valley"
-    assert rates.best(all_but("valley")).rule == "steepest"
-    assert rates.best(all_but("valley", "steepest")).rule == "min/10"
+    assert [rates.best(all_but(*RULES[:i])).rule for i in range(len(RULES))] == ["rise", "valley", "steepest", "min/10"]
     assert rates.best(all_but(*RULES)) is None
