@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,7 @@ class Searches:
     def _start(self, one: _Open, asked: Any, began: Any) -> None:
         """Let a trial have its fields, and its jobs be done; a kill may have come before it had them."""
         with _quiet():
-            fields = {path: _suggest(asked, path, tried) for path, tried in one.search.space.items()}
+            fields = {path: _suggest(asked, path, tried) for path, tried in one.search.search.space.items()}
         jobs = one.search.jobs(fields)
         started = time.time_ns() // 1_000_000 if began is None else int(began.timestamp() * 1000)
         trial = one.running[asked.number] = _Trial(asked, fields, {job.seed: job.id for job in jobs}, started)
@@ -211,7 +212,7 @@ class Searches:
             trial = one.running.get(known.number)
             fields = dict(trial.fields if trial else known.params)
             written = one.rows.get(known.number, {"state": "running"})["state"] != "running"
-            if known.state.name == "WAITING" or written or len(fields) < len(one.search.space):
+            if known.state.name == "WAITING" or written or len(fields) < len(one.search.search.space):
                 continue  # the last: killed before it had its fields, and not taken up yet
             jobs = trial.jobs if trial else {job.seed: job.id for job in one.search.jobs(fields)}
             one.rows[known.number] = _row(known, fields, jobs)
@@ -275,9 +276,10 @@ def _memory(search: CellSearch, store: Store, storage: str | None) -> Any:
 def _first(search: CellSearch) -> list[Json]:
     """List the trials that no sampler proposes."""
     if search.search.sampler == "grid":  # Optuna's own sampler of grids repeats points where trials run side by side
-        return space.grid(search.search)
-    here = {path: recipes.value(search.recipe, path) for path in search.space}
-    return [here] if all(_contains(tried, here[path]) for path, tried in search.space.items()) else []
+        return list(islice(space.grid(search.search.space), search.search.trials))
+    found = {path: recipes.value(search.recipe, path) for path in search.search.space}
+    here = {path: "none" if given is None else given for path, given in found.items()}
+    return [here] if all(_contains(tried, here[path]) for path, tried in search.search.space.items()) else []
 
 
 def _contains(tried: Range, given: Any) -> bool:
@@ -292,14 +294,9 @@ def _suggest(asked: Any, path: str, tried: Range) -> Any:
     """Ask a trial for one field; asking again gives the same."""
     if tried.choices is not None:
         return asked.suggest_categorical(path, tried.choices)
-    if _is_whole(path):
+    if space.is_whole(path):
         return asked.suggest_int(path, tried.low, tried.high, log=tried.log)
     return asked.suggest_float(path, float(tried.low or 0), float(tried.high or 0), log=tried.log)
-
-
-def _is_whole(path: str) -> bool:
-    kind = recipes.fields()[path].annotation
-    return kind is int or kind == (int | None)
 
 
 def _sampler(search: CellSearch, number: int) -> Any:
