@@ -333,12 +333,19 @@ def left(made: Tuning, search: Search | None, store: Store) -> list[tuple[Recipe
 def unanswered(made: Tuning, store: Store) -> list[str]:
     """Say in a sentence for which cells tuning has ended without an answer: they cannot be trained."""
     wrong = []
+    failed = {
+        test.id: [work for work in range_work((test,), store, retry_failed=True) if work.folder(store).failure.exists()]
+        for test in made.open_ranges
+    }
     for cell in made.grid.cells:
         known = made.cells.get(cell.label, Tuned())
         if known.suggestion is not None and known.suggestion.status != "ok":
             wrong.append(
                 f"cell {cell.label}: its range test found no learning rate ({known.suggestion.status}): give optimizer.lr a number"
             )
+        logs = [str(work.folder(store).log) for work in failed.get(known.range_test, ())]
+        if logs:
+            wrong.append(f"cell {cell.label}: its range test failed: look at {logs[0]}, and try it again with --retry-failed")
     for one in made.searches:
         trials = ended(read_trials(store, one.id), one.search)
         if len(trials) == one.search.trials and not any(trial["state"] == "complete" for trial in trials):
