@@ -363,7 +363,6 @@ def interrupted(here, searches, storage=None, slots=2, judge=accuracy, seed=0):
     """Drive searches with a kill after every few epochs; check at each start that what was known is still known."""
     draw, workers, starts, known = random.Random(seed), Workers(here, slots, judge), 0, {}
     while True:
-        left = draw.randint(1, 9)
         source = opened(searches, here, storage)
         for one in searches:
             now = {trial["number"]: trial for trial in trials_of(here, one)}
@@ -371,8 +370,8 @@ def interrupted(here, searches, storage=None, slots=2, judge=accuracy, seed=0):
                 assert now[number]["params"] == trial["params"]
                 assert now[number]["jobs"] == trial["jobs"]
                 assert trial["state"] == "running" or now[number] == trial
-        before = sum(workers.epochs.values())
-        workers.run(source, until=lambda: sum(workers.epochs.values()) - before >= left)
+        end = sum(workers.epochs.values()) + draw.randint(1, 9)
+        workers.run(source, until=lambda end=end: sum(workers.epochs.values()) >= end)
         starts += 1
         known = {one.id: {trial["number"]: trial for trial in trials_of(here, one)} for one in searches}
         if not workers.running and all(len(tuning.ended(trials_of(here, one), one.search)) == one.search.trials for one in searches):
@@ -469,7 +468,7 @@ def test_trials_that_nobody_asks_for_any_more_are_left_as_they_are(here):
 
 @pytest.mark.parametrize("address", ["nonsense", "sqlite:////nowhere/at/all/optuna.db", "nosuchdatabase://host/x"])
 def test_a_storage_that_cannot_be_opened_is_a_sentence(here, address):
-    with pytest.raises(AblateError, match="Optuna's storage cannot be opened: .*--optuna-storage"):
+    with pytest.raises(AblateError, match=r"Optuna's storage cannot be opened: .*--optuna-storage"):
         opened([first_of(here)], here, address)
 
 

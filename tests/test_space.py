@@ -1,6 +1,7 @@
 """[search] as it is read: defaults, samplers, the points of a grid. What is wrong with one is in golden/mistakes.txt."""
 
 import math
+from itertools import pairwise
 from typing import get_args
 
 import pytest
@@ -85,7 +86,7 @@ def test_points_end_exactly_at_low_and_high(low, ratio, steps, log):
     assert all(low * (1 - 1e-5) <= point <= high * (1 + 1e-5) for point in found)
     if ratio > 2:
         assert len(found) == steps
-        apart = [math.log(b / a) if log else b - a for a, b in zip(found, found[1:], strict=False)]
+        apart = [math.log(b / a) if log else b - a for a, b in pairwise(found)]
         assert max(apart) == pytest.approx(min(apart), rel=0.01, abs=1e-4)
 
 
