@@ -259,11 +259,10 @@ def show_status(console: Console, status: Status) -> None:
 
 def show_tuned(console: Console, ran: Ran) -> None:
     """Print the end of `ablate search`: what was found for each cell."""
-    search = ran.plan.study.search
     rows = []
     for cell in ran.plan.grid.cells:
         known = ran.plan.tuning.cells.get(cell.label)
-        trials = f"{known.trials} of {search.trials}" if known is not None and known.search and search is not None else "-"
+        trials = f"{known.trials} of {known.of}" if known is not None and known.search else "-"
         found = ", ".join(f"{path} = {_short(given)}" for path, given in cell.tuned.items())
         rows.append((cell.label, trials, "not found yet" if cell.pending else found or "untuned"))
     show_table(console, ("cell", "trials", "found"), rows)

@@ -251,7 +251,7 @@ def runs_and_jobs(
             data, own = fingerprint(cell.recipe.data), code(cell.recipe.model)
             identity = recipe.job_id(cell.recipe, seed, data, own)
             if cell.pending:  # what it will be trained as is not known, and it is surely not what lies in a store
-                identity = recipe.digest({"pending": cell.id, "seed": seed, "data": data})
+                identity = recipe.digest({"pending": identity, "finds": cell.finds, "select": cell.recipe.evaluation.select})
             jobs.setdefault(identity, Job(identity, cell.recipe, seed, data, own, cell.pending))
             runs.append(Run(cell, seed, identity))
     return tuple(runs), tuple(jobs.values())

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from filelock import FileLock
 from ablate import journal, space, tuning
 from ablate import recipe as recipes
 from ablate.errors import AblateError
+from ablate.grid import Job
 from ablate.plan import Work
 from ablate.space import Range, Search
 from ablate.store import Store
@@ -95,10 +97,10 @@ class Searches:
         for one, trial in self._of(task):
             if self._is_hopeless(one, trial):
                 self._tell(one, trial, "pruned")
-        needed = {job for one in self._open for trial in one.running.values() for job in trial.jobs.values()}
-        useless = self._handed.keys() - needed - self._pruned
-        self._pruned |= useless
-        return task in useless
+        if task in self._pruned or self._of(task):
+            return False
+        self._pruned.add(task)
+        return True
 
     def ended(self, task: str, kind: str) -> None:
         """Hear what became of a job: finished, failed or stopped."""
@@ -131,7 +133,7 @@ class Searches:
         trials = one.memory.get_trials(deepcopy=False)
         one.asked = sum(trial.state.name != "WAITING" for trial in trials)
         for known in trials:
-            if known.state.name == "RUNNING":
+            if known.state.name == "RUNNING" and known.number < one.search.search.trials:
                 one.memory.sampler = _sampler(one.search, known.number)
                 self._start(one, Trial(one.memory, known._trial_id), known.datetime_start)  # noqa: SLF001 (as Optuna's own ask does)
         self._write(one)
@@ -146,9 +148,12 @@ class Searches:
 
     def _start(self, one: _Open, asked: Any, began: Any) -> None:
         """Let a trial have its fields, and its jobs be done; a kill may have come before it had them."""
-        with _quiet():
-            fields = {path: _suggest(asked, path, tried) for path, tried in one.search.space.items()}
-        jobs = one.search.jobs(fields)
+        fields = {}
+        for path, tried in one.search.search.space.items():
+            with _quiet():
+                one.memory.sampler = _sampler(one.search, asked.number, path)
+                fields[path] = _suggest(asked, path, tried)
+        jobs = _jobs(one.search, fields)
         started = time.time_ns() // 1_000_000 if began is None else int(began.timestamp() * 1000)
         trial = one.running[asked.number] = _Trial(asked, fields, {job.seed: job.id for job in jobs}, started)
         for job in jobs:
@@ -165,9 +170,9 @@ class Searches:
         results = [journal.read_json(folder.result) for folder in folders]
         if any(result is not None and result["status"] == "diverged" for result in results):
             self._tell(one, trial, "diverged")
-        elif all(result is not None for result in results):
+        elif results and all(result is not None for result in results):
             self._tell(one, trial, "complete")
-        elif not set(trial.jobs.values()) & self._under_way():  # one has failed, and the others are as far as they will be
+        elif not set(trial.jobs.values()) & self._under_way():  # one has failed, and the others are as far as they will be; or none is
             self._tell(one, trial, "failed")
 
     def _under_way(self) -> set[str]:
@@ -211,12 +216,20 @@ class Searches:
             trial = one.running.get(known.number)
             fields = dict(trial.fields if trial else known.params)
             written = one.rows.get(known.number, {"state": "running"})["state"] != "running"
-            if known.state.name == "WAITING" or written or len(fields) < len(one.search.space):
+            if known.state.name == "WAITING" or written or len(fields) < len(one.search.search.space):
                 continue  # the last: killed before it had its fields, and not taken up yet
-            jobs = trial.jobs if trial else {job.seed: job.id for job in one.search.jobs(fields)}
+            jobs = trial.jobs if trial else {job.seed: job.id for job in _jobs(one.search, fields)}
             one.rows[known.number] = _row(known, fields, jobs)
         journal.write_json(self._store.search(one.search.id) / "trials.json", {"trials": list(one.rows.values())})
         self._changed(one.search.id)
+
+
+def _jobs(search: CellSearch, fields: Mapping[str, Any]) -> tuple[Job, ...]:
+    """Give the jobs of a trial; none where its fields do not go together, such as a padding that is too large to be mirrored."""
+    try:
+        return search.jobs(fields)
+    except ValueError:
+        return ()
 
 
 def _row(known: Any, fields: Json, jobs: Mapping[int, str]) -> Json:
@@ -255,6 +268,7 @@ def check(search: Search) -> None:
 def _memory(search: CellSearch, store: Store, storage: str | None) -> Any:
     """Open Optuna's study of a search, or make it: its first trials are the recipe as it stands, or the points of a grid."""
     import optuna
+    from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     tuning.describe(search, store)
@@ -267,7 +281,7 @@ def _memory(search: CellSearch, store: Store, storage: str | None) -> Any:
             )  # fmt: skip
             for fields in _first(search):
                 memory.enqueue_trial(fields, skip_if_exists=True)
-    except (ImportError, OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
         raise AblateError(f"Optuna's storage cannot be opened: {str(error).splitlines()[0]}: see --optuna-storage") from None
     return memory
 
@@ -275,9 +289,10 @@ def _memory(search: CellSearch, store: Store, storage: str | None) -> Any:
 def _first(search: CellSearch) -> list[Json]:
     """List the trials that no sampler proposes."""
     if search.search.sampler == "grid":  # Optuna's own sampler of grids repeats points where trials run side by side
-        return space.grid(search.search)
-    here = {path: recipes.value(search.recipe, path) for path in search.space}
-    return [here] if all(_contains(tried, here[path]) for path, tried in search.space.items()) else []
+        return list(islice(space.grid(search.search.space), search.search.trials))
+    found = {path: recipes.value(search.recipe, path) for path in search.search.space}
+    here = {path: "none" if given is None else given for path, given in found.items()}
+    return [here] if all(_contains(tried, here[path]) for path, tried in search.search.space.items()) else []
 
 
 def _contains(tried: Range, given: Any) -> bool:
@@ -292,21 +307,16 @@ def _suggest(asked: Any, path: str, tried: Range) -> Any:
     """Ask a trial for one field; asking again gives the same."""
     if tried.choices is not None:
         return asked.suggest_categorical(path, tried.choices)
-    if _is_whole(path):
+    if space.is_whole(path):
         return asked.suggest_int(path, tried.low, tried.high, log=tried.log)
     return asked.suggest_float(path, float(tried.low or 0), float(tried.high or 0), log=tried.log)
 
 
-def _is_whole(path: str) -> bool:
-    kind = recipes.fields()[path].annotation
-    return kind is int or kind == (int | None)
-
-
-def _sampler(search: CellSearch, number: int) -> Any:
-    """Make the sampler of one trial. Its seed is the trial's, so that it draws the same whether or not the process is a new one."""
+def _sampler(search: CellSearch, number: int, path: str = "") -> Any:
+    """Make the sampler of one field of a trial. Its seed is theirs, so that it draws the same wherever a process is a new one."""
     from optuna import samplers
 
-    seed = recipes.stream_seed(number, search.id) % 2**32
+    seed = recipes.stream_seed(number, f"{search.id}/{path}") % 2**32
     match search.search.sampler:
         case "tpe":
             return samplers.TPESampler(seed=seed)

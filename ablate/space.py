@@ -1,6 +1,6 @@
 """What a study lets Optuna search: the table [search], read and checked. Nothing is searched here."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -101,7 +101,7 @@ def read(table: Any, base: Mapping[str, Any], factors: tuple[Factor, ...], wrong
         return None
     head = SearchHead.model_validate(table)
     seeds = tuple(range(TUNING_SEED, TUNING_SEED + head.seeds))
-    whole = prod(len(points(one)) for one in space.values())
+    whole = size(space)
     trials = min(table.get("trials", whole), whole) if head.sampler == "grid" else head.trials
     return Search(trials, head.per, head.sampler, head.pruner, seeds, head.metric, space)
 
@@ -131,7 +131,18 @@ def _conflicts(space: Mapping[str, Range], base: Mapping[str, Any], factors: tup
     return found
 
 
-def points(tried: Range) -> list[Any]:
+def size(space: Mapping[str, Range]) -> int:
+    """Count the points of a grid."""
+    return prod(len(points(path, tried)) for path, tried in space.items())
+
+
+def is_whole(path: str) -> bool:
+    """Say whether a field holds whole numbers."""
+    kind = recipe.fields()[path].annotation
+    return kind is int or kind == (int | None)
+
+
+def points(path: str, tried: Range) -> list[Any]:
     """List the points of one field on a grid."""
     if tried.choices is not None:
         return list(tried.choices)
@@ -142,10 +153,11 @@ def points(tried: Range) -> list[Any]:
         inner = [tried.low * (tried.high / tried.low) ** (i / last) for i in range(1, last)]
     else:
         inner = [tried.low + (tried.high - tried.low) * i / last for i in range(1, last)]
-    whole = isinstance(tried.low, int) and isinstance(tried.high, int)
-    return list(dict.fromkeys([tried.low, *(round(point) if whole else float(f"{point:.6g}") for point in inner), tried.high]))
+    between = [round(point) if is_whole(path) else float(f"{point:.6g}") for point in inner]
+    return list(dict.fromkeys([tried.low, *between, tried.high]))
 
 
-def grid(search: Search) -> list[dict[str, Any]]:
-    """List every combination of a grid."""
-    return [dict(zip(search.space, combination, strict=True)) for combination in product(*(points(one) for one in search.space.values()))]
+def grid(space: Mapping[str, Range]) -> Iterator[dict[str, Any]]:
+    """Give every combination of a grid, one after another: there may be very many."""
+    for combination in product(*(points(path, tried) for path, tried in space.items())):
+        yield dict(zip(space, combination, strict=True))

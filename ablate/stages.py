@@ -127,7 +127,7 @@ def search(stages: Stages, made: tuning.Tuning, touch: Callable[[str], None]) ->
         trials = Searches(made.open_searches, store, stages.where.optuna_storage, touch, names, retry_failed=stages.retry_failed)
         count = "1 search" if len(made.open_searches) == 1 else f"{len(made.open_searches)} searches"
         what = f"{count} of {first.trials} trials ({first.sampler}) on {stages.slots} slots"
-        total = (len(made.open_searches) * first.trials - trials.over()) * len(first.seeds)
+        total = (sum(one.search.trials for one in made.open_searches) - trials.over()) * len(first.seeds)
         stages.screen.start(what, total, names)
         stages.run(trials, trials.touch)
 

@@ -22,14 +22,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ablate import grid as grids
-from ablate import journal, rates
+from ablate import journal, rates, space
 from ablate import recipe as recipes
 from ablate.errors import AblateError
 from ablate.grid import Cell, Grid, Job
 from ablate.journal import Folder
 from ablate.rates import Suggestion, Sweep
 from ablate.recipe import Data, Model, Recipe
-from ablate.space import TUNING_SEED, Range, Search
+from ablate.space import TUNING_SEED, Search
 from ablate.store import Store
 from ablate.study import Study
 
@@ -87,8 +87,7 @@ class CellSearch:
     id: str
     label: str
     recipe: Recipe
-    search: Search
-    space: Mapping[str, Range]  # what matters in this recipe
+    search: Search  # of the fields that matter in this recipe
     data: str
     code: str
 
@@ -107,6 +106,7 @@ class Tuned:
     suggestion: Suggestion | None = None
     search: str = ""
     trials: int = 0  # that have ended
+    of: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +163,12 @@ def _searched(search: Search, made: Tuning, store: Store, fingerprint: Callable[
             continue
         searches.setdefault(one.id, one)
         trials = read_trials(store, one.id)
-        best = winner(trials, search)
+        best = winner(trials, one.search)
         known = found.get(cell.label, Tuned())
-        found[cell.label] = replace(known, search=one.id, trials=len(ended(trials, search)))
+        found[cell.label] = replace(known, search=one.id, trials=len(ended(trials, one.search)), of=one.search.trials)
         fits = {path: given for path, given in (best or {}).items() if recipes.is_active(cell.recipe, path)}
         cells.append(replace(cell, pending=True) if best is None else grids.tune(cell, fits))
-    still = tuple(one for one in searches.values() if len(ended(read_trials(store, one.id), search)) < search.trials)
+    still = tuple(one for one in searches.values() if len(ended(read_trials(store, one.id), one.search)) < one.search.trials)
     return replace(
         made, grid=replace(made.grid, cells=tuple(cells)), searches=tuple(searches.values()), waiting=tuple(waiting.values()),
         open_searches=still, cells=found,
@@ -195,18 +195,20 @@ def cell_search(search: Search, cell: Cell, data: str, code: str) -> CellSearch 
     The number of trials is no part of it: more trials go on where fewer have ended.
     """
     recipe = cell.recipe
-    space = {path: tried for path, tried in search.space.items() if recipes.is_active(recipe, path)}
-    if not space:
+    active = {path: search.space[path] for path in sorted(search.space) if recipes.is_active(recipe, path)}
+    if not active:
         return None
+    most = space.size(active) if search.sampler == "grid" else search.trials
+    search = replace(search, space=active, trials=min(search.trials, most))
     if recipe.data.validation == 0:
         raise AblateError("search: needs validation images to compare trials by, and data.validation is 0: set it, such as 0.1")
     content: Json = {
         "recipe": recipes.canonical(recipe, evaluation=False), "select": recipe.evaluation.select, "sampler": search.sampler,
         "pruner": search.pruner, "seeds": search.seeds, "metric": search.metric, "data": data, "numerics": recipes.NUMERICS,
-        "space": {path: tried.model_dump() for path, tried in space.items()},
+        "space": {path: tried.model_dump() for path, tried in active.items()},
     }  # fmt: skip
     own: Json = {"code": code} if code else {}
-    return CellSearch(recipes.digest({"search": content | own}), cell.label, recipe, search, space, data, code)
+    return CellSearch(recipes.digest({"search": content | own}), cell.label, recipe, search, data, code)
 
 
 def curve_path(store: Store, identity: str, seed: int) -> Path:
@@ -292,7 +294,7 @@ def describe(search: CellSearch, store: Store) -> None:
         {
             "label": search.label, "metric": asked.metric, "direction": asked.direction, "sampler": asked.sampler, "pruner": asked.pruner,
             "trials": max(asked.trials, known.get("trials", 0)), "seeds": list(asked.seeds),
-            "space": {path: tried.model_dump(exclude_defaults=True) for path, tried in search.space.items()}, "started": known["started"],
+            "space": {path: tried.model_dump(exclude_defaults=True) for path, tried in asked.space.items()}, "started": known["started"],
         },
     )  # fmt: skip
 
@@ -331,12 +333,19 @@ def left(made: Tuning, search: Search | None, store: Store) -> list[tuple[Recipe
 def unanswered(made: Tuning, store: Store) -> list[str]:
     """Say in a sentence for which cells tuning has ended without an answer: they cannot be trained."""
     wrong = []
+    failed = {
+        test.id: [work for work in range_work((test,), store, retry_failed=True) if work.folder(store).failure.exists()]
+        for test in made.open_ranges
+    }
     for cell in made.grid.cells:
         known = made.cells.get(cell.label, Tuned())
         if known.suggestion is not None and known.suggestion.status != "ok":
             wrong.append(
                 f"cell {cell.label}: its range test found no learning rate ({known.suggestion.status}): give optimizer.lr a number"
             )
+        logs = [str(work.folder(store).log) for work in failed.get(known.range_test, ())]
+        if logs:
+            wrong.append(f"cell {cell.label}: its range test failed: look at {logs[0]}, and try it again with --retry-failed")
     for one in made.searches:
         trials = ended(read_trials(store, one.id), one.search)
         if len(trials) == one.search.trials and not any(trial["state"] == "complete" for trial in trials):

@@ -1,9 +1,14 @@
 """Searches, range tests and hostile names to MLflow, from small files: no training is run here."""
 
 import html
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
@@ -332,3 +337,35 @@ def test_a_note_that_is_too_long_is_cut_behind_a_whole_line(shared):
     lines = run.data.tags["mlflow.note.content"].splitlines()
     assert [line[:7] for line in lines] == ["[All ru", "", "- cell:", "- level", "- level"]
     assert lines[-1].endswith(f": {'&#91;' * 300}&#8230;")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from ablate.tracking.client import Mlflow
+from test_tracking_searches import read, stores, tracking
+
+@event.listens_for(Engine, "after_cursor_execute")
+def see(connection, cursor, statement, *_):
+    if "CREATE TABLE scorers" in statement:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+held = stores.open_store(Path(sys.argv[1]))
+Mlflow(tracking.uri(held, None), read("killed"), held, None)._connect()
+"""
+
+
+@pytest.mark.slow  # MLflow's import, twice
+def test_a_kill_while_mlflow_makes_its_database_leaves_none_that_cannot_be_used(tmp_path):
+    held, loaded = stores.open_store(tmp_path / "store"), read("killed")
+    stores.create(held)
+    here = str(Path(__file__).parent)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])}
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(held.path)], env=environment, check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert list(held.path.glob("*mlflow.db*"))
+    sync(held, loaded, *tracking.tracked(loaded, begun(held, loaded), held))
+    assert len(runs_of(client(held.path), "killed")) == 4
+    assert [path.name for path in held.path.glob("*mlflow.db*")] == ["mlflow.db"]

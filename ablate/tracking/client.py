@@ -76,10 +76,11 @@ class Mlflow:
 
     def _connect(self) -> Any:
         if self._client is None:
-            client = _client(self.address)
             served = self.address.startswith(("http://", "https://"))  # then the server says where artifacts go
             artifacts = None if served else (self.store.artifacts / self.store.study(self.study.name).name).as_uri()
             with FileLock(self.store.path / "mlflow.lock"):  # two studies that start at once make one database
+                _make_database(self.address, self.store)
+                client = _client(self.address)  # this, too, would make the database
                 self._experiment = _experiment(client, self.study.name, artifacts)
             self._client = client
         return self._client
@@ -187,6 +188,18 @@ def _client(address: str) -> Any:
     for noisy in ("alembic", "mlflow"):  # after the import, which sets levels of its own
         logging.getLogger(noisy).setLevel(logging.CRITICAL)  # what fails is said in a sentence
     return MlflowClient(tracking_uri=address)
+
+
+def _make_database(address: str, store: Store) -> None:
+    """Make the store's own database whole or not at all: a kill amid MLflow's migrations would leave one that nobody can use."""
+    database = store.database
+    if address != f"sqlite:///{database}" or database.exists():
+        return
+    for left in database.parent.glob(f".{database.name}.*"):
+        left.unlink()
+    draft = database.with_name(f".{database.name}.{os.getpid()}")
+    _client(f"sqlite:///{draft}").search_experiments(max_results=1)
+    draft.replace(database)
 
 
 def _experiment(client: Any, name: str, artifacts: str | None) -> str:

@@ -260,6 +260,42 @@ class Contract(ABC):
         hear(executor, ended(1))
         assert the(run_all(executor, [task("c", "was_asked")]), "finished").detail == {"asked": False}
 
+    def test_one_task_can_be_cancelled_and_the_others_go_on(self, start: Start) -> None:
+        executor = start(3)
+        for name in ("a", "b", "c"):
+            executor.submit(task(name, "stops_when_asked"))
+        hear(executor, running(3))
+        executor.cancel("b")
+        heard = hear(executor, ended(1))
+        heard += executor.events(0.5)
+        assert [(event.task, event.kind) for event in heard] == [("b", "stopped")]
+        assert executor.free() == 1
+        executor.stop()
+        assert sorted((event.task, event.kind) for event in hear(executor, ended(2))) == [("a", "stopped"), ("c", "stopped")]
+
+    def test_a_task_can_be_cancelled_before_it_has_begun(self, start: Start) -> None:
+        executor = start()
+        executor.submit(task("a", "stops_when_asked"))
+        executor.cancel("a")
+        assert the(hear(executor, ended(1)), "stopped").task == "a"
+
+    def test_cancelling_what_has_ended_or_never_was_is_of_no_effect(self, start: Start) -> None:
+        executor = start()
+        run_all(executor, [task("a", "ok")])
+        executor.cancel("a")
+        executor.cancel("nobody")
+        assert executor.events(0.1) == []
+        assert the(run_all(executor, [task("b", "was_asked")]), "finished").detail == {"asked": False}
+
+    def test_a_cancelled_task_that_ends_otherwise_is_what_it_became_and_the_next_one_is_not_asked(self, start: Start) -> None:
+        executor = start()
+        executor.submit(task("a", "finishes_when_asked"))
+        hear(executor, running(1))
+        executor.cancel("a")
+        executor.cancel("a")
+        assert the(hear(executor, ended(1)), "finished").detail == {"finished": "anyway"}
+        assert the(run_all(executor, [task("b", "was_asked")]), "finished").detail == {"asked": False}
+
     def test_a_task_that_ignores_the_request_runs_on_and_close_ends_it(self, start: Start) -> None:
         executor = start(2)
         executor.submit(task("deaf", "ignores_stop"))
