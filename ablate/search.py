@@ -7,8 +7,7 @@ killed, and whenever: the next start finds the same trials, takes their jobs up 
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import islice
@@ -139,9 +138,8 @@ class Searches:
         self._write(one)
 
     def _ask(self, one: _Open) -> None:
-        with _quiet():
-            one.memory.sampler = _sampler(one.search, one.asked)
-            asked = one.memory.ask()
+        one.memory.sampler = _sampler(one.search, one.asked)
+        asked = one.memory.ask()
         one.asked += 1
         self._start(one, asked, None)
         self._write(one)
@@ -150,9 +148,8 @@ class Searches:
         """Let a trial have its fields, and its jobs be done; a kill may have come before it had them."""
         fields = {}
         for path, tried in one.search.search.space.items():
-            with _quiet():
-                one.memory.sampler = _sampler(one.search, asked.number, path)
-                fields[path] = _suggest(asked, path, tried)
+            one.memory.sampler = _sampler(one.search, asked.number, path)
+            fields[path] = _suggest(asked, path, tried)
         jobs = _jobs(one.search, fields)
         started = time.time_ns() // 1_000_000 if began is None else int(began.timestamp() * 1000)
         trial = one.running[asked.number] = _Trial(asked, fields, {job.seed: job.id for job in jobs}, started)
@@ -182,14 +179,13 @@ class Searches:
         """Tell Optuna, once, and write it down. A diverged trial is the worst there is, not one that never was."""
         from optuna.trial import TrialState
 
-        with _quiet():
-            if state == "complete":
-                one.memory.tell(trial.asked, value(one.search, trial.jobs, self._store))
-            elif state == "failed":
-                one.memory.tell(trial.asked, state=TrialState.FAIL)
-            else:
-                trial.asked.set_user_attr(DIVERGED, state == "diverged")
-                one.memory.tell(trial.asked, state=TrialState.PRUNED)
+        if state == "complete":
+            one.memory.tell(trial.asked, value(one.search, trial.jobs, self._store))
+        elif state == "diverged":
+            trial.asked.set_user_attr(DIVERGED, True)  # noqa: FBT003 (Optuna's own signature)
+            one.memory.tell(trial.asked, _worst(one))
+        else:
+            one.memory.tell(trial.asked, state=TrialState.FAIL if state == "failed" else TrialState.PRUNED)
         del one.running[trial.asked.number]
         self._ready = [work for work in self._ready if work.job.id not in trial.jobs.values() or self._of(work.job.id)]
         self._write(one)
@@ -203,11 +199,10 @@ class Searches:
             reached = [curve[epoch] for curve in curves]
             if not all(math.isfinite(part) for part in reached):
                 return False  # it diverges: it ends by itself
-            with _quiet():
-                trial.asked.report(sum(reached) / len(reached), step=epoch + 1)
-                trial.told = epoch + 1
-                if trial.asked.should_prune() and epoch + 1 < one.search.recipe.training.epochs:
-                    return True
+            trial.asked.report(sum(reached) / len(reached), step=epoch + 1)
+            trial.told = epoch + 1
+            if trial.asked.should_prune() and epoch + 1 < one.search.recipe.training.epochs:
+                return True
         return False
 
     def _write(self, one: _Open) -> None:
@@ -235,13 +230,21 @@ def _jobs(search: CellSearch, fields: Mapping[str, Any]) -> tuple[Job, ...]:
 def _row(known: Any, fields: Json, jobs: Mapping[int, str]) -> Json:
     """Say what became of a trial."""
     state = {"COMPLETE": "complete", "FAIL": "failed", "RUNNING": "running"}.get(known.state.name, "pruned")
-    if state == "pruned" and known.user_attrs.get(DIVERGED):
+    if state == "complete" and DIVERGED in known.user_attrs:
         state = "diverged"
     return {
         "number": known.number, "params": fields, "jobs": {str(seed): job for seed, job in jobs.items()},
         "value": known.value if state == "complete" else None, "state": state, "proposed": "fixed_params" not in known.system_attrs,
         "started": _milliseconds(known.datetime_start), "ended": _milliseconds(known.datetime_complete),
     }  # fmt: skip
+
+
+def _worst(one: _Open) -> float:
+    """Give what a sampler is told of a diverged trial. As a pruned one, samplers of Gaussian processes would not see it at all."""
+    if one.search.search.direction == "max":
+        return 0.0  # no accuracy is below
+    known: list[float] = [row["value"] for row in one.rows.values() if row["value"] is not None]
+    return 2 * max([10.0, *known])
 
 
 def value(search: CellSearch, jobs: Mapping[int, str], store: Store) -> float:
@@ -271,16 +274,17 @@ def _memory(search: CellSearch, store: Store, storage: str | None) -> Any:
     from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    # Of experimental parts, and of values reported again. For good: `catch_warnings` is not safe beside MLflow's thread.
+    warnings.filterwarnings("ignore", module=r"optuna\b|ablate\.search")
     tuning.describe(search, store)
     try:
         held: Any = storage or optuna.storages.JournalStorage(_backend(store.search(search.id) / "optuna.jsonl"))
-        with _quiet():
-            memory = optuna.create_study(
-                storage=held, study_name=search.id, direction="maximize" if search.search.direction == "max" else "minimize",
-                sampler=_sampler(search, 0), pruner=_pruner(search), load_if_exists=True,
-            )  # fmt: skip
-            for fields in _first(search):
-                memory.enqueue_trial(fields, skip_if_exists=True)
+        memory = optuna.create_study(
+            storage=held, study_name=search.id, direction="maximize" if search.search.direction == "max" else "minimize",
+            sampler=_sampler(search, 0), pruner=_pruner(search), load_if_exists=True,
+        )  # fmt: skip
+        for fields in _first(search):
+            memory.enqueue_trial(fields, skip_if_exists=True)
     except (ImportError, OSError, ValueError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
         raise AblateError(f"Optuna's storage cannot be opened: {str(error).splitlines()[0]}: see --optuna-storage") from None
     return memory
@@ -367,11 +371,3 @@ def _lock(path: Path) -> Any:
             held.release()
 
     return Lock()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Optuna's warnings of experimental parts, and of values reported again, from the terminal."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

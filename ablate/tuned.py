@@ -140,8 +140,8 @@ def _history(one: CellSearch, store: Store) -> History:
     return History(
         label=one.label,
         search=one.search,
-        fields=tuple(one.space),
-        logs=frozenset(path for path, tried in one.space.items() if tried.log),
+        fields=tuple(one.search.space),
+        logs=frozenset(path for path, tried in one.search.space.items() if tried.log),
         trials=trials,
         best=None if best is None else best.number,
         best_so_far=tuple(best_so_far),
@@ -165,21 +165,21 @@ def expected_best(values: Sequence[float], sign: int) -> tuple[tuple[int, float]
 def _map(one: CellSearch, trials: Sequence[Trial]) -> Map | None:
     """Interpolate between the trials over two fields: the rate and the weight decay where both are searched, else the first two."""
     usual = ("optimizer.lr", "optimizer.weight_decay")
-    numbers = [path for path, tried in one.space.items() if tried.choices is None]
+    numbers = [path for path, tried in one.search.space.items() if tried.choices is None]
     pair = usual if set(usual) <= set(numbers) else tuple(numbers[:2])
     known = [trial for trial in trials if trial.value is not None]
     if len(pair) < 2 or len(known) < 4:
         return None
     axes, places = [], []
     for path in pair:
-        tried = one.space[path]
+        tried = one.search.space[path]
         scale = np.log10 if tried.log else np.asarray
         low, high = (float(scale(end)) for end in (tried.low or 0, tried.high or 0))
         axes.append(np.linspace(low, high, GRID))
         places.append((scale(np.array([trial.fields[path] for trial in known], dtype=float)) - low) / (high - low))
     unit = np.linspace(0, 1, GRID)
     z = _between(np.stack(places), np.array([trial.value for trial in known], dtype=float), unit)
-    x, y = (tuple((10**axis if one.space[path].log else axis).tolist()) for path, axis in zip(pair, axes, strict=True))
+    x, y = (tuple((10**axis if one.search.space[path].log else axis).tolist()) for path, axis in zip(pair, axes, strict=True))
     return Map(x, y, tuple(tuple(row) for row in z.tolist()))
 
 

@@ -185,7 +185,7 @@ def _work(
     todo: Plan, replan: Callable[[], Plan], where: Where, screen: Screen, interruption: Interruption, *, retry_failed: bool, tune_only: bool
 ) -> tuple[Plan, Ledger, "Sent"]:
     """Go through the stages that have something to do; give the plan as it then stands, and what became of it."""
-    ledger, has_work = Ledger(), bool(todo.work or todo.trials)
+    ledger, has_work = Ledger(), bool(todo.trials or todo.tuning.open_ranges or (todo.ready and not tune_only))
     with stages.begin(todo, where, screen, interruption, retry_failed=retry_failed) if has_work else nullcontext() as crew:
         if crew is not None:
             ledger = crew.ledger

@@ -270,7 +270,7 @@ def test_a_range_test_is_concluded_once_all_of_its_curves_are_there(here):
     assert tuning.range_work((test,), here) == ()
     tuning.conclude((test,), here)
     found = tuning.read_suggestion(here, test.id)
-    assert (found.status, found.rule) == ("ok", "valley")
+    assert (found.status, found.rule) == ("ok", "rise")
     assert found.rate == float(f"{found.rate:.2g}")
     assert tried[60] < found.rate < tried[75]
 
