@@ -272,7 +272,7 @@ def test_a_range_test_is_concluded_once_all_of_its_curves_are_there(here):
     found = tuning.read_suggestion(here, test.id)
     assert (found.status, found.rule) == ("ok", "rise")
     assert found.rate == float(f"{found.rate:.2g}")
-    assert tried[60] < found.rate < tried[75]
+    assert tried[75] < found.rate < tried[88], "behind the fall, where the loss rises again"
 
 
 def test_a_seed_of_a_range_test_that_failed_is_left_alone_unless_asked_for(here):
