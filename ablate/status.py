@@ -2,9 +2,12 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ablate import tuning
 from ablate.runs import FAILED_RESULT, Outcome
+from ablate.store import Store
+from ablate.tuning import Tuning
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,16 @@ class Broken:
 
 
 @dataclass(frozen=True, slots=True)
+class Searched:
+    """How far a search is."""
+
+    cell: str
+    ended: int
+    trials: int
+    running: int
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """Counts of runs by what became of them, for each cell and in all."""
 
@@ -34,6 +47,8 @@ class Status:
     total: Mapping[str, int]
     running: tuple[Running, ...]
     broken: tuple[Broken, ...]
+    range_tests: tuple[int, int] = (0, 0)  # done, and all
+    searches: tuple[Searched, ...] = ()
 
 
 def summarise(outcomes: tuple[Outcome, ...]) -> Status:
@@ -48,3 +63,13 @@ def summarise(outcomes: tuple[Outcome, ...]) -> Status:
     broken = tuple(Broken(o.run.name, o.status, o.reason, o.log) for o in outcomes if o.status in (*FAILED_RESULT, "failed"))
     total: Counter[str] = Counter(o.status for o in outcomes)
     return Status({label: dict(counts) for label, counts in cells.items()}, dict(total), tuple(running.values()), broken)
+
+
+def with_tuning(status: Status, made: Tuning, store: Store) -> Status:
+    """Add how far range tests and searches are."""
+    searches = []
+    for one in made.searches:
+        trials = tuning.read_trials(store, one.id)
+        ended, running = len(tuning.ended(trials, one.search)), sum(trial["state"] == "running" for trial in trials)
+        searches.append(Searched(one.label, ended, one.search.trials, running))
+    return replace(status, range_tests=(len(made.ranges) - len(made.open_ranges), len(made.ranges)), searches=tuple(searches))

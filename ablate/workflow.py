@@ -21,7 +21,7 @@ from ablate.plan import Plan
 from ablate.rates import Suggestion, Sweep
 from ablate.scheduler import Ledger
 from ablate.stages import Screen, Where
-from ablate.status import Status, summarise
+from ablate.status import Status, summarise, with_tuning
 from ablate.store import Store
 from ablate.study import Study
 
@@ -271,7 +271,8 @@ def status(study: Study, where: Where) -> Status:
     """Say how far a study is."""
     from ablate import runs
 
-    return summarise(runs.read(plan(study, where).runs, where.store))
+    todo = plan(study, where)
+    return with_tuning(summarise(runs.read(todo.runs, where.store)), todo.tuning, where.store)
 
 
 def ui(where: Where, host: str, port: int) -> tuple[list[str], dict[str, str]]:

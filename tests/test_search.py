@@ -52,9 +52,7 @@ def memory(here, one, storage=None):
     """Open Optuna's own memory of a search."""
     import optuna
 
-    held = storage or optuna.storages.JournalStorage(
-        optuna.storages.journal.JournalFileBackend(str(here.search(one.id) / "optuna.jsonl"))
-    )
+    held = storage or optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(here.search(one.id) / "optuna.jsonl")))
     return optuna.load_study(study_name=one.id, storage=held).trials
 
 
@@ -82,9 +80,7 @@ def test_a_sampler_that_learns_ends_nearer_to_the_optimum_than_most_random_draws
     one = first_of(here, {"sampler": sampler, "trials": 30}, optimizer={"lr": 9.0, "weight_decay": 0.9})
     search([one], here)
     draw = random.Random(1)
-    alone = sorted(
-        min((draw.uniform(-4, 1) + 1) ** 2 + (draw.uniform(-6, 0) + 3) ** 2 for _ in range(30)) for _ in range(200)
-    )
+    alone = sorted(min((draw.uniform(-4, 1) + 1) ** 2 + (draw.uniform(-6, 0) + 3) ** 2 for _ in range(30)) for _ in range(200))
     assert min(map(near, trials_of(here, one))) < alone[180], "it is among the worst tenth of random searches"
     later = [near(trial) for trial in trials_of(here, one)[15:]]
     assert sum(later) / len(later) < 4.5  # a random draw is 5.3 away, on average

@@ -258,7 +258,7 @@ def test_a_second_process_is_told_who_runs_the_study(made: Store) -> None:
         with pytest.raises(StoreError) as caught, store.hold(made, "a/b"):
             pass
         host = os.uname().nodename
-        assert str(caught.value) == f'study "a/b" is being run by process {other.pid} on {host}: wait for it, or stop it first'
+        assert str(caught.value) == f'study "a/b" is being run by process {other.pid} on {host}: wait for it, with --wait, or stop it first'
         with store.hold(made, "a"):  # another study of the same store
             pass
 

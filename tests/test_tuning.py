@@ -3,7 +3,7 @@
 import pytest
 from searching import BOTH, RATE, put, read, resolve, searches_of, suggest, value_of
 
-from ablate import grid, journal, plan, store, tuning
+from ablate import grid, journal, plan, status, store, tuning
 from ablate.errors import AblateError
 from ablate.journal import Folder
 from ablate.rates import Sweep
@@ -81,8 +81,7 @@ def test_a_search_is_another_one_where_its_trials_may_be_others(here, other):
 def test_the_order_of_the_fields_in_the_file_changes_neither_a_search_nor_its_points(here):
     fields = {"optimizer.lr": RATE | {"steps": 3}, "optimizer.weight_decay": {"choices": [0.0, 0.1]}}
     one, other = (
-        searches_of(here, {"space": space, "sampler": "grid", "trials": 4})[0]
-        for space in (fields, dict(reversed(fields.items())))
+        searches_of(here, {"space": space, "sampler": "grid", "trials": 4})[0] for space in (fields, dict(reversed(fields.items())))
     )
     assert one == other
     assert list(one.search.space) == list(other.search.space)
@@ -289,9 +288,7 @@ def test_a_seed_of_a_range_test_that_failed_is_left_alone_unless_asked_for(here)
 
 def won(*trials, count=None, direction="validation/accuracy"):
     search = read({"space": LR, "trials": count or len(trials), "metric": direction}).search
-    rows = tuple(
-        {"number": i, "state": state, "value": value, "params": {"optimizer.lr": i}} for i, (state, value) in enumerate(trials)
-    )
+    rows = tuple({"number": i, "state": state, "value": value, "params": {"optimizer.lr": i}} for i, (state, value) in enumerate(trials))
     best = tuning.winner(rows, search)
     return None if best is None else best["optimizer.lr"]
 
@@ -391,9 +388,7 @@ def test_a_search_none_of_whose_trials_is_complete_is_named(here):
     made = resolve(loaded, here)
     assert [cell.pending for cell in made.grid.cells] == [True, False]
     assert made.open_searches == ()
-    assert tuning.unanswered(made, here) == [
-        "cell baseline: none of its 2 trials is complete: look at their logs, or change search.space"
-    ]
+    assert tuning.unanswered(made, here) == ["cell baseline: none of its 2 trials is complete: look at their logs, or change search.space"]
 
 
 def test_a_range_test_that_failed_is_named_with_its_log_and_how_to_try_again(here):
@@ -410,3 +405,16 @@ def test_a_range_test_that_failed_is_named_with_its_log_and_how_to_try_again(her
 def test_what_is_only_not_done_yet_needs_no_sentence(here):
     for loaded in (read({"space": LR, "trials": 2}), read(optimizer={"lr": "find"})):
         assert tuning.unanswered(resolve(loaded, here), here) == []
+
+
+def test_the_status_of_a_study_says_how_far_its_tuning_is(here):
+    asked = read(
+        search={"trials": 3, "space": {"optimizer": {"weight_decay": {"low": 0.0, "high": 0.01}}}},
+        factors={"model": {"batch_norm": [True, False]}},
+    )
+    made = resolve(asked, here)
+    rows = [{"number": i, "state": state, "params": {}, "value": 0.5} for i, state in enumerate(("complete", "running"))]
+    journal.write_json(here.search(made.searches[1].id) / "trials.json", {"trials": rows})
+    found = status.with_tuning(status.summarise(()), made, here)
+    assert found.searches == (status.Searched("baseline", 0, 3, 0), status.Searched("batch_norm=false", 1, 3, 1))
+    assert found.range_tests == (0, 0)
