@@ -68,7 +68,7 @@ def executor(jobs):
     return LocalExecutor("ablate.worker:probe", tuple(Slot(f"cpu:{i}", "cpu") for i in range(jobs)))
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_real_jobs_are_measured_at_work_together(jobs, payload):
     with closing(executor(jobs)) as workers:
         load = capacity.measure(workers, payload, jobs, window=0.5)

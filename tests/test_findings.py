@@ -292,6 +292,7 @@ def test_a_metric_to_minimise_turns_the_verdict_and_not_the_sign():
     assert found.effects[0].estimate.verdict == "helps"
 
 
+@pytest.mark.slow
 def test_identical_levels_are_declared_different_in_about_one_family_of_twenty():
     """An A/A study: 400 studies of 4 contrasts whose levels do nothing, in their true family."""
     made = make(seeds=5)

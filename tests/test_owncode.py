@@ -178,6 +178,7 @@ def test_a_study_of_the_store_runs_no_code(ran, tmp_path):
     assert not (folder / "imported").exists()
 
 
+@pytest.mark.slow
 def test_other_code_is_trained_anew_and_everything_else_is_kept(ran, tmp_path):
     _, store, _ = ran
 

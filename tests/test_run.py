@@ -28,6 +28,7 @@ def test_cells_that_differ_in_their_evaluation_share_a_training(done):
     assert len(list(folder.glob("store/jobs/*/outcomes/*/outcome.json"))) == 8
 
 
+@pytest.mark.slow
 def test_the_same_study_in_a_fresh_store_gives_the_same_bits(done, tmp_path):
     folder, _ = done
     code, _, err = ablate("run", folder / "tiny.toml", "--store", tmp_path / "other", "--jobs", 1)

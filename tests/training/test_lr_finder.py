@@ -113,7 +113,9 @@ def settings_of_torch():
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize(
+    "mode", [torch.enable_grad, *(pytest.param(mode, marks=pytest.mark.slow) for mode in (torch.no_grad, torch.inference_mode))]
+)
 @pytest.mark.parametrize("how", ["to the end", "diverging", "stopped"])
 def test_torch_is_left_as_it_was(how, mode, digits):
     torch.manual_seed(4)
