@@ -168,7 +168,7 @@ def search(study: str, sets: tuple[str, ...], store_path: str, *, wait: bool, re
 @click.option("--cell", "cells", multiple=True, metavar="LABEL", help="A cell to test, by default the baseline; can be given again.")
 @click.option("--low", type=float, default=1e-6, show_default=True, help="The first rate.")
 @click.option("--high", type=float, default=10.0, show_default=True, help="The last rate.")
-@click.option("--steps", type=click.IntRange(2), default=100, show_default=True, help="How many rates.")
+@click.option("--steps", type=click.IntRange(5), default=100, show_default=True, help="How many rates.")
 @click.option(
     "--mode", type=click.Choice(["exponential", "linear"]), default="exponential", show_default=True, help="Spacing of the rates."
 )

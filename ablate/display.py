@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ablate import metrics
+from ablate import metrics, rates
 from ablate import recipe as recipes
 from ablate.executors.base import Event
 from ablate.plan import Plan
@@ -264,6 +264,11 @@ def show_status(console: Console, status: Status) -> None:
 
 def show_tuned(console: Console, ran: Ran) -> None:
     """Print the end of `ablate search`: what was found for each cell."""
+    _show_found(console, ran)
+    _show_end(console, ran)
+
+
+def _show_found(console: Console, ran: Ran) -> None:
     rows = []
     for cell in ran.plan.grid.cells:
         known = ran.plan.tuning.cells.get(cell.label)
@@ -271,11 +276,10 @@ def show_tuned(console: Console, ran: Ran) -> None:
         found = ", ".join(f"{path} = {_short(given)}" for path, given in cell.tuned.items())
         rows.append((cell.label, trials, "not found yet" if cell.pending else found or "untuned"))
     show_table(console, ("cell", "trials", "found"), rows)
-    _show_end(console, ran)
 
 
 def _short(given: object) -> str:
-    return f"{given:.4g}" if isinstance(given, float) else str(given)
+    return f"{given:.4g}" if isinstance(given, float) else str(given).lower() if isinstance(given, bool) else str(given)
 
 
 def show_rates(console: Console, found: "Mapping[str, Mapping[str, Suggestion]]", ledger: Ledger) -> None:
@@ -286,13 +290,24 @@ def show_rates(console: Console, found: "Mapping[str, Mapping[str, Suggestion]]"
             rate, low, high = ("-" if number is None else f"{number:.2g}" for number in (one.rate, one.low, one.high))
             rows.append((label, rule, rate, f"{low} to {high}" if one.rate is not None else "-", one.status))
     show_table(console, ("cell", "rule", "rate", "about as good", "status"), rows)
+    for label, every in found.items():
+        best = rates.best(dict(every))
+        said = (
+            f"optimizer.lr = {best.rate:.2g} ({best.rule})" if best is not None else "no rate was found: try more --steps, or another range"
+        )
+        console.print(f"{escape(label)}: {said}" if every else f"{escape(label)}: not all curves are there", soft_wrap=True)
     for failure in ledger.failures:
         console.print(f"[red]failed[/]: {escape(failure.error)}\n  log: {escape(failure.log)}", soft_wrap=True)
 
 
 def rates_data(found: "Mapping[str, Mapping[str, Suggestion]]") -> dict[str, Any]:
     """Give the same as JSON-able data."""
-    return {label: {rule: dataclasses.asdict(one) for rule, one in every.items()} for label, every in found.items()}
+    data: dict[str, Any] = {}
+    for label, every in found.items():
+        best = rates.best(dict(every))
+        taken = {"taken": None if best is None else best.rule}
+        data[label] = {rule: dataclasses.asdict(one) for rule, one in every.items()} | taken
+    return data
 
 
 def show_ran(console: Console, ran: Ran) -> None:
@@ -302,6 +317,8 @@ def show_ran(console: Console, ran: Ran) -> None:
     plan = ran.plan
     if not ran.before.work and not ran.before.trials:
         console.print(f"nothing to train: all {plan.done} jobs are done" if not plan.failed else "nothing to train")
+    if plan.tuning.cells:
+        _show_found(console, ran)
     said = summary.make(ran.findings)
     show_table(console, said.columns, said.rows)
     for line in said.headline:

@@ -182,10 +182,6 @@ def _half_excluded(table: Table, levels: Levels, position: int, start: str, end:
     return partner is not None and fits and _with(levels, {position: partner}) in table.cells
 
 
-def _by_seed(table: Table, differences: Floats) -> dict[int, float]:
-    return {int(seed): float(d) for seed, d in zip(table.seeds, differences, strict=True) if np.isfinite(d)}
-
-
 def judged(table: Table, contrasts: Sequence[Contrast], family: int | None = None) -> tuple[Effect, ...]:
     """Judge contrasts together: as one family, or as members of a family of `family` effects."""
     size, study = family or max(1, len(contrasts)), table.study
@@ -323,7 +319,9 @@ def claim_finding(claim: Claim, study: Study, grid: Grid, outcomes: tuple[Outcom
     there = main(table, position, claim.second, claim.first, fixed)
     every = [main(table, *contrast) for contrast in contrasts(study)]
     family = len(every)
-    same = (i for i, one in enumerate(every) if np.array_equal(abs(one.weights), abs(there.weights)))  # either way round
+    same = (
+        i for i, one in enumerate(every) if any(np.array_equal(one.weights, sign * there.weights) for sign in (1, -1))
+    )  # either way round
     place = next(same, family)
     every[place : place + 1] = [there]  # beside the main effects, or in the place of the one that it is
     estimate = judged(table, every, family)[place].estimate

@@ -212,7 +212,8 @@ def _fields(base: Mapping[str, Any], active: Mapping[Factor, Level]) -> dict[str
 def tune(cell: Cell, fields: Mapping[str, Any]) -> Cell:
     """Give a cell the fields that tuning has found for it, and with them its identity."""
     made = with_fields(cell.recipe, fields)
-    identity, tuned = recipe.digest(recipe.canonical(made)), {**cell.tuned, **fields}
+    # Two cells may become one training, and stay two cells: the identity is that of what was tuned, too.
+    identity, tuned = recipe.digest({"of": cell.id, "recipe": recipe.canonical(made)}), {**cell.tuned, **fields}
     return replace(cell, id=identity, recipe=made, finds=False, pending=False, tuned=tuned)
 
 

@@ -87,7 +87,8 @@ class Plan:
     @property
     def evaluation_only(self) -> int:
         """Count the cells that need no training of their own: they share another cell's."""
-        return len(self.grid.cells) - len({recipes.job_id(cell.recipe, 0, "") for cell in self.grid.cells})
+        known = [cell for cell in self.grid.cells if not cell.pending]
+        return len(known) - len({recipes.job_id(cell.recipe, 0, "") for cell in known})
 
 
 def make(

@@ -68,9 +68,11 @@ def spreads(found: Fit, seeds: Floats, *, family: int, alpha: float) -> list[Spr
 
     `seeds`: (m,), how many have a difference. The critical value is that of the largest |t| of all contrasts, which for
     comparisons with one baseline is Dunnett's. Sidak's (1967) is never below it, and stands in for it where the family is
-    large, or not all here.
+    large, not all here, or has contrasts that are sums of others.
     """
-    joint = len(found.effects) >= family and 1 < len(found.effects) <= MOST
+    # Of contrasts that depend on each other linearly the integral is wrong: 0.911 for 0.958 in one case, by simulation.
+    is_regular = np.linalg.matrix_rank(found.correlation, tol=1e-8) == len(found.effects)
+    joint = len(found.effects) >= family and 1 < len(found.effects) <= MOST and is_regular
     least = stats.critical(found.df, stats.level(alpha, family))
     at = _largest(found, least, alpha) if joint else least
     made = []

@@ -125,6 +125,8 @@ def _end(event: Event, item: Item, source: Source, store: Store, ledger: Ledger,
             source.ended(event.task, "finished")
         case "stopped":
             source.ended(event.task, "stopped")
+        case "crashed" if source.progressed(event.task):  # nobody wants it any more
+            source.ended(event.task, "stopped")
         case "crashed" if _dies_again(ledger, event.task):
             again.append(item)
         case _:

@@ -16,8 +16,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from ablate import journal, space, tuning
+from ablate import journal, kept, space, tuning
 from ablate import recipe as recipes
+from ablate import store as stores
 from ablate.errors import AblateError
 from ablate.grid import Job
 from ablate.plan import Work
@@ -96,7 +97,7 @@ class Searches:
         for one, trial in self._of(task):
             if self._is_hopeless(one, trial):
                 self._tell(one, trial, "pruned")
-        if task in self._pruned or self._of(task):
+        if self._of(task):
             return False
         self._pruned.add(task)
         return True
@@ -115,7 +116,7 @@ class Searches:
 
     def over(self) -> int:
         """Count the trials that have ended."""
-        return sum(row["state"] in tuning.ENDED for one in self._open for row in one.rows.values())
+        return sum(row["state"] in kept.ENDED for one in self._open for row in one.rows.values())
 
     def touch(self, task: str) -> None:
         """Say that the searches that need a job have something new."""
@@ -280,13 +281,19 @@ def _memory(search: CellSearch, store: Store, storage: str | None) -> Any:
     try:
         held: Any = storage or optuna.storages.JournalStorage(_backend(store.search(search.id) / "optuna.jsonl"))
         memory = optuna.create_study(
-            storage=held, study_name=search.id, direction="maximize" if search.search.direction == "max" else "minimize",
+            storage=held, study_name=f"{stores.identity(store)}/{search.id}" if storage else search.id,
+            direction="maximize" if search.search.direction == "max" else "minimize",
             sampler=_sampler(search, 0), pruner=_pruner(search), load_if_exists=True,
         )  # fmt: skip
-        for fields in _first(search):
-            memory.enqueue_trial(fields, skip_if_exists=True)
+        for fields in _first(search)[len(memory.get_trials(deepcopy=False)) :]:  # a kill may have come between two of them
+            memory.enqueue_trial(fields)
     except (ImportError, OSError, ValueError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
         raise AblateError(f"Optuna's storage cannot be opened: {str(error).splitlines()[0]}: see --optuna-storage") from None
+    over = sum(trial.state.is_finished() for trial in memory.get_trials(deepcopy=False))
+    if over < len(kept.ended(kept.read_trials(store, search.id, search.search), search.search)):
+        raise AblateError(
+            f"the search of {search.label} has trials that this memory of Optuna does not know: give its first --optuna-storage"
+        )
     return memory
 
 
@@ -296,15 +303,7 @@ def _first(search: CellSearch) -> list[Json]:
         return list(islice(space.grid(search.search.space), search.search.trials))
     found = {path: recipes.value(search.recipe, path) for path in search.search.space}
     here = {path: "none" if given is None else given for path, given in found.items()}
-    return [here] if all(_contains(tried, here[path]) for path, tried in search.search.space.items()) else []
-
-
-def _contains(tried: Range, given: Any) -> bool:
-    if tried.choices is not None:
-        return given in tried.choices
-    assert tried.low is not None
-    assert tried.high is not None
-    return isinstance(given, int | float) and tried.low <= given <= tried.high
+    return [here] if all(space.contains(path, tried, here[path]) for path, tried in search.search.space.items()) else []
 
 
 def _suggest(asked: Any, path: str, tried: Range) -> Any:

@@ -17,6 +17,7 @@ Sampler = Literal["tpe", "random", "cmaes", "gp", "grid"]
 Pruner = Literal["none", "median", "hyperband"]
 Metric = Literal["validation/accuracy", "validation/loss"]
 
+MOST_TRIALS = 10_000
 TUNING_SEED = 1_000_000
 """The first of the seeds that trials are trained under: those of studies are below it, so that no trial has seen a study's draws."""
 
@@ -44,7 +45,7 @@ class Range(Section):
 class SearchHead(Section):
     """A search, its space not yet read."""
 
-    trials: int = Field(20, ge=1, le=10_000)
+    trials: int = Field(20, ge=1, le=MOST_TRIALS)
     """For each cell, or for the study; of a grid, all its points unless fewer are given."""
     per: Literal["cell", "study"] = "cell"
     """Every cell gets the same number of trials, or the baseline is tuned and all cells take its values."""
@@ -103,6 +104,8 @@ def read(table: Any, base: Mapping[str, Any], factors: tuple[Factor, ...], wrong
     seeds = tuple(range(TUNING_SEED, TUNING_SEED + head.seeds))
     whole = size(space)
     trials = min(table.get("trials", whole), whole) if head.sampler == "grid" else head.trials
+    if trials > MOST_TRIALS:
+        wrong.append(f"search.space: makes a grid of {trials:,} points, and at most {MOST_TRIALS:,} are allowed: take fewer steps")
     return Search(trials, head.per, head.sampler, head.pruner, seeds, head.metric, space)
 
 
@@ -129,6 +132,16 @@ def _conflicts(space: Mapping[str, Range], base: Mapping[str, Any], factors: tup
     if "optimizer.lr" in space and FIND in rates:
         found.append(f'search.space.optimizer.lr: is also to be found by a range test (optimizer.lr = "{FIND}"): keep one of them')
     return found
+
+
+def contains(path: str, tried: Range, given: Any) -> bool:
+    """Say whether a value may come out of a search of this field."""
+    if tried.choices is not None:
+        return any(given == one and type(given) is type(one) for one in tried.choices)
+    assert tried.low is not None
+    assert tried.high is not None
+    kinds = int if is_whole(path) else (int, float)
+    return isinstance(given, kinds) and not isinstance(given, bool) and tried.low <= given <= tried.high
 
 
 def size(space: Mapping[str, Range]) -> int:

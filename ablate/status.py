@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ablate import tuning
+from ablate import kept
 from ablate.runs import FAILED_RESULT, Outcome
 from ablate.store import Store
 from ablate.tuning import Tuning
@@ -69,7 +69,7 @@ def with_tuning(status: Status, made: Tuning, store: Store) -> Status:
     """Add how far range tests and searches are."""
     searches = []
     for one in made.searches:
-        trials = tuning.read_trials(store, one.id)
-        ended, running = len(tuning.ended(trials, one.search)), sum(trial["state"] == "running" for trial in trials)
+        trials = kept.read_trials(store, one.id, one.search)
+        ended, running = len(kept.ended(trials, one.search)), sum(trial["state"] == "running" for trial in trials)
         searches.append(Searched(one.label, ended, one.search.trials, running))
     return replace(status, range_tests=(len(made.ranges) - len(made.open_ranges), len(made.ranges)), searches=tuple(searches))

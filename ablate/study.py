@@ -118,6 +118,7 @@ def check(raw: dict[str, Any], source: str, text: str = "") -> Study:
     excludes = _excludes(raw.get("exclude", []), wrong)
     search = space.read(raw["search"], base, factors, wrong) if "search" in raw else None
     wrong += _seeds_of_trials(head, is_tuned=search is not None or finds(base, factors))
+    wrong += _too_early(search, base, factors, excludes)
     claims = _claims(raw.get("claim", []), factors, wrong)
     if wrong:
         raise StudyError([f"{source}: {sentence}" for sentence in dict.fromkeys(wrong)])
@@ -146,6 +147,18 @@ def _seeds_of_trials(head: dict[str, Any], *, is_tuned: bool) -> list[str]:
     seeds = head.get("seeds", 5)
     taken = is_tuned and isinstance(seeds, list) and any(isinstance(seed, int) and seed >= space.TUNING_SEED for seed in seeds)
     return [f"seeds: must be below {space.TUNING_SEED:,} beside a search: those from there on are its own"] if taken else []
+
+
+def _too_early(search: Search | None, base: Mapping[str, Any], factors: tuple[Factor, ...], excludes: tuple[Exclude, ...]) -> list[str]:
+    """No condition may ask for a field that is found later: cells are made before."""
+    later = {*(search.space if search else ()), *(["optimizer.lr"] if finds(base, factors) else ())}
+    asked = [(f"factor {factor.name}: when", factor.when) for factor in factors if factor.when is not None]
+    asked += [(f"exclude[{i}].if", exclude.condition) for i, exclude in enumerate(excludes)]
+    return [
+        f"{where}: asks for {path}, which is only found once the cells are there: take it out of the condition"
+        for where, condition in asked
+        for path in sorted(condition.paths() & later)
+    ]
 
 
 def finds(base: Mapping[str, Any], factors: tuple[Factor, ...]) -> bool:

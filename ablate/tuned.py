@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ablate import effects, rates, tuning
+from ablate import effects, kept, rates, tuning
 from ablate.grid import Grid
 from ablate.rates import Suggestion
 from ablate.space import Search
@@ -102,7 +102,7 @@ def read(study: Study, made: Tuning, store: Store) -> TuningFinding | None:
 
 def _range_curve(made: Tuning, store: Store, test: tuning.RangeTest) -> RangeCurve | None:
     """Combine the curves of a range test, as far as they are there."""
-    curves = list(tuning.read_curves(store, test.id).values())
+    curves = list(kept.read_curves(store, test.id).values())
     if not curves:
         return None
     middle = rates.combine(curves)
@@ -121,12 +121,14 @@ def _range_curve(made: Tuning, store: Store, test: tuning.RangeTest) -> RangeCur
         high=tuple(np.nanmax(values[:, known], axis=0).tolist()),
         tried=tuple(rate for rate, there in zip(middle.rates, known, strict=True) if there),
         suggestions=tuning.suggestions(store, test),
-        chosen=tuning.read_suggestion(store, test.id),
+        chosen=kept.read_suggestion(store, test.id),
     )
 
 
 def _history(one: CellSearch, store: Store) -> History:
-    rows = sorted((row for row in tuning.read_trials(store, one.id) if row["number"] < one.search.trials), key=lambda row: row["number"])
+    rows = sorted(
+        (row for row in kept.read_trials(store, one.id, one.search) if row["number"] < one.search.trials), key=lambda row: row["number"]
+    )
     trials = tuple(Trial(row["number"], row["params"], row["value"], row["state"], row["proposed"]) for row in rows)
     sign = 1 if one.search.direction == "max" else -1
     best_so_far: list[tuple[int, float]] = []
@@ -134,7 +136,7 @@ def _history(one: CellSearch, store: Store) -> History:
     for trial in trials:
         if trial.value is not None and (best is None or best.value is None or sign * trial.value > sign * best.value):
             best = trial
-        if best is not None and best.value is not None and trial.state in tuning.ENDED:
+        if best is not None and best.value is not None and trial.state in kept.ENDED:
             best_so_far.append((trial.number + 1, best.value))
     drawn = [trial.value for trial in trials if trial.proposed and trial.value is not None]
     return History(

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -27,6 +26,7 @@ from ablate import recipe as recipes
 from ablate.errors import AblateError
 from ablate.grid import Cell, Grid, Job
 from ablate.journal import Folder
+from ablate.kept import curve_path, ended, read_curves, read_suggestion, read_trials, winner
 from ablate.rates import Suggestion, Sweep
 from ablate.recipe import Data, Model, Recipe
 from ablate.space import TUNING_SEED, Search
@@ -36,7 +36,6 @@ from ablate.study import Study
 RANGE_SEEDS = 3
 """Seeds of a range test: one alone may be wrong by a factor of ten (resnet_small on digits), the median of three was not."""
 
-ENDED = ("complete", "pruned", "failed", "diverged")
 Json = dict[str, Any]
 
 
@@ -107,6 +106,7 @@ class Tuned:
     search: str = ""
     trials: int = 0  # that have ended
     of: int = 0
+    misfit: bool = False  # what was found for the baseline does not go together with this cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,13 +162,17 @@ def _searched(search: Search, made: Tuning, store: Store, fingerprint: Callable[
             cells.append(cell)
             continue
         searches.setdefault(one.id, one)
-        trials = read_trials(store, one.id)
+        trials = read_trials(store, one.id, one.search)
         best = winner(trials, one.search)
-        known = found.get(cell.label, Tuned())
-        found[cell.label] = replace(known, search=one.id, trials=len(ended(trials, one.search)), of=one.search.trials)
+        known = replace(found.get(cell.label, Tuned()), search=one.id, trials=len(ended(trials, one.search)), of=one.search.trials)
         fits = {path: given for path, given in (best or {}).items() if recipes.is_active(cell.recipe, path)}
-        cells.append(replace(cell, pending=True) if best is None else grids.tune(cell, fits))
-    still = tuple(one for one in searches.values() if len(ended(read_trials(store, one.id), one.search)) < one.search.trials)
+        try:
+            cells.append(replace(cell, pending=True) if best is None or cell.pending else grids.tune(cell, fits))
+        except ValueError:  # of the baseline's winner, which need not go together with another cell
+            cells.append(replace(cell, pending=True))
+            known = replace(known, misfit=True)
+        found[cell.label] = known
+    still = tuple(one for one in searches.values() if len(ended(read_trials(store, one.id, one.search), one.search)) < one.search.trials)
     return replace(
         made, grid=replace(made.grid, cells=tuple(cells)), searches=tuple(searches.values()), waiting=tuple(waiting.values()),
         open_searches=still, cells=found,
@@ -211,11 +215,6 @@ def cell_search(search: Search, cell: Cell, data: str, code: str) -> CellSearch 
     return CellSearch(recipes.digest({"search": content | own}), cell.label, recipe, search, data, code)
 
 
-def curve_path(store: Store, identity: str, seed: int) -> Path:
-    """Name the file of one seed's curve."""
-    return store.range(identity) / f"curve-{seed}.json"
-
-
 def range_work(tests: Sequence[RangeTest], store: Store, *, retry_failed: bool = False) -> tuple[RangeWork, ...]:
     """List the seeds whose curves are missing, and write down what is tested."""
     missing = []
@@ -248,40 +247,6 @@ def suggestions(store: Store, test: RangeTest) -> dict[str, Suggestion]:
     """Give what each rule makes of a test's curves; nothing before all of them are there."""
     curves = read_curves(store, test.id)
     return rates.suggest([curves[seed] for seed in test.seeds]) if set(curves) >= set(test.seeds) else {}
-
-
-def read_suggestion(store: Store, identity: str) -> Suggestion | None:
-    """Read what a range test has found; none where it has not ended."""
-    content = journal.read_json(store.range(identity) / "suggestion.json")
-    return None if content is None else Suggestion(**content)
-
-
-def read_curves(store: Store, identity: str) -> dict[int, rates.Curve]:
-    """Read the curves of a range test, by seed."""
-    paths = sorted(store.range(identity).glob("curve-*.json"))
-    return {int(path.stem.removeprefix("curve-")): rates.from_json(journal.read_json(path)) for path in paths}
-
-
-def read_trials(store: Store, identity: str) -> tuple[Json, ...]:
-    """Read the trials of a search, by their numbers."""
-    content = journal.read_json(store.search(identity) / "trials.json")
-    return () if content is None else tuple(content["trials"])
-
-
-def ended(trials: tuple[Json, ...], search: Search) -> tuple[Json, ...]:
-    """Take the trials that have ended, of as many as the search has now."""
-    return tuple(trial for trial in trials if trial["state"] in ENDED and trial["number"] < search.trials)
-
-
-def winner(trials: tuple[Json, ...], search: Search) -> Json | None:
-    """Give the fields of the best trial, of equals the first; none before all have ended, or where none is complete."""
-    over = ended(trials, search)
-    complete = [trial for trial in over if trial["state"] == "complete"]
-    if len(over) < search.trials or not complete:
-        return None
-    sign = 1 if search.direction == "max" else -1
-    best = max(complete, key=lambda trial: (sign * trial["value"], -trial["number"]))
-    return dict(best["params"])
 
 
 def describe(search: CellSearch, store: Store) -> None:
@@ -323,7 +288,7 @@ def hold(searches: Sequence[CellSearch], store: Store, stack: ExitStack, waits: 
 
 def left(made: Tuning, search: Search | None, store: Store) -> list[tuple[Recipe, str, int]]:
     """List the trainings that the searches still need: recipe, fingerprint of the images (empty: not known yet), how many."""
-    over = [len(ended(read_trials(store, one.id), one.search)) for one in made.open_searches]
+    over = [len(ended(read_trials(store, one.id, one.search), one.search)) for one in made.open_searches]
     named = [
         (one.recipe, one.data, (one.search.trials - n) * len(one.search.seeds)) for one, n in zip(made.open_searches, over, strict=True)
     ]
@@ -343,11 +308,13 @@ def unanswered(made: Tuning, store: Store) -> list[str]:
             wrong.append(
                 f"cell {cell.label}: its range test found no learning rate ({known.suggestion.status}): give optimizer.lr a number"
             )
+        if known.misfit:
+            wrong.append(f'cell {cell.label}: what the search found for the baseline does not go together with it: take per = "cell"')
         logs = [str(work.folder(store).log) for work in failed.get(known.range_test, ())]
         if logs:
             wrong.append(f"cell {cell.label}: its range test failed: look at {logs[0]}, and try it again with --retry-failed")
     for one in made.searches:
-        trials = ended(read_trials(store, one.id), one.search)
+        trials = ended(read_trials(store, one.id, one.search), one.search)
         if len(trials) == one.search.trials and not any(trial["state"] == "complete" for trial in trials):
             wrong.append(f"cell {one.label}: none of its {len(trials)} trials is complete: look at their logs, or change search.space")
     return wrong

@@ -91,10 +91,10 @@ def outlook(todo: Plan, where: Where) -> "Outlook | None":
     for name in () if sds else stores.names(where.store):
         try:
             other = stores.recall(where.store, name)
-        except AblateError:  # of another version, or spoilt: no matter here
+            theirs = plan(other, where) if name != study.name and looking.alike(other, study) else None
+        except (AblateError, ValueError):  # of another version, or spoilt: no matter here
             continue
-        if name != study.name and looking.alike(other, study):
-            theirs = plan(other, where)
+        if theirs is not None:
             sds, basis = looking.noise(other, theirs.grid, runs.read(theirs.runs, where.store)), f"from the noise of the study {name}"
         if sds:
             break
@@ -195,8 +195,8 @@ def _work(
             if todo.tuning.open_searches and not ledger.interrupted:
                 _shown(todo, where, screen, partial(stages.search, crew, todo.tuning), whole=False)
                 todo = replan()
-            if not ledger.interrupted:
-                ledger.failures += stages.unanswered(todo.tuning, where.store)
+        if not ledger.interrupted:
+            ledger.failures += stages.unanswered(todo.tuning, where.store)
         goes_on = crew is not None and bool(todo.ready) and not ledger.interrupted and not tune_only
         sent = _shown(todo, where, screen, partial(stages.train, crew, todo) if crew is not None and goes_on else _nothing, whole=True)
     return todo, ledger, sent

@@ -98,7 +98,7 @@ def search(searches, store, workers=None, storage=None, **options):
 
 
 def trials_of(store, one):
-    return tuning.read_trials(store, one.id)
+    return tuning.read_trials(store, one.id, one.search)
 
 
 def near(trial):

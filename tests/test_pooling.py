@@ -201,11 +201,17 @@ def test_gaps_are_filled_by_what_the_seeds_do_to_the_other_cells():
     assert all(e.flags == ("incomplete", "pooled variance") for e in found)
 
 
-@pytest.mark.parametrize(("expect", "turned"), [("augment.rotation: 15 > 0", 1), ("augment.rotation: 0 > 15", -1)])
+@pytest.mark.parametrize(
+    ("expect", "turned"),
+    [
+        ("augment.rotation: 15 > 0", 1), ("augment.rotation: 0 > 15", -1), ("model.batch_norm: false > true", 1),
+        ("model.batch_norm: true > false", -1),
+    ],
+)  # fmt: skip
 def test_a_claim_about_a_main_effect_has_its_interval_whichever_way_it_is_put(expect, turned):
     made = pooled(claim=[{"expect": expect}])
     found = made_up.find(made, made_up.random_value(6))
-    claim, effect = found.claims[0].estimate, made_up.effect(found, "augment.rotation").estimate
+    claim, effect = found.claims[0].estimate, made_up.effect(found, expect.partition(":")[0]).estimate
     assert [turned * claim.low, turned * claim.high][::turned] == pytest.approx([effect.low, effect.high], abs=1e-12)
     assert claim.p == pytest.approx(effect.p, abs=1e-12)
 

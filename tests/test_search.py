@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from searching import BOTH, EPOCHS, RATE, Workers, accuracy, distance, near, opened, read, resolve, search, searches_of, trials_of
 
-from ablate import journal, store, tuning
+from ablate import journal, kept, store, tuning
 from ablate import search as searching_module
 from ablate.errors import AblateError
 from ablate.space import TUNING_SEED
@@ -53,7 +53,8 @@ def memory(here, one, storage=None):
     import optuna
 
     held = storage or optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(here.search(one.id) / "optuna.jsonl")))
-    return optuna.load_study(study_name=one.id, storage=held).trials
+    name = next(name for name in optuna.get_all_study_names(held) if name.endswith(one.id))
+    return optuna.load_study(study_name=name, storage=held).trials
 
 
 # Every sampler
@@ -404,7 +405,7 @@ def test_an_interrupted_search_with_a_pruner_and_two_seeds_ends_all_its_trials(h
     interrupted(here, [one], judge=diverging)
     trials = trials_of(here, one)
     assert numbers(trials) == list(range(12))
-    assert set(states(trials)) <= set(tuning.ENDED)
+    assert set(states(trials)) <= set(kept.ENDED)
     assert not any(trial.state.name == "RUNNING" for trial in memory(here, one))
 
 
@@ -442,8 +443,18 @@ def test_a_memory_that_ends_after_any_of_its_lines_is_gone_on_with(here):
     assert len(lines) > 15
     for cut in range(len(lines)):
         path.write_bytes(b"".join(lines[:cut]))
+        path.with_name("trials.json").unlink()  # it is written after the memory, so it never knows more
         search([one], here)
         assert told(trials_of(here, one)) == expected, f"after {cut} lines"
+
+
+def test_a_memory_that_knows_less_than_the_store_is_refused_and_loses_nothing(here, tmp_path):
+    one = first_of(here, {"trials": 3, "sampler": "random"})
+    search([one], here)
+    before = trials_of(here, one)
+    with pytest.raises(AblateError, match="give its first --optuna-storage"):
+        opened([one], here, f"sqlite:///{tmp_path}/other.db")
+    assert trials_of(here, one) == before
 
 
 def test_trials_that_nobody_asks_for_any_more_are_left_as_they_are(here):

@@ -67,7 +67,8 @@ def memory(store, search):
 
     path = store / "searches" / search / "optuna.jsonl"
     held = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
-    return [(trial.number, trial.state.name) for trial in optuna.load_study(study_name=search, storage=held).trials]
+    name = next(name for name in optuna.get_all_study_names(held) if name.endswith(search))
+    return [(trial.number, trial.state.name) for trial in optuna.load_study(study_name=name, storage=held).trials]
 
 
 def shown(store, name, kind):
@@ -150,7 +151,7 @@ def test_a_range_test_can_be_asked_for_and_a_study_takes_its_curves(tmp_path):
     code, out, err = ablate("lr-find", study, "--store", store, "--json")
     assert code == 0, err
     found = json.loads(out)["baseline"]
-    assert set(found) == {"valley", "steepest", "min/10"}
+    assert set(found) == {"rise", "valley", "steepest", "min/10", "taken"}
     assert found["valley"]["low"] <= found["valley"]["rate"] <= found["valley"]["high"]
     assert len(list(store.glob("ranges/*/curve-*.json"))) == 3
     assert attempts(store) == 0
@@ -166,7 +167,7 @@ def test_a_range_test_can_be_asked_for_and_a_study_takes_its_curves(tmp_path):
     [
         (("--cell", "batch_norm=flase"), '--cell: "batch_norm=flase" is not a cell of this study (did you mean batch_norm=false?)'),
         (("--low", 1, "--high", 0.1), "A range test needs 0 < low < high, got low 1 and high 0.1"),
-        (("--steps", 3), "A range test needs at least 5 rates, got 3"),
+        (("--steps", 3), "3 is not in the range x>=5"),
     ],
 )
 def test_a_range_test_that_cannot_be_had_is_a_sentence_and_exit_code_2(searched, tmp_path, options, sentence):

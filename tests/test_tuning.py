@@ -4,7 +4,7 @@ import pytest
 from searching import BOTH, RATE, put, read, resolve, searches_of, suggest, value_of
 
 from ablate import grid, journal, plan, status, store, tuning
-from ablate.errors import AblateError
+from ablate.errors import AblateError, StoreError
 from ablate.journal import Folder
 from ablate.rates import Sweep
 
@@ -159,7 +159,78 @@ def test_a_tuned_cell_is_the_same_as_one_that_has_these_fields_by_hand(here):
     for one in resolve(loaded, here).searches:
         put(here, one, ("complete", 0.5, {"optimizer.lr": 0.3}))
     by_hand = resolve(read(optimizer={"lr": 0.3}, factors={"augment": {"rotation": [0, 15]}}), here)
-    assert [cell.id for cell in resolve(loaded, here).grid.cells] == [cell.id for cell in by_hand.grid.cells]
+    tuned = resolve(loaded, here).grid.cells
+    assert [cell.recipe for cell in tuned] == [cell.recipe for cell in by_hand.grid.cells]
+    assert len({cell.id for cell in tuned}) == 2
+
+
+def test_cells_that_tuning_makes_equal_stay_two_cells_that_share_their_jobs(here):
+    loaded = read(factors={"optimizer": {"lr": ["find", 0.02]}})
+    (test,) = resolve(loaded, here).ranges
+    suggest(here, test)
+    made = resolve(loaded, here)
+    assert [value_of(cell, "optimizer.lr") for cell in made.grid.cells] == [0.02, 0.02]
+    assert len({cell.id for cell in made.grid.cells}) == 2
+    runs, jobs = grid.runs_and_jobs(made.grid, (0, 1), lambda data: "f" * 64)
+    assert (len(runs), len(jobs)) == (4, 2)
+
+
+def test_by_one_search_for_all_a_cell_still_waits_for_its_own_learning_rate(here):
+    asked = {"space": {"optimizer": {"weight_decay": {"low": 0.0, "high": 0.01}}}, "trials": 1, "per": "study"}
+    loaded = read(asked, factors={"optimizer": {"lr": [0.05, "find"]}})
+    (one,) = resolve(loaded, here).searches
+    put(here, one, ("complete", 0.5, {"optimizer.weight_decay": 0.001}))
+    assert [cell.pending for cell in resolve(loaded, here).grid.cells] == [False, True]
+
+
+def test_what_was_found_for_the_baseline_and_does_not_go_together_with_a_cell_is_said(here):
+    space = {"augment": {"padding": {"choices": [4, 20]}}}
+    asked, modes = {"space": space, "trials": 1, "per": "study"}, {"augment": {"padding_mode": ["zeros", "reflect"]}}
+    loaded = read(asked, factors=modes, data={"name": "digits", "image_size": 16})
+    (one,) = resolve(loaded, here).searches
+    put(here, one, ("complete", 0.5, {"augment.padding": 20}))
+    made = resolve(loaded, here)
+    assert [cell.pending for cell in made.grid.cells] == [False, True]
+    assert tuning.unanswered(made, here) == [
+        'cell padding_mode=reflect: what the search found for the baseline does not go together with it: take per = "cell"'
+    ]
+
+
+HOSTILE = (
+    {"model.name": "evil:net"}, {"optimizer.lr": 0.1, "model.name": "evil:net"}, {"optimizer.lr": -1.0}, {"optimizer.lr": "0.1"},
+    {"optimizer.lr": 1e300}, {"optimizer.lr": True}, {},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("params", HOSTILE, ids=str)
+def test_what_others_write_into_a_store_does_not_choose_what_is_trained(here, params):
+    loaded = read({"space": LR, "trials": 1})
+    for one in resolve(loaded, here).searches:
+        put(here, one, ("complete", 0.5, params))
+    with pytest.raises(StoreError, match="must be what ablate has written there"):
+        resolve(loaded, here)
+
+
+ELSEWHERE = '{"trials": [{"number": 0, "params": {}, "value": 1, "state": "running", "jobs": {"0": "../../x"}}]}'
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"trials": 3}', '{"trials": [{"number": 0}]}', ELSEWHERE])
+def test_a_torn_or_hostile_list_of_trials_is_a_sentence(here, text):
+    loaded = read({"space": LR, "trials": 1})
+    (one, *_) = resolve(loaded, here).searches
+    journal.write(here.search(one.id) / "trials.json", text)
+    with pytest.raises(StoreError, match="must be what ablate has written there"):
+        resolve(loaded, here)
+
+
+@pytest.mark.parametrize("rate", [1e300, -1, 0, "0.1", None, True, [0.1], float("nan")], ids=str)
+def test_a_hostile_suggestion_is_a_sentence(here, rate):
+    loaded = read(factors={"optimizer": {"lr": [0.1, "find"]}})
+    (test,) = resolve(loaded, here).ranges
+    found = {"rule": "rise", "status": "ok", "rate": rate, "low": 0.01, "high": 0.1}
+    journal.write_json(here.range(test.id) / "suggestion.json", found)
+    with pytest.raises(StoreError, match="must be what ablate has written there"):
+        resolve(loaded, here)
 
 
 def test_a_search_for_the_study_tunes_the_baseline_and_all_cells_take_its_values(here):
@@ -413,7 +484,8 @@ def test_the_status_of_a_study_says_how_far_its_tuning_is(here):
         factors={"model": {"batch_norm": [True, False]}},
     )
     made = resolve(asked, here)
-    rows = [{"number": i, "state": state, "params": {}, "value": 0.5} for i, state in enumerate(("complete", "running"))]
+    fields, states = {"optimizer.weight_decay": 0.001}, ("complete", "running")
+    rows = [{"number": i, "state": state, "params": fields, "value": 0.5} for i, state in enumerate(states)]
     journal.write_json(here.search(made.searches[1].id) / "trials.json", {"trials": rows})
     found = status.with_tuning(status.summarise(()), made, here)
     assert found.searches == (status.Searched("baseline", 0, 3, 0), status.Searched("batch_norm=false", 1, 3, 1))
