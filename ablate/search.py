@@ -5,7 +5,6 @@ killed, and whenever: the next start finds the same trials, takes their jobs up 
 """
 
 import math
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from ablate.space import Range, Search
 from ablate.store import Store
 from ablate.tuning import CellSearch
 
-NEEDS = {"cmaes": ("cmaes", "cmaes"), "gp": ("torch", "torch")}  # module, and what to install
+NEEDS = {"cmaes": "cmaes"}  # packages that do not come with ablate, by sampler
 DIVERGED = "ablate.diverged"
 Json = dict[str, Any]
 
@@ -38,7 +37,6 @@ class _Trial:
     asked: Any  # optuna's
     fields: Mapping[str, Any]
     jobs: dict[int, str]  # by tuning seed
-    started: int
     told: int = 0  # epochs that the pruner has seen
 
 
@@ -135,25 +133,24 @@ class Searches:
         for known in trials:
             if known.state.name == "RUNNING" and known.number < one.search.search.trials:
                 one.memory.sampler = _sampler(one.search, known.number)
-                self._start(one, Trial(one.memory, known._trial_id), known.datetime_start)  # noqa: SLF001 (as Optuna's own ask does)
+                self._start(one, Trial(one.memory, known._trial_id))  # noqa: SLF001 (as Optuna's own ask does)
         self._write(one)
 
     def _ask(self, one: _Open) -> None:
         one.memory.sampler = _sampler(one.search, one.asked)
         asked = one.memory.ask()
         one.asked += 1
-        self._start(one, asked, None)
+        self._start(one, asked)
         self._write(one)
 
-    def _start(self, one: _Open, asked: Any, began: Any) -> None:
+    def _start(self, one: _Open, asked: Any) -> None:
         """Let a trial have its fields, and its jobs be done; a kill may have come before it had them."""
         fields = {}
         for path, tried in one.search.search.space.items():
             one.memory.sampler = _sampler(one.search, asked.number, path)
             fields[path] = _suggest(asked, path, tried)
         jobs = _jobs(one.search, fields)
-        started = time.time_ns() // 1_000_000 if began is None else int(began.timestamp() * 1000)
-        trial = one.running[asked.number] = _Trial(asked, fields, {job.seed: job.id for job in jobs}, started)
+        trial = one.running[asked.number] = _Trial(asked, fields, {job.seed: job.id for job in jobs})
         for job in jobs:
             self._names.setdefault(job.id, f"trial {asked.number} of {one.search.label}")
             folder = self._store.job(job.id)
@@ -264,8 +261,8 @@ def _metric_of(store: Store, job: str, metric: str) -> list[float]:
 
 def check(search: Search) -> None:
     """Raise an AblateError where the sampler needs a library that is not here."""
-    module, package = NEEDS.get(search.sampler, ("optuna", "optuna"))
-    if find_spec(module) is None:
+    package = NEEDS.get(search.sampler)
+    if package is not None and find_spec(package) is None:
         raise AblateError(f'search.sampler: "{search.sampler}" needs the package {package}: pip install {package}, or take another sampler')
 
 

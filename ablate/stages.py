@@ -101,6 +101,8 @@ def begin(todo: Plan, where: Where, screen: Screen, interruption: Interruption, 
 def find_rates(stages: Stages, made: tuning.Tuning, touch: Callable[[str], None]) -> None:
     """Do the range tests that are missing, and say what they suggest."""
     store = stages.where.store
+    for test in made.open_ranges:
+        tuning.describe_range(test, store)
     work = tuning.range_work(made.open_ranges, store, retry_failed=stages.retry_failed)
     if work:
         names = {item.id: f"range test of {item.test.label}/{i}" for test in made.open_ranges for i, item in _of(work, test)}

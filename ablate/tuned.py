@@ -47,6 +47,7 @@ class Trial:
 class Map:
     """The value over two fields, interpolated between the trials: a picture, no measurement."""
 
+    fields: tuple[str, str]  # across, and up
     x: tuple[float, ...]
     y: tuple[float, ...]
     z: tuple[tuple[float, ...], ...]  # [y][x]
@@ -182,7 +183,7 @@ def _map(one: CellSearch, trials: Sequence[Trial]) -> Map | None:
     unit = np.linspace(0, 1, GRID)
     z = _between(np.stack(places), np.array([trial.value for trial in known], dtype=float), unit)
     x, y = (tuple((10**axis if one.search.space[path].log else axis).tolist()) for path, axis in zip(pair, axes, strict=True))
-    return Map(x, y, tuple(tuple(row) for row in z.tolist()))
+    return Map((pair[0], pair[1]), x, y, tuple(tuple(row) for row in z.tolist()))
 
 
 def _between(places: Floats, values: Floats, unit: Floats) -> Floats:

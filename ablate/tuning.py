@@ -1,7 +1,7 @@
 """What must be found before the cells can be trained: range tests of their learning rates, searches of their fields.
 
 What was found lies in the store, where every study that needs the same finds it. A cell whose fields are still to be found
-is `pending`: it has no job yet.
+is `pending`: its jobs are not known yet.
 
     ranges/<id>/range.json        what is tested: recipe, sweep, seeds
     ranges/<id>/curve-<seed>.json the curve of one seed
@@ -121,11 +121,6 @@ class Tuning:
     open_searches: tuple[CellSearch, ...] = ()
     cells: Mapping[str, Tuned] = field(default_factory=dict)  # by label
 
-    @property
-    def is_settled(self) -> bool:
-        """Say whether every cell can be trained."""
-        return not any(cell.pending for cell in self.grid.cells)
-
 
 def resolve(study: Study, expanded: Grid, store: Store, fingerprint: Callable[[Data], str], code: Callable[[Model], str]) -> Tuning:
     """Put what the store has found into the cells; `fingerprint` and `code`: see `grid.runs_and_jobs`."""
@@ -216,21 +211,17 @@ def cell_search(search: Search, cell: Cell, data: str, code: str) -> CellSearch 
 
 
 def range_work(tests: Sequence[RangeTest], store: Store, *, retry_failed: bool = False) -> tuple[RangeWork, ...]:
-    """List the seeds whose curves are missing, and write down what is tested."""
-    missing = []
-    for test in tests:
-        path = store.range(test.id) / "range.json"
-        if not path.exists():
-            content = {
-                "label": test.label,
-                "sweep": dataclasses.asdict(test.sweep),
-                "seeds": list(test.seeds),
-                "started": time.time_ns() // 1_000_000,
-            }
-            journal.write_json(path, content)
-        every = [RangeWork(test, seed) for seed in test.seeds if not curve_path(store, test.id, seed).exists()]
-        missing += [work for work in every if retry_failed or not work.folder(store).failure.exists()]
-    return tuple(missing)
+    """List the seeds whose curves are missing; those that have failed only with `retry_failed`."""
+    missing = [RangeWork(test, seed) for test in tests for seed in test.seeds if not curve_path(store, test.id, seed).exists()]
+    return tuple(work for work in missing if retry_failed or not work.folder(store).failure.exists())
+
+
+def describe_range(test: RangeTest, store: Store) -> None:
+    """Write down what is tested, once."""
+    path = store.range(test.id) / "range.json"
+    if not path.exists():
+        sweep = dataclasses.asdict(test.sweep)
+        journal.write_json(path, {"label": test.label, "sweep": sweep, "seeds": list(test.seeds), "started": time.time_ns() // 1_000_000})
 
 
 def conclude(tests: Sequence[RangeTest], store: Store) -> None:

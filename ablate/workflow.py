@@ -299,8 +299,8 @@ def _sources(todo: Plan, store: Store, *, whole: bool) -> "tuple[Source, ...]":
 
     made = todo.tuning
     tuned: tuple[Source, ...] = (
-        *tracking.ranged(todo.study, [test.id for test in made.ranges], store),
-        *tracking.searched(todo.study, [one.id for one in made.searches], store),
+        *tracking.ranged([test.id for test in made.ranges], store),
+        *tracking.searched([one.id for one in made.searches], store),
     )
     return (*tuned, *tracking.tracked(todo.study, todo.runs, store)) if whole else tuned
 

@@ -6,20 +6,22 @@ import subprocess
 import sys
 import time
 
-TINY = """
+RECIPE = """[recipe]
+data = { name = "digits", image_size = 16, train_size = 300 }
+augment = { crop = "none", flip = false }
+model = { name = "cnn4", head_dropout = 0.2 }
+training = { epochs = 3, batch_size = 20 }
+optimizer = { name = "adam", lr = 0.003 }
+"""
+
+TINY = f"""
 name       = "tiny"
 question   = "Does it run?"
 seeds      = 2
 metric     = "test/accuracy"
 min_effect = 0.01
 
-[recipe]
-data = { name = "digits", image_size = 16, train_size = 300 }
-augment = { crop = "none", flip = false }
-model = { name = "cnn4", head_dropout = 0.2 }
-training = { epochs = 3, batch_size = 20 }
-optimizer = { name = "adam", lr = 0.003 }
-
+{RECIPE}
 [factors]
 model.batch_norm      = [true, false]
 evaluation.mc_dropout = [0, 3]

@@ -24,6 +24,11 @@ def resolve(loaded, store, data="f" * 64, code=""):
     return tuning.resolve(loaded, grid.expand(loaded, precision="fp32"), store, lambda _: data, lambda _: code)
 
 
+def settled(made):
+    """Say whether every cell can be trained."""
+    return not any(cell.pending for cell in made.grid.cells)
+
+
 def searches_of(store, search=None, **others):
     return resolve(read({"space": BOTH, "sampler": "random", "trials": 6} | (search or {}), **others), store).searches
 

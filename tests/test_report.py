@@ -193,7 +193,12 @@ def with_tuning(of: Findings) -> Findings:
         for i, state in enumerate(states)
     )
     best = ((1, 0.5), (2, 0.6), (3, 0.6), (4, 0.8), (5, 0.8))
-    mapped = Map((1e-3, 1e-2, 1.0), (1e-6, 1e-4, 1e-2), ((0.5, 0.6, 0.7), (0.5, 0.7, 0.8), (0.4, 0.5, 0.5)))
+    mapped = Map(
+        ("optimizer.lr", "optimizer.weight_decay"),
+        (1e-3, 1e-2, 1.0),
+        (1e-6, 1e-4, 1e-2),
+        ((0.5, 0.6, 0.7), (0.5, 0.7, 0.8), (0.4, 0.5, 0.5)),
+    )
     histories = [History(label, asked, tuple(tried), frozenset(tried), trials, 3, best, ((1, 0.6), (2, 0.7)), mapped) for label in labels]
     suggested = {"valley": Suggestion("valley", "ok", 0.01, 0.005, 0.02), "steepest": Suggestion("steepest", "flat")}
     rates = tuple(10 ** (i / 10 - 5) for i in range(50))

@@ -6,7 +6,7 @@ import random
 from collections import Counter
 
 import pytest
-from searching import BOTH, EPOCHS, RATE, Workers, accuracy, distance, near, opened, read, resolve, search, searches_of, trials_of
+from searching import BOTH, EPOCHS, RATE, Workers, accuracy, distance, near, opened, read, resolve, search, searches_of, settled, trials_of
 
 from ablate import journal, kept, store, tuning
 from ablate import search as searching_module
@@ -511,6 +511,6 @@ def test_what_is_found_is_what_the_cells_are_trained_with(here):
     made = resolve(loaded, here)
     search(made.searches, here, Workers(here, 2))
     tuned = resolve(loaded, here)
-    assert tuned.is_settled
+    assert settled(tuned)
     for cell, one in zip(tuned.grid.cells, made.searches, strict=True):
         assert distance(cell.recipe) == pytest.approx(min(map(near, trials_of(here, one))))

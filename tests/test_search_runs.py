@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from commands import BROKEN, ablate, attempts, start, wait_for
+from commands import BROKEN, RECIPE, ablate, attempts, start, wait_for
 from shown import client, runs_of
 
 from ablate import journal
@@ -21,24 +21,18 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # MLflow leaves its SQLite connections to the collector
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-SEARCHED = """
+SEARCHED = f"""
 name       = "searched"
 seeds      = 1
 
-[recipe]
-data = { name = "digits", image_size = 16, train_size = 300 }
-augment = { crop = "none", flip = false }
-model = { name = "cnn4", head_dropout = 0.2 }
-training = { epochs = 3, batch_size = 20 }
-optimizer = { name = "adam", lr = 0.003 }
-
+{RECIPE}
 [factors]
 model.batch_norm = [true, false]
 
 [search]
 trials = 3
 sampler = "random"
-space.optimizer.lr = { low = 1e-4, high = 1e-2, log = true }
+space.optimizer.lr = {{ low = 1e-4, high = 1e-2, log = true }}
 """
 FIND = SEARCHED.replace("lr = 0.003", 'lr = "find"').replace("space.optimizer.lr = { low = 1e-4, high = 1e-2, log = true }", """
 space.optimizer.weight_decay = { low = 1e-6, high = 1e-2, log = true }
@@ -325,28 +319,21 @@ def with_broken(tmp_path, text):
 
 
 @pytest.mark.slow  # two runs, and a network of one's own
-def test_a_search_that_fails_stops_no_other_and_its_cell_is_named_every_time(tmp_path):
-    study, store = with_broken(tmp_path, SEARCHED), tmp_path / "store"
+@pytest.mark.parametrize(
+    ("text", "sentence", "states"),
+    [
+        (SEARCHED, "none of its 3 trials is complete", [("complete",) * 3, ("failed",) * 3]),
+        (FIND, "its range test failed", [("complete",) * 2]),
+    ],
+    ids=["search", "range test"],
+)
+def test_what_fails_for_one_cell_stops_no_other_and_the_cell_is_named_every_time(text, sentence, states, tmp_path):
+    study, store = with_broken(tmp_path, text), tmp_path / "store"
     for _ in range(2):
         code, out, err = ablate("run", study, "--store", store)
         assert (code, err) == (1, ""), out + err
-        assert "cell name=broken_net:make: none of its 3 trials is complete" in out
+        assert f"cell name=broken_net:make: {sentence}" in out
         assert "Traceback" not in out
         status = json.loads(ablate("status", study, "--store", store, "--json")[1])
         assert status["total"] == {"finished": 1, "missing": 1}
-    states = [tuple(trial["state"] for trial in rows) for rows in trials(store).values()]
-    assert sorted(states) == [("complete",) * 3, ("failed",) * 3]
-
-
-@pytest.mark.slow  # two runs, and a network of one's own
-def test_a_range_test_that_fails_stops_no_other_and_its_cell_is_named_every_time(tmp_path):
-    study, store = with_broken(tmp_path, FIND), tmp_path / "store"
-    for _ in range(2):
-        code, out, err = ablate("run", study, "--store", store)
-        assert (code, err) == (1, ""), out + err
-        assert "cell name=broken_net:make: its range test failed" in out
-        assert "Traceback" not in out
-        status = json.loads(ablate("status", study, "--store", store, "--json")[1])
-        assert status["total"] == {"finished": 1, "missing": 1}
-    (rows,) = trials(store).values()
-    assert [trial["state"] for trial in rows] == ["complete"] * 2
+    assert sorted(tuple(trial["state"] for trial in rows) for rows in trials(store).values()) == states

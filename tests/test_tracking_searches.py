@@ -95,7 +95,7 @@ class Search:
         self.end(self.start(ended - 10), state, value, ended)
 
     def source(self):
-        return tracking.searched(read("any"), [self.id], self.store)[0]
+        return tracking.searched([self.id], self.store)[0]
 
 
 def by_name(held, loaded, condition="tags.`ablate.kind` != 'study'"):
@@ -196,7 +196,7 @@ def test_what_a_writer_sent_bit_by_bit_is_what_a_lost_database_is_rebuilt_to(sha
     assert {run[0]: run[1] for run in before} == {"search: grown": "KILLED", "trial 0: grown": "FINISHED", "trial 1: grown": "KILLED"}
     sync(shared, loaded, search.source())
     assert everything(shared.path, "grown") == before
-    assert rebuilt(shared, "grown", lambda copy: sync(copy, loaded, *tracking.searched(loaded, [search.id], copy)), tmp_path) == before
+    assert rebuilt(shared, "grown", lambda copy: sync(copy, loaded, *tracking.searched([search.id], copy)), tmp_path) == before
 
 
 def test_a_trial_of_another_process_runs_on_and_one_that_a_killed_process_left_is_ended(shared):
@@ -262,7 +262,7 @@ def test_a_range_test_has_its_curves_and_ends_with_its_suggestion(shared, tmp_pa
     curve(folder, 0, [2.5, 1.5, "inf"], 1100)
 
     def send(held):
-        sync(held, loaded, *tracking.ranged(loaded, [identity], held))
+        sync(held, loaded, *tracking.ranged([identity], held))
 
     send(shared)
     run = by_name(shared, loaded)["range test: the baseline"]
@@ -291,7 +291,7 @@ def test_a_range_test_has_its_curves_and_ends_with_its_suggestion(shared, tmp_pa
 
 def test_what_was_never_started_is_not_shown(shared):
     loaded = read("nothing")
-    sync(shared, loaded, *tracking.searched(loaded, ["0" * 64], shared), *tracking.ranged(loaded, ["0" * 64], shared))
+    sync(shared, loaded, *tracking.searched(["0" * 64], shared), *tracking.ranged(["0" * 64], shared))
     assert everything(shared.path, "nothing") == []
 
 

@@ -1,7 +1,7 @@
 """What must be found before the cells: which searches and range tests are the same, what is put into the cells, what has no answer."""
 
 import pytest
-from searching import BOTH, RATE, put, read, resolve, searches_of, suggest, value_of
+from searching import BOTH, RATE, put, read, resolve, searches_of, settled, suggest, value_of
 
 from ablate import grid, journal, plan, status, store, tuning
 from ablate.errors import AblateError, StoreError
@@ -138,7 +138,7 @@ def test_another_sweep_and_other_seeds_make_another_range_test(change):
 def test_without_results_every_cell_is_pending_and_every_search_is_open(here):
     made = resolve(read({"space": LR, "trials": 3}), here)
     assert [cell.pending for cell in made.grid.cells] == [True, True]
-    assert not made.is_settled
+    assert not settled(made)
     assert len(made.searches) == len(made.open_searches) == 2
 
 
@@ -150,7 +150,7 @@ def test_with_all_trials_each_cell_has_the_fields_of_its_best(here):
     assert [(value_of(cell, "optimizer.lr"), cell.pending, dict(cell.tuned)) for cell in made.grid.cells] == [
         (0.3, False, {"optimizer.lr": 0.3}), (1.3, False, {"optimizer.lr": 1.3}),
     ]  # fmt: skip
-    assert (made.open_searches, made.is_settled) == ((), True)
+    assert (made.open_searches, settled(made)) == ((), True)
     assert [made.cells[cell.label].trials for cell in made.grid.cells] == [2, 2]
 
 
@@ -298,7 +298,7 @@ def test_a_cell_that_finds_its_rate_is_pending_until_its_range_test_has_one(here
     suggest(here, test, rate=0.02)
     made = resolve(loaded, here)
     assert [(value_of(cell, "optimizer.lr"), cell.pending) for cell in made.grid.cells] == [(0.1, False), (0.02, False)]
-    assert (made.open_ranges, len(made.ranges), made.is_settled) == ((), 1, True)
+    assert (made.open_ranges, len(made.ranges), settled(made)) == ((), 1, True)
 
 
 @pytest.mark.parametrize("status", ["flat", "diverged at once", "edge of the range"])
@@ -388,9 +388,9 @@ def test_more_trials_go_on_where_fewer_have_ended(here):
     few, more = (read({"space": LR, "trials": trials, "per": "study"}) for trials in (2, 5))
     (one,) = resolve(few, here).searches
     put(here, one, *[("complete", 0.5, {"optimizer.lr": 0.3})] * 2)
-    assert resolve(few, here).is_settled
+    assert settled(resolve(few, here))
     made = resolve(more, here)
-    assert ([item.id for item in made.open_searches], made.is_settled) == ([one.id], False)
+    assert ([item.id for item in made.open_searches], settled(made)) == ([one.id], False)
     assert [count for _, _, count in tuning.left(made, more.search, here)] == [3]
 
 

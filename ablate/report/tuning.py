@@ -16,7 +16,6 @@ from ablate.tuned import History, RangeCurve, Trial, TuningFinding
 COLOUR = (GREY, "#0174f4", "#eb5e00", "#0da361", "#a837ad", "#c9a227", "#4fb6e8", "#e0607e", "#7d8f2f", "#8a6fd8", "#b07a4b", "#2b8a8a")
 """One for each range test or search that is drawn; the others stand in the tables."""
 LEGEND = {"x": 0, "y": -0.22, "xanchor": "left", "yanchor": "top", "tracegroupgap": 0, "bgcolor": "rgba(0,0,0,0)"}
-STATES = {"complete": "circle", "pruned": "line-ns-open", "diverged": "x", "failed": "x-open", "running": "circle-open"}
 WORST = "rgba(128,136,145,0.35)"  # a line of a trial that is not among the better half
 RANGES = "What the range tests suggest: the first rule that has an answer is taken"
 
@@ -135,9 +134,7 @@ def _fields(history: History) -> Picture:
 def _map(history: History) -> Picture:
     """Draw the value over two fields, interpolated, with the trials as dots on it."""
     assert history.map is not None
-    usual = ("optimizer.lr", "optimizer.weight_decay")
-    numbers = [path for path in history.fields if history.search.space[path].choices is None]
-    x, y = usual if set(usual) <= set(numbers) else (numbers[0], numbers[1])
+    x, y = history.map.fields
     by, known = metrics.scale(history.search.metric), [trial for trial in history.trials if trial.value is not None]
     scale = [[0.0, "#b9bec6"], [1.0, "#0174f4"]]
     data: list[Figure] = [

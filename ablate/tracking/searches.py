@@ -1,10 +1,4 @@
-"""Searches and range tests to plain values, read from the files that they leave in a store. Knows no mlflow.
-
-    searches/<id>/search.json  what is searched: label, metric, direction, sampler, pruner, trials, seeds, space, started
-    searches/<id>/trials.json  a list of trials: number, params, jobs by seed, value, state, started, ended
-    ranges/<id>/range.json     what is swept: label, sweep, seeds, started
-    ranges/<id>/curve-<seed>.json  rates, losses, accuracies, stopped, timestamp
-    ranges/<id>/suggestion.json    rule, status, rate, low, high; written last
+"""Searches and range tests to plain values, read from the files that tuning.py names. Knows no mlflow.
 
 Metrics of the first seed have plain names, and those of another one stand behind `seed <s>/`: a median would change with
 each seed that comes, and what has been sent must not change.
@@ -22,7 +16,6 @@ from ablate import recipe as recipes
 from ablate.grid import short_names
 from ablate.journal import Folder
 from ablate.store import Store
-from ablate.study import Study
 from ablate.tracking.records import Line, Record, State, epochs
 
 ENDS = {
@@ -136,14 +129,14 @@ class RangeSource:
         )  # fmt: skip
 
 
-def searched(study: Study, searches: Sequence[str], store: Store) -> tuple[SearchSource, ...]:  # noqa: ARG001 (as `tracked`)
+def searched(searches: Sequence[str], store: Store) -> tuple[SearchSource, ...]:
     """Give a source for each search of a study, by its id; it has the search and its trials."""
-    return tuple(SearchSource(one, store.path / "searches" / one, store) for one in searches)
+    return tuple(SearchSource(one, store.search(one), store) for one in searches)
 
 
-def ranged(study: Study, ranges: Sequence[str], store: Store) -> tuple[RangeSource, ...]:  # noqa: ARG001 (as `tracked`)
+def ranged(ranges: Sequence[str], store: Store) -> tuple[RangeSource, ...]:
     """Give a source for each range test of a study, by its id."""
-    return tuple(RangeSource(one, store.path / "ranges" / one) for one in ranges)
+    return tuple(RangeSource(one, store.range(one)) for one in ranges)
 
 
 def _best(search: Mapping[str, Any], ended: Sequence[Mapping[str, Any]]) -> Iterator[Line]:
