@@ -1,0 +1,13 @@
+"""The commands: options to one workflow call to an exit code. The only home of click; no logic lives here."""
+
+from ablate.cli import keeping, looking, running
+from ablate.cli.group import main
+
+for command in (
+    running.run, running.search, running.lr_find, running.plan,
+    looking.status, looking.report, looking.check, looking.compare,
+    keeping.sync, keeping.ui,
+):  # fmt: skip
+    main.add_command(command)
+
+__all__ = ["main"]

@@ -1,0 +1,60 @@
+"""Options and arguments that several commands share, and what is made of them."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+STUDY = click.argument("study", metavar="STUDY")
+SET = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change the study: training.epochs=3, seeds=2. Recorded.")
+STORE = click.option(
+    "--store", "store_path", default="mlruns", show_default=True, metavar="DIR", envvar="ABLATE_STORE", help="Folder of all results."
+)
+URI = click.option("--tracking-uri", metavar="URI", help="An MLflow server, instead of MLFLOW_TRACKING_URI or the store's own SQLite file.")
+DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to train.")
+JOBS = click.option("--jobs", type=click.IntRange(1, 1024), metavar="N", help="Jobs at a time; by default one a CPU core, or one a GPU.")
+PER_GPU = click.option(
+    "--jobs-per-gpu", default="1", show_default=True, metavar="N|auto", callback=lambda _c, _p, given: _count_or_auto(given),
+    help="Jobs that share a GPU; auto: a probe with the first job tries 1, 2 and 4.",
+)  # fmt: skip
+OPTUNA = click.option("--optuna-storage", metavar="URL", help="A database for Optuna's memory, instead of files of the store.")
+WAIT = click.option("--wait", is_flag=True, help="Wait for another process that runs this study, instead of ending.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+
+
+def places(command: Any) -> Any:
+    """Add the options that say where and how to run."""
+    retry = click.option("--retry-failed", is_flag=True, help="Train again what failed before.")
+    for option in (retry, WAIT, OPTUNA, URI, PER_GPU, JOBS, DEVICE):
+        command = option(command)
+    return command
+
+
+def where(
+    store_path: str,
+    tracking_uri: str | None = None,
+    device: str = "auto",
+    jobs: int | None = None,
+    jobs_per_gpu: int | None = 1,
+    optuna_storage: str | None = None,
+) -> Any:
+    """Say where and how to run."""
+    from ablate import stages, store
+
+    return stages.Where(store.open_store(Path(store_path)), tracking_uri, device, jobs, jobs_per_gpu, optuna_storage)
+
+
+def _count_or_auto(given: str) -> int | None:
+    """Read a count, or None for auto."""
+    if given == "auto":
+        return None
+    if not given.isdecimal() or not 1 <= int(given) <= 64:
+        raise click.BadParameter(f"must be a count from 1 to 64, or auto, got {given}")
+    return int(given)
+
+
+def console(*, err: bool = False) -> Any:
+    """Give what prints to a terminal; `err`: to its error stream, where the output is for programs."""
+    from rich.console import Console
+
+    return Console(stderr=err, highlight=False)

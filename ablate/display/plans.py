@@ -1,0 +1,115 @@
+"""What a study needs, and what is left of it."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ablate import metrics
+from ablate.display.basics import seconds, show_table
+from ablate.plan import Plan
+from ablate.stats import CAP
+
+if TYPE_CHECKING:
+    from ablate.outlook import Outlook  # brings pandas
+    from ablate.training.models.summary import Summary  # brings torch
+
+
+def show_plan(console: Console, plan: Plan, slots: int, outlook: "Outlook | None") -> None:
+    """Print what a study needs and what is left of it."""
+    study, grid = plan.study, plan.grid
+    console.print(f"[bold]{escape(study.name)}[/]  {escape(study.question)}", soft_wrap=True)
+    table = Table.grid(padding=(0, 2))
+    shared = f", {plan.evaluation_only} of them only judge another one's training in another way" if plan.evaluation_only else ""
+    merged = f"; {grid.merged} more combinations became equal to one of them, a factor being inactive" if grid.merged else ""
+    table.add_row("cells", f"{len(grid.cells)} ({study.design.replace('_', ' ')}{shared}{merged})")
+    table.add_row("runs", f"{len(plan.runs)} = {len(grid.cells)} cells x {len(study.seeds)} seeds")
+    table.add_row("jobs", f"{len(plan.jobs)} trainings")
+    judged = len(plan.work) - plan.trainings
+    _add_tuning(table, plan)
+    table.add_row("done", f"{plan.done}" + (f", and {judged} trained ones to be judged" if judged else ""))
+    if plan.failed:
+        table.add_row("failed", f"{len(plan.failed)} before; they are tried again with --retry-failed")
+    table.add_row("to train", f"{plan.trainings}")
+    for exclusion in grid.excluded:
+        table.add_row("excluded", f"{len(exclusion.labels)} cells: {escape(exclusion.why)} ({escape('; '.join(exclusion.labels[:5]))})")
+    for name in grid.unused:
+        table.add_row("unused", f"{escape(name)} has no two cells to compare")
+    if len(study.seeds) < 2:
+        table.add_row("[yellow]warning[/]", "one seed shows effects and allows no verdict: ask for at least 2 seeds, better 5")
+    if outlook is not None:
+        table.add_row("sees", escape(_outlook(plan, outlook)))
+    if plan.cost is not None:
+        table.add_row("time", f"about {seconds(plan.cost.seconds / slots)} on {slots} slots ({plan.cost.basis})")
+    console.print(table)
+
+
+def _add_tuning(table: Table, plan: Plan) -> None:
+    """Say what must be found before the cells can be trained."""
+    made, search = plan.tuning, plan.study.search
+    if made.ranges:
+        table.add_row("range tests", f"{len(made.ranges)} of the learning rate, {len(made.ranges) - len(made.open_ranges)} done")
+    if search is not None:
+        count = len(made.searches) + len(made.waiting)
+        of = f"{count} {'search' if count == 1 else 'searches'} x {search.trials} trials ({search.sampler}; {', '.join(search.space)})"
+        table.add_row("search", f"{of}, {plan.trials} trainings left" if plan.trials else f"{of}, done")
+
+
+def _outlook(plan: Plan, outlook: "Outlook") -> str:
+    """Say what the design can see, and what the smallest effect worth having would take."""
+    study = plan.study
+    smallest = metrics.size(float(f"{outlook.effect:.2g}"), study.metric)
+    said = f"effects of {'more than' if outlook.is_bound else 'about'} {smallest} at {len(study.seeds)} seeds"
+    needed, least = outlook.seeds_for_min_effect, study.min_effect
+    if needed is not None and least is not None and needed > len(study.seeds):
+        seeds = f"more than {CAP}" if needed > CAP else f"{'at least' if outlook.is_bound else 'about'} {needed}"
+        said += f"; {metrics.size(least, study.metric)} would take {seeds} seeds"
+    return f"{said} ({outlook.basis})"
+
+
+def show_cells(console: Console, plan: Plan) -> None:
+    """Print every cell with its levels."""
+    table = Table("cell", *(factor.name for factor in plan.study.factors), box=None, header_style="bold", pad_edge=False)
+    for cell in plan.grid.cells:
+        table.add_row(escape(cell.label), *(escape(cell.levels.get(factor.name, "-")) for factor in plan.study.factors))
+    console.print(table)
+
+
+def show_networks(console: Console, networks: "Mapping[str, Summary]") -> None:
+    """Print what each network is made of and how far it sees."""
+    rows = []
+    for label, one in networks.items():
+        trained = "" if one.trainable_parameters == one.parameters else f" ({one.trainable_parameters:,} trained)"
+        field = "whole image" if one.receptive_field is None else f"{one.receptive_field} px"
+        rows.append((label, f"{one.parameters:,}{trained}", f"{one.macs / 1e6:,.1f} M", field))
+    show_table(console, ("network", "parameters", "multiply-adds an image", "receptive field"), rows)
+
+
+def plan_data(plan: Plan, slots: int, outlook: "Outlook | None", networks: "Mapping[str, Summary]") -> dict[str, Any]:
+    """Give a plan as JSON-able data."""
+    return {
+        "study": plan.study.name,
+        "design": plan.study.design,
+        "cells": [{"cell": cell.label, "levels": dict(cell.levels)} for cell in plan.grid.cells],
+        "seeds": list(plan.study.seeds),
+        "runs": len(plan.runs),
+        "jobs": len(plan.jobs),
+        "done": plan.done,
+        "to_train": plan.trainings,
+        "to_judge": len(plan.work) - plan.trainings,
+        "failed": len(plan.failed),
+        "range_tests": len(plan.tuning.ranges),
+        "range_tests_left": len(plan.tuning.open_ranges),
+        "trial_trainings_left": plan.trials,
+        "evaluation_only_cells": plan.evaluation_only,
+        "excluded": [{"why": exclusion.why, "cells": list(exclusion.labels)} for exclusion in plan.grid.excluded],
+        "unused_factors": list(plan.grid.unused),
+        "seconds": None if plan.cost is None else round(plan.cost.seconds / slots),
+        "seconds_basis": None if plan.cost is None else plan.cost.basis,
+        "detectable_effect": None if outlook is None else outlook.effect,
+        "detectable_effect_basis": None if outlook is None else outlook.basis,
+        "seeds_for_min_effect": None if outlook is None else outlook.seeds_for_min_effect,
+    } | ({"networks": {label: dataclasses.asdict(one) for label, one in networks.items()}} if networks else {})
