@@ -1,7 +1,7 @@
 """The folder of one job: every path in it, and the only code that reads or writes it. The journals are the truth.
 
     recipe.json       what is trained: written once, before the first attempt
-    attempts.jsonl    a line when an attempt starts: number, time, process, device
+    attempts.jsonl    a line when an attempt starts: number, time, process, device, study
     environment.json  commit, versions and machine of the last attempt
     model.json        the network: parameters, multiplications, receptive field
     journal.jsonl     a line an epoch: epoch, timestamp, seconds, metrics
@@ -17,6 +17,7 @@ Every file but the two append-only ones is written beside itself and renamed, so
 old file or the new one. A torn last line of the other two is not a line.
 """
 
+import fcntl
 import json
 import os
 import time
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from ablate import recipe
 from ablate.grid import Job
@@ -170,14 +171,24 @@ def fail(folder: Folder, *, kind: str, error: str) -> None:
 
 def is_running(folder: Folder) -> bool:
     """Say whether a process holds the job's lock."""
-    if not (folder.path / "lock").exists():
-        return False
-    lock = folder.lock()
+    return is_held(folder.path / "lock")
+
+
+def is_held(lock: Path) -> bool:
+    """Say whether a process holds a lock, without making its file: what only looks at a store must leave it as it is.
+
+    Asked for as a reader, so that two that look at once do not take each other for a holder.
+    """
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
+        descriptor = os.open(lock, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
-    lock.release()
+    finally:
+        os.close(descriptor)
     return False
 
 

@@ -1,8 +1,10 @@
 """What is left to do: jobs less what the store has, how long it may take, and what is known already."""
 
+import json
 import statistics
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ablate import grid, journal
@@ -68,6 +70,7 @@ class Plan:
     cost: Cost | None  # none: nothing to go by
     tuning: Tuning
     trials: int  # trainings that searches still need
+    renumbered: Mapping[int, int] = field(default_factory=dict)  # jobs to train that an older version has trained, by its NUMERICS
 
     @property
     def ready(self) -> tuple[Work, ...]:
@@ -89,6 +92,15 @@ class Plan:
         """Count the cells that need no training of their own: they share another cell's."""
         known = [cell for cell in self.grid.cells if not cell.pending]
         return len(known) - len({recipes.job_id(cell.recipe, 0, "") for cell in known})
+
+    @property
+    def trained_again(self) -> tuple[str, ...]:
+        """Say in a sentence for each older numerics version that its jobs are trained again, and why."""
+        return tuple(
+            f"{count} of the {self.trainings} jobs to train {'was' if count == 1 else 'were'} trained under numerics {version} and "
+            f"{'is' if count == 1 else 'are'} trained again: numbers of this version ({recipes.NUMERICS}) differ"
+            for version, count in sorted(self.renumbered.items())
+        )
 
 
 def make(
@@ -120,12 +132,32 @@ def make(
     trials = tunings.left(tuning, study.search, store)
     todo = [*((item.job.recipe, item.job.data, 1) for item in work if not item.trained), *trials]
     cost = _cost(todo, store)
-    return Plan(study, expanded, runs, jobs, tuple(work), tuple(failed), cost, tuning, sum(count for _, _, count in trials))
+    known = sum(count for _, _, count in trials)
+    renumbered = _renumbered({item.job.id for item in work if not item.trained}, store)
+    return Plan(study, expanded, runs, jobs, tuple(work), tuple(failed), cost, tuning, known, renumbered)
 
 
 def _missing(store: Store, job: Job, wanted: dict[str, Evaluation]) -> tuple[Evaluation, ...]:
     folder = store.job(job.id)
     return tuple(e for identity, e in wanted.items() if not (folder.outcome(identity) / "outcome.json").exists())
+
+
+def _renumbered(wanted: set[str], store: Store) -> dict[int, int]:
+    """Count the jobs among these that were trained under another numerics version, for each version."""
+    found: dict[str, int] = {}
+    for path in (store.path / "jobs").glob("*/recipe.json") if wanted else ():
+        try:
+            text = path.read_text(encoding="utf-8")
+            if f'"numerics": {recipes.NUMERICS},' in text:  # nearly all of them: a glance is enough
+                continue
+            known = json.loads(text)
+            made, seed = journal.read_recipe(path)
+            identity = recipes.job_id(made, seed, known["data"], known.get("code", ""))
+        except (OSError, KeyError, TypeError, ValueError):  # gone meanwhile, spoilt, or with fields that this version does not have
+            continue
+        if identity in wanted and known["numerics"] != recipes.NUMERICS and path.with_name("result.json").exists():
+            found[identity] = max(known["numerics"], found.get(identity, 0))
+    return dict(Counter(found.values()))
 
 
 def _cost(todo: list[tuple[Recipe, str, int]], store: Store) -> Cost | None:
@@ -136,11 +168,11 @@ def _cost(todo: list[tuple[Recipe, str, int]], store: Store) -> Cost | None:
     if not todo:
         return None
     seen: dict[tuple[object, ...], list[float]] = {}
-    for like, speed in _speeds(store):
-        seen.setdefault(like, []).append(speed)
+    for kind, speed in _speeds(store):
+        seen.setdefault(kind, []).append(speed)
     total, guessed = 0.0, False
     for recipe, fingerprint, count in todo:
-        speeds = seen.get(_like(recipe))
+        speeds = seen.get(like(recipe))
         guessed |= speeds is None
         images = _train_images(recipe, store, fingerprint)
         expected: float | None = statistics.median(speeds) if speeds else _guess(recipe)
@@ -150,7 +182,8 @@ def _cost(todo: list[tuple[Recipe, str, int]], store: Store) -> Cost | None:
     return Cost(total, "a guess from the network's usual speed" if guessed else "from finished jobs like these")
 
 
-def _like(recipe: Recipe) -> tuple[object, ...]:
+def like(recipe: Recipe) -> tuple[object, ...]:
+    """Name what decides the speed of a training, near enough: the network, the size of the images and the precision."""
     model = recipe.model
     network = (model.name, model.stem, model.width, model.trainable, model.batch_norm, model.conv_dropout > 0)
     return (*network, recipe.data.image_size, recipe.training.precision)
@@ -171,7 +204,7 @@ def _speeds(store: Store) -> Iterator[tuple[tuple[object, ...], float]]:
         seconds = journal.read_json(path)["metrics"]["time/epoch_seconds"]
         if seconds > 0:
             recipe, _ = journal.read_recipe(path.with_name("recipe.json"))
-            yield _like(recipe), journal.read_json(path)["train_images"] / seconds
+            yield like(recipe), journal.read_json(path)["train_images"] / seconds
 
 
 def _train_images(recipe: Recipe, store: Store, fingerprint: str) -> float | None:

@@ -28,6 +28,7 @@ class Outcome:
     environment: dict[str, Any]
     calibration: tuple[tuple[int, float, float], ...] = ()  # a bin each: images, mean confidence, share that was right
     picture: str = ""  # path of the PNG of its most confident mistakes
+    trained: bool = False  # to the end; it may still have to be judged
 
 
 def read(runs: tuple[Run, ...], store: Store) -> tuple[Outcome, ...]:
@@ -43,6 +44,7 @@ def read(runs: tuple[Run, ...], store: Store) -> tuple[Outcome, ...]:
 
 def _read_job(store: Store, identity: str) -> dict[str, Any]:
     folder = store.job(identity)
+    running = journal.is_running(folder)  # first: what ends while it is read counts as running, not as never started
     result = journal.read_json(folder.result)
     failure = journal.read_json(folder.failure) if result is None or result["status"] == "finished" else None
     return {
@@ -51,7 +53,7 @@ def _read_job(store: Store, identity: str) -> dict[str, Any]:
         "lines": tuple(journal.lines(folder.journal)),
         "environment": journal.read_json(folder.path / "environment.json") or {},
         "log": str(folder.log) if folder.log.exists() else "",
-        "running": result is None and failure is None and journal.is_running(folder),
+        "running": failure is None and running,
     }
 
 
@@ -75,5 +77,5 @@ def _outcome(run: Run, store: Store, job: dict[str, Any]) -> Outcome:
     return Outcome(
         run=run, status=status, reason=reason, log=job["log"], metrics=metrics, lines=job["lines"], confusion=confusion,
         classes=tuple(judged.get("classes", ())), calibration=calibration, picture=str(picture) if judged and picture.exists() else "",
-        environment=job["environment"],
+        environment=job["environment"], trained=bool(result),
     )  # fmt: skip

@@ -155,6 +155,7 @@ def _extra(todo: Plan) -> dict[str, Any]:
     from ablate import provenance
 
     return {
+        "study": todo.study.name,  # for the line of the attempt
         "git": provenance.git(Path.cwd()),
         "compile_cache": os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(_compiled())),
         "code": owncode.folders(todo.study.folder) if todo.study.folder else None,

@@ -1,22 +1,44 @@
-"""How far a study is: for each cell how many seeds are done, running, failed or missing; what runs now; what failed."""
+"""How far a study is: what became of each run, what runs now and for how long, what failed and why, what cost nothing."""
 
+import os
+import statistics
+import time
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from ablate import kept
+from ablate import journal, kept, runs
+from ablate import plan as planning
+from ablate import store as stores
+from ablate.plan import Plan
+from ablate.recipe import Recipe
 from ablate.runs import FAILED_RESULT, Outcome
 from ablate.store import Store
 from ablate.tuning import Tuning
 
+ENDED = ("finished", *FAILED_RESULT)
+TAIL = 65536  # bytes of a log in which its last line is looked for
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """What became of one run."""
+
+    status: str
+    job: str
+
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A job that some process trains now."""
+    """A job that some process trains or judges now."""
 
     run: str
     epoch: int
     epochs: int
+    job: str = ""
+    seconds_left: float | None = None  # of its training, by the pace of its own epochs; none before the first one
+    judging: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +49,8 @@ class Broken:
     status: str
     reason: str
     log: str
+    job: str = ""
+    last_line: str = ""  # of the log
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +64,18 @@ class Searched:
 
 
 @dataclass(frozen=True, slots=True)
+class Free:
+    """The runs, of those that have ended, that needed no training of their own."""
+
+    runs: int = 0
+    of: int = 0
+    shared: int = 0  # they share another cell's training
+    other_studies: Mapping[str, int] = field(default_factory=dict)  # trained by another study, by its name
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
-    """Counts of runs by what became of them, for each cell and in all."""
+    """Counts of runs by what became of them, for each cell and in all, and what there is to know of single ones."""
 
     cells: Mapping[str, Mapping[str, int]]  # by label
     total: Mapping[str, int]
@@ -49,20 +83,116 @@ class Status:
     broken: tuple[Broken, ...]
     range_tests: tuple[int, int] = (0, 0)  # done, and all
     searches: tuple[Searched, ...] = ()
+    study: str = ""
+    runs: Mapping[str, Mapping[int, Spot]] = field(default_factory=dict)  # by label and seed
+    free: Free = Free()
+    seconds_left: float | None = None  # of the whole study at the pace of now; none where it cannot be known
+    being_run: bool = False  # some process holds the study
+
+    @property
+    def moves(self) -> bool:
+        """Say whether there is anything to watch."""
+        return self.being_run or bool(self.running)
 
 
 def summarise(outcomes: tuple[Outcome, ...]) -> Status:
-    """Count what became of the runs; a job that several runs share is listed once as running."""
+    """Tell what became of the runs; a job that several runs share is listed once as running."""
     cells: dict[str, Counter[str]] = {}
+    spots: dict[str, dict[int, Spot]] = {}
     running: dict[str, Running] = {}
     for one in outcomes:
-        cells.setdefault(one.run.cell.label, Counter())[one.status] += 1
+        label, job = one.run.cell.label, one.run.job_id
+        cells.setdefault(label, Counter())[one.status] += 1
+        spots.setdefault(label, {})[one.run.seed] = Spot(one.status, job)
         if one.status == "running":
-            epoch = one.lines[-1]["epoch"] if one.lines else 0
-            running.setdefault(one.run.job_id, Running(one.run.name, epoch, one.run.cell.recipe.training.epochs))
-    broken = tuple(Broken(o.run.name, o.status, o.reason, o.log) for o in outcomes if o.status in (*FAILED_RESULT, "failed"))
-    total: Counter[str] = Counter(o.status for o in outcomes)
-    return Status({label: dict(counts) for label, counts in cells.items()}, dict(total), tuple(running.values()), broken)
+            running.setdefault(job, _running(one))
+    broken = tuple(
+        Broken(o.run.name, o.status, o.reason, o.log, o.run.job_id, last_line(Path(o.log)) if o.log else "")
+        for o in outcomes
+        if o.status in (*FAILED_RESULT, "failed")
+    )
+    return Status(
+        cells={label: dict(counts) for label, counts in cells.items()}, total=dict(Counter(o.status for o in outcomes)),
+        running=tuple(running.values()), broken=broken, runs=spots, seconds_left=_seconds_left(outcomes, tuple(running.values())),
+    )  # fmt: skip
+
+
+def _running(one: Outcome) -> Running:
+    epoch, epochs, pace = one.lines[-1]["epoch"] if one.lines else 0, one.run.cell.recipe.training.epochs, _pace(one)
+    left = 0.0 if one.trained else None if pace is None else (epochs - epoch) * pace
+    return Running(one.run.name, epoch, epochs, one.run.job_id, left, judging=one.trained)
+
+
+def _pace(one: Outcome) -> float | None:
+    """Give the seconds of an epoch of one job."""
+    seconds = [line["seconds"] for line in one.lines if "seconds" in line]
+    return statistics.mean(seconds) if seconds else one.metrics.get("time/epoch_seconds")
+
+
+def _seconds_left(outcomes: tuple[Outcome, ...], running: tuple[Running, ...]) -> float | None:
+    """Guess when the last training ends if as many go on at a time as now.
+
+    A job goes by its own epochs, one that waits by those of its cell under other seeds, else of the same network on as many
+    images. Where there is no such job, or nothing runs, or fields are still to be found, nobody can know.
+    """
+    jobs = {one.run.job_id: one for one in outcomes}
+    paces: dict[object, list[float]] = {}
+    for one in jobs.values():
+        pace = _pace(one)
+        for key in _likes(one.run.cell.recipe) if pace is not None else ():
+            paces.setdefault(key, []).append(pace or 0.0)
+    total, longest = 0.0, 0.0
+    for one in jobs.values():
+        if one.status not in ("running", "missing") or one.trained:
+            continue
+        left = _running(one).seconds_left if one.status == "running" else None
+        if left is None:
+            known = next((paces[key] for key in _likes(one.run.cell.recipe) if key in paces), None)
+            if known is None or one.run.cell.pending:
+                return None
+            left = statistics.median(known) * one.run.cell.recipe.training.epochs
+        total, longest = total + left, max(longest, left)
+    return max(longest, total / len(running)) if running else None
+
+
+def _likes(recipe: Recipe) -> tuple[object, object]:
+    """Name the jobs whose epochs take as long as this recipe's, the nearest first."""
+    data, training = recipe.data, recipe.training
+    images = (data.name, data.train_size, data.validation, training.batch_size)
+    return recipe.model_copy(update={"evaluation": None}), (*planning.like(recipe), *images)
+
+
+def last_line(log: Path) -> str:
+    """Give the last line of a log that is not empty."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:  # gone meanwhile
+        return ""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def of(todo: Plan, store: Store) -> Status:
+    """Tell how far a study is, with its range tests and searches, whether it is being run, and what it got for free."""
+    name = todo.study.name
+    being_run = stores.is_held(store, name)  # first: who watches until nobody holds it must then see all that was done
+    outcomes = runs.read(todo.runs, store)
+    found = with_tuning(summarise(outcomes), todo.tuning, store)
+    return replace(found, study=name, being_run=being_run, free=_free(name, outcomes, store))
+
+
+def _free(study: str, outcomes: tuple[Outcome, ...], store: Store) -> Free:
+    """Count the runs that cost the study no training. A line of an attempt without a study is of an older version: its own."""
+    ended = [one for one in outcomes if one.status in ENDED]
+    jobs = dict.fromkeys(one.run.job_id for one in ended)
+    others: Counter[str] = Counter()
+    for job in jobs:
+        names = [line.get("study") or study for line in journal.lines(store.job(job).attempts)]
+        if names and study not in names:
+            others[names[-1]] += 1
+    shared = len(ended) - len(jobs)
+    return Free(shared + others.total(), len(ended), shared, dict(others))
 
 
 def with_tuning(status: Status, made: Tuning, store: Store) -> Status:
@@ -73,3 +203,16 @@ def with_tuning(status: Status, made: Tuning, store: Store) -> Status:
         ended, running = len(kept.ended(trials, one.search)), sum(trial["state"] == "running" for trial in trials)
         searches.append(Searched(one.label, ended, one.search.trials, running))
     return replace(status, range_tests=(len(made.ranges) - len(made.open_ranges), len(made.ranges)), searches=tuple(searches))
+
+
+def follow(read: Callable[[], Status], every: float = 2.0) -> Iterator[Status]:
+    """Give the status again whenever it has changed, looking `every` so many seconds, until nothing moves."""
+    last = None
+    while True:
+        now = read()
+        if now != last:
+            yield now
+        if not now.moves:
+            return
+        last = now
+        time.sleep(every)

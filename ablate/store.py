@@ -142,6 +142,11 @@ def names(store: Store) -> list[str]:
     return sorted(journal.read_json(path)["study"]["name"] for path in (store.path / "studies").glob("*/study.json"))
 
 
+def is_held(store: Store, name: str) -> bool:
+    """Say whether a process runs a study now."""
+    return journal.is_held(store.study(name) / "lock")
+
+
 @contextmanager
 def hold(
     store: Store, name: str, *, waits: Callable[[str], None] | None = None, stopped: Callable[[], bool] = lambda: False
@@ -156,7 +161,7 @@ def hold(
     told = False
     while True:
         try:
-            lock.acquire(timeout=0 if waits is None else 0.5)
+            lock.acquire(timeout=0.1 if waits is None else 0.5)  # not 0: `is_held` has it for an instant
             break
         except Timeout:
             if waits is not None and stopped():

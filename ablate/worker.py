@@ -144,7 +144,8 @@ def _train(folder: Folder, payload: Json, report: Callable[[Json], None], should
     device = torch.device(payload["device"])
     attempt = len(journal.lines(folder.attempts)) + 1
     started = _now()
-    journal.append(folder.attempts, {"attempt": attempt, "timestamp": started, "pid": os.getpid(), "device": payload["device"]})
+    about = {"attempt": attempt, "timestamp": started, "pid": os.getpid(), "device": payload["device"], "study": payload.get("study", "")}
+    journal.append(folder.attempts, about)
     journal.write_json(folder.path / "environment.json", _environment(payload, device))
     _allow_own_code(recipe, payload, journal.read_json(folder.recipe).get("code", ""))
     if recipe.training.compile:

@@ -2,18 +2,21 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablate import grid, inputs, stages, tuning
+from ablate import explain as explaining
+from ablate import grid, inputs, jobs, logs, stages, tuning
 from ablate import plan as planning
+from ablate import status as standing
 from ablate import store as stores
 from ablate import study as studies
 from ablate.errors import AblateError
+from ablate.explain import Compared, Explained
 from ablate.grid import Grid
 from ablate.inputs import Inputs
 from ablate.interruption import Interruption
@@ -21,7 +24,7 @@ from ablate.plan import Plan
 from ablate.rates import Suggestion, Sweep
 from ablate.scheduler import Ledger
 from ablate.stages import Screen, Where
-from ablate.status import Status, summarise, with_tuning
+from ablate.status import Status
 from ablate.store import Store
 from ablate.study import Study
 
@@ -137,6 +140,8 @@ def run(
             return _plan(study, expanded, known, where, retry_failed=retry_failed)
 
         before = replan()
+        for notice in before.trained_again:
+            screen.notice(notice)
         inputs.fetch_weights(stages.every_recipe(before))
         todo, ledger, sent = _work(before, replan, where, screen, interruption, retry_failed=retry_failed, tune_only=tune_only)
         found = find(todo, where)
@@ -269,10 +274,31 @@ def _compare_cells(study: Study, found: "Findings", labels: tuple[str, ...], whe
 
 def status(study: Study, where: Where) -> Status:
     """Say how far a study is."""
-    from ablate import runs
+    return standing.of(plan(study, where), where.store)
 
-    todo = plan(study, where)
-    return with_tuning(summarise(runs.read(todo.runs, where.store)), todo.tuning, where.store)
+
+def watch(study: Study, where: Where) -> Iterator[Status]:
+    """Say how far a study is, again and again, until nothing moves."""
+    return standing.follow(partial(status, study, where))
+
+
+def explain(texts: tuple[str, ...], where: Where) -> Explained | Compared:
+    """Say what one job is, or what makes two jobs two; for the forms of a JOB see jobs.py."""
+    known = jobs.read(where.store, where.device)
+    found = [jobs.find(text, known) for text in texts]
+    return explaining.explain(found[0], known) if len(found) == 1 else explaining.compare(found[0], found[1], known)
+
+
+def log(text: str, where: Where, *, follow: bool) -> Iterator[str]:
+    """Give the log of a job as it is, or as it grows until the job has ended. Raises an AblateError where there is none to give."""
+    known = jobs.read(where.store, where.device)
+    job = jobs.find(text, known)
+    folder = where.store.job(job)
+    if follow:
+        return logs.follow(folder, known.evaluations.get(job, frozenset()))
+    if not folder.log.exists():
+        raise AblateError(f"{known.name(job)} has no log: it was not started yet; --follow waits for it")
+    return logs.read(folder)
 
 
 def ui(where: Where, host: str, port: int) -> tuple[list[str], dict[str, str]]:

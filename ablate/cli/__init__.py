@@ -5,7 +5,7 @@ from ablate.cli.group import main
 
 for command in (
     running.run, running.search, running.lr_find, running.plan,
-    looking.status, looking.report, looking.check, looking.compare,
+    looking.status, looking.logs, looking.explain, looking.report, looking.check, looking.compare,
     keeping.sync, keeping.ui,
 ):  # fmt: skip
     main.add_command(command)

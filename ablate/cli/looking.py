@@ -1,5 +1,6 @@
 """The commands that read what there is."""
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -17,22 +18,81 @@ FORMS = ("html", "json", "md", "tex", "csv")
 @options.SET
 @options.STORE
 @options.JSON
-def status(study: str, sets: tuple[str, ...], store_path: str, *, as_json: bool) -> None:
-    r"""Say how far STUDY is: seeds done, running, failed and missing for each cell.
+@click.option("--watch", is_flag=True, help="Show it again whenever it has changed, until nothing runs; with --json a line each time.")
+def status(study: str, sets: tuple[str, ...], store_path: str, *, as_json: bool, watch: bool) -> None:
+    r"""Say how far STUDY is: each cell under each seed, what runs and for how long, what failed and why, what came for free.
 
     \b
     Example:
       ablate status augmentation
+      ablate status augmentation --watch
       ablate status studies/augmentation.toml --json
     """
     from ablate import display, workflow
 
-    where = options.where(store_path)
-    found = workflow.status(workflow.load(study, sets, where.store), where)
+    where, console = options.where(store_path), options.console()
+    loaded = workflow.load(study, sets, where.store)
+    if watch:
+        with contextlib.suppress(KeyboardInterrupt):  # nothing is lost by looking away
+            changes = workflow.watch(loaded, where)
+            if as_json:
+                for found in changes:
+                    click.echo(display.status_line(found))
+            else:
+                display.watch_status(console, changes)
+        return
+    found = workflow.status(loaded, where)
+    if as_json:
+        click.echo(json.dumps(display.status_data(found), indent=1))
+    else:
+        display.show_status(console, found)
+
+
+@click.command()
+@click.argument("job", metavar="JOB")
+@options.STORE
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended, or Ctrl-C.")
+def logs(job: str, store_path: str, *, follow: bool) -> None:
+    r"""Print the log of JOB: the first digits of its identity, or a run as tables show it, STUDY:cell/seed.
+
+    \b
+    Example:
+      ablate logs 3fa9c1
+      ablate logs "augmentation:rotation=15/0" -f
+    """
+    from ablate import workflow
+
+    said = False
+    for text in workflow.log(job, options.where(store_path), follow=follow):
+        if not text and follow and not said:
+            click.echo("no log yet: waiting", err=True)
+        said = True
+        click.echo(text, nl=False)
+
+
+@click.command()
+@click.argument("jobs", metavar="JOB [JOB]", nargs=-1, required=True)
+@options.STORE
+@options.JSON
+def explain(jobs: tuple[str, ...], store_path: str, *, as_json: bool) -> None:
+    r"""Say what JOB is, who needs it and which jobs are nearest to it; of two, which fields make them two.
+
+    A JOB is the first digits of its identity, or a run as tables show it, STUDY:cell/seed.
+
+    \b
+    Example:
+      ablate explain augmentation:baseline/0
+      ablate explain 3fa9c1 77d0e2
+    """
+    from ablate import display, workflow
+
+    if len(jobs) > 2:
+        raise click.UsageError(f"explain takes one job or two, got {len(jobs)}")
+    found = workflow.explain(jobs, options.where(store_path))
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(found), indent=1))
     else:
-        display.show_status(options.console(), found)
+        display.show_explained(options.console(), found)
 
 
 @click.command()

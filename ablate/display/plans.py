@@ -34,6 +34,8 @@ def show_plan(console: Console, plan: Plan, slots: int, outlook: "Outlook | None
     if plan.failed:
         table.add_row("failed", f"{len(plan.failed)} before; they are tried again with --retry-failed")
     table.add_row("to train", f"{plan.trainings}")
+    for sentence in plan.trained_again:
+        table.add_row("again", escape(sentence))
     for exclusion in grid.excluded:
         table.add_row("excluded", f"{len(exclusion.labels)} cells: {escape(exclusion.why)} ({escape('; '.join(exclusion.labels[:5]))})")
     for name in grid.unused:
@@ -100,6 +102,7 @@ def plan_data(plan: Plan, slots: int, outlook: "Outlook | None", networks: "Mapp
         "done": plan.done,
         "to_train": plan.trainings,
         "to_judge": len(plan.work) - plan.trainings,
+        "trained_under_other_numerics": {str(version): count for version, count in sorted(plan.renumbered.items())},
         "failed": len(plan.failed),
         "range_tests": len(plan.tuning.ranges),
         "range_tests_left": len(plan.tuning.open_ranges),
