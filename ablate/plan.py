@@ -201,10 +201,14 @@ def _guess(recipe: Recipe) -> float | None:
 def _speeds(store: Store) -> Iterator[tuple[tuple[object, ...], float]]:
     """Read images a second from every finished job of the store."""
     for path in (store.path / "jobs").glob("*/result.json"):
-        seconds = journal.read_json(path)["metrics"]["time/epoch_seconds"]
-        if seconds > 0:
+        try:
+            result = journal.read_json(path)
+            seconds = result["metrics"]["time/epoch_seconds"]
             recipe, _ = journal.read_recipe(path.with_name("recipe.json"))
-            yield like(recipe), journal.read_json(path)["train_images"] / seconds
+        except (KeyError, TypeError, ValueError):  # gone meanwhile, or of a version with other fields: it only helps to guess
+            continue
+        if seconds > 0:
+            yield like(recipe), result["train_images"] / seconds
 
 
 def _train_images(recipe: Recipe, store: Store, fingerprint: str) -> float | None:

@@ -1,17 +1,28 @@
 """How far a study is, read from journals alone: counts for each cell, the epoch of what runs, and what failed and why."""
 
+import fcntl
+import io
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from test_plan import finish, make, read
 
-from ablate import journal, recipe, runs, store
+from ablate import display, journal, recipe, runs, store
+from ablate import status as standing
 from ablate.grid import Job
 from ablate.plan import Plan
 from ablate.recipe import Evaluation
-from ablate.status import Status, summarise
+from ablate.status import Free, Spot, Status, summarise
 from ablate.store import Store
 
 ROTATION = {"augment": {"rotation": [0, 15]}}
@@ -26,6 +37,27 @@ def here(tmp_path: Path) -> Store:
 
 def status(made: Plan, here: Store) -> Status:
     return summarise(runs.read(made.runs, here))
+
+
+def whole(made: Plan, here: Store) -> Status:
+    return standing.of(made, here)
+
+
+def attempt(here: Store, job: Job, *studies: str | None) -> None:
+    """Leave the lines of attempts; of an older version where there is no study."""
+    for number, name in enumerate(studies, start=1):
+        journal.append(here.job(job.id).attempts, {"attempt": number} | ({} if name is None else {"study": name}))
+
+
+def epochs(here: Store, job: Job, count: int, seconds: float) -> None:
+    for epoch in range(1, count + 1):
+        journal.append(here.job(job.id).journal, {"epoch": epoch, "seconds": seconds, "metrics": {}})
+
+
+def shown(found: Status, *, terminal: bool = False, width: int = 80) -> str:
+    out = io.StringIO()
+    display.show_status(Console(file=out, force_terminal=terminal, width=width, highlight=False, color_system=None), found)
+    return out.getvalue()
 
 
 def judge(here: Store, job: Job, status: str = "finished", reason: str = "", evaluation: Evaluation | None = None) -> None:
@@ -127,3 +159,243 @@ def test_a_failed_job_that_is_tried_again_is_running_and_not_broken(here: Store)
     with folder.lock():  # the worker has taken the failure away
         found = status(made, here)
     assert (found.total, found.broken) == ({"running": 1, "missing": 1}, ())
+
+
+# Single runs
+
+
+def test_each_run_has_what_became_of_it_and_its_job(here: Store) -> None:
+    made = make(read(seeds=2, factors=ROTATION), here)
+    finish(here, made.jobs[0])
+    judge(here, made.jobs[0])
+    jobs = [job.id for job in made.jobs]
+    assert status(made, here).runs == {
+        "baseline": {0: Spot("finished", jobs[0]), 1: Spot("missing", jobs[2])},
+        "rotation=15": {0: Spot("missing", jobs[1]), 1: Spot("missing", jobs[3])},
+    }
+
+
+def test_the_last_line_of_the_log_is_shown_beside_the_reason(here: Store) -> None:
+    made = make(read(seeds=2, factors=ROTATION), here)
+    said = {
+        b"Traceback\n  File x\nMemoryError: 3 GB\n\n  \n": "MemoryError: 3 GB",
+        b"no end of line": "no end of line",
+        b"\xff\xfe broken\n": "\ufffd\ufffd broken",
+        b"": "",
+    }
+    for job, text in zip(made.jobs, said, strict=True):
+        journal.create(here.job(job.id), job)
+        here.job(job.id).log.write_bytes(b"x" * 100_000 + b"\n" + text if text else b"")
+        journal.fail(here.job(job.id), kind="crash", error="killed by SIGKILL")
+    found = status(made, here)
+    assert [one.last_line for one in found.broken] == list(said.values())
+    text = shown(found)
+    assert f"failed  {made.jobs[0].id[:12]}  baseline/0: killed by SIGKILL\n  last line: MemoryError: 3 GB\n  log: {here.path}" in text
+
+
+def test_what_runs_ends_after_its_epochs_at_their_mean_time(here: Store) -> None:
+    made = make(read(factors=ROTATION), here)
+    first, second, *_ = made.jobs
+    with ExitStack() as held:
+        for job in (first, second):
+            journal.create(here.job(job.id), job)
+            held.enter_context(here.job(job.id).lock())
+        for epoch, seconds in ((1, 2.0), (2, 4.0)):
+            journal.append(here.job(first.id).journal, {"epoch": epoch, "seconds": seconds, "metrics": {}})
+        found = status(made, here)
+        assert [(one.job, one.seconds_left) for one in found.running] == [(first.id, 8 * 3.0), (second.id, None)]
+        text = shown(found)
+    assert f"running  {first.id[:12]}  baseline/0  epoch 2/10, about 24 s left" in text
+    assert f"running  {second.id[:12]}  rotation=15/0  starting\n" in text
+
+
+def test_a_job_that_is_only_judged_now_says_so(here: Store) -> None:
+    made = make(read(seeds=1, factors=ROTATION), here)
+    finish(here, made.jobs[0])
+    epochs(here, made.jobs[0], 7, 2.0)  # of 10: stopped early
+    with here.job(made.jobs[0].id).lock():
+        found = status(made, here)
+        assert [(one.judging, one.seconds_left) for one in found.running] == [(True, 0.0)]
+        assert "baseline     judging" in shown(found)
+    assert status(made, here).total == {"missing": 2}
+
+
+# The time that is left
+
+
+def test_the_study_ends_when_as_many_jobs_as_now_have_done_the_rest(here: Store) -> None:
+    made = make(read(seeds=3, factors=ROTATION), here)
+    done, also, first, second, *_ = made.jobs
+    for job, seconds in ((done, 2.0), (also, 4.0)):
+        finish(here, job, epoch_seconds=seconds)
+        judge(here, job)
+        epochs(here, job, 10, seconds)
+    with ExitStack() as held:
+        for job in (first, second):
+            journal.create(here.job(job.id), job)
+            held.enter_context(here.job(job.id).lock())
+        epochs(here, first, 5, 2.0)
+        found = status(made, here)
+        # 5 x 2 s of the first, 10 x 4 s of the second, which has no epoch yet, 10 x 2 s and 10 x 4 s of those that wait; two at a time
+        assert found.seconds_left == pytest.approx((10 + 40 + 20 + 40) / 2)
+        assert "about 55 s left" in shown(found).splitlines()[3]
+    assert status(made, here).seconds_left is None  # nobody trains
+
+
+def test_what_cannot_be_known_is_not_said(here: Store) -> None:
+    networks = [{"name": "network", "levels": [{"name": name, "set": {"model.name": name}} for name in ("cnn4", "resnet9")]}]
+    made = make(read(seeds=1, factors={}, factor=networks), here)
+    journal.create(here.job(made.jobs[0].id), made.jobs[0])
+    with here.job(made.jobs[0].id).lock():
+        assert status(made, here).seconds_left is None  # no epoch has ended anywhere
+        epochs(here, made.jobs[0], 5, 2.0)
+        assert status(made, here).seconds_left is None  # nor of the other network
+        finish(here, made.jobs[1])
+        judge(here, made.jobs[1])
+        assert status(made, here).seconds_left == pytest.approx(10.0)
+
+
+# What came for free
+
+
+def test_runs_that_share_a_training_or_have_another_studys_came_for_free(here: Store) -> None:
+    made = make(read("mine", seeds=3), here)  # 6 jobs, 12 runs
+    evaluations = (Evaluation(), Evaluation(mc_dropout=20))
+    own, theirs, ours_in_the_end, old, twice, _ = made.jobs
+    for job in (own, theirs, ours_in_the_end, old, twice):
+        finish(here, job)
+        for evaluation in evaluations:
+            judge(here, job, evaluation=evaluation)
+    attempt(here, own, "mine")
+    attempt(here, theirs, "theirs")
+    attempt(here, ours_in_the_end, "theirs", "mine")
+    attempt(here, old, None)
+    attempt(here, twice, "third", "theirs")
+    found = whole(made, here)
+    assert found.free == Free(runs=7, of=10, shared=5, other_studies={"theirs": 2})
+    assert "7 of 10 runs for free: 5 share another cell's training, 2 were trained by another study (theirs)" in shown(found)
+
+
+def test_a_study_that_trained_all_of_its_runs_got_nothing_for_free(here: Store) -> None:
+    made = make(read("mine", factors=ROTATION), here)
+    for job in made.jobs:
+        finish(here, job)
+        judge(here, job)
+        attempt(here, job, "mine")
+    found = whole(made, here)
+    assert found.free == Free(0, 4, 0, {})
+    assert "free" not in shown(found)
+
+
+# How it is shown
+
+
+def test_a_column_for_each_seed_where_they_are_few(here: Store) -> None:
+    made = make(read(seeds=10, factors=ROTATION), here)
+    finish(here, made.jobs[0])
+    judge(here, made.jobs[0])
+    finish(here, made.jobs[3], status="diverged")
+    lines = shown(status(made, here)).splitlines()
+    assert lines[0].split() == ["cell", *(word for seed in range(10) for word in ("seed", str(seed)))]
+    assert lines[1].split() == ["baseline", "done", *"-" * 9]
+    assert lines[2].split() == ["rotation=15", "-", "diverged", *"-" * 8]
+    assert lines[3] == "20 runs: 1 done, 1 diverged, 18 missing"
+
+
+def test_counts_where_the_seeds_are_many_or_the_terminal_is_narrow(here: Store) -> None:
+    many = make(read(seeds=11, factors=ROTATION), here)
+    assert shown(status(many, here)).splitlines()[0].split() == ["cell", "missing"]
+    few = status(make(read(seeds=9, factors=ROTATION), here), here)
+    assert shown(few, terminal=True, width=200).splitlines()[0].split()[:2] == ["cell", "seed"]
+    assert shown(few, terminal=True, width=60).splitlines()[0].split() == ["cell", "missing"]
+
+
+def test_names_are_no_markup(here: Store) -> None:
+    factor = [{"name": "x", "levels": [{"name": name, "set": {"augment.rotation": i}} for i, name in enumerate(("[red]a", "[/red]b"))]}]
+    made = make(read(factor=factor, factors={}), here)
+    journal.create(here.job(made.jobs[1].id), made.jobs[1])
+    journal.fail(here.job(made.jobs[1].id), kind="error", error="[/bold] [red]x")
+    text = shown(status(made, here))
+    assert "x=[/red]b/0: [/bold] [red]x" in text
+
+
+def test_nobody_who_trains_is_said(here: Store) -> None:
+    made = make(read("mine", factors=ROTATION), here)
+    assert "nothing of it runs now" in shown(whole(made, here))
+    with store.hold(here, "mine"):
+        found = whole(made, here)
+        assert (found.being_run, found.moves) == (True, True)
+        assert "nothing of it runs now" not in shown(found)
+
+
+# Watching
+
+
+def test_watching_tells_changes_and_ends_when_nothing_moves() -> None:
+    still = Status({}, {"missing": 2}, (), ())
+    moving = replace(still, being_run=True)
+    told: Iterator[Status] = iter([moving, moving, replace(moving, total={"finished": 1}), replace(still, total={"finished": 2})])
+    assert [one.total for one in standing.follow(lambda: next(told), every=0)] == [{"missing": 2}, {"finished": 1}, {"finished": 2}]
+
+
+def test_looking_changes_nothing_and_stands_in_nobodys_way(here: Store) -> None:
+    made = make(read("mine", factors=ROTATION), here)
+    finish(here, made.jobs[0])
+    journal.create(here.job(made.jobs[1].id), made.jobs[1])
+    with here.job(made.jobs[1].id).lock():
+        before = {path: path.stat().st_mtime_ns for path in here.path.rglob("*")}
+        whole(made, here)
+        assert {path: path.stat().st_mtime_ns for path in here.path.rglob("*")} == before
+    lock = here.job(made.jobs[1].id).path / "lock"
+    with lock.open() as first, lock.open():
+        fcntl.flock(first, fcntl.LOCK_SH)  # as another `ablate status` has it for an instant
+        assert whole(made, here).running == ()
+
+
+def test_jobs_that_come_and_go_while_they_are_read_are_no_matter(here: Store) -> None:
+    made = make(read("mine", seeds=5), here)
+    for job in made.jobs:
+        finish(here, job)
+        judge(here, job)
+        here.job(job.id).log.write_text("x")
+        attempt(here, job, "mine")
+        (here.job(job.id).path / "lock").touch()
+    kept = here.path.parent / "kept"
+    shutil.copytree(here.path / "jobs", kept)
+    over = threading.Event()
+
+    def disturb() -> None:
+        while not over.is_set():
+            for job in made.jobs:
+                shutil.rmtree(here.job(job.id).path, ignore_errors=True)
+                shutil.copytree(kept / job.id, kept / "draft")
+                (kept / "draft").rename(here.job(job.id).path)
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        for _ in range(60):
+            found = whole(make(read("mine", seeds=5), here), here)
+            assert sum(found.total.values()) == len(made.runs)
+    finally:
+        over.set()
+        thread.join()
+
+
+FRESH = """
+import json, sys
+from pathlib import Path
+from ablate import display, stages, store, workflow
+where = stages.Where(store.open_store(Path(sys.argv[1])))
+found = workflow.status(workflow.load("mine", (), where.store), where)
+workflow.explain(("mine:baseline/0",), where)
+print(json.dumps({"runs": sum(found.total.values()), "modules": sorted(sys.modules)}))
+"""
+
+
+def test_looking_in_a_fresh_process_imports_no_heavy_library(here: Store) -> None:
+    store.keep(here, read("mine"), store.Settled("fp32"))
+    out = subprocess.run([sys.executable, "-c", FRESH, str(here.path)], capture_output=True, text=True, check=True).stdout
+    told = json.loads(out)
+    assert told["runs"] == 8
+    assert not {"torch", "torchvision", "mlflow", "plotly", "pandas", "optuna", "scipy", "sklearn"} & set(told["modules"])

@@ -105,6 +105,8 @@ def _lines(status: Status) -> list[str]:
     counts = ", ".join(f"{status.total[name]} {_counted(name)}" for name in COLOURS if status.total.get(name))
     left = f"; about {seconds(status.seconds_left)} left" if status.seconds_left else ""
     lines = [f"{total} runs: {counts}{left}"] if total else []
+    if status.total.get("missing") and not status.moves:
+        lines.append("nothing of it runs now: ablate run trains what is missing")
     if status.free.runs:
         lines.append(escape(free(status.free)))
     if status.range_tests[1]:
