@@ -4,6 +4,9 @@ import codecs
 import os
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import BinaryIO
 
 from ablate import journal
 from ablate.journal import Folder
@@ -28,26 +31,32 @@ def follow(folder: Folder, evaluations: frozenset[str]) -> Iterator[str]:
     be judged before it has ended.
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    at, which = 0, None
-    while True:
-        over = has_ended(folder, evaluations)  # first: what was printed until then is given before this ends
-        try:
-            with folder.log.open("rb") as file:
-                now = os.fstat(file.fileno())
-                if (now.st_dev, now.st_ino) != which or now.st_size < at:
-                    at, which = 0, (now.st_dev, now.st_ino)
-                    decoder.reset()
-                file.seek(at)
-                while part := file.read(CHUNK):
-                    at += len(part)
-                    yield decoder.decode(part)
-        except FileNotFoundError:
-            pass
-        if over:
-            yield decoder.decode(b"", final=True)
-            return
-        yield ""
-        time.sleep(EVERY)
+    file: BinaryIO | None = None  # kept open: the number of a file that is gone would be given to the next one
+    with ExitStack() as opened:
+        while True:
+            over = has_ended(folder, evaluations)  # first: what was printed until then is given before this ends
+            if file is None or _is_another(folder.log, file):
+                opened.close()
+                decoder.reset()
+                file = None
+                with suppress(FileNotFoundError):
+                    file = opened.enter_context(folder.log.open("rb"))
+            while file is not None and (part := file.read(CHUNK)):
+                yield decoder.decode(part)
+            if over:
+                yield decoder.decode(b"", final=True)
+                return
+            yield ""
+            time.sleep(EVERY)
+
+
+def _is_another(path: Path, file: BinaryIO) -> bool:
+    """Say whether a path leads to another file by now, or to less of it than was read."""
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return True
+    return not os.path.samestat(there, os.fstat(file.fileno())) or there.st_size < file.tell()
 
 
 def has_ended(folder: Folder, evaluations: frozenset[str]) -> bool:

@@ -158,6 +158,67 @@ def test_cells_that_differ_in_their_evaluation_alone_are_counted_as_free(here: S
     assert make(read(factors={"augment": {"rotation": [0, 15]}}), here).evaluation_only == 0
 
 
+def test_what_is_known_is_never_trained_again(here: Store) -> None:
+    """Whatever changes around a job: the study's name, levels, factors, seeds, order."""
+    for job in make(read("one"), here).jobs:  # rotation 0 and 15 under seeds 0 and 1
+        put(here, job, "judged")
+    rotation, dropout = {"rotation": [0, 15]}, {"mc_dropout": [0, 20]}
+    for changed, trainings in (
+        (read("renamed"), 0),
+        (read("one", seeds=4), 4),
+        (read("one", seeds=[1, 0]), 0),
+        (read("one", factors={"augment": {"rotation": [15, 0]}, "evaluation": dropout}), 0),  # another baseline
+        (read("one", factors={"augment": {"rotation": [0, 30]}, "evaluation": dropout}), 2),  # a level changed
+        (read("one", factors={"augment": {"rotation": [0, 15, 30]}, "evaluation": dropout}), 2),
+        (read("one", factors={"evaluation": dropout, "augment": rotation, "model": {"batch_norm": [True, False]}}), 4),  # a factor more
+        (read("one", factors={"augment": rotation}), 0),  # and less
+        (read("one", factors={"augment": rotation, "evaluation": {"mc_dropout": [0, 20], "tta": ["none", "flip"]}}), 0),
+        (read("one", min_effect=0.1, question="?", metric="test/loss"), 0),
+        (read("one", design="one_at_a_time"), 0),
+    ):
+        assert make(changed, here).trainings == trainings, changed.raw
+
+
+def renumber(here: Store, job: Job, version: int, *, trained: bool = True) -> None:
+    """Leave a job as another version of the numerics has left it: the same, under another identity."""
+    journal.create(here.job(job.id), job)
+    content = journal.read_json(here.job(job.id).recipe) | {"numerics": version}
+    here.job(job.id).recipe.unlink()
+    folder = here.job(recipe.digest([job.id, version]))
+    journal.write_json(folder.recipe, content)
+    if trained:
+        journal.write_json(folder.result, {"status": "finished", "train_images": 900, "metrics": {"time/epoch_seconds": 3.0}})
+
+
+def test_a_job_that_another_numerics_version_has_trained_is_trained_again_and_told(here: Store) -> None:
+    first, second, third, fourth = make(read(), here).jobs
+    for job in (first, second):
+        renumber(here, job, 1)
+    renumber(here, first, 0)  # twice: it counts once, as the newest
+    renumber(here, third, 1, trained=False)
+    renumber(here, Job(fourth.id, fourth.recipe, 77, fourth.data), 1)  # nobody asks for that seed
+    made = make(read(), here)
+    assert (made.trainings, dict(made.renumbered)) == (4, {1: 2})
+    (said,) = made.trained_again
+    now = recipe.NUMERICS
+    assert said == f"2 of the 4 jobs to train were trained under numerics 1 and are trained again: numbers of this version ({now}) differ"
+    put(here, first, "judged")
+    assert dict(make(read(), here).renumbered) == {1: 1}
+    for job in (second, third, fourth):
+        put(here, job, "judged")
+    assert dict(make(read(), here).renumbered) == {}
+
+
+def test_recipes_that_cannot_be_read_are_no_matter(here: Store) -> None:
+    first, second, *_ = make(read(), here).jobs
+    renumber(here, first, 1)
+    for i, text in enumerate(("{", "[]", '{"numerics": 1}', '{"numerics": 1, "seed": 0, "data": "f", "recipe": {"data": {}, "odd": 1}}')):
+        journal.write(here.job(f"{i:064}").recipe, text)
+        journal.write(here.job(f"{i:064}").result, "{}")
+    renumber(here, second, 1)
+    assert dict(make(read(), here).renumbered) == {1: 2}
+
+
 # What failed
 
 
