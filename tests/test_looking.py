@@ -1,0 +1,190 @@
+"""`ablate status`, `logs` and `explain` as users call them, on a study that was run, and on one that is running."""
+
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from commands import TINY, ablate, start, wait_for
+
+from ablate import journal, recipe
+from ablate import store as stores
+
+
+@pytest.fixture
+def copied(done, tmp_path):
+    """Give a store of one's own, and the study's file."""
+    folder, _ = done
+    shutil.copytree(folder / "store", tmp_path / "store")
+    return folder / "tiny.toml", tmp_path / "store"
+
+
+def answer(process, seconds=60):
+    out, err = process.communicate(timeout=seconds)
+    return process.returncode, out, err
+
+
+# While it runs
+
+
+def test_a_running_study_is_watched_and_its_log_followed_to_the_end(study, tmp_path):
+    store = tmp_path / "store"
+    run = start("run", study, "--store", store, "--set", "seeds=1", "--set", "training.epochs=12", "--jobs", 1)
+    wait_for((store / "studies" / "tiny" / "study.json").exists, run)
+    second = start("logs", "tiny:batch_norm=false/0", "--store", store, "-f")  # trained after the first one: no log yet
+    table = start("status", "tiny", "--store", store, "--watch")
+    lines = start("status", "tiny", "--store", store, "--watch", "--json")
+    code, _, err = answer(run)
+    assert (code, err) == (0, "")
+    code, out, err = answer(second)
+    (log,) = [path for path in store.glob("jobs/*/log.txt") if path.read_text() == out]
+    assert (code, out.count("attempt 1"), out.count("\nepoch "), out.count("\njudged ")) == (0, 1, 12, 2)
+    assert "Traceback" not in err
+    code, out, err = answer(table)
+    assert (code, err) == (0, "")
+    drawn = out.split("\n\n")
+    assert len(drawn) == len(set(drawn)) > 1
+    assert "4 runs: 4 done" in drawn[-1]
+    assert any("running" in one and "epoch" in one for one in drawn)
+    code, out, _ = answer(lines)
+    told = [json.loads(line) for line in out.splitlines()]
+    assert [one["being_run"] for one in told] == [*[True] * (len(told) - 1), False]
+    assert told[-1]["total"] == {"finished": 4}
+    running = [one for status in told for one in status["running"]]
+    assert {one["job"] for one in running} <= {path.parent.name for path in store.glob("jobs/*/log.txt")}
+    assert log.parent.name in {spot["job"] for spot in told[-1]["runs"]["batch_norm=false"].values()}
+
+
+def test_ctrl_c_ends_the_watching_without_a_word(copied):
+    study, path = copied
+    store = stores.open_store(path)
+    with stores.hold(store, "tiny"):
+        watching = start("status", study, "--store", path, "--watch", PYTHONUNBUFFERED="1")
+        assert "seed 0" in watching.stdout.readline()
+        time.sleep(0.2)
+        watching.send_signal(signal.SIGINT)
+        code, out, err = answer(watching, 10)
+    assert (code, err) == (0, "")
+    assert "8 runs: 8 done" in out
+
+
+def test_ctrl_c_ends_the_following_with_130(copied, tmp_path):
+    study, path = copied
+    more = ("--set", "seeds=3")
+    stores.keep(stores.open_store(path), workflow_load(study, more[1:]), stores.settled(stores.open_store(path), "tiny"))
+    code, _, err = ablate("logs", "tiny:baseline/2", "--store", path)
+    assert code == 2
+    assert "(tiny:baseline/2) has no log: it was not started yet" in err
+    following = start("logs", "tiny:baseline/2", "--store", path, "-f")
+    assert following.stderr.readline() == "no log yet: waiting\n"
+    following.send_signal(signal.SIGINT)
+    code, out, err = answer(following, 10)
+    assert (code, out) == (130, "")
+    assert "Traceback" not in err
+
+
+def workflow_load(study, sets):
+    from ablate import study as studies
+
+    return studies.load(study, tuple(sets))
+
+
+def test_a_terminal_is_drawn_anew_and_left_whole(copied):
+    study, path = copied
+    here, there = pty.openpty()
+    command = [sys.executable, "-m", "ablate", "status", str(study), "--store", str(path), "--watch"]
+    process = subprocess.Popen(command, stdout=there, stderr=subprocess.PIPE, env=os.environ | {"TERM": "xterm", "COLUMNS": "100"})
+    os.close(there)
+    drawn = b""
+    try:
+        while part := os.read(here, 4096):
+            drawn += part
+    except OSError:  # the other end is closed
+        pass
+    os.close(here)
+    assert (process.wait(10), process.stderr.read()) == (0, b"")
+    process.stderr.close()
+    text = drawn.decode()
+    assert "baseline" in text
+    assert "8 runs: 8 done" in text
+    assert text.rstrip().endswith("\x1b[?25h") or "\x1b[?25h" in text  # the cursor is back
+
+
+# What is there
+
+
+def test_status_shows_every_run_and_what_came_for_free(done, tmp_path):
+    folder, _ = done
+    other = tmp_path / "other.toml"
+    other.write_text(TINY.replace('"tiny"', '"other"'))
+    own = ablate("status", folder / "tiny.toml", "--store", folder / "store")[1]
+    assert own.splitlines()[0].split() == ["cell", "seed", "0", "seed", "1"]
+    assert own.splitlines()[1].split() == ["baseline", "done", "done"]
+    assert own.splitlines()[5:] == ["8 runs: 8 done", "4 of 8 runs for free: 4 share another cell's training"]
+    free = json.loads(ablate("status", other, "--store", folder / "store", "--json")[1])["free"]
+    assert free == {"runs": 8, "of": 8, "shared": 4, "other_studies": {"tiny": 4}}
+
+
+def test_two_runs_are_told_apart(done):
+    folder, _ = done
+    where = ("--store", folder / "store")
+    code, out, err = ablate("explain", "tiny:baseline/0", "tiny:batch_norm=false/1", *where, COLUMNS="200")
+    assert (code, err) == (0, "")
+    rows = [line.split() for line in out.splitlines()]
+    assert ["seed", "0", "1"] in rows
+    assert ["model.batch_norm", "true", "false"] in rows
+    code, out, _ = ablate("explain", "tiny:baseline/0", "tiny:mc_dropout=3/0", *where)
+    assert code == 0
+    assert out.startswith("both are the same job, ")
+
+
+def test_one_job_is_told_by_its_identity_and_by_its_run(done):
+    folder, _ = done
+    where = ("--store", folder / "store")
+    found = json.loads(ablate("explain", "tiny:baseline/0", *where, "--json")[1])
+    assert (found["status"], found["runs"][:2]) == ("trained", ["tiny:baseline/0", "tiny:mc_dropout=3/0"])
+    out = ablate("explain", found["job"][:8], *where, COLUMNS="200")[1]
+    assert out.startswith(f"{found['job'][:12]}  trained\n")
+    assert "model.batch_norm false -> true" in out
+    assert ablate("logs", found["job"][:8], *where)[1] == (folder / "store" / "jobs" / found["job"] / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("logs", "tiny:baselin/0"), "(did you mean tiny:baseline/0?)"),
+        (("logs", "xyz"), "JOB must be a beginning of a job's identity, of at least 4 hex digits, or a run"),
+        (("explain", "tiny:baseline/0", "ffffffffffffffff"), "begins with ffffffffffffffff"),
+        (("explain", "a", "b", "c"), "explain takes one job or two, got 3"),
+        (("status", "nobody", "--watch"), '"nobody" is neither a study file nor a study in'),
+    ],
+)
+def test_a_mistake_is_a_sentence_and_exit_code_2(done, arguments, sentence):
+    folder, _ = done
+    code, out, err = ablate(*arguments, "--store", folder / "store")
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert "Traceback" not in err
+
+
+def test_what_another_numerics_version_has_trained_is_trained_again_and_said(copied):
+    study, path = copied
+    store = stores.open_store(path)
+    job = json.loads(ablate("explain", "tiny:baseline/0", "--store", path, "--json")[1])["job"]
+    old = store.job(recipe.digest("an older version"))
+    store.job(job).path.rename(old.path)
+    journal.write_json(old.recipe, journal.read_json(old.recipe) | {"numerics": 1})
+    said = f"1 of the 1 jobs to train was trained under numerics 1 and is trained again: numbers of this version ({recipe.NUMERICS}) differ"
+    plan = json.loads(ablate("plan", study, "--store", path, "--json")[1])
+    assert (plan["to_train"], plan["trained_under_other_numerics"]) == (1, {"1": 1})
+    assert said in ablate("plan", study, "--store", path, COLUMNS="200")[1]
+    code, out, err = ablate("run", study, "--store", path)
+    assert (code, err) == (0, "")
+    assert out.index(said) < out.index("training 1 jobs")
+    out = ablate("explain", "tiny:baseline/0", "--store", path, COLUMNS="200")[1]
+    assert f"numerics 1 -> {recipe.NUMERICS}" in out
