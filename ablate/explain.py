@@ -14,8 +14,8 @@ from ablate.store import Store
 
 NEAREST = 5
 INACTIVE = "does not matter here"
-OUTSIDE = ("data", "code", "numerics")  # what the recipe does not say; told first, as nobody sees it in a study
 CODE = "code or weights"
+OUTSIDE = ("data", CODE, "numerics")  # what the recipe does not say; told first, as nobody sees it in a study
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,7 @@ class Near:
     job: str
     runs: tuple[str, ...]
     differences: tuple[Difference, ...]
+    trained: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,11 @@ class Compared:
 def compare(first: str, second: str, known: Known) -> Compared:
     """Say what makes two jobs two."""
     one, other = identity(first, known), identity(second, known)
-    return Compared(Near(first, known.names.get(first, ()), ()), Near(second, known.names.get(second, ()), differences(one, other)))
+    return Compared(_near(first, (), known), _near(second, differences(one, other), known))
+
+
+def _near(job: str, found: tuple[Difference, ...], known: Known) -> Near:
+    return Near(job, known.names.get(job, ()), found, known.store.job(job).result.exists())
 
 
 def explain(job: str, known: Known) -> Explained:
@@ -76,7 +81,8 @@ def explain(job: str, known: Known) -> Explained:
     own = identity(job, known)
     others: list[Near] = []
     seeds: dict[int, str] = {}
-    for name in (jobs.in_store(known.store) | set(known.jobs)) - {job}:
+    named = {job.id for job in known.jobs.values() if not job.pending}  # of the others nobody knows yet what they will be
+    for name in (jobs.in_store(known.store) | named) - {job}:
         try:
             other = identity(name, known)
         except AblateError:  # a spoilt file of another job is no matter here
@@ -86,9 +92,10 @@ def explain(job: str, known: Known) -> Explained:
         if [one.part for one in found] == ["seed"]:
             seeds[other.parts["seed"]] = name
         else:
-            others.append(Near(name, known.names.get(name, ()), found))
-    others.sort(key=lambda one: (len(one.differences), one.differences[0].part not in OUTSIDE if one.differences else False, one.job))
-    status, reason = _standing(job, known.store)
+            others.append(_near(name, found, known))
+    others.sort(key=lambda one: (len(one.differences), not any(d.part in OUTSIDE for d in one.differences), not one.trained, one.job))
+    waits = job in known.jobs and known.jobs[job].pending
+    status, reason = ("not known yet", "a range test or a search comes first") if waits else _standing(job, known.store)
     parts = {part: _shown(part, given) for part, given in own.parts.items() if "." not in part or given != _default(part)}
     return Explained(job, status, reason, parts, known.names.get(job, ()), dict(sorted(seeds.items())), tuple(others[:NEAREST]))
 

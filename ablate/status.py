@@ -11,6 +11,7 @@ from pathlib import Path
 from ablate import journal, kept, runs
 from ablate import plan as planning
 from ablate import store as stores
+from ablate.errors import AblateError
 from ablate.plan import Plan
 from ablate.recipe import Recipe
 from ablate.runs import FAILED_RESULT, Outcome
@@ -18,6 +19,7 @@ from ablate.store import Store
 from ablate.tuning import Tuning
 
 ENDED = ("finished", *FAILED_RESULT)
+PATIENCE = 3  # looks at a store that cannot be read
 TAIL = 65536  # bytes of a log in which its last line is looked for
 
 
@@ -206,13 +208,22 @@ def with_tuning(status: Status, made: Tuning, store: Store) -> Status:
 
 
 def follow(read: Callable[[], Status], every: float = 2.0) -> Iterator[Status]:
-    """Give the status again whenever it has changed, looking `every` so many seconds, until nothing moves."""
-    last = None
+    """Give the status again whenever it has changed, looking `every` so many seconds, until nothing moves.
+
+    A file that cannot be read may be one that somebody is copying: it is looked at again before that is an AblateError.
+    """
+    last, wrong = None, 0
     while True:
-        now = read()
-        if now != last:
-            yield now
-        if not now.moves:
-            return
-        last = now
+        try:
+            now = read()
+        except (KeyError, TypeError, ValueError) as error:
+            wrong += 1
+            if wrong > PATIENCE:
+                raise AblateError(f"the store cannot be read ({error}): ablate doctor says what is wrong with it") from error
+        else:
+            if now != last:
+                yield now
+            if not now.moves:
+                return
+            last, wrong = now, 0
         time.sleep(every)

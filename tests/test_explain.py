@@ -221,3 +221,16 @@ def test_a_spoilt_recipe_is_a_sentence_and_hides_no_other_job(here: Store) -> No
     with pytest.raises(AblateError, match=r"recipe\.json: must be what ablate has written there"):
         one(here, made.jobs[0].id)
     assert one(here, made.jobs[1].id).nearest
+
+
+def test_a_job_that_waits_for_its_tuning_says_so_and_is_near_nothing(here: Store) -> None:
+    keep(here, read("mine", factors=ROTATION))
+    found = {
+        "training": {"epochs": 10},
+        "optimizer": {"lr": "find"},
+        "data": {"name": "digits", "train_size": 1000},
+        "model": {"name": "cnn4"},
+    }
+    keep(here, read("tuned", factors=ROTATION, recipe=found), trained=False)
+    assert one(here, "tuned:baseline/0").status == "not known yet"
+    assert all(not near.runs[0].startswith("tuned:") for near in one(here, "mine:baseline/0").nearest)

@@ -14,6 +14,7 @@ from commands import TINY, ablate, start, wait_for
 
 from ablate import journal, recipe
 from ablate import store as stores
+from ablate import study as studies
 
 
 @pytest.fixture
@@ -32,6 +33,7 @@ def answer(process, seconds=60):
 # While it runs
 
 
+@pytest.mark.slow  # a training long enough to be watched
 def test_a_running_study_is_watched_and_its_log_followed_to_the_end(study, tmp_path):
     store = tmp_path / "store"
     run = start("run", study, "--store", store, "--set", "seeds=1", "--set", "training.epochs=12", "--jobs", 1)
@@ -73,10 +75,34 @@ def test_ctrl_c_ends_the_watching_without_a_word(copied):
     assert "8 runs: 8 done" in out
 
 
-def test_ctrl_c_ends_the_following_with_130(copied, tmp_path):
+@pytest.fixture
+def grown(copied):
+    """Give a store whose study asks for a third seed, which was not trained."""
     study, path = copied
-    more = ("--set", "seeds=3")
-    stores.keep(stores.open_store(path), workflow_load(study, more[1:]), stores.settled(stores.open_store(path), "tiny"))
+    store = stores.open_store(path)
+    stores.keep(store, studies.load(study, ("seeds=3",)), stores.settled(store, "tiny"))
+    return store
+
+
+def test_a_log_is_followed_from_before_it_exists_until_its_job_has_failed(grown):
+    following = start("logs", "tiny:baseline/2", "--store", grown.path, "-f")
+    assert following.stderr.readline() == "no log yet: waiting\n"
+    job = json.loads(ablate("explain", "tiny:baseline/2", "--store", grown.path, "--json")[1])["job"]
+    folder = grown.job(job)
+    folder.path.mkdir()
+    with folder.lock():
+        folder.log.write_text("attempt 1\n")
+        assert following.stdout.readline() == "attempt 1\n"
+        with folder.log.open("a") as log:
+            log.write("ValueError: x\n")
+        journal.fail(folder, kind="error", error="ValueError: x")
+        time.sleep(0.5)
+        assert following.poll() is None  # its process has not let go yet
+    assert answer(following, 10) == (0, "ValueError: x\n", "")
+
+
+def test_ctrl_c_ends_the_following_with_130(grown):
+    path = grown.path
     code, _, err = ablate("logs", "tiny:baseline/2", "--store", path)
     assert code == 2
     assert "(tiny:baseline/2) has no log: it was not started yet" in err
@@ -86,12 +112,6 @@ def test_ctrl_c_ends_the_following_with_130(copied, tmp_path):
     code, out, err = answer(following, 10)
     assert (code, out) == (130, "")
     assert "Traceback" not in err
-
-
-def workflow_load(study, sets):
-    from ablate import study as studies
-
-    return studies.load(study, tuple(sets))
 
 
 def test_a_terminal_is_drawn_anew_and_left_whole(copied):
@@ -112,7 +132,7 @@ def test_a_terminal_is_drawn_anew_and_left_whole(copied):
     text = drawn.decode()
     assert "baseline" in text
     assert "8 runs: 8 done" in text
-    assert text.rstrip().endswith("\x1b[?25h") or "\x1b[?25h" in text  # the cursor is back
+    assert "\x1b[?25h" in text  # the cursor is back
 
 
 # What is there
@@ -172,19 +192,31 @@ def test_a_mistake_is_a_sentence_and_exit_code_2(done, arguments, sentence):
     assert "Traceback" not in err
 
 
-def test_what_another_numerics_version_has_trained_is_trained_again_and_said(copied):
-    study, path = copied
+def renumbered(path):
+    """Make a job one of an older version; give what is to be said of it."""
     store = stores.open_store(path)
     job = json.loads(ablate("explain", "tiny:baseline/0", "--store", path, "--json")[1])["job"]
     old = store.job(recipe.digest("an older version"))
     store.job(job).path.rename(old.path)
     journal.write_json(old.recipe, journal.read_json(old.recipe) | {"numerics": 1})
-    said = f"1 of the 1 jobs to train was trained under numerics 1 and is trained again: numbers of this version ({recipe.NUMERICS}) differ"
+    return f"1 of the 1 jobs to train was trained under numerics 1 and is trained again: numbers of this version ({recipe.NUMERICS}) differ"
+
+
+def test_plan_and_explain_say_what_another_numerics_version_has_trained(copied):
+    study, path = copied
+    said = renumbered(path)
     plan = json.loads(ablate("plan", study, "--store", path, "--json")[1])
     assert (plan["to_train"], plan["trained_under_other_numerics"]) == (1, {"1": 1})
     assert said in ablate("plan", study, "--store", path, COLUMNS="200")[1]
+    out = ablate("explain", "tiny:baseline/0", "--store", path, COLUMNS="200")[1].splitlines()
+    assert out[0].endswith("not trained yet")
+    assert out[out.index("nearest other jobs, and what is different here:") + 1].endswith(f"  numerics 1 -> {recipe.NUMERICS}")
+
+
+@pytest.mark.slow  # a training
+def test_a_run_says_what_it_trains_again(copied):
+    study, path = copied
+    said = renumbered(path)
     code, out, err = ablate("run", study, "--store", path)
     assert (code, err) == (0, "")
     assert out.index(said) < out.index("training 1 jobs")
-    out = ablate("explain", "tiny:baseline/0", "--store", path, COLUMNS="200")[1]
-    assert f"numerics 1 -> {recipe.NUMERICS}" in out

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -19,6 +20,7 @@ from test_plan import finish, make, read
 
 from ablate import display, journal, recipe, runs, store
 from ablate import status as standing
+from ablate.errors import AblateError
 from ablate.grid import Job
 from ablate.plan import Plan
 from ablate.recipe import Evaluation
@@ -336,6 +338,37 @@ def test_watching_tells_changes_and_ends_when_nothing_moves() -> None:
     moving = replace(still, being_run=True)
     told: Iterator[Status] = iter([moving, moving, replace(moving, total={"finished": 1}), replace(still, total={"finished": 2})])
     assert [one.total for one in standing.follow(lambda: next(told), every=0)] == [{"missing": 2}, {"finished": 1}, {"finished": 2}]
+
+
+def test_watching_looks_again_before_a_store_that_cannot_be_read_is_a_mistake() -> None:
+    found: list[Status | None] = [None, None, None, Status({}, {}, (), (), being_run=True), *[None] * 4]
+
+    def look() -> Status:
+        if (now := found.pop(0)) is None:
+            raise ValueError("half a file")
+        return now
+
+    told = standing.follow(look, every=0)
+    assert next(told).being_run
+    with pytest.raises(AblateError, match="ablate doctor"):
+        next(told)
+    assert found == []
+
+
+@pytest.mark.slow  # 2,000 folders are made first
+def test_two_thousand_jobs_are_looked_at_within_five_seconds(here: Store) -> None:
+    levels = {"augment": {"rotation": list(range(20))}, "evaluation": {"mc_dropout": [0, 20]}}
+    made = make(read("mine", seeds=100, factors=levels), here)
+    for job in made.jobs:
+        finish(here, job)
+        epochs(here, job, 10, 0.5)
+        attempt(here, job, "mine")
+        judge(here, job)
+        judge(here, job, evaluation=Evaluation(mc_dropout=20))
+    began = time.perf_counter()
+    found = whole(make(read("mine", seeds=100, factors=levels), here), here)
+    assert found.total == {"finished": 4000}
+    assert time.perf_counter() - began < 5
 
 
 def test_looking_changes_nothing_and_stands_in_nobodys_way(here: Store) -> None:

@@ -47,7 +47,8 @@ def _show_one(console: Console, found: Explained) -> None:
     for near in found.nearest:
         said = "; ".join(_change(difference) for difference in near.differences)
         runs = f"  {near.runs[0]}" if near.runs else ""
-        console.print(f"  {_short(near.job)}{escape(runs)}  {escape(said)}", soft_wrap=True)
+        state = "" if near.trained else ", not trained"
+        console.print(f"  {_short(near.job)}{escape(runs)}{state}  {escape(said)}", soft_wrap=True)
 
 
 def _change(difference: Difference) -> str:
