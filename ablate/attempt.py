@@ -1,6 +1,7 @@
 """What is around every attempt at a job: its lock, its log, signs of life, and what becomes of errors."""
 
 import contextlib
+import errno
 import faulthandler
 import os
 import resource
@@ -79,8 +80,9 @@ def accounted(folder: Folder, device: str) -> Iterator[None]:
 
 def _is_out_of_memory(error: Exception) -> bool:
     """Tell a want of memory from other errors; torch has no type of its own for the one of a CPU."""
-    on_cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator: " in str(error)
-    return on_cpu or isinstance(error, MemoryError | torch.OutOfMemoryError)
+    by_torch = isinstance(error, RuntimeError) and "DefaultCPUAllocator: " in str(error)
+    by_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    return by_torch or by_system or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
 def peak(device: torch.device) -> int:
