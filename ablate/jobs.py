@@ -116,4 +116,4 @@ def _by_run(text: str, study: str, known: Known) -> str:
 def _listed(names: Iterable[str]) -> str:
     every = list(names)
     more = f" and {len(every) - NAMED} more" if len(every) > NAMED else ""
-    return ", ".join(every[:NAMED]) + more
+    return "; ".join(every[:NAMED]) + more  # a cell's label may have commas

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ablate import journal, kept, runs
-from ablate import plan as planning
+from ablate import journal, kept, pace, runs
 from ablate import store as stores
-from ablate.errors import AblateError
+from ablate.errors import StoreError
 from ablate.plan import Plan
 from ablate.recipe import Recipe
 from ablate.runs import FAILED_RESULT, Outcome
@@ -120,12 +119,12 @@ def summarise(outcomes: tuple[Outcome, ...]) -> Status:
 
 
 def _running(one: Outcome) -> Running:
-    epoch, epochs, pace = one.lines[-1]["epoch"] if one.lines else 0, one.run.cell.recipe.training.epochs, _pace(one)
-    left = 0.0 if one.trained else None if pace is None else (epochs - epoch) * pace
+    epoch, epochs, each = one.lines[-1]["epoch"] if one.lines else 0, one.run.cell.recipe.training.epochs, _epoch_seconds(one)
+    left = 0.0 if one.trained else None if each is None else (epochs - epoch) * each
     return Running(one.run.name, epoch, epochs, one.run.job_id, left, judging=one.trained)
 
 
-def _pace(one: Outcome) -> float | None:
+def _epoch_seconds(one: Outcome) -> float | None:
     """Give the seconds of an epoch of one job."""
     seconds = [line["seconds"] for line in one.lines if "seconds" in line]
     return statistics.mean(seconds) if seconds else one.metrics.get("time/epoch_seconds")
@@ -140,9 +139,9 @@ def _seconds_left(outcomes: tuple[Outcome, ...], running: tuple[Running, ...]) -
     jobs = {one.run.job_id: one for one in outcomes}
     paces: dict[object, list[float]] = {}
     for one in jobs.values():
-        pace = _pace(one)
-        for key in _likes(one.run.cell.recipe) if pace is not None else ():
-            paces.setdefault(key, []).append(pace or 0.0)
+        each = _epoch_seconds(one)
+        for key in _likes(one.run.cell.recipe) if each is not None else ():
+            paces.setdefault(key, []).append(each or 0.0)
     total, longest = 0.0, 0.0
     for one in jobs.values():
         if one.status not in ("running", "missing") or one.trained:
@@ -161,7 +160,7 @@ def _likes(recipe: Recipe) -> tuple[object, object]:
     """Name the jobs whose epochs take as long as this recipe's, the nearest first."""
     data, training = recipe.data, recipe.training
     images = (data.name, data.train_size, data.validation, training.batch_size)
-    return recipe.model_copy(update={"evaluation": None}), (*planning.like(recipe), *images)
+    return recipe.model_copy(update={"evaluation": None}), (*pace.kind(recipe), *images)
 
 
 def last_line(log: Path) -> str:
@@ -210,16 +209,16 @@ def with_tuning(status: Status, made: Tuning, store: Store) -> Status:
 def follow(read: Callable[[], Status], every: float = 2.0) -> Iterator[Status]:
     """Give the status again whenever it has changed, looking `every` so many seconds, until nothing moves.
 
-    A file that cannot be read may be one that somebody is copying: it is looked at again before that is an AblateError.
+    A file that cannot be read may be one that somebody is copying: it is looked at again before that is a StoreError.
     """
     last, wrong = None, 0
     while True:
         try:
             now = read()
-        except (KeyError, TypeError, ValueError) as error:
+        except (StoreError, KeyError, TypeError, ValueError) as error:
             wrong += 1
             if wrong > PATIENCE:
-                raise AblateError(f"the store cannot be read ({error}): ablate doctor says what is wrong with it") from error
+                raise StoreError(f"the store cannot be read ({error}): ablate doctor says what is wrong with it") from error
         else:
             if now != last:
                 yield now

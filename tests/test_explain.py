@@ -88,7 +88,7 @@ def test_what_names_no_job_is_answered_with_candidates(here: Store) -> None:
     assert "no job in" in refused(here, "0000000000")
     assert 'got "abc"' in refused(here, "abc")
     assert "(did you mean mine:baseline/0?)" in refused(here, "baseline/0")
-    assert "(did you mean mine:rotation=15/1?); runs are mine:baseline/0, mine:" in refused(here, "mine:rotation=51/1")
+    assert "(did you mean mine:rotation=15/1?); runs are mine:baseline/0; mine:" in refused(here, "mine:rotation=51/1")
     assert '"mien" is not a study in' in refused(here, "mien:baseline/0")
     assert "(did you mean mine?)" in refused(here, "mien:baseline/0")
 
@@ -215,10 +215,11 @@ def test_a_job_is_told_with_what_became_of_it(here: Store, state: str) -> None:
     assert found.reason == {"failed": "ValueError: x", "begun": "1 epochs done", "running": "1 epochs done"}.get(state, "")
 
 
-def test_a_spoilt_recipe_is_a_sentence_and_hides_no_other_job(here: Store) -> None:
+@pytest.mark.parametrize("spoilt", ["{", "[]", "{}", '{"seed": 0, "data": 1, "numerics": 2, "recipe": 3}'])
+def test_a_spoilt_recipe_is_a_sentence_and_hides_no_other_job(here: Store, spoilt: str) -> None:
     made = keep(here, read("mine", factors=ROTATION))
-    here.job(made.jobs[0].id).recipe.write_text("{")
-    with pytest.raises(AblateError, match=r"recipe\.json: must be what ablate has written there"):
+    here.job(made.jobs[0].id).recipe.write_text(spoilt)
+    with pytest.raises(AblateError, match=r"recipe\.json: must be "):
         one(here, made.jobs[0].id)
     assert one(here, made.jobs[1].id).nearest
 

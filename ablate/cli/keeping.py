@@ -13,7 +13,7 @@ from ablate.cli import options
 @options.STORE
 @options.URI
 def sync(study: str, sets: tuple[str, ...], store_path: str, tracking_uri: str | None) -> None:
-    r"""Bring MLflow up to date with the journals of STUDY, after its server was away.
+    """Bring MLflow up to date with the journals of STUDY, after its server was away.
 
     \b
     Example:
@@ -32,7 +32,7 @@ def sync(study: str, sets: tuple[str, ...], store_path: str, tracking_uri: str |
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve on.")
 def ui(store_path: str, tracking_uri: str | None, port: int, host: str) -> None:
-    r"""Start MLflow's own page on the store. Group the runs by the tag ablate.cell to compare cells.
+    """Start MLflow's own page on the store. Group the runs by the tag ablate.cell to compare cells.
 
     \b
     Example:

@@ -20,7 +20,7 @@ FORMS = ("html", "json", "md", "tex", "csv")
 @options.JSON
 @click.option("--watch", is_flag=True, help="Show it again whenever it has changed, until nothing runs; with --json a line each time.")
 def status(study: str, sets: tuple[str, ...], store_path: str, *, as_json: bool, watch: bool) -> None:
-    r"""Say how far STUDY is: each cell under each seed, what runs and for how long, what failed and why, what came for free.
+    """Say how far STUDY is: each cell under each seed, what runs and for how long, what failed and why, what came for free.
 
     \b
     Example:
@@ -53,7 +53,7 @@ def status(study: str, sets: tuple[str, ...], store_path: str, *, as_json: bool,
 @options.STORE
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended, or Ctrl-C.")
 def logs(job: str, store_path: str, *, follow: bool) -> None:
-    r"""Print the log of JOB: the first digits of its identity, or a run as tables show it, STUDY:cell/seed.
+    """Print the log of JOB: the first digits of its identity, or a run as tables show it, STUDY:cell/seed.
 
     \b
     Example:
@@ -75,7 +75,7 @@ def logs(job: str, store_path: str, *, follow: bool) -> None:
 @options.STORE
 @options.JSON
 def explain(jobs: tuple[str, ...], store_path: str, *, as_json: bool) -> None:
-    r"""Say what JOB is, who needs it and which jobs are nearest to it; of two, which fields make them two.
+    """Say what JOB is, who needs it and which jobs are nearest to it; of two, which fields make them two.
 
     A JOB is the first digits of its identity, or a run as tables show it, STUDY:cell/seed.
 
@@ -114,7 +114,7 @@ def report(
     cells: tuple[str, ...],
     figures: Path | None,
 ) -> None:
-    r"""Compare the cells of STUDY: effects with intervals and verdicts, as an HTML page, JSON, Markdown, LaTeX or CSV.
+    """Compare the cells of STUDY: effects with intervals and verdicts, as an HTML page, JSON, Markdown, LaTeX or CSV.
 
     \b
     Example:
@@ -146,7 +146,7 @@ def report(
 @options.JSON
 @click.option("--strict", is_flag=True, help="End with exit code 3 where a claim is neither confirmed nor refuted.")
 def check(study: str, sets: tuple[str, ...], store_path: str, *, as_json: bool, strict: bool) -> None:
-    r"""Answer the claims of STUDY, for CI: exit code 1 if one is refuted, else 0.
+    """Answer the claims of STUDY, for CI: exit code 1 if one is refuted, else 0.
 
     \b
     Example:
@@ -168,7 +168,7 @@ def check(study: str, sets: tuple[str, ...], store_path: str, *, as_json: bool, 
 @click.option("--cell", "cells", multiple=True, metavar="LABEL", help="A cell of the one STUDY, twice; ablate plan --cells lists them.")
 @click.option("--metric", metavar="NAME", help="Compare another metric, such as test/calibration_error.")
 def compare(studies: tuple[str, ...], store_path: str, cells: tuple[str, ...], metric: str | None) -> None:
-    r"""Put two studies side by side, or two cells of one study seed by seed.
+    """Put two studies side by side, or two cells of one study seed by seed.
 
     \b
     Example:

@@ -66,4 +66,4 @@ def _needed(runs: Sequence[str]) -> str:
     if not runs:
         return "no study of the store needs it, as last run"
     more = f" and {len(runs) - MOST_RUNS} more" if len(runs) > MOST_RUNS else ""
-    return f"needed by {', '.join(runs[:MOST_RUNS])}{more}"
+    return f"needed by {'; '.join(runs[:MOST_RUNS])}{more}"
