@@ -19,6 +19,7 @@ from ablate.tuning import Tuning
 
 ENDED = ("finished", *FAILED_RESULT)
 PATIENCE = 3  # looks at a store that cannot be read
+LONGEST_LINE = 500  # characters
 TAIL = 65536  # bytes of a log in which its last line is looked for
 
 
@@ -164,14 +165,15 @@ def _likes(recipe: Recipe) -> tuple[object, object]:
 
 
 def last_line(log: Path) -> str:
-    """Give the last line of a log that is not empty."""
+    """Give the last line of a log that is not empty, without what would move a terminal's cursor, and cut where it is very long."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
             text = file.read().decode("utf-8", errors="replace")
     except OSError:  # gone meanwhile
         return ""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+    line = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+    return "".join(letter if letter.isprintable() else " " for letter in line[:LONGEST_LINE])
 
 
 def of(todo: Plan, store: Store) -> Status:

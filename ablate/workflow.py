@@ -151,7 +151,7 @@ def run(
             return _plan(study, expanded, known, where, how)
 
         before = replan()
-        for notice in before.trained_again:
+        for notice in () if how.tune_only else before.trained_again:
             screen.notice(notice)
         inputs.fetch_weights(stages.every_recipe(before))
         todo, ledger, sent = _work(

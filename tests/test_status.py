@@ -183,7 +183,7 @@ def test_the_last_line_of_the_log_is_shown_beside_the_reason(here: Store) -> Non
         b"Traceback\n  File x\nMemoryError: 3 GB\n\n  \n": "MemoryError: 3 GB",
         b"no end of line": "no end of line",
         b"\xff\xfe broken\n": "\ufffd\ufffd broken",
-        b"": "",
+        b"90 %\r\x1b[2K\x1b[31mred" + b"x" * 1000: " [2K [31mred" + "x" * 488,
     }
     for job, text in zip(made.jobs, said, strict=True):
         journal.create(here.job(job.id), job)
