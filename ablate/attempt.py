@@ -78,11 +78,15 @@ def accounted(folder: Folder, device: str) -> Iterator[None]:
         raise
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    """Tell a want of memory from other errors; torch has no type of its own for the one of a CPU."""
-    by_torch = isinstance(error, RuntimeError) and "DefaultCPUAllocator: " in str(error)
-    by_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    return by_torch or by_system or isinstance(error, MemoryError | torch.OutOfMemoryError)
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """Tell a want of memory from other errors, also where another one came of it: torch.save then complains of its file."""
+    while error is not None:
+        by_torch = isinstance(error, RuntimeError) and "DefaultCPUAllocator: " in str(error)  # it has no type of its own for a CPU's
+        by_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
+        if by_torch or by_system or isinstance(error, MemoryError | torch.OutOfMemoryError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def peak(device: torch.device) -> int:
