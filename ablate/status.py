@@ -11,13 +11,14 @@ from pathlib import Path
 from ablate import journal, kept, pace, runs
 from ablate import store as stores
 from ablate.errors import StoreError
-from ablate.plan import Plan
+from ablate.grid import Run
 from ablate.recipe import Recipe
 from ablate.runs import FAILED_RESULT, Outcome
 from ablate.store import Store
 from ablate.tuning import Tuning
 
 ENDED = ("finished", *FAILED_RESULT)
+REST = 5  # times as long as a look takes
 PATIENCE = 3  # looks at a store that cannot be read
 LONGEST_LINE = 500  # characters
 TAIL = 65536  # bytes of a log in which its last line is looked for
@@ -176,13 +177,12 @@ def last_line(log: Path) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in line[:LONGEST_LINE])
 
 
-def of(todo: Plan, store: Store) -> Status:
+def of(study: str, needed: tuple[Run, ...], made: Tuning, store: Store) -> Status:
     """Tell how far a study is, with its range tests and searches, whether it is being run, and what it got for free."""
-    name = todo.study.name
-    being_run = stores.is_held(store, name)  # first: who watches until nobody holds it must then see all that was done
-    outcomes = runs.read(todo.runs, store)
-    found = with_tuning(summarise(outcomes), todo.tuning, store)
-    return replace(found, study=name, being_run=being_run, free=_free(name, outcomes, store))
+    being_run = stores.is_held(store, study)  # first: who watches until nobody holds it must then see all that was done
+    outcomes = runs.read(needed, store)
+    found = with_tuning(summarise(outcomes), made, store)
+    return replace(found, study=study, being_run=being_run, free=_free(study, outcomes, store))
 
 
 def _free(study: str, outcomes: tuple[Outcome, ...], store: Store) -> Free:
@@ -211,10 +211,13 @@ def with_tuning(status: Status, made: Tuning, store: Store) -> Status:
 def follow(read: Callable[[], Status], every: float = 2.0) -> Iterator[Status]:
     """Give the status again whenever it has changed, looking `every` so many seconds, until nothing moves.
 
+    A large store is looked at less often, so that the jobs have their processors to themselves.
+
     A file that cannot be read may be one that somebody is copying: it is looked at again before that is a StoreError.
     """
     last, wrong = None, 0
     while True:
+        began = time.monotonic()
         try:
             now = read()
         except (StoreError, KeyError, TypeError, ValueError) as error:
@@ -227,4 +230,4 @@ def follow(read: Callable[[], Status], every: float = 2.0) -> Iterator[Status]:
             if not now.moves:
                 return
             last, wrong = now, 0
-        time.sleep(every)
+        time.sleep(max(every, REST * (time.monotonic() - began)))

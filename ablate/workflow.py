@@ -286,8 +286,11 @@ def _compare_cells(study: Study, found: "Findings", labels: tuple[str, ...], whe
 
 
 def status(study: Study, where: Where) -> Status:
-    """Say how far a study is."""
-    return standing.of(plan(study, where), where.store)
+    """Say how far a study is. Quicker than a plan, which asks of every job what is left of it, and how long that takes."""
+    known = inputs.read(study, where.store, where.device)
+    made = tuning.resolve(study, grid.expand(study, precision=known.precision), where.store, known.fingerprint, known.code)
+    runs, _ = grid.runs_and_jobs(made.grid, study.seeds, known.fingerprint, known.code)
+    return standing.of(study.name, runs, made, where.store)
 
 
 def watch(study: Study, where: Where) -> Iterator[Status]:

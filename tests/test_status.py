@@ -42,7 +42,7 @@ def status(made: Plan, here: Store) -> Status:
 
 
 def whole(made: Plan, here: Store) -> Status:
-    return standing.of(made, here)
+    return standing.of(made.study.name, made.runs, made.tuning, here)
 
 
 def attempt(here: Store, job: Job, *studies: str | None) -> None:
