@@ -26,7 +26,9 @@ from ablate.store import Store
 from ablate.study import Study
 
 if TYPE_CHECKING:
+    from ablate.doctor import Finding
     from ablate.findings import Findings  # brings pandas, which `plan` and `status` can do without
+    from ablate.garbage import Item, Removed
     from ablate.outlook import Outlook
     from ablate.report.comparison import Comparison
     from ablate.tracking import Report as Sent
@@ -333,3 +335,37 @@ def sync(study: Study, where: Where) -> int:
     if reason:
         raise AblateError(f"MLflow has the runs, and did not take the report: {reason}")
     return len(todo.runs)
+
+
+def examine(where: Where, *, deep: bool = False) -> "tuple[Finding, ...]":
+    """Check a store and its machine; nothing is changed. `deep`: read all weights for their checksums."""
+    from ablate import doctor, tracking
+
+    address = tracking.uri(where.store, where.tracking_uri)
+
+    def compare(todo: Plan) -> list[str]:
+        return tracking.compare(address, todo.study, _sources(todo, where.store, whole=True), where.store)
+
+    return doctor.examine(doctor.Patient(where.store, compare, tracking.public(address), deep))
+
+
+def garbage(where: Where) -> "tuple[Item, ...]":
+    """List what nothing in the store refers to. Raises an AblateError where that cannot be said, or somebody works there."""
+    from ablate import garbage as garbages
+    from ablate import needs
+
+    needed = needs.read(where.store, quick=False)
+    garbages.check(where.store, needed)
+    garbages.check_idle(where.store)
+    return garbages.find(where.store, needed)
+
+
+def collect(where: Where, shown: "tuple[Item, ...]") -> "Removed":
+    """Remove what was shown, as far as it is still garbage, while no study can begin."""
+    from ablate import garbage as garbages
+    from ablate import needs
+
+    with garbages.alone(where.store, needs.read(where.store, quick=False).studies):
+        known, now = {item.path for item in shown}, needs.read(where.store, quick=False)
+        garbages.check(where.store, now)
+        return garbages.remove([item for item in garbages.find(where.store, now) if item.path in known], where.store)
