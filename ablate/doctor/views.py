@@ -8,7 +8,7 @@ from urllib.parse import quote
 from ablate.doctor.finding import Finding, Patient
 from ablate.errors import StoreError
 from ablate.holders import is_held
-from ablate.needs import first_line
+from ablate.tracking import first_line  # which hides passwords
 
 REBUILD = "remove mlflow.db, and run ablate sync for each study: it is rebuilt from the journals"
 
@@ -32,6 +32,9 @@ def database(patient: Patient) -> Iterator[Finding]:
 
 def runs(patient: Patient) -> Iterator[Finding]:
     """Every run of every study stands in MLflow as the journals have it."""
+    if patient.address == f"sqlite:///{patient.store.database}" and not patient.store.database.exists():
+        yield Finding("mlflow", "ok", "there is no database of MLflow: ablate sync STUDY makes it")
+        return
     for name, planned in patient.studies.items():
         if is_held(patient.store.study(name) / "lock"):
             yield Finding("mlflow", "note", "is being run: MLflow is compared afterwards", where=name)
