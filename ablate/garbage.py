@@ -4,7 +4,6 @@ A folder is first renamed to a name that nothing looks for, so that a kill leave
 removal takes; never a job that is half there. Links are neither followed nor removed.
 """
 
-import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -21,11 +20,10 @@ from ablate import store as stores
 from ablate.errors import AblateError, StoreError
 from ablate.holders import holders
 from ablate.journal import Folder
-from ablate.needs import SPOILT, Needs, first_line
+from ablate.needs import IDENTITY, SPOILT, Needs, first_line
 from ablate.store import Store
 
 Kind = Literal["job", "search", "range test", "images", "checkpoint", "draft"]
-_IDENTITY = re.compile("[0-9a-f]{64}")  # any other folder is not ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,7 @@ def _folders(store: Store, part: str) -> Iterator[Path]:
     parent = store.path / part
     if parent.is_symlink() or not parent.is_dir():
         return
-    yield from (path for path in sorted(parent.iterdir()) if _IDENTITY.fullmatch(path.name) and path.is_dir() and not path.is_symlink())
+    yield from (path for path in sorted(parent.iterdir()) if IDENTITY.fullmatch(path.name) and path.is_dir() and not path.is_symlink())
 
 
 def _jobs(store: Store, needs: Needs) -> Iterator[Item]:

@@ -1,5 +1,6 @@
 """What the studies of a store refer to, as they were last run: their jobs, searches, range tests and images. Trains and writes nothing."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,10 @@ from ablate.study import Study
 
 SPOILT = (AblateError, ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, OSError)
 """What reading files raises that ablate has not written so."""
+
+
+IDENTITY = re.compile("[0-9a-f]{64}")
+"""Names of the folders of jobs, searches, range tests and images; any other one there is not ours."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,10 @@ ROWS = {
     "a draft of a dead process": (lambda s: (job(s) / f".last.pt.{DEAD}").write_text("x"), {("drafts", "note")}, "drafts of killed"),
     "a removal that was cut short": (lambda s: (s / "jobs/.abc.gone").mkdir(), {("drafts", "note")}, "removal was cut short"),
     "a job that no study needs": (other_job, {("unneeded", "note")}, "1 of 5 jobs"),
-    "a folder without recipe": (lambda s: (job(s) / "recipe.json").unlink(), {("unneeded", "note")}, "without recipe.json"),
+    "a result without recipe": (lambda s: (job(s) / "recipe.json").unlink(), {("unneeded", "problem")}, "a result and no recipe.json"),
+    "a job that was never begun": (lambda s: (s / "jobs" / ("e" * 64)).mkdir(), {("unneeded", "note")}, "never begun"),
+    "a folder that is no job": (lambda s: (s / "jobs/mine").mkdir(), {("unneeded", "note")}, "that is none"),
+    "a store without its studies": (lambda s: shutil.rmtree(s / "studies/tiny"), {("unneeded", "note")}, "4 of 4 jobs"),
     "an interrupted job": (lambda s: (job(s) / "result.json").unlink(), {("interrupted", "note")}, "with 3 epochs in the journal"),
     "a spoilt database": (lambda s: (s / "mlflow.db").write_bytes(b"no database" * 500), {("database", "problem")}, "is spoilt"),
 }  # fmt: skip
@@ -300,3 +303,17 @@ def test_the_command_changes_nothing_needs_no_torch_and_ends_with_0_or_1(done, s
     assert "a job has a result and no weights" in out
     assert "-> remove its folder, and run its study again" in out
     assert out.endswith("problems: 1, notes: 0\n")
+
+
+def test_a_store_that_can_only_be_read_is_checked_all_the_same(store):
+    drop = [shutil.which("setpriv"), "--bounding-set=-dac_override,-dac_read_search,-fowner"] if os.getuid() == 0 else []
+    if None in drop:
+        pytest.skip("root writes everywhere, and setpriv is not there to take that from it")
+    subprocess.run(["chmod", "-R", "a-w", store], check=True)
+    try:
+        command = [*drop, sys.executable, "-m", "ablate", "doctor", "--json", "--store", store]
+        told = subprocess.run(command, capture_output=True, text=True, check=False)
+    finally:
+        subprocess.run(["chmod", "-R", "u+w", store], check=True)
+    assert (told.returncode, told.stderr) == (1, "")
+    assert [one["check"] for one in json.loads(told.stdout) if one["severity"] != "ok"] == ["locks"]

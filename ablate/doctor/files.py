@@ -44,7 +44,7 @@ DEEPER: Mapping[str, Callable[[Any], object]] = {
 
 LINES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "journal.jsonl": (("epoch", "timestamp", "seconds", "metrics"), ANEW),
-    "attempts.jsonl": (("attempt", "timestamp"), "remove the bad lines of that file: it only lists attempts"),
+    "attempts.jsonl": (("timestamp",), "remove the bad lines of that file: it only lists attempts"),
     "optuna.jsonl": ((), "remove the folder of that search: the jobs of its trials are kept, and found again"),
 }
 

@@ -1,12 +1,14 @@
 """What nobody needs or has finished, and what is being worked on now."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from ablate import journal, leftovers
+from ablate.doctor.files import ANEW
 from ablate.doctor.finding import Finding, Patient
 from ablate.holders import holders, is_held
 from ablate.journal import Folder
-from ablate.needs import SPOILT
+from ablate.needs import IDENTITY, SPOILT
 
 GC = "ablate gc removes them, and asks first"
 
@@ -20,18 +22,31 @@ def drafts(patient: Patient) -> Iterator[Finding]:
 
 
 def unneeded(patient: Patient) -> Iterator[Finding]:
-    """Jobs that no study needs. Where a study cannot be planned, nobody knows."""
+    """Jobs that no study needs, and folders that are no jobs. Where a study cannot be planned, nobody knows."""
+    jobs, needed = set(patient.jobs), patient.needs
     for path in patient.jobs:
         if not (path / "recipe.json").exists():
-            says = "folders of jobs without recipe.json: nobody can say what they train"
-            yield Finding("unneeded", "note", says, GC, patient.short(path))
-    if patient.needs.unclear:
+            jobs.remove(path)
+            yield _without_recipe(patient, path)
+    idle = [path for path in jobs if path.name not in needed.jobs]
+    if not idle or needed.unclear:
         return
-    idle = [path for path in patient.jobs if path.name not in patient.needs.jobs]
-    if idle:
-        size = sum(map(leftovers.size, idle)) / 1e6
-        says = f"{len(idle)} of {len(patient.jobs)} jobs, {size:.1f} MB, are needed by no study as it was last run"
-        yield Finding("unneeded", "note", says, GC)
+    says = (
+        f"{len(idle)} of {len(patient.jobs)} jobs, {sum(map(leftovers.size, idle)) / 1e6:.1f} MB, are needed by no study as it was last run"
+    )
+    do = GC if needed.studies else "run a study in this store or, where all of it can go, remove it"
+    yield Finding("unneeded", "note", says, do)
+
+
+def _without_recipe(patient: Patient, path: Path) -> Finding:
+    where = patient.short(path)
+    if not IDENTITY.fullmatch(path.name):
+        return Finding("unneeded", "note", "a folder among the jobs that is none: nothing reads it", "put it elsewhere", where)
+    if (path / "result.json").exists():
+        return Finding("unneeded", "problem", "a job has a result and no recipe.json: nobody can say what it trained", ANEW, where)
+    return Finding(
+        "unneeded", "note", "a job was never begun: it has no recipe.json", "run its study again, or ablate gc removes it", where
+    )
 
 
 def interrupted(patient: Patient) -> Iterator[Finding]:
