@@ -5,14 +5,16 @@ import os
 import shutil
 import signal
 import subprocess
+from collections import Counter
 
 import pytest
-from commands import ablate, results, start, wait_for
+from commands import TINY, ablate, results, start, wait_for
 from filelock import FileLock
 from test_doctor import DEAD, change, job, other_job
 
-from ablate import garbage, stages, workflow
+from ablate import garbage, grid, journal, needs, stages, workflow
 from ablate import store as stores
+from ablate import study as studies
 from ablate.errors import AblateError
 
 STRANGE = "f" * 64
@@ -216,3 +218,52 @@ def test_killed_amid_a_removal_the_store_is_whole_and_the_next_one_goes_on(store
     assert (code, err) == (0, "")
     assert len(list(store.glob("jobs/*"))) == 4
     assert json.loads(ablate("plan", "tiny", "--store", store, "--json")[1])["done"] == 4
+
+
+PRETRAINED = {"name": "resnet18", "pretrained": True, "stem": "imagenet"}
+
+
+@pytest.mark.parametrize("quick", [True, pytest.param(False, marks=pytest.mark.slow)])  # the second imports torch
+def test_jobs_of_a_pretrained_network_are_needed_whichever_weights_they_began_with(store, quick):
+    here = stores.open_store(store)
+    for path in store.glob("jobs/*"):
+        shutil.rmtree(path)
+    raw = json.loads((store / "studies/tiny/study.json").read_text())["study"]
+    raw |= {"recipe": raw["recipe"] | {"model": PRETRAINED}, "factors": {"augment": {"rotation": [0, 15]}}, "claim": []}
+    checked, known = studies.check(raw, "x.toml"), stores.settled(here, "tiny")
+    stores.keep(here, checked, known)
+    (data,) = known.fingerprints.values()
+    expanded = grid.expand(checked, precision=known.precision)
+    jobs = []
+    for code in ("resnet18-5c106cde.pth", "resnet18-of-old.pth"):
+        jobs += grid.runs_and_jobs(expanded, checked.seeds, lambda _: data, lambda _, code=code: code)[1]
+    for one in jobs:
+        journal.create(here.job(one.id), one)
+    found = needs.read(here, quick=quick)
+    assert found.unclear == {}
+    assert len(jobs) == 8
+    assert {one.id for one in jobs} <= found.jobs
+
+
+SPACE = "[search]\ntrials = 3\nspace.optimizer.weight_decay = { low = 1e-6, high = 1e-2, log = true }\n"
+
+
+@pytest.mark.slow  # two runs of studies
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_what_searches_and_range_tests_have_found_stays_and_goes_with_their_study(tmp_path):
+    store = tmp_path / "store"
+    text = TINY.replace("seeds      = 2", "seeds = 1").partition("[[claim]]")[0]
+    (tmp_path / "search.toml").write_text(text + SPACE)
+    rates = text.replace('"tiny"', '"find"').replace(", lr = 0.003", "").replace("[true, false]", "[true]")
+    rates = rates.replace("model.batch_norm ", "# ").replace("[factors]", '[factors]\noptimizer.lr = ["find", 0.01]')
+    (tmp_path / "find.toml").write_text(rates)
+    for name in ("search.toml", "find.toml"):
+        code, out, err = ablate("run", tmp_path / name, "--store", store)
+        assert (code, err) == (0, ""), out + err
+    assert workflow.garbage(where(store)) == ()
+    assert [one for one in workflow.examine(where(store)) if one.severity != "ok"] == []
+    shutil.rmtree(store / "studies/tiny")
+    assert Counter(item.kind for item in workflow.garbage(where(store))) == {"job": 8, "search": 2}
+    shutil.rmtree(next(store.glob("ranges/*")))
+    with pytest.raises(AblateError, match="have not ended"):
+        workflow.garbage(where(store))

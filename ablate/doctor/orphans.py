@@ -31,9 +31,8 @@ def unneeded(patient: Patient) -> Iterator[Finding]:
     idle = [path for path in jobs if path.name not in needed.jobs]
     if not idle or needed.unclear:
         return
-    says = (
-        f"{len(idle)} of {len(patient.jobs)} jobs, {sum(map(leftovers.size, idle)) / 1e6:.1f} MB, are needed by no study as it was last run"
-    )
+    size = sum(map(leftovers.size, idle)) / 1e6
+    says = f"{len(idle)} of {len(patient.jobs)} jobs, {size:.1f} MB, are needed by no study as it was last run"
     do = GC if needed.studies else "run a study in this store or, where all of it can go, remove it"
     yield Finding("unneeded", "note", says, do)
 
@@ -44,9 +43,7 @@ def _without_recipe(patient: Patient, path: Path) -> Finding:
         return Finding("unneeded", "note", "a folder among the jobs that is none: nothing reads it", "put it elsewhere", where)
     if (path / "result.json").exists():
         return Finding("unneeded", "problem", "a job has a result and no recipe.json: nobody can say what it trained", ANEW, where)
-    return Finding(
-        "unneeded", "note", "a job was never begun: it has no recipe.json", "run its study again, or ablate gc removes it", where
-    )
+    return Finding("unneeded", "note", "a job that was never begun", "run its study again, or ablate gc removes it", where)
 
 
 def interrupted(patient: Patient) -> Iterator[Finding]:
