@@ -136,30 +136,35 @@ def _drafts(store: Store) -> Iterator[Item]:
 
 
 @contextmanager
-def alone(store: Store, names: Iterable[str]) -> Iterator[None]:
-    """Hold every study, and the decoding of images, so that none of them begins. Raises a StoreError where a process works there."""
-    decoding = store.data / "lock"
+def alone(store: Store, names: Iterable[str]) -> Iterator[frozenset[str]]:
+    """Hold every study, and the decoding of images, so that none of them begins; give the folders of the studies that there are.
+
+    Raises a StoreError where a process works there.
+    """
+    there = frozenset(_studies(store))
+    named = {store.study(name).name for name in names}
+    others = [store.path / "studies" / name / "lock" for name in there - named]  # of studies that never came to be trained
     with ExitStack() as stack:
         for name in sorted(names):
             stack.enter_context(stores.hold(store, name))
         try:
-            stack.enter_context(FileLock(decoding).acquire(timeout=0))
+            for lock in (store.data / "lock", *others):
+                stack.enter_context(FileLock(lock).acquire(timeout=0))
         except Timeout:
-            raise StoreError(f"{store.path}: nothing is removed while a process decodes images there: wait for it") from None
-        check_idle(store, {decoding, *(store.study(name) / "lock" for name in names)})
-        yield
+            raise StoreError(f"{store.path}: nothing is removed while a process works there: wait for it, or stop it first") from None
+        check_idle(store, {store.data / "lock", *others, *(store.study(name) / "lock" for name in names)})
+        yield there
 
 
-def remove(items: Iterable[Item], store: Store) -> Removed:
-    """Remove what was found, one after another; the caller holds the store's studies.
+def remove(items: Iterable[Item], store: Store, studies: frozenset[str]) -> Removed:
+    """Remove what was found, one after another; the caller holds the `studies`, as `alone` gave them.
 
     Raises an AblateError as soon as a study appears that was not there: it may need what is next.
     """
     removed: list[Item] = []
     kept: list[tuple[Path, str]] = []
-    known = _studies(store)
     for item in items:
-        if _studies(store) != known:
+        if _studies(store) != studies:
             raise AblateError(f"{store.path}: a new study has begun; {len(removed)} were removed before: start ablate gc again after it")
         try:
             _remove(item)
@@ -172,7 +177,7 @@ def remove(items: Iterable[Item], store: Store) -> Removed:
 
 
 def _studies(store: Store) -> set[str]:
-    return {path.name for path in (store.path / "studies").iterdir()}
+    return {path.name for path in (store.path / "studies").iterdir() if path.is_dir()}
 
 
 def _remove(item: Item) -> None:

@@ -365,7 +365,8 @@ def collect(where: Where, shown: "tuple[Item, ...]") -> "Removed":
     from ablate import garbage as garbages
     from ablate import needs
 
-    with garbages.alone(where.store, needs.read(where.store, quick=False).studies):
-        known, now = {item.path for item in shown}, needs.read(where.store, quick=False)
+    with garbages.alone(where.store, needs.read(where.store, quick=False).studies) as studies:
+        now = needs.read(where.store, quick=False)
         garbages.check(where.store, now)
-        return garbages.remove([item for item in garbages.find(where.store, now) if item.path in known], where.store)
+        known = {item.path for item in shown}
+        return garbages.remove([item for item in garbages.find(where.store, now) if item.path in known], where.store, studies)

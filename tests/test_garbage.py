@@ -132,6 +132,16 @@ def test_nothing_is_removed_while_a_process_works_in_the_store(store, lock, word
     assert other.is_dir()
 
 
+def test_a_study_that_was_never_trained_is_held_like_any_other(store):
+    other = other_job(store)
+    (store / "studies/new").mkdir()
+    shown = workflow.garbage(where(store))
+    with FileLock(store / "studies/new/lock"), pytest.raises(AblateError, match="while a process works there"):
+        workflow.collect(where(store), shown)
+    assert other.is_dir()
+    assert len(workflow.collect(where(store), shown).items) == 1
+
+
 def test_what_has_come_to_be_needed_since_it_was_shown_is_kept(store):
     other = other_job(store, seed=2)
     shown = workflow.garbage(where(store))
