@@ -20,6 +20,7 @@ from ablate import store as stores
 from ablate.errors import AblateError, StoreError
 from ablate.holders import holders
 from ablate.journal import Folder
+from ablate.leftovers import CHECKPOINTS
 from ablate.needs import IDENTITY, SPOILT, Needs, first_line
 from ablate.store import Store
 
@@ -124,9 +125,11 @@ def _images(store: Store, needs: Needs) -> Iterator[Item]:
 
 def _checkpoints(store: Store, needs: Needs) -> Iterator[Item]:
     for path in _folders(store, "jobs"):
-        folder = Folder(path)
-        if path.name in needs.jobs and folder.result.exists() and folder.checkpoint.is_file() and not folder.checkpoint.is_symlink():
-            yield Item("checkpoint", folder.checkpoint, leftovers.size(folder.checkpoint), "its training has ended")
+        if path.name not in needs.jobs or not Folder(path).result.exists():
+            continue
+        for one in (path / name for name in CHECKPOINTS):
+            if one.is_file() and not one.is_symlink():
+                yield Item("checkpoint", one, leftovers.size(one), "its training has ended")
 
 
 def _drafts(store: Store) -> Iterator[Item]:

@@ -1,7 +1,6 @@
 """Who works in a store now: the locks that living processes hold, looked at without changing a file."""
 
 import fcntl
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Literal
 
 from ablate import journal
 from ablate import recipe as recipes
+from ablate.errors import AblateError
 from ablate.store import Store
 
 LOCKS: dict["Kind", str] = {
@@ -67,6 +67,6 @@ def _content(path: Path) -> dict[str, "dict[str, object]"]:
     """Read what only serves a message: as good as nothing where it is spoilt."""
     try:
         content = journal.read_json(path)
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError):
+    except (AblateError, ValueError, OSError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -12,8 +12,12 @@ SAFE_AGE = 3600.0
 """Seconds after which a draft is nobody's. A younger one may be of a process on another machine that shares the store."""
 PARTS = ("jobs", "studies", "searches", "ranges", "data")
 """Folders of a store that are ours; MLflow's files are MLflow's."""
+CHECKPOINTS = ("checkpoint.pt", "previous.pt")
+"""Of a job: needed until its training has ended."""
 GONE = ".gone"
-_DRAFT = re.compile(r"\.(?P<target>.+)\.(?P<tag>\w*\d\w*)(-journal|-wal|-shm)?")  # as journal.write names them: .<name>.<process>
+_DRAFT = re.compile(r"\.(?P<target>.+)\.(?P<tag>\w*\d\w*|[0-9a-f]{8})(-journal|-wal|-shm)?")  # .<name>.<process, or anything by chance>
+LONGEST_PROCESS = 7
+"""Digits of a process's number, at most; what is longer is by chance, and says nothing of a process."""
 
 
 def doomed(path: Path) -> Path:
@@ -68,14 +72,17 @@ def _is_left(path: Path) -> bool:
         age = time.time() - path.lstat().st_mtime
     except FileNotFoundError:
         return False
-    return age > SAFE_AGE or (draft is not None and draft["tag"].isdecimal() and not _is_alive(int(draft["tag"])))
+    return age > SAFE_AGE or (draft is not None and _is_dead(draft["tag"]))
 
 
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
+def _is_dead(tag: str) -> bool:
+    """Say whether a draft is named after a process, and that is no more."""
+    if not tag.isdecimal() or len(tag) > LONGEST_PROCESS:
         return False
-    except PermissionError:  # it is another user's
+    try:
+        os.kill(int(tag), 0)
+    except ProcessLookupError:
         return True
-    return True
+    except PermissionError:  # it is another user's
+        return False
+    return False

@@ -184,6 +184,15 @@ def test_a_draft_of_a_living_process_is_left_alone_for_an_hour(store):
     assert [one.check for one in wrong(examine(store))] == ["drafts"]
 
 
+@pytest.mark.parametrize("tag", ["12345678", "0badcafe", "abcdefab"])
+def test_a_draft_that_is_named_by_chance_is_left_alone_for_an_hour(store, tag):
+    draft = job(store) / f".result.json.{tag}"
+    draft.write_text("")
+    assert wrong(examine(store)) == []
+    os.utime(draft, (0, 0))
+    assert [one.check for one in wrong(examine(store))] == ["drafts"]
+
+
 def test_a_store_that_is_not_there_is_a_note_beside_versions_and_device(tmp_path):
     found = examine(tmp_path / "nowhere")
     assert {one.check for one in found} >= {"versions", "device"}

@@ -10,6 +10,7 @@ from typing import Any
 from ablate import journal, kept, leftovers, rates
 from ablate.doctor.finding import Finding, Patient
 from ablate.journal import Folder
+from ablate.leftovers import CHECKPOINTS
 from ablate.needs import SPOILT
 
 PARTS = ("jobs", "studies", "searches", "ranges", "data")
@@ -100,10 +101,10 @@ def _is_line(text: bytes, keys: tuple[str, ...]) -> bool:
 def weights(patient: Patient) -> Iterator[Finding]:
     """Checkpoints are read whole, as their checksums need; weights only with --deep, else that they are not cut off."""
     for path in _named(patient, ".pt"):
-        is_checkpoint = path.name == "checkpoint.pt"
+        is_checkpoint = path.name in CHECKPOINTS
         wrong = _broken(path, whole=patient.deep or is_checkpoint)
         if wrong:
-            do = "remove that file: the job starts from its first epoch" if is_checkpoint else ANEW
+            do = "remove that file: the job goes on from an earlier checkpoint, or starts anew" if is_checkpoint else ANEW
             yield Finding("weights", "problem", f"{path.name} {wrong}", do, patient.short(path))
 
 
@@ -127,7 +128,8 @@ def results(patient: Patient) -> Iterator[Finding]:
             result = journal.read_json(folder.result)
             if result is None:
                 continue
-            lines, epochs, finished = len(journal.lines(folder.journal)), result["epochs"], result["status"] == "finished"
+            lines = folder.journal.read_bytes().count(b"\n") if folder.journal.exists() else 0  # bad ones are another check's
+            epochs, finished = result["epochs"], result["status"] == "finished"
         except SPOILT:  # another check says so
             continue
         if finished and not folder.weights("last").exists():

@@ -46,7 +46,7 @@ def room(patient: Patient) -> Iterator[Finding]:
     free, slots = shutil.disk_usage(patient.store.path).free, len(devices.slots("auto", None))
     sizes = {name: max((_size(path / name) for path in patient.jobs), default=0) for name in ("checkpoint.pt", "last.pt")}
     one = sizes["checkpoint.pt"] or STATE * sizes["last.pt"]
-    wanted = 2 * one * slots  # the old one stays until the new one is whole
+    wanted = 3 * one * slots  # the one before it is kept, and both stay until the new one is whole
     if free < max(LEAST_FREE, wanted):
         says = f"{free / 1e6:.0f} MB are free, and {slots} jobs at once want {max(LEAST_FREE, wanted) / 1e6:.0f} MB"
         yield Finding("room", "problem", says, "make room: ablate gc removes what nothing needs")

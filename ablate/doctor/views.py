@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 from ablate.doctor.finding import Finding, Patient
-from ablate.errors import StoreError
+from ablate.errors import AblateError
 from ablate.holders import is_held
-from ablate.tracking import first_line  # which hides passwords
+from ablate.tracking import MovedError, first_line  # the latter hides passwords
 
 REBUILD = "remove mlflow.db, and run ablate sync for each study: it is rebuilt from the journals"
 
@@ -41,10 +41,10 @@ def runs(patient: Patient) -> Iterator[Finding]:
             continue
         try:
             wrong = patient.compare(planned)
-        except StoreError as error:  # of a database that was made elsewhere
+        except MovedError as error:
             yield Finding("mlflow", "problem", first_line(error), REBUILD, name)
             continue
-        except (KeyError, TypeError, IndexError, AttributeError) as error:  # of journals: MLflow raises its own
+        except (AblateError, KeyError, TypeError, IndexError, AttributeError) as error:  # of journals: MLflow raises its own
             says = f"cannot be compared with MLflow ({type(error).__name__}: {error})"
             yield Finding("mlflow", "problem", says, "mend first what else is found here", name)
             continue

@@ -6,9 +6,12 @@ the trials of a search are nested below it.
 """
 
 from ablate.tracking.audit import compare
-from ablate.tracking.client import first_line, log_study, public, sync, uri
+from ablate.tracking.client import MovedError, first_line, log_study, public, sync, uri
 from ablate.tracking.records import Source, tracked
 from ablate.tracking.searches import ranged, searched
 from ablate.tracking.writer import Report, Writer
 
-__all__ = ["Report", "Source", "Writer", "compare", "first_line", "log_study", "public", "ranged", "searched", "sync", "tracked", "uri"]
+__all__ = [
+    "MovedError", "Report", "Source", "Writer", "compare", "first_line", "log_study", "public", "ranged", "searched", "sync", "tracked",
+    "uri",
+]  # fmt: skip

@@ -16,7 +16,7 @@ LARGEST = 1.7e308  # MLflow keeps infinity as the largest number of its database
 def compare(address: str, study: Study, sources: Sequence[Source], store: Store) -> list[str]:
     """Say in sentences what MLflow shows otherwise than the store has it: missing runs, their ends, params, last metrics.
 
-    A store that never had a database of its own has nothing to compare. Raises what MLflow raises, and a StoreError where the
+    A store that never had a database of its own has nothing to compare. Raises what MLflow raises, and a MovedError where the
     database was made for another path.
     """
     if address == f"sqlite:///{store.database}" and not store.database.exists():

@@ -22,6 +22,10 @@ LONGEST = 7900  # characters of a note: MLflow cuts at 8000 and only warns
 LONGEST_KEY = 250  # characters of a metric's or a param's name: MLflow refuses longer ones
 
 
+class MovedError(StoreError):
+    """MLflow's database was made for another path."""
+
+
 def uri(store: Store, given: str | None) -> str:
     """Say where MLflow is: as given, else MLFLOW_TRACKING_URI, else the store's own SQLite file."""
     return given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.database}"
@@ -53,7 +57,7 @@ def log_study(address: str, study: Study, store: Store, *, note: str, files: Seq
 def shown(address: str, study: Study, store: Store) -> dict[str, Any]:
     """Give the runs that MLflow has of a study of this store, as its own objects by key; nothing is made or changed there.
 
-    Raises what MLflow raises, and a StoreError where the database was made for another path.
+    Raises what MLflow raises, and a MovedError where the database was made for another path.
     """
     if not (store.path / "id").exists():
         return {}
@@ -235,7 +239,7 @@ def _place(study: Study, store: Store) -> str:
 
 def _check_place(found: str, wanted: str) -> None:
     if found != wanted:
-        raise StoreError(
+        raise MovedError(
             f"MLflow's database was made for {found}, and this study's artifacts belong in {wanted}: "
             "where the store was moved or copied, delete its mlflow.db and run ablate sync for each study"
         )
@@ -244,7 +248,7 @@ def _check_place(found: str, wanted: str) -> None:
 def _experiment(client: Any, name: str, artifacts: str | None) -> str:
     """Find or make the experiment of a study; one that was deleted in the UI is brought back.
 
-    Raises a StoreError when its artifacts would go elsewhere: MLflow fixes their absolute place when it makes an experiment.
+    Raises a MovedError when its artifacts would go elsewhere: MLflow fixes their absolute place when it makes an experiment.
     """
     found = client.get_experiment_by_name(name)
     if found is None:
