@@ -22,3 +22,7 @@ class DataError(AblateError):
 
 class StoreError(AblateError):
     """A store that cannot be used: not writable, held by another command, or without the study asked for."""
+
+
+class UnwritableError(StoreError):
+    """A store that takes nothing more: its disk or the quota is full, or it has become read-only."""

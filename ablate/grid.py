@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from ablate import recipe
 from ablate.errors import StudyError
+from ablate.expression import Expression
 from ablate.factor import FIND, Factor, Level, in_order
 from ablate.recipe import Data, Model, Recipe
 from ablate.study import Study
@@ -146,7 +147,7 @@ def _add(draft: _Draft, study: Study, combination: tuple[Level, ...], names: Map
     label = _label({factor: level for factor, level in active.items() if level is not factor.levels[0]}, names)
     levels = {factor.name: level.name for factor, level in active.items()}
     for exclude in study.excludes:
-        if exclude.condition.holds(lambda path: recipe.value(made, path)):
+        if exclude.condition.holds(partial(recipe.value, made)):
             draft.excluded.setdefault(exclude.why, {})[label] = levels
             return
     finds = _fields(study.base, active).get("optimizer.lr") == FIND
@@ -207,6 +208,11 @@ def _fields(base: Mapping[str, Any], active: Mapping[Factor, Level]) -> dict[str
     for level in active.values():
         flat |= level.set
     return flat
+
+
+def holds(cell: Cell, condition: Expression) -> bool:
+    """Say whether a condition is true of a cell's recipe."""
+    return condition.holds(partial(recipe.value, cell.recipe))
 
 
 def tune(cell: Cell, fields: Mapping[str, Any]) -> Cell:

@@ -6,6 +6,7 @@
     model.json        the network: parameters, multiplications, receptive field
     journal.jsonl     a line an epoch: epoch, timestamp, seconds, metrics
     checkpoint.pt     where the training stands; gone when it has ended
+    previous.pt       where it stood an epoch before, should the other one be damaged
     last.pt, best.pt  weights after the last epoch, and of the best epoch by validation
     result.json       written last of the training: finished or diverged
     failure.json      why the last attempt failed; gone when another one starts
@@ -14,25 +15,31 @@
     lock              held by the process that trains
 
 Every file but the two append-only ones is written beside itself and renamed, so that a kill at any instant leaves the
-old file or the new one. A torn last line of the other two is not a line.
+old file or the new one. A torn last line of the other two is not a line. Nothing here asks which machine it is on: a
+folder that several share will do.
 """
 
+import errno
+import fcntl
 import json
 import os
+import secrets
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from ablate import recipe
+from ablate.errors import StoreError, UnwritableError
 from ablate.grid import Job
 from ablate.recipe import Recipe
 
 Line = dict[str, Any]
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # of a disk that takes nothing more, whatever is tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,11 @@ class Folder:
         return self.path / "checkpoint.pt"
 
     @property
+    def previous(self) -> Path:
+        """Hold the state of an epoch before."""
+        return self.path / "previous.pt"
+
+    @property
     def log(self) -> Path:
         """Hold what the job printed."""
         return self.path / "log.txt"
@@ -89,15 +101,35 @@ class Folder:
         return FileLock(self.path / "lock")
 
 
-def write(path: Path, content: bytes | str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise an UnwritableError that says what to do where a disk takes nothing more."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise UnwritableError(
+            f"{path}: cannot be written ({error.strerror}): make room there and run the same again, what is finished is kept"
+        ) from None
+
+
+def write(path: Path, content: bytes | str, *, keep: Path | None = None) -> None:
+    """Write a file whole or not at all; `keep`: where the one before goes."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with draft.open("wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            if keep is not None and path.exists():
+                path.replace(keep)
+            draft.replace(path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
 
 
 def write_json(path: Path, content: object) -> None:
@@ -106,17 +138,19 @@ def write_json(path: Path, content: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON, or give None where there is none."""
+    """Read JSON, or give None where there is none. Raises a StoreError where it is something else."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except ValueError:
+        raise StoreError(f"{path}: must be JSON as ablate writes it, and it is not: ablate doctor says what to do") from None
 
 
 def append(path: Path, line: Line) -> None:
     """Add one line, mending a torn one before it."""
     text = json.dumps(line, ensure_ascii=False).encode() + b"\n"
-    with path.open("ab+") as file:
+    with writing(path), path.open("ab+") as file:
         if file.tell() > 0:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
@@ -127,12 +161,18 @@ def append(path: Path, line: Line) -> None:
 
 
 def lines(path: Path) -> list[Line]:
-    """Read the whole lines of an append-only file; none where there is no file."""
+    """Read the lines of an append-only file up to the first that is torn or damaged; none where there is no file."""
+    found: list[Line] = []
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        return []
-    return [json.loads(part) for part in content.split(b"\n")[:-1]]
+        return found
+    for part in content.split(b"\n")[:-1]:
+        try:
+            found.append(json.loads(part))
+        except ValueError:
+            break
+    return found
 
 
 def create(folder: Folder, job: Job) -> None:
@@ -152,32 +192,36 @@ def read_recipe(path: Path) -> tuple[Recipe, int]:
 
 
 def restore_journal(folder: Folder, history: list[Line]) -> None:
-    """Make the journal say what a checkpoint remembers: the kill came between the checkpoint and the line."""
-    if lines(folder.journal) != history:
-        write(folder.journal, b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in history))
+    """Make the journal say what a checkpoint remembers: the kill came between the checkpoint and the line, or the disk failed."""
+    text = b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in history)
+    there = folder.journal.read_bytes() if folder.journal.exists() else b""
+    if there != text:
+        write(folder.journal, text)
 
 
 def sweep(folder: Folder) -> None:
-    """Remove what a finished training needs no more: its checkpoint, and the drafts of attempts that were killed."""
-    for path in (folder.checkpoint, *folder.path.glob(".*.pt.*")):
+    """Remove what a finished training needs no more: its checkpoints, and the drafts of attempts that were killed."""
+    for path in (folder.checkpoint, folder.previous, *folder.path.glob(".*.pt.*")):
         path.unlink(missing_ok=True)
 
 
 def fail(folder: Folder, *, kind: str, error: str) -> None:
-    """Record why an attempt failed: `kind` is error (an exception) or crash (the process died)."""
+    """Record why a job failed: `kind` is error (an exception), crash (its process died), memory or stall."""
     write_json(folder.failure, {"kind": kind, "error": error, "timestamp": time.time_ns() // 1_000_000})
 
 
 def is_running(folder: Folder) -> bool:
-    """Say whether a process holds the job's lock."""
-    if not (folder.path / "lock").exists():
-        return False
-    lock = folder.lock()
+    """Say whether a process holds the job's lock. Only looks: the store may be somebody else's, and others may look too."""
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
+        seen = os.open(folder.path / "lock", os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(seen, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
-    lock.release()
+    finally:
+        os.close(seen)
     return False
 
 

@@ -103,7 +103,7 @@ def read_trials(store: Store, identity: str, search: Search) -> tuple[Json, ...]
 def _content(path: Path) -> Any:
     try:
         return journal.read_json(path)
-    except ValueError:
+    except StoreError:
         raise _spoilt(path) from None
 
 

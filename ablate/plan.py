@@ -1,25 +1,19 @@
 """What is left to do: jobs less what the store has, how long it may take, and what is known already."""
 
-import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ablate import grid, journal
+from ablate import grid, journal, pace
 from ablate import recipe as recipes
 from ablate import tuning as tunings
+from ablate.expression import Expression
 from ablate.grid import Grid, Job, Run
 from ablate.journal import Folder
 from ablate.recipe import Data, Evaluation, Model, Recipe
 from ablate.store import Store
 from ablate.study import Study
 from ablate.tuning import Tuning
-
-IMAGES_A_SECOND = {
-    "baseline_cnn": 3500.0, "cnn4": 2100.0, "resnet_small": 1000.0, "resnet9": 180.0, "depthwise_dilated": 400.0, "resnet18": 100.0,
-    "fusion": 100.0,
-}  # fmt: skip
-"""Trained on one CPU thread at 32x32 in bf16, with crop and flip (2 cores of a Xeon with AMX): a first guess, no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +62,7 @@ class Plan:
     cost: Cost | None  # none: nothing to go by
     tuning: Tuning
     trials: int  # trainings that searches still need
+    left_out: int = 0  # unfinished jobs that nobody asks for now
 
     @property
     def ready(self) -> tuple[Work, ...]:
@@ -82,7 +77,7 @@ class Plan:
     @property
     def done(self) -> int:
         """Count the jobs for which nothing is left to do."""
-        return len(self.jobs) - len(self.work) - len(self.failed)
+        return len(self.jobs) - len(self.work) - len(self.failed) - self.left_out
 
     @property
     def evaluation_only(self) -> int:
@@ -99,28 +94,38 @@ def make(
     code: Callable[[Model], str] = lambda _: "",
     *,
     retry_failed: bool = False,
+    only: Expression | None = None,
 ) -> Plan:
-    """Compare what a study needs with what its store has; `fingerprint` and `code`: see `grid.runs_and_jobs`."""
+    """Compare what a study needs with what its store has; `fingerprint` and `code`: see `grid.runs_and_jobs`.
+
+    `only`: what the recipes of the cells must hold whose work is wanted now; the others are left for another day.
+    """
     expanded = tuning.grid
     runs, jobs = grid.runs_and_jobs(expanded, study.seeds, fingerprint, code)
+    every: dict[str, dict[str, Evaluation]] = {}
     wanted: dict[str, dict[str, Evaluation]] = {}
     for run in runs:
-        wanted.setdefault(run.job_id, {})[recipes.evaluation_id(run.cell.recipe)] = run.cell.recipe.evaluation
-    work, failed = [], []
+        for ways in (every, wanted) if only is None or grid.holds(run.cell, only) else (every,):
+            ways.setdefault(run.job_id, {})[recipes.evaluation_id(run.cell.recipe)] = run.cell.recipe.evaluation
+    work, failed, left_out = [], [], 0
     for job in jobs:
         folder = store.job(job.id)
         result = journal.read_json(folder.result)
-        missing = _missing(store, job, wanted[job.id]) if result is None or result["status"] == "finished" else ()
-        if result is not None and not missing:
+        is_judged = result is None or result["status"] == "finished"
+        if result is not None and not (is_judged and _missing(store, job, every[job.id])):
             continue
-        if folder.failure.exists() and not retry_failed:
+        missing = _missing(store, job, wanted.get(job.id, {}))
+        if job.id not in wanted or (result is not None and not missing):
+            left_out += 1
+        elif folder.failure.exists() and not retry_failed:
             failed.append(job)
         else:
             work.append(Work(job, missing, trained=result is not None))
     trials = tunings.left(tuning, study.search, store)
-    todo = [*((item.job.recipe, item.job.data, 1) for item in work if not item.trained), *trials]
-    cost = _cost(todo, store)
-    return Plan(study, expanded, runs, jobs, tuple(work), tuple(failed), cost, tuning, sum(count for _, _, count in trials))
+    todo = [(item.job.recipe, item.job.data, 0 if item.trained else 1, item.evaluations) for item in work]
+    cost = _cost([*todo, *((recipe, data, count, ()) for recipe, data, count in trials)], store)
+    left = sum(count for _, _, count in trials)
+    return Plan(study, expanded, runs, jobs, tuple(work), tuple(failed), cost, tuning, left, left_out)
 
 
 def _missing(store: Store, job: Job, wanted: dict[str, Evaluation]) -> tuple[Evaluation, ...]:
@@ -128,57 +133,18 @@ def _missing(store: Store, job: Job, wanted: dict[str, Evaluation]) -> tuple[Eva
     return tuple(e for identity, e in wanted.items() if not (folder.outcome(identity) / "outcome.json").exists())
 
 
-def _cost(todo: list[tuple[Recipe, str, int]], store: Store) -> Cost | None:
-    """Guess by finished jobs of the same network and image size, else by the speed of the network elsewhere.
-
-    The time to judge is not counted: with MC dropout on a large test set it can be longer than a short training.
-    """
+def _cost(todo: list[tuple[Recipe, str, int, tuple[Evaluation, ...]]], store: Store) -> Cost | None:
+    """Add up recipe, images, trainings and ways of judging; none where nothing is known of one of them."""
     if not todo:
         return None
-    seen: dict[tuple[object, ...], list[float]] = {}
-    for like, speed in _speeds(store):
-        seen.setdefault(like, []).append(speed)
-    total, guessed = 0.0, False
-    for recipe, fingerprint, count in todo:
-        speeds = seen.get(_like(recipe))
-        guessed |= speeds is None
-        images = _train_images(recipe, store, fingerprint)
-        expected: float | None = statistics.median(speeds) if speeds else _guess(recipe)
-        if expected is None or images is None:
-            return None  # a network that was never trained here, or images that were never counted
-        total += count * recipe.training.epochs * images / expected
-    return Cost(total, "a guess from the network's usual speed" if guessed else "from finished jobs like these")
-
-
-def _like(recipe: Recipe) -> tuple[object, ...]:
-    model = recipe.model
-    network = (model.name, model.stem, model.width, model.trainable, model.batch_norm, model.conv_dropout > 0)
-    return (*network, recipe.data.image_size, recipe.training.precision)
-
-
-def _guess(recipe: Recipe) -> float | None:
-    model = recipe.model
-    if model.name not in IMAGES_A_SECOND or (model.trainable, model.width, model.stem) != ("all", 1.0, "cifar"):
+    known, total, is_guess = pace.read(store), 0.0, False
+    for recipe, fingerprint, count, evaluations in todo:
+        trained = pace.training(known, recipe, fingerprint) if count else pace.NOTHING
+        if trained is None:
+            return None
+        judged = [pace.judging(known, recipe, fingerprint, evaluation) for evaluation in evaluations]
+        total += count * trained.seconds + sum(time.seconds for time in judged if time is not None)
+        is_guess |= trained.is_guess
+    if not total:
         return None
-    scale = (32 / recipe.data.image_size) ** 2
-    slower = (2.0 if recipe.training.precision == "fp32" else 1.0) * (1.5 if recipe.model.conv_dropout > 0 else 1.0)
-    return IMAGES_A_SECOND[recipe.model.name] * scale / slower
-
-
-def _speeds(store: Store) -> Iterator[tuple[tuple[object, ...], float]]:
-    """Read images a second from every finished job of the store."""
-    for path in (store.path / "jobs").glob("*/result.json"):
-        seconds = journal.read_json(path)["metrics"]["time/epoch_seconds"]
-        if seconds > 0:
-            recipe, _ = journal.read_recipe(path.with_name("recipe.json"))
-            yield _like(recipe), journal.read_json(path)["train_images"] / seconds
-
-
-def _train_images(recipe: Recipe, store: Store, fingerprint: str) -> float | None:
-    """Count the images of an epoch as well as they are known: before the data is decoded, as CIFAR-10 has them; none of a folder."""
-    meta = journal.read_json(store.data / fingerprint / "meta.json")
-    total = recipe.data.train_size or (meta["train"] if meta else None if recipe.data.name == "imagefolder" else 50_000)
-    if total is None:
-        return None
-    held = recipe.data.validation if isinstance(recipe.data.validation, int) else total * recipe.data.validation
-    return float(total - held)
+    return Cost(total, "a guess from the network's usual speed" if is_guess else "from finished jobs like these")

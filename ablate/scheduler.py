@@ -1,17 +1,37 @@
 """The queue: hands work to an executor, retries what died, and stops in good order. It does not know where jobs run."""
 
+import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from ablate import journal
-from ablate.executors.base import Event, Executor, Task
+from ablate.errors import UnwritableError
+from ablate.executors.base import ENDS, Event, Executor, Task
 from ablate.journal import Folder
 from ablate.store import Store
 
-ATTEMPTS = 3  # of a job whose process dies; an exception is the job's own fault and is not tried again
 TICK = 0.2  # seconds between two looks at an interruption
+STALL = 600.0  # seconds without a sign of life
+
+ATTEMPTS = {"crashed": 3, "stalled": 2, "out of memory": 2, "killed": 10}
+"""How often a job may end so, before it has failed. An exception is its own fault and is not tried again. A process that
+somebody has ended is no fault of the job; the bound is there for what ends it each time and is not seen to do so."""
+
+KINDS = {"crashed": "crash", "killed": "crash", "stalled": "stall", "out of memory": "memory", "failed": "error"}
+"""What the journal says of a failure, by the last end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How far to go."""
+
+    fail_fast: bool = False  # stop at the first failure
+    stall: float = STALL  # seconds without a sign of life after which a job is stopped, and tried once more
+    deadline: float = math.inf  # by time.monotonic(): nothing starts that would not end before it
+    seconds: Callable[["Item"], float] = lambda _item: 0.0  # that a piece of work takes, as well as that is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +45,33 @@ class Failure:
 
 @dataclass(slots=True)
 class Ledger:
-    """What became of the work."""
+    """What became of the work: of every task each of its ends, in order. Nobody else counts attempts."""
 
+    ends: dict[str, list[str]] = field(default_factory=dict)
     finished: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
-    deaths: dict[str, int] = field(default_factory=dict)
     interrupted: bool = False
+    halted: str = ""  # why nothing more was started, if that was not the user
+    late: bool = False  # some work was left, as it would not have ended before the deadline
+
+    @property
+    def is_over(self) -> bool:
+        """Say whether nothing more may start."""
+        return self.interrupted or bool(self.halted)
+
+    @property
+    def deaths(self) -> int:
+        """Count the attempts that were lost and made again."""
+        return sum(end in ATTEMPTS for ends in self.ends.values() for end in ends)
+
+    def add(self, other: "Ledger") -> None:
+        """Take over what became of other work."""
+        self.ends |= other.ends
+        self.finished += other.finished
+        self.failures += other.failures
+        self.interrupted |= other.interrupted
+        self.halted = self.halted or other.halted
+        self.late |= other.late
 
 
 class Item(Protocol):
@@ -47,11 +88,15 @@ class Item(Protocol):
         """Give what the worker needs, once its folder is ready."""
 
 
+Fits = Callable[[Item], bool]
+"""Says whether there is time left for a piece of work."""
+
+
 class Source(Protocol):
     """Where work comes from, piece by piece: what is next may depend on what has ended."""
 
-    def next(self) -> Item | None:
-        """Give the next piece; none while there is none, until something that runs has ended."""
+    def next(self, fits: Fits) -> Item | None:
+        """Give the next piece that fits; none while there is none, until something that runs has ended."""
 
     def progressed(self, task: str) -> bool:
         """Hear that a task has come further; say whether it should be stopped."""
@@ -67,9 +112,13 @@ class Listed:
         """Take the items in this order."""
         self._items = deque(items)
 
-    def next(self) -> Item | None:
-        """Give the next one."""
-        return self._items.popleft() if self._items else None
+    def next(self, fits: Fits) -> Item | None:
+        """Give the next one that fits; those before it are left for another day."""
+        while self._items:
+            item = self._items.popleft()
+            if fits(item):
+                return item
+        return None
 
     def progressed(self, _task: str) -> bool:
         """Let everything run to its end."""
@@ -77,6 +126,23 @@ class Listed:
 
     def ended(self, task: str, kind: Literal["finished", "failed", "stopped"]) -> None:
         """Nothing depends on it."""
+
+
+@dataclass(slots=True)
+class _Queue:
+    """Work under way."""
+
+    source: Source
+    store: Store
+    executor: Executor
+    extra: dict[str, Any]
+    policy: Policy
+    ledger: Ledger = field(default_factory=Ledger)
+    running: dict[str, Item] = field(default_factory=dict)
+    seen: dict[str, float] = field(default_factory=dict)  # when each was last seen alive; none of those that wait to be alone
+    stalled: set[str] = field(default_factory=set)  # that were ended for want of such a sign
+    again: deque[Item] = field(default_factory=deque)
+    unwritable: str = ""  # why nothing can be written any more
 
 
 def run(
@@ -87,62 +153,126 @@ def run(
     extra: dict[str, Any],
     interrupted: Callable[[], bool],
     listen: Callable[[Event], None],
+    policy: Policy | None = None,
 ) -> Ledger:
     """Run work to its end, or to the first interruption: then nothing new starts, and what runs is put away.
 
-    `extra` goes into every payload; `listen` hears every event. Raises KeyboardInterrupt through `interrupted`, which
-    may do so when it is asked a second time after an interruption.
+    `extra` goes into every payload; `listen` hears every event but mere signs of life. Raises KeyboardInterrupt through
+    `interrupted`, which may do so when it is asked a second time after an interruption, and an UnwritableError, once all is put
+    away, when the store takes nothing more.
     """
-    ledger = Ledger()
-    running: dict[str, Item] = {}
-    again: deque[Item] = deque()
+    queue = _Queue(source, store, executor, extra, policy or Policy())
+    ledger = queue.ledger
     while True:
-        if interrupted() and not ledger.interrupted:
-            ledger.interrupted = True
-            executor.stop()
-        while not ledger.interrupted and executor.free():
-            item = source.next() or (again.popleft() if again else None)  # what died waits behind the others
-            if item is None:
-                break
-            running[item.id] = item
-            executor.submit(Task(item.id, extra | item.payload(store)))
-        if not running:
+        if not ledger.is_over:
+            ledger.interrupted = interrupted()
+            if queue.running and time.monotonic() > queue.policy.deadline:
+                ledger.late, ledger.halted = True, "the time is up"
+            if ledger.is_over:
+                executor.stop()
+        else:
+            interrupted()
+        _fill(queue)
+        if not queue.running:
+            if queue.unwritable:
+                raise UnwritableError(queue.unwritable)
             return ledger
         for event in executor.events(TICK):
-            listen(event)
-            if event.kind == "progress":
-                if source.progressed(event.task):
-                    executor.cancel(event.task)
-            elif event.kind != "started":
-                _end(event, running.pop(event.task), source, store, ledger, again)
+            _hear(queue, event, listen)
+        _look_for_stalls(queue)
 
 
-def _end(event: Event, item: Item, source: Source, store: Store, ledger: Ledger, again: deque[Item]) -> None:
+def _fill(queue: _Queue) -> None:
+    """Give out work while there are slots."""
+
+    def fits(item: Item) -> bool:
+        is_in_time = time.monotonic() + queue.policy.seconds(item) < queue.policy.deadline
+        queue.ledger.late |= not is_in_time
+        return is_in_time
+
+    while not queue.ledger.is_over and queue.executor.free():
+        item = queue.source.next(fits)
+        if item is None:  # what died waits behind the others
+            item = next((one for one in queue.again if fits(one)), None)
+            if item is None:
+                return
+            queue.again.remove(item)
+        alone = "out of memory" in queue.ledger.ends.get(item.id, ())
+        task = Task(item.id, queue.extra | item.payload(queue.store), alone=alone)
+        queue.running[item.id] = item
+        if not alone:
+            queue.seen[item.id] = time.monotonic()
+        queue.executor.submit(task)
+
+
+def _hear(queue: _Queue, event: Event, listen: Callable[[Event], None]) -> None:
+    """Take in one event."""
+    if event.task not in queue.running:
+        return
+    queue.seen[event.task] = time.monotonic()
+    if event.kind == "progress" and not event.detail:
+        return
+    listen(event)
+    if event.kind == "progress":
+        if queue.source.progressed(event.task):
+            queue.executor.cancel(event.task)
+    elif event.kind in ENDS:
+        del queue.seen[event.task]
+        _end(queue, event, queue.running.pop(event.task))
+
+
+def _look_for_stalls(queue: _Queue) -> None:
+    """End what gives no sign of life, however it stands still: the process may be frozen, or hang in a driver."""
+    for task in [task for task, seen in queue.seen.items() if time.monotonic() - seen > queue.policy.stall]:
+        queue.stalled.add(task)
+        queue.seen[task] = math.inf
+        queue.executor.kill(task)
+
+
+def _end(queue: _Queue, event: Event, item: Item) -> None:
     """Put down the end of a task, or put it back into the queue."""
-    match event.kind:
-        case "finished":
-            ledger.finished.append(event.task)
-            source.ended(event.task, "finished")
-        case "stopped":
-            source.ended(event.task, "stopped")
-        case "crashed" if source.progressed(event.task):  # nobody wants it any more
-            source.ended(event.task, "stopped")
-        case "crashed" if _dies_again(ledger, event.task):
-            again.append(item)
-        case _:
-            _fail(ledger, item.folder(store), event)
-            source.ended(event.task, "failed")
+    ledger, task, kind = queue.ledger, event.task, str(event.kind)
+    if task in queue.stalled:
+        queue.stalled.remove(task)
+        kind = "stalled" if kind in ("killed", "crashed") else kind
+    ledger.ends.setdefault(task, []).append(kind)
+    if kind == "finished":
+        ledger.finished.append(task)
+        queue.source.ended(task, "finished")
+    elif kind == "stopped":
+        queue.source.ended(task, "stopped")
+    elif kind == "unwritable":
+        queue.unwritable = queue.unwritable or event.error
+        ledger.halted = ledger.halted or queue.unwritable
+        queue.executor.stop()
+        queue.source.ended(task, "stopped")
+    elif kind != "failed" and queue.source.progressed(task):  # nobody wants it any more
+        queue.source.ended(task, "stopped")
+    elif kind != "failed" and ledger.ends[task].count(kind) < ATTEMPTS[kind]:
+        queue.again.append(item)
+    else:
+        _fail(queue, event, item.folder(queue.store), kind)
 
 
-def _dies_again(ledger: Ledger, job: str) -> bool:
-    """Count a death, and say whether the job may be tried again."""
-    ledger.deaths[job] = ledger.deaths.get(job, 0) + 1
-    return ledger.deaths[job] < ATTEMPTS
-
-
-def _fail(ledger: Ledger, folder: Folder, event: Event) -> None:
+def _fail(queue: _Queue, event: Event, folder: Folder, kind: str) -> None:
     """Write down a failure; the worker has recorded an exception itself, but a dead one could not, and another may run by now."""
-    kind = "crash" if event.kind == "crashed" else "error"
+    error = _reason(kind, event.error, queue.policy.stall)
     if not folder.failure.exists() and not journal.is_running(folder):
-        journal.fail(folder, kind=kind, error=event.error)
-    ledger.failures.append(Failure(event.task, event.error, str(folder.log)))
+        journal.fail(folder, kind=KINDS[kind], error=error)
+    queue.ledger.failures.append(Failure(event.task, error, str(folder.log)))
+    queue.source.ended(event.task, "failed")
+    if queue.policy.fail_fast and not queue.ledger.is_over:
+        queue.ledger.halted = "a job has failed, and --fail-fast was given"
+        queue.executor.stop()
+
+
+def _reason(kind: str, error: str, stall: float) -> str:
+    match kind:
+        case "out of memory":
+            return f"out of memory, also alone on its device: {error}"
+        case "stalled":
+            return f"no sign of life for {stall:.0f} s, {ATTEMPTS['stalled']} times: it was stopped; --stall says how long to wait"
+        case "killed":
+            return f"{error}, {ATTEMPTS['killed']} times"
+        case _:
+            return error

@@ -79,15 +79,17 @@ class Searches:
         for one in self._open:
             self._take_up(one)
 
-    def next(self) -> Work | None:
-        """Give the next job of a trial; none while all that may be asked for are under way."""
+    def next(self, fits: Callable[[Work], bool]) -> Work | None:
+        """Give the next job of a trial that fits; none while all that may be asked for are under way."""
         while not self._ready:
-            waiting = [one for one in self._open if one.asked < one.search.search.trials]
+            waiting = [one for one in self._open if one.asked < one.search.search.trials and fits(_usual(one.search))]
             if not waiting:
                 return None
             self._ask(min(waiting, key=lambda one: (len(one.running), one.asked)))
-        work = self._ready.pop(0)
-        self._handed[work.job.id] = work
+        work = next((work for work in self._ready if fits(work)), None)
+        if work is not None:
+            self._ready.remove(work)
+            self._handed[work.job.id] = work
         return work
 
     def progressed(self, task: str) -> bool:
@@ -215,6 +217,11 @@ class Searches:
             one.rows[known.number] = _row(known, fields, jobs)
         journal.write_json(self._store.search(one.search.id) / "trials.json", {"trials": list(one.rows.values())})
         self._changed(one.search.id)
+
+
+def _usual(search: CellSearch) -> Work:
+    """Give the training of a trial as it is before its fields are known, to guess at its time."""
+    return Work(Job("", search.recipe, search.search.seeds[0], search.data, search.code), (), trained=False)
 
 
 def _jobs(search: CellSearch, fields: Mapping[str, Any]) -> tuple[Job, ...]:

@@ -1,21 +1,26 @@
 """The stages of a run, one after another: range tests, searches, the grid. Each is a source of work for the scheduler."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from ablate import owncode, scheduler, tuning
+from ablate import owncode, pace, scheduler, tuning
 from ablate.executors import devices
 from ablate.executors.base import Event, Executor
+from ablate.expression import Expression
 from ablate.interruption import Interruption
-from ablate.plan import Plan
+from ablate.pace import Pace, Time
+from ablate.plan import Plan, Work
 from ablate.recipe import Recipe
-from ablate.scheduler import Failure, Ledger, Source
+from ablate.scheduler import Failure, Item, Ledger, Policy, Source
 from ablate.store import Store
+from ablate.tuning import RangeWork
 
 WORKER, PROBE = "ablate.worker:work", "ablate.worker:probe"
 PRELOAD = ("torch._dynamo", "torchmetrics.functional.classification", "PIL.Image", "PIL.ImageDraw", "PIL.PngImagePlugin")
@@ -32,6 +37,19 @@ class Where:
     jobs: int | None = None
     jobs_per_gpu: int | None = 1  # none: as many as a probe finds best
     optuna_storage: str | None = None  # none: files of the store
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How to go about it: nothing that changes what is trained, either."""
+
+    retry_failed: bool = False
+    fail_fast: bool = False
+    only: Expression | None = None  # of the recipes that are wanted now
+    budget: float | None = None  # seconds, after which nothing runs any more
+    stall: float = scheduler.STALL  # seconds without a sign of life of a job
+    wait: bool = False  # for another process that runs this study
+    tune_only: bool = False  # end before the grid
 
 
 class Screen(Protocol):
@@ -61,6 +79,8 @@ class Stages:
     slots: int
     extra: dict[str, Any]
     retry_failed: bool
+    policy: Policy
+    pace: Pace
     ledger: Ledger = field(default_factory=Ledger)
 
     def run(self, source: Source, touch: Callable[[str], None]) -> None:
@@ -69,12 +89,14 @@ class Stages:
         def listen(event: Event) -> None:
             self.screen.event(event)
             touch(event.task)
+            if event.kind == "finished" and self.policy.deadline < math.inf:
+                pace.learn(self.pace, event.task)
 
-        ledger = scheduler.run(source, self.where.store, self.executor, extra=self.extra, interrupted=self.is_interrupted, listen=listen)
-        self.ledger.finished += ledger.finished
-        self.ledger.failures += ledger.failures
-        self.ledger.deaths |= ledger.deaths
-        self.ledger.interrupted |= ledger.interrupted
+        ledger = scheduler.run(
+            source, self.where.store, self.executor,
+            extra=self.extra, interrupted=self.is_interrupted, listen=listen, policy=self.policy,
+        )  # fmt: skip
+        self.ledger.add(ledger)
         self.screen.stop()
 
     def is_interrupted(self) -> bool:
@@ -83,8 +105,8 @@ class Stages:
 
 
 @contextmanager
-def begin(todo: Plan, where: Where, screen: Screen, interruption: Interruption, *, retry_failed: bool) -> Iterator[Stages]:
-    """Start the workers for whatever a plan has to do; at the end none of them is left."""
+def begin(todo: Plan, where: Where, screen: Screen, interruption: Interruption, how: How, began: float) -> Iterator[Stages]:
+    """Start the workers for whatever a plan has to do; at the end none of them is left. `began`: by time.monotonic()."""
     from ablate.executors.local import LocalExecutor
 
     recipes = list(every_recipe(todo)) or [work.job.recipe for work in todo.work]
@@ -94,8 +116,26 @@ def begin(todo: Plan, where: Where, screen: Screen, interruption: Interruption, 
     slots = devices.slots(where.device, where.jobs, threads, sharing)
     slots = slots if todo.trials else slots[: len(todo.work) + tuning.RANGE_SEEDS * len(todo.tuning.open_ranges)]
     extra["jobs_a_device"] = max(Counter(slot.name for slot in slots).values())
+    deadline = math.inf if how.budget is None else began + how.budget
+    known = Pace(where.store) if how.budget is None else pace.read(where.store)
+    policy = Policy(how.fail_fast, how.stall, deadline, partial(_seconds, known))
     with closing(LocalExecutor(WORKER, slots, PRELOAD)) as executor:
-        yield Stages(where, screen, interruption, executor, len(slots), extra, retry_failed)
+        yield Stages(where, screen, interruption, executor, len(slots), extra, how.retry_failed, policy, known)
+
+
+def _seconds(known: Pace, item: Item) -> float:
+    """Say how long a piece of work takes; 0 where nothing is known of it: it is started as long as there is time."""
+    times: list[Time | None] = []
+    if isinstance(item, RangeWork):
+        test = item.test
+        each = test.recipe.training.batch_size if test.sweep.per == "batch" else None
+        one = pace.training(known, test.recipe, test.data, each)
+        times = [one] * test.sweep.steps
+    elif isinstance(item, Work):
+        recipe, data = item.job.recipe, item.job.data
+        times = [] if item.trained else [pace.training(known, recipe, data)]
+        times += [pace.judging(known, recipe, data, evaluation) for evaluation in item.evaluations]
+    return sum(time.seconds for time in times if time is not None)
 
 
 def find_rates(stages: Stages, made: tuning.Tuning, touch: Callable[[str], None]) -> None:

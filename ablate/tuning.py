@@ -24,6 +24,7 @@ from ablate import grid as grids
 from ablate import journal, rates, space
 from ablate import recipe as recipes
 from ablate.errors import AblateError
+from ablate.expression import Expression
 from ablate.grid import Cell, Grid, Job
 from ablate.journal import Folder
 from ablate.kept import curve_path, ended, read_curves, read_suggestion, read_trials, winner
@@ -171,6 +172,17 @@ def _searched(search: Search, made: Tuning, store: Store, fingerprint: Callable[
     return replace(
         made, grid=replace(made.grid, cells=tuple(cells)), searches=tuple(searches.values()), waiting=tuple(waiting.values()),
         open_searches=still, cells=found,
+    )  # fmt: skip
+
+
+def restrict(made: Tuning, per: str, only: Expression) -> Tuning:
+    """Leave open only what cells need of which a condition holds; the baseline's, too, where it is tuned for all."""
+    chosen = [cell for cell in made.grid.cells if grids.holds(cell, only) or (per == "study" and cell.is_baseline)]
+    needed = [made.cells.get(cell.label, Tuned()) for cell in chosen]
+    return replace(
+        made, open_ranges=tuple(test for test in made.open_ranges if test.id in {one.range_test for one in needed}),
+        open_searches=tuple(one for one in made.open_searches if one.id in {known.search for known in needed}),
+        waiting=tuple(recipe for recipe in made.waiting if any(cell.recipe == recipe for cell in chosen)),
     )  # fmt: skip
 
 

@@ -3,26 +3,21 @@
 It writes into the job's folder only, imports neither MLflow nor the study, and does no harm when run twice.
 """
 
-import contextlib
 import dataclasses
-import faulthandler
 import functools
 import io
 import math
 import os
-import resource
-import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from filelock import Timeout
 from torch import nn
 
-from ablate import journal, networks, owncode, provenance, rates
+from ablate import attempt, journal, networks, owncode, provenance, rates
 from ablate import recipe as recipes
 from ablate.errors import AblateError
 from ablate.executors.base import Stopped
@@ -49,29 +44,28 @@ def run_range(payload: Json, report: Callable[[Json], None], should_stop: Callab
     code_fingerprint (of a user's own network), device.
     """
     folder, target = Folder(Path(payload["folder"])), Path(payload["curve"])
-    with _alone(folder, should_stop), _logging_to(folder.log):
+    alive = attempt.beats(report)
+    with attempt.alone(folder, should_stop, alive), attempt.accounted(folder, payload["device"]), attempt.logging_to(folder.log):
         folder.failure.unlink(missing_ok=True)
-        try:
-            if not target.exists():
-                curve = _sweep(payload, report, should_stop)
-                journal.write_json(target, rates.to_json(curve) | {"timestamp": _now()})
-        except lr_finder.Stopped:
-            raise Stopped from None
-        except Exception as error:
-            traceback.print_exc()
-            journal.fail(folder, kind="error", error="".join(traceback.format_exception_only(error)).strip())
-            raise
+        if not target.exists():
+            curve = _sweep(payload, report, should_stop, alive)
+            journal.write_json(target, rates.to_json(curve) | {"timestamp": _now()})
     return {"status": "finished"}
 
 
-def _sweep(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> Curve:
+def _sweep(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool], alive: Callable[[], None]) -> Curve:
     recipe, sweep = Recipe.model_validate(payload["recipe"]), Sweep(**payload["sweep"])
     device = torch.device(payload["device"])
     _allow_own_code(recipe, payload, payload["code_fingerprint"])
     prepared = data.read(Path(payload["data"]))
     memory = images.room(device, payload.get("jobs_a_device", 1))
+
+    def stops() -> bool:  # asked before each step
+        alive()
+        return should_stop()
+
     return lr_finder.sweep(
-        recipe, payload["seed"], prepared, data.open_arrays(prepared.folder), device, sweep, memory=memory, should_stop=should_stop,
+        recipe, payload["seed"], prepared, data.open_arrays(prepared.folder), device, sweep, memory=memory, should_stop=stops,
         told=lambda done: report({"rate": done, "rates": sweep.steps}),
     )  # fmt: skip
 
@@ -81,70 +75,30 @@ def run_job(payload: Json, report: Callable[[Json], None], should_stop: Callable
 
     `payload`: folder (of the job, with recipe.json), job (its identity), data (folder of the decoded set), evaluations (a
     list of tables), device, git. Returns {"status": finished | diverged}; raises what the training raised, after writing it to the
-    job's log, and Stopped between two epochs, after a checkpoint, or between two ways of judging.
+    job's log, and Stopped between two epochs, after a checkpoint, or between two ways of judging; OutOfMemory and UnwritableError
+    leave it as it was.
     """
-    folder = Folder(Path(payload["folder"]))
-    with _alone(folder, should_stop), _logging_to(folder.log):
+    folder, alive = Folder(Path(payload["folder"])), attempt.beats(report)
+    with attempt.alone(folder, should_stop, alive), attempt.accounted(folder, payload["device"]), attempt.logging_to(folder.log):
         folder.failure.unlink(missing_ok=True)
-        try:
-            if not folder.result.exists():
-                _train(folder, payload, report, should_stop)
-            journal.sweep(folder)
-            result: Json = journal.read_json(folder.result)
-            if result["status"] == "finished":
-                _judge_all(folder, payload, should_stop)
-        except Stopped:
-            raise
-        except Exception as error:
-            traceback.print_exc()
-            # Here, while the lock is held: another coordinator's worker may take the job up as soon as it is free.
-            journal.fail(folder, kind="error", error="".join(traceback.format_exception_only(error)).strip())
-            raise
+        if not folder.result.exists():
+            _train(folder, payload, report, should_stop, alive)
+        journal.sweep(folder)
+        result: Json = journal.read_json(folder.result)
+        if result["status"] == "finished":
+            _judge_all(folder, payload, should_stop, alive)
     return {"status": result["status"]}
 
 
-@contextlib.contextmanager
-def _alone(folder: Folder, should_stop: Callable[[], bool]) -> Iterator[None]:
-    """Hold the job's lock; while another coordinator's worker trains this very job, wait for it."""
-    lock = folder.lock()
-    while True:
-        try:
-            with lock.acquire(timeout=1.0):
-                yield
-            return
-        except Timeout:
-            if should_stop():
-                raise Stopped from None
-
-
-@contextlib.contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
-    """Send everything that this process prints, from C too, to the job's log."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = os.dup(1), os.dup(2)
-    with path.open("ab", buffering=0) as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-        faulthandler.enable(log)
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            faulthandler.disable()
-            for number, old in zip((1, 2), kept, strict=True):
-                os.dup2(old, number)
-                os.close(old)
-
-
-def _train(folder: Folder, payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> None:
+def _train(
+    folder: Folder, payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool], alive: Callable[[], None]
+) -> None:
     """Train from the last checkpoint, or from the start, to result.json."""
     recipe, seed = _read_recipe(folder, payload)
     device = torch.device(payload["device"])
-    attempt = len(journal.lines(folder.attempts)) + 1
+    number = len(journal.lines(folder.attempts)) + 1
     started = _now()
-    journal.append(folder.attempts, {"attempt": attempt, "timestamp": started, "pid": os.getpid(), "device": payload["device"]})
+    journal.append(folder.attempts, {"attempt": number, "timestamp": started, "pid": os.getpid(), "device": payload["device"]})
     journal.write_json(folder.path / "environment.json", _environment(payload, device))
     _allow_own_code(recipe, payload, journal.read_json(folder.recipe).get("code", ""))
     if recipe.training.compile:
@@ -157,15 +111,18 @@ def _train(folder: Folder, payload: Json, report: Callable[[Json], None], should
         notice = f"the training images do not fit into the memory of {payload['device']}: they are streamed, batch by batch"
         print(notice, flush=True)
         report({"notice": notice})
-    state = _load(folder.checkpoint, device)
+    session.alive = alive
+    state = _last_state(folder, device)
     if state is not None:
         loop.restore(session, state)
     journal.restore_journal(folder, session.history)
-    print(f"attempt {attempt} on {payload['device']}: from epoch {session.epoch} of {recipe.training.epochs}", flush=True)
+    print(f"attempt {number} on {payload['device']}: from epoch {session.epoch} of {recipe.training.epochs}", flush=True)
     for line in loop.epochs(session):
         if session.best_epoch == session.epoch:
             _save(folder.weights("best_validation"), session.network.state_dict())
-        _save(folder.checkpoint, loop.snapshot(session))  # before the line: what stands in the journal is never trained again
+        _save(
+            folder.checkpoint, loop.snapshot(session), keep=folder.previous
+        )  # before the line: what stands in the journal is never trained again
         journal.append(folder.journal, line)
         print(f"epoch {line['epoch']}: " + ", ".join(f"{k} {v:.4g}" for k, v in line["metrics"].items()), flush=True)
         report({"epoch": line["epoch"], "epochs": recipe.training.epochs, "metrics": line["metrics"]})
@@ -237,7 +194,7 @@ def probe(payload: Json, report: Callable[[Json], None], should_stop: Callable[[
 
     `payload`: recipe, seed, data, device, code, compile_cache, log.
     """
-    with _logging_to(Path(payload["log"])):
+    with attempt.logging_to(Path(payload["log"])):
         _probe(payload, report, should_stop)
 
 
@@ -265,22 +222,21 @@ def _memory(device: torch.device) -> Json:
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return {"used": total - free, "total": total}
-    unit = 1 if sys.platform == "darwin" else 1024
     return {
-        "used": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        "used": attempt.peak(device),
         "total": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     }
 
 
-def _judge_all(folder: Folder, payload: Json, should_stop: Callable[[], bool]) -> None:
+def _judge_all(folder: Folder, payload: Json, should_stop: Callable[[], bool], alive: Callable[[], None]) -> None:
     """Judge the trained network in every way that is missing, looking between two of them whether to stop."""
     for evaluation in payload["evaluations"]:
         if should_stop():
             raise Stopped
-        _judge(folder, payload, Evaluation.model_validate(evaluation))
+        _judge(folder, payload, Evaluation.model_validate(evaluation), alive)
 
 
-def _judge(folder: Folder, payload: Json, evaluation: Evaluation) -> None:
+def _judge(folder: Folder, payload: Json, evaluation: Evaluation, alive: Callable[[], None]) -> None:
     """Judge the trained network in one way, unless that was done; outcome.json is written last."""
     recipe, seed = _read_recipe(folder, payload)
     recipe = recipe.model_copy(update={"evaluation": evaluation})
@@ -294,7 +250,7 @@ def _judge(folder: Folder, payload: Json, evaluation: Evaluation) -> None:
     arrays = data.open_arrays(prepared.folder)
     network = _network(folder, recipe, prepared, device)
     test = images.for_test(recipe, prepared, arrays, device, memory=images.room(device, payload.get("jobs_a_device", 1)))
-    judgement = evaluate.judge(network, recipe, seed, test, prepared.classes)
+    judgement = evaluate.judge(network, recipe, seed, test, prepared.classes, alive)
     journal.write(target / "misclassified.png", gallery.draw(judgement.wrong, arrays.test_images, prepared.classes))
     journal.write_json(
         target / "outcome.json",
@@ -321,8 +277,11 @@ def _network(folder: Folder, recipe: Recipe, prepared: data.Prepared, device: to
     """
     shape = models.Shape(prepared.channels, prepared.image_size, len(prepared.classes))
     network = models.build(recipe.model, shape, seed=0, pretrained=False)
-    weights = _load(folder.weights(recipe.evaluation.select), device)
-    assert weights is not None, f"{folder.path} has a result and no weights"
+    path = folder.weights(recipe.evaluation.select)
+    if not path.exists() or not _is_whole(path):
+        raise AblateError(f"{path}: must be the weights of a finished training, and is gone or damaged: remove that folder, and run again")
+    weights = _load(path, device)
+    assert weights is not None
     network.load_state_dict(weights)
     return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
@@ -336,10 +295,29 @@ def _environment(payload: Json, device: torch.device) -> Json:
     }
 
 
-def _save(path: Path, content: Json) -> None:
+def _save(path: Path, content: Json, *, keep: Path | None = None) -> None:
     held = io.BytesIO()
     torch.save(content, held)
-    journal.write(path, held.getvalue())
+    journal.write(path, held.getvalue(), keep=keep)
+
+
+def _last_state(folder: Folder, device: torch.device) -> Json | None:
+    """Read the checkpoint or, where a disk has damaged it, the one before; none where the training has to start anew."""
+    for path in (folder.checkpoint, folder.previous):
+        if path.exists() and _is_whole(path):
+            return _load(path, device)
+        if path.exists():
+            print(f"{path.name} is damaged: the training goes on from an earlier epoch", flush=True)
+    return None
+
+
+def _is_whole(path: Path) -> bool:
+    """Check what torch.save has written by the sums that are in it (a zip file's); torch.load does not."""
+    try:
+        with zipfile.ZipFile(path) as parts:
+            return parts.testzip() is None
+    except (zipfile.BadZipFile, OSError):
+        return False
 
 
 def _load(path: Path, device: torch.device) -> Json | None:

@@ -2,25 +2,27 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablate import grid, inputs, stages, tuning
+from ablate import expression, grid, inputs, recipe, stages, tuning
 from ablate import plan as planning
 from ablate import store as stores
 from ablate import study as studies
 from ablate.errors import AblateError
+from ablate.expression import Expression
 from ablate.grid import Grid
 from ablate.inputs import Inputs
 from ablate.interruption import Interruption
 from ablate.plan import Plan
 from ablate.rates import Suggestion, Sweep
 from ablate.scheduler import Ledger
-from ablate.stages import Screen, Where
+from ablate.stages import How, Screen, Stages, Where
 from ablate.status import Status, summarise, with_tuning
 from ablate.store import Store
 from ablate.study import Study
@@ -51,20 +53,32 @@ class Ran:
     late_reason: str
 
 
-def load(text: str, sets: tuple[str, ...], store: Store) -> Study:
+def load(text: str, sets: tuple[str, ...], store: Store, seeds: int | None = None) -> Study:
     """Read a STUDY argument: a file, with its `--set`s, or the name of a study in the store, as it was last run.
 
-    Raises a StudyError with every mistake, or a StoreError when there is no such file or study.
+    `seeds`: so many of them instead of its own. Raises a StudyError with every mistake, or a StoreError when there is no
+    such file or study.
     """
     path = Path(text)
     if path.suffix == ".toml" or (len(path.name) < LONGEST_NAME and path.is_file()):
-        return studies.load(path, sets)
+        return studies.load(path, sets if seeds is None else (*sets, f"seeds={seeds}"))
     if sets:
         raise AblateError(f'--set changes a study file, and "{text}" is a study of the store: name its file')
-    return stores.recall(store, text)
+    known = stores.recall(store, text)
+    return known if seeds is None else replace(known, seeds=tuple(range(seeds)))
 
 
-def plan(study: Study, where: Where, *, retry_failed: bool = False, check: bool = False) -> Plan:
+def condition(text: str | None) -> Expression | None:
+    """Read what `--only` asks of the recipes. Raises an AblateError with all that is wrong with it."""
+    if text is None:
+        return None
+    read, wrong = expression.parse(text, recipe.fields())
+    if wrong:
+        raise AblateError("\n".join(f"--only: {sentence}" for sentence in wrong))
+    return read
+
+
+def plan(study: Study, where: Where, how: How = How(), *, check: bool = False) -> Plan:  # noqa: B008 (it is frozen)
     """Say what is left to do. Only the store is read: images that were never decoded count as without finished jobs.
 
     `check`: build the networks of which only that shows whether the recipe can be had, which takes torch and seconds.
@@ -73,13 +87,15 @@ def plan(study: Study, where: Where, *, retry_failed: bool = False, check: bool 
     expanded = grid.expand(study, precision=known.precision)
     if check:
         inputs.check_networks(study, expanded, where.store)
-    return _plan(study, expanded, known, where, retry_failed=retry_failed)
+    return _plan(study, expanded, known, where, how)
 
 
-def _plan(study: Study, expanded: Grid, known: Inputs, where: Where, *, retry_failed: bool) -> Plan:
+def _plan(study: Study, expanded: Grid, known: Inputs, where: Where, how: How) -> Plan:
     """Put what the store has found into the cells, and see what is left to train."""
     tuned = tuning.resolve(study, expanded, where.store, known.fingerprint, known.code)
-    return planning.make(study, tuned, where.store, known.fingerprint, known.code, retry_failed=retry_failed)
+    if how.only is not None:
+        tuned = tuning.restrict(tuned, study.search.per if study.search else "cell", how.only)
+    return planning.make(study, tuned, where.store, known.fingerprint, known.code, retry_failed=how.retry_failed, only=how.only)
 
 
 def outlook(todo: Plan, where: Where) -> "Outlook | None":
@@ -113,20 +129,15 @@ def run(
     where: Where,
     screen: Screen,
     interruption: Interruption,
-    *,
-    retry_failed: bool = False,
-    wait: bool = False,
-    tune_only: bool = False,
+    how: How,
 ) -> Ran:
-    """Find rates, search, train what is missing, keep MLflow up to date, and report. Running it again is resuming it.
-
-    `wait`: for another process that runs this study. `tune_only`: end before the grid.
-    """
+    """Find rates, search, train what is missing, keep MLflow up to date, and report. Running it again is resuming it."""
     from ablate import publishing, tracking
 
+    began = time.monotonic()
     _check_search(study)
     stores.create(where.store)
-    waits = screen.notice if wait else None
+    waits = screen.notice if how.wait else None
     with stores.hold(where.store, study.name, waits=waits, stopped=lambda: interruption.asked(screen.notice)):
         known = inputs.read(study, where.store, where.device)
         expanded = grid.expand(study, precision=known.precision)
@@ -136,11 +147,13 @@ def run(
         stores.keep(where.store, study, inputs.settle(known, expanded))
 
         def replan() -> Plan:
-            return _plan(study, expanded, known, where, retry_failed=retry_failed)
+            return _plan(study, expanded, known, where, how)
 
         before = replan()
         inputs.fetch_weights(stages.every_recipe(before))
-        todo, ledger, sent = _work(before, replan, where, screen, interruption, retry_failed=retry_failed, tune_only=tune_only)
+        todo, ledger, sent = _work(
+            before, replan, partial(stages.begin, before, where, screen, interruption, how, began), where, screen, how
+        )
         found = find(todo, where)
         path, reason = publishing.write_page(found, where.store), sent.error
         if not sent.late:
@@ -171,7 +184,7 @@ def lr_find(
     different = tuple({test.id: test for test in tests.values()}.values())
     made = tuning.Tuning(Grid(tuple(chosen)), different, open_ranges=different)
     todo = planning.Plan(study, made.grid, (), (), (), (), None, made, 0)
-    with stages.begin(todo, where, screen, interruption, retry_failed=True) as crew:
+    with stages.begin(todo, where, screen, interruption, How(retry_failed=True), time.monotonic()) as crew:
         _shown(todo, where, screen, partial(stages.find_rates, crew, made), whole=False)
     return {label: tuning.suggestions(where.store, test) for label, test in tests.items()}, crew.ledger
 
@@ -184,22 +197,22 @@ def _check_search(study: Study) -> None:
 
 
 def _work(
-    todo: Plan, replan: Callable[[], Plan], where: Where, screen: Screen, interruption: Interruption, *, retry_failed: bool, tune_only: bool
+    todo: Plan, replan: Callable[[], Plan], begin: Callable[[], AbstractContextManager[Stages]], where: Where, screen: Screen, how: How
 ) -> tuple[Plan, Ledger, "Sent"]:
     """Go through the stages that have something to do; give the plan as it then stands, and what became of it."""
-    ledger, has_work = Ledger(), bool(todo.trials or todo.tuning.open_ranges or (todo.ready and not tune_only))
-    with stages.begin(todo, where, screen, interruption, retry_failed=retry_failed) if has_work else nullcontext() as crew:
+    ledger, has_work = Ledger(), bool(todo.trials or todo.tuning.open_ranges or (todo.ready and not how.tune_only))
+    with begin() if has_work else nullcontext() as crew:
         if crew is not None:
             ledger = crew.ledger
             if todo.tuning.open_ranges:
                 _shown(todo, where, screen, partial(stages.find_rates, crew, todo.tuning), whole=False)
                 todo = replan()
-            if todo.tuning.open_searches and not ledger.interrupted:
+            if todo.tuning.open_searches and not ledger.is_over:
                 _shown(todo, where, screen, partial(stages.search, crew, todo.tuning), whole=False)
                 todo = replan()
-        if not ledger.interrupted:
+        if not ledger.is_over:
             ledger.failures += stages.unanswered(todo.tuning, where.store)
-        goes_on = crew is not None and bool(todo.ready) and not ledger.interrupted and not tune_only
+        goes_on = crew is not None and bool(todo.ready) and not ledger.is_over and not how.tune_only
         sent = _shown(todo, where, screen, partial(stages.train, crew, todo) if crew is not None and goes_on else _nothing, whole=True)
     return todo, ledger, sent
 

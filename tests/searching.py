@@ -57,7 +57,7 @@ class Workers:
         """Work to the end, or until something holds: then whatever runs is lost, as by a kill."""
         self.running = {}
         while not until():
-            while len(self.running) < self.slots and (work := source.next()) is not None:
+            while len(self.running) < self.slots and (work := source.next(lambda _work: True)) is not None:
                 assert work.id not in self.running, "it runs already"
                 work.payload(self.store)
                 self.handed[work.id] += 1

@@ -14,11 +14,11 @@ LAYERS = [  # a module may import itself and any layer below, never its own row 
     {"publishing", "stages", "doctor", "garbage"},
     {"scheduler", "report", "capacity", "search"},
     {"findings", "worker", "status", "outlook", "needs"},
-    {"details", "tuned"},
+    {"details", "tuned", "attempt"},
     {"effects"},
     {"pooling"},
     {"plan", "runs", "inputs"},
-    {"tuning"},
+    {"tuning", "pace"},
     {"kept", "holders", "leftovers"},
     {"tracking", "training", "executors", "stats"},  # four islands: they never import each other
     {"store"},
@@ -35,7 +35,7 @@ LAYERS = [  # a module may import itself and any layer below, never its own row 
 ]
 HOMES = {
     "click": {"cli"}, "rich": {"display", "cli"}, "mlflow": {"tracking"}, "optuna": {"search"}, "plotly": {"report"}, "jinja2": {"report"},
-    "torch": {"training", "worker"}, "torchvision": {"training"}, "torchmetrics": {"training"}, "sklearn": {"training"},
+    "torch": {"training", "worker", "attempt"}, "torchvision": {"training"}, "torchmetrics": {"training"}, "sklearn": {"training"},
     "PIL": {"training"},
     "scipy": {"stats", "pooling"}, "pandas": {"findings"},
     "pydantic": {"recipe", "mistakes", "study", "space", "kept", "factor", "expression", "grid"},

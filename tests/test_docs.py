@@ -56,7 +56,9 @@ def test_every_command_is_in_the_readme_and_its_help_shows_an_example(name):
     assert f"ablate {name} " in README or f"ablate {name}\n" in README
     command = cli.main.commands[name]
     text = command.get_help(click.Context(command, info_name=f"ablate {name}"))
-    assert f"ablate {name}" in text.split("Example:")[1]
+    (after,) = text.split("Example:\n")[1:]  # a line of its own
+    assert after.startswith(f"    ablate {name}")
+    assert "\\b" not in text
     assert all(option.help for option in command.params if isinstance(option, click.Option) and option.name != "port")
 
 

@@ -1,7 +1,10 @@
 """The folder of a job: whatever kills a writer, readers see the old file or the new one, and whole lines only."""
 
+import errno
+import fcntl
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablate import grid, journal, recipe
+from ablate.errors import StoreError, UnwritableError
 from ablate.grid import Job
 from ablate.journal import Folder
 from ablate.recipe import Data, Recipe, Training
@@ -115,8 +119,53 @@ def test_a_file_that_is_not_there_reads_as_none_and_as_no_lines(tmp_path: Path) 
 
 def test_a_file_that_is_no_json_is_an_error_and_not_none(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{")
-    with pytest.raises(json.JSONDecodeError):
+    with pytest.raises(StoreError, match=r"x\.json: must be JSON as ablate writes it"):
         journal.read_json(tmp_path / "x.json")
+
+
+# Disks that are full or damaged
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_disk_that_takes_nothing_is_a_sentence_and_leaves_no_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    path = tmp_path / "x.json"
+    journal.write_json(path, {"old": 1})
+
+    def full(_file: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UnwritableError, match=r"x\.json: cannot be written \(.+\): make room"):
+        journal.write_json(path, {"new": 2})
+    assert [journal.read_json(one) for one in tmp_path.iterdir()] == [{"old": 1}]
+
+
+def test_an_older_file_is_kept_where_that_is_asked_for(tmp_path: Path) -> None:
+    for content in ("1", "2", "3"):
+        journal.write(tmp_path / "now", content, keep=tmp_path / "before")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"now": "3", "before": "2"}
+
+
+def test_lines_behind_a_damaged_one_are_not_believed(folder: Folder) -> None:
+    for epoch in (1, 2, 3):
+        journal.append(folder.journal, {"epoch": epoch})
+    whole = folder.journal.read_bytes()
+    folder.journal.write_bytes(whole.replace(b'"epoch": 2', b'"epo\0h": ?'))
+    assert journal.lines(folder.journal) == [{"epoch": 1}]
+    journal.restore_journal(folder, [{"epoch": 1}, {"epoch": 2}])
+    assert journal.lines(folder.journal) == [{"epoch": 1}, {"epoch": 2}]
+
+
+def test_looking_whether_a_job_runs_needs_no_right_to_write_and_disturbs_nobody(folder: Folder) -> None:
+    assert not journal.is_running(folder)
+    with folder.lock():
+        (folder.path / "lock").chmod(0o444)
+        assert journal.is_running(folder)
+        assert journal.is_running(folder)
+    seen = os.open(folder.path / "lock", os.O_RDONLY)
+    fcntl.flock(seen, fcntl.LOCK_SH)  # somebody else is looking at this very moment
+    assert not journal.is_running(folder)
+    os.close(seen)
 
 
 # Lines

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ablate import grid, journal, plan, recipe, store, study
+from ablate import expression, grid, journal, plan, recipe, store, study
+from ablate.expression import Expression
 from ablate.grid import Job
 from ablate.plan import Plan
 from ablate.recipe import Evaluation
@@ -36,7 +37,7 @@ def read(name: str = "x", **raw: Any) -> Study:
     return study.check(table | raw, "x.toml")
 
 
-def make(loaded: Study, here: Store, **options: bool) -> Plan:
+def make(loaded: Study, here: Store, **options: Any) -> Plan:
     return plan.make(loaded, Tuning(grid.expand(loaded, precision="fp32")), here, lambda data: "f" * 64, **options)
 
 
@@ -58,7 +59,10 @@ def finish(here: Store, job: Job, *, status: str = "finished", epoch_seconds: fl
 def judge(here: Store, job: Job, *evaluations: Evaluation) -> None:
     for evaluation in evaluations:
         judged = job.recipe.model_copy(update={"evaluation": evaluation})
-        journal.write_json(here.job(job.id).outcome(recipe.evaluation_id(judged)) / "outcome.json", {"status": "finished"})
+        journal.write_json(
+            here.job(job.id).outcome(recipe.evaluation_id(judged)) / "outcome.json",
+            {"status": "finished", "evaluation": evaluation.model_dump(), "seconds": 0.5 * max(evaluation.mc_dropout, 1)},
+        )
 
 
 def put(here: Store, job: Job, state: str) -> None:
@@ -142,7 +146,7 @@ def test_a_way_of_evaluating_that_is_added_later_costs_no_training(here: Store) 
     more = {"augment": {"rotation": [0, 15]}, "evaluation": {"mc_dropout": [0, 20, 50]}}
     made = make(read(factors=more), here)
     assert [work.evaluations for work in made.work] == [(Evaluation(mc_dropout=50),)] * 4
-    assert (made.trainings, made.cost) == (0, None)
+    assert made.trainings == 0
 
 
 def test_a_job_of_another_study_is_found_and_not_trained_again(here: Store) -> None:
@@ -199,7 +203,8 @@ def test_the_counts_add_up_in_every_store(tmp_path_factory: pytest.TempPathFacto
     assert len(made.failed) == (0 if retry else failed)
     assert made.trainings == count["missing"] + count["begun"] + (count["failed"] if retry else 0)
     assert made.done + len(made.work) + len(made.failed) == len(made.jobs) == 4
-    assert (made.cost is None) == (made.trainings == 0)
+    assert made.cost is not None or made.trainings == 0
+    assert made.cost is None or made.work
 
 
 # What it costs
@@ -237,7 +242,8 @@ def test_with_finished_jobs_the_cost_is_reckoned_by_their_median_speed(here: Sto
         judge(here, job, Evaluation(), Evaluation(mc_dropout=20))
     cost = make(read(seeds=5), here).cost
     assert cost is not None
-    assert cost.seconds == pytest.approx(7 * 10 * 900 / (900 / 3.0))  # jobs x epochs x images, at 300 a second
+    # jobs x (epochs x images, at 300 a second, and a plain pass, and 20 of MC dropout)
+    assert cost.seconds == pytest.approx(7 * (10 * 900 / (900 / 3.0) + 0.5 + 10))
     assert "finished jobs" in cost.basis
 
 
@@ -257,8 +263,46 @@ def test_the_images_of_a_decoded_set_are_counted_from_it(here: Store) -> None:
         return cost.seconds
 
     undecoded = seconds()
-    journal.write_json(here.data / ("f" * 64) / "meta.json", {"train": 500})
+    journal.write_json(here.data / ("f" * 64) / "meta.json", {"train": 500, "test": 0})
     assert seconds() == pytest.approx(undecoded / 100)  # as of CIFAR-10's 50,000
+
+
+def test_judging_on_many_images_takes_its_time_too(here: Store) -> None:
+    def seconds(test: int) -> float:
+        journal.write_json(here.data / ("f" * 64) / "meta.json", {"train": 500, "test": test})
+        cost = make(read(), here).cost
+        assert cost is not None
+        return cost.seconds
+
+    assert seconds(2000) - seconds(1000) == pytest.approx(seconds(1000) - seconds(0))
+    assert seconds(1000) - seconds(0) == pytest.approx(4 * 21 * 1000 / (3 * 1050))  # jobs x passes x images, three times as fast
+
+
+# Only some of it
+
+
+def only(text: str) -> Expression:
+    condition, wrong = expression.parse(text, recipe.fields())
+    assert wrong == []
+    return condition
+
+
+def test_only_the_work_of_cells_that_are_asked_for_is_planned_and_the_rest_is_counted(here: Store) -> None:
+    made = make(read(), here, only=only("augment.rotation == 15"))
+    assert [item.job.recipe.augment.rotation for item in made.work] == [15, 15]
+    assert (len(made.jobs), made.trainings, made.left_out, made.done) == (4, 2, 2, 0)
+    assert len(made.runs) == 8, "the study stays the whole one"
+
+
+def test_of_a_job_that_cells_share_only_what_is_asked_for_is_judged(here: Store) -> None:
+    made = make(read(), here, only=only("evaluation.mc_dropout > 0"))
+    assert {item.evaluations for item in made.work} == {(Evaluation(mc_dropout=20),)}
+    first, second, *_ = made.jobs
+    put(here, first, "half judged")
+    put(here, second, "judged")
+    made = make(read(), here, only=only("evaluation.mc_dropout == 0"))
+    assert (made.left_out, made.done, len(made.work)) == (1, 1, 2)
+    assert first not in [item.job for item in made.work]
 
 
 # A plan is quick

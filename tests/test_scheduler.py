@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -15,10 +16,11 @@ import pytest
 from test_plan import finish, make, read
 
 from ablate import journal, scheduler, store
+from ablate.errors import UnwritableError
 from ablate.executors.base import Event, Executor, Slot, Task
 from ablate.executors.local import LocalExecutor
 from ablate.plan import Work
-from ablate.scheduler import Failure, Ledger
+from ablate.scheduler import ATTEMPTS, Failure, Ledger, Policy
 from ablate.store import Store
 
 DEADLINE = 60.0
@@ -78,6 +80,12 @@ class Scripted:
         self.calls.append(("stop", ""))
         self.asked = True
 
+    def kill(self, task: str) -> None:
+        self.calls.append(("kill", task))
+
+    def cancel(self, task: str) -> None:
+        self.calls.append(("cancel", task))
+
     def close(self) -> None:
         self.calls.append(("close", ""))
 
@@ -86,12 +94,13 @@ class Scripted:
 
 
 def run(
-    todo: tuple[Work, ...], here: Store, executor: Executor, interrupted: Callable[[], bool] = lambda: False
+    todo: tuple[Work, ...], here: Store, executor: Executor, interrupted: Callable[[], bool] = lambda: False, **policy: Any
 ) -> tuple[Ledger, list[Event]]:
     heard: list[Event] = []
     ledger = scheduler.run(
-        scheduler.Listed(todo), here, executor, extra={"git": {"commit": "abc"}}, interrupted=interrupted, listen=heard.append
-    )
+        scheduler.Listed(todo), here, executor,
+        extra={"git": {"commit": "abc"}}, interrupted=interrupted, listen=heard.append, policy=Policy(**policy),
+    )  # fmt: skip
     return ledger, heard
 
 
@@ -184,22 +193,140 @@ def test_the_listener_hears_every_event_in_order(here: Store) -> None:
 # Failures
 
 
-@pytest.mark.parametrize(
-    ("deaths", "tried", "ends"), [(0, 1, "finished"), (1, 2, "finished"), (2, 3, "finished"), (3, 3, "failed"), (9, 3, "failed")]
-)
-def test_a_job_that_dies_is_tried_three_times_in_all(here: Store, deaths: int, tried: int, ends: str) -> None:
+@pytest.mark.parametrize("kind", ["crashed", "killed", "out of memory"])
+@pytest.mark.parametrize("less", [0, 1, None])
+def test_a_job_that_dies_is_tried_again_as_often_as_such_a_death_allows(here: Store, kind: str, less: int | None) -> None:
+    most = ATTEMPTS[kind]
+    deaths = 0 if less is None else most - less
     todo = work(here, 3)
     first, *rest = ids(todo)
-    executor = Scripted(2, {first: ["crashed"] * deaths})
+    executor = Scripted(2, {first: [kind] * deaths})
     ledger, _ = run(todo, here, executor)
-    assert executor.submitted().count(first) == tried
-    assert ledger.deaths == ({first: min(deaths, 3)} if deaths else {})
-    assert (first in ledger.finished, [failure.job for failure in ledger.failures]) == (
-        (True, []) if ends == "finished" else (False, [first])
-    )
+    assert executor.submitted().count(first) == min(deaths + 1, most)
+    assert ledger.ends[first] == [kind] * deaths + ([] if deaths == most else ["finished"])
+    assert ledger.deaths == deaths
+    ends = ([first], []) if deaths == most else ([], [first])
+    assert ([failure.job for failure in ledger.failures], [job for job in ledger.finished if job == first]) == ends
     assert set(rest) <= set(ledger.finished)
     assert executor.submitted()[:3] == ids(todo), "what died waits behind the others"
-    assert here.job(first).failure.exists() == (ends == "failed")
+    assert here.job(first).failure.exists() == (deaths == most)
+
+
+def test_deaths_from_outside_use_up_no_attempt_of_a_job(here: Store) -> None:
+    (item,) = todo = work(here, 1)
+    ends = ["killed", "crashed", "killed", "killed", "crashed", "killed", "finished"]
+    ledger, _ = run(todo, here, Scripted(1, {item.job.id: ends}))
+    assert (ledger.ends[item.job.id], ledger.failures) == (ends, [])
+
+
+def test_what_ran_out_of_memory_is_tried_alone_and_then_has_failed_with_its_peak(here: Store) -> None:
+    tasks: list[Task] = []
+
+    class Looking(Scripted):
+        def submit(self, task: Task) -> None:
+            tasks.append(task)
+            super().submit(task)
+
+    first, second = todo = work(here, 2)
+    ledger, _ = run(todo, here, Looking(2, {first.job.id: ["out of memory"] * 2, second.job.id: ["out of memory"]}))
+    assert [task.alone for task in tasks] == [False, False, True, True]
+    assert ledger.finished == [second.job.id]
+    assert journal.read_json(here.job(first.job.id).failure)["kind"] == "memory"
+    assert [failure.error for failure in ledger.failures] == ["out of memory, also alone on its device: because out of memory"]
+    assert not here.job(second.job.id).failure.exists()
+
+
+class Silent(Scripted):
+    """Says nothing of some jobs until they are killed, the first so many times; of the others it says that they are alive, for ever."""
+
+    def __init__(self, slots: int, silent: dict[str, int]) -> None:
+        super().__init__(slots)
+        self.silent = silent
+        self.looks = 0
+
+    def events(self, timeout: float) -> list[Event]:
+        time.sleep(0.01)
+        self.looks += 1
+        for job in list(self.running):
+            if self.silent.get(job, 0):
+                if ("kill", job) in self.calls:
+                    self.calls.remove(("kill", job))
+                    self.silent[job] -= 1
+                    del self.running[job]
+                    return [Event("killed", job, "s", error="because of us")]
+            elif job in self.silent:
+                return super().events(timeout)
+            elif self.looks < 60:
+                return [Event("progress", job, "s")]
+            else:
+                return super().events(timeout)
+        return []
+
+
+@pytest.mark.parametrize(("times", "ends"), [(1, ["stalled", "finished"]), (2, ["stalled", "stalled"])])
+def test_a_job_without_a_sign_of_life_is_stopped_and_tried_once_more(here: Store, times: int, ends: list[str]) -> None:
+    (item,) = todo = work(here, 1)
+    ledger, _ = run(todo, here, Silent(1, {item.job.id: times}), stall=0.1)
+    assert ledger.ends == {item.job.id: ends}
+    if times == 2:
+        assert journal.read_json(here.job(item.job.id).failure)["kind"] == "stall"
+        assert "no sign of life for 0 s, 2 times" in ledger.failures[0].error
+
+
+def test_a_sign_of_life_is_enough_and_nobody_else_hears_of_it(here: Store) -> None:
+    (item,) = todo = work(here, 1)
+    executor = Silent(1, {})
+    ledger, heard = run(todo, here, executor, stall=0.1)  # 60 looks of 0.01 s and more
+    assert ledger.ends == {item.job.id: ["finished"]}
+    assert all(event.detail for event in heard if event.kind == "progress")
+
+
+def test_the_first_failure_stops_everything_if_that_is_asked_for(here: Store) -> None:
+    todo = work(here, 6)
+    executor = Scripted(2, {ids(todo)[0]: ["failed"], ids(todo)[1]: ["asked"]})
+    ledger, _ = run(todo, here, executor, fail_fast=True)
+    assert executor.submitted() == ids(todo)[:2]
+    assert ("stop", "") in executor.calls
+    assert (ledger.finished, [failure.job for failure in ledger.failures]) == ([], ids(todo)[:1])
+    assert "--fail-fast" in ledger.halted
+    assert ids(work(here, 6)) == ids(todo)[1:]
+
+
+def test_a_disk_that_is_full_puts_everything_away_and_fails_nothing(here: Store) -> None:
+    todo = work(here, 6)
+    executor = Scripted(2, {ids(todo)[0]: ["unwritable"], ids(todo)[1]: ["asked"]})
+    with pytest.raises(UnwritableError, match="because unwritable"):
+        run(todo, here, executor)
+    assert executor.submitted() == ids(todo)[:2]
+    assert ("stop", "") in executor.calls
+    assert executor.running == {}
+    assert ids(work(here, 6)) == ids(todo)
+
+
+def test_nothing_starts_that_would_not_end_in_time(here: Store) -> None:
+    todo = work(here, 4)
+    long = ids(todo)[1]
+    executor = Scripted(1)
+    ledger, _ = run(todo, here, executor, deadline=time.monotonic() + 50, seconds=lambda item: 100.0 if item.id == long else 1.0)
+    assert executor.submitted() == [job for job in ids(todo) if job != long], "what is shorter still goes"
+    assert (ledger.late, ledger.halted, ledger.failures) == (True, "", [])
+    assert ids(work(here, 4)) == ids(todo)
+
+
+def test_what_died_is_not_tried_again_when_there_is_no_time_left_for_it(here: Store) -> None:
+    (item,) = todo = work(here, 1)
+    took = iter([0.0, 100.0])
+    executor = Scripted(1, {item.job.id: ["killed"]})
+    ledger, _ = run(todo, here, executor, deadline=time.monotonic() + 50, seconds=lambda _: next(took))
+    assert (executor.submitted(), ledger.late, ledger.failures) == ([item.job.id], True, [])
+
+
+def test_what_still_runs_when_the_time_is_up_is_put_away(here: Store) -> None:
+    (item,) = todo = work(here, 1)
+    executor = Scripted(1, {item.job.id: ["asked"]})
+    ledger, _ = run(todo, here, executor, deadline=time.monotonic() + 0.3)
+    assert ledger.ends == {item.job.id: ["stopped"]}
+    assert (ledger.late, ledger.interrupted, ledger.failures) == (True, False, [])
 
 
 def test_a_job_that_dies_for_good_leaves_its_reason_and_the_place_of_its_log(here: Store) -> None:
@@ -345,9 +472,10 @@ def test_real_processes_that_die_are_tried_again_beside_others_that_never_notice
     assert set(ends) == {"raises", "is_killed", "leaves"}
     assert ends["raises"] == ("error", "ValueError: zwölf Äpfel\nund eine Birne 🍐")
     assert ends["leaves"] == ("crash", "the process ended with exit code 3")
-    assert ends["is_killed"][0] == "crash"
-    assert {roles[job]: n for job, n in ledger.deaths.items()} == {"is_killed_twice": 2, "is_killed": 3, "leaves": 3}
-    assert sum(event.kind == "started" for event in heard) == 7 + 2 + 2 + 2
+    assert ends["is_killed"] == ("crash", "the process was ended by SIGKILL, 10 times")
+    lost = {roles[job]: kinds[:-1] for job, kinds in ledger.ends.items() if len(kinds) > 1}
+    assert lost == {"is_killed_twice": ["killed"] * 2, "is_killed": ["killed"] * 9, "leaves": ["crashed"] * 2}
+    assert sum(event.kind == "started" for event in heard) == 7 + 2 + 9 + 2
     assert local.free() == 2
 
 

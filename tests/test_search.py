@@ -273,7 +273,7 @@ def test_a_job_that_is_being_stopped_and_is_asked_for_again_is_handed_out_again(
     class Late(Workers):
         def _end(self, source, work, kind):
             if kind == "stopped":
-                while source.next() is not None:  # the others have asked for it meanwhile
+                while source.next(lambda _work: True) is not None:  # the others have asked for it meanwhile
                     pass
             super()._end(source, work, kind)
 

@@ -116,7 +116,8 @@ def run_here(payload: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, An
     from ablate.worker import run_job
 
     heard: list[dict[str, Any]] = []
-    return run_job(payload | {"device": "cpu"}, heard.append, lambda: False), heard
+    result = run_job(payload | {"device": "cpu"}, heard.append, lambda: False)
+    return result, [detail for detail in heard if detail]  # the others are signs of life
 
 
 # What a job leaves
@@ -267,7 +268,7 @@ def test_a_job_killed_just_before_a_write_ends_as_one_that_was_not_disturbed(
     chosen = choose(writes)
     folders = {name: house.folder(f"killed {i}") for name, i in chosen.items()}
     killed = run_all(workers, {name: house.payload(folders[name], *ways, how="dies_at", at=i) for name, i in chosen.items()})
-    assert {name: event.kind for name, event in killed.items()} == dict.fromkeys(chosen, "crashed")
+    assert {name: event.kind for name, event in killed.items()} == dict.fromkeys(chosen, "killed")
     again = run_all(workers, {name: house.payload(folder, *ways) for name, folder in folders.items()})
     assert {name: event.kind for name, event in again.items()} == dict.fromkeys(chosen, "finished")
     expected = left(quiet)
@@ -280,11 +281,11 @@ def test_a_job_killed_just_before_a_write_ends_as_one_that_was_not_disturbed(
 def test_a_job_killed_after_an_epoch_goes_on_from_that_epoch(house: House, workers: LocalExecutor, epoch: int) -> None:
     quiet, folder = house.folder("quiet"), house.folder("a")
     died = run_one(workers, house.payload(folder, how="dies_after", epoch=epoch, signal=signal.SIGKILL))
-    assert (died.kind, len(journal.lines(folder.journal))) == ("crashed", epoch)
+    assert (died.kind, len(journal.lines(folder.journal))) == ("killed", epoch)
     before = journal.lines(folder.journal)
     workers.submit(Task("again", house.payload(folder)))
     heard = hear(workers, lambda heard: any(event.kind == "finished" for event in heard))
-    assert [event.detail["epoch"] for event in heard if event.kind == "progress"] == list(range(epoch + 1, EPOCHS + 1))
+    assert [event.detail["epoch"] for event in heard if event.kind == "progress" and event.detail] == list(range(epoch + 1, EPOCHS + 1))
     assert journal.lines(folder.journal)[:epoch] == before
     assert attempts(folder) == [1, 2]
     assert f"attempt 2 on cpu: from epoch {epoch} of {EPOCHS}" in folder.log.read_text()
@@ -295,11 +296,84 @@ def test_a_job_killed_after_an_epoch_goes_on_from_that_epoch(house: House, worke
 def test_a_job_killed_again_and_again_ends_as_one_that_was_not_disturbed(house: House, workers: LocalExecutor) -> None:
     quiet, folder = house.folder("quiet"), house.folder("a")
     for epoch in range(1, EPOCHS + 1):
-        assert run_one(workers, house.payload(folder, how="dies_after", epoch=epoch, signal=signal.SIGKILL)).kind == "crashed"
+        assert run_one(workers, house.payload(folder, how="dies_after", epoch=epoch, signal=signal.SIGKILL)).kind == "killed"
     assert run_one(workers, house.payload(folder)).kind == "finished"
     run_here(house.payload(quiet))
     assert left(folder) == left(quiet)
     assert attempts(folder) == [1, 2, 3, 4]
+
+
+def damage(path: Path) -> None:
+    """Turn one bit, as a disk does."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("names", "spoil", "goes_on_from"),
+    [(("checkpoint.pt",), damage, 1), (("checkpoint.pt",), cut, 1), (("checkpoint.pt", "previous.pt"), damage, 0)],
+)
+def test_a_damaged_checkpoint_costs_epochs_and_changes_nothing(
+    house: House, workers: LocalExecutor, names: tuple[str, ...], spoil: Callable[[Path], None], goes_on_from: int
+) -> None:
+    quiet, folder = house.folder("quiet"), house.folder("a")
+    assert run_one(workers, house.payload(folder, how="stops_after", epoch=2)).kind == "stopped"
+    for name in names:
+        spoil(folder.path / name)
+    assert run_one(workers, house.payload(folder)).kind == "finished"
+    log = folder.log.read_text()
+    assert [f"{name} is damaged: the training goes on from an earlier epoch" in log for name in names] == [True] * len(names)
+    assert f"attempt 2 on cpu: from epoch {goes_on_from} of {EPOCHS}" in log
+    run_here(house.payload(quiet))
+    assert left(folder) == left(quiet)
+    assert not [path.name for path in folder.path.iterdir() if path.name in ("checkpoint.pt", "previous.pt")]
+
+
+@pytest.mark.parametrize("tail", [b'{"epoch": 3, "metr', b"\0\0\0\0", b"\0\0\0\n", b'{"epoch": 7, "metrics": {}}\n'])
+def test_a_torn_or_damaged_journal_is_mended_from_the_checkpoint(house: House, workers: LocalExecutor, tail: bytes) -> None:
+    quiet, folder = house.folder("quiet"), house.folder("a")
+    assert run_one(workers, house.payload(folder, how="stops_after", epoch=2)).kind == "stopped"
+    folder.journal.write_bytes(folder.journal.read_bytes() + tail)
+    assert run_one(workers, house.payload(folder)).kind == "finished"
+    run_here(house.payload(quiet))
+    assert left(folder) == left(quiet)
+
+
+def test_damaged_weights_are_named_and_never_judged(house: House) -> None:
+    folder = house.folder("a")
+    run_here(house.payload(folder))
+    damage(folder.weights("last"))
+    with pytest.raises(AblateError, match=r"last\.pt: must be the weights of a finished training.+remove that folder"):
+        run_here(house.payload(folder, MC))
+
+
+def test_a_job_that_gets_no_memory_says_so_and_is_no_failure_yet(house: House, workers: LocalExecutor) -> None:
+    quiet, folder = house.folder("quiet"), house.folder("a")
+    event = run_one(workers, house.payload(folder, how="lacks_memory"))
+    assert event.kind == "out of memory", event
+    assert "GiB at most" in event.error
+    assert "Traceback" in folder.log.read_text()
+    assert not folder.failure.exists()
+    assert run_one(workers, house.payload(folder)).kind == "finished"
+    run_here(house.payload(quiet))
+    assert left(folder) == left(quiet)
+
+
+def test_every_batch_is_a_sign_of_life_in_training_and_in_judging(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ablate import attempt
+    from ablate.worker import run_job
+
+    monkeypatch.setattr(attempt, "BEAT", 0.0)
+    heard: list[dict[str, Any]] = []
+    run_job(house.payload(house.folder("a"), PLAIN, MC) | {"device": "cpu"}, heard.append, lambda: False)
+    of_epochs = EPOCHS * (80 // 16 + 1)  # whole batches of training, and one of validation
+    of_judging = -(-357 // 128) * (1 + 2)  # batches of the test images, once plain and twice with dropout
+    assert sum(not detail for detail in heard) == of_epochs + of_judging
 
 
 def test_a_crash_in_c_is_in_the_log_with_the_place_in_python(house: House, workers: LocalExecutor) -> None:
@@ -453,7 +527,7 @@ def test_a_job_whose_other_process_dies_is_taken_over(house: House, workers: Loc
     workers.submit(Task("second", house.payload(folder, how="tells_that_it_waits")))
     hear(workers, lambda heard: any("asked" in event.detail for event in heard))
     workers._workers[0].process.kill()
-    heard = hear(workers, lambda heard: sum(event.kind in ("crashed", "finished") for event in heard) == 2)
+    heard = hear(workers, lambda heard: sum(event.kind in ("killed", "finished") for event in heard) == 2)
     assert [event.detail["epoch"] for event in heard if event.task == "second" and "epoch" in event.detail] == [2, 3]
     assert attempts(folder) == [1, 2]
     quiet = house.folder("quiet")

@@ -4,6 +4,8 @@
 """
 
 import os
+import re
+import resource
 import signal
 import sys
 import time
@@ -37,7 +39,7 @@ def on_writes(folder: str, see: Callable[[str], None]) -> None:
             return
         name = os.fspath(arguments[path])
         if str(name).startswith(folder) and not (event == "open" and arguments[2] & os.O_ACCMODE == os.O_RDONLY):
-            see(f"{event} {str(name).removeprefix(folder).removesuffix(f'.{os.getpid()}')}")
+            see(f"{event} {re.sub(r'[.][0-9a-f]{8}$', '', str(name).removeprefix(folder))}")  # a draft's name ends in a token
 
     sys.addaudithook(hook)
 
@@ -69,7 +71,7 @@ def dies_after(payload: Json, report: Report, should_stop: Asked) -> Json:
 
     def see(detail: Json) -> None:
         report(detail)
-        if detail["epoch"] == payload["epoch"]:
+        if detail.get("epoch") == payload["epoch"]:
             os.kill(os.getpid(), payload["signal"])
 
     return run_job(payload, see, should_stop)
@@ -81,7 +83,7 @@ def stops_after(payload: Json, report: Report, should_stop: Asked) -> Json:
 
     def see(detail: Json) -> None:
         report(detail)
-        epochs.append(detail["epoch"])
+        epochs.append(detail.get("epoch", 0))
 
     return run_job(payload, see, lambda: payload["epoch"] in epochs)
 
@@ -152,3 +154,15 @@ def prints_twice(payload: Json, report: Report, should_stop: Asked) -> Json:
 
 def modules(payload: Json, report: Report, should_stop: Asked) -> Json:
     return run_job(payload, report, should_stop) | {"modules": sorted(sys.modules)}
+
+
+def lacks_memory(payload: Json, report: Report, should_stop: Asked) -> Json:
+    """Get no more memory after the first epoch than there is in use."""
+
+    def see(detail: Json) -> None:
+        report(detail)
+        if detail:
+            used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (used, used))
+
+    return run_job(payload, see, should_stop)

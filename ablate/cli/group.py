@@ -1,7 +1,7 @@
 """The command `ablate` itself, and what becomes of errors.
 
 Exit codes: 0 done, 1 some jobs failed (the report is still written) or a claim is refuted, 2 the user's mistake, 3 a claim is
-open under `check --strict`, 130 interrupted.
+open under `check --strict`, 130 interrupted, by Ctrl-C or by the end of `--budget`.
 """
 
 import sys
@@ -36,7 +36,7 @@ class Group(click.Group):
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="ablate")
 def main() -> None:
-    r"""Find out which of your training choices really help.
+    """Find out which of your training choices really help.
 
     \b
     Example:

@@ -17,7 +17,7 @@ from ablate.errors import AblateError
 @options.STORE
 @options.URI
 def sync(study: str, sets: tuple[str, ...], store_path: str, tracking_uri: str | None) -> None:
-    r"""Bring MLflow up to date with the journals of STUDY, after its server was away.
+    """Bring MLflow up to date with the journals of STUDY, after its server was away.
 
     \b
     Example:
@@ -36,7 +36,7 @@ def sync(study: str, sets: tuple[str, ...], store_path: str, tracking_uri: str |
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve on.")
 def ui(store_path: str, tracking_uri: str | None, port: int, host: str) -> None:
-    r"""Start MLflow's own page on the store. Group the runs by the tag ablate.cell to compare cells.
+    """Start MLflow's own page on the store. Group the runs by the tag ablate.cell to compare cells.
 
     \b
     Example:
@@ -55,7 +55,7 @@ def ui(store_path: str, tracking_uri: str | None, port: int, host: str) -> None:
 @options.JSON
 @click.option("--deep", is_flag=True, help="Read all weights, too, for their checksums.")
 def doctor(store_path: str, tracking_uri: str | None, *, as_json: bool, deep: bool) -> None:
-    r"""Check a store and its machine, and say what to do: exit code 1 where there is a problem, else 0. Changes nothing.
+    """Check a store and its machine, and say what to do: exit code 1 where there is a problem, else 0. Changes nothing.
 
     \b
     Example:
@@ -77,7 +77,7 @@ def doctor(store_path: str, tracking_uri: str | None, *, as_json: bool, deep: bo
 @click.option("--yes", is_flag=True, help="Remove without asking.")
 @click.option("--dry-run", is_flag=True, help="Only list what would be removed.")
 def gc(store_path: str, *, yes: bool, dry_run: bool) -> None:
-    r"""Remove what no study of a store, as it was last run, refers to; lists it, and asks first.
+    """Remove what no study of a store, as it was last run, refers to; lists it, and asks first.
 
     That is jobs, searches, range tests and decoded images that no study needs, and what killed processes have left. To forget
     a study, remove its folder in studies/ first. MLflow's runs and artifacts are left alone.

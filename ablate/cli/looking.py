@@ -18,7 +18,7 @@ FORMS = ("html", "json", "md", "tex", "csv")
 @options.STORE
 @options.JSON
 def status(study: str, sets: tuple[str, ...], store_path: str, *, as_json: bool) -> None:
-    r"""Say how far STUDY is: seeds done, running, failed and missing for each cell.
+    """Say how far STUDY is: seeds done, running, failed and missing for each cell.
 
     \b
     Example:
@@ -54,7 +54,7 @@ def report(
     cells: tuple[str, ...],
     figures: Path | None,
 ) -> None:
-    r"""Compare the cells of STUDY: effects with intervals and verdicts, as an HTML page, JSON, Markdown, LaTeX or CSV.
+    """Compare the cells of STUDY: effects with intervals and verdicts, as an HTML page, JSON, Markdown, LaTeX or CSV.
 
     \b
     Example:
@@ -86,7 +86,7 @@ def report(
 @options.JSON
 @click.option("--strict", is_flag=True, help="End with exit code 3 where a claim is neither confirmed nor refuted.")
 def check(study: str, sets: tuple[str, ...], store_path: str, *, as_json: bool, strict: bool) -> None:
-    r"""Answer the claims of STUDY, for CI: exit code 1 if one is refuted, else 0.
+    """Answer the claims of STUDY, for CI: exit code 1 if one is refuted, else 0.
 
     \b
     Example:
@@ -108,7 +108,7 @@ def check(study: str, sets: tuple[str, ...], store_path: str, *, as_json: bool, 
 @click.option("--cell", "cells", multiple=True, metavar="LABEL", help="A cell of the one STUDY, twice; ablate plan --cells lists them.")
 @click.option("--metric", metavar="NAME", help="Compare another metric, such as test/calibration_error.")
 def compare(studies: tuple[str, ...], store_path: str, cells: tuple[str, ...], metric: str | None) -> None:
-    r"""Put two studies side by side, or two cells of one study seed by seed.
+    """Put two studies side by side, or two cells of one study seed by seed.
 
     \b
     Example:

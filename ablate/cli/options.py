@@ -1,5 +1,6 @@
 """Options and arguments that several commands share, and what is made of them."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,43 @@ WAIT = click.option("--wait", is_flag=True, help="Wait for another process that 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 
-def places(command: Any) -> Any:
-    """Add the options that say where and how to run."""
+SEEDS = click.option("--seeds", type=click.IntRange(1, 10_000), metavar="N", help="So many seeds; those that are there are kept.")
+ONLY = click.option("--only", metavar="CONDITION", help="Only cells whose recipe is so: 'model.batch_norm == false'.")
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def _seconds(_context: click.Context, _option: click.Parameter, given: str | None) -> float | None:
+    """Read a time such as 90s, 10m or 1h30m."""
+    if given is None:
+        return None
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", given)
+    total = sum(float(number) * UNITS[unit] for number, unit in parts)
+    if "".join(number + unit for number, unit in parts) != given or not total:
+        raise click.BadParameter(f"must be a time such as 90s, 10m, 2h or 1h30m, got {given}")
+    return total
+
+
+def training(command: Any) -> Any:
+    """Add the options of all that trains: where, and how to go about it."""
     retry = click.option("--retry-failed", is_flag=True, help="Train again what failed before.")
-    for option in (retry, WAIT, OPTUNA, URI, PER_GPU, JOBS, DEVICE):
+    fail_fast = click.option("--fail-fast", is_flag=True, help="Stop at the first job that fails, instead of going on with the others.")
+    budget = click.option(
+        "--budget", metavar="TIME", callback=_seconds, help="Start nothing that will not end in this time, such as 2h; then stop."
+    )
+    stall = click.option(
+        "--stall", metavar="TIME", default="10m", show_default=True, callback=_seconds,
+        help="Stop a job that gives no sign of life for so long, and try it once more.",
+    )  # fmt: skip
+    for option in (stall, budget, fail_fast, retry, ONLY, SEEDS, WAIT, OPTUNA, URI, PER_GPU, JOBS, DEVICE):
         command = option(command)
     return command
+
+
+def how(only: str | None = None, **given: Any) -> Any:
+    """Say how to go about it."""
+    from ablate import stages, workflow
+
+    return stages.How(only=workflow.condition(only), **given)
 
 
 def where(

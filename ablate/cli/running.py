@@ -13,42 +13,49 @@ from ablate.cli import options
 @options.STUDY
 @options.SET
 @options.STORE
-@options.places
-def run(study: str, sets: tuple[str, ...], store_path: str, *, wait: bool, retry_failed: bool, **place: Any) -> None:
-    r"""Train every cell of STUDY under every seed, and report.
+@options.training
+def run(study: str, sets: tuple[str, ...], store_path: str, **given: Any) -> None:
+    """Train every cell of STUDY under every seed, and report.
 
     Rates are found and fields searched first, where the study asks for it. Only what is missing is trained: running it again
-    resumes it, and a second time trains nothing.
+    resumes it, and a second time trains nothing. The first Ctrl-C stops when the running epochs have ended, a second at once.
 
     \b
     Example:
       ablate run studies/augmentation.toml
       ablate run studies/augmentation.toml --set seeds=2 --set training.epochs=3 --set model.name=cnn4
+      ablate run augmentation --seeds 8 --budget 2h
+      ablate run augmentation --only 'model.batch_norm == false and augment.rotation > 0'
     """
     from ablate import display
 
-    where = options.where(store_path, **place)
-    ran, console = _run(study, sets, where, retry_failed=retry_failed, wait=wait)
+    ran, console = _run(study, sets, store_path, **given)
     display.show_ran(console, ran)
-    sys.exit(130 if ran.ledger.interrupted else 1 if ran.ledger.failures or ran.plan.failed else 0)
+    sys.exit(130 if ran.ledger.interrupted or ran.ledger.late else 1 if ran.ledger.failures or ran.plan.failed else 0)
 
 
-def _run(study: str, sets: tuple[str, ...], where: Any, **how: bool) -> tuple[Any, Any]:
+def _run(
+    study: str, sets: tuple[str, ...], store_path: str, *, seeds: int | None,
+    only: str | None, retry_failed: bool, fail_fast: bool, budget: float | None, stall: float, wait: bool, tune_only: bool = False,
+    **place: Any,
+) -> tuple[Any, Any]:  # fmt: skip
     from ablate import display, workflow
     from ablate.interruption import Interruption
 
-    checked, console = workflow.load(study, sets, where.store), options.console()
+    where, console = options.where(store_path, **place), options.console()
+    checked = workflow.load(study, sets, where.store, seeds)
+    how = options.how(only, retry_failed=retry_failed, fail_fast=fail_fast, budget=budget, stall=stall, wait=wait, tune_only=tune_only)
     with Interruption() as interruption:
-        return workflow.run(checked, where, display.Terminal(console), interruption, **how), console
+        return workflow.run(checked, where, display.Terminal(console), interruption, how), console
 
 
 @click.command()
 @options.STUDY
 @options.SET
 @options.STORE
-@options.places
-def search(study: str, sets: tuple[str, ...], store_path: str, *, wait: bool, retry_failed: bool, **place: Any) -> None:
-    r"""Do the range tests and the searches of STUDY, and nothing else; `ablate run` does them too, before the cells.
+@options.training
+def search(study: str, sets: tuple[str, ...], store_path: str, **given: Any) -> None:
+    """Do the range tests and the searches of STUDY, and nothing else; `ablate run` does them too, before the cells.
 
     \b
     Example:
@@ -57,10 +64,9 @@ def search(study: str, sets: tuple[str, ...], store_path: str, *, wait: bool, re
     """
     from ablate import display
 
-    where = options.where(store_path, **place)
-    ran, console = _run(study, sets, where, retry_failed=retry_failed, wait=wait, tune_only=True)
+    ran, console = _run(study, sets, store_path, tune_only=True, **given)
     display.show_tuned(console, ran)
-    sys.exit(130 if ran.ledger.interrupted else 1 if ran.ledger.failures else 0)
+    sys.exit(130 if ran.ledger.interrupted or ran.ledger.late else 1 if ran.ledger.failures else 0)
 
 
 @click.command()
@@ -84,7 +90,7 @@ def lr_find(
     study: str, sets: tuple[str, ...], store_path: str, cells: tuple[str, ...], seeds: int, *, as_json: bool,
     device: str, jobs: int | None, tracking_uri: str | None, **sweep: Any,
 ) -> None:  # fmt: skip
-    r"""Test a range of learning rates on cells of STUDY, on throw-away networks, and say which to take.
+    """Test a range of learning rates on cells of STUDY, on throw-away networks, and say which to take.
 
     In a study, optimizer.lr = "find" does the same for each cell, and trains it with the rate that is found.
 
@@ -113,24 +119,28 @@ def lr_find(
 @options.STORE
 @options.DEVICE
 @options.JOBS
+@options.SEEDS
+@options.ONLY
 @options.JSON
 @click.option("--cells", is_flag=True, help="List every cell with its levels.")
 @click.option("--verbose", is_flag=True, help="Describe every network too: parameters, multiplications, receptive field.")
 def plan(
-    study: str, sets: tuple[str, ...], store_path: str, device: str, jobs: int | None, *, as_json: bool, cells: bool, verbose: bool
-) -> None:
-    r"""Say what `ablate run` would do: cells, jobs, what is done, what is excluded and why, about how long.
+    study: str, sets: tuple[str, ...], store_path: str, device: str, jobs: int | None, seeds: int | None, only: str | None,
+    *, as_json: bool, cells: bool, verbose: bool,
+) -> None:  # fmt: skip
+    """Say what `ablate run` would do: cells, jobs, what is done, what is excluded and why, about how long.
 
     \b
     Example:
       ablate plan studies/augmentation.toml --cells
       ablate plan studies/augmentation.toml --verbose
+      ablate plan augmentation --seeds 8
     """
     from ablate import display, workflow
     from ablate.executors import devices
 
     where = options.where(store_path, None, device, jobs)
-    made = workflow.plan(workflow.load(study, sets, where.store), where, check=True)
+    made = workflow.plan(workflow.load(study, sets, where.store, seeds), where, options.how(only), check=True)
     slots = max(1, min(len(devices.slots(device, jobs)), len(made.work)))
     outlook = workflow.outlook(made, where)
     networks = workflow.networks(made, where) if verbose else {}

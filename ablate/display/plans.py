@@ -34,6 +34,8 @@ def show_plan(console: Console, plan: Plan, slots: int, outlook: "Outlook | None
     if plan.failed:
         table.add_row("failed", f"{len(plan.failed)} before; they are tried again with --retry-failed")
     table.add_row("to train", f"{plan.trainings}")
+    if plan.left_out:
+        table.add_row("left out", f"{plan.left_out} jobs of other cells (--only)")
     for exclusion in grid.excluded:
         table.add_row("excluded", f"{len(exclusion.labels)} cells: {escape(exclusion.why)} ({escape('; '.join(exclusion.labels[:5]))})")
     for name in grid.unused:
@@ -101,6 +103,7 @@ def plan_data(plan: Plan, slots: int, outlook: "Outlook | None", networks: "Mapp
         "to_train": plan.trainings,
         "to_judge": len(plan.work) - plan.trainings,
         "failed": len(plan.failed),
+        "left_out": plan.left_out,
         "range_tests": len(plan.tuning.ranges),
         "range_tests_left": len(plan.tuning.open_ranges),
         "trial_trainings_left": plan.trials,

@@ -11,9 +11,7 @@ from rich.table import Table
 
 from ablate import recipe as recipes
 from ablate.display.basics import seconds
-from ablate.executors.base import Event
-
-ENDED = ("finished", "failed", "crashed", "stopped")
+from ablate.executors.base import ENDS, Event
 
 
 class Terminal:
@@ -67,7 +65,7 @@ class Terminal:
             self._once(event.detail["notice"])
         elif event.kind == "progress":
             self._running[event.task]["text"] = _epoch(event.detail)
-        elif event.kind in ENDED:
+        elif event.kind in ENDS:
             last = self._running.pop(event.task, {"text": ""})
             self._end(event, name, last["text"])
 
@@ -77,7 +75,7 @@ class Terminal:
             self._done += 1
             self._bar.advance(self._task)
         self._failed += event.kind == "failed"
-        if event.kind in ("failed", "crashed"):
+        if event.kind not in ("finished", "stopped"):
             self._console.print(f"[red]{escape(name)} {event.kind}: {escape(event.error)}[/]", soft_wrap=True)
         elif not self._console.is_terminal and event.kind in ("finished", "stopped"):
             total = self._bar.tasks[0].total or 0

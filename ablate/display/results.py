@@ -1,6 +1,7 @@
 """What a command has found, and what went wrong."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from rich.markup import escape
 from ablate import rates
 from ablate import recipe as recipes
 from ablate.display.basics import show_table
-from ablate.scheduler import Ledger
+from ablate.scheduler import ATTEMPTS, Ledger
 from ablate.workflow import Ran
 
 if TYPE_CHECKING:
@@ -93,13 +94,23 @@ def show_ran(console: Console, ran: Ran) -> None:
 
 def _show_end(console: Console, ran: Ran) -> None:
     """Print what went wrong, and where the report is."""
-    ledger, failed = ran.ledger, ran.plan.failed
+    ledger, plan, failed = ran.ledger, ran.plan, ran.plan.failed
     for failure in ledger.failures:
         console.print(f"[red]failed[/] {failure.job[: recipes.ID_SHOWN]}: {escape(failure.error)}".replace(" :", ":"), soft_wrap=True)
         if failure.log:
             console.print(f"  log: {escape(failure.log)}", soft_wrap=True)
     if failed:
         console.print(f"{len(failed)} jobs failed before and were left alone: try them again with --retry-failed")
+    if plan.left_out:
+        console.print(f"{plan.left_out} jobs of other cells were left out (--only)")
+    lost = Counter(end for ends in ledger.ends.values() for end in ends if end in ATTEMPTS)
+    if lost:
+        console.print(f"attempts that were lost: {', '.join(f'{count} {end}' for end, count in lost.items())}")
+    if ledger.late:
+        left = len({work.id for work in plan.ready} - set(ledger.finished) - {failure.job for failure in ledger.failures})
+        console.print(f"the time is up (--budget): {left} jobs are left, and the same command goes on from here")
+    elif ledger.halted:
+        console.print(f"stopped: {escape(ledger.halted)}; the same command goes on from here")
     if ledger.interrupted:
         console.print("interrupted: everything finished is kept, and the same command goes on from here")
     if ran.late_reason:

@@ -11,6 +11,10 @@ class Stopped(Exception):  # noqa: N818 (no error: the answer to a request)
     """Raised by a worker's function that was asked to stop and has put its work away."""
 
 
+class OutOfMemory(Exception):  # noqa: N818 (as torch calls its own)
+    """Raised by a worker's function that did not get the memory that it needs; the message says how much it had at most."""
+
+
 @dataclass(frozen=True, slots=True)
 class Slot:
     """A place where one task runs at a time, with what its process finds in its environment."""
@@ -19,6 +23,11 @@ class Slot:
     device: str  # cpu, cuda
     environment: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def memory(self) -> str:
+        """Name the memory that its tasks use: all CPU slots of a machine share one, and all slots of a GPU."""
+        return "cpu" if self.device == "cpu" else self.name
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -26,17 +35,25 @@ class Task:
 
     id: str
     payload: Json
+    alone: bool = False  # no other task shares its slot's memory while it runs: it starts once those there have ended
+
+
+Kind = Literal["started", "progress", "finished", "failed", "stopped", "crashed", "killed", "out of memory", "unwritable"]
+ENDS: frozenset[Kind] = frozenset({"finished", "failed", "stopped", "crashed", "killed", "out of memory", "unwritable"})
+"""After one of these nothing more is heard of a task."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """What became of a task.
 
-    started: it has a slot. progress: `detail` is what it reports. finished: `detail` is what it returned. failed: it
-    raised, `error` is the last line. crashed: its process died. stopped: it was asked to and did.
+    started: it has a slot. progress: `detail` is what it reports, empty where it is only alive. finished: `detail` is what
+    it returned. stopped: it was asked to and did. failed: it raised, `error` is the last line. crashed: its process died of
+    itself. killed: somebody ended its process, which is no fault of the task. out of memory: it said so, or the kernel
+    did. unwritable: it could not write what it has made, and no other task could.
     """
 
-    kind: Literal["started", "progress", "finished", "failed", "crashed", "stopped"]
+    kind: Kind
     task: str
     slot: str
     detail: Json = field(default_factory=dict)
@@ -47,7 +64,7 @@ class Executor(Protocol):
     """The contract. Not safe for several threads: one scheduler drives one executor."""
 
     def free(self) -> int:
-        """Count the tasks that can be submitted now and start at once."""
+        """Count the tasks that can be submitted now; they start at once, but for one that wants to be alone."""
         ...
 
     def submit(self, task: Task) -> None:
@@ -60,6 +77,10 @@ class Executor(Protocol):
 
     def cancel(self, task: str) -> None:
         """Ask one running task to put itself away; it then reports `stopped`, or what it became. Of no effect if it has ended."""
+        ...
+
+    def kill(self, task: str) -> None:
+        """End the process of one running task at once, whatever it does; it then reports `killed`. Of no effect if it has ended."""
         ...
 
     def stop(self) -> None:

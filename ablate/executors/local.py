@@ -19,12 +19,14 @@ from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
-from ablate.executors.base import Event, Json, Slot, Stopped, Task
+from ablate.errors import UnwritableError
+from ablate.executors.base import ENDS, Event, Json, OutOfMemory, Slot, Stopped, Task
 
 Function = Callable[[Json, Callable[[Json], None], Callable[[], bool]], Json]
-"""A worker's function: (payload, report, should_stop) -> result. It raises Stopped when it stopped on request."""
+"""A worker's function: (payload, report, should_stop) -> result. It raises Stopped when it stopped on request, and OutOfMemory."""
 
 ENVIRONMENT = {
     # One thread a job unless the recipe asks for more: two jobs with default threads are 2.4-3.4x slower than in turn.
@@ -36,6 +38,8 @@ ENVIRONMENT = {
 }
 GRACE = 5.0  # seconds for a process to end by itself
 BAD_STARTS = 3  # workers that die before they are ready, after which starting more is hopeless
+OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT}
+"""Signals that somebody sends: a process that dies of itself gets another one, or ends with a code."""
 
 
 @dataclass(slots=True)
@@ -45,6 +49,7 @@ class _Worker:
     pipe: Connection
     ready: bool = False
     task: str | None = None
+    memory_kills: int = 0  # by the kernel, before the task was given to it
 
 
 class LocalExecutor:
@@ -56,6 +61,8 @@ class LocalExecutor:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([function.split(":", maxsplit=1)[0], *preload])
         self._bad_starts = 0
+        self._alone: dict[str, Task] = {}  # by memory: what wants it for itself, running or waiting for the others there to end
+        self._news: list[Event] = []  # of tasks that ended without a process
         self._workers = [self._spawn(slot) for slot in slots]
 
     def _spawn(self, slot: Slot) -> _Worker:
@@ -66,25 +73,39 @@ class LocalExecutor:
         return _Worker(slot, process, ours)
 
     def free(self) -> int:
-        """Count the slots without a task."""
-        return sum(worker.task is None for worker in self._workers)
+        """Count the slots without a task, but for those in a memory that somebody has for himself."""
+        return sum(worker.task is None and worker.slot.memory not in self._alone for worker in self._workers)
 
     def submit(self, task: Task) -> None:
-        """Hand a task to the first free worker."""
-        worker = next(worker for worker in self._workers if worker.task is None)
-        worker.task = task.id
-        with suppress(OSError):  # it has just died: `events` sees that, and reports the task as crashed
-            worker.pipe.send_bytes(json.dumps({"task": task.id, "payload": task.payload}).encode())
+        """Hand a task to the first free worker; one that wants to be alone gets the emptiest memory that has one."""
+        free = [worker for worker in self._workers if worker.task is None and worker.slot.memory not in self._alone]
+        if task.alone:
+            self._alone[min((worker.slot.memory for worker in free), key=self._busy)] = task
+            self._place()
+        else:
+            _give(free[0], task)
+
+    def _busy(self, memory: str) -> int:
+        return sum(worker.task is not None and worker.slot.memory == memory for worker in self._workers)
+
+    def _place(self) -> None:
+        """Start what wants to be alone and now is."""
+        for memory, task in self._alone.items():
+            if not self._busy(memory):
+                _give(next(worker for worker in self._workers if worker.slot.memory == memory), task)
 
     def events(self, timeout: float) -> list[Event]:
         """Wait for messages and deaths; a dead worker is replaced at once."""
         sources: dict[Any, int] = {}
         for i, worker in enumerate(self._workers):
             sources |= {worker.pipe: i, worker.process.sentinel: i}
-        ready = wait(list(sources), timeout)
-        found: list[Event] = []
+        ready = wait(list(sources), 0 if self._news else timeout)
+        found, self._news = self._news, []
         for i in sorted({sources[source] for source in ready}):
             found += self._drain(i)
+        over = {event.task for event in found if event.kind in ENDS}
+        self._alone = {memory: task for memory, task in self._alone.items() if task.id not in over}
+        self._place()
         return found
 
     def _drain(self, i: int) -> list[Event]:
@@ -92,12 +113,15 @@ class LocalExecutor:
         with suppress(EOFError, OSError):
             while worker.pipe.poll():
                 found += self._read(worker, json.loads(worker.pipe.recv_bytes()))
+        if any(event.kind == "out of memory" for event in found):
+            worker.process.kill()  # the next task gets a process that holds no memory yet
+            worker.process.join()
         if not worker.process.is_alive():
             with suppress(EOFError, OSError):  # what it said between the last look and its death
                 while worker.pipe.poll():
                     found += self._read(worker, json.loads(worker.pipe.recv_bytes()))
             if worker.task is not None:
-                found.append(Event("crashed", worker.task, worker.slot.name, error=_describe_exit(worker.process.exitcode)))
+                found.append(_death(worker))
             worker.pipe.close()
             self._bad_starts += not worker.ready
             if self._bad_starts >= BAD_STARTS:
@@ -110,7 +134,7 @@ class LocalExecutor:
             worker.ready, self._bad_starts = True, 0
             return []
         event = Event(**message, slot=worker.slot.name)
-        if event.kind not in ("started", "progress"):
+        if event.kind in ENDS:
             worker.task = None
         return [event]
 
@@ -120,10 +144,28 @@ class LocalExecutor:
             if worker.task == task:
                 with suppress(OSError):
                     worker.pipe.send_bytes(json.dumps({"stop": task}).encode())
+                return
+        self._withdraw(task, "stopped")
+
+    def kill(self, task: str) -> None:
+        """End the process of one running task."""
+        for worker in self._workers:
+            if worker.task == task:
+                worker.process.kill()  # also where it is frozen
+                return
+        self._withdraw(task, "killed")
+
+    def _withdraw(self, task: str, kind: Literal["stopped", "killed"]) -> None:
+        """End a task that waits to be alone."""
+        for memory, waiting in list(self._alone.items()):
+            if waiting.id == task:
+                del self._alone[memory]
+                self._news.append(Event(kind, task, memory, error="ended before it had begun"))
 
     def stop(self) -> None:
-        """Ask every running task to stop."""
-        for task in [worker.task for worker in self._workers if worker.task is not None]:
+        """Ask every running task to stop, and those that wait."""
+        given = [worker.task for worker in self._workers if worker.task is not None]
+        for task in {*given, *(task.id for task in self._alone.values())}:
             self.cancel(task)
 
     def close(self) -> None:
@@ -138,11 +180,32 @@ class LocalExecutor:
                 worker.process.join()
 
 
+def _give(worker: _Worker, task: Task) -> None:
+    worker.task, worker.memory_kills = task.id, _memory_kills()
+    with suppress(OSError):  # it has just died: `events` sees that, and reports the task as killed or crashed
+        worker.pipe.send_bytes(json.dumps({"task": task.id, "payload": task.payload}).encode())
+
+
+def _death(worker: _Worker) -> Event:
+    """Say what the end of a process means for its task."""
+    assert worker.task is not None
+    code, said = worker.process.exitcode or 0, _describe_exit(worker.process.exitcode)
+    if -code == signal.SIGKILL and _memory_kills() > worker.memory_kills:
+        return Event("out of memory", worker.task, worker.slot.name, error="the kernel has ended the process for want of memory")
+    return Event("killed" if -code in OUTSIDE else "crashed", worker.task, worker.slot.name, error=said)
+
+
+def _memory_kills() -> int:
+    """Count the processes that the kernel has ended for want of memory since the machine was started; 0 where it does not say."""
+    counters = Path("/proc/vmstat")
+    lines = counters.read_text().splitlines() if counters.exists() else []
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+
+
 def _describe_exit(code: int | None) -> str:
     if code is not None and code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
-        hint = " (out of memory?)" if name == "SIGKILL" else ""
-        return f"the process was ended by {name}{hint}"
+        return f"the process was ended by {name}"
     return f"the process ended with exit code {code}"
 
 
@@ -203,6 +266,10 @@ def _call(call: Function, payload: Json, task: str, inbox: "_Inbox") -> Json:
         result = call(payload, lambda detail: inbox.send({"kind": "progress", "task": task, "detail": detail}), inbox.should_stop)
     except Stopped:
         return {"kind": "stopped"}
+    except (OutOfMemory, MemoryError) as error:
+        return {"kind": "out of memory", "error": str(error) or "Python got no memory"}
+    except UnwritableError as error:
+        return {"kind": "unwritable", "error": str(error)}
     except Exception as error:  # noqa: BLE001 (the boundary of a job: whatever it raised is reported)
         return {"kind": "failed", "error": "".join(traceback.format_exception_only(error)).strip()}
     return {"kind": "finished", "detail": result}

@@ -38,11 +38,16 @@ class Judgement:
     at_chance: str | None  # why this is no better than guessing, else None
 
 
-def judge(network: nn.Module, recipe: Recipe, seed: int, test: Images, classes: tuple[str, ...]) -> Judgement:
-    """Judge a network as the recipe's evaluation says; the same network, recipe and seed give the same numbers."""
+def judge(
+    network: nn.Module, recipe: Recipe, seed: int, test: Images, classes: tuple[str, ...], alive: Callable[[], None] = lambda: None
+) -> Judgement:
+    """Judge a network as the recipe's evaluation says; the same network, recipe and seed give the same numbers.
+
+    `alive` is called for every pass over a batch.
+    """
     from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
-    p = predict(network, recipe, seed, test)
+    p = predict(network, recipe, seed, test, alive)
     labels, answers = test.labels.cpu(), p.argmax(1)
     confusion = multiclass_confusion_matrix(answers, labels, num_classes=len(classes))
     per_class = confusion.diagonal() / confusion.sum(1)
@@ -72,7 +77,7 @@ def _calibration(p: Tensor, right: Tensor) -> list[tuple[int, float, float]]:
     return [(int(n), round(c, 6), round(a, 6)) for n, c, a in zip(count.tolist(), *(part.tolist() for part in sums), strict=True)]
 
 
-def predict(network: nn.Module, recipe: Recipe, seed: int, test: Images) -> Tensor:
+def predict(network: nn.Module, recipe: Recipe, seed: int, test: Images, alive: Callable[[], None] = lambda: None) -> Tensor:
     """Give class probabilities (N, K) float32 on the CPU.
 
     MC dropout averages the probabilities of T passes with dropout on and BatchNorm in eval mode (Gal and Ghahramani
@@ -89,7 +94,10 @@ def predict(network: nn.Module, recipe: Recipe, seed: int, test: Images) -> Tens
     parts = []
     with torch.inference_mode(), loop.autocast(recipe, test.device):
         for batch in test.batches(loop.EVALUATION_BATCH[test.device.type]):
-            several = [network(view(batch.images)).float().softmax(1) for _ in range(max(passes, 1)) for view in views]
+            several = []
+            for _ in range(max(passes, 1)):
+                alive()
+                several += [network(view(batch.images)).float().softmax(1) for view in views]
             parts.append(torch.stack(several).mean(0))
     network.eval()
     return torch.cat(parts).cpu()

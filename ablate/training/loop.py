@@ -44,6 +44,7 @@ class Session:
     best_epoch: int = 0
     diverged: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)
+    alive: Callable[[], None] = lambda: None  # called for every batch, so that somebody can see that it does not stand still
 
     @property
     def finished(self) -> bool:
@@ -111,7 +112,7 @@ def epochs(session: Session) -> Iterator[dict[str, Any]]:
         session.epoch += 1
         session.diverged = not math.isfinite(metrics["train/loss"])
         if session.validation is not None and not session.diverged:
-            loss, accuracy = score(session.network, session.validation, session.recipe)
+            loss, accuracy = score(session.network, session.validation, session.recipe, session.alive)
             metrics |= {"validation/loss": loss, "validation/accuracy": accuracy}
             session.diverged = not math.isfinite(loss)  # the last step may be the one that broke it
             if not session.diverged and (accuracy, -loss) > session.best:
@@ -170,6 +171,7 @@ def steps(session: Session) -> Iterator[Tensor]:
     for i, batch in enumerate(shuffled(session)):
         factor = optim.lr_factor(session.recipe.schedule, session.epoch * batches + i, batches * epochs, epochs)
         set_lr(session, session.recipe.optimizer.lr * factor)
+        session.alive()
         yield step(session, batch)
 
 
@@ -222,12 +224,13 @@ def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=recipe.training.precision == "bf16")
 
 
-def score(network: nn.Module, images: Images, recipe: Recipe) -> tuple[float, float]:
-    """Give mean cross-entropy and accuracy of one plain pass over some images."""
+def score(network: nn.Module, images: Images, recipe: Recipe, alive: Callable[[], None] = lambda: None) -> tuple[float, float]:
+    """Give mean cross-entropy and accuracy of one plain pass over some images; `alive` is called for every batch."""
     network.eval()
     total = torch.zeros(2, device=images.device)
     with torch.inference_mode(), autocast(recipe, images.device):
         for batch in images.batches(EVALUATION_BATCH[images.device.type]):
+            alive()
             logits = network(batch.images).float()
             total += torch.stack([F.cross_entropy(logits, batch.labels, reduction="sum"), (logits.argmax(1) == batch.labels).sum()])
     loss, right = (total / len(images)).tolist()

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from ablate.executors.base import Event, Executor, Slot, Task
+from ablate.executors.base import ENDS, Event, Executor, Slot, Task
 
 DEADLINE = 60.0  # seconds: generous, since the machine may be busy with other things
-TERMINAL = {"finished", "failed", "crashed", "stopped"}
+TERMINAL = ENDS
 
 Start = Callable[..., Executor]
 
@@ -25,6 +25,10 @@ def cpus(count: int) -> tuple[Slot, ...]:
 
 def task(name: str, do: str, **payload: Any) -> Task:
     return Task(name, {"do": do} | payload)
+
+
+def alone(name: str, *, gate: str) -> Task:
+    return Task(name, {"do": "waits_for_gate", "gate": gate}, alone=True)
 
 
 def hear(executor: Executor, enough: Callable[[list[Event]], bool]) -> list[Event]:
@@ -158,13 +162,33 @@ class Contract(ABC):
         assert [event.kind for event in heard] == ["started", "failed"]
         assert the(heard, "failed").error == "ValueError: zwölf Äpfel\nund eine Birne 🍐"
 
-    @pytest.mark.parametrize(
-        ("do", "says"), [("is_killed", "SIGKILL"), ("segfaults", "SIGSEGV"), ("leaves", "exit code 3"), ("exits", "exit code 4")]
-    )
+    @pytest.mark.parametrize(("do", "says"), [("segfaults", "SIGSEGV"), ("leaves", "exit code 3"), ("exits", "exit code 4")])
     def test_the_death_of_a_process_is_told_with_its_cause(self, start: Start, do: str, says: str) -> None:
         heard = run_all(start(), [task("a", do)])
         assert [event.kind for event in heard] == ["started", "crashed"]
         assert says in the(heard, "crashed").error
+
+    @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGHUP"])
+    def test_a_death_that_somebody_else_has_brought_about_is_told_apart(self, start: Start, name: str) -> None:
+        heard = run_all(start(), [task("a", "is_sent", signal=name)])
+        assert [event.kind for event in heard] == ["started", "killed"]
+        assert name in the(heard, "killed").error
+
+    def test_a_want_of_memory_is_told_with_what_there_was_and_the_next_task_has_a_new_process(self, start: Start) -> None:
+        heard = run_all(start(), [task("a", "lacks_memory"), task("b", "cannot_allocate"), task("c", "ok")])
+        ends = {event.task: (event.kind, event.error) for event in heard if event.kind in TERMINAL}
+        assert ends["a"] == ("out of memory", "8 GiB, and 7.5 were used")
+        assert ends["b"][0] == "out of memory"
+        assert ends["c"][0] == "finished"
+        assert len(pids(heard)) == 2
+
+    def test_a_store_that_cannot_be_written_is_no_fault_of_the_task(self, start: Start) -> None:
+        heard = run_all(start(), [task("a", "cannot_write")])
+        assert (heard[-1].kind, heard[-1].error) == ("unwritable", "the disk is full: make room")
+
+    def test_a_sign_of_life_is_progress_without_detail(self, start: Start) -> None:
+        heard = run_all(start(), [task("a", "lives")])
+        assert [(event.kind, event.detail) for event in heard] == [("started", {}), ("progress", {}), ("finished", {})]
 
     def test_what_a_process_said_before_its_death_is_heard_first(self, start: Start) -> None:
         heard = run_all(start(), [task("a", "talks_and_dies")])
@@ -173,7 +197,7 @@ class Contract(ABC):
     def test_a_slot_goes_on_after_a_death_and_after_an_exception(self, start: Start) -> None:
         heard = run_all(start(), [task("a", "is_killed"), task("b", "raises"), task("c", "leaves"), task("d", "ok")])
         ends = {event.task: event.kind for event in heard if event.kind in TERMINAL}
-        assert ends == {"a": "crashed", "b": "failed", "c": "crashed", "d": "finished"}
+        assert ends == {"a": "killed", "b": "failed", "c": "crashed", "d": "finished"}
 
     def test_a_death_leaves_the_other_tasks_alone(self, start: Start, tmp_path: Path) -> None:
         executor = start(3)
@@ -181,7 +205,7 @@ class Contract(ABC):
             executor.submit(task(name, "waits_for_gate", gate=str(tmp_path / "gate")))
         before = hear(executor, running(2))
         died = run_all(executor, [task(f"dies {i}", "is_killed") for i in range(3)])
-        assert [event.kind for event in died if event.kind in TERMINAL] == ["crashed"] * 3
+        assert [event.kind for event in died if event.kind in TERMINAL] == ["killed"] * 3
         (tmp_path / "gate").touch()
         after = hear(executor, ended(2))
         assert {event.task for event in after if event.kind == "finished"} == {"left", "right"}
@@ -197,7 +221,7 @@ class Contract(ABC):
         executor.submit(task("b", "is_killed"))
         free.append(executor.free())
         heard = hear(executor, ended(1))
-        assert the(heard, "crashed").task == "b"
+        assert the(heard, "killed").task == "b"
         free.append(executor.free())
         (tmp_path / "gate").touch()
         hear(executor, ended(1))
@@ -205,7 +229,7 @@ class Contract(ABC):
         assert free == [2, 1, 0, 1, 2]
 
     def test_many_tasks_over_few_slots_each_end_exactly_once(self, start: Start) -> None:
-        expected = {"ok": "finished", "raises": "failed", "is_killed": "crashed", "leaves": "crashed", "talks_and_dies": "crashed"}
+        expected = {"ok": "finished", "raises": "failed", "is_killed": "killed", "leaves": "crashed", "talks_and_dies": "crashed"}
         often = ["ok"] * 6 + list(expected)
         tasks = [task(f"{i} {do}", do) for i, do in enumerate(often * 4)]
         heard = run_all(start(3), tasks)
@@ -317,7 +341,7 @@ class Contract(ABC):
         wait_until_gone(idle | busy)
         executor.close()
 
-    def test_a_process_killed_from_outside_is_a_crash_of_its_task_alone(self, start: Start) -> None:
+    def test_a_process_killed_from_outside_is_the_end_of_its_task_alone(self, start: Start) -> None:
         executor = start(2)
         executor.submit(task("a", "stops_when_asked"))
         victims = pids(hear(executor, running(1)))
@@ -325,6 +349,80 @@ class Contract(ABC):
         hear(executor, running(1))
         os.kill(*victims, signal.SIGKILL)
         heard = hear(executor, ended(1))
-        assert the(heard, "crashed").task == "a"
+        assert the(heard, "killed").task == "a"
         executor.stop()
         assert the(hear(executor, ended(1)), "stopped").task == "b"
+
+    # Killing
+
+    def test_one_task_can_be_killed_whatever_it_does_and_the_others_go_on(self, start: Start) -> None:
+        executor = start(3)
+        for name, do in (("deaf", "ignores_stop"), ("frozen", "ignores_stop"), ("good", "stops_when_asked")):
+            executor.submit(task(name, do))
+        heard = hear(executor, running(3))
+        (frozen,) = {event.detail["pid"] for event in heard if event.task == "frozen" and event.kind == "progress"}
+        os.kill(frozen, signal.SIGSTOP)
+        executor.kill("deaf")
+        executor.kill("frozen")
+        heard += hear(executor, ended(2))
+        assert sorted((event.task, event.kind) for event in heard if event.kind in TERMINAL) == [("deaf", "killed"), ("frozen", "killed")]
+        assert executor.free() == 2
+        executor.stop()
+        assert the(hear(executor, ended(1)), "stopped").task == "good"
+
+    def test_killing_what_has_ended_or_never_was_is_of_no_effect(self, start: Start) -> None:
+        executor = start()
+        before = pids(run_all(executor, [task("a", "ok")]))
+        executor.kill("a")
+        executor.kill("nobody")
+        assert executor.events(0.1) == []
+        assert pids(run_all(executor, [task("b", "ok")])) == before
+
+    # Alone
+
+    def test_a_task_that_wants_to_be_alone_waits_for_those_beside_it_and_keeps_others_out(self, start: Start, tmp_path: Path) -> None:
+        executor = start(3)
+        executor.submit(task("a", "waits_for_gate", gate=str(tmp_path / "a")))
+        executor.submit(alone("b", gate=str(tmp_path / "b")))
+        assert executor.free() == 0
+        heard = hear(executor, running(1)) + executor.events(0.3)
+        assert {event.task for event in heard} == {"a"}
+        (tmp_path / "a").touch()
+        heard = hear(executor, running(1))
+        assert [event.kind for event in heard if event.task == "b"] == ["started", "progress"]
+        assert executor.free() == 0
+        (tmp_path / "b").touch()
+        assert the(hear(executor, ended(1)), "finished").task == "b"
+        assert executor.free() == 3
+
+    def test_a_task_is_alone_on_its_device_and_the_other_devices_go_on(self, start: Start, tmp_path: Path) -> None:
+        executor = start(tuple(Slot(f"cuda:{i}", "cuda") for i in (0, 0, 1, 1)))
+        executor.submit(task("a", "waits_for_gate", gate=str(tmp_path / "a")))
+        executor.submit(alone("b", gate=str(tmp_path / "b")))
+        heard = hear(executor, running(2))
+        assert {event.task: event.slot for event in heard} == {"a": "cuda:0", "b": "cuda:1"}
+        assert executor.free() == 1
+        executor.submit(task("c", "ok"))
+        assert the(hear(executor, ended(1)), "finished").slot == "cuda:0"
+        for name in ("a", "b"):
+            (tmp_path / name).touch()
+        hear(executor, ended(2))
+        assert executor.free() == 4
+
+    @pytest.mark.parametrize(("call", "kind"), [("cancel", "stopped"), ("kill", "killed"), ("stop", "stopped")])
+    def test_a_task_that_still_waits_to_be_alone_can_be_ended(self, start: Start, tmp_path: Path, call: str, kind: str) -> None:
+        executor = start(2)
+        executor.submit(task("a", "waits_for_gate", gate=str(tmp_path / "a")))
+        executor.submit(alone("b", gate=str(tmp_path / "b")))
+        getattr(executor, call)(*(() if call == "stop" else ("b",)))
+        heard = hear(executor, ended(1))
+        assert [(event.task, event.kind) for event in heard if event.kind in TERMINAL] == [("b", kind)]
+        assert executor.free() == 1
+        (tmp_path / "a").touch()
+        assert the(hear(executor, ended(1)), "finished").task == "a"
+
+    def test_the_death_of_a_task_that_was_alone_opens_its_device_again(self, start: Start) -> None:
+        executor = start(2)
+        executor.submit(Task("a", {"do": "is_killed"}, alone=True))
+        assert hear(executor, ended(1))[-1].kind == "killed"
+        assert executor.free() == 2

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ablate.executors.base import Stopped
+from ablate.errors import UnwritableError
+from ablate.executors.base import OutOfMemory, Stopped
 
 Json = dict[str, Any]
 Report = Callable[[Json], None]
@@ -136,3 +137,26 @@ def modules(payload: Json, report: Report, should_stop: Asked) -> Json:
 
 def signals(payload: Json, report: Report, should_stop: Asked) -> Json:
     return {"server": os.getppid()}
+
+
+def lacks_memory(payload: Json, report: Report, should_stop: Asked) -> Json:
+    report({"pid": os.getpid()})
+    raise OutOfMemory("8 GiB, and 7.5 were used")
+
+
+def cannot_allocate(payload: Json, report: Report, should_stop: Asked) -> Json:
+    return {"much": len(bytearray(1 << 60))}
+
+
+def cannot_write(payload: Json, report: Report, should_stop: Asked) -> Json:
+    raise UnwritableError("the disk is full: make room")
+
+
+def lives(payload: Json, report: Report, should_stop: Asked) -> Json:
+    report({})
+    return {}
+
+
+def is_sent(payload: Json, report: Report, should_stop: Asked) -> Json:
+    os.kill(os.getpid(), getattr(signal, payload["signal"]))
+    return {}

@@ -45,14 +45,14 @@ class TestLocalExecutor(Contract):
         (new,) = pids(run_all(executor, [task("b", "ok")]))
         assert new != old
 
-    def test_a_task_given_to_a_process_that_has_just_died_is_a_crash(self, start: Start) -> None:
+    def test_a_task_given_to_a_process_that_has_just_died_is_told_so(self, start: Start) -> None:
         executor = start()
         (old,) = pids(run_all(executor, [task("a", "ok")]))
         os.kill(old, signal.SIGKILL)
         wait_until_gone({old})
         executor.submit(task("b", "ok"))
         heard = hear(executor, ended(1))
-        assert kinds(heard, "b")[-1] == "crashed"
+        assert kinds(heard, "b")[-1] == "killed"
         assert kinds(run_all(executor, [task("b", "ok")]), "b") == ["started", "finished"]
 
     def test_the_death_of_the_server_that_workers_are_forked_from_costs_their_tasks_and_no_more(self, start: Start) -> None:

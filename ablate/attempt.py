@@ -1,0 +1,133 @@
+"""What is around every attempt at a job: its lock, its log, signs of life, and what becomes of errors."""
+
+import contextlib
+import errno
+import faulthandler
+import os
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import Timeout
+
+from ablate import journal
+from ablate.errors import UnwritableError
+from ablate.executors.base import OutOfMemory, Stopped
+from ablate.journal import Folder
+from ablate.training import lr_finder
+
+MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
+BEAT = 1.0  # seconds between two signs of life
+
+
+def beats(report: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
+    """Give what may be called at every step, and tells now and then that the job is alive: an epoch may take hours."""
+    told = time.monotonic()
+
+    def alive() -> None:
+        nonlocal told
+        if time.monotonic() - told >= BEAT:
+            told = time.monotonic()
+            report({})
+
+    return alive
+
+
+@contextlib.contextmanager
+def alone(folder: Folder, should_stop: Callable[[], bool], alive: Callable[[], None]) -> Iterator[None]:
+    """Hold the job's lock; while another coordinator's worker trains this very job, wait for it."""
+    lock = folder.lock()
+    while True:
+        try:
+            with journal.writing(folder.path):
+                lock.acquire(timeout=1.0)
+            break
+        except Timeout:
+            alive()
+            if should_stop():
+                raise Stopped from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def accounted(folder: Folder, device: str) -> Iterator[None]:
+    """Write down that a job has failed, while its lock is held: another worker may take it up as soon as it is free.
+
+    A want of memory or of disk is no failure yet: the scheduler says what becomes of it.
+    """
+    try:
+        with journal.writing(folder.path):
+            yield
+    except lr_finder.Stopped:
+        raise Stopped from None
+    except (Stopped, UnwritableError):
+        raise
+    except Exception as error:
+        said = "".join(traceback.format_exception_only(error)).strip()
+        if _is_out_of_memory(error):
+            raise OutOfMemory(f"{said.splitlines()[0]} (the job had {peak(torch.device(device)) / 2**30:.2f} GiB at most)") from error
+        journal.fail(folder, kind="error", error=said)
+        raise
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """Tell a want of memory from other errors, also where another one came of it: torch.save then complains of its file."""
+    while error is not None:
+        by_torch = isinstance(error, RuntimeError) and "DefaultCPUAllocator: " in str(error)  # it has no type of its own for a CPU's
+        by_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
+        if by_torch or by_system or isinstance(error, MemoryError | torch.OutOfMemoryError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def peak(device: torch.device) -> int:
+    """Give the most bytes that this process had at once, of the device's memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT
+
+
+@contextlib.contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """Send everything that this process prints, from C too, to the job's log."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    with path.open("ab", buffering=0) as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        faulthandler.enable(log)
+        try:
+            yield
+        except Stopped:
+            raise
+        except Exception:
+            traceback.print_exc()
+            raise
+        finally:
+            _flush()
+            faulthandler.disable()
+            for number, old in zip((1, 2), kept, strict=True):
+                os.dup2(old, number)
+                os.close(old)
+
+
+def _flush() -> None:
+    """Write out what was printed; what a full disk does not take is dropped, or it would come up again behind the next job."""
+    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+        try:
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, number)
+            os.close(nowhere)
+            stream.flush()

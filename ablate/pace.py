@@ -1,0 +1,117 @@
+"""How long work takes, on one slot: by the finished jobs of the store that are like it, else by a guess."""
+
+import statistics
+from dataclasses import dataclass, field
+from typing import Any
+
+from ablate import journal
+from ablate.recipe import Evaluation, Recipe
+from ablate.store import Store
+
+IMAGES_A_SECOND = {
+    "baseline_cnn": 3500.0, "cnn4": 2100.0, "resnet_small": 1000.0, "resnet9": 180.0, "depthwise_dilated": 400.0, "resnet18": 100.0,
+    "fusion": 100.0,
+}  # fmt: skip
+"""Trained on one CPU thread at 32x32 in bf16, with crop and flip (2 cores of a Xeon with AMX): a first guess, no more."""
+
+JUDGED = 3.0  # images are judged so many times faster than they are trained on: without gradients
+Kind = tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Time:
+    """Seconds, and whether they are no more than a guess."""
+
+    seconds: float
+    is_guess: bool
+
+
+NOTHING = Time(0.0, is_guess=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What finished jobs took: images a second by the kind of network, seconds by that, the images and the way of judging."""
+
+    store: Store
+    speeds: dict[Kind, list[float]] = field(default_factory=dict)
+    judged: dict[tuple[Kind, str, Evaluation], list[float]] = field(default_factory=dict)
+
+
+def read(store: Store) -> Pace:
+    """Learn from every finished job of a store."""
+    found = Pace(store)
+    for path in (store.path / "jobs").glob("*/result.json"):
+        learn(found, path.parent.name)
+    return found
+
+
+def learn(pace: Pace, job: str) -> None:
+    """Learn from one finished job."""
+    folder = pace.store.job(job)
+    result = journal.read_json(folder.result)
+    if result is None:
+        return
+    try:
+        recipe, _ = journal.read_recipe(folder.recipe)
+    except ValueError:  # of another version
+        return
+    if result["metrics"]["time/epoch_seconds"] > 0:
+        pace.speeds.setdefault(_kind(recipe), []).append(result["train_images"] / result["metrics"]["time/epoch_seconds"])
+    for path in folder.path.glob("outcomes/*/outcome.json"):
+        outcome: dict[str, Any] = journal.read_json(path)
+        key = (_kind(recipe), journal.read_json(folder.recipe)["data"], Evaluation.model_validate(outcome["evaluation"]))
+        if "seconds" in outcome:
+            pace.judged.setdefault(key, []).append(outcome["seconds"])
+
+
+def training(pace: Pace, recipe: Recipe, fingerprint: str, images: float | None = None) -> Time | None:
+    """Say how long a training takes, or so many images of it; none where nothing is known of the network or of the images."""
+    speed, is_guess = _speed(pace, recipe)
+    seen = _train_images(recipe, pace.store, fingerprint) if images is None else images
+    if speed is None or seen is None:
+        return None
+    return Time((recipe.training.epochs if images is None else 1) * seen / speed, is_guess)
+
+
+def judging(pace: Pace, recipe: Recipe, fingerprint: str, evaluation: Evaluation) -> Time | None:
+    """Say how long one way of judging takes."""
+    known = pace.judged.get((_kind(recipe), fingerprint, evaluation))
+    if known:
+        return Time(statistics.median(known), is_guess=False)
+    speed, _ = _speed(pace, recipe)
+    meta = journal.read_json(pace.store.data / fingerprint / "meta.json")
+    if speed is None or meta is None:
+        return None
+    passes = max(evaluation.mc_dropout, 1) * (1 if evaluation.tta == "none" else 2)
+    return Time(passes * meta["test"] / (JUDGED * speed), is_guess=True)
+
+
+def _kind(recipe: Recipe) -> Kind:
+    """Name what decides the speed of a training."""
+    model = recipe.model
+    network = (model.name, model.stem, model.width, model.trainable, model.batch_norm, model.conv_dropout > 0)
+    return (*network, recipe.data.image_size, recipe.training.precision)
+
+
+def _speed(pace: Pace, recipe: Recipe) -> tuple[float | None, bool]:
+    """Give images a second, and whether that is a guess."""
+    known = pace.speeds.get(_kind(recipe))
+    if known:
+        return statistics.median(known), False
+    model = recipe.model
+    if model.name not in IMAGES_A_SECOND or (model.trainable, model.width, model.stem) != ("all", 1.0, "cifar"):
+        return None, True
+    scale = (32 / recipe.data.image_size) ** 2
+    slower = (2.0 if recipe.training.precision == "fp32" else 1.0) * (1.5 if model.conv_dropout > 0 else 1.0)
+    return IMAGES_A_SECOND[model.name] * scale / slower, True
+
+
+def _train_images(recipe: Recipe, store: Store, fingerprint: str) -> float | None:
+    """Count the images of an epoch as well as they are known: before the data is decoded, as CIFAR-10 has them; none of a folder."""
+    meta = journal.read_json(store.data / fingerprint / "meta.json")
+    total = recipe.data.train_size or (meta["train"] if meta else None if recipe.data.name == "imagefolder" else 50_000)
+    if total is None:
+        return None
+    held = recipe.data.validation if isinstance(recipe.data.validation, int) else total * recipe.data.validation
+    return float(total - held)
