@@ -65,7 +65,9 @@ def load(text: str, sets: tuple[str, ...], store: Store, seeds: int | None = Non
     if sets:
         raise AblateError(f'--set changes a study file, and "{text}" is a study of the store: name its file')
     known = stores.recall(store, text)
-    return known if seeds is None else replace(known, seeds=tuple(range(seeds)))
+    if seeds is None:
+        return known
+    return studies.check({**known.raw, "seeds": seeds}, known.source, f"{known.text}\n# --set seeds={seeds}")  # the store must know of them
 
 
 def condition(text: str | None) -> Expression | None:

@@ -151,6 +151,15 @@ def test_what_has_come_to_be_needed_since_it_was_shown_is_kept(store):
     assert other.is_dir()
 
 
+def test_seeds_that_were_asked_for_by_an_option_are_needed(store):
+    other = other_job(store, seed=2)
+    more = workflow.load("tiny", (), where(store).store, 3)
+    assert more.seeds == (0, 1, 2)
+    stores.keep(where(store).store, more, stores.settled(where(store).store, "tiny"))
+    assert other.name in needs.read(where(store).store, quick=True).jobs
+    assert workflow.garbage(where(store)) == ()
+
+
 def test_a_study_that_begins_meanwhile_stops_the_removal(store, monkeypatch):
     other_job(store, seed=7)
     other_job(store, seed=8)
