@@ -28,7 +28,9 @@ from ablate.store import Store
 from ablate.study import Study
 
 if TYPE_CHECKING:
+    from ablate.doctor import Finding
     from ablate.findings import Findings  # brings pandas, which `plan` and `status` can do without
+    from ablate.garbage import Item, Removed
     from ablate.outlook import Outlook
     from ablate.report.comparison import Comparison
     from ablate.tracking import Report as Sent
@@ -63,7 +65,9 @@ def load(text: str, sets: tuple[str, ...], store: Store, seeds: int | None = Non
     if sets:
         raise AblateError(f'--set changes a study file, and "{text}" is a study of the store: name its file')
     known = stores.recall(store, text)
-    return known if seeds is None else replace(known, seeds=tuple(range(seeds)))
+    if seeds is None:
+        return known
+    return studies.check({**known.raw, "seeds": seeds}, known.source, f"{known.text}\n# --set seeds={seeds}")  # the store must know of them
 
 
 def condition(text: str | None) -> Expression | None:
@@ -346,3 +350,38 @@ def sync(study: Study, where: Where) -> int:
     if reason:
         raise AblateError(f"MLflow has the runs, and did not take the report: {reason}")
     return len(todo.runs)
+
+
+def examine(where: Where, *, deep: bool = False) -> "tuple[Finding, ...]":
+    """Check a store and its machine; nothing is changed. `deep`: read all weights for their checksums."""
+    from ablate import doctor, tracking
+
+    address = tracking.uri(where.store, where.tracking_uri)
+
+    def compare(todo: Plan) -> list[str]:
+        return tracking.compare(address, todo.study, _sources(todo, where.store, whole=True), where.store)
+
+    return doctor.examine(doctor.Patient(where.store, compare, tracking.public(address), deep))
+
+
+def garbage(where: Where) -> "tuple[Item, ...]":
+    """List what nothing in the store refers to. Raises an AblateError where that cannot be said, or somebody works there."""
+    from ablate import garbage as garbages
+    from ablate import needs
+
+    needed = needs.read(where.store, quick=False)
+    garbages.check(where.store, needed)
+    garbages.check_idle(where.store)
+    return garbages.find(where.store, needed)
+
+
+def collect(where: Where, shown: "tuple[Item, ...]") -> "Removed":
+    """Remove what was shown, as far as it is still garbage, while no study can begin."""
+    from ablate import garbage as garbages
+    from ablate import needs
+
+    with garbages.alone(where.store, needs.read(where.store, quick=False).studies) as studies:
+        now = needs.read(where.store, quick=False)
+        garbages.check(where.store, now)
+        known = {item.path for item in shown}
+        return garbages.remove([item for item in garbages.find(where.store, now) if item.path in known], where.store, studies)

@@ -1,11 +1,12 @@
 """What a terminal shows: live progress, plans and summaries. The only home of rich."""
 
+from ablate.display.care import show_findings, show_garbage, show_removed
 from ablate.display.plans import plan_data, show_cells, show_networks, show_plan
 from ablate.display.progress import Terminal
 from ablate.display.results import rates_data, show_comparison, show_ran, show_rates, show_tuned
 from ablate.display.standing import show_status
 
 __all__ = [
-    "Terminal", "plan_data", "rates_data", "show_cells", "show_comparison", "show_networks", "show_plan", "show_ran", "show_rates",
-    "show_status", "show_tuned",
+    "Terminal", "plan_data", "rates_data", "show_cells", "show_comparison", "show_findings", "show_garbage", "show_networks", "show_plan",
+    "show_ran", "show_rates", "show_removed", "show_status", "show_tuned",
 ]  # fmt: skip
