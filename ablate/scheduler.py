@@ -15,6 +15,7 @@ from ablate.store import Store
 
 TICK = 0.2  # seconds between two looks at an interruption
 STALL = 600.0  # seconds without a sign of life
+FROZEN = 2.0  # seconds between two looks, after which this process was frozen, or its machine asleep
 
 ATTEMPTS = {"crashed": 3, "stalled": 2, "out of memory": 2, "killed": 10}
 """How often a job may end so, before it has failed. An exception is its own fault and is not tried again. A process that
@@ -141,6 +142,7 @@ class _Queue:
     running: dict[str, Item] = field(default_factory=dict)
     seen: dict[str, float] = field(default_factory=dict)  # when each was last seen alive; none of those that wait to be alone
     stalled: set[str] = field(default_factory=set)  # that were ended for want of such a sign
+    looked: float = field(default_factory=time.monotonic)  # for stalls
     again: deque[Item] = field(default_factory=deque)
     unwritable: str = ""  # why nothing can be written any more
 
@@ -223,7 +225,11 @@ def _hear(queue: _Queue, event: Event, listen: Callable[[Event], None]) -> None:
 
 def _look_for_stalls(queue: _Queue) -> None:
     """End what gives no sign of life, however it stands still: the process may be frozen, or hang in a driver."""
-    for task in [task for task, seen in queue.seen.items() if time.monotonic() - seen > queue.policy.stall]:
+    now = time.monotonic()
+    if now - queue.looked > FROZEN:  # it was us who stood still, and heard nobody
+        queue.seen = dict.fromkeys(queue.seen, now)
+    queue.looked = now
+    for task in [task for task, seen in queue.seen.items() if now - seen > queue.policy.stall]:
         queue.stalled.add(task)
         queue.seen[task] = math.inf
         queue.executor.kill(task)

@@ -3,21 +3,18 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablate import explain as explaining
-from ablate import expression, grid, inputs, jobs, logs, recipe, stages, tuning
+from ablate import expression, grid, inputs, recipe, stages, tuning
 from ablate import plan as planning
-from ablate import status as standing
 from ablate import store as stores
 from ablate import study as studies
 from ablate.errors import AblateError
-from ablate.explain import Compared, Explained
 from ablate.expression import Expression
 from ablate.grid import Grid
 from ablate.inputs import Inputs
@@ -26,12 +23,13 @@ from ablate.plan import Plan
 from ablate.rates import Suggestion, Sweep
 from ablate.scheduler import Ledger
 from ablate.stages import How, Screen, Stages, Where
-from ablate.status import Status
 from ablate.store import Store
 from ablate.study import Study
 
 if TYPE_CHECKING:
+    from ablate.doctor import Finding
     from ablate.findings import Findings  # brings pandas, which `plan` and `status` can do without
+    from ablate.garbage import Item, Removed
     from ablate.outlook import Outlook
     from ablate.report.comparison import Comparison
     from ablate.tracking import Report as Sent
@@ -66,7 +64,9 @@ def load(text: str, sets: tuple[str, ...], store: Store, seeds: int | None = Non
     if sets:
         raise AblateError(f'--set changes a study file, and "{text}" is a study of the store: name its file')
     known = stores.recall(store, text)
-    return known if seeds is None else replace(known, seeds=tuple(range(seeds)))
+    if seeds is None:
+        return known
+    return studies.check({**known.raw, "seeds": seeds}, known.source, f"{known.text}\n# --set seeds={seeds}")  # the store must know of them
 
 
 def condition(text: str | None) -> Expression | None:
@@ -285,38 +285,6 @@ def _compare_cells(study: Study, found: "Findings", labels: tuple[str, ...], whe
     return comparison.of_cells(found, one, other, effects.between(table, one.cell, other.cell))
 
 
-def status(study: Study, where: Where) -> Status:
-    """Say how far a study is. Quicker than a plan, which asks of every job what is left of it, and how long that takes."""
-    known = inputs.read(study, where.store, where.device)
-    made = tuning.resolve(study, grid.expand(study, precision=known.precision), where.store, known.fingerprint, known.code)
-    runs, _ = grid.runs_and_jobs(made.grid, study.seeds, known.fingerprint, known.code)
-    return standing.of(study.name, runs, made, where.store)
-
-
-def watch(study: Study, where: Where) -> Iterator[Status]:
-    """Say how far a study is, again and again, until nothing moves."""
-    return standing.follow(partial(status, study, where))
-
-
-def explain(texts: tuple[str, ...], where: Where) -> Explained | Compared:
-    """Say what one job is, or what makes two jobs two; for the forms of a JOB see jobs.py."""
-    known = jobs.read(where.store, where.device)
-    found = [jobs.find(text, known) for text in texts]
-    return explaining.explain(found[0], known) if len(found) == 1 else explaining.compare(found[0], found[1], known)
-
-
-def log(text: str, where: Where, *, follow: bool) -> Iterator[str]:
-    """Give the log of a job as it is, or as it grows until the job has ended. Raises an AblateError where there is none to give."""
-    known = jobs.read(where.store, where.device)
-    job = jobs.find(text, known)
-    folder = where.store.job(job)
-    if follow:
-        return logs.follow(folder, known.evaluations.get(job, frozenset()))
-    if not folder.log.exists():
-        raise AblateError(f"{known.name(job)} has no log: it was not started yet; --follow waits for it")
-    return logs.read(folder)
-
-
 def ui(where: Where, host: str, port: int) -> tuple[list[str], dict[str, str]]:
     """Give the command that serves MLflow's page on the store, and its environment."""
     from ablate import tracking
@@ -375,3 +343,38 @@ def sync(study: Study, where: Where) -> int:
     if reason:
         raise AblateError(f"MLflow has the runs, and did not take the report: {reason}")
     return len(todo.runs)
+
+
+def examine(where: Where, *, deep: bool = False) -> "tuple[Finding, ...]":
+    """Check a store and its machine; nothing is changed. `deep`: read all weights for their checksums."""
+    from ablate import doctor, tracking
+
+    address = tracking.uri(where.store, where.tracking_uri)
+
+    def compare(todo: Plan) -> list[str]:
+        return tracking.compare(address, todo.study, _sources(todo, where.store, whole=True), where.store)
+
+    return doctor.examine(doctor.Patient(where.store, compare, tracking.public(address), deep))
+
+
+def garbage(where: Where) -> "tuple[Item, ...]":
+    """List what nothing in the store refers to. Raises an AblateError where that cannot be said, or somebody works there."""
+    from ablate import garbage as garbages
+    from ablate import needs
+
+    needed = needs.read(where.store, quick=False)
+    garbages.check(where.store, needed)
+    garbages.check_idle(where.store)
+    return garbages.find(where.store, needed)
+
+
+def collect(where: Where, shown: "tuple[Item, ...]") -> "Removed":
+    """Remove what was shown, as far as it is still garbage, while no study can begin."""
+    from ablate import garbage as garbages
+    from ablate import needs
+
+    with garbages.alone(where.store, needs.read(where.store, quick=False).studies) as studies:
+        now = needs.read(where.store, quick=False)
+        garbages.check(where.store, now)
+        known = {item.path for item in shown}
+        return garbages.remove([item for item in garbages.find(where.store, now) if item.path in known], where.store, studies)

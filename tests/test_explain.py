@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from test_plan import finish, read
 
-from ablate import explain, jobs, journal, recipe, stages, store, workflow
+from ablate import explain, inspection, jobs, journal, recipe, stages, store, workflow
 from ablate.errors import AblateError
 from ablate.explain import Compared, Difference, Explained
 from ablate.grid import Job
@@ -43,13 +43,13 @@ def put(here: Store, job: Job, **changed: Any) -> str:
 
 
 def one(here: Store, text: str) -> Explained:
-    found = workflow.explain((text,), stages.Where(here))
+    found = inspection.explain((text,), stages.Where(here))
     assert isinstance(found, Explained)
     return found
 
 
 def two(here: Store, first: str, second: str) -> dict[str, tuple[str, str]]:
-    found = workflow.explain((first, second), stages.Where(here))
+    found = inspection.explain((first, second), stages.Where(here))
     assert isinstance(found, Compared)
     return {d.part: (d.first, d.second) for d in found.second.differences}
 

@@ -1,17 +1,15 @@
 """Searches and range tests as users run them: real processes, real trainings on digits, real MLflow; kills and interruptions."""
 
 import json
-import os
 import random
 import re
 import signal
 import time
 from collections import Counter
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from commands import BROKEN, RECIPE, ablate, attempts, start, wait_for
+from processes import kill, parent_of, workers_of
 from shown import client, runs_of
 
 from ablate import journal
@@ -185,39 +183,6 @@ def test_an_optuna_storage_that_cannot_be_had_is_a_sentence_and_another_one_is_u
 
 
 # Kills, interruptions, and two at once
-
-
-def descendants(pid):
-    """List the processes below one, nearest first."""
-    parents = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(path.parent.name)] = int(path.read_text().rsplit(")", 1)[1].split()[1])
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    found, level = [], [pid]
-    while level:
-        level = sorted(child for child, parent in parents.items() if parent in level)
-        found += level
-    return found
-
-
-def workers_of(pid):
-    """List the processes that are forked from the server of a coordinator."""
-    direct = [child for child in descendants(pid) if pid == parent_of(child)]
-    return [child for child in descendants(pid) if child not in direct]
-
-
-def parent_of(pid):
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-
-
-def kill(pid):
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.slow  # a dozen runs

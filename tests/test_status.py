@@ -418,10 +418,10 @@ def test_jobs_that_come_and_go_while_they_are_read_are_no_matter(here: Store) ->
 FRESH = """
 import json, sys
 from pathlib import Path
-from ablate import display, stages, store, workflow
+from ablate import display, inspection, stages, store, workflow
 where = stages.Where(store.open_store(Path(sys.argv[1])))
-found = workflow.status(workflow.load("mine", (), where.store), where)
-workflow.explain(("mine:baseline/0",), where)
+found = inspection.status(workflow.load("mine", (), where.store), where)
+inspection.explain(("mine:baseline/0",), where)
 print(json.dumps({"runs": sum(found.total.values()), "modules": sorted(sys.modules)}))
 """
 

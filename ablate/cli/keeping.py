@@ -1,10 +1,14 @@
 """The commands that look after a store and MLflow."""
 
+import dataclasses
+import json
 import os
+import sys
 
 import click
 
 from ablate.cli import options
+from ablate.errors import AblateError
 
 
 @click.command()
@@ -43,3 +47,59 @@ def ui(store_path: str, tracking_uri: str | None, port: int, host: str) -> None:
     command, environment = workflow.ui(options.where(store_path, tracking_uri), host, port)
     click.echo(f"MLflow on http://{host}:{port} (Ctrl-C ends it)")
     os.execve(command[0], command, environment)  # noqa: S606 (the command is ours; no shell)
+
+
+@click.command()
+@options.STORE
+@options.URI
+@options.JSON
+@click.option("--deep", is_flag=True, help="Read all weights, too, for their checksums.")
+def doctor(store_path: str, tracking_uri: str | None, *, as_json: bool, deep: bool) -> None:
+    """Check a store and its machine, and say what to do: exit code 1 where there is a problem, else 0. Changes nothing.
+
+    \b
+    Example:
+      ablate doctor
+      ablate doctor --store /shared/mlruns --deep
+    """
+    from ablate import display, workflow
+
+    found = workflow.examine(options.where(store_path, tracking_uri), deep=deep)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(one) for one in found], indent=1))
+    else:
+        display.show_findings(options.console(), found)
+    sys.exit(1 if any(one.severity == "problem" for one in found) else 0)
+
+
+@click.command()
+@options.STORE
+@click.option("--yes", is_flag=True, help="Remove without asking.")
+@click.option("--dry-run", is_flag=True, help="Only list what would be removed.")
+def gc(store_path: str, *, yes: bool, dry_run: bool) -> None:
+    """Remove what no study of a store, as it was last run, refers to; lists it, and asks first.
+
+    That is jobs, searches, range tests and decoded images that no study needs, and what killed processes have left. To forget
+    a study, remove its folder in studies/ first. MLflow's runs and artifacts are left alone.
+
+    \b
+    Example:
+      ablate gc --dry-run
+      ablate gc --store /shared/mlruns --yes
+    """
+    from ablate import display, workflow
+
+    where, console = options.where(store_path), options.console()
+    found = workflow.garbage(where)
+    display.show_garbage(console, found)
+    if dry_run or not found:
+        return
+    if not yes:
+        if not sys.stdin.isatty():
+            raise AblateError("ablate gc asks before it removes, and nobody can answer here: say --yes, or --dry-run to only list")
+        if not click.confirm("remove all this?"):
+            click.echo("nothing was removed")
+            return
+    removed = workflow.collect(where, found)
+    display.show_removed(console, removed)
+    sys.exit(1 if removed.kept else 0)

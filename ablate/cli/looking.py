@@ -28,20 +28,20 @@ def status(study: str, sets: tuple[str, ...], store_path: str, *, as_json: bool,
       ablate status augmentation --watch
       ablate status studies/augmentation.toml --json
     """
-    from ablate import display, workflow
+    from ablate import display, inspection, workflow
 
     where, console = options.where(store_path), options.console()
     loaded = workflow.load(study, sets, where.store)
     if watch:
         with contextlib.suppress(KeyboardInterrupt):  # nothing is lost by looking away
-            changes = workflow.watch(loaded, where)
+            changes = inspection.watch(loaded, where)
             if as_json:
                 for found in changes:
                     click.echo(display.status_line(found))
             else:
                 display.watch_status(console, changes)
         return
-    found = workflow.status(loaded, where)
+    found = inspection.status(loaded, where)
     if as_json:
         click.echo(json.dumps(display.status_data(found), indent=1))
     else:
@@ -60,10 +60,10 @@ def logs(job: str, store_path: str, *, follow: bool) -> None:
       ablate logs 3fa9c1
       ablate logs "augmentation:rotation=15/0" -f
     """
-    from ablate import workflow
+    from ablate import inspection
 
     said = False
-    for text in workflow.log(job, options.where(store_path), follow=follow):
+    for text in inspection.log(job, options.where(store_path), follow=follow):
         if not text and follow and not said:
             click.echo("no log yet: waiting", err=True)
         said = True
@@ -84,11 +84,11 @@ def explain(jobs: tuple[str, ...], store_path: str, *, as_json: bool) -> None:
       ablate explain augmentation:baseline/0
       ablate explain 3fa9c1 77d0e2
     """
-    from ablate import display, workflow
+    from ablate import display, inspection
 
     if len(jobs) > 2:
         raise click.UsageError(f"explain takes one job or two, got {len(jobs)}")
-    found = workflow.explain(jobs, options.where(store_path))
+    found = inspection.explain(jobs, options.where(store_path))
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(found), indent=1))
     else:

@@ -1,5 +1,6 @@
 """What a terminal shows: live progress, plans and summaries. The only home of rich."""
 
+from ablate.display.care import show_findings, show_garbage, show_removed
 from ablate.display.explained import show_explained
 from ablate.display.plans import plan_data, show_cells, show_networks, show_plan
 from ablate.display.progress import Terminal
@@ -7,6 +8,7 @@ from ablate.display.results import rates_data, show_comparison, show_ran, show_r
 from ablate.display.standing import show_status, status_data, status_line, watch_status
 
 __all__ = [
-    "Terminal", "plan_data", "rates_data", "show_cells", "show_comparison", "show_explained", "show_networks", "show_plan",
-    "show_ran", "show_rates", "show_status", "show_tuned", "status_data", "status_line", "watch_status",
+    "Terminal", "plan_data", "rates_data", "show_cells", "show_comparison", "show_explained", "show_findings", "show_garbage",
+    "show_networks", "show_plan", "show_ran", "show_rates", "show_removed", "show_status", "show_tuned", "status_data", "status_line",
+    "watch_status",
 ]  # fmt: skip

@@ -152,6 +152,7 @@ class LocalExecutor:
         for worker in self._workers:
             if worker.task == task:
                 worker.process.kill()  # also where it is frozen
+                worker.process.join(GRACE)  # or it might be given another task while it dies
                 return
         self._withdraw(task, "killed")
 

@@ -22,6 +22,10 @@ LONGEST = 7900  # characters of a note: MLflow cuts at 8000 and only warns
 LONGEST_KEY = 250  # characters of a metric's or a param's name: MLflow refuses longer ones
 
 
+class MovedError(StoreError):
+    """MLflow's database was made for another path."""
+
+
 def uri(store: Store, given: str | None) -> str:
     """Say where MLflow is: as given, else MLFLOW_TRACKING_URI, else the store's own SQLite file."""
     return given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.database}"
@@ -48,6 +52,32 @@ def sync(address: str, study: Study, sources: Sequence[Source], store: Store) ->
 def log_study(address: str, study: Study, store: Store, *, note: str, files: Sequence[Path]) -> None:
     """Put the report and what belongs to it on the study's own run, with the verdicts in its note. Raises what MLflow raises."""
     Mlflow(address, study, store, frozenset()).log_study(note[:LONGEST], files)
+
+
+def shown(address: str, study: Study, store: Store) -> dict[str, Any]:
+    """Give the runs that MLflow has of a study of this store, as its own objects by key; nothing is made or changed there.
+
+    Raises what MLflow raises, and a MovedError where the database was made for another path.
+    """
+    if not (store.path / "id").exists():
+        return {}
+    client = _client(address)
+    found = client.get_experiment_by_name(study.name)
+    if found is None or found.lifecycle_stage == "deleted":
+        return {}
+    if not address.startswith(("http://", "https://")):
+        _check_place(found.artifact_location, _place(study, store))
+    runs = _search(client, found.experiment_id, f"tags.`ablate.store` = '{stores.identity(store)}'")
+    return {run.data.tags["ablate.key"]: run for run in runs if "ablate.key" in run.data.tags}
+
+
+def latest(record: Record) -> dict[str, float]:
+    """Give the last value of every metric of a record, under the name that MLflow takes."""
+    said = [
+        (line, _key(before + name), value) for before, each in record.lines.items() for line in each for name, value in line.metrics.items()
+    ]
+    said += [(record.end, _key(name), value) for name, value in record.end.metrics.items()] if record.end is not None else []
+    return {name: value for _, name, value in sorted(said, key=lambda one: (one[0].step, one[0].timestamp))}
 
 
 @dataclass(slots=True)
@@ -77,7 +107,7 @@ class Mlflow:
     def _connect(self) -> Any:
         if self._client is None:
             served = self.address.startswith(("http://", "https://"))  # then the server says where artifacts go
-            artifacts = None if served else (self.store.artifacts / self.store.study(self.study.name).name).as_uri()
+            artifacts = None if served else _place(self.study, self.store)
             with FileLock(self.store.path / "mlflow.lock"):  # two studies that start at once make one database
                 _make_database(self.address, self.store)
                 client = _client(self.address)  # this, too, would make the database
@@ -202,21 +232,31 @@ def _make_database(address: str, store: Store) -> None:
     draft.replace(database)
 
 
+def _place(study: Study, store: Store) -> str:
+    """Say where the artifacts of a study belong, where no server says so."""
+    return (store.artifacts / store.study(study.name).name).as_uri()
+
+
+def _check_place(found: str, wanted: str) -> None:
+    if found != wanted:
+        raise MovedError(
+            f"MLflow's database was made for {found}, and this study's artifacts belong in {wanted}: "
+            "where the store was moved or copied, delete its mlflow.db and run ablate sync for each study"
+        )
+
+
 def _experiment(client: Any, name: str, artifacts: str | None) -> str:
     """Find or make the experiment of a study; one that was deleted in the UI is brought back.
 
-    Raises a StoreError when its artifacts would go elsewhere: MLflow fixes their absolute place when it makes an experiment.
+    Raises a MovedError when its artifacts would go elsewhere: MLflow fixes their absolute place when it makes an experiment.
     """
     found = client.get_experiment_by_name(name)
     if found is None:
         return str(client.create_experiment(name, artifact_location=artifacts))
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
-    if artifacts is not None and found.artifact_location != artifacts:
-        raise StoreError(
-            f"MLflow's database was made for {found.artifact_location}, and this study's artifacts belong in {artifacts}: "
-            "where the store was moved or copied, delete its mlflow.db and run ablate sync for each study"
-        )
+    if artifacts is not None:
+        _check_place(found.artifact_location, artifacts)
     return str(found.experiment_id)
 
 

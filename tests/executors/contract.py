@@ -370,6 +370,14 @@ class Contract(ABC):
         executor.stop()
         assert the(hear(executor, ended(1)), "stopped").task == "good"
 
+    def test_killing_what_has_ended_and_was_not_heard_yet_costs_the_next_task_nothing(self, start: Start) -> None:
+        executor = start()
+        executor.submit(task("a", "reports", times=1, says=""))
+        time.sleep(1.0)  # it ends, and nobody listens
+        executor.kill("a")
+        assert hear(executor, ended(1))[-1].kind in ("finished", "killed")
+        assert kinds(run_all(executor, [task("b", "ok")]), "b") == ["started", "finished"]
+
     def test_killing_what_has_ended_or_never_was_is_of_no_effect(self, start: Start) -> None:
         executor = start()
         before = pids(run_all(executor, [task("a", "ok")]))

@@ -1,0 +1,60 @@
+"""What a check says, and what it is given."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from ablate import needs
+from ablate.needs import Needs
+from ablate.plan import Plan
+from ablate.store import Store
+
+Severity = Literal["ok", "note", "problem"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a check has found; findings with the same words are one, in many places."""
+
+    check: str
+    severity: Severity
+    says: str
+    do: str = ""  # a command, or what to remove; empty where nothing has to be done
+    where: str = ""  # a path below the store, a study; empty where it is of the whole
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A store that is looked at, and how thoroughly."""
+
+    store: Store
+    compare: Callable[[Plan], list[str]]
+    """Says what MLflow shows otherwise than the store has it, in sentences; raises whatever MLflow raises."""
+    address: str = ""  # of MLflow, without its password
+    deep: bool = False
+
+    @cached_property
+    def is_there(self) -> bool:
+        """Say whether there is a store at all."""
+        return (self.store.path / "jobs").is_dir()
+
+    @cached_property
+    def jobs(self) -> tuple[Path, ...]:
+        """List the folders of jobs."""
+        return tuple(path for path in sorted((self.store.path / "jobs").glob("[!.]*")) if path.is_dir())
+
+    @cached_property
+    def needs(self) -> Needs:
+        """Look up what the studies need."""
+        return needs.read(self.store, quick=True)
+
+    @property
+    def studies(self) -> Mapping[str, Plan]:
+        """Give the studies that can be planned."""
+        return self.needs.studies
+
+    def short(self, path: Path) -> str:
+        """Write a path as seen from the store."""
+        return str(path.relative_to(self.store.path))

@@ -1,0 +1,66 @@
+"""What nobody needs or has finished, and what is being worked on now."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ablate import journal, leftovers
+from ablate.doctor.files import ANEW
+from ablate.doctor.finding import Finding, Patient
+from ablate.holders import holders
+from ablate.journal import Folder, is_held
+from ablate.needs import IDENTITY, SPOILT
+
+GC = "ablate gc removes them, and asks first"
+
+
+def drafts(patient: Patient) -> Iterator[Finding]:
+    """Files that a killed process has left half-written."""
+    for path in leftovers.drafts(patient.store):
+        gone = path.name.endswith(leftovers.GONE)
+        says = "folders whose removal was cut short" if gone else "drafts of killed processes: nothing reads them"
+        yield Finding("drafts", "note", says, GC, patient.short(path))
+
+
+def unneeded(patient: Patient) -> Iterator[Finding]:
+    """Jobs that no study needs, and folders that are no jobs. Where a study cannot be planned, nobody knows."""
+    jobs, needed = set(patient.jobs), patient.needs
+    for path in patient.jobs:
+        if not (path / "recipe.json").exists():
+            jobs.remove(path)
+            yield _without_recipe(patient, path)
+    idle = [path for path in jobs if path.name not in needed.jobs]
+    if not idle or needed.unclear:
+        return
+    size = sum(map(leftovers.size, idle)) / 1e6
+    says = f"{len(idle)} of {len(patient.jobs)} jobs, {size:.1f} MB, are needed by no study as it was last run"
+    do = GC if needed.studies else "run a study in this store or, where all of it can go, remove it"
+    yield Finding("unneeded", "note", says, do)
+
+
+def _without_recipe(patient: Patient, path: Path) -> Finding:
+    where = patient.short(path)
+    if not IDENTITY.fullmatch(path.name):
+        return Finding("unneeded", "note", "a folder among the jobs that is none: nothing reads it", "put it elsewhere", where)
+    if (path / "result.json").exists():
+        return Finding("unneeded", "problem", "a job has a result and no recipe.json: nobody can say what it trained", ANEW, where)
+    return Finding("unneeded", "note", "a job that was never begun", "run its study again, or ablate gc removes it", where)
+
+
+def interrupted(patient: Patient) -> Iterator[Finding]:
+    """Attempts without an end."""
+    for path in patient.jobs:
+        folder = Folder(path)
+        if not folder.attempts.exists() or folder.result.exists() or folder.failure.exists() or is_held(path / "lock"):
+            continue
+        try:
+            done = len(journal.lines(folder.journal))
+        except SPOILT:  # another check says so
+            continue
+        says = f"interrupted, with {done} epochs in the journal"
+        yield Finding("interrupted", "note", says, "run its study again: it goes on from its last checkpoint", patient.short(path))
+
+
+def held(patient: Patient) -> Iterator[Finding]:
+    """What processes work on now."""
+    for one in holders(patient.store):
+        yield Finding("held", "ok", f"worked on now: {one.words}", where=patient.short(one.lock))

@@ -1,0 +1,56 @@
+"""Whether MLflow shows what the store has."""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from urllib.parse import quote
+
+from ablate.doctor.finding import Finding, Patient
+from ablate.errors import AblateError
+from ablate.journal import is_held
+from ablate.tracking import MovedError, first_line  # the latter hides passwords
+
+REBUILD = "remove mlflow.db, and run ablate sync for each study: it is rebuilt from the journals"
+
+
+def database(patient: Patient) -> Iterator[Finding]:
+    """The store's own database is whole, by SQLite's own check."""
+    path = patient.store.database
+    if not path.exists():
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5)) as connection:
+            answers = [str(row[0]) for row in connection.execute("PRAGMA quick_check(1)")]
+    except sqlite3.OperationalError as error:  # locked, or on a store that can only be read amid a change
+        yield Finding("database", "note", f"mlflow.db cannot be looked at now: {error}", where=path.name)
+    except sqlite3.DatabaseError as error:
+        yield Finding("database", "problem", f"mlflow.db is spoilt: {error}", REBUILD, path.name)
+    else:
+        if answers != ["ok"]:
+            yield Finding("database", "problem", f"mlflow.db is spoilt: {answers[0].splitlines()[-1]}", REBUILD, path.name)
+
+
+def runs(patient: Patient) -> Iterator[Finding]:
+    """Every run of every study stands in MLflow as the journals have it."""
+    if patient.address == f"sqlite:///{patient.store.database}" and not patient.store.database.exists():
+        yield Finding("mlflow", "ok", "there is no database of MLflow: ablate sync STUDY makes it")
+        return
+    for name, planned in patient.studies.items():
+        if is_held(patient.store.study(name) / "lock"):
+            yield Finding("mlflow", "note", "is being run: MLflow is compared afterwards", where=name)
+            continue
+        try:
+            wrong = patient.compare(planned)
+        except MovedError as error:
+            yield Finding("mlflow", "problem", first_line(error), REBUILD, name)
+            continue
+        except (AblateError, KeyError, TypeError, IndexError, AttributeError) as error:  # of journals: MLflow raises its own
+            says = f"cannot be compared with MLflow ({type(error).__name__}: {error})"
+            yield Finding("mlflow", "problem", says, "mend first what else is found here", name)
+            continue
+        except Exception as error:  # noqa: BLE001 (whatever a server or a database does is a finding)
+            says = f"MLflow at {patient.address} does not answer: {first_line(error)}"
+            yield Finding("mlflow", "problem", says, "start that server or name another with --tracking-uri; trainings go on without it")
+            return
+        for says in wrong:
+            yield Finding("mlflow", "problem", says, f'ablate sync "{name}"' if " " in name else f"ablate sync {name}", name)

@@ -1,0 +1,45 @@
+"""The story of the commands that look into a store and change nothing: how far a study is, what a job is, what it prints."""
+
+from collections.abc import Iterator
+from functools import partial
+
+from ablate import explain as explaining
+from ablate import grid, inputs, jobs, logs, tuning
+from ablate import status as standing
+from ablate.errors import AblateError
+from ablate.explain import Compared, Explained
+from ablate.stages import Where
+from ablate.status import Status
+from ablate.study import Study
+
+
+def status(study: Study, where: Where) -> Status:
+    """Say how far a study is. Quicker than a plan, which asks of every job what is left of it, and how long that takes."""
+    known = inputs.read(study, where.store, where.device)
+    made = tuning.resolve(study, grid.expand(study, precision=known.precision), where.store, known.fingerprint, known.code)
+    runs, _ = grid.runs_and_jobs(made.grid, study.seeds, known.fingerprint, known.code)
+    return standing.of(study.name, runs, made, where.store)
+
+
+def watch(study: Study, where: Where) -> Iterator[Status]:
+    """Say how far a study is, again and again, until nothing moves."""
+    return standing.follow(partial(status, study, where))
+
+
+def explain(texts: tuple[str, ...], where: Where) -> Explained | Compared:
+    """Say what one job is, or what makes two jobs two; for the forms of a JOB see jobs.py."""
+    known = jobs.read(where.store, where.device)
+    found = [jobs.find(text, known) for text in texts]
+    return explaining.explain(found[0], known) if len(found) == 1 else explaining.compare(found[0], found[1], known)
+
+
+def log(text: str, where: Where, *, follow: bool) -> Iterator[str]:
+    """Give the log of a job as it is, or as it grows until the job has ended. Raises an AblateError where there is none to give."""
+    known = jobs.read(where.store, where.device)
+    job = jobs.find(text, known)
+    folder = where.store.job(job)
+    if follow:
+        return logs.follow(folder, known.evaluations.get(job, frozenset()))
+    if not folder.log.exists():
+        raise AblateError(f"{known.name(job)} has no log: it was not started yet; --follow waits for it")
+    return logs.read(folder)

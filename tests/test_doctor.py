@@ -1,0 +1,328 @@
+"""`ablate doctor`: one thing of a real store is broken at a time, and it is named, and nothing else is."""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+from types import SimpleNamespace
+
+import pytest
+from commands import ablate
+from filelock import FileLock
+from mlflow import MlflowClient
+
+from ablate import doctor, needs, recipe, stages, workflow
+from ablate import store as stores
+from ablate.doctor import machine
+from ablate.executors import devices
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of MLflow's own dependencies
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # MLflow leaves its SQLite connections to the collector
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+DEAD = 2**22 + 1  # no process has this number
+
+
+@pytest.fixture
+def store(done, tmp_path):
+    """Give a finished store of its own, without MLflow's database, which is bound to its path."""
+    folder, _ = done
+    subprocess.run(["cp", "-r", folder / "store", tmp_path / "store"], check=True)
+    shutil.rmtree(tmp_path / "store/artifacts")
+    (tmp_path / "store/mlflow.db").unlink()
+    return tmp_path / "store"
+
+
+def examine(store, *, deep=False):
+    return doctor.examine(doctor.Patient(stores.open_store(store), lambda _: [], deep=deep))
+
+
+def wrong(found):
+    return [one for one in found if one.severity != "ok"]
+
+
+def job(store):
+    return min(store.glob("jobs/[0-9a-f]*"))
+
+
+def change(path, **fields):
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def flip(path):
+    """Change a byte of the data of a file, far from both its ends."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def spoil_checkpoint(store):
+    shutil.copy(job(store) / "last.pt", job(store) / "checkpoint.pt")
+    flip(job(store) / "checkpoint.pt")
+
+
+def spoil_line(path):
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:1], "{torn\n", *lines[2:]]))
+
+
+def tear_line(path):
+    with path.open("a") as file:
+        file.write('{"epoch": 4')
+
+
+def search_without_jobs(store):
+    (store / "searches/x").mkdir(parents=True)
+    row = {"number": 0, "params": {}, "jobs": {"7": "a" * 64}, "value": 0.5, "state": "complete", "started": 1, "ended": 2}
+    (store / "searches/x/trials.json").write_text(json.dumps({"trials": [row]}))
+
+
+def other_job(store, seed=7):
+    """Put a finished job into a store that no study there needs."""
+    content = json.loads((job(store) / "recipe.json").read_text())
+    made = recipe.Recipe.model_validate(content["recipe"])
+    identity = recipe.job_id(made, seed, content["data"], content["code"])
+    shutil.copytree(job(store), store / "jobs" / identity)
+    change(store / "jobs" / identity / "recipe.json", seed=seed, job=identity)
+    return store / "jobs" / identity
+
+
+def outcome(store):
+    return min(job(store).glob("outcomes/*/outcome.json"))
+
+
+ROWS = {
+    "a result that is no JSON": (lambda s: cut(job(s) / "result.json"), {("json", "problem")}, "result.json is no JSON"),
+    "a recipe without its data": (lambda s: (job(s) / "recipe.json").write_text('{"job": 1}'), {("json", "problem")}, "has no seed, data"),
+    "an outcome that is a list": (lambda s: outcome(s).write_text("[]"), {("json", "problem")}, "has no status"),
+    "trials that are none": (
+        lambda s: [search_without_jobs(s), (s / "searches/x/trials.json").write_text('{"trials": [1]}')],
+        {("json", "problem")}, "trials.json is not what ablate writes there",
+    ),
+    "a line amid a journal": (lambda s: spoil_line(job(s) / "journal.jsonl"), {("lines", "problem")}, "the first is line 2"),
+    "a torn last line": (lambda s: tear_line(job(s) / "attempts.jsonl"), {("lines", "note")}, "counts as none"),
+    "a checkpoint with a wrong bit": (spoil_checkpoint, {("weights", "problem")}, "checkpoint.pt does not agree with its checksums"),
+    "weights that are cut off": (lambda s: cut(job(s) / "best.pt"), {("weights", "problem")}, "best.pt is cut off"),
+    "a result without weights": (lambda s: (job(s) / "last.pt").unlink(), {("results", "problem")}, "a result and no weights"),
+    "a journal that is too short": (
+        lambda s: (job(s) / "journal.jsonl").write_text((job(s) / "journal.jsonl").read_text().splitlines(keepends=True)[0]),
+        {("results", "problem")}, "a result of 3 epochs, and 1 of them in its journal",
+    ),
+    "a job of another seed": (lambda s: change(job(s) / "recipe.json", seed=5), {("identity", "problem")}, "not what its folder is named"),
+    "a job of older numerics": (lambda s: change(job(s) / "recipe.json", numerics=1), {("identity", "note")}, "trained under numerics 1"),
+    "a recipe of a later version": (
+        lambda s: change(job(s) / "recipe.json", recipe={"data": {"name": "x", "colour": 1}}), {("identity", "problem")}, "cannot train",
+    ),
+    "an outcome of other passes": (
+        lambda s: change(outcome(s), evaluation={"mc_dropout": 9}), {("outcomes", "problem")}, "another way",
+    ),
+    "a study of a later version": (
+        lambda s: change(s / "studies/tiny/study.json", study={"name": "tiny", "colours": 3}), {("studies", "problem")}, "colours",
+    ),
+    "a study that was never settled": (lambda s: (s / "studies/tiny/settled.json").unlink(), {("studies", "problem")}, "in which prec"),
+    "a study in another folder": (
+        lambda s: shutil.copytree(s / "studies/tiny", s / "studies/big"), {("studies", "problem")}, 'another study than the "tiny"',
+    ),
+    "a search whose jobs are gone": (search_without_jobs, {("trials", "note")}, "1 jobs of its trials are gone"),
+    "a draft of a dead process": (lambda s: (job(s) / f".last.pt.{DEAD}").write_text("x"), {("drafts", "note")}, "drafts of killed"),
+    "a removal that was cut short": (lambda s: (s / "jobs/.abc.gone").mkdir(), {("drafts", "note")}, "removal was cut short"),
+    "a job that no study needs": (other_job, {("unneeded", "note")}, "1 of 5 jobs"),
+    "a result without recipe": (lambda s: (job(s) / "recipe.json").unlink(), {("unneeded", "problem")}, "a result and no recipe.json"),
+    "a job that was never begun": (lambda s: (s / "jobs" / ("e" * 64)).mkdir(), {("unneeded", "note")}, "never begun"),
+    "a folder that is no job": (lambda s: (s / "jobs/mine").mkdir(), {("unneeded", "note")}, "that is none"),
+    "a store without its studies": (lambda s: shutil.rmtree(s / "studies/tiny"), {("unneeded", "note")}, "4 of 4 jobs"),
+    "an interrupted job": (lambda s: (job(s) / "result.json").unlink(), {("interrupted", "note")}, "with 3 epochs in the journal"),
+    "a spoilt database": (lambda s: (s / "mlflow.db").write_bytes(b"no database" * 500), {("database", "problem")}, "is spoilt"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_what_is_broken_is_named_and_nothing_else_is(store, name):
+    harm, expected, words = ROWS[name]
+    harm(store)
+    found = wrong(examine(store))
+    assert {(one.check, one.severity) for one in found} == expected, found
+    assert words in " ".join(one.says for one in found)
+    assert all(one.do for one in found if one.severity == "problem")
+
+
+def test_every_check_has_a_row_here():
+    elsewhere = {"versions", "device", "locks", "room", "held", "mlflow"}  # of the machine, or of what happens meanwhile: tests below
+    assert {check for _, expected, _ in ROWS.values() for check, _ in expected} | elsewhere == {*doctor.ALWAYS, *doctor.CHECKS}
+
+
+def test_wrong_bits_of_weights_are_found_by_a_deep_look_only(store):
+    flip(job(store) / "last.pt")
+    assert wrong(examine(store)) == []
+    assert [(one.check, one.where) for one in wrong(examine(store, deep=True))] == [("weights", f"jobs/{job(store).name}/last.pt")]
+
+
+def test_what_a_process_holds_is_said_and_is_no_problem(store):
+    with FileLock(job(store) / "lock"), FileLock(store / "studies/tiny/lock"):
+        found = [one for one in examine(store) if one.check == "held"]
+    assert [one.severity for one in found] == ["ok", "ok"]
+    assert 'study "tiny" by process' in found[0].says
+    assert f"job {job(store).name[:12]}" in found[1].says
+
+
+def test_a_draft_of_a_living_process_is_left_alone_for_an_hour(store):
+    draft = job(store) / f".best.pt.{os.getpid()}"
+    draft.write_text("")
+    assert wrong(examine(store)) == []
+    os.utime(draft, (0, 0))
+    assert [one.check for one in wrong(examine(store))] == ["drafts"]
+
+
+@pytest.mark.parametrize("tag", ["12345678", "0badcafe", "abcdefab"])
+def test_a_draft_that_is_named_by_chance_is_left_alone_for_an_hour(store, tag):
+    draft = job(store) / f".result.json.{tag}"
+    draft.write_text("")
+    assert wrong(examine(store)) == []
+    os.utime(draft, (0, 0))
+    assert [one.check for one in wrong(examine(store))] == ["drafts"]
+
+
+def test_a_store_that_is_not_there_is_a_note_beside_versions_and_device(tmp_path):
+    found = examine(tmp_path / "nowhere")
+    assert {one.check for one in found} >= {"versions", "device"}
+    assert [(one.check, one.severity) for one in wrong(found)] == [("store", "note")]
+
+
+def test_a_disk_that_is_nearly_full(store, monkeypatch):
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: SimpleNamespace(free=99e6))
+    assert [(one.check, one.severity) for one in wrong(examine(store))] == [("room", "problem")]
+    with (job(store) / "checkpoint.pt").open("wb") as file:
+        file.truncate(10**9)  # takes no room itself
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: SimpleNamespace(free=2e9 - 1))
+    assert ("room", "problem") in {(one.check, one.severity) for one in wrong(examine(store))}
+
+
+def _read_only(*_, **__):
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "instead", "words"),
+    [(tempfile, "NamedTemporaryFile", _read_only, "Read-only file system"), (fcntl, "flock", lambda *_: None, "keeps nobody out")],
+)
+def test_a_store_that_cannot_be_written_or_has_no_locks(store, monkeypatch, module, name, instead, words):
+    monkeypatch.setattr(module, name, instead)
+    assert [(one.check, one.severity, words in one.says) for one in wrong(examine(store))] == [("locks", "problem", True)]
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "severity", "words"),
+    [
+        ("torch", "1.13.1", "problem", "torch 1.13.1 must be >=2.9"),
+        ("ruff", "0.1", "note", "ruff 0.1 must be"),
+        ("mlflow", None, "problem", "not inst"),
+    ],
+)
+def test_versions_that_are_too_old_or_missing(tmp_path, monkeypatch, package, version, severity, words):
+    real = metadata.version
+
+    def ask(name):
+        if name != package:
+            return real(name)
+        if version is None:
+            raise metadata.PackageNotFoundError
+        return version
+
+    monkeypatch.setattr(metadata, "version", ask)
+    found = [one for one in wrong(examine(tmp_path)) if one.check == "versions"]
+    assert {one.severity for one in found} == {severity}
+    assert words in found[0].says
+    assert "pip install" in found[0].do
+
+
+def test_a_driver_without_gpus_is_a_note(tmp_path, monkeypatch):
+    if devices.slots("auto", None)[0].device != "cpu":
+        pytest.skip("there is a GPU")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/nvidia-smi")
+    assert ("device", "note") in {(one.check, one.severity) for one in wrong(examine(tmp_path))}
+
+
+def test_a_check_that_stumbles_keeps_no_other_from_being_asked(store, monkeypatch):
+    monkeypatch.setattr(needs, "read", lambda *_, **__: {}["gone"])
+    found = examine(store)
+    assert {one.check for one in found} == {*doctor.ALWAYS, *doctor.CHECKS}
+    assert {one.check for one in wrong(found)} == {"studies", "unneeded", "mlflow"}
+
+
+def test_mlflow_is_compared_run_for_run(done, tmp_path, monkeypatch):
+    folder, _ = done
+    for name in ("moved", "store"):
+        subprocess.run(["cp", "-r", folder / "store", tmp_path / name], check=True)
+    moved = workflow.examine(stages.Where(stores.open_store(tmp_path / "moved")))
+    assert [one.do for one in wrong(moved)] == [doctor.views.REBUILD]  # the database was made for another path
+    store = tmp_path / "store"
+    (store / "mlflow.db").unlink()
+    where = stages.Where(stores.open_store(store))
+    assert wrong(workflow.examine(where)) == []
+    assert not (store / "mlflow.db").exists()
+    workflow.sync(workflow.load("tiny", (), where.store), where)
+    assert wrong(workflow.examine(where)) == []
+    client = MlflowClient(f"sqlite:///{store}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id], "tags.`ablate.kind` = 'run'")
+    client.delete_run(runs[0].info.run_id)
+    client.update_run(runs[1].info.run_id, status="RUNNING")
+    client.log_metric(runs[2].info.run_id, "test/accuracy", 0.123, step=99)
+    client.update_run(runs[3].info.run_id, status="FAILED")
+    found = wrong(workflow.examine(where))
+    assert {(one.check, one.do, one.says) for one in found} == {
+        ("mlflow", "ablate sync tiny", f"1 runs {words} ({runs[i].info.run_name})")
+        for i, words in enumerate(
+            (
+                "are missing in MLflow",
+                "stand as RUNNING in MLflow, though no process trains them",
+                "have other metrics in MLflow than in the journals",
+                "are FAILED in MLflow, and FINISHED here",
+            )
+        )
+    }
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    away = stages.Where(where.store, "http://someone:secret@127.0.0.1:9")
+    assert [("does not answer" in one.says, "secret" in str(one)) for one in wrong(workflow.examine(away))] == [(True, False)]
+
+
+def test_the_command_changes_nothing_needs_no_torch_and_ends_with_0_or_1(done, store):
+    folder, _ = done
+    before = {path: path.stat().st_mtime_ns for path in (folder / "store").rglob("*") if path.name != "mlflow.db"}
+    script = "import sys\nfrom ablate.cli import main\ntry: main(sys.argv[1:])\nfinally: print('torch' in sys.modules, file=sys.stderr)"
+    command = [sys.executable, "-c", script, "doctor", "--json", "--store", folder / "store"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stderr) == (0, "False\n"), told.stdout
+    assert {one["severity"] for one in json.loads(told.stdout)} == {"ok"}
+    assert {path: path.stat().st_mtime_ns for path in (folder / "store").rglob("*") if path.name != "mlflow.db"} == before
+    (job(store) / "last.pt").unlink()
+    code, out, err = ablate("doctor", "--store", store)
+    assert (code, err) == (1, "")
+    assert "a job has a result and no weights" in out
+    assert "-> remove its folder, and run its study again" in out
+    assert out.endswith("problems: 1, notes: 0\n")
+
+
+def test_a_store_that_can_only_be_read_is_checked_all_the_same(store):
+    drop = [shutil.which("setpriv"), "--bounding-set=-dac_override,-dac_read_search,-fowner"] if os.getuid() == 0 else []
+    if None in drop:
+        pytest.skip("root writes everywhere, and setpriv is not there to take that from it")
+    subprocess.run(["chmod", "-R", "a-w", store], check=True)
+    try:
+        command = [*drop, sys.executable, "-m", "ablate", "doctor", "--json", "--store", store]
+        told = subprocess.run(command, capture_output=True, text=True, check=False)
+    finally:
+        subprocess.run(["chmod", "-R", "u+w", store], check=True)
+    assert (told.returncode, told.stderr) == (1, "")
+    assert [one["check"] for one in json.loads(told.stdout) if one["severity"] != "ok"] == ["locks"]
