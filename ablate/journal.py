@@ -200,8 +200,12 @@ def restore_journal(folder: Folder, history: list[Line]) -> None:
 
 
 def sweep(folder: Folder) -> None:
-    """Remove what a finished training needs no more: its checkpoints, and the drafts of attempts that were killed."""
-    for path in (folder.checkpoint, folder.previous, *folder.path.glob(".*.pt.*")):
+    """Remove what a finished training needs no more: its checkpoints, and the drafts of attempts that were killed.
+
+    For who holds the lock: nobody else writes here, but for coordinators that say what is trained, or that it has failed.
+    """
+    drafts = (path for path in folder.path.rglob(".*") if not path.name.startswith((".recipe.json.", ".failure.json.")))
+    for path in (folder.checkpoint, folder.previous, *drafts):
         path.unlink(missing_ok=True)
 
 

@@ -146,6 +146,16 @@ def test_an_older_file_is_kept_where_that_is_asked_for(tmp_path: Path) -> None:
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"now": "3", "before": "2"}
 
 
+def test_drafts_of_the_dead_are_swept_away_but_those_that_coordinators_write(folder: Folder) -> None:
+    (folder.path / "outcomes" / "x").mkdir(parents=True)
+    names = [".result.json.1a2b3c4d", ".best.pt.1a2b3c4d", "checkpoint.pt", "previous.pt", "outcomes/x/.outcome.json.1a2b3c4d"]
+    kept = [".failure.json.1a2b3c4d", ".recipe.json.1a2b3c4d", "best.pt", "journal.jsonl", "outcomes/x/outcome.json"]
+    for name in names + kept:
+        (folder.path / name).touch()
+    journal.sweep(folder)
+    assert sorted(str(path.relative_to(folder.path)) for path in folder.path.rglob("*") if path.is_file()) == sorted(kept)
+
+
 def test_lines_behind_a_damaged_one_are_not_believed(folder: Folder) -> None:
     for epoch in (1, 2, 3):
         journal.append(folder.journal, {"epoch": epoch})

@@ -168,6 +168,53 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_does_the_rest(study, tmp
     assert ours == theirs
 
 
+@pytest.mark.slow  # several runs of a study
+def test_a_study_is_run_part_by_part_and_nothing_is_trained_twice(study, tmp_path):
+    store = tmp_path / "store"
+    code, out, _ = ablate("run", study, "--store", store, "--only", "model.batch_norm == false")
+    assert (code, attempts(store)) == (0, 2)
+    assert "training 2 jobs on" in out
+    assert "2 jobs of other cells were left out (--only)" in out
+    code, out, _ = ablate("run", study, "--store", store, "--seeds", 3)
+    assert (code, attempts(store)) == (0, 6)
+    assert "training 4 jobs on 2 slots, 2 known already" in out
+    code, out, _ = ablate("run", "tiny", "--store", store, "--seeds", 4, "--budget", "1s")
+    assert (code, attempts(store)) == (130, 6)
+    assert "the time is up (--budget): 2 jobs are left, and the same command goes on from here" in out
+    assert json.loads(ablate("status", "tiny", "--store", store, "--json")[1])["total"] == {"finished": 12, "missing": 4}
+    code, out, _ = ablate("run", "tiny", "--store", store, "--budget", "10m")
+    assert (code, attempts(store)) == (0, 8)
+
+
+@pytest.mark.slow  # a network of one's own: every command imports torch
+def test_the_first_failure_ends_a_run_that_is_to_fail_fast(study, tmp_path):
+    failing(study)
+    store = tmp_path / "store"
+    code, out, err = ablate("run", study, "--store", store, "--jobs", 1, "--fail-fast")
+    assert (code, err) == (1, "")
+    assert "stopped: a job has failed, and --fail-fast was given; the same command goes on from here" in out
+    assert len(list(store.glob("jobs/*/failure.json"))) == 1
+    assert attempts(store) == 2
+    assert ablate("run", study, "--store", store)[0] == 1
+    assert attempts(store) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--only", "model.batchnorm == false"), '--only: "model.batchnorm" is not a recipe field (did you mean model.batch_norm?)'),
+        (("--budget", "2 hours"), "must be a time such as 90s, 10m, 2h or 1h30m, got 2 hours"),
+        (("--stall", "0s"), "must be a time such as 90s, 10m, 2h or 1h30m, got 0s"),
+        (("--seeds", "0"), "0 is not in the range 1<=x<=10000"),
+    ],
+)
+def test_an_option_that_cannot_be_is_a_sentence(study, tmp_path, options, sentence):
+    code, out, err = ablate("run", study, "--store", tmp_path / "store", *options)
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert not (tmp_path / "store").exists()
+
+
 def test_a_study_that_is_being_run_cannot_be_run_a_second_time(study, tmp_path):
     store = tmp_path / "store"
     process = start("run", study, "--store", store, "--set", "training.epochs=200")

@@ -108,9 +108,9 @@ def _show_end(console: Console, ran: Ran) -> None:
         console.print(f"attempts that were lost: {', '.join(f'{count} {end}' for end, count in lost.items())}")
     if ledger.late:
         left = len({work.id for work in plan.ready} - set(ledger.finished) - {failure.job for failure in ledger.failures})
-        console.print(f"the time is up (--budget): {left} jobs are left, and the same command goes on from here")
+        console.print(f"the time is up (--budget): {left} jobs are left, and the same command goes on from here", soft_wrap=True)
     elif ledger.halted:
-        console.print(f"stopped: {escape(ledger.halted)}; the same command goes on from here")
+        console.print(f"stopped: {escape(ledger.halted)}; the same command goes on from here", soft_wrap=True)
     if ledger.interrupted:
         console.print("interrupted: everything finished is kept, and the same command goes on from here")
     if ran.late_reason:

@@ -160,3 +160,10 @@ def lives(payload: Json, report: Report, should_stop: Asked) -> Json:
 def is_sent(payload: Json, report: Report, should_stop: Asked) -> Json:
     os.kill(os.getpid(), getattr(signal, payload["signal"]))
     return {}
+
+
+def eats_memory(payload: Json, report: Report, should_stop: Asked) -> Json:
+    """Take more and more memory, once a file is there."""
+    report({"pid": os.getpid()})
+    wait_for(Path(payload["gate"]).exists)
+    return {"much": len([bytearray(b"x" * (1 << 20)) for _ in range(2000)])}

@@ -65,6 +65,17 @@ class TestLocalExecutor(Contract):
         wait_until_gone(orphans)
         assert kinds(run_all(executor, [task("c", "ok")]), "c") == ["started", "finished"]
 
+    def test_what_the_kernel_ends_for_want_of_memory_is_told_apart(self, start: Start, tmp_path: Path) -> None:
+        with small_memory() as group:
+            executor = start(2)
+            executor.submit(task("a", "eats_memory", gate=str(tmp_path / "gate")))
+            (pid,) = pids(hear(executor, running(1)))
+            (group / "cgroup.procs").write_text(str(pid))
+            (tmp_path / "gate").touch()
+            event = hear(executor, ended(1))[-1]
+            assert (event.kind, event.error) == ("out of memory", "the kernel has ended the process for want of memory")
+            assert kinds(run_all(executor, [task("b", "ok")]), "b") == ["started", "finished"]
+
     # What cannot start or end
 
     @pytest.mark.parametrize(
@@ -152,6 +163,22 @@ class TestLocalExecutor(Contract):
             assert (dict(os.environ), signal.getsignal(signal.SIGINT)) == (before, mine)
         finally:
             signal.signal(signal.SIGINT, theirs)
+
+
+@contextmanager
+def small_memory() -> Iterator[Path]:
+    """Make a control group whose processes may have 64 MiB in all, as a container's."""
+    first, second = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")  # the versions of control groups
+    group, limit = (first / "ablate-test", "memory.limit_in_bytes") if first.exists() else (second / "ablate-test", "memory.max")
+    try:
+        group.mkdir()
+        (group / limit).write_text(str(64 << 20))
+    except OSError as error:
+        pytest.skip(f"a control group must be made, and it cannot be: {error}")
+    try:
+        yield group
+    finally:
+        group.rmdir()
 
 
 class Child:
