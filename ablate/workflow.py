@@ -170,7 +170,7 @@ def lr_find(
     made = tuning.Tuning(Grid(tuple(chosen)), different, open_ranges=different)
     todo = planning.Plan(study, made.grid, (), (), (), (), None, made, 0)
     with stages.begin(todo, where, screen, interruption, retry_failed=True) as crew:
-        _shown(todo, where, screen, partial(stages.find_rates, crew, made), whole=False)
+        _shown(todo, where, screen, interruption, partial(stages.find_rates, crew, made), whole=False)
     return {label: tuning.suggestions(where.store, test) for label, test in tests.items()}, crew.ledger
 
 
@@ -190,15 +190,16 @@ def _work(
         if crew is not None:
             ledger = crew.ledger
             if todo.tuning.open_ranges:
-                _shown(todo, where, screen, partial(stages.find_rates, crew, todo.tuning), whole=False)
+                _shown(todo, where, screen, interruption, partial(stages.find_rates, crew, todo.tuning), whole=False)
                 todo = replan()
             if todo.tuning.open_searches and not ledger.interrupted:
-                _shown(todo, where, screen, partial(stages.search, crew, todo.tuning), whole=False)
+                _shown(todo, where, screen, interruption, partial(stages.search, crew, todo.tuning), whole=False)
                 todo = replan()
         if not ledger.interrupted:
             ledger.failures += stages.unanswered(todo.tuning, where.store)
         goes_on = crew is not None and bool(todo.ready) and not ledger.interrupted and not tune_only
-        sent = _shown(todo, where, screen, partial(stages.train, crew, todo) if crew is not None and goes_on else _nothing, whole=True)
+        stage = partial(stages.train, crew, todo) if crew is not None and goes_on else _nothing
+        sent = _shown(todo, where, screen, interruption, stage, whole=True)
     return todo, ledger, sent
 
 
@@ -206,19 +207,23 @@ def _nothing(_touch: Callable[[str], None]) -> None:
     """Let MLflow get what an earlier command has left to send."""
 
 
-def _shown(todo: Plan, where: Where, screen: Screen, stage: Callable[[Callable[[str], None]], None], *, whole: bool) -> "Sent":
+def _shown(
+    todo: Plan, where: Where, screen: Screen, interruption: Interruption, stage: Callable[[Callable[[str], None]], None], *, whole: bool
+) -> "Sent":
     """Run a stage while a thread keeps MLflow up to date; `whole`: the plan's runs are all that the study has."""
     from ablate import tracking
 
     sources = _sources(todo, where.store, whole=whole)
     writer = tracking.Writer(tracking.uri(where.store, where.tracking_uri), todo.study, sources, where.store, screen.notice, whole=whole)
     try:
-        for one in sources:
-            writer.touch(one.job)  # what an earlier command, or another study, has left to send
         stage(writer.touch)
+    except KeyboardInterrupt:  # the second one: whoever wants to stop at once waits for no server
+        writer.abandon()
+        raise
     finally:
         screen.stop()
-        sent = writer.close()
+        asked = interruption.asked()  # then what was put away is still sent, and only once more stops that
+        sent = writer.close(lambda: interruption.asked() and not asked)
     return sent
 
 

@@ -1,5 +1,9 @@
 """What MLflow shows of a study, for the tests that look at it."""
 
+import hashlib
+import re
+from pathlib import Path
+
 from mlflow import MlflowClient
 
 
@@ -17,17 +21,28 @@ def history(api, run):
     return {name: [(m.step, m.timestamp, m.value) for m in own] for name, own in points.items()}
 
 
-def everything(store, name, condition="tags.`ablate.kind` != 'study'"):
+def contents(api, run, store, folder=None):
+    """Give the sha256 of every artifact of a run, by its path; without where the store lies, and when a report was written."""
+    found = {}
+    for item in api.list_artifacts(run.info.run_id, folder):
+        if item.is_dir:
+            found |= contents(api, run, store, item.path)
+            continue
+        content = Path(api.download_artifacts(run.info.run_id, item.path)).read_bytes().replace(str(store).encode(), b"STORE")
+        found[item.path] = hashlib.sha256(re.sub(rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC", b"NOW", content)).hexdigest()
+    return found
+
+
+def everything(store, name, condition="tags.`ablate.store` != ''"):
     """Give all that MLflow says about the runs of a study but the identities that it made up."""
     api = client(store)
     found = runs_of(api, name, condition)
-    keys = {run.info.run_id: run.data.tags["ablate.key"] for run in found}
+    keys = {run.info.run_id: run.data.tags.get("ablate.key") for run in found}
     return [
         (
             run.info.run_name, run.info.status, run.info.start_time, run.info.end_time, run.data.params,
-            {tag: value for tag, value in run.data.tags.items() if tag.startswith("ablate.") or tag == "mlflow.note.content"},
-            keys.get(run.data.tags.get("mlflow.parentRunId")), history(api, run),
-            sorted(item.path for item in api.list_artifacts(run.info.run_id)),
+            {tag: value for tag, value in run.data.tags.items() if tag != "mlflow.parentRunId"},
+            keys.get(run.data.tags.get("mlflow.parentRunId")), history(api, run), contents(api, run, store),
         )
         for run in found
     ]  # fmt: skip
