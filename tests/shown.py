@@ -3,6 +3,7 @@
 import hashlib
 import re
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 from mlflow import MlflowClient
 
@@ -21,15 +22,14 @@ def history(api, run):
     return {name: [(m.step, m.timestamp, m.value) for m in own] for name, own in points.items()}
 
 
-def contents(api, run, store, folder=None):
+def contents(run, store):
     """Give the sha256 of every artifact of a run, by its path; without where the store lies, and when a report was written."""
+    folder = Path(unquote(urlparse(run.info.artifact_uri).path))
     found = {}
-    for item in api.list_artifacts(run.info.run_id, folder):
-        if item.is_dir:
-            found |= contents(api, run, store, item.path)
-            continue
-        content = Path(api.download_artifacts(run.info.run_id, item.path)).read_bytes().replace(str(store).encode(), b"STORE")
-        found[item.path] = hashlib.sha256(re.sub(rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC", b"NOW", content)).hexdigest()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            content = re.sub(rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC", b"NOW", path.read_bytes().replace(str(store).encode(), b"STORE"))
+            found[str(path.relative_to(folder))] = hashlib.sha256(content).hexdigest()
     return found
 
 
@@ -42,7 +42,7 @@ def everything(store, name, condition="tags.`ablate.store` != ''"):
         (
             run.info.run_name, run.info.status, run.info.start_time, run.info.end_time, run.data.params,
             {tag: value for tag, value in run.data.tags.items() if tag != "mlflow.parentRunId"},
-            keys.get(run.data.tags.get("mlflow.parentRunId")), history(api, run), contents(api, run, store),
+            keys.get(run.data.tags.get("mlflow.parentRunId")), history(api, run), contents(run, store),
         )
         for run in found
     ]  # fmt: skip

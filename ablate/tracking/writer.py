@@ -100,7 +100,9 @@ class Writer:
                 continue
             self._todo[job] = self._todo.pop(job)  # behind the others: a run that MLflow never takes must not hold them up
             refused += 1
-            if refused == 2 or (self._closing.is_set() and time.monotonic() - began > PATIENCE):
+            if self._closing.is_set() and time.monotonic() - began > PATIENCE:
+                self._abandoned.set()
+            if refused == 2:
                 return
 
     def _collect(self, timeout: float | None) -> bool:
