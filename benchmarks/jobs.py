@@ -84,7 +84,7 @@ def ask(worker: LocalExecutor, payload: Json) -> Json:
     worker.submit(Task("asked", payload))
     while True:
         for event in worker.events(1.0):
-            if event.kind != "started":
+            if event.kind not in ("started", "progress"):
                 return event.detail
 
 

@@ -1,5 +1,6 @@
 """MLflow's server away, hanging, slow or refusing; coordinators killed: what the writer does, and that training never waits."""
 
+import json
 import os
 import shutil
 import signal
@@ -13,8 +14,8 @@ from commands import RECIPE, ablate, attempts, start, wait_for
 from shown import client, everything, history, runs_of
 from test_tracking_searches import begun, read, until
 
+from ablate import journal, tracking
 from ablate import store as stores
-from ablate import tracking
 from ablate.tracking.client import Mlflow
 
 WAITING = f"""
@@ -154,6 +155,33 @@ def test_a_run_that_a_late_answer_has_made_twice_is_kept_once(shared):
     tracking.sync(address, loaded, tracking.tracked(loaded, runs, shared), shared)
     assert statuses(shared.path, loaded.name) == {run.name: "KILLED" for run in runs}
     assert len(runs_of(client(shared.path), "twice")) == 4
+
+
+def test_epochs_that_were_trained_anew_replace_those_that_are_lost(shared):
+    loaded, heard = read("set back"), []
+    runs = begun(shared, loaded)[:1]
+    sources, address, folder = tracking.tracked(loaded, runs, shared), tracking.uri(shared, None), shared.job(runs[0].job_id)
+
+    def train(*epochs):
+        lines = [{"epoch": n, "timestamp": at, "seconds": 1.0, "metrics": {"train/loss": 1 / n}} for n, at in epochs]
+        journal.write(folder.journal, "".join(json.dumps(line) + "\n" for line in lines))
+
+    def shown():
+        api = client(shared.path)
+        return [history(api, run).get("train/loss") for run in runs_of(api, "set back")]
+
+    train((1, 1100), (2, 1200))
+    tracking.sync(address, loaded, sources, shared)
+    assert shown() == [[(1, 1100, 1.0), (2, 1200, 0.5)]]
+    journal.append(folder.attempts, {"number": 2, "timestamp": 1300})
+    train((1, 1100))  # the checkpoint of the second epoch was torn
+    one = writer(address, loaded, sources, shared, heard)
+    one.touch(runs[0].job_id)
+    until(lambda: shown() == [[(1, 1100, 1.0)]])
+    train((1, 1100), (2, 1400))
+    one.touch(runs[0].job_id)
+    assert (one.close().late, heard) == (0, [])
+    assert shown() == [[(1, 1100, 1.0), (2, 1400, 0.5)]]
 
 
 @pytest.mark.parametrize("code", [401, 403, 500])

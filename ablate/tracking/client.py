@@ -140,6 +140,9 @@ class Mlflow:
     def _send(self, record: Record, runs: dict[str, _Sent]) -> None:
         client, known, state = self._connect(), runs.get(record.key), record.state
         tags = {"ablate.status": state.word} | ({"ablate.attempt": str(record.attempts)} if record.attempts else {})
+        if known is not None and record.attempts and tags != known.tags and _is_set_back(client, known.run_id, record):
+            client.delete_run(known.run_id)
+            known = None
         if known is None:
             known = runs[record.key] = _Sent(self._create(client, record, tags, runs), tags=tags)
         elif state.status != "RUNNING" and (known.status, known.ended, known.tags) == (state.status, state.ended, tags):
@@ -265,6 +268,18 @@ def _search(client: Any, experiment: str, condition: str, *, order: Sequence[str
         token = page.token
         if not token:
             return
+
+
+def _is_set_back(client: Any, run_id: str, record: Record) -> bool:
+    """Say whether MLflow has epochs that the journal has not: a spoilt checkpoint let them be trained anew, at other times.
+
+    MLflow forgets no point, so that such a run is made anew. Asked where a run is taken up and where it ends.
+    """
+    for before, lines in record.lines.items():
+        points = client.get_metric_history(run_id, _key(f"{before}time/epoch_seconds"))  # every epoch has it
+        if not {(one.step, one.timestamp) for one in points} <= {(line.step, line.timestamp) for line in lines}:
+            return True
+    return False
 
 
 def _log_values(client: Any, known: _Sent, record: Record, tags: dict[str, str]) -> None:
