@@ -28,7 +28,7 @@ seeds = 1
 data = { name = "digits", image_size = 32 }
 augment = { flip = false }
 model.name = "cnn4"
-training = { epochs = 8, precision = "fp32" }
+training = { epochs = 6, precision = "fp32" }
 """
 
 
