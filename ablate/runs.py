@@ -34,10 +34,12 @@ class Outcome:
 def read(runs: tuple[Run, ...], store: Store) -> tuple[Outcome, ...]:
     """Read what the store knows of every run; each job's folder is read once."""
     jobs: dict[str, dict[str, Any]] = {}
+    environments: dict[str, dict[str, Any]] = {}  # jobs of one commit share one: each may have a diff of 200 KB
     found = []
     for run in runs:
         if run.job_id not in jobs:
-            jobs[run.job_id] = _read_job(store, run.job_id)
+            known = jobs[run.job_id] = _read_job(store, run.job_id)
+            known["environment"] = environments.setdefault(str(known["environment"]), known["environment"])
         found.append(_outcome(run, store, jobs[run.job_id]))
     return tuple(found)
 

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from ablate.interruption import Interruption
 from ablate.plan import Plan
 from ablate.rates import Suggestion, Sweep
 from ablate.scheduler import Ledger
-from ablate.stages import How, Screen, Stages, Where
+from ablate.stages import How, Screen, Where
 from ablate.store import Store
 from ablate.study import Study
 
@@ -154,9 +154,7 @@ def run(
         for notice in () if how.tune_only else before.trained_again:
             screen.notice(notice)
         inputs.fetch_weights(stages.every_recipe(before))
-        todo, ledger, sent = _work(
-            before, replan, partial(stages.begin, before, where, screen, interruption, how, began), where, screen, how
-        )
+        todo, ledger, sent = _work(before, replan, where, screen, interruption, how, began)
         found = find(todo, where)
         path, reason = publishing.write_page(found, where.store), sent.error
         if not sent.late:
@@ -188,7 +186,7 @@ def lr_find(
     made = tuning.Tuning(Grid(tuple(chosen)), different, open_ranges=different)
     todo = planning.Plan(study, made.grid, (), (), (), (), None, made, 0)
     with stages.begin(todo, where, screen, interruption, How(retry_failed=True), time.monotonic()) as crew:
-        _shown(todo, where, screen, partial(stages.find_rates, crew, made), whole=False)
+        _shown(todo, where, screen, interruption, partial(stages.find_rates, crew, made), whole=False)
     return {label: tuning.suggestions(where.store, test) for label, test in tests.items()}, crew.ledger
 
 
@@ -200,23 +198,24 @@ def _check_search(study: Study) -> None:
 
 
 def _work(
-    todo: Plan, replan: Callable[[], Plan], begin: Callable[[], AbstractContextManager[Stages]], where: Where, screen: Screen, how: How
+    todo: Plan, replan: Callable[[], Plan], where: Where, screen: Screen, interruption: Interruption, how: How, began: float
 ) -> tuple[Plan, Ledger, "Sent"]:
     """Go through the stages that have something to do; give the plan as it then stands, and what became of it."""
     ledger, has_work = Ledger(), bool(todo.trials or todo.tuning.open_ranges or (todo.ready and not how.tune_only))
-    with begin() if has_work else nullcontext() as crew:
+    with stages.begin(todo, where, screen, interruption, how, began) if has_work else nullcontext() as crew:
         if crew is not None:
             ledger = crew.ledger
             if todo.tuning.open_ranges:
-                _shown(todo, where, screen, partial(stages.find_rates, crew, todo.tuning), whole=False)
+                _shown(todo, where, screen, interruption, partial(stages.find_rates, crew, todo.tuning), whole=False)
                 todo = replan()
             if todo.tuning.open_searches and not ledger.is_over:
-                _shown(todo, where, screen, partial(stages.search, crew, todo.tuning), whole=False)
+                _shown(todo, where, screen, interruption, partial(stages.search, crew, todo.tuning), whole=False)
                 todo = replan()
         if not ledger.is_over:
             ledger.failures += stages.unanswered(todo.tuning, where.store)
         goes_on = crew is not None and bool(todo.ready) and not ledger.is_over and not how.tune_only
-        sent = _shown(todo, where, screen, partial(stages.train, crew, todo) if crew is not None and goes_on else _nothing, whole=True)
+        stage = partial(stages.train, crew, todo) if crew is not None and goes_on else _nothing
+        sent = _shown(todo, where, screen, interruption, stage, whole=True)
     return todo, ledger, sent
 
 
@@ -224,19 +223,23 @@ def _nothing(_touch: Callable[[str], None]) -> None:
     """Let MLflow get what an earlier command has left to send."""
 
 
-def _shown(todo: Plan, where: Where, screen: Screen, stage: Callable[[Callable[[str], None]], None], *, whole: bool) -> "Sent":
+def _shown(
+    todo: Plan, where: Where, screen: Screen, interruption: Interruption, stage: Callable[[Callable[[str], None]], None], *, whole: bool
+) -> "Sent":
     """Run a stage while a thread keeps MLflow up to date; `whole`: the plan's runs are all that the study has."""
     from ablate import tracking
 
     sources = _sources(todo, where.store, whole=whole)
     writer = tracking.Writer(tracking.uri(where.store, where.tracking_uri), todo.study, sources, where.store, screen.notice, whole=whole)
     try:
-        for one in sources:
-            writer.touch(one.job)  # what an earlier command, or another study, has left to send
         stage(writer.touch)
+    except KeyboardInterrupt:  # the second one: whoever wants to stop at once waits for no server
+        writer.abandon()
+        raise
     finally:
         screen.stop()
-        sent = writer.close()
+        asked = interruption.asked()  # then what was put away is still sent, and only once more stops that
+        sent = writer.close(lambda: interruption.asked() and not asked)
     return sent
 
 

@@ -5,9 +5,9 @@ import importlib
 import json
 from pathlib import Path
 
-from benchmarks.measure import Comparison, as_data, from_data, machine, page, table
+from benchmarks.measure import Comparison, Limit, as_data, from_data, machine, page, table
 
-PARTS = ("start", "input", "step", "parallel", "study")
+PARTS = ("start", "input", "step", "parallel", "study", "many")
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     wrong = [part for part in given.parts if part not in PARTS]
     if wrong:
         parser.error(f"{', '.join(wrong)}: not one of {', '.join(PARTS)}")
-    found: list[Comparison] = []
+    found: list[Comparison | Limit] = []
     for part in given.parts:
         print(f"{part} ...", flush=True)
         found += importlib.import_module(f"benchmarks.{part}").run()

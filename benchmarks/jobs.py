@@ -24,9 +24,9 @@ COUNT, BATCH = 10_000, 128
 NORMALIZE = MeanStd(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
 
 
-def start(function: str, slots: int) -> LocalExecutor:
+def start(function: str, slots: int, module: str = "benchmarks.jobs") -> LocalExecutor:
     """Start workers as `ablate run` does: warm, with their own settings of malloc and threads."""
-    return LocalExecutor(f"benchmarks.jobs:{function}", tuple(Slot(f"cpu:{i}", "cpu") for i in range(slots)), PRELOAD)
+    return LocalExecutor(f"{module}:{function}", tuple(Slot(f"cpu:{i}", "cpu") for i in range(slots)), PRELOAD)
 
 
 def noise(count: int = COUNT) -> tuple[np.ndarray, np.ndarray]:
@@ -84,7 +84,7 @@ def ask(worker: LocalExecutor, payload: Json) -> Json:
     worker.submit(Task("asked", payload))
     while True:
         for event in worker.events(1.0):
-            if event.kind != "started":
+            if event.kind not in ("started", "progress"):
                 return event.detail
 
 

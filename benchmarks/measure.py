@@ -4,7 +4,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
@@ -40,6 +40,22 @@ class Comparison:
         return self.required is None or self.ratio >= self.required
 
 
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A figure of ours that must be at most, or at least, so much."""
+
+    title: str
+    ours: Timing
+    required: float
+    is_most: bool = True
+    note: str = ""
+
+    @property
+    def held(self) -> bool:
+        """Say whether the requirement holds."""
+        return self.ours.median <= self.required if self.is_most else self.ours.median >= self.required
+
+
 def rates(variants: Mapping[str, Callable[[], float]], rounds: int, unit: str) -> dict[str, Timing]:
     """Run each variant once a round; a variant gives its own figure."""
     found: dict[str, list[float]] = {name: [] for name in variants}
@@ -66,10 +82,14 @@ def shorter(title: str, ours: Timing, *theirs: Timing, required: float | None = 
     return Comparison(title, ours, theirs, min(t.median for t in theirs) / ours.median, required, note)
 
 
-def table(comparisons: list[Comparison]) -> str:
+def table(comparisons: Sequence[Comparison | Limit]) -> str:
     """Write a table in Markdown."""
     lines = ["| | ours | theirs | ratio | required |", "|---|---|---|---|---|"]
     for one in comparisons:
+        if isinstance(one, Limit):
+            required = f"{'<=' if one.is_most else '>='} {one.required:g} {one.ours.unit}{'' if one.held else ' MISSED'}"
+            lines.append(f"| {one.title} ({one.note}) | {one.ours.name} {_figure(one.ours)} | | | {required} |".replace(" ()", ""))
+            continue
         theirs = "; ".join(f"{t.name} {_figure(t)}" for t in one.theirs)
         required = "" if one.required is None else f">= {one.required:g}x{'' if one.held else ' MISSED'}"
         note = f" ({one.note})" if one.note else ""
@@ -90,7 +110,7 @@ def machine() -> dict[str, object]:
     return described | {"usable_cores": len(os.sched_getaffinity(0)), "python": platform.python_version(), "versions": versions}
 
 
-def page(comparisons: list[Comparison]) -> str:
+def page(comparisons: Sequence[Comparison | Limit]) -> str:
     """Write a page of Markdown: the table, the machine, how to read it."""
     facts = machine()
     versions = ", ".join(f"{name} {version}" for name, version in dict(facts["versions"]).items())  # type: ignore[call-overload]
@@ -98,7 +118,8 @@ def page(comparisons: list[Comparison]) -> str:
 
 Made by `python -m benchmarks --out docs/benchmarks.json`. Ours and theirs in turn, round after round, in one run; the figure is the
 median of the rounds, in brackets the slowest and the fastest one. A ratio above 1 is in favour of `ablate`; each is against the
-best of theirs. What is compared with what stands at the top of each file in `benchmarks/`.
+best of theirs; a row without a ratio is a figure of ours with its limit. What is compared with what stands at the top of each file
+in `benchmarks/`.
 
 {facts["processor"]}, {facts["usable_cores"]} cores, {facts["system"]}, Python {facts["python"]}, {versions}.
 
@@ -110,12 +131,14 @@ jobs with torch's default threads collapse at times, and their best round is the
 """
 
 
-def from_data(one: dict[str, Any]) -> Comparison:
-    """Read a comparison back."""
+def from_data(one: dict[str, Any]) -> Comparison | Limit:
+    """Read a comparison or a limit back."""
     kept = {name: part for name, part in one.items() if name != "held"}
+    if "theirs" not in one:
+        return Limit(**kept | {"ours": Timing(**one["ours"])})
     return Comparison(**kept | {"ours": Timing(**one["ours"]), "theirs": tuple(Timing(**timing) for timing in one["theirs"])})
 
 
-def as_data(comparisons: list[Comparison]) -> list[dict[str, object]]:
+def as_data(comparisons: Sequence[Comparison | Limit]) -> list[dict[str, object]]:
     """Give comparisons as JSON-able data."""
     return [asdict(one) | {"held": one.held} for one in comparisons]

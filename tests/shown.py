@@ -1,5 +1,10 @@
 """What MLflow shows of a study, for the tests that look at it."""
 
+import hashlib
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
 from mlflow import MlflowClient
 
 
@@ -17,17 +22,27 @@ def history(api, run):
     return {name: [(m.step, m.timestamp, m.value) for m in own] for name, own in points.items()}
 
 
-def everything(store, name, condition="tags.`ablate.kind` != 'study'"):
+def contents(run, store):
+    """Give the sha256 of every artifact of a run, by its path; without where the store lies, and when a report was written."""
+    folder = Path(unquote(urlparse(run.info.artifact_uri).path))
+    found = {}
+    for path in folder.rglob("*"):
+        if path.is_file():
+            content = re.sub(rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC", b"NOW", path.read_bytes().replace(str(store).encode(), b"STORE"))
+            found[str(path.relative_to(folder))] = hashlib.sha256(content).hexdigest()
+    return found
+
+
+def everything(store, name, condition="tags.`ablate.store` != ''"):
     """Give all that MLflow says about the runs of a study but the identities that it made up."""
     api = client(store)
     found = runs_of(api, name, condition)
-    keys = {run.info.run_id: run.data.tags["ablate.key"] for run in found}
+    keys = {run.info.run_id: run.data.tags.get("ablate.key") for run in found}
     return [
         (
             run.info.run_name, run.info.status, run.info.start_time, run.info.end_time, run.data.params,
-            {tag: value for tag, value in run.data.tags.items() if tag.startswith("ablate.") or tag == "mlflow.note.content"},
-            keys.get(run.data.tags.get("mlflow.parentRunId")), history(api, run),
-            sorted(item.path for item in api.list_artifacts(run.info.run_id)),
+            {tag: value for tag, value in run.data.tags.items() if tag != "mlflow.parentRunId"},
+            keys.get(run.data.tags.get("mlflow.parentRunId")), history(api, run), contents(run, store),
         )
         for run in found
     ]  # fmt: skip

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 import signal
 import time
 from collections import Counter
@@ -10,7 +11,7 @@ from collections import Counter
 import pytest
 from commands import BROKEN, RECIPE, ablate, attempts, start, wait_for
 from processes import kill, parent_of, workers_of
-from shown import client, runs_of
+from shown import client, everything, runs_of
 
 from ablate import journal
 
@@ -112,6 +113,10 @@ def test_a_run_searches_first_and_trains_each_cell_with_the_fields_of_its_best_t
     parents = {run.info.run_id for run in shown(store, "searched", "search")}
     assert {run.data.tags["mlflow.parentRunId"] for run in shown(store, "searched", "trial")} == parents
     assert len(parents) == 2
+    copy = tmp_path / "copy"
+    shutil.copytree(store, copy, ignore=shutil.ignore_patterns("mlflow.db", "artifacts", "*lock"))
+    assert ablate("sync", searched, "--store", copy)[0] == 0
+    assert everything(copy, "searched") == everything(store, "searched")
 
 
 @pytest.mark.slow  # range tests, searches and trainings

@@ -1,8 +1,7 @@
 """Journals to MLflow: what the runs of a study look like there, and that MLflow can be lost and rebuilt."""
 
 import json
-import os
-import signal
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from commands import TINY, ablate, attempts, failing, start, wait_for
+from commands import TINY, ablate, failing, start, wait_for
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from shown import client, everything, history, runs_of
@@ -96,10 +95,13 @@ def test_a_lost_database_is_rebuilt_run_for_run_and_metric_for_metric(done, tmp_
     store = tmp_path / "store"
     subprocess.run(["cp", "-r", folder / "store", store], check=True)
     (store / "mlflow.db").unlink()
+    shutil.rmtree(store / "artifacts")
     code, out, err = ablate("sync", "tiny", "--store", store)
     assert code == 0, err
     assert "MLflow has the 8 runs" in out
-    assert everything(store, "tiny") == everything(folder / "store", "tiny")
+    first, rebuilt = everything(folder / "store", "tiny"), everything(store, "tiny")
+    assert len(first) == 9  # and the study's own
+    assert rebuilt == first
 
 
 def test_sending_twice_changes_nothing(done):
@@ -107,42 +109,6 @@ def test_sending_twice_changes_nothing(done):
     before = everything(folder / "store", "tiny")
     assert ablate("sync", "tiny", "--store", folder / "store")[0] == 0
     assert everything(folder / "store", "tiny") == before
-
-
-@pytest.mark.slow  # several runs of a study
-def test_a_killed_coordinator_leaves_a_running_run_that_the_next_one_finishes(study, tmp_path):
-    store = tmp_path / "store"
-    process = start("run", study, "--store", store, "--set", "training.epochs=40")
-    wait_for((store / "mlflow.db").exists, process)
-    wait_for(lambda: any(path.read_text().count("\n") > 3 for path in store.glob("jobs/*/journal.jsonl")), process)
-
-    def is_shown():
-        experiment = client(store).get_experiment_by_name("tiny")
-        return experiment is not None and any(run.info.status == "RUNNING" for run in runs_of(client(store), "tiny"))
-
-    wait_for(is_shown, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert ablate("run", study, "--store", store, "--set", "training.epochs=40")[0] == 0
-    api = client(store)
-    found = runs_of(api, "tiny")
-    assert [run.info.status for run in found] == ["FINISHED"] * 8
-    for run in found:  # no epoch twice
-        assert [step for step, _, _ in history(api, run)["train/loss"]] == list(range(1, 41))
-    assert {run.data.tags["ablate.attempt"] for run in found} >= {"2"}
-
-
-@pytest.mark.slow  # several runs of a study
-def test_a_server_that_is_away_delays_nothing_but_its_own_runs(study, tmp_path):
-    store = tmp_path / "store"
-    code, out, err = ablate("run", study, "--store", store, "--tracking-uri", "http://someone:secret@127.0.0.1:9")
-    assert code == 0, out + err
-    assert "does not take runs" in out
-    assert "ablate sync sends what is missing" in out
-    assert "secret" not in out + err
-    assert attempts(store) == 4
-    assert ablate("sync", study, "--store", store)[0] == 0
-    assert len(runs_of(client(store), "tiny")) == 8
 
 
 @pytest.mark.slow  # several runs of a study
@@ -215,7 +181,7 @@ def test_a_failed_run_sent_twice_keeps_its_end(study, tmp_path):
     store = tmp_path / "store"
     assert ablate("run", study, "--store", store, "--set", "training.epochs=1", "--set", "seeds=1")[0] == 1
     before = everything(store, "tiny")
-    assert sorted(run[1] for run in before) == ["FAILED", "FAILED", "FINISHED", "FINISHED"]
+    assert sorted(run[1] for run in before) == ["FAILED", "FAILED", "FINISHED", "FINISHED", "FINISHED"]  # the last is the study's own
     assert ablate("sync", "tiny", "--store", store)[0] == 0
     assert everything(store, "tiny") == before
 

@@ -205,11 +205,18 @@ def test_a_trial_of_another_process_runs_on_and_one_that_a_killed_process_left_i
     with shared.job(search.trials[0]["jobs"]["0"]).lock():  # the process of another study trains it
         sync(shared, loaded, search.source(), other.source())
         assert by_name(shared, loaded)["trial 0: left"].info.status == by_name(shared, loaded)["search: left"].info.status == "RUNNING"
+        writer = tracking.Writer(tracking.uri(shared, None), loaded, [search.source(), other.source()], shared, print)
+        assert writer.close().late == 0
+        assert by_name(shared, loaded)["trial 0: left"].info.status == by_name(shared, loaded)["search: left"].info.status == "RUNNING"
     writer = tracking.Writer(tracking.uri(shared, None), loaded, [search.source(), other.source()], shared, print)
+    until(lambda: by_name(shared, loaded)["trial 0: left"].info.status == "KILLED")
     other.quick("complete", 0.5, 1100)
     writer.touch(other.id)
     until(lambda: by_name(shared, loaded)["search: right"].info.status == "FINISHED")
-    assert by_name(shared, loaded)["trial 0: left"].info.status == "RUNNING"
+    assert by_name(shared, loaded)["search: left"].info.status == "KILLED"
+    writer.touch(search.id)  # taken up again
+    until(lambda: by_name(shared, loaded)["trial 0: left"].info.status == "RUNNING")
+    assert by_name(shared, loaded)["search: left"].info.status == "RUNNING"
     assert writer.close().late == 0
     assert {name: run.info.status for name, run in by_name(shared, loaded).items()} == {
         "search: left": "KILLED", "trial 0: left": "KILLED", "search: right": "FINISHED", "trial 0: right": "FINISHED",
@@ -283,10 +290,24 @@ def test_a_range_test_has_its_curves_and_ends_with_its_suggestion(shared, tmp_pa
     assert seen["range/lr"] == [(0, 1100, 0.001), (1, 1100, 0.01), (2, 1100, 0.1)]
     assert seen["seed 1/range/accuracy"] == [(0, 1200, 0.1), (1, 1200, 0.2), (2, 1200, 0.1)]
     before = everything(shared.path, "swept")
-    assert before[0][-1] == ["curve-0.json", "curve-1.json", "range.json", "suggestion.json"]
+    assert sorted(before[0][-1]) == ["curve-0.json", "curve-1.json", "range.json", "suggestion.json"]
     send(shared)
     assert everything(shared.path, "swept") == before
     assert rebuilt(shared, "swept", send, tmp_path) == before
+
+
+def test_a_range_test_and_a_search_that_another_process_runs_go_on_until_it_is_dead(shared):
+    loaded, (identity, folder), search = read("elsewhere"), sweep(shared, "elsewhere", (0,)), Search(shared, "elsewhere")
+    search.quick("complete", 0.5, 1100)
+    sources = (*tracking.ranged([identity], shared), search.source())
+    (folder / "0").mkdir()
+    with journal.Folder(folder / "0").lock(), journal.Folder(search.folder).lock():
+        sync(shared, loaded, *sources)
+        assert {name: run.info.status for name, run in by_name(shared, loaded).items()} == {
+            "range test: elsewhere": "RUNNING", "search: elsewhere": "RUNNING", "trial 0: elsewhere": "FINISHED",
+        }  # fmt: skip
+    sync(shared, loaded, *sources)
+    assert {run.info.status for name, run in by_name(shared, loaded).items() if not name.startswith("trial")} == {"KILLED"}
 
 
 def test_what_was_never_started_is_not_shown(shared):

@@ -3,7 +3,9 @@
 import logging
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,16 @@ from urllib.parse import quote
 
 from filelock import FileLock
 
+from ablate import journal
 from ablate import store as stores
 from ablate.errors import StoreError
 from ablate.store import Store
 from ablate.study import Study
-from ablate.tracking.records import Line, Record, Source
+from ablate.tracking.records import Line, Record, Source, last_sign
 
 LONGEST_REASON = 800  # characters of an error
 LONGEST = 7900  # characters of a note: MLflow cuts at 8000 and only warns
+CHANGING = ("ablate.status", "ablate.attempt")  # the tags that change while a run is running
 LONGEST_KEY = 250  # characters of a metric's or a param's name: MLflow refuses longer ones
 
 
@@ -88,7 +92,7 @@ class _Sent:
     params: set[str] = field(default_factory=set)  # their names: a param is written once
     status: str = "RUNNING"
     ended: int | None = None
-    attempts: str = ""
+    tags: dict[str, str] = field(default_factory=dict)  # those that change while it runs
     lines: dict[str, int] = field(default_factory=dict)  # as far as this process knows: sending more changes nothing
 
 
@@ -108,7 +112,8 @@ class Mlflow:
         if self._client is None:
             served = self.address.startswith(("http://", "https://"))  # then the server says where artifacts go
             artifacts = None if served else _place(self.study, self.store)
-            with FileLock(self.store.path / "mlflow.lock"):  # two studies that start at once make one database
+            # Two studies that start at once make one database; a server has its own, and may let us wait.
+            with nullcontext() if served else FileLock(self.store.path / "mlflow.lock"):
                 _make_database(self.address, self.store)
                 client = _client(self.address)  # this, too, would make the database
                 self._experiment = _experiment(client, self.study.name, artifacts)
@@ -138,8 +143,13 @@ class Mlflow:
                 key, is_stale = tags.get("ablate.key", ""), "ablate.stale" in tags
                 if not key:  # the study's own
                     continue
-                known[key] = _Sent(info.run_id, set(run.data.params), info.status, info.end_time, tags.get("ablate.attempt", ""))
+                if key in known:  # a server that answered too late made it although it was given up
+                    client.delete_run(info.run_id)
+                    continue
+                kept = {name: tags[name] for name in CHANGING if name in tags}
+                known[key] = _Sent(info.run_id, set(run.data.params), info.status, info.end_time, kept)
                 if self.keys is None:
+                    self._end_orphan(client, known[key], tags)
                     continue
                 if _source(key) not in self.keys and not is_stale:
                     client.set_tag(info.run_id, "ablate.stale", "true")
@@ -150,30 +160,36 @@ class Mlflow:
             self._known = known
         return self._known
 
+    def _end_orphan(self, client: Any, run: _Sent, tags: Mapping[str, str]) -> None:
+        """End a run of the grid that nobody trains any more, while the stage before the grid goes on for hours."""
+        folder = self.store.job(tags.get("ablate.job", ""))
+        if run.status == "RUNNING" and tags["ablate.kind"] == "run" and folder.attempts.exists() and not journal.is_running(folder):
+            client.set_terminated(run.run_id, "KILLED", last_sign(folder))
+            run.status = "KILLED"
+
     def _send(self, record: Record, runs: dict[str, _Sent]) -> None:
         client, known, state = self._connect(), runs.get(record.key), record.state
-        attempts = str(record.attempts or "")
+        tags = {"ablate.status": state.word} | ({"ablate.attempt": str(record.attempts)} if record.attempts else {})
+        if known is not None and record.attempts and tags != known.tags and _is_set_back(client, known.run_id, record):
+            client.delete_run(known.run_id)
+            known = None
         if known is None:
-            known = runs[record.key] = _Sent(self._create(client, record, runs))
-        elif state.status != "RUNNING" and (known.status, known.ended, known.attempts) == (state.status, state.ended, attempts):
+            known = runs[record.key] = _Sent(self._create(client, record, tags, runs), tags=tags)
+        elif state.status != "RUNNING" and (known.status, known.ended, known.tags) == (state.status, state.ended, tags):
             return  # its status is set last: all else is there
         elif known.status not in ("RUNNING", state.status):
             client.update_run(known.run_id, status="RUNNING")
-        _log_params(client, known, record.params)
-        _log_lines(client, known, record.lines)
-        counted = {"ablate.attempt": attempts} if attempts else {}
-        client.log_batch(known.run_id, tags=_tags({"ablate.status": state.word} | counted))
+        _log_values(client, known, record, tags)
         if state.status != "RUNNING":
-            _log_end(client, known.run_id, record)
+            _log_artifacts(client, known.run_id, record)
             client.set_terminated(known.run_id, state.status, state.ended)
-        known.status, known.ended, known.attempts = state.status, state.ended, attempts
+        known.status, known.ended = state.status, state.ended
 
-    def _create(self, client: Any, record: Record, runs: dict[str, _Sent]) -> str:
+    def _create(self, client: Any, record: Record, changing: Mapping[str, str], runs: dict[str, _Sent]) -> str:
         tags = {
             "ablate.kind": record.kind, "ablate.study": self.study.name, "ablate.key": record.key,
-            "ablate.store": stores.identity(self.store), "ablate.status": "running",
+            "ablate.store": stores.identity(self.store), **changing, **record.tags,
         }  # fmt: skip
-        tags |= record.tags
         if note := self._note(record):
             tags["mlflow.note.content"] = note
         if record.parent:
@@ -192,12 +208,33 @@ class Mlflow:
         client = self._connect()
         identity = stores.identity(self.store)
         found = list(_search(client, self._experiment, f"tags.`ablate.kind` = 'study' and tags.`ablate.store` = '{identity}'"))
-        tags = {"ablate.kind": "study", "ablate.study": self.study.name, "ablate.store": identity}
-        run_id = found[0].info.run_id if found else client.create_run(self._experiment, tags=tags, run_name="report").info.run_id
-        client.set_tag(run_id, "mlflow.note.content", note)
+        tags = {"ablate.kind": "study", "ablate.study": self.study.name, "ablate.store": identity, "mlflow.note.content": note}
+        if found:
+            run_id = found[0].info.run_id
+            client.set_tag(run_id, "mlflow.note.content", note)
+        else:
+            run_id = client.create_run(self._experiment, start_time=self._began(client), tags=tags, run_name="report").info.run_id
         for path in files:
             client.log_artifact(run_id, str(path))
-        client.set_terminated(run_id)
+        client.set_terminated(run_id, end_time=self._edge(client, "end_time DESC", "status != 'RUNNING'"))
+
+    def _began(self, client: Any) -> int | None:
+        """Give the start of the study's own run, in ms, as it was when that was first made, here or in a database that was lost."""
+        path = self.store.study(self.study.name) / "began.json"
+        known = journal.read_json(path)
+        began: int | None = known["timestamp"] if known else self._edge(client, "start_time ASC", "status != 'SCHEDULED'")
+        if known is None and began is not None:
+            journal.write_json(path, {"timestamp": began})
+        return began
+
+    def _edge(self, client: Any, order: str, condition: str) -> int | None:
+        """Give the first start or the last end of what the study has in MLflow, in ms; none where it has nothing."""
+        asked = f"{condition} and tags.`ablate.kind` != 'study' and tags.`ablate.store` = '{stores.identity(self.store)}'"
+        for run in _search(client, self._experiment, asked, order=[f"attributes.{order}"], page_size=20):
+            if "ablate.stale" not in run.data.tags:
+                found: int | None = getattr(run.info, order.split(maxsplit=1)[0])
+                return found
+        return None
 
 
 def _source(key: str) -> str:
@@ -209,8 +246,11 @@ def _client(address: str) -> Any:
     """Import MLflow, quietly, and connect. Its telemetry is off unless the user has decided otherwise."""
     for name, value in (
         ("MLFLOW_DISABLE_TELEMETRY", "true"),
-        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"),  # 7 by default: minutes of silence when a server is away
-        ("MLFLOW_HTTP_REQUEST_TIMEOUT", "20"),
+        # 7 by default: minutes of silence when a server is away. The writer tries again by itself, and first looks at what has
+        # arrived: MLflow would repeat a request whose answer was late, and so make a run twice.
+        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0"),
+        ("MLFLOW_HTTP_REQUEST_TIMEOUT", "20"),  # seconds; 120 by default
+        ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),  # two lines for every run, each with a request of its own
     ):
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
@@ -260,41 +300,61 @@ def _experiment(client: Any, name: str, artifacts: str | None) -> str:
     return str(found.experiment_id)
 
 
-def _search(client: Any, experiment: str, condition: str) -> Iterator[Any]:
+def _search(client: Any, experiment: str, condition: str, *, order: Sequence[str] = (), page_size: int = 1000) -> Iterator[Any]:
     token = None
     while True:
-        page = client.search_runs([experiment], condition, max_results=1000, page_token=token)
+        page = client.search_runs([experiment], condition, max_results=page_size, page_token=token, order_by=list(order))
         yield from page
         token = page.token
         if not token:
             return
 
 
-def _log_params(client: Any, known: _Sent, params: Mapping[str, str]) -> None:
-    """Send the params that are not there: a killed process may have left none, and some are known only at the end."""
-    from mlflow.entities import Param
+def _is_set_back(client: Any, run_id: str, record: Record) -> bool:
+    """Say whether MLflow has epochs that the journal has not: a spoilt checkpoint let them be trained anew, at other times.
 
-    missing = {_key(name): value for name, value in params.items() if _key(name) not in known.params}
-    if missing:
-        client.log_batch(known.run_id, params=[Param(name, value) for name, value in missing.items()])
-        known.params |= missing.keys()
-
-
-def _log_lines(client: Any, known: _Sent, lines: Mapping[str, tuple[Line, ...]]) -> None:
-    new = [metric for before, each in lines.items() for line in each[known.lines.get(before, 0) :] for metric in _metrics(before, line)]
-    if new:
-        client.log_batch(known.run_id, metrics=new)
-    known.lines = {before: len(each) for before, each in lines.items()}
+    MLflow forgets no point, so that such a run is made anew. Asked where a run is taken up and where it ends.
+    """
+    for before, lines in record.lines.items():
+        points = client.get_metric_history(run_id, _key(f"{before}time/epoch_seconds"))  # every epoch has it
+        if not {(one.step, one.timestamp) for one in points} <= {(line.step, line.timestamp) for line in lines}:
+            return True
+    return False
 
 
-def _log_end(client: Any, run_id: str, record: Record) -> None:
-    """Log the last metrics and the artifacts."""
+def _log_values(client: Any, known: _Sent, record: Record, tags: dict[str, str]) -> None:
+    """Send what is not there of params, metrics and tags, all at once: each request takes the database three transactions.
+
+    A killed process may have left no params, and some are known only at the end.
+    """
+    from mlflow.entities import Param, RunTag
+
+    missing = {_key(name): value for name, value in record.params.items() if _key(name) not in known.params}
+    new = [
+        metric for before, each in record.lines.items() for line in each[known.lines.get(before, 0) :] for metric in _metrics(before, line)
+    ]
     if record.end is not None:
-        client.log_batch(run_id, metrics=_metrics("", record.end))
-    for name, text in record.texts.items():
-        client.log_text(run_id, text, name)
-    for path, folder in record.files:
-        client.log_artifact(run_id, str(path), folder or None)
+        new += _metrics("", record.end)
+    changed = [RunTag(name, value) for name, value in tags.items() if known.tags.get(name) != value]
+    if missing or new or changed:
+        client.log_batch(known.run_id, metrics=new, params=[Param(name, value) for name, value in missing.items()], tags=changed)
+    known.params |= missing.keys()
+    known.lines = {before: len(each) for before, each in record.lines.items()}
+    known.tags = tags
+
+
+def _log_artifacts(client: Any, run_id: str, record: Record) -> None:
+    """Log texts and files in one go, through a folder of links: one by one they took the writer a fifth of its time."""
+    if not record.texts and not record.files:
+        return
+    with tempfile.TemporaryDirectory() as name:
+        held = Path(name)
+        for file, text in record.texts.items():
+            (held / file).write_text(text, encoding="utf-8")
+        for path, folder in record.files:
+            (held / folder).mkdir(exist_ok=True)
+            (held / folder / path.name).symlink_to(path)
+        client.log_artifacts(run_id, str(held))
 
 
 def _metrics(before: str, line: Line) -> list[Any]:
@@ -306,9 +366,3 @@ def _metrics(before: str, line: Line) -> list[Any]:
 def _key(name: str) -> str:
     """Write a metric's or a param's name as MLflow takes it."""
     return "".join(c if c.isalnum() or c in "/._- :" else "_" for c in name[:LONGEST_KEY])
-
-
-def _tags(values: Mapping[str, str]) -> list[Any]:
-    from mlflow.entities import RunTag
-
-    return [RunTag(name, value) for name, value in values.items()]

@@ -141,6 +141,12 @@ def _note(cell: Cell, seed: int) -> str:
     return "\n".join(f"- {plain(name)}: {plain(text)}" for name, text in said.items())
 
 
+def last_sign(folder: Folder) -> int:
+    """Say when a job last wrote that it is alive, in ms."""
+    lines = (line for path in (folder.attempts, folder.journal) for line in journal.lines(path)[-1:])
+    return max((int(line["timestamp"]) for line in lines), default=0)
+
+
 def _state(one: RunSource, *, closing: bool) -> State:
     result, outcome = journal.read_json(one.folder.result), journal.read_json(one.outcome / "outcome.json")
     if result is not None and result["status"] == "diverged":
@@ -152,7 +158,7 @@ def _state(one: RunSource, *, closing: bool) -> State:
         return State("FAILED", "failed", failure["timestamp"])
     if not closing or journal.is_running(one.folder):
         return State("RUNNING", "running")
-    return State("KILLED", "interrupted", [*journal.lines(one.folder.attempts), *journal.lines(one.folder.journal)][-1]["timestamp"])
+    return State("KILLED", "interrupted", last_sign(one.folder))
 
 
 def _end(one: RunSource, lines: list[journal.Line]) -> tuple[Line | None, dict[str, str], list[tuple[Path, str]]]:

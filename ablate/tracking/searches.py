@@ -46,8 +46,9 @@ class SearchSource:
         if search is None:
             return
         trials = (journal.read_json(self.folder / "trials.json") or {"trials": []})["trials"]
-        open_now = {trial["number"] for trial in trials if trial["state"] == "running" and (not closing or self._goes_on(trial))}
-        yield self._search(search, trials, open_now, closing=closing)
+        ends = closing and not journal.is_running(Folder(self.folder))  # another study may run this very search
+        open_now = {trial["number"] for trial in trials if trial["state"] == "running" and (not ends or self._goes_on(trial))}
+        yield self._search(search, trials, open_now, ends=ends)
         for trial in trials:
             if not is_done(self._key(trial)):
                 yield self._trial(search, trial, is_open=trial["number"] in open_now)
@@ -59,10 +60,10 @@ class SearchSource:
         """Say whether a process trains it: that of another study, as this one's are at their end."""
         return any(journal.is_running(self.store.job(job)) for job in trial["jobs"].values())
 
-    def _search(self, search: Mapping[str, Any], trials: Sequence[Mapping[str, Any]], open_now: set[int], *, closing: bool) -> Record:
+    def _search(self, search: Mapping[str, Any], trials: Sequence[Mapping[str, Any]], open_now: set[int], *, ends: bool) -> Record:
         ended = [trial for trial in trials if trial["state"] in ENDS]
         last, missing = max([search["started"], *(trial["ended"] for trial in ended)]), len(ended) < search["trials"]
-        if open_now or (missing and not closing):
+        if open_now or (missing and not ends):
             state = State("RUNNING", "running")
         else:
             state = State("KILLED", "interrupted", last) if missing else State("FINISHED", "finished", last)
@@ -116,7 +117,8 @@ class RangeSource:
         curves = {seed: curve for seed, path in paths.items() if (curve := journal.read_json(path)) is not None}
         last = max([swept["started"], *(curve["timestamp"] for curve in curves.values())])
         if suggestion is None:
-            state = State("KILLED", "interrupted", last) if closing else State("RUNNING", "running")
+            goes_on = not closing or any(journal.is_running(Folder(self.folder / str(seed))) for seed in swept["seeds"])
+            state = State("RUNNING", "running") if goes_on else State("KILLED", "interrupted", last)
         else:
             state = State("FINISHED", "finished", last)
         params = {name: _text(value) for name, value in swept["sweep"].items()} | {"seeds": _text(swept["seeds"])}

@@ -12,6 +12,8 @@ from ablate.tracking.client import Mlflow, first_line, public
 from ablate.tracking.records import Source
 
 PAUSE = 5.0  # seconds before the next try when the server is away
+PATIENCE = 3.0  # seconds of sending at the end after which it is said what takes so long
+TICK = 0.2  # seconds between two looks at an interruption
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,10 @@ class Report:
 
 
 class Writer:
-    """A thread that keeps MLflow up to date with the store while training goes on, and catches up after a failure."""
+    """A thread that keeps MLflow up to date with the store while training goes on, and catches up after a failure.
+
+    It begins with what an earlier command has left: what MLflow shows as running and no process trains any more is ended.
+    """
 
     def __init__(
         self, address: str, study: Study, sources: Sequence[Source], store: Store, notice: Callable[[str], None], *, whole: bool = True
@@ -35,8 +40,11 @@ class Writer:
         for one in sources:
             self._by_job.setdefault(one.job, []).append(one)
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._todo: dict[str, None] = {}  # jobs with something to send, in order
+        # Jobs with something to send, in order, and whether this run has taken them up: what it has not does not go on
+        # unless another process trains it.
+        self._todo: dict[str, bool] = dict.fromkeys(self._by_job, False)
         self._error = ""
+        self._closing, self._abandoned = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="mlflow-writer", daemon=True)
         self._thread.start()
 
@@ -44,27 +52,58 @@ class Writer:
         """Say that a job, a search or a range test, by its id, has something new; of another id there is nothing to send."""
         self._queue.put(job)
 
-    def close(self) -> Report:
-        """Send what is left, and stop. One failure now is final: `ablate sync` sends the rest later."""
+    def close(self, stopped: Callable[[], bool] = lambda: False) -> Report:
+        """Send what is left, and stop; `stopped` is asked meanwhile, and ends it. `ablate sync` sends the rest later.
+
+        One failure now is final, so that a server that hangs is waited for as long as one request may take: 20 seconds, or
+        what MLFLOW_HTTP_REQUEST_TIMEOUT says.
+        """
+        self._closing.set()
         self._queue.put(None)
-        self._thread.join()
-        return Report(sum(len(self._by_job[job]) for job in self._todo), self._error if self._todo else "")
+        said = time.monotonic() + PATIENCE
+        while self._thread.is_alive() and not self._abandoned.is_set():
+            self._thread.join(TICK)
+            if stopped():
+                self.abandon()
+            elif self._thread.is_alive() and time.monotonic() > said:
+                said = float("inf")
+                self._notice(f"waiting for MLflow at {public(self._address)} to take the last runs; Ctrl-C leaves them to ablate sync")
+        late = sum(len(self._by_job[job]) for job in self._todo.copy())
+        return Report(late, (self._error or "interrupted") if late else "")
+
+    def abandon(self) -> None:
+        """Leave everything as it is, at once: the thread may be waiting for a server, and ends with the process."""
+        self._abandoned.set()
+        self._queue.put(None)
 
     def _work(self) -> None:
-        closing = False
+        is_first, closing = True, False
         while not closing:
-            closing = self._collect(None if not self._todo else PAUSE)
-            if closing:  # a run whose job was interrupted is still shown as running
-                shown = self._mlflow.running()
-                self._todo |= {job: None for job, sources in self._by_job.items() if any(one.key in shown for one in sources)}
-            failed = 0
-            for job in list(self._todo):
-                if self._send(job, closing=closing):
-                    del self._todo[job]
-                else:
-                    failed += 1
-                if failed == 2:  # not one bad run: the server is away
-                    break
+            closing = self._collect(0.0 if is_first else PAUSE if self._todo else None)
+            self._send_all(closing=closing)
+            is_first = False
+        if not self._todo:  # a run whose job was interrupted is still shown as running
+            shown = self._mlflow.running()
+            self._todo = {job: False for job, sources in self._by_job.items() if any(one.key in shown for one in sources)}
+            self._send_all(closing=True)
+
+    def _send_all(self, *, closing: bool) -> None:
+        """Send what there is to send, until MLflow seems to be away: it refused twice in a row, or let us wait when it is late."""
+        refused = 0
+        for job, is_live in list(self._todo.items()):
+            if self._abandoned.is_set():
+                return
+            began = time.monotonic()
+            if self._send(job, closing=closing or not is_live):
+                del self._todo[job]
+                refused = 0
+                continue
+            self._todo[job] = self._todo.pop(job)  # behind the others: a run that MLflow never takes must not hold them up
+            refused += 1
+            if self._closing.is_set() and time.monotonic() - began > PATIENCE:
+                self._abandoned.set()
+            if refused == 2:
+                return
 
     def _collect(self, timeout: float | None) -> bool:
         """Wait for the first touch and take all that are there; say whether it is time to close."""
@@ -77,7 +116,7 @@ class Writer:
             if job is None:
                 return True
             if job in self._by_job:
-                self._todo[job] = None
+                self._todo[job] = True
             end = end if timeout is not None else time.monotonic()
 
     def _send(self, job: str, *, closing: bool) -> bool:

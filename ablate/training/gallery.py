@@ -25,5 +25,5 @@ def draw(wrong: tuple[Wrong, ...], images: Images, classes: tuple[str, ...]) -> 
     if not wrong:
         pen.text((8, 8), "every test image was answered rightly", "black")
     held = io.BytesIO()
-    sheet.save(held, "PNG", optimize=True)
+    sheet.save(held, "PNG")  # optimize=True: 5 % smaller, and 49 ms instead of 11
     return held.getvalue()

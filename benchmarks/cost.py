@@ -1,0 +1,100 @@
+"""What tracking costs a job of some seconds in a worker (see many.py).
+
+Every line of the journal and of the log, every JSON file and every report to the coordinator is timed; weights, checkpoints
+and the picture, which resuming and judging need, are told beside.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from ablate import journal, provenance, worker, workflow
+from ablate import store as stores
+from ablate.interruption import Interruption
+from ablate.stages import Where
+from benchmarks import jobs
+from benchmarks.many import Watch
+
+ROUNDS = 3
+ONE = """
+name  = "one"
+seeds = 1
+[recipe]
+data = { name = "digits", image_size = 32 }
+augment = { flip = false }
+model.name = "cnn4"
+training = { epochs = 6, precision = "fp32" }
+"""
+
+
+@dataclass(slots=True)
+class Clock:
+    """Sums the seconds of calls by what they are for; a call within another counts as that one's."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    is_busy: bool = False
+
+    def wrap(self, kind: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Give the same function, timed."""
+
+        @wraps(call)
+        def timing(*given: Any, **named: Any) -> Any:
+            if self.is_busy:
+                return call(*given, **named)
+            self.is_busy, began = True, time.perf_counter()
+            try:
+                return call(*given, **named)
+            finally:
+                self.seconds[kind] += time.perf_counter() - began
+                self.is_busy = False
+
+        return timing
+
+
+def clocked(payload: dict[str, Any], report: Callable[[dict[str, Any]], None], should_stop: Callable[[], bool]) -> dict[str, Any]:
+    """Train a job in a worker, with a clock on all that tracks it; give the seconds by what they are for."""
+    clock = Clock()
+    kept: dict[tuple[Any, str], Any] = {}
+    for home, name, kind in (
+        (journal, "append", "tracking"), (journal, "write_json", "tracking"), (journal, "write", "weights and picture"),
+        (worker, "_environment", "tracking"), (worker, "_summary", "tracking"), (worker, "print", "tracking"),
+    ):  # fmt: skip
+        before = getattr(home, name, print)
+        kept[home, name] = before
+        setattr(home, name, clock.wrap(kind, before))
+    provenance.versions.cache_clear()
+    began = time.perf_counter()
+    try:
+        worker.run_job(payload, clock.wrap("tracking", report), should_stop)
+    finally:
+        for (home, name), before in kept.items():
+            setattr(home, name, before)
+    return dict(clock.seconds) | {"all": time.perf_counter() - began}
+
+
+def share(folder: Path) -> list[dict[str, float]]:
+    """Train one job a few times, in a fresh folder each time; give the seconds of each."""
+    store, file = stores.open_store(folder / "mlruns"), folder / "one.toml"
+    file.write_text(ONE)
+    where = Where(store, tracking_uri=f"sqlite:///{store.database}", device="cpu")
+    study = workflow.load(str(file), (), store)
+    with Interruption() as interruption:
+        workflow.run(study, where, Watch(), interruption)  # decodes the images
+    (item,) = workflow.plan(study, where).jobs
+    found = []
+    with closing(jobs.start("clocked", 1, "benchmarks.cost")) as executor:
+        for i in range(ROUNDS):
+            other = stores.open_store(folder / f"other{i}")
+            journal.create(other.job(item.id), item)
+            evaluation = item.recipe.evaluation.model_dump()
+            payload = {
+                "folder": str(other.job(item.id).path), "job": item.id, "data": str(store.data / item.data), "evaluations": [evaluation],
+                "git": provenance.git(Path.cwd()), "code": None, "compile_cache": "",
+            }  # fmt: skip
+            found.append(jobs.ask(executor, payload))
+    return found
