@@ -166,7 +166,8 @@ def test_one_job_is_told_by_its_identity_and_by_its_run(done):
     folder, _ = done
     where = ("--store", folder / "store")
     found = json.loads(ablate("explain", "tiny:baseline/0", *where, "--json")[1])
-    assert (found["status"], found["runs"][:2]) == ("trained", ["tiny:baseline/0", "tiny:mc_dropout=3/0"])
+    assert found["status"] == "trained"
+    assert {"tiny:baseline/0", "tiny:mc_dropout=3/0"} <= set(found["runs"])  # other tests run other studies in this store
     out = ablate("explain", found["job"][:8], *where, COLUMNS="200")[1]
     assert out.startswith(f"{found['job'][:12]}  trained\n")
     assert "model.batch_norm false -> true" in out

@@ -170,7 +170,16 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_does_the_rest(study, tmp
 
 @pytest.mark.slow  # several runs of a study
 def test_a_study_is_run_part_by_part_and_nothing_is_trained_twice(study, tmp_path):
-    store = tmp_path / "store"
+    store, before = tmp_path / "store", os.umask(0o002)
+    try:
+        run_part_by_part(study, store)
+    finally:
+        os.umask(before)
+    own = [path for path in store.rglob("*") if not path.stat().st_mode & 0o020]
+    assert own == [], "a group that shares a store could not write these"
+
+
+def run_part_by_part(study, store):
     code, out, _ = ablate("run", study, "--store", store, "--only", "model.batch_norm == false")
     assert (code, attempts(store)) == (0, 2)
     assert "training 2 jobs on" in out

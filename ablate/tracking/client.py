@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -269,6 +270,8 @@ def _make_database(address: str, store: Store) -> None:
         left.unlink()
     draft = database.with_name(f".{database.name}.{os.getpid()}")
     _client(f"sqlite:///{draft}").search_experiments(max_results=1)
+    stores.identity(store)  # a file as the umask wants it: SQLite makes its own for one user alone
+    draft.chmod(stat.S_IMODE((store.path / "id").stat().st_mode))
     draft.replace(database)
 
 
