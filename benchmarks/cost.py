@@ -16,7 +16,7 @@ from typing import Any
 from ablate import journal, provenance, worker, workflow
 from ablate import store as stores
 from ablate.interruption import Interruption
-from ablate.stages import Where
+from ablate.stages import How, Where
 from benchmarks import jobs
 from benchmarks.many import Watch
 
@@ -84,7 +84,7 @@ def share(folder: Path) -> list[dict[str, float]]:
     where = Where(store, tracking_uri=f"sqlite:///{store.database}", device="cpu")
     study = workflow.load(str(file), (), store)
     with Interruption() as interruption:
-        workflow.run(study, where, Watch(), interruption)  # decodes the images
+        workflow.run(study, where, Watch(), interruption, How())  # decodes the images
     (item,) = workflow.plan(study, where).jobs
     found = []
     with closing(jobs.start("clocked", 1, "benchmarks.cost")) as executor:

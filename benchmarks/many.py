@@ -25,7 +25,7 @@ from ablate import store as stores
 from ablate import workflow
 from ablate.executors.base import Event
 from ablate.interruption import Interruption
-from ablate.stages import Where
+from ablate.stages import How, Where
 from ablate.store import Store
 from ablate.tracking import client
 from benchmarks.measure import Limit, Timing, rates, timed
@@ -125,7 +125,7 @@ def work(folder: Path, store: Store, name: str, seeds: int | list[int]) -> tuple
     file.write_text(STUDY.format(name=name, seeds=seeds))
     where = Where(store, tracking_uri=f"sqlite:///{store.database}", device="cpu")
     with Interruption() as interruption:
-        ran = workflow.run(workflow.load(str(file), (), store), where, watch, interruption)
+        ran = workflow.run(workflow.load(str(file), (), store), where, watch, interruption, How())
     assert (len(ran.ledger.failures), ran.late) == (0, 0), ran
     return watch, time.perf_counter()
 

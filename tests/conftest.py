@@ -1,6 +1,12 @@
 """Fixtures that several files use."""
 
+import os
+
 import pytest
+
+# Before torch is imported: tests run two at a time, and two processes with a thread for each core slow each other down.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from commands import TINY, ablate
 
 

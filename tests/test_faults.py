@@ -187,7 +187,7 @@ def test_sigterm_puts_everything_away_as_ctrl_c_does(study, undisturbed, tmp_pat
 
 def test_a_worker_that_is_frozen_is_ended_and_its_job_tried_again(study, undisturbed, tmp_path):
     store = tmp_path / "store"
-    process = start("run", study, "--store", store, "--stall", "4s")
+    process = start("run", study, "--store", store, "--stall", "6s")
     wait_for(lambda: list(store.glob("jobs/*/checkpoint.pt")), process)
     frozen = workers_of(process.pid)[0]
     os.kill(frozen, signal.SIGSTOP)
@@ -200,10 +200,10 @@ def test_a_worker_that_is_frozen_is_ended_and_its_job_tried_again(study, undistu
 
 def test_a_coordinator_that_is_frozen_for_longer_than_a_stall_goes_on(study, undisturbed, tmp_path):
     store = tmp_path / "store"
-    process = start("run", study, "--store", store, "--stall", "3s")
+    process = start("run", study, "--store", store, "--stall", "8s")
     wait_for(lambda: list(store.glob("jobs/*/checkpoint.pt")), process)
     os.kill(process.pid, signal.SIGSTOP)
-    time.sleep(5)
+    time.sleep(10)
     os.kill(process.pid, signal.SIGCONT)
     out, err = process.communicate(timeout=200)
     assert (process.returncode, err) == (0, ""), out + err
