@@ -50,6 +50,7 @@ class Ran:
     report: Path
     late: int  # runs that MLflow does not have yet
     late_reason: str
+    left: int  # pieces of work for which the time of --budget was too short
 
 
 def load(text: str, sets: tuple[str, ...], store: Store, seeds: int | None = None) -> Study:
@@ -155,11 +156,12 @@ def run(
             screen.notice(notice)
         inputs.fetch_weights(stages.every_recipe(before))
         todo, ledger, sent = _work(before, replan, where, screen, interruption, how, began)
+        left = _left(replan(), how) if ledger.late else 0
         found = find(todo, where)
         path, reason = publishing.write_page(found, where.store), sent.error
         if not sent.late:
             reason = publishing.log(found, where.store, tracking.uri(where.store, where.tracking_uri), path)
-    return Ran(before, todo, ledger, found, path, sent.late, reason)
+    return Ran(before, todo, ledger, found, path, sent.late, reason, left)
 
 
 def lr_find(
@@ -188,6 +190,11 @@ def lr_find(
     with stages.begin(todo, where, screen, interruption, How(retry_failed=True), time.monotonic()) as crew:
         _shown(todo, where, screen, interruption, partial(stages.find_rates, crew, made), whole=False)
     return {label: tuning.suggestions(where.store, test) for label, test in tests.items()}, crew.ledger
+
+
+def _left(todo: Plan, how: How) -> int:
+    """Count what is still to be done: work that was under way when the time was up may have ended all the same."""
+    return todo.trials + len(todo.tuning.open_ranges) + (0 if how.tune_only else len(todo.work))
 
 
 def _check_search(study: Study) -> None:
@@ -300,6 +307,7 @@ def ui(where: Where, host: str, port: int) -> tuple[list[str], dict[str, str]]:
     command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port), "--workers", "1"]
     environment = {
         "MLFLOW_BACKEND_STORE_URI": address,  # not an argument, which `ps` would show with its password
+        "MLFLOW_ARTIFACTS_DESTINATION": str(where.store.artifacts),  # of what others log to it: else a folder wherever it was started
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 8 processes for GenAI features that nobody needs here
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }

@@ -31,7 +31,7 @@ def run(study: str, sets: tuple[str, ...], store_path: str, **given: Any) -> Non
 
     ran, console = _run(study, sets, store_path, **given)
     display.show_ran(console, ran)
-    sys.exit(130 if ran.ledger.interrupted or ran.ledger.late else 1 if ran.ledger.failures or ran.plan.failed else 0)
+    sys.exit(130 if ran.ledger.interrupted or ran.left else 1 if ran.ledger.failures or ran.plan.failed else 0)
 
 
 def _run(
@@ -66,7 +66,7 @@ def search(study: str, sets: tuple[str, ...], store_path: str, **given: Any) -> 
 
     ran, console = _run(study, sets, store_path, tune_only=True, **given)
     display.show_tuned(console, ran)
-    sys.exit(130 if ran.ledger.interrupted or ran.ledger.late else 1 if ran.ledger.failures else 0)
+    sys.exit(130 if ran.ledger.interrupted or ran.left else 1 if ran.ledger.failures else 0)
 
 
 @click.command()

@@ -106,10 +106,10 @@ def _show_end(console: Console, ran: Ran) -> None:
     lost = Counter(end for ends in ledger.ends.values() for end in ends if end in ATTEMPTS)
     if lost:
         console.print(f"attempts that were lost: {', '.join(f'{count} {end}' for end, count in lost.items())}")
-    if ledger.late:
-        left = len({work.id for work in plan.ready} - set(ledger.finished) - {failure.job for failure in ledger.failures})
-        console.print(f"the time is up (--budget): {left} jobs are left, and the same command goes on from here", soft_wrap=True)
-    elif ledger.halted:
+    if ran.left:
+        said = f"the time is up (--budget): {ran.left} jobs are left, and the same command goes on from here"
+        console.print(said, soft_wrap=True)
+    elif ledger.halted and not ledger.late:
         console.print(f"stopped: {escape(ledger.halted)}; the same command goes on from here", soft_wrap=True)
     if ledger.interrupted:
         console.print("interrupted: everything finished is kept, and the same command goes on from here")

@@ -7,8 +7,8 @@ where the files lie. Nothing here imports torch, but to decode one of torchvisio
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -72,7 +72,8 @@ def prepare(data: Data, cache: Path, *, download: bool = True) -> Prepared:
             return known
         for left in cache.glob("draft-*"):  # of a process that was killed: we hold the lock, so nobody writes one now
             shutil.rmtree(left, ignore_errors=True)
-        draft = Path(tempfile.mkdtemp(prefix="draft-", dir=cache))
+        draft = cache / f"draft-{secrets.token_hex(4)}"
+        draft.mkdir()  # as the umask wants it: a group may share the store
         try:
             folder = _write(cache, draft, *_load(data, draft, download=download))
         finally:
@@ -333,7 +334,6 @@ def _write(cache: Path, draft: Path, classes: list[str], train: Split, test: Spl
         else:
             np.save(draft / f"{name}.npy", array)
     _write_json(draft / "meta.json", meta)
-    draft.chmod(0o755)
     try:
         draft.rename(folder)
     except OSError:
