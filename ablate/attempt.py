@@ -64,13 +64,14 @@ def accounted(folder: Folder, device: str) -> Iterator[None]:
     A want of memory or of disk is no failure yet: the scheduler says what becomes of it.
     """
     try:
-        with journal.writing(folder.path):
-            yield
+        yield
     except lr_finder.Stopped:
         raise Stopped from None
     except (Stopped, UnwritableError):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in journal.FULL:  # of the log, or of another disk, such as that of /tmp
+            journal.try_to_write(folder)
         said = "".join(traceback.format_exception_only(error)).strip()
         if _is_out_of_memory(error):
             raise OutOfMemory(f"{said.splitlines()[0]} (the job had {peak(torch.device(device)) / 2**30:.2f} GiB at most)") from error
@@ -102,7 +103,8 @@ def logging_to(path: Path) -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
-    with path.open("ab", buffering=0) as log:
+    # Never through a link: others may write to a store that is shared.
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666), "ab", buffering=0) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         faulthandler.enable(log)

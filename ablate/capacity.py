@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablate.errors import AblateError
-from ablate.executors.base import Executor, Slot, Task
+from ablate.executors.base import ENDS, Executor, Slot, Task
 from ablate.executors.local import LocalExecutor
 
 TRIED = (1, 2, 4)  # jobs a GPU
@@ -85,7 +85,7 @@ def measure(
         if interrupted():
             raise KeyboardInterrupt
         for event in executor.events(0.1):
-            if event.kind in ("failed", "crashed"):
+            if event.kind in ENDS:
                 return None
             if event.kind == "progress":
                 last[event.task] = event.detail

@@ -23,6 +23,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ from ablate.grid import Job
 from ablate.recipe import Recipe
 
 Line = dict[str, Any]
+DRAFT = re.compile(r"\..+\.[0-9a-f]{8}")
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # of a disk that takes nothing more, whatever is tried
 
 
@@ -132,6 +134,13 @@ def write(path: Path, content: bytes | str, *, keep: Path | None = None) -> None
             raise
 
 
+def try_to_write(folder: Folder) -> None:
+    """Raise an UnwritableError where the disk of a job takes no more than a megabyte."""
+    path = folder.path / "room"
+    write(path, b"\0" * (1 << 20))
+    path.unlink()
+
+
 def write_json(path: Path, content: object) -> None:
     """Write JSON whole or not at all; NaN and infinity stand as Python writes them, and only Python reads these files."""
     write(path, json.dumps(content, ensure_ascii=False) + "\n")
@@ -204,9 +213,10 @@ def sweep(folder: Folder) -> None:
 
     For who holds the lock: nobody else writes here, but for coordinators that say what is trained, or that it has failed.
     """
-    drafts = (path for path in folder.path.rglob(".*") if not path.name.startswith((".recipe.json.", ".failure.json.")))
-    for path in (folder.checkpoint, folder.previous, *drafts):
-        path.unlink(missing_ok=True)
+    for path in (folder.checkpoint, folder.previous, *folder.path.rglob(".*")):
+        is_draft = DRAFT.fullmatch(path.name) and not path.name.startswith((".recipe.json.", ".failure.json."))
+        if is_draft or not path.name.startswith("."):
+            path.unlink(missing_ok=True)
 
 
 def fail(folder: Folder, *, kind: str, error: str) -> None:
@@ -240,4 +250,4 @@ def is_held(lock: Path) -> bool:
 def artifacts(outcome: Path) -> Iterator[Path]:
     """List the files of one evaluation."""
     with suppress(FileNotFoundError):
-        yield from sorted(path for path in outcome.iterdir() if not path.name.startswith("."))
+        yield from sorted(path for path in outcome.iterdir() if not path.name.startswith(".") and not path.is_symlink())

@@ -56,7 +56,7 @@ def read(store: Store, *, quick: bool) -> Needs:
             continue
         studies[study.name] = plans[0]
         every += plans
-        if any(cell.pending for made in plans for cell in made.grid.cells):
+        if any(made.tuning.open_ranges or made.tuning.open_searches for made in plans):
             unclear[study.name] = "its range tests or searches have not ended, so nobody knows which jobs its cells are"
     trials = {job for made in every for one in made.tuning.searches for job in _trials(one, store)}
     return Needs(

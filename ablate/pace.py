@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ablate import journal
+from ablate.errors import AblateError
 from ablate.recipe import Evaluation, Recipe
 from ablate.store import Store
 
@@ -49,10 +50,10 @@ def read(store: Store) -> Pace:
 def learn(pace: Pace, job: str) -> None:
     """Learn from one finished job."""
     folder = pace.store.job(job)
-    result = journal.read_json(folder.result)
-    if result is None:
-        return
     try:
+        result = journal.read_json(folder.result)
+        if result is None:
+            return
         recipe, _ = journal.read_recipe(folder.recipe)
         images = journal.read_json(folder.recipe)["data"]
         if result["metrics"]["time/epoch_seconds"] > 0:
@@ -62,7 +63,7 @@ def learn(pace: Pace, job: str) -> None:
             if "seconds" in outcome:
                 key = (kind(recipe), images, Evaluation.model_validate(outcome["evaluation"]))
                 pace.judged.setdefault(key, []).append(outcome["seconds"])
-    except (KeyError, TypeError, ValueError):  # of another version, or removed meanwhile
+    except (KeyError, TypeError, ValueError, OSError, AblateError):  # of another version, removed meanwhile, or spoilt: no matter here
         return
 
 

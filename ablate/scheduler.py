@@ -3,12 +3,13 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from ablate import journal
-from ablate.errors import UnwritableError
+from ablate.errors import AblateError, UnwritableError
 from ablate.executors.base import ENDS, Event, Executor, Task
 from ablate.journal import Folder
 from ablate.store import Store
@@ -144,7 +145,7 @@ class _Queue:
     stalled: set[str] = field(default_factory=set)  # that were ended for want of such a sign
     looked: float = field(default_factory=time.monotonic)  # for stalls
     again: deque[Item] = field(default_factory=deque)
-    unwritable: str = ""  # why nothing can be written any more
+    error: AblateError | None = None  # why nothing can go on
 
 
 def run(
@@ -160,8 +161,8 @@ def run(
     """Run work to its end, or to the first interruption: then nothing new starts, and what runs is put away.
 
     `extra` goes into every payload; `listen` hears every event but mere signs of life. Raises KeyboardInterrupt through
-    `interrupted`, which may do so when it is asked a second time after an interruption, and an UnwritableError, once all is put
-    away, when the store takes nothing more.
+    `interrupted`, which may do so when it is asked a second time after an interruption, and, once all is put away, the
+    AblateError that ended it: an UnwritableError when the store takes nothing more.
     """
     queue = _Queue(source, store, executor, extra, policy or Policy())
     ledger = queue.ledger
@@ -174,17 +175,35 @@ def run(
                 executor.stop()
         else:
             interrupted()
-        _fill(queue)
+        with _put_away(queue):
+            _fill(queue, listen)
         if not queue.running:
-            if queue.unwritable:
-                raise UnwritableError(queue.unwritable)
+            if queue.error is not None:
+                raise queue.error
             return ledger
         for event in executor.events(TICK):
-            _hear(queue, event, listen)
+            with _put_away(queue):
+                _hear(queue, event, listen)
         _look_for_stalls(queue)
 
 
-def _fill(queue: _Queue) -> None:
+@contextmanager
+def _put_away(queue: _Queue) -> Iterator[None]:
+    """Stop everything in good order when the store, or the memory of a search, cannot be used any more."""
+    try:
+        yield
+    except AblateError as error:
+        _halt(queue, str(error))
+        queue.error = queue.error or error
+
+
+def _halt(queue: _Queue, why: str) -> None:
+    if not queue.ledger.is_over:
+        queue.executor.stop()
+    queue.ledger.halted = queue.ledger.halted or why
+
+
+def _fill(queue: _Queue, listen: Callable[[Event], None]) -> None:
     """Give out work while there are slots."""
 
     def fits(item: Item) -> bool:
@@ -200,7 +219,12 @@ def _fill(queue: _Queue) -> None:
                 return
             queue.again.remove(item)
         alone = "out of memory" in queue.ledger.ends.get(item.id, ())
-        task = Task(item.id, queue.extra | item.payload(queue.store), alone=alone)
+        try:
+            payload = item.payload(queue.store)
+        except OSError as error:  # its folder is somebody else's: the others go on
+            _fail(queue, Event("failed", item.id, "", error=f"{error.filename}: {error.strerror}"), item, "failed", listen)
+            continue
+        task = Task(item.id, queue.extra | payload, alone=alone)
         queue.running[item.id] = item
         if not alone:
             queue.seen[item.id] = time.monotonic()
@@ -220,7 +244,7 @@ def _hear(queue: _Queue, event: Event, listen: Callable[[Event], None]) -> None:
             queue.executor.cancel(event.task)
     elif event.kind in ENDS:
         del queue.seen[event.task]
-        _end(queue, event, queue.running.pop(event.task))
+        _end(queue, event, queue.running.pop(event.task), listen)
 
 
 def _look_for_stalls(queue: _Queue) -> None:
@@ -229,13 +253,15 @@ def _look_for_stalls(queue: _Queue) -> None:
     if now - queue.looked > FROZEN:  # it was us who stood still, and heard nobody
         queue.seen = dict.fromkeys(queue.seen, now)
     queue.looked = now
+    if not queue.seen:  # then nothing keeps those any more that want to be alone
+        queue.seen = dict.fromkeys(queue.running, now)
     for task in [task for task, seen in queue.seen.items() if now - seen > queue.policy.stall]:
         queue.stalled.add(task)
         queue.seen[task] = math.inf
         queue.executor.kill(task)
 
 
-def _end(queue: _Queue, event: Event, item: Item) -> None:
+def _end(queue: _Queue, event: Event, item: Item, listen: Callable[[Event], None]) -> None:
     """Put down the end of a task, or put it back into the queue."""
     ledger, task, kind = queue.ledger, event.task, str(event.kind)
     if task in queue.stalled:
@@ -248,28 +274,29 @@ def _end(queue: _Queue, event: Event, item: Item) -> None:
     elif kind == "stopped":
         queue.source.ended(task, "stopped")
     elif kind == "unwritable":
-        queue.unwritable = queue.unwritable or event.error
-        ledger.halted = ledger.halted or queue.unwritable
-        queue.executor.stop()
+        queue.error = queue.error or UnwritableError(event.error)
+        _halt(queue, event.error)
         queue.source.ended(task, "stopped")
     elif kind != "failed" and queue.source.progressed(task):  # nobody wants it any more
         queue.source.ended(task, "stopped")
     elif kind != "failed" and ledger.ends[task].count(kind) < ATTEMPTS[kind]:
         queue.again.append(item)
     else:
-        _fail(queue, event, item.folder(queue.store), kind)
+        _fail(queue, event, item, kind, listen)
 
 
-def _fail(queue: _Queue, event: Event, folder: Folder, kind: str) -> None:
+def _fail(queue: _Queue, event: Event, item: Item, kind: str, listen: Callable[[Event], None]) -> None:
     """Write down a failure; the worker has recorded an exception itself, but a dead one could not, and another may run by now."""
-    error = _reason(kind, event.error, queue.policy.stall)
-    if not folder.failure.exists() and not journal.is_running(folder):
-        journal.fail(folder, kind=KINDS[kind], error=error)
+    error, folder = _reason(kind, event.error, queue.policy.stall), item.folder(queue.store)
     queue.ledger.failures.append(Failure(event.task, error, str(folder.log)))
+    with suppress(PermissionError):  # where the folder is somebody else's
+        if not folder.failure.exists() and not journal.is_running(folder):
+            journal.fail(folder, kind=KINDS[kind], error=error)
+    if kind != "failed":  # the last of several attempts
+        listen(replace(event, kind="failed", error=error))
     queue.source.ended(event.task, "failed")
-    if queue.policy.fail_fast and not queue.ledger.is_over:
-        queue.ledger.halted = "a job has failed, and --fail-fast was given"
-        queue.executor.stop()
+    if queue.policy.fail_fast:
+        _halt(queue, "a job has failed, and --fail-fast was given")
 
 
 def _reason(kind: str, error: str, stall: float) -> str:

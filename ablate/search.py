@@ -6,7 +6,8 @@ killed, and whenever: the next start finds the same trials, takes their jobs up 
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import islice
@@ -18,11 +19,12 @@ from filelock import FileLock
 from ablate import journal, kept, space, tuning
 from ablate import recipe as recipes
 from ablate import store as stores
-from ablate.errors import AblateError
+from ablate.errors import AblateError, UnwritableError
 from ablate.grid import Job
 from ablate.plan import Work
 from ablate.space import Range, Search
 from ablate.store import Store
+from ablate.tracking import public
 from ablate.tuning import CellSearch
 
 NEEDS = {"cmaes": "cmaes"}  # packages that do not come with ablate, by sampler
@@ -49,6 +51,23 @@ class _Open:
     running: dict[int, _Trial] = field(default_factory=dict)  # by number
     asked: int = 0  # trials that there are
     rows: dict[int, Json] = field(default_factory=dict)  # as they are written down, by number
+
+
+@contextmanager
+def _remembered() -> Iterator[None]:
+    """Say in a sentence that Optuna's memory takes nothing more, be it a file or a database."""
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in journal.FULL:
+            raise
+        raise UnwritableError(f"the memory of a search cannot be written ({error.strerror}): make room, and run the same again") from None
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        said = public(str(error).splitlines()[0])
+        raise AblateError(f"Optuna's storage is gone ({said}): run the same again when it is back; nothing that was told is lost") from None
 
 
 class Searches:
@@ -79,19 +98,19 @@ class Searches:
         for one in self._open:
             self._take_up(one)
 
+    @_remembered()
     def next(self, fits: Callable[[Work], bool]) -> Work | None:
         """Give the next job of a trial that fits; none while all that may be asked for are under way."""
-        while not self._ready:
+        while (work := next((work for work in self._ready if fits(work)), None)) is None:
             waiting = [one for one in self._open if one.asked < one.search.search.trials and fits(_usual(one.search))]
             if not waiting:
                 return None
             self._ask(min(waiting, key=lambda one: (len(one.running), one.asked)))
-        work = next((work for work in self._ready if fits(work)), None)
-        if work is not None:
-            self._ready.remove(work)
-            self._handed[work.job.id] = work
+        self._ready.remove(work)
+        self._handed[work.job.id] = work
         return work
 
+    @_remembered()
     def progressed(self, task: str) -> bool:
         """Show the pruner what has come; say whether the job should be stopped."""
         for one, trial in self._of(task):
@@ -102,6 +121,7 @@ class Searches:
         self._pruned.add(task)
         return True
 
+    @_remembered()
     def ended(self, task: str, kind: str) -> None:
         """Hear what became of a job: finished, failed or stopped."""
         work = self._handed.pop(task)
@@ -292,7 +312,7 @@ def _memory(search: CellSearch, store: Store, storage: str | None) -> Any:
         for fields in _first(search)[len(memory.get_trials(deepcopy=False)) :]:  # a kill may have come between two of them
             memory.enqueue_trial(fields)
     except (ImportError, OSError, ValueError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
-        raise AblateError(f"Optuna's storage cannot be opened: {str(error).splitlines()[0]}: see --optuna-storage") from None
+        raise AblateError(f"Optuna's storage cannot be opened: {public(str(error).splitlines()[0])}: see --optuna-storage") from None
     over = sum(trial.state.is_finished() for trial in memory.get_trials(deepcopy=False))
     if over < len(kept.ended(kept.read_trials(store, search.id, search.search), search.search)):
         raise AblateError(

@@ -5,12 +5,12 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from ablate import owncode, pace, scheduler, tuning
+from ablate import journal, owncode, pace, scheduler, tuning
 from ablate.executors import devices
 from ablate.executors.base import Event, Executor
 from ablate.expression import Expression
@@ -124,7 +124,7 @@ def begin(todo: Plan, where: Where, screen: Screen, interruption: Interruption, 
 
 
 def _seconds(known: Pace, item: Item) -> float:
-    """Say how long a piece of work takes; 0 where nothing is known of it: it is started as long as there is time."""
+    """Say how long a piece of work takes from where it stands; 0 where that is a guess: it is started as long as there is time."""
     times: list[Time | None] = []
     if isinstance(item, RangeWork):
         test = item.test
@@ -133,9 +133,12 @@ def _seconds(known: Pace, item: Item) -> float:
         times = [one] * test.sweep.steps
     elif isinstance(item, Work):
         recipe, data = item.job.recipe, item.job.data
-        times = [] if item.trained else [pace.training(known, recipe, data)]
-        times += [pace.judging(known, recipe, data, evaluation) for evaluation in item.evaluations]
-    return sum(time.seconds for time in times if time is not None)
+        times = [pace.judging(known, recipe, data, evaluation) for evaluation in item.evaluations]
+        trained = None if item.trained else pace.training(known, recipe, data)
+        if trained is not None:
+            left = 1 - len(journal.lines(item.folder(known.store).journal)) / recipe.training.epochs
+            times.append(replace(trained, seconds=trained.seconds * left))
+    return sum(time.seconds for time in times if time is not None and not time.is_guess)
 
 
 def find_rates(stages: Stages, made: tuning.Tuning, touch: Callable[[str], None]) -> None:

@@ -5,7 +5,7 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -14,7 +14,7 @@ from urllib.parse import quote
 from filelock import FileLock, Timeout
 
 from ablate import journal, recipe, study
-from ablate.errors import StoreError
+from ablate.errors import StoreError, StudyError
 from ablate.journal import Folder
 from ablate.recipe import Data
 from ablate.study import Study
@@ -134,12 +134,21 @@ def recall(store: Store, name: str) -> Study:
     if not path.is_file():
         known = ", ".join(names(store)) or "none yet"
         raise StoreError(f'"{name}" is neither a study file nor a study in {store.path}; studies there: {known}')
-    return study.from_json(path.read_text(encoding="utf-8"))
+    try:
+        return study.from_json(path.read_text(encoding="utf-8"))
+    except StudyError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise StoreError(f"{path}: must be a study as ablate writes it, and is not: remove it, and run the study's file again") from None
 
 
 def names(store: Store) -> list[str]:
-    """List the studies that were run in a store."""
-    return sorted(journal.read_json(path)["study"]["name"] for path in (store.path / "studies").glob("*/study.json"))
+    """List the studies that were run in a store; ablate doctor names files that are none."""
+    found = []
+    for path in (store.path / "studies").glob("*/study.json"):
+        with suppress(StoreError, KeyError, TypeError, OSError):
+            found.append(str(journal.read_json(path)["study"]["name"]))
+    return sorted(found)
 
 
 def is_held(store: Store, name: str) -> bool:

@@ -1,5 +1,6 @@
 """A study file: TOML text to a checked, frozen Study. All mistakes are found at once, each with its file and key path."""
 
+import itertools
 import json
 import tomllib
 from collections.abc import Mapping
@@ -238,3 +239,10 @@ def from_json(text: str) -> Study:
     """Read a study as a store keeps it."""
     kept = json.loads(text)
     return check(kept["study"], kept["source"], kept["text"])
+
+
+def more_seeds(seeds: tuple[int, ...], count: int) -> list[int] | int:
+    """Take so many seeds: those that there are first, then the smallest others; a count where that says as much."""
+    others = (seed for seed in itertools.count() if seed not in seeds)
+    found = [*seeds, *itertools.islice(others, max(0, count - len(seeds)))][:count]
+    return count if found == list(range(count)) else found

@@ -121,6 +121,7 @@ class Tuning:
     open_ranges: tuple[RangeTest, ...] = ()
     open_searches: tuple[CellSearch, ...] = ()
     cells: Mapping[str, Tuned] = field(default_factory=dict)  # by label
+    wanted: frozenset[str] | None = None  # labels of the cells that are asked for now; none: all of them
 
 
 def resolve(study: Study, expanded: Grid, store: Store, fingerprint: Callable[[Data], str], code: Callable[[Model], str]) -> Tuning:
@@ -179,10 +180,12 @@ def restrict(made: Tuning, per: str, only: Expression) -> Tuning:
     """Leave open only what cells need of which a condition holds; the baseline's, too, where it is tuned for all."""
     chosen = [cell for cell in made.grid.cells if grids.holds(cell, only) or (per == "study" and cell.is_baseline)]
     needed = [made.cells.get(cell.label, Tuned()) for cell in chosen]
+    trained = {recipes.digest(recipes.canonical(cell.recipe, evaluation=False)) for cell in chosen}
     return replace(
         made, open_ranges=tuple(test for test in made.open_ranges if test.id in {one.range_test for one in needed}),
         open_searches=tuple(one for one in made.open_searches if one.id in {known.search for known in needed}),
-        waiting=tuple(recipe for recipe in made.waiting if any(cell.recipe == recipe for cell in chosen)),
+        waiting=tuple(one for one in made.waiting if recipes.digest(recipes.canonical(one, evaluation=False)) in trained),
+        wanted=frozenset(cell.label for cell in made.grid.cells if grids.holds(cell, only)),
     )  # fmt: skip
 
 
@@ -305,7 +308,8 @@ def unanswered(made: Tuning, store: Store) -> list[str]:
         test.id: [work for work in range_work((test,), store, retry_failed=True) if work.folder(store).failure.exists()]
         for test in made.open_ranges
     }
-    for cell in made.grid.cells:
+    asked = [cell for cell in made.grid.cells if made.wanted is None or cell.label in made.wanted]
+    for cell in asked:
         known = made.cells.get(cell.label, Tuned())
         if known.suggestion is not None and known.suggestion.status != "ok":
             wrong.append(
@@ -318,6 +322,8 @@ def unanswered(made: Tuning, store: Store) -> list[str]:
             wrong.append(f"cell {cell.label}: its range test failed: look at {logs[0]}, and try it again with --retry-failed")
     for one in made.searches:
         trials = ended(read_trials(store, one.id, one.search), one.search)
+        if all(made.cells.get(cell.label, Tuned()).search != one.id for cell in asked):
+            continue
         if len(trials) == one.search.trials and not any(trial["state"] == "complete" for trial in trials):
             wrong.append(f"cell {one.label}: none of its {len(trials)} trials is complete: look at their logs, or change search.space")
     return wrong

@@ -4,12 +4,15 @@ It writes into the job's folder only, imports neither MLflow nor the study, and 
 """
 
 import dataclasses
+import errno
 import functools
 import io
 import math
 import os
+import struct
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -317,7 +320,11 @@ def _is_whole(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as parts:
             return parts.testzip() is None
-    except (zipfile.BadZipFile, OSError):
+    except (zipfile.BadZipFile, EOFError, zlib.error, struct.error, ValueError):
+        return False
+    except OSError as error:  # a disk that cannot be read just now has damaged nothing
+        if error.errno != errno.EINVAL:  # a place that there is not in the file
+            raise
         return False
 
 

@@ -61,13 +61,15 @@ def load(text: str, sets: tuple[str, ...], store: Store, seeds: int | None = Non
     """
     path = Path(text)
     if path.suffix == ".toml" or (len(path.name) < LONGEST_NAME and path.is_file()):
-        return studies.load(path, sets if seeds is None else (*sets, f"seeds={seeds}"))
+        known = studies.load(path, sets)
+        return known if seeds is None else studies.load(path, (*sets, f"seeds={studies.more_seeds(known.seeds, seeds)}"))
     if sets:
         raise AblateError(f'--set changes a study file, and "{text}" is a study of the store: name its file')
     known = stores.recall(store, text)
     if seeds is None:
         return known
-    return studies.check({**known.raw, "seeds": seeds}, known.source, f"{known.text}\n# --set seeds={seeds}")  # the store must know of them
+    more = studies.more_seeds(known.seeds, seeds)  # the store must know of them, too
+    return studies.check({**known.raw, "seeds": more}, known.source, f"{known.text}\n# --set seeds={more}")
 
 
 def condition(text: str | None) -> Expression | None:
@@ -141,11 +143,12 @@ def run(
     stores.create(where.store)
     waits = screen.notice if how.wait else None
     with stores.hold(where.store, study.name, waits=waits, stopped=lambda: interruption.asked(screen.notice)):
-        known = inputs.read(study, where.store, where.device)
-        expanded = grid.expand(study, precision=known.precision)
-        inputs.check_networks(study, expanded, where.store)
-        for notice in inputs.decode(expanded, where.store):
-            screen.notice(notice)
+        with interruption.at_once():
+            known = inputs.read(study, where.store, where.device)
+            expanded = grid.expand(study, precision=known.precision)
+            inputs.check_networks(study, expanded, where.store)
+            for notice in inputs.decode(expanded, where.store):
+                screen.notice(notice)
         stores.keep(where.store, study, inputs.settle(known, expanded))
 
         def replan() -> Plan:

@@ -148,8 +148,9 @@ def test_an_older_file_is_kept_where_that_is_asked_for(tmp_path: Path) -> None:
 
 def test_drafts_of_the_dead_are_swept_away_but_those_that_coordinators_write(folder: Folder) -> None:
     (folder.path / "outcomes" / "x").mkdir(parents=True)
+    (folder.path / ".ipynb_checkpoints").mkdir()
     names = [".result.json.1a2b3c4d", ".best.pt.1a2b3c4d", "checkpoint.pt", "previous.pt", "outcomes/x/.outcome.json.1a2b3c4d"]
-    kept = [".failure.json.1a2b3c4d", ".recipe.json.1a2b3c4d", "best.pt", "journal.jsonl", "outcomes/x/outcome.json"]
+    kept = [".mine", ".failure.json.1a2b3c4d", ".recipe.json.1a2b3c4d", "best.pt", "journal.jsonl", "outcomes/x/outcome.json"]
     for name in names + kept:
         (folder.path / name).touch()
     journal.sweep(folder)

@@ -340,6 +340,13 @@ def test_judging_on_many_images_takes_its_time_too(here: Store) -> None:
     assert seconds(1000) - seconds(0) == pytest.approx(4 * 21 * 1000 / (3 * 1050))  # jobs x passes x images, three times as fast
 
 
+def test_a_spoilt_file_of_another_job_is_no_matter_here(here: Store) -> None:
+    finish(here, make(read("other", factors={"augment": {"flip": [True, False]}}), here).jobs[-1])
+    for content in ("", "[]", '{"metrics": 3}'):
+        next((here.path / "jobs").glob("*/result.json")).write_text(content)
+        assert make(read(), here).cost is not None
+
+
 # Only some of it
 
 

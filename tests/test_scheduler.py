@@ -16,8 +16,8 @@ import pytest
 from test_plan import finish, make, read
 
 from ablate import journal, scheduler, store
-from ablate.errors import UnwritableError
-from ablate.executors.base import Event, Executor, Slot, Task
+from ablate.errors import AblateError, UnwritableError
+from ablate.executors.base import ENDS, Event, Executor, Slot, Task
 from ablate.executors.local import LocalExecutor
 from ablate.plan import Work
 from ablate.scheduler import ATTEMPTS, Failure, Ledger, Policy
@@ -301,6 +301,62 @@ def test_a_disk_that_is_full_puts_everything_away_and_fails_nothing(here: Store)
     assert ("stop", "") in executor.calls
     assert executor.running == {}
     assert ids(work(here, 6)) == ids(todo)
+
+
+def test_a_folder_that_is_somebody_elses_fails_its_job_alone(here: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    todo = work(here, 3)
+    theirs = here.job(ids(todo)[1])
+    create, fail = journal.create, journal.fail
+
+    def refusing(call: Callable[..., None]) -> Callable[..., None]:
+        def refuses(folder: journal.Folder, *given: Any, **named: Any) -> None:
+            if folder == theirs:
+                raise PermissionError(13, "Permission denied", str(folder.path))
+            call(folder, *given, **named)
+
+        return refuses
+
+    monkeypatch.setattr(journal, "create", refusing(create))
+    monkeypatch.setattr(journal, "fail", refusing(fail))
+    ledger, _ = run(todo, here, Scripted(1))
+    assert sorted(ledger.finished) == sorted({*ids(todo)} - {theirs.path.name})
+    assert [failure.error for failure in ledger.failures] == [f"{theirs.path}: Permission denied"]
+
+
+def test_a_source_that_cannot_go_on_is_said_once_all_is_put_away(here: Store) -> None:
+    todo = work(here, 3)
+
+    class Breaking(scheduler.Listed):
+        def ended(self, task: str, kind: Any) -> None:
+            raise AblateError("its memory is gone")
+
+    executor = Scripted(2, {ids(todo)[1]: ["asked"]})
+    with pytest.raises(AblateError, match="its memory is gone"):
+        scheduler.run(Breaking(todo), here, executor, extra={}, interrupted=lambda: False, listen=lambda _: None)
+    assert executor.running == {}
+    assert executor.submitted() == ids(todo)[:2]
+
+
+def test_a_job_that_has_failed_for_good_is_told_to_listeners_with_its_reason(here: Store) -> None:
+    (item,) = todo = work(here, 1)
+    _, heard = run(todo, here, Scripted(1, {item.job.id: ["crashed"] * 3}))
+    assert [event.kind for event in heard if event.kind in ENDS] == ["crashed", "crashed", "crashed", "failed"]
+
+
+def test_what_waits_to_be_alone_is_watched_as_soon_as_nobody_is_in_its_way(here: Store) -> None:
+    (item,) = todo = work(here, 1)
+
+    class Frozen(Silent):
+        def submit(self, task: Task) -> None:
+            super().submit(task)
+            if task.alone:
+                self.silent.setdefault(task.id, 1)
+
+    executor = Frozen(1, {})
+    executor.script[item.job.id] = deque(["out of memory"])
+    executor.looks = 100
+    ledger, _ = run(todo, here, executor, stall=0.1)
+    assert ledger.ends == {item.job.id: ["out of memory", "stalled", "finished"]}
 
 
 def test_nothing_starts_that_would_not_end_in_time(here: Store) -> None:

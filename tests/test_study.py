@@ -289,3 +289,11 @@ def test_a_hostile_name_survives(name):
     cells = grid.expand(read, precision="fp32").cells
     assert [dict(cell.levels) for cell in cells] == [{name: "plain"}, {name: name}]
     assert [cell.label for cell in cells] == ["baseline", f"{name}={name}"]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "count", "more"),
+    [((0, 1), 4, 4), ((0, 1, 2), 2, 2), ((10, 11), 4, [10, 11, 0, 1]), ((10, 11, 12), 2, [10, 11]), ((1, 0), 3, [1, 0, 2])],
+)
+def test_more_seeds_keep_those_that_there_are(seeds, count, more):
+    assert study.more_seeds(seeds, count) == more

@@ -226,6 +226,12 @@ def unused_port():
 def test_a_password_in_an_address_is_never_shown():
     assert tracking.public("https://me:secret@host:5000/x") == "https://me:***@host:5000/x"
     assert tracking.public("sqlite:////tmp/x.db") == "sqlite:////tmp/x.db"
+    for secret in (
+        "https://s3cret@host/x", "postgresql://me:s3cret/s3cret@host/db", "https://me:s3cret@s3cret@host", "https://h/x?password=s3cret&a=1",
+        "mysql://h/db?user=me&api_key=s3cret",
+    ):  # fmt: skip
+        assert "s3cret" not in tracking.public(f"cannot reach {secret}: refused")
+    assert tracking.public("write to me@example.org, not to https://host/x") == "write to me@example.org, not to https://host/x"
 
 
 def test_importing_the_writer_imports_no_mlflow():

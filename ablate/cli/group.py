@@ -21,7 +21,8 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except AblateError as error:
-            click.echo(str(error), err=True)
+            # What a shared store says in a message must not command the terminal.
+            click.echo("".join(letter if letter.isprintable() or letter == "\n" else " " for letter in str(error)), err=True)
             sys.exit(2)
         except OSError as error:
             if error.filename is None:

@@ -2,9 +2,14 @@
 
 from collections.abc import Sequence
 
+from rich import markup
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+
+
+def escape(text: str) -> str:
+    """Write a text so that a terminal shows it as it is, and finds nothing in it to obey: no markup, no escape sequences."""
+    return markup.escape("".join(letter if letter.isprintable() or letter in "\n\t" else " " for letter in text))
 
 
 def seconds(value: float) -> str:

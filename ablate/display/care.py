@@ -1,10 +1,9 @@
 """What the doctor has found, and what can be removed."""
 
 from rich.console import Console
-from rich.markup import escape
 
 from ablate import garbage
-from ablate.display.basics import seconds, show_table
+from ablate.display.basics import escape, seconds, show_table
 from ablate.doctor import Finding
 from ablate.garbage import Item, Removed
 

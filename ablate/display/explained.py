@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
 
 from ablate import recipe as recipes
-from ablate.display.basics import show_table
+from ablate.display.basics import escape, show_table
 from ablate.explain import Compared, Difference, Explained
 
 MOST_RUNS = 10  # named one by one

@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from ablate import metrics
-from ablate.display.basics import seconds, show_table
+from ablate.display.basics import escape, seconds, show_table
 from ablate.plan import Plan
 from ablate.stats import CAP
 

@@ -5,12 +5,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ablate import recipe as recipes
-from ablate.display.basics import seconds
+from ablate.display.basics import escape, seconds
 from ablate.executors.base import ENDS, Event
 
 

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 
 from ablate import rates
 from ablate import recipe as recipes
-from ablate.display.basics import show_table
+from ablate.display.basics import escape, show_table
 from ablate.scheduler import ATTEMPTS, Ledger
 from ablate.workflow import Ran
 

@@ -6,13 +6,12 @@ from collections.abc import Iterable
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from ablate import recipe as recipes
-from ablate.display.basics import seconds
+from ablate.display.basics import escape, seconds
 from ablate.status import Free, Running, Spot, Status
 
 MOST_SEEDS = 10  # with a column of their own

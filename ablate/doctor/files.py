@@ -67,6 +67,10 @@ def json_files(patient: Patient) -> Iterator[Finding]:
             says = f"has no {', '.join(missing)}" if missing else ""
             if not missing:
                 DEEPER.get("curve" if path.name.startswith("curve-") else path.name, lambda _: None)(content)
+        except FileNotFoundError:  # it was there a moment ago: a job runs
+            continue
+        except OSError as error:
+            says, do = f"cannot be read ({error.strerror})", "mind its permissions and its disk: nothing says that it is wrong"
         except UnicodeDecodeError:
             says = "is no JSON"
         except SPOILT as error:

@@ -38,8 +38,9 @@ ENVIRONMENT = {
 }
 GRACE = 5.0  # seconds for a process to end by itself
 BAD_STARTS = 3  # workers that die before they are ready, after which starting more is hopeless
-OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT}
-"""Signals that somebody sends: a process that dies of itself gets another one, or ends with a code."""
+OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGINT, -signal.SIGQUIT, 255}
+"""Exit codes of processes that somebody has ended: by a signal or, 255, by one to the server that they were forked from."""
+OUTSIDE_START = 0.1  # what such a death before a worker is ready counts as a bad start
 
 
 @dataclass(slots=True)
@@ -60,7 +61,7 @@ class LocalExecutor:
         self._function = function
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([function.split(":", maxsplit=1)[0], *preload])
-        self._bad_starts = 0
+        self._bad_starts = 0.0
         self._alone: dict[str, Task] = {}  # by memory: what wants it for itself, running or waiting for the others there to end
         self._news: list[Event] = []  # of tasks that ended without a process
         self._workers = [self._spawn(slot) for slot in slots]
@@ -123,7 +124,7 @@ class LocalExecutor:
             if worker.task is not None:
                 found.append(_death(worker))
             worker.pipe.close()
-            self._bad_starts += not worker.ready
+            self._bad_starts += 0 if worker.ready else OUTSIDE_START if worker.process.exitcode in OUTSIDE else 1
             if self._bad_starts >= BAD_STARTS:
                 raise RuntimeError(f"no worker process can start: {_describe_exit(worker.process.exitcode)}; its error stands above")
             self._workers[i] = self._spawn(worker.slot)
@@ -178,7 +179,7 @@ class LocalExecutor:
             worker.process.join(max(0.0, end - time.monotonic()))
             if worker.process.is_alive():
                 worker.process.kill()
-                worker.process.join()
+                worker.process.join(GRACE)  # not for ever: it may hang in a driver
 
 
 def _give(worker: _Worker, task: Task) -> None:
@@ -193,7 +194,7 @@ def _death(worker: _Worker) -> Event:
     code, said = worker.process.exitcode or 0, _describe_exit(worker.process.exitcode)
     if -code == signal.SIGKILL and _memory_kills() > worker.memory_kills:
         return Event("out of memory", worker.task, worker.slot.name, error="the kernel has ended the process for want of memory")
-    return Event("killed" if -code in OUTSIDE else "crashed", worker.task, worker.slot.name, error=said)
+    return Event("killed" if code in OUTSIDE else "crashed", worker.task, worker.slot.name, error=said)
 
 
 def _memory_kills() -> int:
@@ -213,7 +214,7 @@ def _describe_exit(code: int | None) -> str:
 def _start(process: ForkServerProcess) -> None:
     """Start a worker, and first the server that it is forked from, where that is not there yet or not any more."""
     for left in reversed(range(BAD_STARTS)):
-        with _environment(ENVIRONMENT), _deaf_to_interrupts():  # the server takes over both
+        with _environment(ENVIRONMENT), _deaf():  # the server takes over both
             forkserver.ensure_running()
         try:
             process.start()
@@ -237,19 +238,20 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Let a process that starts now ignore Ctrl-C from its first instant: by itself the server does so after its imports."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _deaf() -> Iterator[None]:
+    """Let a process that starts now ignore Ctrl-C and SIGTERM from its first instant: both go to whole groups of processes."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _serve(pipe: Connection, function: str, device: str, environment: dict[str, str]) -> None:
     """Be a worker: run task after task until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which asks us to stop
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # they are for the parent, which asks us to stop
     os.environ.update(environment)
     module, name = function.split(":")
     call: Function = getattr(importlib.import_module(module), name)

@@ -38,7 +38,9 @@ def uri(store: Store, given: str | None) -> str:
 
 def public(text: str) -> str:
     """Write an address, or a message that holds one, without its password."""
-    return re.sub(r"//([^/@\s:]*):[^/@\s]*@", r"//\1:***@", text)
+    named = re.sub(r"://([^/@\s:]*):\S*@", r"://\1:***@", text)  # up to the last @: a password may have one, and slashes
+    alone = re.sub(r"://[^/@\s:]+@", "://***@", named)  # a token
+    return re.sub(r"([?&][^=&\s]*(?:password|passwd|token|secret|key)[^=&\s]*=)[^&\s]*", r"\1***", alone, flags=re.IGNORECASE)
 
 
 def first_line(error: Exception) -> str:

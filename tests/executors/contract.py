@@ -168,7 +168,11 @@ class Contract(ABC):
         assert [event.kind for event in heard] == ["started", "crashed"]
         assert says in the(heard, "crashed").error
 
-    @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGHUP"])
+    def test_a_request_to_end_that_goes_to_all_processes_is_left_to_the_coordinator(self, start: Start) -> None:
+        heard = run_all(start(), [task(name, "is_sent", signal=name) for name in ("SIGINT", "SIGTERM")])
+        assert [event.kind for event in heard if event.kind in TERMINAL] == ["finished", "finished"]
+
+    @pytest.mark.parametrize("name", ["SIGKILL", "SIGHUP"])
     def test_a_death_that_somebody_else_has_brought_about_is_told_apart(self, start: Start, name: str) -> None:
         heard = run_all(start(), [task("a", "is_sent", signal=name)])
         assert [event.kind for event in heard] == ["started", "killed"]

@@ -61,7 +61,7 @@ class TestLocalExecutor(Contract):
         executor.submit(task("b", "ignores_stop"))
         orphans = pids(hear(executor, running(1)))
         os.kill(server, signal.SIGKILL)
-        assert the(hear(executor, ended(1)), "crashed").task == "b"
+        assert the(hear(executor, ended(1)), "killed").task == "b"
         wait_until_gone(orphans)
         assert kinds(run_all(executor, [task("c", "ok")]), "c") == ["started", "finished"]
 
@@ -119,12 +119,13 @@ class TestLocalExecutor(Contract):
             child.process.wait(DEADLINE)
             wait_until_gone(workers)
 
-    def test_ctrl_c_in_the_terminal_reaches_the_coordinator_and_kills_no_worker(self) -> None:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_to_all_of_them_reaches_the_coordinator_and_kills_no_worker(self, number: signal.Signals) -> None:
         with coordinate(3, "jobs:run", "finishes_when_asked") as child:
             workers = set(child.read("workers")["pids"])
             for _ in range(2):
                 child.read("progress")
-            os.killpg(child.process.pid, signal.SIGINT)  # what a terminal does: to the whole group
+            os.killpg(child.process.pid, number)  # what a terminal does at Ctrl-C, and a cluster at the end: to the whole group
             heard = [child.read("finished") for _ in range(2)]
             assert {event["detail"]["finished"] for event in heard} == {"anyway"}
             assert child.process.wait(DEADLINE) == 0
