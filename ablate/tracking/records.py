@@ -177,7 +177,7 @@ def _end(one: RunSource, lines: list[journal.Line]) -> tuple[Line | None, dict[s
     paths = (one.folder.path / "environment.json", one.folder.path / "model.json", one.folder.log, *journal.artifacts(one.outcome))
     weights = one.folder.weights(one.run.cell.recipe.evaluation.select)
     placed = [(path, "") for path in paths] + ([(weights, "model")] if outcome is not None else [])
-    return end, texts, [(path, folder) for path, folder in placed if path.exists()]
+    return end, texts, [(path, folder) for path, folder in placed if path.exists() and not path.is_symlink()]
 
 
 def _csv(rows: list[list[Any]]) -> str:
