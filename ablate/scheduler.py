@@ -61,11 +61,6 @@ class Ledger:
         """Say whether nothing more may start."""
         return self.interrupted or bool(self.halted)
 
-    @property
-    def deaths(self) -> int:
-        """Count the attempts that were lost and made again."""
-        return sum(end in ATTEMPTS for ends in self.ends.values() for end in ends)
-
     def add(self, other: "Ledger") -> None:
         """Take over what became of other work."""
         self.ends |= other.ends
