@@ -18,6 +18,11 @@ BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at mos
 MANY = 16  # names that one sentence can carry
 
 
+def printable(text: str) -> str:
+    """Write a text so that a terminal finds nothing in it to obey; lines and tabs stay."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else " " for letter in text)
+
+
 def show(given: Any) -> str:
     """Write a value as its author would in TOML, near enough: text in quotes, true and false in lower case."""
     return json.dumps(given, default=str, ensure_ascii=False)

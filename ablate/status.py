@@ -12,6 +12,7 @@ from ablate import journal, kept, pace, runs
 from ablate import store as stores
 from ablate.errors import StoreError
 from ablate.grid import Run
+from ablate.mistakes import printable
 from ablate.recipe import Recipe
 from ablate.runs import FAILED_RESULT, Outcome
 from ablate.store import Store
@@ -174,7 +175,7 @@ def last_line(log: Path) -> str:
     except OSError:  # gone meanwhile
         return ""
     line = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
-    return "".join(letter if letter.isprintable() else " " for letter in line[:LONGEST_LINE])
+    return printable(line[:LONGEST_LINE]).replace("\t", " ")
 
 
 def of(study: str, needed: tuple[Run, ...], made: Tuning, store: Store) -> Status:

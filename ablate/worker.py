@@ -4,15 +4,11 @@ It writes into the job's folder only, imports neither MLflow nor the study, and 
 """
 
 import dataclasses
-import errno
 import functools
 import io
 import math
 import os
-import struct
 import time
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -282,7 +278,7 @@ def _network(folder: Folder, recipe: Recipe, prepared: data.Prepared, device: to
     shape = models.Shape(prepared.channels, prepared.image_size, len(prepared.classes))
     network = models.build(recipe.model, shape, seed=0, pretrained=False)
     path = folder.weights(recipe.evaluation.select)
-    if not path.exists() or not _is_whole(path):
+    if not path.exists() or journal.damage(path):
         raise AblateError(f"{path}: must be the weights of a finished training, and is gone or damaged: remove that folder, and run again")
     weights = _load(path, device)
     assert weights is not None
@@ -308,24 +304,11 @@ def _save(path: Path, content: Json, *, keep: Path | None = None) -> None:
 def _last_state(folder: Folder, device: torch.device) -> Json | None:
     """Read the checkpoint or, where a disk has damaged it, the one before; none where the training has to start anew."""
     for path in (folder.checkpoint, folder.previous):
-        if path.exists() and _is_whole(path):
+        if path.exists() and not journal.damage(path):
             return _load(path, device)
         if path.exists():
             print(f"{path.name} is damaged: the training goes on from an earlier epoch", flush=True)
     return None
-
-
-def _is_whole(path: Path) -> bool:
-    """Check what torch.save has written by the sums that are in it (a zip file's); torch.load does not."""
-    try:
-        with zipfile.ZipFile(path) as parts:
-            return parts.testzip() is None
-    except (zipfile.BadZipFile, EOFError, zlib.error, struct.error, ValueError):
-        return False
-    except OSError as error:  # a disk that cannot be read just now has damaged nothing
-        if error.errno != errno.EINVAL:  # a place that there is not in the file
-            raise
-        return False
 
 
 def _load(path: Path, device: torch.device) -> Json | None:

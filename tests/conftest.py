@@ -9,6 +9,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from commands import TINY, ablate
 
+from ablate import store
+
 
 @pytest.fixture
 def study(tmp_path):
@@ -16,6 +18,14 @@ def study(tmp_path):
     path = tmp_path / "tiny.toml"
     path.write_text(TINY)
     return path
+
+
+@pytest.fixture
+def here(tmp_path):
+    """Make an empty store."""
+    made = store.open_store(tmp_path / "mlruns")
+    store.create(made)
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """A job is found by what people write, and what makes two jobs two is told: every field of their identities, and nothing else."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,13 +14,6 @@ from ablate.store import Settled, Store
 from ablate.study import Study
 
 ROTATION = {"augment": {"rotation": [0, 15]}}
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Store:
-    made = store.open_store(tmp_path / "mlruns")
-    store.create(made)
-    return made
 
 
 def keep(here: Store, loaded: Study, *, trained: bool = True) -> Plan:

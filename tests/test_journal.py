@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -339,3 +340,18 @@ def test_asking_who_runs_takes_no_lock_and_makes_no_file(folder: Folder) -> None
 def test_a_job_that_has_no_folder_does_not_run(tmp_path: Path) -> None:
     assert not journal.is_running(Folder(tmp_path / "nowhere"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_whatever_byte_of_a_zip_file_is_damaged_it_is_told_and_never_raised(tmp_path: Path) -> None:
+    path, data = tmp_path / "checkpoint.pt", bytes(range(64))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data/0", data)
+    whole = path.read_bytes()
+    assert journal.damage(path) == ""
+    at = whole.index(data)
+    for i in range(len(whole)):
+        path.write_bytes(whole[:i] + bytes([whole[i] ^ 0xFF]) + whole[i + 1 :])
+        said = journal.damage(path)
+        assert said or not at <= i < at + len(data), f"byte {i} of the data"
+    path.write_bytes(whole[:-1])
+    assert journal.damage(path, deep=False) == "is cut off, or no file of torch"

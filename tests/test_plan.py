@@ -41,13 +41,6 @@ def make(loaded: Study, here: Store, **options: Any) -> Plan:
     return plan.make(loaded, Tuning(grid.expand(loaded, precision="fp32")), here, lambda data: "f" * 64, **options)
 
 
-@pytest.fixture
-def here(tmp_path: Path) -> Store:
-    made = store.open_store(tmp_path / "mlruns")
-    store.create(made)
-    return made
-
-
 def finish(here: Store, job: Job, *, status: str = "finished", epoch_seconds: float = 3.0) -> None:
     """Leave what a training leaves."""
     folder = here.job(job.id)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from test_plan import finish, make, read
 
-from ablate import journal, scheduler, store
+from ablate import journal, scheduler
 from ablate.errors import AblateError, UnwritableError
 from ablate.executors.base import ENDS, Event, Executor, Slot, Task
 from ablate.executors.local import LocalExecutor
@@ -25,13 +25,6 @@ from ablate.store import Store
 
 DEADLINE = 60.0
 JOBS = Path(__file__).parent / "executors"
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Store:
-    made = store.open_store(tmp_path / "mlruns")
-    store.create(made)
-    return made
 
 
 def work(here: Store, seeds: int) -> tuple[Work, ...]:

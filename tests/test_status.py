@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,13 +27,6 @@ from ablate.status import Free, Spot, Status, summarise
 from ablate.store import Store
 
 ROTATION = {"augment": {"rotation": [0, 15]}}
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Store:
-    made = store.open_store(tmp_path / "mlruns")
-    store.create(made)
-    return made
 
 
 def status(made: Plan, here: Store) -> Status:

@@ -3,18 +3,10 @@
 import pytest
 from searching import BOTH, RATE, put, read, resolve, searches_of, settled, suggest, value_of
 
-from ablate import grid, journal, plan, status, store, tuning
+from ablate import grid, journal, plan, status, tuning
 from ablate.errors import AblateError, StoreError
 from ablate.journal import Folder
 from ablate.rates import Sweep
-
-
-@pytest.fixture
-def here(tmp_path):
-    made = store.open_store(tmp_path / "mlruns")
-    store.create(made)
-    return made
-
 
 LR = {"optimizer": {"lr": RATE}}
 FLIP = {"augment": {"flip": [True, False]}}

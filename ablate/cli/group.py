@@ -21,8 +21,9 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except AblateError as error:
-            # What a shared store says in a message must not command the terminal.
-            click.echo("".join(letter if letter.isprintable() or letter == "\n" else " " for letter in str(error)), err=True)
+            from ablate.mistakes import printable  # what a shared store says in a message must not command the terminal
+
+            click.echo(printable(str(error)), err=True)
             sys.exit(2)
         except OSError as error:
             if error.filename is None:

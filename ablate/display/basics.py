@@ -6,10 +6,12 @@ from rich import markup
 from rich.console import Console
 from rich.table import Table
 
+from ablate.mistakes import printable
+
 
 def escape(text: str) -> str:
     """Write a text so that a terminal shows it as it is, and finds nothing in it to obey: no markup, no escape sequences."""
-    return markup.escape("".join(letter if letter.isprintable() or letter in "\n\t" else " " for letter in text))
+    return markup.escape(printable(text))
 
 
 def seconds(value: float) -> str:

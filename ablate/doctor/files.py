@@ -1,8 +1,6 @@
 """Whether every file is what ablate has written: JSON, lists of lines, weights and checkpoints."""
 
 import json
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -106,22 +104,13 @@ def weights(patient: Patient) -> Iterator[Finding]:
     """Checkpoints are read whole, as their checksums need; weights only with --deep, else that they are not cut off."""
     for path in _named(patient, ".pt"):
         is_checkpoint = path.name in CHECKPOINTS
-        wrong = _broken(path, whole=patient.deep or is_checkpoint)
+        try:
+            wrong = journal.damage(path, deep=patient.deep or is_checkpoint)
+        except FileNotFoundError:  # a training that has just ended removes its checkpoint
+            continue
         if wrong:
             do = "remove that file: the job goes on from an earlier checkpoint, or starts anew" if is_checkpoint else ANEW
             yield Finding("weights", "problem", f"{path.name} {wrong}", do, patient.short(path))
-
-
-def _broken(path: Path, *, whole: bool) -> str:
-    """Say what is wrong with a file of torch, which is a zip archive; empty where nothing is."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            bad = archive.testzip() if whole else None
-    except FileNotFoundError:  # a training that has just ended removes its checkpoint
-        return ""
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError):
-        return "is cut off, or no file of torch"
-    return "does not agree with its checksums" if bad else ""
 
 
 def results(patient: Patient) -> Iterator[Finding]:
