@@ -382,6 +382,6 @@ print(json.dumps({"trainings": made.trainings, "modules": sorted(sys.modules)}))
 def test_a_plan_in_a_fresh_process_imports_no_heavy_library(tmp_path: Path) -> None:
     command = [sys.executable, "-c", FRESH, str(QUICKSTART), str(tmp_path)]
     told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert told["trainings"] == 20
+    assert told["trainings"] == 24
     assert "ablate.plan" in told["modules"]
     assert not {"torch", "torchvision", "mlflow", "plotly", "pandas", "optuna", "scipy", "sklearn"} & set(told["modules"])

@@ -41,6 +41,7 @@ BAD_STARTS = 3  # workers that die before they are ready, after which starting m
 OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGINT, -signal.SIGQUIT, 255}
 """Exit codes of processes that somebody has ended: by a signal or, 255, by one to the server that they were forked from."""
 OUTSIDE_START = 0.1  # what such a death before a worker is ready counts as a bad start
+REFUSED_START = 0.05  # what it counts that the server refuses: it is dead already, and takes a while to be gone on a busy machine
 
 
 @dataclass(slots=True)
@@ -64,7 +65,13 @@ class LocalExecutor:
         self._bad_starts = 0.0
         self._alone: dict[str, Task] = {}  # by memory: what wants it for itself, running or waiting for the others there to end
         self._news: list[Event] = []  # of tasks that ended without a process
-        self._workers = [self._spawn(slot) for slot in slots]
+        self._workers: list[_Worker] = []
+        try:
+            for slot in slots:
+                self._workers.append(self._spawn(slot))
+        except RuntimeError:
+            self.close()
+            raise
 
     def _spawn(self, slot: Slot) -> _Worker:
         ours, theirs = self._context.Pipe()
@@ -126,6 +133,7 @@ class LocalExecutor:
             worker.pipe.close()
             self._bad_starts += 0 if worker.ready else OUTSIDE_START if worker.process.exitcode in OUTSIDE else 1
             if self._bad_starts >= BAD_STARTS:
+                self.close()  # whoever still starts writes to the same stderr, and would write into the middle of our last words
                 raise RuntimeError(f"no worker process can start: {_describe_exit(worker.process.exitcode)}; its error stands above")
             self._workers[i] = self._spawn(worker.slot)
         return found
@@ -213,14 +221,16 @@ def _describe_exit(code: int | None) -> str:
 
 def _start(process: ForkServerProcess) -> None:
     """Start a worker, and first the server that it is forked from, where that is not there yet or not any more."""
-    for left in reversed(range(BAD_STARTS)):
+    deaths = 0.0
+    while True:
         with _environment(ENVIRONMENT), _deaf():  # the server takes over both
             forkserver.ensure_running()
         try:
             process.start()
             return
         except (EOFError, OSError) as error:
-            if not left:
+            deaths += REFUSED_START if isinstance(error, ConnectionRefusedError) else 1
+            if deaths >= BAD_STARTS:
                 raise RuntimeError("no worker process can start: the server they are forked from dies; its error stands above") from error
             time.sleep(0.1)  # a server that is just dying answers no more, and is not yet known to be dead
 

@@ -91,8 +91,23 @@ class TestLocalExecutor(Contract):
         with coordinate(2, function, "ok", path=tmp_path, stderr=subprocess.PIPE) as child:
             _, said = child.process.communicate(timeout=DEADLINE)
         assert child.process.returncode == 1
-        assert "RuntimeError: no worker process can start" in said
+        assert said.splitlines()[-1].startswith("RuntimeError: no worker process can start")
         assert cause in said
+
+    def test_no_worker_speaks_after_the_last_words_of_its_coordinator_or_into_them(self, tmp_path: Path) -> None:
+        # Three workers end at once, and the coordinator gives up; the next one is there by then, and takes longer to say the same.
+        (tmp_path / "late.py").write_text(
+            "import multiprocessing, pathlib, time\n"
+            "if multiprocessing.parent_process() is not None:\n"
+            "    with (pathlib.Path(__file__).parent / 'starts').open('ab', buffering=0) as starts:\n"
+            "        starts.write(b'x')\n"
+            "        before = starts.tell()\n"
+            "    time.sleep(0.0 if before <= 3 else 0.5)\n"
+            "raise ImportError('no such thing')\n"
+        )
+        with coordinate(2, "late:run", "ok", path=tmp_path, stderr=subprocess.PIPE) as child:
+            _, said = child.process.communicate(timeout=DEADLINE)
+        assert said.splitlines()[-1].startswith("RuntimeError: no worker process can start")
 
     def test_close_kills_a_process_that_stands_still(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(local, "GRACE", 0.2)
