@@ -27,7 +27,7 @@ VALIDATION = ("val", "valid", "validation", "val_set", "validation_set")
 NO_CLASSES = {"__macosx", "@eadir", "$recycle.bin"}  # of archives made by macOS, of network disks (with thumbnails), of Windows
 SHOWN = 10  # names in one message
 KINDS = 6  # of files that are left out, in one line
-NO_ENDING, HIDDEN, NO_FILE, OUTSIDE, CIRCLE = "without an ending", "hidden", "no file", "in no folder of a class", "a link back"
+NO_ENDING, HIDDEN, NO_FILE, OUTSIDE, CIRCLE = "without an ending", "hidden", "not a file", "in no folder of a class", "linked back"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +98,12 @@ def _splits(root: Path) -> tuple[str, str, list[str]]:
             f"{shown(root)} has {train[0]}/ and must have test/ too, with the same classes, and there is none (nor val/): "
             "move a part of the images of each class there"
         )
-    taken = [train[0], (test or validation)[0]]
+    usable = [name for name in (*test, *validation) if _classes(root / name)]  # a test/ without labels has none
+    taken = [train[0], (usable or test or validation)[0]]
     notices = []
-    if not test:
-        notices.append(f"{shown(taken[1])}/ is the test set, as there is no test/")
+    if taken[1] in validation:
+        why = f"{shown(test[0])}/ has no folders of classes" if test else "there is no test/"
+        notices.append(f"{shown(taken[1])}/ is the test set, as {why}")
     unused = [name for name in (*train, *test, *validation) if name not in taken]
     for name in unused:
         instead = "images for validation are drawn from the training images (data.validation)"
@@ -132,7 +134,8 @@ def missing(root: Path) -> str:
         beside = [entry.name for entry in os.scandir(first.parent) if entry.is_dir()] if os.access(first.parent, os.R_OK) else []
         folded = {name.casefold(): name for name in beside}
         near = [folded[name] for name in difflib.get_close_matches(first.name.casefold(), list(folded), n=1, cutoff=0.5)]
-    meant = f" (did you mean {shown(first.parent / near[0])}?)" if near else ""
+    whole = [path for name in near for path in (first.parent / name / root.relative_to(first), first.parent / name) if path.is_dir()]
+    meant = f" (did you mean {shown(whole[0])}?)" if whole else ""
     return f"{shown(root)} must be a folder with train/<class>/* and test/<class>/*, and is not there{meant}: check data.root"
 
 
@@ -197,7 +200,7 @@ def _part(folder: Path, left: dict[str, list[Path]]) -> Part:
 
 def _files(folder: Path, left: dict[str, list[Path]]) -> Iterator[Path]:
     """Go through the images of a class, those in its sub-folders too, in no order; links that lead back are not followed."""
-    waiting = [(folder, frozenset[str]())]
+    waiting = [(folder, frozenset(map(str, folder.resolve().parents)))]
     while waiting:
         here, above = waiting.pop()
         real = os.path.realpath(here)
