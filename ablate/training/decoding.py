@@ -30,7 +30,7 @@ DARK = 4096  # of the 65,536 levels of 16 bits: below, only 16 of 256 are left
 ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
 
 TURNED, ON_WHITE, ANIMATION, PAGES, NEARLY_BLACK, REDUCED = MARKS = (
-    "turned upright by their EXIF orientation",
+    "turned upright by EXIF orientation",
     "with transparent parts put on white",
     "animated, of which the first frame is taken",
     "of several pages, of which the first is taken",

@@ -104,7 +104,7 @@ def _splits(root: Path) -> tuple[str, str, list[str]]:
     if taken[1] in validation:
         why = f"{shown(test[0])}/ has no folders of classes" if test else "there is no test/"
         notices.append(f"{shown(taken[1])}/ is the test set, as {why}")
-    unused = [name for name in (*train, *test, *validation) if name not in taken]
+    unused = [name for name in (*train, *(test if taken[1] in test else ()), *validation) if name not in taken]
     for name in unused:
         instead = "images for validation are drawn from the training images (data.validation)"
         instead = instead if name in validation else f"{taken[0] if name in train else taken[1]}/ is"
