@@ -1,14 +1,16 @@
 """What the recipes of a study stand for on this machine: the precision, the images, the networks. Nothing is trained here."""
 
+import os
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablate import networks, owncode, recipe
 from ablate import store as stores
-from ablate.errors import AblateError, StudyError
+from ablate.errors import AblateError, DataError, StudyError
 from ablate.executors import devices
 from ablate.grid import Grid
 from ablate.mistakes import show
@@ -19,6 +21,8 @@ from ablate.training import data
 
 if TYPE_CHECKING:
     from ablate.training.models.summary import Summary  # brings torch
+
+AGAIN = "the images were decoded by an older version: the next run decodes them again, and trains anew only where they come out otherwise"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +43,9 @@ class Inputs:
         """Identify the images of a data section; where they were never decoded, as such."""
         key = stores.data_key(section)
         if key not in self._known:
-            found = data.find(section, self.store.data)
-            old = None if data.is_there(section) else self.settled.fingerprints.get(key)
+            source = located(self.study, section)
+            found = data.find(source, self.store.data)
+            old = None if data.is_there(source) else self.settled.fingerprints.get(key)
             self._known[key] = found.fingerprint if found else old or f"not decoded yet: {key}"
         return self._known[key]
 
@@ -71,16 +76,74 @@ def read(study: Study, store: Store, device: str) -> Inputs:
     return Inputs(study, store, settled, settled.precision or devices.precision(device))
 
 
-def decode(expanded: Grid, store: Store) -> Iterator[str]:
+def located(study: Study, section: Data) -> Data:
+    """Return a data section with the place of its images: a relative path starts from the study file's folder."""
+    if section.root is None or section.root.startswith("~"):
+        return section
+    base = Path(study.relative_to)  # where that folder is gone, such as when its project has moved: the current one
+    return section.model_copy(update={"root": str((base if base.is_dir() else Path()) / section.root)})
+
+
+def check_images(known: Inputs, expanded: Grid) -> tuple[str, ...]:
+    """Return what there is to say of the folders of images before they are decoded.
+
+    Raises a DataError for all that cannot be used. One that is gone, and was decoded for this study, is known well enough.
+    """
+    said: dict[str, None] = {}
+    wrong: dict[str, None] = {}
+    for section in dict.fromkeys(cell.recipe.data for cell in expanded.cells):
+        source = located(known.study, section)
+        try:
+            if data.is_there(source) or stores.data_key(section) not in known.settled.fingerprints:
+                data.check_root(source)
+                found = data.find(source, known.store.data, older=False)
+                said |= dict.fromkeys(data.survey(source) if found is None else found.decoding)
+                if found is None and data.find(source, known.store.data) is not None:
+                    said[AGAIN] = None
+        except DataError as error:
+            wrong[f"{error}{_taken_from(known.study, section, source)}"] = None
+    if wrong:
+        raise DataError("\n".join(wrong))
+    return tuple(said)
+
+
+def _taken_from(study: Study, section: Data, source: Data) -> str:
+    """Say what a relative path was taken from, and where else the folder is."""
+    if section.root is None or section.root == source.root or Path(str(source.root)).exists():
+        return ""
+    root, here = section.root, Path.cwd()
+    if not study.relative_to:
+        return f" (data.root = {show(root)} is relative to the current directory, {here}, as the study was run by an older version)"
+    said = f" (data.root = {show(root)} is relative to the folder of the study file, {study.relative_to})"
+    if here == Path(study.relative_to) or not (here / root).is_dir():
+        return said
+    return (
+        f"{said}; the current directory has {here / root}: write data.root = {show(os.path.relpath(here / root, study.relative_to))} "
+        f"in the study, or give --set data.root={root}"
+    )
+
+
+def decode(known: Inputs, expanded: Grid) -> Iterator[str]:
     """Decode every data set that the cells ask for, once, and check that each recipe can be cut from it; say what takes long."""
     found: dict[str, data.Prepared] = {}
+    warned: set[str] = set()
     for cell in expanded.cells:
         section = cell.recipe.data
         key = stores.data_key(section)
         if key not in found:
-            if data.find(section, store.data) is None:
-                yield f"decoding {section.name} at {section.image_size}x{section.image_size}, once for this store"
-            found[key] = data.prepare(section, store.data)
+            source = located(known.study, section)
+            is_new = data.find(source, known.store.data, older=False) is None
+            if is_new:
+                was = data.find(source, known.store.data) is not None
+                why = "again, as an older version has read some files otherwise" if was else "once for this store"
+                yield f"decoding {section.name} at {section.image_size}x{section.image_size}, {why}"
+            found[key] = data.prepare(source, known.store.data)
+            if is_new and found[key].decoding:
+                yield f"{section.name}: {'; '.join(found[key].decoding)}"
+        for warning in data.warnings(section, found[key]):
+            if warning not in warned:
+                warned.add(warning)
+                yield warning
         data.split(section, data.open_arrays(found[key].folder).train_labels, 0)
         data.check_normalize(section, found[key].channels)
 
@@ -107,7 +170,7 @@ def check_networks(study: Study, expanded: Grid, store: Store) -> None:
     path = list(sys.path)  # as it is now: what lies beside a study must not be taken for a library of ours later
     try:
         for made, cell in reversed(doubtful.items()):
-            key = (made.model, shape(made, store))
+            key = (made.model, shape(study, made, store))
             if key not in known:
                 known[key] = _dropouts(study, *key)
             found = known[key]
@@ -155,7 +218,7 @@ def fetch_weights(recipes: Iterable[Recipe]) -> None:
             weights.fetch(name)
 
 
-def summaries(expanded: Grid, store: Store) -> dict[str, "Summary"]:
+def summaries(study: Study, expanded: Grid, store: Store) -> dict[str, "Summary"]:
     """Describe each different network of a study, by what its recipe says of it, and by the size of its images where there are several."""
     from ablate.training.models import Shape, summary
 
@@ -168,22 +231,23 @@ def summaries(expanded: Grid, store: Store) -> dict[str, "Summary"]:
         parts += [f"data.{key}={show(getattr(cell.recipe.data, key))}" for key in differ]
         label = ", ".join([cell.recipe.model.name, *parts])
         if label not in found:
-            found[label] = summary.summarise(cell.recipe.model, Shape(*shape(cell.recipe, store)))
+            found[label] = summary.summarise(cell.recipe.model, Shape(*shape(study, cell.recipe, store)))
     return found
 
 
-def test_images(expanded: Grid, store: Store) -> int | None:
+def test_images(study: Study, expanded: Grid, store: Store) -> int | None:
     """Count the test images of a study, as well as they are known; none where its cells have different ones, or nobody has counted."""
     sections = {cell.recipe.data.name: cell.recipe.data for cell in expanded.cells}
     if len(sections) > 1:
         return None
     (section,) = sections.values()
-    found = data.find(section, store.data)
+    found = data.find(located(study, section), store.data)
     return found.test if found else data.TEST_IMAGES.get(section.name)
 
 
-def shape(made: Recipe, store: Store) -> tuple[int, int, int]:
+def shape(study: Study, made: Recipe, store: Store) -> tuple[int, int, int]:
     """Give channels, pixels a side and classes of a recipe's images: before they are decoded, as well as they are known."""
-    channels, classes = data.usual_shape(made.data)
-    found = data.find(made.data, store.data)
+    source = located(study, made.data)
+    channels, classes = data.usual_shape(source)
+    found = data.find(source, store.data)
     return (found.channels, found.image_size, len(found.classes)) if found else (channels, made.data.image_size, classes)

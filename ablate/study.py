@@ -80,6 +80,7 @@ class Study:
     folder: str  # of the file, where the user's own networks are looked for; empty when it comes from a store
     text: str  # as written, with the `--set`s below it
     raw: Mapping[str, Any]
+    relative_to: str = ""  # the file's folder, which its relative paths start from; empty: the current one, where an older version ran it
 
 
 TABLES = ("recipe", "factors", "factor", "exclude", "search", "claim")
@@ -101,7 +102,7 @@ def load(path: Path, sets: tuple[str, ...] = ()) -> Study:
         checked = check(raw, str(path), text + "".join(f"\n# --set {given}" for given in sets))
     except RecursionError:
         raise StudyError([f"{path}: has tables in tables in tables, far too deep"]) from None
-    return replace(checked, folder=str(path.absolute().parent))
+    return replace(checked, folder=str(path.absolute().parent), relative_to=str(path.absolute().parent))
 
 
 def check(raw: dict[str, Any], source: str, text: str = "") -> Study:
@@ -179,6 +180,7 @@ def _apply_set(raw: dict[str, Any], text: str) -> None:
     path = key.strip().split(".")
     if path[0] not in (*Head.model_fields, *TABLES):
         path = ["recipe", *path]
+    given = _of_the_current_directory(path, given)
     *parents, last = path
     here = raw
     for step in parents:
@@ -186,6 +188,16 @@ def _apply_set(raw: dict[str, Any], text: str) -> None:
         if not isinstance(here, dict):
             raise StudyError([f"--set {text}: {step} is not a table"])
     here[last] = given
+
+
+def _of_the_current_directory(path: list[str], given: Any) -> Any:
+    """Make the folder of images that a `--set` names absolute: who types it means the current directory, not the study file's."""
+    if path == ["recipe", "data"] and isinstance(given, dict) and "root" in given:
+        return given | {"root": _of_the_current_directory([*path, "root"], given["root"])}
+    if path == ["factors", "data", "root"] and isinstance(given, list):
+        return [_of_the_current_directory(["recipe", "data", "root"], root) for root in given]
+    is_relative = path == ["recipe", "data", "root"] and isinstance(given, str) and given not in ("", "none") and given[0] != "~"
+    return str(Path.cwd() / given) if is_relative else given
 
 
 def _base(table: Any, wrong: list[str]) -> dict[str, Any]:
@@ -232,13 +244,14 @@ def _claims(tables: Any, factors: tuple[Factor, ...], wrong: list[str]) -> tuple
 
 def to_json(study: Study) -> str:
     """Write a study as a store keeps it: its data after every `--set`, and where it came from."""
-    return json.dumps({"source": study.source, "text": study.text, "study": study.raw}, indent=1, ensure_ascii=False)
+    kept = {"source": study.source, "folder": study.relative_to, "text": study.text, "study": study.raw}
+    return json.dumps(kept, indent=1, ensure_ascii=False)
 
 
 def from_json(text: str) -> Study:
     """Read a study as a store keeps it."""
     kept = json.loads(text)
-    return check(kept["study"], kept["source"], kept["text"])
+    return replace(check(kept["study"], kept["source"], kept["text"]), relative_to=kept.get("folder", ""))
 
 
 def more_seeds(seeds: tuple[int, ...], count: int) -> list[int] | int:

@@ -287,12 +287,13 @@ def _network(folder: Folder, recipe: Recipe, prepared: data.Prepared, device: to
 
 
 def _environment(payload: Json, device: torch.device) -> Json:
+    decoding = data.read(Path(payload["data"])).decoding
     return {
         "data": Path(payload["data"]).name,
         "git": payload.get("git", {}),
         "versions": provenance.versions(),
         "machine": provenance.machine() | {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"},
-    }
+    } | ({"images": "; ".join(decoding)} if decoding else {})
 
 
 def _save(path: Path, content: Json, *, keep: Path | None = None) -> None:

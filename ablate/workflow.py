@@ -69,7 +69,8 @@ def load(text: str, sets: tuple[str, ...], store: Store, seeds: int | None = Non
     if seeds is None:
         return known
     more = studies.more_seeds(known.seeds, seeds)  # the store must know of them, too
-    return studies.check({**known.raw, "seeds": more}, known.source, f"{known.text}\n# --set seeds={more}")
+    changed = studies.check({**known.raw, "seeds": more}, known.source, f"{known.text}\n# --set seeds={more}")
+    return replace(changed, relative_to=known.relative_to)
 
 
 def condition(text: str | None) -> Expression | None:
@@ -89,9 +90,11 @@ def plan(study: Study, where: Where, how: How = How(), *, check: bool = False) -
     """
     known = inputs.read(study, where.store, where.device)
     expanded = grid.expand(study, precision=known.precision)
-    if check:
-        inputs.check_networks(study, expanded, where.store)
-    return _plan(study, expanded, known, where, how)
+    if not check:
+        return _plan(study, expanded, known, where, how)
+    notices = inputs.check_images(known, expanded)
+    inputs.check_networks(study, expanded, where.store)
+    return replace(_plan(study, expanded, known, where, how), notices=notices)
 
 
 def _plan(study: Study, expanded: Grid, known: Inputs, where: Where, how: How) -> Plan:
@@ -120,12 +123,12 @@ def outlook(todo: Plan, where: Where) -> "Outlook | None":
             sds, basis = looking.noise(other, theirs.grid, runs.read(theirs.runs, where.store)), f"from the noise of the study {name}"
         if sds:
             break
-    return looking.look(study, sds, basis, inputs.test_images(todo.grid, where.store))
+    return looking.look(study, sds, basis, inputs.test_images(study, todo.grid, where.store))
 
 
 def networks(todo: Plan, where: Where) -> "dict[str, Summary]":
     """Describe each different network of a plan."""
-    return inputs.summaries(todo.grid, where.store)
+    return inputs.summaries(todo.study, todo.grid, where.store)
 
 
 def run(
@@ -146,8 +149,9 @@ def run(
         with interruption.at_once():
             known = inputs.read(study, where.store, where.device)
             expanded = grid.expand(study, precision=known.precision)
+            inputs.check_images(known, expanded)
             inputs.check_networks(study, expanded, where.store)
-            for notice in inputs.decode(expanded, where.store):
+            for notice in inputs.decode(known, expanded):
                 screen.notice(notice)
         stores.keep(where.store, study, inputs.settle(known, expanded))
 
@@ -176,9 +180,10 @@ def lr_find(
     expanded = grid.expand(study, precision=known.precision)
     _check_cells(expanded, cells)
     chosen = [cell for cell in expanded.cells if cell.label in cells or (not cells and cell.is_baseline)]
+    inputs.check_images(known, replace(expanded, cells=tuple(chosen)))
     inputs.check_networks(study, replace(expanded, cells=tuple(chosen)), where.store)
     stores.create(where.store)
-    for notice in inputs.decode(replace(expanded, cells=tuple(chosen)), where.store):
+    for notice in inputs.decode(known, replace(expanded, cells=tuple(chosen))):
         screen.notice(notice)
     tests = {
         cell.label: tuning.range_test(

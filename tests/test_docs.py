@@ -3,6 +3,7 @@
 `python tests/test_docs.py` writes docs/recipe.md anew.
 """
 
+import inspect
 import re
 import tomllib
 from pathlib import Path
@@ -25,7 +26,7 @@ def recipe_page():
     ]  # fmt: skip
     for section, part in recipe.Recipe.model_fields.items():
         kind = recipe.section_type(part)
-        lines += ["", f"## {section}", "", kind.__doc__.strip(), "", "| field | allowed | default | |", "|---|---|---|---|"]
+        lines += ["", f"## {section}", "", inspect.cleandoc(kind.__doc__), "", "| field | allowed | default | |", "|---|---|---|---|"]
         for name, info in kind.model_fields.items():
             default = "see right" if info.is_required() else show("none" if info.default is None else info.default)
             words = " ".join((info.description or "").split()).replace("|", "\\|")

@@ -241,7 +241,7 @@ def test_a_study_that_is_being_run_cannot_be_run_a_second_time(study, tmp_path):
     ("sets", "sentence"),
     [
         (["training.epochs=0"], "recipe.training.epochs: must be a whole number at least 1, got 0"),
-        (["data.name=imagefolder", "data.root=/nowhere"], "/nowhere/train must have images as <class>/<name>.jpg"),
+        (["data.name=imagefolder", "data.root=/nowhere"], "/nowhere must be a folder with train/<class>/* and test/<class>/*, and is not"),
         (["data.train_size=100000"], "data.train_size must be at most the 1442 training images of digits"),
         (["search.space.optimizer.lr={ low = 0.1, high = 1.0 }", "data.validation=0"], "needs validation images to compare trials by"),
         (["data.name=imagefolder"], "root must name the folder"),

@@ -37,6 +37,8 @@ def show_plan(console: Console, plan: Plan, slots: int, outlook: "Outlook | None
         table.add_row("again", escape(sentence))
     if plan.left_out:
         table.add_row("left out", f"{plan.left_out} jobs of other cells (--only)")
+    for sentence in plan.notices:
+        table.add_row("images", escape(sentence))
     for exclusion in grid.excluded:
         table.add_row("excluded", f"{len(exclusion.labels)} cells: {escape(exclusion.why)} ({escape('; '.join(exclusion.labels[:5]))})")
     for name in grid.unused:
@@ -104,6 +106,7 @@ def plan_data(plan: Plan, slots: int, outlook: "Outlook | None", networks: "Mapp
         "to_train": plan.trainings,
         "to_judge": len(plan.work) - plan.trainings,
         "trained_under_other_numerics": {str(version): count for version, count in sorted(plan.renumbered.items())},
+        "notices": list(plan.notices),
         "failed": len(plan.failed),
         "left_out": plan.left_out,
         "range_tests": len(plan.tuning.ranges),

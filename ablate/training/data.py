@@ -9,7 +9,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
@@ -23,13 +24,12 @@ from numpy.typing import NDArray
 from ablate import recipe
 from ablate.errors import DataError
 from ablate.recipe import Data
-
-Images = NDArray[np.uint8]  # (N, H, W, C)
-Labels = NDArray[np.int64]  # (N,)
-Split = tuple[Images, Labels]
+from ablate.training import decoding, folder
+from ablate.training.decoding import Images, Labels, Split, fit
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+FLOOR = 1 / 255  # of a deviation that images are divided by: one grey level
+OLDER_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 SHOWN = 10  # corrupt files named in one message
 CHUNK = 1024  # images looked at together where all of them may be too many
 
@@ -47,6 +47,7 @@ class Prepared:
     image_size: int
     mean: tuple[float, ...]  # per channel, of the training images in [0, 1]
     std: tuple[float, ...]
+    decoding: tuple[str, ...] = ()  # how its files were read, where that is not by the book
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def prepare(data: Data, cache: Path, *, download: bool = True) -> Prepared:
     note = cache / "index" / f"{_source_key(data)}.json"
     note.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / "lock"):  # two studies that start at once decode once
-        known = find(data, cache)
+        known = find(data, cache, older=False)
         if known is not None:
             return known
         for left in cache.glob("draft-*"):  # of a process that was killed: we hold the lock, so nobody writes one now
@@ -75,40 +76,58 @@ def prepare(data: Data, cache: Path, *, download: bool = True) -> Prepared:
         draft = cache / f"draft-{secrets.token_hex(4)}"
         draft.mkdir()  # as the umask wants it: a group may share the store
         try:
-            folder = _write(cache, draft, *_load(data, draft, download=download))
+            made = _write(cache, draft, *_load(data, draft, download=download))
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        _write_json(note, {"fingerprint": folder.name, "name": data.name, "root": data.root, "image_size": data.image_size})
-    return read(folder)
+        _write_json(note, {"fingerprint": made.name, "name": data.name, "root": data.root, "image_size": data.image_size})
+    return read(made)
 
 
 def is_there(data: Data) -> bool:
-    """Say whether the source of a data set is here: without its folder of images, only what was decoded is known."""
-    return data.name != "imagefolder" or (_root(data) / "train").is_dir()
+    """Whether the source of a data set is here: without its folder of images, only what was decoded is known."""
+    return data.name != "imagefolder" or folder.is_there(_root(data))
+
+
+def check_root(data: Data) -> None:
+    """Raise a DataError where there is no folder of images at all."""
+    root = _root(data)
+    if data.name == "imagefolder" and not root.is_dir():
+        raise DataError(folder.missing(root))
+
+
+def survey(data: Data) -> tuple[str, ...]:
+    """Return what there is to say of a set before it is decoded. Raises a DataError where it cannot be."""
+    return folder.survey(_root(data)).said if data.name == "imagefolder" else ()
 
 
 def usual_shape(data: Data) -> tuple[int, int]:
     """Say how many channels and classes a set is known to have, before it is decoded."""
     if data.name == "imagefolder":
-        return 3, max(2, sum(path.is_dir() for path in (_root(data) / "train").glob("[!.]*")))
+        return 3, max(2, folder.count_classes(_root(data)))
     return 1 if data.name in ("digits", "mnist", "fashion_mnist") else 3, 100 if data.name == "cifar100" else 10
 
 
-def find(data: Data, cache: Path) -> Prepared | None:
-    """Find a data set that was prepared before; look at nothing else and decode nothing."""
-    try:
-        note = cache / "index" / f"{_source_key(data)}.json"
-    except DataError:
-        return None
-    if not note.exists():
-        return None
-    folder = cache / json.loads(note.read_text())["fingerprint"]
-    return read(folder) if (folder / "meta.json").exists() else None
+def find(data: Data, cache: Path, *, older: bool = True) -> Prepared | None:
+    """Find a data set that was prepared before; look at nothing else and decode nothing.
+
+    `older`: also as an earlier version has decoded the same files, by which the results that are there were made. The next run
+    decodes them again: where the images come out the same, so do their fingerprint and the identities of jobs.
+    """
+    for key in (_source_key, _older_key) if older else (_source_key,):
+        try:
+            note = cache / "index" / f"{key(data)}.json"
+        except (DataError, OSError, ValueError):
+            continue
+        if note.exists():
+            made = cache / json.loads(note.read_text())["fingerprint"]
+            if (made / "meta.json").exists():
+                return read(made)
+    return None
 
 
-def open_arrays(folder: Path) -> Arrays:
+def open_arrays(made: Path) -> Arrays:
     """Map a prepared set into memory. Copy-on-write, since torch wants writable arrays; nothing ever writes."""
-    return Arrays(*(np.load(folder / f"{name}.npy", mmap_mode="c") for name in ARRAYS))
+    return Arrays(*(np.load(made / f"{name}.npy", mmap_mode="c") for name in ARRAYS))
 
 
 def split(data: Data, labels: Labels, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -136,6 +155,17 @@ def check_normalize(data: Data, channels: int) -> None:
         raise DataError(f"data.normalize has {given} channels, and the images of {data.name} have {channels}: take another, or dataset")
 
 
+def warnings(data: Data, prepared: Prepared) -> list[str]:
+    """List what makes a normalisation other than what one expects."""
+    if isinstance(data.normalize, recipe.MeanStd):
+        wide = max(*data.normalize.mean, *data.normalize.std)
+        return [f"warning: data.normalize has {wide:g}, and images are in [0, 1]: divide mean and std by 255?"] if wide > 1 else []
+    names = ("red", "green", "blue") if prepared.channels == 3 else ("the only channel",)
+    flat = [names[i] for i, std in enumerate(prepared.std) if std <= FLOOR and data.normalize == "dataset"]
+    varies = f"{' and '.join(flat)} of {data.name} hardly {'varies' if len(flat) == 1 else 'vary'}"
+    return [f"warning: {varies}, by less than one grey level, and {'is' if len(flat) == 1 else 'are'} divided by one"] if flat else []
+
+
 def _balanced_order(labels: Labels, generator: np.random.Generator) -> NDArray[np.int64]:
     """Shuffle so that every prefix has the classes in the proportions of the whole, to within one image a class."""
     shuffled = generator.permutation(len(labels))
@@ -150,31 +180,52 @@ def _source_key(data: Data) -> str:
     """Identify what would be decoded: name, place, size, and for a folder of images its files with sizes and times."""
     listing: list[Any] = []
     if data.name == "imagefolder":
-        listing = [(str(path), *_stat(path)) for split_name in ("train", "test") for _, path in _image_files(data, split_name)]
+        found = folder.survey(_root(data))
+        listing = [(folder.shown(path), *_stat(path)) for part in (found.train, found.test) for _, path in part.images]
+        listing.append(decoding.VERSION)
     elif data.name == "digits":
         listing = [metadata.version("scikit-learn")]  # not by importing it: that takes a second
+    return recipe.digest([data.name, folder.shown(_root(data)), data.image_size, listing])
+
+
+def _older_key(data: Data) -> str:
+    """Identify a folder of images as versions before decoding.VERSION 2 did: they knew fewer endings, and no sub-folders."""
+    if data.name != "imagefolder":
+        return _source_key(data)
+    listing = []
+    for name in ("train", "test"):
+        for label in sorted(path for path in (_root(data) / name).iterdir() if path.is_dir() and not path.name.startswith(".")):
+            taken = (path for path in label.iterdir() if path.suffix.lower() in OLDER_SUFFIXES and not path.name.startswith("."))
+            listing += [(str(path), *_stat(path)) for path in sorted(taken)]
     return recipe.digest([data.name, str(_root(data)), data.image_size, listing])
 
 
 def _stat(path: Path) -> tuple[int, int]:
-    found = path.stat()
+    try:
+        found = path.stat()
+    except OSError:  # a link that leads nowhere, which decoding names
+        return 0, 0
     return found.st_size, found.st_mtime_ns
 
 
 def _root(data: Data) -> Path:
     """Say where the images or archives of a set lie."""
     if data.root is not None:
-        return Path(data.root).expanduser().resolve()
+        try:
+            return Path(data.root).expanduser().resolve()
+        except (OSError, RuntimeError, ValueError) as error:  # a user or HOME that is not there, links in a circle, a NUL
+            raise DataError(f"data.root must be a folder, and {folder.shown(data.root)} cannot be one: {error}") from None
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ablate" / "datasets"
 
 
-def _load(data: Data, draft: Path, *, download: bool) -> tuple[list[str], Split, Split]:
-    """Decode train and test to uint8 (N, H, W, C) and int64 labels; what may not fit into memory goes to files in `draft`."""
-    if data.name == "digits":
-        return _load_digits(data)
+def _load(data: Data, draft: Path, *, download: bool) -> tuple[list[str], Split, Split, list[str]]:
+    """Decode train and test to uint8 (N, H, W, C) and int64 labels; what may not fit into memory goes to files in `draft`.
+
+    Also returns what there is to say of how it was read.
+    """
     if data.name == "imagefolder":
         return _load_folder(data, draft)
-    return _load_torchvision(data, download=download)
+    return *(_load_digits(data) if data.name == "digits" else _load_torchvision(data, download=download)), []
 
 
 def _load_digits(data: Data) -> tuple[list[str], Split, Split]:
@@ -183,7 +234,7 @@ def _load_digits(data: Data) -> tuple[list[str], Split, Split]:
 
     bunch = load_digits()
     grey = np.round(bunch.images * (255 / 16)).astype(np.uint8)
-    images = np.stack([_fit(image, data.image_size) for image in grey])
+    images = np.stack([fit(image, data.image_size) for image in grey])
     labels = bunch.target.astype(np.int64)
     rank = np.zeros(len(labels), np.int64)
     for label in range(10):
@@ -230,104 +281,63 @@ def _to_split(dataset: Any, size: int) -> Split:
     if images.ndim == 4 and images.shape[1] == 3 != images.shape[3]:  # SVHN is (N, C, H, W)
         images = images.transpose(0, 2, 3, 1)
     labels = dataset.labels if hasattr(dataset, "labels") else dataset.targets
-    return np.stack([_fit(image, size) for image in images]), np.asarray(labels, np.int64)
+    return np.stack([fit(image, size) for image in images]), np.asarray(labels, np.int64)
 
 
-def _load_folder(data: Data, draft: Path) -> tuple[list[str], Split, Split]:
-    """Read `train/<class>/*` and `test/<class>/*`, on as many threads as there are cores (Pillow releases the GIL).
+def _load_folder(data: Data, draft: Path) -> tuple[list[str], Split, Split, list[str]]:
+    """Decode a folder of images, on as many threads as there are cores (Pillow releases the GIL); say how it was read.
 
     Each image goes to its place in a mapped file at once, so that a set may be larger than the memory.
     """
-    files = {name: list(_image_files(data, name)) for name in ("train", "test")}
-    classes = sorted({label for label, _ in files["train"]})
-    other = sorted({label for label, _ in files["test"]})
-    if classes != other:
-        odd = sorted(set(classes) ^ set(other))
-        only = ", ".join(odd[:SHOWN])
-        raise DataError(f"{_root(data)}: train/ and test/ must have the same classes, and these are in one of them only: {only}")
+    found = folder.survey(_root(data))
+    parts = {"train": found.train.images, "test": found.test.images}
     images = {
         name: np.lib.format.open_memmap(
             draft / f"{name}_images.npy", mode="w+", dtype=np.uint8, shape=(len(part), data.image_size, data.image_size, 3)
         )
-        for name, part in files.items()
+        for name, part in parts.items()
     }
 
-    def decode(place: tuple[str, int]) -> str | None:
+    def decode(place: tuple[str, int]) -> tuple[str, ...] | str:
         name, i = place
-        found = _open(files[name][i][1], data.image_size)
-        if isinstance(found, str):
-            return found
-        images[name][i] = found
-        return None
+        path = parts[name][i][1]
+        try:
+            images[name][i], marks = decoding.read(path, data.image_size)
+        except ValueError as error:
+            return f"  {folder.shown(path)}: {folder.shown(error)}"
+        return marks
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        corrupt = [found for found in pool.map(decode, ((name, i) for name, part in files.items() for i in range(len(part)))) if found]
+    with decoding.quiet(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        done = list(pool.map(decode, ((name, i) for name, part in parts.items() for i in range(len(part)))))
+    corrupt = [reason for reason in done if isinstance(reason, str)]
     if corrupt:
         more = f"\nand {len(corrupt) - SHOWN} more" if len(corrupt) > SHOWN else ""
         raise DataError("these images cannot be decoded: replace or remove them\n" + "\n".join(corrupt[:SHOWN]) + more)
-    number = {label: i for i, label in enumerate(classes)}
-    train, test = ((images[name], np.array([number[label] for label, _ in part], np.int64)) for name, part in files.items())
-    return classes, train, test
+    counts = Counter(mark for marks in done for mark in marks)
+    said = [f"{counts[mark]} {'image' if counts[mark] == 1 else 'images'} {mark}" for mark in decoding.MARKS if counts[mark]]
+    number = {label: i for i, label in enumerate(found.classes)}
+    train, test = ((images[name], np.array([number[label] for label, _ in part], np.int64)) for name, part in parts.items())
+    return list(found.classes), train, test, [*said, *found.said]
 
 
-def _image_files(data: Data, split_name: str) -> Iterator[tuple[str, Path]]:
-    """List (class, file) of one split in a fixed order."""
-    folder = _root(data) / split_name
-    classes = [part for part in sorted(folder.iterdir()) if part.is_dir() and not part.name.startswith(".")] if folder.is_dir() else []
-    if not classes:
-        wanted = "images as <class>/<name>.jpg (or png, ...)"
-        raise DataError(f"{folder} must have {wanted}, and there are none: check data.root, or try --set data.name=digits")
-    for part in classes:
-        images = [path for path in sorted(part.iterdir()) if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
-        if not images:
-            raise DataError(f"{part} must have images (.jpg, .png, ...), and there are none: add some, or remove this folder of a class")
-        for path in images:
-            yield part.name, path
-
-
-def _open(path: Path, size: int) -> Images | str:
-    """Decode one image to RGB, or say which file is corrupt and why."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            if image.mode in ("I", "F"):
-                return f"  {path}: its pixels have 32 bits and no known range, save it with 8 or 16"
-            if image.mode.startswith("I;16"):  # grey: Pillow's own conversion cuts off at 255, which leaves white
-                return _fit(np.asarray(Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")), size)
-            return _fit(np.asarray(image.convert("RGB")), size)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return f"  {path}: {error}"
-
-
-def _fit(image: Images, size: int) -> Images:
-    """Make one image (H, W) or (H, W, C) square: shorter side to `size`, antialiased bilinear, centre cut out."""
-    if image.shape[:2] != (size, size):
-        from PIL import Image
-
-        height, width = image.shape[:2]
-        scale = size / min(height, width)
-        to = max(size, round(width * scale)), max(size, round(height * scale))
-        resized = Image.fromarray(image).resize(to, Image.Resampling.BILINEAR)
-        top, left = (resized.height - size) // 2, (resized.width - size) // 2
-        image = np.asarray(resized)[top : top + size, left : left + size]
-    return image if image.ndim == 3 else image[:, :, None]
-
-
-def _write(cache: Path, draft: Path, classes: list[str], train: Split, test: Split) -> Path:
+def _write(cache: Path, draft: Path, classes: list[str], train: Split, test: Split, said: list[str]) -> Path:
     """Write a decoded set to `draft`, then name it after its fingerprint: whole, or not at all."""
     arrays: dict[str, NDArray[Any]] = dict(zip(ARRAYS, (*train, *test), strict=True))
     whole = hashlib.sha256(json.dumps([classes, [array.shape for array in arrays.values()]]).encode())
     for array in arrays.values():
         whole.update(np.ascontiguousarray(array).data)
-    folder = cache / whole.hexdigest()
-    if (folder / "meta.json").exists():
-        return folder
     moments = [_moments(train[0], c) for c in range(train[0].shape[-1])]
+    if any(std < FLOOR for _, std in moments):
+        whole.update(b"deviations of one grey level at least")  # earlier versions divided by less, so results differ
+    made = cache / whole.hexdigest()
     meta = {
         "classes": classes, "train": len(train[1]), "test": len(test[1]), "channels": train[0].shape[-1], "image_size": train[0].shape[1],
-        "mean": [mean for mean, _ in moments], "std": [max(std, 1e-6) for _, std in moments],
+        "mean": [mean for mean, _ in moments], "std": [max(std, FLOOR) for _, std in moments], "decoding": said,
     }  # fmt: skip
+    if (made / "meta.json").exists():
+        if list(read(made).decoding) != said:  # the same images, from other files
+            _write_json(made / "meta.json", meta)
+        return made
     for name, array in arrays.items():
         if isinstance(array, np.memmap):
             array.flush()
@@ -335,11 +345,11 @@ def _write(cache: Path, draft: Path, classes: list[str], train: Split, test: Spl
             np.save(draft / f"{name}.npy", array)
     _write_json(draft / "meta.json", meta)
     try:
-        draft.rename(folder)
+        draft.rename(made)
     except OSError:
-        if not (folder / "meta.json").exists():  # else another process was faster, with the same content
+        if not (made / "meta.json").exists():  # else another process was faster, with the same content
             raise
-    return folder
+    return made
 
 
 def _moments(images: Images, channel: int) -> tuple[float, float]:
@@ -356,9 +366,9 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     draft.replace(path)
 
 
-def read(folder: Path) -> Prepared:
+def read(made: Path) -> Prepared:
     """Read what a prepared set is."""
-    meta = json.loads((folder / "meta.json").read_text())
-    for key in ("classes", "mean", "std"):
-        meta[key] = tuple(meta[key])
-    return Prepared(folder=folder, fingerprint=folder.name, **meta)
+    meta = json.loads((made / "meta.json").read_text())
+    for key in ("classes", "mean", "std", "decoding"):
+        meta[key] = tuple(meta.get(key, ()))  # versions before decoding.VERSION 2 have not said how they decoded
+    return Prepared(folder=made, fingerprint=made.name, **meta)

@@ -2,7 +2,7 @@
 
 import io
 
-from ablate.training.data import Images
+from ablate.training.decoding import Images
 from ablate.training.evaluate import Wrong
 
 COLUMNS, TILE, TEXT = 6, 96, 30

@@ -118,8 +118,7 @@ FILES = {
     "grey.jpg": (Image.new("L", (16, 16), 100), {"quality": 100}, (100, 100, 100)),
     "colour.jpeg": (Image.new("RGB", (16, 16), (200, 100, 50)), {"quality": 100, "subsampling": 0}, (200, 100, 50)),
     "SHOUTED.PNG": (Image.new("RGB", (16, 16), (200, 100, 50)), {}, (200, 100, 50)),
-    "rgba.png": (Image.new("RGBA", (16, 16), (200, 100, 50, 7)), {}, (200, 100, 50)),
-    "grey and alpha.png": (Image.new("LA", (16, 16), (90, 7)), {}, (90, 90, 90)),
+    "opaque.png": (Image.new("RGBA", (16, 16), (200, 100, 50, 255)), {}, (200, 100, 50)),
     "palette.png": (Image.new("RGB", (16, 16), (200, 100, 50)).quantize(4), {}, (200, 100, 50)),
     "black and white.png": (Image.new("1", (16, 16), 1), {}, (255, 255, 255)),
     "sixteen bits.png": (Image.fromarray(np.full((16, 16), 40_000, np.uint16)), {}, (156, 156, 156)),
@@ -136,11 +135,11 @@ FILES = {
 @pytest.mark.parametrize("name", FILES)
 def test_every_kind_of_image_becomes_eight_bit_colour(name, tmp_path):
     image, options, colour = FILES[name]
-    for folder in ("train/grün", "test/grün"):
+    for folder in ("train/grün", "test/grün", "train/rot", "test/rot"):
         (tmp_path / "my images" / folder).mkdir(parents=True)
         image.save(tmp_path / "my images" / folder / name, **options)
     arrays = data.open_arrays(data.prepare(Data(name="imagefolder", root=str(tmp_path / "my images"), image_size=16), tmp_path).folder)
-    assert arrays.train_images.shape == (1, 16, 16, 3)
+    assert arrays.train_images.shape == (2, 16, 16, 3)
     lossy = 2 if "quality" in options else 0
     assert np.abs(arrays.train_images.astype(int) - colour).max() <= lossy
 
@@ -261,25 +260,27 @@ def test_an_image_whose_pixels_have_no_known_range_is_refused_by_name(kind, tmp_
 
 
 def test_a_folder_that_is_not_there_is_a_sentence(tmp_path):
-    for root, make in ((tmp_path / "missing", None), (tmp_path, "train"), (tmp_path / "train", "train")):
-        (root / make).mkdir() if make else None
+    for root, make in ((tmp_path / "one", "train"), (tmp_path / "two", "other")):
+        (root / make).mkdir(parents=True)
         with pytest.raises(DataError) as caught:
             data.prepare(Data(name="imagefolder", root=str(root)), tmp_path / "cache")
         assert str(caught.value) == (
             f"{root}/train must have images as <class>/<name>.jpg (or png, ...), and there are none: "
             "check data.root, or try --set data.name=digits"
         )
+    with pytest.raises(DataError, match=r"tw must be a folder with .* and is not there \(did you mean .*/two\?\): check data.root$"):
+        data.prepare(Data(name="imagefolder", root=str(tmp_path / "tw")), tmp_path / "cache")
 
 
 def test_a_class_without_images_is_a_sentence_and_never_just_left_out(tmp_path):
     section = write_images(tmp_path / "images")
     for split in ("test", "train"):
         (tmp_path / "images" / split / "c").mkdir()
-        (tmp_path / "images" / split / "c/0.heic").write_text("an image of a kind that is not known")
+        (tmp_path / "images" / split / "c/0.xyz").write_text("an image of a kind that is not known")
         with pytest.raises(DataError) as caught:
             data.prepare(section, tmp_path / "cache")
         assert str(caught.value) == (
-            f"{tmp_path}/images/{split}/c must have images (.jpg, .png, ...), and there are none: "
+            f"{tmp_path}/images/{split}/c must have images (.jpg, .png, ...), and there are none (but 1 file: 1 .xyz (0.xyz)): "
             "add some, or remove this folder of a class"
         )
     assert data.find(section, tmp_path / "cache") is None

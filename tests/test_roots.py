@@ -1,0 +1,212 @@
+"""Where the images of a study are: relative to its file, as its own networks are, and told by `plan` when they are not there."""
+
+import json
+import os
+import re
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from ablate import cli, grid, inputs, stages, store, study, workflow
+from ablate.errors import DataError
+from ablate.training import data
+
+TEXT = """
+name  = "pets"
+seeds = 1
+
+[recipe]
+data = { name = "imagefolder", root = "imgs", image_size = 16 }
+model.name = "cnn4"
+training = { epochs = 1, batch_size = 8, precision = "fp32" }
+
+[factors]
+augment.flip = [true, false]
+"""
+
+
+def draw(root):
+    for split in ("train", "test"):
+        for label in ("cat", "dog"):
+            (root / split / label).mkdir(parents=True)
+            for i in range(3):
+                pixels = np.random.default_rng(hash((split, label, i)) % 2**32).integers(0, 256, (16, 16, 3), np.uint8)
+                Image.fromarray(pixels).save(root / split / label / f"{i}.png")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Make a study, its images beside it, and a folder elsewhere, which is the current one."""
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/pets.toml").write_text(TEXT)
+    draw(tmp_path / "project/imgs")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return tmp_path / "project"
+
+
+def place(checked):
+    """Give the folder that the images of a study are looked for in."""
+    (cell, *_) = grid.expand(checked, precision="fp32").cells
+    return inputs.located(checked, cell.recipe.data).root
+
+
+def plan(checked, here):
+    return workflow.plan(checked, stages.Where(here, device="cpu"), check=True)
+
+
+def settled(checked, here):
+    """Decode the images of a study as its run does, and keep what that settles."""
+    known = inputs.read(checked, here, "cpu")
+    expanded = grid.expand(checked, precision=known.precision)
+    said = list(inputs.decode(known, expanded))
+    store.keep(here, checked, inputs.settle(known, expanded))
+    return said
+
+
+# What a relative path starts from
+
+
+def test_a_path_of_a_study_starts_from_its_file(project):
+    assert place(study.load(project / "pets.toml")) == str(project / "imgs")
+    assert place(study.load(project / "pets.toml", ("data.root=~/imgs",))) == "~/imgs"
+    assert place(study.load(project / "pets.toml", ("data.root=/a/b",))) == "/a/b"
+
+
+def test_a_path_of_the_command_line_starts_from_the_current_directory(project, tmp_path):
+    here = str(tmp_path / "elsewhere" / "mine")
+    table = 'data={ name = "imagefolder", root = "mine", image_size = 16 }'
+    for given in ("data.root=mine", 'data.root="mine"', "recipe.data.root=mine", table):
+        assert place(study.load(project / "pets.toml", (given,))) == here
+    (project / "varied.toml").write_text(TEXT.replace('root = "imgs", ', ""))
+    varied = study.load(project / "varied.toml", ('factors.data.root=["mine", "/a/b"]',))
+    assert [level.set["data.root"] for factor in varied.factors if factor.name == "data.root" for level in factor.levels] == [here, "/a/b"]
+
+
+def test_a_study_of_the_store_finds_its_images_from_anywhere(project, tmp_path, monkeypatch):
+    here = store.open_store(tmp_path / "store")
+    loaded = study.load(project / "pets.toml")
+    settled(loaded, here)
+    recalled = store.recall(here, "pets")
+    assert (place(recalled), recalled.folder) == (str(project / "imgs"), "")
+    assert place(workflow.load("pets", (), here, seeds=3)) == str(project / "imgs")
+    assert [job.id for job in plan(recalled, here).jobs] == [job.id for job in plan(loaded, here).jobs]
+    monkeypatch.chdir(project)
+    project.rename(tmp_path / "moved")  # images, study and all
+    monkeypatch.chdir(tmp_path / "moved")
+    assert os.path.realpath(place(recalled)) == os.path.realpath(tmp_path / "moved/imgs")
+
+
+def test_a_study_that_an_older_version_has_kept_starts_from_the_current_directory_as_then(project, tmp_path, monkeypatch):
+    here = store.open_store(tmp_path / "store")
+    settled(study.load(project / "pets.toml"), here)
+    path = here.study("pets") / "study.json"
+    kept = json.loads(path.read_text())
+    del kept["folder"]
+    path.write_text(json.dumps(kept))
+    monkeypatch.chdir(project)
+    recalled = store.recall(here, "pets")
+    assert os.path.realpath(place(recalled)) == str(project / "imgs")
+    assert not any(job.data.startswith("not decoded") for job in plan(recalled, here).jobs)
+
+
+def test_the_place_is_no_part_of_an_identity(project, tmp_path):
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy/pets.toml").write_text(TEXT)
+    draw(tmp_path / "copy/imgs")
+    here, ids = store.open_store(tmp_path / "store"), []
+    for folder in (project, tmp_path / "copy"):
+        loaded = study.load(folder / "pets.toml")
+        settled(loaded, here)
+        ids.append([job.id for job in plan(loaded, here).jobs])
+    assert ids[0] == ids[1]
+
+
+# Data that are not there
+
+
+def planned(*arguments):
+    done = CliRunner().invoke(cli.main, ["plan", *map(str, arguments)])
+    return done.exit_code, done.output + (done.stderr or "")
+
+
+def test_plan_says_which_folder_is_missing_and_which_one_is_near(project):
+    code, out = planned(project / "pets.toml", "--set", f"data.root={project}/img")
+    assert code == 2
+    assert re.search(rf"{project}/img must be a folder with .* and is not there \(did you mean {project}/imgs\?\): check data\.root", out)
+    assert not list(project.parent.glob("*/mlruns"))
+
+
+def test_a_study_that_worked_from_the_current_directory_only_is_told_both_places(project, tmp_path):
+    draw(tmp_path / "elsewhere/imgs")
+    (project / "imgs").rename(project / "gone")
+    with pytest.raises(DataError) as caught:
+        plan(study.load(project / "pets.toml"), store.open_store(tmp_path / "store"))
+    assert str(caught.value) == (
+        f"{project}/imgs must be a folder with train/<class>/* and test/<class>/*, and is not there: check data.root "
+        f'(data.root = "imgs" is relative to the folder of the study file, {project}); the current directory has {tmp_path}/elsewhere/imgs'
+        ': write data.root = "../elsewhere/imgs" in the study, or give --set data.root=imgs'
+    )
+    assert plan(study.load(project / "pets.toml", ("data.root=imgs",)), store.open_store(tmp_path / "store")).trainings == 2
+
+
+def test_plan_of_a_study_whose_images_are_gone_goes_by_its_last_run(project, tmp_path):
+    here = store.open_store(tmp_path / "store")
+    loaded = study.load(project / "pets.toml")
+    settled(loaded, here)
+    before = plan(loaded, here)
+    (project / "imgs").rename(project / "gone")
+    assert [job.id for job in plan(loaded, here).jobs] == [job.id for job in before.jobs]
+    with pytest.raises(DataError, match="other/imgs must be a folder"):
+        plan(study.load(project / "pets.toml", (f"data.root={tmp_path}/other/imgs",)), here)
+
+
+# What is said of the images
+
+
+def test_what_is_left_out_is_said_by_plan_when_decoding_and_in_meta_json(project, tmp_path):
+    (project / "imgs/train/cat/Thumbs.db").write_text("x")
+    (project / "imgs/test").rename(project / "imgs/val")
+    here = store.open_store(tmp_path / "store")
+    loaded = study.load(project / "pets.toml")
+    said = ("val/ is the test set, as there is no test/", "left out 1 file: 1 .db (train/cat/Thumbs.db)")
+    assert plan(loaded, here).notices == said
+    told = settled(loaded, here)
+    assert told == ["decoding imagefolder at 16x16, once for this store", f"imagefolder: {'; '.join(said)}"]
+    assert plan(loaded, here).notices == said
+    assert settled(loaded, here) == [], "said once"
+    (meta,) = here.data.glob("*/meta.json")
+    assert tuple(json.loads(meta.read_text())["decoding"]) == said
+    code, out = planned(project / "pets.toml", "--store", here.path, "--json")
+    assert (code, json.loads(out)["notices"]) == (0, list(said))
+
+
+def test_plan_says_that_an_older_version_has_decoded_the_images(project, tmp_path, monkeypatch):
+    here = store.open_store(tmp_path / "store")
+    loaded = study.load(project / "pets.toml")
+    older = data._older_key
+    with monkeypatch.context() as as_before:
+        as_before.setattr(data, "_source_key", older)
+        settled(loaded, here)
+    made = plan(loaded, here)
+    assert made.notices == (inputs.AGAIN,)
+    assert not any(job.data.startswith("not decoded") for job in made.jobs)
+    (first,) = settled(loaded, here)
+    assert first == "decoding imagefolder at 16x16, again, as an older version has read some files otherwise"
+    after = plan(loaded, here)
+    assert after.notices == ()
+    assert [job.id for job in after.jobs] == [job.id for job in made.jobs]
+
+
+def test_a_warning_is_given_by_every_run(project, tmp_path):
+    for path in (project / "imgs").rglob("*.png"):
+        with Image.open(path) as image:
+            pixels = np.asarray(image).copy()
+        pixels[:, :, 0] = 9
+        Image.fromarray(pixels).save(path)
+    here = store.open_store(tmp_path / "store")
+    for _ in range(2):
+        said = settled(study.load(project / "pets.toml"), here)
+        assert said[-1] == "warning: red of imagefolder hardly varies, by less than one grey level, and is divided by one"
