@@ -63,9 +63,9 @@ def has_ended(folder: Folder, evaluations: frozenset[str]) -> bool:
     """Say whether nothing more will happen to a job: nobody holds it, and it has failed, or has a result and is judged."""
     if journal.is_running(folder):
         return False
-    if folder.failure.exists():
+    if journal.is_there(folder.failure):
         return True
     result = journal.read_json(folder.result)
     return result is not None and (
-        result["status"] != "finished" or all((folder.outcome(identity) / "outcome.json").exists() for identity in evaluations)
+        result["status"] != "finished" or all(journal.is_there(folder.outcome(identity) / "outcome.json") for identity in evaluations)
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from ablate import __version__, journal, tracking
 from ablate import store as stores
+from ablate.errors import StoreError, UnwritableError
 from ablate.findings import Findings
 from ablate.report import data, forms, html, pictures, words
 from ablate.store import Store
@@ -19,13 +20,19 @@ def write(path: Path, text: str) -> None:
 
 def write_page(found: Findings, store: Store, path: Path | None = None) -> Path:
     """Write the HTML report to a path, or to the study's folder in the store."""
-    if path is None:
-        stores.create(store)
-        path = store.report(found.study.name)
+    target = path or store.report(found.study.name)
     created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     page = html.render(found, created=created, version=__version__, study_text=found.study.text, store=str(store.path))
-    journal.write(path, page)
-    return path
+    try:
+        if path is None:
+            stores.create(store)
+        journal.write(target, page)
+    except (PermissionError, StoreError) as error:
+        if path is not None:
+            raise
+        said = f"{target}: cannot be written ({error.strerror})" if isinstance(error, OSError) else str(error)
+        raise UnwritableError(f"{said}; ablate report --out FILE puts the page elsewhere") from None
+    return target
 
 
 def write_pictures(found: Findings, folder: Path) -> tuple[int, str]:

@@ -20,7 +20,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from ablate import recipe
+from ablate import places, recipe
 from ablate.errors import DataError
 from ablate.recipe import Data
 
@@ -165,7 +165,7 @@ def _root(data: Data) -> Path:
     """Say where the images or archives of a set lie."""
     if data.root is not None:
         return Path(data.root).expanduser().resolve()
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ablate" / "datasets"
+    return places.cache() / "datasets"
 
 
 def _load(data: Data, draft: Path, *, download: bool) -> tuple[list[str], Split, Split]:
