@@ -17,6 +17,7 @@ from ablate.store import Store
 from ablate.study import Study
 
 SHORTEST = 4  # hex digits of a beginning
+IDENTITY = re.compile("[0-9a-f]{64}")
 NAMED = 8  # candidates in one message
 FORMS = f"a beginning of a job's identity, of at least {SHORTEST} hex digits, or a run as tables show it: STUDY:cell/seed"
 
@@ -77,6 +78,8 @@ def in_store(store: Store) -> set[str]:
     """List the jobs that have a folder, those included that only another user can read."""
     folder, found = store.path / "jobs", set()
     for path in folder.iterdir() if journal.is_there(folder) else ():
+        if not IDENTITY.fullmatch(path.name):
+            continue
         try:
             if journal.is_there(path / "recipe.json"):
                 found.add(path.name)

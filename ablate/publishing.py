@@ -9,6 +9,7 @@ from ablate import __version__, journal, tracking
 from ablate import store as stores
 from ablate.errors import StoreError, UnwritableError
 from ablate.findings import Findings
+from ablate.mistakes import printable
 from ablate.report import data, forms, html, pictures, words
 from ablate.store import Store
 
@@ -50,11 +51,13 @@ def claims(found: Findings, *, as_json: bool) -> str:
     if as_json:
         return _json(data.to_json(found)["claims"])
     said = [words.claim_sentence(claim, found) for claim in found.claims] or ["the study makes no claim"]
-    return "".join(f"{line}\n" for line in said)
+    return "".join(f"{printable(line)}\n" for line in said)
 
 
 def _json(content: Any) -> str:
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    """Write JSON that can be shown in a terminal: what would command it stands as an escape of JSON."""
+    written = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in written) + "\n"
 
 
 def log(found: Findings, store: Store, address: str, path: Path) -> str:
