@@ -73,7 +73,7 @@ def compare(first: str, second: str, known: Known) -> Compared:
 
 
 def _near(job: str, found: tuple[Difference, ...], known: Known) -> Near:
-    return Near(job, known.names.get(job, ()), found, known.store.job(job).result.exists())
+    return Near(job, known.names.get(job, ()), found, journal.is_there(known.store.job(job).result))
 
 
 def explain(job: str, known: Known) -> Explained:
@@ -85,7 +85,7 @@ def explain(job: str, known: Known) -> Explained:
     for name in (jobs.in_store(known.store) | named) - {job}:
         try:
             other = identity(name, known)
-        except AblateError:  # a spoilt file of another job is no matter here
+        except (AblateError, PermissionError):  # a spoilt file of another job, or one of another user, is no matter here
             continue
         # From the other one to this: "numerics 1 -> 2" says why what is there is trained again.
         found = differences(other, own)
@@ -170,4 +170,4 @@ def _standing(job: str, store: Store) -> tuple[str, str]:
     if result is not None:
         return "trained", ""
     epochs = len(journal.lines(folder.journal))
-    return ("begun", f"{epochs} epochs done") if folder.attempts.exists() else ("not trained yet", "")
+    return ("begun", f"{epochs} epochs done") if journal.is_there(folder.attempts) else ("not trained yet", "")

@@ -52,10 +52,10 @@ def check(store: Store, needs: Needs) -> None:
         raise StoreError(f"{store.path} must be a store, and there are no jobs: name one with --store DIR")
     if needs.unclear:
         name, reason = next(iter(needs.unclear.items()))
-        raise StoreError(
-            f'{store.path}: nothing is removed, as the jobs of the study "{name}" cannot be named: {reason}. '
-            f"Run that study again or, where it can go, remove its folder in {store.path / 'studies'}"
-        )
+        do = f"Run that study again or, where it can go, remove its folder in {store.path / 'studies'}"
+        if name in needs.hidden:
+            do = "Ask its owner for the right to read it, or to run ablate gc"
+        raise StoreError(f'{store.path}: nothing is removed, as the jobs of the study "{name}" cannot be named: {reason}. {do}')
     if not needs.studies:
         raise StoreError(f"{store.path} has no study, so every job would be removed: remove the folder itself if that is meant")
 

@@ -30,7 +30,7 @@ class Inputs:
     """How the fields of a recipe that name something outside of it are identified.
 
     Precision is as when the study was first run in this store. Images and own networks are as they are now or, where
-    their source is gone or must not be looked for, as they were then.
+    their source is gone, cannot be read or must not be looked for, as they were then.
     """
 
     study: Study
@@ -43,10 +43,15 @@ class Inputs:
         """Identify the images of a data section; where they were never decoded, as such."""
         key = stores.data_key(section)
         if key not in self._known:
-            source = located(self.study, section)
-            found = data.find(source, self.store.data)
-            old = None if data.is_there(source) else self.settled.fingerprints.get(key)
-            self._known[key] = found.fingerprint if found else old or f"not decoded yet: {key}"
+            old, source = self.settled.fingerprints.get(key), located(self.study, section)
+            try:
+                found = data.find(source, self.store.data)
+            except PermissionError as error:
+                if old is None or Path(error.filename).is_relative_to(self.store.path):
+                    raise
+                found = None
+            known = found.fingerprint if found else old if _is_hidden(source) else None
+            self._known[key] = known or f"not decoded yet: {key}"
         return self._known[key]
 
     def code(self, section: Model) -> str:
@@ -68,6 +73,24 @@ class Inputs:
             gone = owncode.find(section.name, folders) is None
             self._known[section.name] = old if old is not None and gone else owncode.fingerprint(section.name, folders)
         return self._known[section.name]
+
+
+def _is_hidden(section: Data) -> bool:
+    """Whether nobody can see here what its images are now: they are gone, another user's, or of a set that is known by its name."""
+    if section.name != "imagefolder":
+        return True
+    try:
+        if not data.is_there(section):
+            return True
+        for _ in os.walk(Path(section.root or "").expanduser(), onerror=_raise):
+            pass
+    except PermissionError:
+        return True
+    return False
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def read(study: Study, store: Store, device: str) -> Inputs:

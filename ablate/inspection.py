@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from ablate import explain as explaining
-from ablate import grid, inputs, jobs, logs, tuning
+from ablate import grid, inputs, jobs, journal, logs, tuning
 from ablate import status as standing
 from ablate.errors import AblateError
 from ablate.explain import Compared, Explained
@@ -40,6 +40,6 @@ def log(text: str, where: Where, *, follow: bool) -> Iterator[str]:
     folder = where.store.job(job)
     if follow:
         return logs.follow(folder, known.evaluations.get(job, frozenset()))
-    if not folder.log.exists():
+    if not journal.is_there(folder.log):
         raise AblateError(f"{known.name(job)} has no log: it was not started yet; --follow waits for it")
     return logs.read(folder)

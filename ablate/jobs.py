@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ablate import grid, inputs, kept, tuning
+from ablate import grid, inputs, journal, kept, tuning
 from ablate import recipe as recipes
 from ablate import store as stores
 from ablate.errors import AblateError
@@ -17,6 +17,7 @@ from ablate.store import Store
 from ablate.study import Study
 
 SHORTEST = 4  # hex digits of a beginning
+IDENTITY = re.compile("[0-9a-f]{64}")
 NAMED = 8  # candidates in one message
 FORMS = f"a beginning of a job's identity, of at least {SHORTEST} hex digits, or a run as tables show it: STUDY:cell/seed"
 
@@ -47,6 +48,8 @@ def read(store: Store, device: str = "auto") -> Known:
             runs, needed, trials = _needs(stores.recall(store, study), store, device)
         except (AblateError, ValueError) as error:  # of another version, or spoilt
             unreadable[study] = str(error)
+        except PermissionError as error:
+            unreadable[study] = f"{error.filename}: cannot be read: {error.strerror}: ask its owner for the right to read it"
             continue
         jobs |= {job.id: job for job in needed if job.id not in jobs}
         for run in runs:
@@ -72,8 +75,17 @@ def _needs(study: Study, store: Store, device: str) -> tuple[tuple[Run, ...], tu
 
 
 def in_store(store: Store) -> set[str]:
-    """List the jobs that have a folder."""
-    return {path.parent.name for path in (store.path / "jobs").glob("*/recipe.json")}
+    """List the jobs that have a folder, those included that only another user can read."""
+    folder, found = store.path / "jobs", set()
+    for path in folder.iterdir() if journal.is_there(folder) else ():
+        if not IDENTITY.fullmatch(path.name):
+            continue
+        try:
+            if journal.is_there(path / "recipe.json"):
+                found.add(path.name)
+        except PermissionError:
+            found.add(path.name)
+    return found
 
 
 def find(text: str, known: Known) -> str:

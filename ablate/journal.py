@@ -115,10 +115,11 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno not in FULL:
+            if error.filename is not None and Path(error.filename).parent == path.parent:
+                error.filename = str(path)  # not its draft, which nobody knows
             raise
-        raise UnwritableError(
-            f"{path}: cannot be written ({error.strerror}): make room there and run the same again, what is finished is kept"
-        ) from None
+        do = "it can only be read" if error.errno == errno.EROFS else "make room there and run the same again, what is finished is kept"
+        raise UnwritableError(f"{path}: cannot be written ({error.strerror}): {do}") from None
 
 
 def write(path: Path, content: bytes | str, *, keep: Path | None = None) -> None:
@@ -149,6 +150,15 @@ def try_to_write(folder: Folder) -> None:
 def write_json(path: Path, content: object) -> None:
     """Write JSON whole or not at all; NaN and infinity stand as Python writes them, and only Python reads these files."""
     write(path, json.dumps(content, ensure_ascii=False) + "\n")
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file or folder. Raises an OSError where that cannot be seen, which Path.exists of Python 3.14 takes for no."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def read_json(path: Path) -> Any:

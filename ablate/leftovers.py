@@ -26,11 +26,17 @@ def doomed(path: Path) -> Path:
 
 
 def walk(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """List what lies below a folder, folders before what is in them; nothing where there is no folder, or only a link to one."""
-    if folder.is_symlink() or not folder.is_dir():
+    """List what lies below a folder, folders before what is in them; nothing where there is no folder, or only a link to one.
+
+    What is in a folder that only another user can read stays his: the doctor names such folders.
+    """
+    try:
+        if folder.is_symlink() or not folder.is_dir():
+            return
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except PermissionError:
         return
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
     for entry in entries:
         yield entry
         if entry.is_dir(follow_symlinks=False) and not entry.name.endswith(GONE):
@@ -38,7 +44,7 @@ def walk(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def size(path: Path) -> int:
-    """Count the bytes of a file, or of all files below a folder; what vanishes meanwhile counts nothing."""
+    """Count the bytes of a file, or of all files below a folder; what vanishes meanwhile, or cannot be read, counts nothing."""
     total = 0
     try:
         if path.is_symlink() or not path.is_dir():
@@ -46,7 +52,7 @@ def size(path: Path) -> int:
         with os.scandir(path) as found:
             for entry in found:
                 total += size(Path(entry.path)) if entry.is_dir(follow_symlinks=False) else entry.stat(follow_symlinks=False).st_size
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         pass
     return total
 

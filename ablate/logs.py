@@ -1,7 +1,12 @@
-"""The log of one job: as it is, or as it grows until the job has ended."""
+"""The log of one job: as it is, or as it grows until the job has ended.
+
+A store may be shared, so that nothing in a log may command the terminal of whoever reads it: sequences of colours, titles
+and the cursor are dropped, other control characters become spaces, and what a progress bar draws over itself stands in lines.
+"""
 
 import codecs
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -10,27 +15,53 @@ from typing import BinaryIO
 
 from ablate import journal
 from ablate.journal import Folder
+from ablate.mistakes import printable
 
 EVERY = 0.2  # seconds between two looks at a log that grows
 CHUNK = 1 << 20  # bytes
+LONGEST_SEQUENCE = 4096  # characters; what goes on without an end is text
+_SEQUENCE = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*+[ -/]*+[@-~]"  # colours, the cursor
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x90\x98\x9b-\x9f\r\n]*+(?:\x07|\x1b\\|\x9c)"  # titles, links, the clipboard
+    r"|\x1b[ -/]*+[0-~]"  # all others
+)
+"""Of ECMA-48. A text for the terminal ends with its line: one without an end must not hide the rest of a log."""
+_BEGUN = re.compile(
+    r"(?:(?:\x1b\[|\x9b)[0-?]*+[ -/]*+"
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x90\x98\x9b-\x9f\r\n]*+\x1b?"
+    r"|\x1b[ -/]*+|\r)\Z"
+)
+"""The beginning of one, or of a line's end of two characters, at the end of a text."""
+
+
+def clean(text: str, *, final: bool = False) -> tuple[str, str]:
+    """Return a text in which a terminal finds nothing to obey, and its end that must be put before what is read next.
+
+    `final`: nothing is read next, so that nothing is held back.
+    """
+    begun = None if final else _BEGUN.search(text, max(0, len(text) - LONGEST_SEQUENCE))
+    held = begun[0] if begun else ""
+    whole = _SEQUENCE.sub("", text[: len(text) - len(held)])
+    return printable(whole.replace("\r\n", "\n").replace("\r", "\n")), held
 
 
 def read(folder: Folder) -> Iterator[str]:
-    """Give a log; bytes that are not UTF-8 are replaced."""
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    """Return a log, cleaned; bytes that are not UTF-8 are replaced."""
+    decoder, held = codecs.getincrementaldecoder("utf-8")(errors="replace"), ""
     with folder.log.open("rb") as file:
         while part := file.read(CHUNK):
-            yield decoder.decode(part)
-    yield decoder.decode(b"", final=True)
+            text, held = clean(held + decoder.decode(part))
+            yield text
+    yield clean(held + decoder.decode(b"", final=True), final=True)[0]
 
 
 def follow(folder: Folder, evaluations: frozenset[str]) -> Iterator[str]:
-    """Give a log as it grows, until the job has ended; an empty text where there is nothing new.
+    """Return a log as it grows, cleaned, until the job has ended; an empty text where there is nothing new.
 
     A log that becomes shorter, or another file, is given from its beginning. `evaluations`: the ways in which the job is to
     be judged before it has ended.
     """
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    decoder, held = codecs.getincrementaldecoder("utf-8")(errors="replace"), ""
     file: BinaryIO | None = None  # kept open: the number of a file that is gone would be given to the next one
     with ExitStack() as opened:
         while True:
@@ -38,13 +69,15 @@ def follow(folder: Folder, evaluations: frozenset[str]) -> Iterator[str]:
             if file is None or _is_another(folder.log, file):
                 opened.close()
                 decoder.reset()
-                file = None
+                file, held = None, ""
                 with suppress(FileNotFoundError):
                     file = opened.enter_context(folder.log.open("rb"))
             while file is not None and (part := file.read(CHUNK)):
-                yield decoder.decode(part)
+                text, held = clean(held + decoder.decode(part))
+                if text:
+                    yield text
             if over:
-                yield decoder.decode(b"", final=True)
+                yield clean(held + decoder.decode(b"", final=True), final=True)[0]
                 return
             yield ""
             time.sleep(EVERY)
@@ -63,9 +96,9 @@ def has_ended(folder: Folder, evaluations: frozenset[str]) -> bool:
     """Say whether nothing more will happen to a job: nobody holds it, and it has failed, or has a result and is judged."""
     if journal.is_running(folder):
         return False
-    if folder.failure.exists():
+    if journal.is_there(folder.failure):
         return True
     result = journal.read_json(folder.result)
     return result is not None and (
-        result["status"] != "finished" or all((folder.outcome(identity) / "outcome.json").exists() for identity in evaluations)
+        result["status"] != "finished" or all(journal.is_there(folder.outcome(identity) / "outcome.json") for identity in evaluations)
     )

@@ -36,6 +36,7 @@ class Needs:
     searches: frozenset[str]
     ranges: frozenset[str]
     data: frozenset[str]
+    hidden: frozenset[str] = frozenset()  # of those that are unclear, what this user may not read
 
 
 def read(store: Store, *, quick: bool) -> Needs:
@@ -45,14 +46,17 @@ def read(store: Store, *, quick: bool) -> Needs:
     """
     studies: dict[str, Plan] = {}
     unclear: dict[str, str] = {}
+    hidden: set[str] = set()
     every: list[Plan] = []
-    for path in sorted(store.path.glob("studies/*/study.json")):
+    for path in stores.study_files(store):
         try:
             study = stores.recall(store, journal.read_json(path)["study"]["name"])
             plans = list(_plans(study, store, quick=quick))
             _check(plans)
         except SPOILT as error:
             unclear[path.parent.name] = first_line(error)
+            if isinstance(error, PermissionError):
+                hidden.add(path.parent.name)
             continue
         studies[study.name] = plans[0]
         every += plans
@@ -63,12 +67,14 @@ def read(store: Store, *, quick: bool) -> Needs:
         studies, unclear, jobs=frozenset({job.id for made in every for job in made.jobs} | trials),
         searches=frozenset(one.id for made in every for one in made.tuning.searches),
         ranges=frozenset(one.id for made in every for one in made.tuning.ranges),
-        data=frozenset(job.data for made in every for job in made.jobs),
+        data=frozenset(job.data for made in every for job in made.jobs), hidden=frozenset(hidden),
     )  # fmt: skip
 
 
 def first_line(error: BaseException) -> str:
     """Say in one line what was wrong with a file."""
+    if isinstance(error, PermissionError):
+        return f"{error.filename} cannot be read: {error.strerror}"
     said = str(error).strip().splitlines()
     return (said[0] if said else "") or type(error).__name__
 

@@ -130,7 +130,7 @@ def make(
         missing = _missing(store, job, wanted.get(job.id, {}))
         if job.id not in wanted or (result is not None and not missing):
             left_out += 1
-        elif folder.failure.exists() and not retry_failed:
+        elif journal.is_there(folder.failure) and not retry_failed:
             failed.append(job)
         else:
             work.append(Work(job, missing, trained=result is not None))
@@ -144,7 +144,7 @@ def make(
 
 def _missing(store: Store, job: Job, wanted: dict[str, Evaluation]) -> tuple[Evaluation, ...]:
     folder = store.job(job.id)
-    return tuple(e for identity, e in wanted.items() if not (folder.outcome(identity) / "outcome.json").exists())
+    return tuple(e for identity, e in wanted.items() if not journal.is_there(folder.outcome(identity) / "outcome.json"))
 
 
 def _renumbered(wanted: set[str], store: Store) -> dict[int, int]:

@@ -7,7 +7,9 @@ from typing import Any
 
 from ablate import __version__, journal, tracking
 from ablate import store as stores
+from ablate.errors import StoreError, UnwritableError
 from ablate.findings import Findings
+from ablate.mistakes import printable
 from ablate.report import data, forms, html, pictures, words
 from ablate.store import Store
 
@@ -19,13 +21,19 @@ def write(path: Path, text: str) -> None:
 
 def write_page(found: Findings, store: Store, path: Path | None = None) -> Path:
     """Write the HTML report to a path, or to the study's folder in the store."""
-    if path is None:
-        stores.create(store)
-        path = store.report(found.study.name)
+    target = path or store.report(found.study.name)
     created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     page = html.render(found, created=created, version=__version__, study_text=found.study.text, store=str(store.path))
-    journal.write(path, page)
-    return path
+    try:
+        if path is None:
+            stores.create(store)
+        journal.write(target, page)
+    except (PermissionError, StoreError) as error:
+        if path is not None:
+            raise
+        said = f"{target}: cannot be written ({error.strerror})" if isinstance(error, OSError) else str(error)
+        raise UnwritableError(f"{said}; ablate report --out FILE puts the page elsewhere") from None
+    return target
 
 
 def write_pictures(found: Findings, folder: Path) -> tuple[int, str]:
@@ -43,11 +51,13 @@ def claims(found: Findings, *, as_json: bool) -> str:
     if as_json:
         return _json(data.to_json(found)["claims"])
     said = [words.claim_sentence(claim, found) for claim in found.claims] or ["the study makes no claim"]
-    return "".join(f"{line}\n" for line in said)
+    return "".join(f"{printable(line)}\n" for line in said)
 
 
 def _json(content: Any) -> str:
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    """Write JSON that can be shown in a terminal: what would command it stands as an escape of JSON."""
+    written = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in written) + "\n"
 
 
 def log(found: Findings, store: Store, address: str, path: Path) -> str:

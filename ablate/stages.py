@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from ablate import journal, owncode, pace, scheduler, tuning
+from ablate import journal, owncode, pace, places, scheduler, tuning
 from ablate.executors import devices
 from ablate.executors.base import Event, Executor
 from ablate.expression import Expression
@@ -207,7 +207,7 @@ def _extra(todo: Plan) -> dict[str, Any]:
 
 def _compiled() -> Path:
     """Name the folder of what torch has compiled: the user's own, as torch unpickles what it finds there and a store may be shared."""
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ablate" / "compiled"
+    return places.cache() / "compiled"
 
 
 def _jobs_per_gpu(todo: Plan, where: Where, extra: dict[str, Any], screen: Screen, interruption: Interruption) -> int:

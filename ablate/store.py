@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from filelock import FileLock, Timeout
 
@@ -131,7 +131,7 @@ def settled(store: Store, name: str) -> Settled:
 def recall(store: Store, name: str) -> Study:
     """Read a study as it was last run; raise a StoreError that names the studies that are there."""
     path = store.study(name) / "study.json"
-    if not path.is_file():
+    if not journal.is_there(path):
         known = ", ".join(names(store)) or "none yet"
         raise StoreError(f'"{name}" is neither a study file nor a study in {store.path}; studies there: {known}')
     try:
@@ -145,10 +145,25 @@ def recall(store: Store, name: str) -> Study:
 def names(store: Store) -> list[str]:
     """List the studies that were run in a store; ablate doctor names files that are none."""
     found = []
-    for path in (store.path / "studies").glob("*/study.json"):
-        with suppress(StoreError, KeyError, TypeError, OSError):
-            found.append(str(journal.read_json(path)["study"]["name"]))
+    for path in study_files(store):
+        with suppress(StoreError, KeyError, TypeError):
+            try:
+                found.append(str(journal.read_json(path)["study"]["name"]))
+            except PermissionError:  # whoever asks for it is told so
+                found.append(unquote(path.parent.name))
     return sorted(found)
+
+
+def study_files(store: Store) -> list[Path]:
+    """List the study.json of each study, those included that only another user can read. Raises an OSError where nobody can list them."""
+    folder, found = store.path / "studies", []
+    for path in sorted(folder.iterdir()) if journal.is_there(folder) else ():
+        try:
+            if path.is_dir() and journal.is_there(path / "study.json"):
+                found.append(path / "study.json")
+        except PermissionError:
+            found.append(path / "study.json")
+    return found
 
 
 def is_held(store: Store, name: str) -> bool:

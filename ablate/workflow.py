@@ -117,7 +117,7 @@ def outlook(todo: Plan, where: Where) -> "Outlook | None":
         try:
             other = stores.recall(where.store, name)
             theirs = plan(other, where) if name != study.name and looking.alike(other, study) else None
-        except (AblateError, ValueError):  # of another version, or spoilt: no matter here
+        except (AblateError, ValueError, PermissionError):  # of another version, spoilt or another user's: no matter here
             continue
         if theirs is not None:
             sds, basis = looking.noise(other, theirs.grid, runs.read(theirs.runs, where.store)), f"from the noise of the study {name}"

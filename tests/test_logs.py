@@ -32,7 +32,7 @@ def until_quiet(told: Iterator[str]) -> str:
 
 def test_a_log_is_given_as_it_is_and_what_is_no_text_is_replaced(folder: Folder) -> None:
     folder.log.write_bytes("attempt 1\n\u00e4 \u2713\r50 %\r".encode() + b"\xff end")
-    assert "".join(logs.read(folder)) == "attempt 1\n\u00e4 \u2713\r50 %\r\ufffd end"
+    assert "".join(logs.read(folder)) == "attempt 1\n\u00e4 \u2713\n50 %\n\ufffd end"
 
 
 def test_a_log_is_followed_from_before_it_exists_to_the_end_of_its_job(folder: Folder) -> None:
@@ -93,3 +93,48 @@ def test_a_job_has_ended_when_nothing_more_will_happen_to_it(folder: Folder, sta
     assert logs.has_ended(folder, evaluations) is ended
     with folder.lock():
         assert not logs.has_ended(folder, evaluations)
+
+
+ESC = "\x1b"
+RAW = {
+    "a colour": (f"a{ESC}[1;31mred{ESC}[0m b", "ared b"),
+    "a cursor": (f"a{ESC}[2J{ESC}[1;1H{ESC}[?25lb", "ab"),
+    "a title": (f"a{ESC}]0;root@host\x07b", "ab"),
+    "a title that ends as the standard has it": (f"a{ESC}]2;x{ESC}\\b", "ab"),
+    "the clipboard": (f"a{ESC}]52;c;cm0gLXJmIH4K\x07b", "ab"),
+    "a link": (f"a{ESC}]8;;http://x{ESC}\\word{ESC}]8;;{ESC}\\b", "awordb"),
+    "a device's string": (f'a{ESC}P$q"p{ESC}\\b', "ab"),
+    "a character set": (f"a{ESC}(0{ESC}7b", "ab"),
+    "one character as introducer": ("a\x9b31mred\x9d0;x\x9cb", "aredb"),
+    "other control characters": ("a\x07\x08\x0b\x0c\x7f\x85\u202e\u2028b", "a        b"),
+    "lines of Windows": ("a\r\nb\r\n", "a\nb\n"),
+    "a progress bar": ("10 %\r50 %\r100 %\n", "10 %\n50 %\n100 %\n"),
+    "a title without an end": (f"a{ESC}]0;x\nepoch 2\n", "a0;x\nepoch 2\n"),
+    "a sequence at the very end": (f"a{ESC}[3", "a3"),
+    "a line of a million": ("x" * 1_000_000 + f"{ESC}[m\n", "x" * 1_000_000 + "\n"),
+    "a sequence that is none": (f"a{ESC}[{'1;' * 5000}\n", f"a{'1;' * 5000}\n"),
+    "letters and signs": ("\u00e4\u4f60\U0001f600\tb\n", "\u00e4\u4f60\U0001f600\tb\n"),
+}
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_a_log_cannot_command_a_terminal(folder: Folder, name: str) -> None:
+    raw, cleaned = RAW[name]
+    folder.log.write_bytes(raw.encode())
+    assert "".join(logs.read(folder)) == cleaned
+
+
+@pytest.mark.parametrize("name", [name for name, (raw, _) in RAW.items() if len(raw) < 100])
+def test_a_log_is_cleaned_wherever_it_is_split(monkeypatch: pytest.MonkeyPatch, folder: Folder, name: str) -> None:
+    folder.log.write_bytes(RAW[name][0].encode())
+    whole = "".join(logs.read(folder))
+    journal.fail(folder, kind="error", error="x")
+    for size in (1, 2, 3, 5):
+        monkeypatch.setattr(logs, "CHUNK", size)
+        assert "".join(logs.read(folder)) == whole
+        assert "".join(logs.follow(folder, frozenset())) == whole
+
+
+def test_sequences_without_an_end_are_dropped_from_long_lines_too(folder: Folder) -> None:
+    folder.log.write_text(f"{ESC}]\x9d{ESC}P\x9b1" * 300_000)  # each could go on to the end
+    assert set("".join(logs.read(folder))) <= set("1 ")

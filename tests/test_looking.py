@@ -10,11 +10,13 @@ import sys
 import time
 
 import pytest
+from click.testing import CliRunner
 from commands import TINY, ablate, start, wait_for
 
 from ablate import journal, recipe
 from ablate import store as stores
 from ablate import study as studies
+from ablate.cli import main
 
 
 @pytest.fixture
@@ -220,3 +222,48 @@ def test_a_run_says_what_it_trains_again(copied):
     code, out, err = ablate("run", study, "--store", path)
     assert (code, err) == (0, "")
     assert out.index(said) < out.index("training 1 jobs")
+
+
+HOSTILE = TINY.replace('"tiny"', r'"ti\u001b]0;owned\u0007ny"').replace("Does it run?", r"Does\u009b31m it?").replace(
+    'text   = "BatchNorm helps"', r'text   = "Batch\u001b[2JNorm"'
+) + r"""
+[[factor]]
+name   = "fac\u001b]0;owned\u0007tor"
+levels = [ { name = "on\u001b[2J", set = {} }, { name = "off\u009b2J", set = { training.label_smoothing = 0.1 } } ]
+"""  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("plan",), ("plan", "--cells"), ("status",), ("status", "--json"), ("check",), ("check", "--json"), ("report", "--format", "json")],
+    ids=" ".join,
+)
+def test_names_and_words_of_a_study_cannot_command_a_terminal(tmp_path, command):
+    (tmp_path / "hostile.toml").write_text(HOSTILE)
+    answer = CliRunner().invoke(main, [*command, str(tmp_path / "hostile.toml"), "--store", str(tmp_path / "store")])
+    assert (answer.exit_code, answer.stderr) == (0, "")
+    assert [letter for letter in answer.stdout if not letter.isprintable() and letter != "\n"] == []
+
+
+def test_what_a_shared_store_says_of_a_run_cannot_command_a_terminal(copied):
+    study, path = copied
+    job = min(path.glob("jobs/[0-9a-f]*"))
+    (path / "jobs" / "x\x1b]0;owned\x07").mkdir()
+    (path / "jobs" / "x\x1b]0;owned\x07" / "recipe.json").write_text("{}")
+    journal.fail(stores.open_store(path).job(job.name), kind="error", error="Value\x1b]0;owned\x07Error\x9b2J")
+    (job / "result.json").unlink()
+    (job / "log.txt").write_text("a\x1b]0;owned\x07b\n")
+    lock = path / "studies/tiny"
+    with stores.hold(stores.open_store(path), "tiny"):
+        journal.write_json(lock / "holder.json", {"pid": 1, "host": "h\x1b]0;owned\x07ost"})
+        for command in (
+            ("status", "tiny"),
+            ("explain", job.name[:8]),
+            ("logs", job.name[:8]),
+            ("doctor",),
+            ("gc", "--dry-run"),
+            ("sync", "tiny"),
+        ):
+            answer = CliRunner().invoke(main, [*command, "--store", str(path)])
+            assert answer.output
+            assert [letter for letter in answer.output if not letter.isprintable() and letter != "\n"] == [], command

@@ -28,7 +28,10 @@ class Group(click.Group):
         except OSError as error:
             if error.filename is None:
                 raise
-            click.echo(f"{error.filename}: cannot be used: {error.strerror}: check the path and its permissions", err=True)
+            from ablate.mistakes import printable
+
+            said = f"{error.filename}: cannot be used: {error.strerror}: check the path and its permissions"
+            click.echo(printable(said), err=True)
             sys.exit(2)
         except KeyboardInterrupt:
             click.echo("interrupted; everything that was finished is kept", err=True)

@@ -124,6 +124,7 @@ def report(
       ablate report augmentation --figures slides/
     """
     from ablate import publishing, workflow
+    from ablate.mistakes import printable
 
     where = options.where(store_path)
     found = workflow.report(workflow.load(study, sets, where.store), where, metric, cells)
@@ -133,7 +134,8 @@ def report(
     if form == "html":
         click.echo(str(publishing.write_page(found, where.store, out)))
     elif out is None:
-        click.echo(publishing.text(found, form), nl=False)
+        written = publishing.text(found, form)
+        click.echo(printable(written) if sys.stdout.isatty() else written, nl=False)  # names of a shared store must not command it
     else:
         publishing.write(out, publishing.text(found, form))
         click.echo(str(out))

@@ -77,7 +77,7 @@ def _outlook(plan: Plan, outlook: "Outlook") -> str:
 
 def show_cells(console: Console, plan: Plan) -> None:
     """Print every cell with its levels."""
-    table = Table("cell", *(factor.name for factor in plan.study.factors), box=None, header_style="bold", pad_edge=False)
+    table = Table("cell", *(escape(factor.name) for factor in plan.study.factors), box=None, header_style="bold", pad_edge=False)
     for cell in plan.grid.cells:
         table.add_row(escape(cell.label), *(escape(cell.levels.get(factor.name, "-")) for factor in plan.study.factors))
     console.print(table)

@@ -79,7 +79,7 @@ class Terminal:
         elif not self._console.is_terminal and event.kind in ("finished", "stopped"):
             total = self._bar.tasks[0].total or 0
             ended = "" if event.kind == "finished" else ", stopped"
-            self._console.print(f"[{self._done}/{total:.0f}] {name}: {last}{ended}".replace("[", "\\["), soft_wrap=True)
+            self._console.print(escape(f"[{self._done}/{total:.0f}] {name}: {last}{ended}"), soft_wrap=True)
         self._bar.update(self._task, note=self._note())
 
     def _note(self) -> str:

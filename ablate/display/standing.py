@@ -83,7 +83,7 @@ def _by_seed(status: Status) -> Table | None:
 
 def _spot(spot: Spot, running: Running | None) -> str:
     said = _epoch(running) if spot.status == "running" and running is not None else WORDS.get(spot.status, spot.status)
-    return f"[{COLOURS.get(spot.status, 'default')}]{said}[/]"
+    return f"[{COLOURS.get(spot.status, 'default')}]{escape(said)}[/]"
 
 
 def _by_count(status: Status) -> Table:

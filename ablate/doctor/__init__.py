@@ -19,6 +19,7 @@ ALWAYS: dict[str, tuple[Check, str]] = {
 CHECKS: dict[str, tuple[Check, str]] = {
     "locks": (machine.writable, "the store can be written to, and locks work there"),
     "room": (machine.room, ""),
+    "readable": (files.readable, "you may read all that is there"),
     "json": (files.json_files, "every JSON file is what ablate writes"),
     "lines": (files.line_files, "every line of journals and lists can be read"),
     "weights": (files.weights, "checkpoints and weights are whole"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate import journal, kept, leftovers, rates
-from ablate.doctor.finding import Finding, Patient
+from ablate.doctor.finding import Finding, Patient, can_read
 from ablate.journal import Folder
 from ablate.leftovers import CHECKPOINTS
 from ablate.needs import SPOILT
@@ -14,6 +14,7 @@ from ablate.needs import SPOILT
 PARTS = ("jobs", "studies", "searches", "ranges", "data")
 ANEW = "remove its folder, and run its study again"
 THAT = "remove that file"
+RIGHTS = "ask its owner for the right to read it, such as chmod -R a+rX, or ask the doctor as that user"
 AGAIN = "remove that file, and run its study again"
 FROM_FILE = "remove the folder of that study, and run its study file again: its jobs are kept"
 
@@ -51,8 +52,23 @@ LINES: Mapping[str, tuple[tuple[str, ...], str]] = {
 def _named(patient: Patient, suffix: str) -> Iterator[Path]:
     for part in PARTS:
         for entry in leftovers.walk(patient.store.path / part):
-            if entry.name.endswith(suffix) and not entry.name.startswith(".") and entry.is_file(follow_symlinks=False):
+            is_named = entry.name.endswith(suffix) and not entry.name.startswith(".")
+            if is_named and entry.is_file(follow_symlinks=False) and can_read(entry):
                 yield Path(entry.path)
+
+
+def readable(patient: Patient) -> Iterator[Finding]:
+    """Whoever looks may read it all: what he may not read, no other check speaks of."""
+    beside = [path for path in (patient.store.path / "id", patient.store.database) if path.exists()]
+    folders = [path for path in (patient.store.path / part for part in PARTS) if path.is_dir()]
+    within = (Path(entry.path) for part in PARTS for entry in leftovers.walk(patient.store.path / part) if not entry.is_symlink())
+    for path in (*beside, *folders, *within):
+        try:
+            hidden = not can_read(path)
+        except FileNotFoundError:
+            continue
+        if hidden:
+            yield Finding("readable", "problem", "you may not read this, so nothing is said of it", RIGHTS, patient.short(path))
 
 
 def json_files(patient: Patient) -> Iterator[Finding]:

@@ -1,12 +1,13 @@
 """What a check says, and what it is given."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from ablate import needs
+from ablate import journal, needs
 from ablate.needs import Needs
 from ablate.plan import Plan
 from ablate.store import Store
@@ -37,13 +38,13 @@ class Patient:
 
     @cached_property
     def is_there(self) -> bool:
-        """Say whether there is a store at all."""
-        return (self.store.path / "jobs").is_dir()
+        """Whether there is a store at all."""
+        return journal.is_there(self.store.path / "jobs")
 
     @cached_property
     def jobs(self) -> tuple[Path, ...]:
-        """List the folders of jobs."""
-        return tuple(path for path in sorted((self.store.path / "jobs").glob("[!.]*")) if path.is_dir())
+        """List the folders of jobs that can be read; one check names the others."""
+        return tuple(path for path in sorted((self.store.path / "jobs").glob("[!.]*")) if path.is_dir() and can_read(path))
 
     @cached_property
     def needs(self) -> Needs:
@@ -58,3 +59,8 @@ class Patient:
     def short(self, path: Path) -> str:
         """Write a path as seen from the store."""
         return str(path.relative_to(self.store.path))
+
+
+def can_read(path: Path | os.DirEntry[str]) -> bool:
+    """Whether this user may read a file, or list a folder and open what is in it."""
+    return os.access(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK)

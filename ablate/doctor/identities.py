@@ -5,7 +5,8 @@ from pathlib import Path
 
 from ablate import journal
 from ablate import recipe as recipes
-from ablate.doctor.files import ANEW, FROM_FILE
+from ablate import store as stores
+from ablate.doctor.files import ANEW, FROM_FILE, RIGHTS
 from ablate.doctor.finding import Finding, Patient
 from ablate.needs import SPOILT
 from ablate.recipe import Evaluation, Recipe
@@ -61,7 +62,7 @@ def _recipe(path: Path) -> Recipe | None:
 
 def studies(patient: Patient) -> Iterator[Finding]:
     """The folder of a study has its name, and this version can plan it."""
-    for path in sorted(patient.store.path.glob("studies/*/study.json")):
+    for path in stores.study_files(patient.store):
         try:
             name = journal.read_json(path)["study"]["name"]
         except SPOILT:  # another check says so
@@ -70,6 +71,9 @@ def studies(patient: Patient) -> Iterator[Finding]:
             says = f'the folder is named after another study than the "{name}" in it'
             yield Finding("studies", "problem", says, "give the folder its old name, or remove it", patient.short(path.parent))
     for name, reason in patient.needs.unclear.items():
+        if name in patient.needs.hidden:
+            yield Finding("studies", "note", f"its jobs cannot be named: {reason}", RIGHTS, f"studies/{name}")
+            continue
         is_planned = name in patient.studies
         says = f"its jobs cannot be named: {reason}"
         yield Finding("studies", "note" if is_planned else "problem", says, "run it again" if is_planned else FROM_FILE, f"studies/{name}")

@@ -1,5 +1,6 @@
 """Whether this machine can work in the store: room, locks, versions, processors."""
 
+import errno
 import fcntl
 import os
 import platform
@@ -37,6 +38,10 @@ def writable(patient: Patient) -> Iterator[Finding]:
                 return
             yield Finding("locks", "problem", "a lock on this file system keeps nobody out", "put the store on another with --store DIR")
     except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            says = f"you may read this store and not write to it ({error.strerror}): all that looks works, and nothing can be run in it"
+            yield Finding("locks", "note", says)
+            return
         says = f"cannot be written to, or has no locks ({error.strerror}): it can be read, and nothing can be run in it"
         yield Finding("locks", "problem", says, "check its permissions and how its disk is mounted, or name another with --store DIR")
 

@@ -1,11 +1,12 @@
 """Whether MLflow shows what the store has."""
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from urllib.parse import quote
 
-from ablate.doctor.finding import Finding, Patient
+from ablate.doctor.finding import Finding, Patient, can_read
 from ablate.errors import AblateError
 from ablate.journal import is_held
 from ablate.tracking import MovedError, first_line  # the latter hides passwords
@@ -17,6 +18,9 @@ def database(patient: Patient) -> Iterator[Finding]:
     """The store's own database is whole, by SQLite's own check."""
     path = patient.store.database
     if not path.exists():
+        return
+    if not can_read(path):
+        yield Finding("database", "note", "you may not read mlflow.db, so nothing is said of it", where=path.name)
         return
     try:
         with contextlib.closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5)) as connection:
@@ -35,6 +39,9 @@ def runs(patient: Patient) -> Iterator[Finding]:
     if patient.address == f"sqlite:///{patient.store.database}" and not patient.store.database.exists():
         yield Finding("mlflow", "ok", "there is no database of MLflow: ablate sync STUDY makes it")
         return
+    if patient.address == f"sqlite:///{patient.store.database}" and not can_read(patient.store.database):
+        yield Finding("mlflow", "note", "you may not read mlflow.db, so it is compared with nothing", where=patient.store.database.name)
+        return
     for name, planned in patient.studies.items():
         if is_held(patient.store.study(name) / "lock"):
             yield Finding("mlflow", "note", "is being run: MLflow is compared afterwards", where=name)
@@ -42,7 +49,8 @@ def runs(patient: Patient) -> Iterator[Finding]:
         try:
             wrong = patient.compare(planned)
         except MovedError as error:
-            yield Finding("mlflow", "problem", first_line(error), REBUILD, name)
+            mine = os.access(patient.store.path, os.W_OK)  # else it may lie elsewhere for whoever made it
+            yield Finding("mlflow", "problem" if mine else "note", first_line(error), REBUILD if mine else "", name)
             continue
         except (AblateError, KeyError, TypeError, IndexError, AttributeError) as error:  # of journals: MLflow raises its own
             says = f"cannot be compared with MLflow ({type(error).__name__}: {error})"

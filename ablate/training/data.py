@@ -21,7 +21,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from ablate import recipe
+from ablate import places, recipe
 from ablate.errors import DataError
 from ablate.recipe import Data
 from ablate.training import decoding, folder
@@ -215,7 +215,7 @@ def _root(data: Data) -> Path:
             return Path(data.root).expanduser().resolve()
         except (OSError, RuntimeError, ValueError) as error:  # a user or HOME that is not there, links in a circle, a NUL
             raise DataError(f"data.root must be a folder, and {folder.shown(data.root)} cannot be one: {error}") from None
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ablate" / "datasets"
+    return places.cache() / "datasets"
 
 
 def _load(data: Data, draft: Path, *, download: bool) -> tuple[list[str], Split, Split, list[str]]:
