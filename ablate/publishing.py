@@ -7,6 +7,7 @@ from typing import Any
 
 from ablate import __version__, journal, tracking
 from ablate import store as stores
+from ablate.errors import StoreError
 from ablate.findings import Findings
 from ablate.report import data, forms, html, pictures, words
 from ablate.store import Store
@@ -20,6 +21,8 @@ def write(path: Path, text: str) -> None:
 def write_page(found: Findings, store: Store, path: Path | None = None) -> Path:
     """Write the HTML report to a path, or to the study's folder in the store."""
     if path is None:
+        if others := stores.taken(store, found.study):
+            raise StoreError(f"{others}, or write the page elsewhere with --out FILE")
         stores.create(store)
         path = store.report(found.study.name)
     created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")

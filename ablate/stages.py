@@ -50,6 +50,7 @@ class How:
     stall: float = scheduler.STALL  # seconds without a sign of life of a job
     wait: bool = False  # for another process that runs this study
     tune_only: bool = False  # end before the grid
+    replace: bool = False  # a study of the same name, of another file
 
 
 class Screen(Protocol):

@@ -80,6 +80,8 @@ class Study:
     folder: str  # of the file, where the user's own networks are looked for; empty when it comes from a store
     text: str  # as written, with the `--set`s below it
     raw: Mapping[str, Any]
+    asked_seeds: int | None = None  # by `--seeds`, now or when it was last run
+    notes: tuple[str, ...] = ()  # what its reader must know of how it stands in its store
 
 
 TABLES = ("recipe", "factors", "factor", "exclude", "search", "claim")
