@@ -2,7 +2,6 @@
 
 import difflib
 import os
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,10 +34,10 @@ def load(text: str, sets: tuple[str, ...], store: Store, seeds: int | None = Non
             raise AblateError(f'--set changes a study file, and "{text}" is a study of the store: name its file')
         own = _recall(text, store)
     old = stores.past(store, own.name)
-    if old is not None and own.folder and stores.taken(store, own):
-        old = None  # another file's
-    chosen, notes = _seeded(own, sets, store, seeds, old)
-    return replace(chosen, notes=(*_elsewhere(own, store, old), *notes))
+    chosen, added = _seeded(own, sets, store, seeds, old)
+    omits = "" if old is None else _omitted(chosen, store, old)
+    notes = (_elsewhere(own, store, old), added, omits)
+    return replace(chosen, notes=tuple(note for note in notes if note), omits=omits)
 
 
 def is_file(text: str) -> bool:
@@ -79,50 +78,47 @@ def _meant(text: str) -> str:
     return f"; there is a {meant[0]} here" if here else f"; there is {meant[0]}"
 
 
-def _elsewhere(study: Study, store: Store, old: Past | None) -> tuple[str, ...]:
+def _elsewhere(study: Study, store: Store, old: Past | None) -> str:
     """Say that a store beside the study's file has the study, where this one, of the current folder, has not."""
     beside = Store(Path(study.folder) / stores.USUAL)
     if old is not None or not study.folder or store.path != Path(stores.USUAL).absolute() or beside.path.resolve() == store.path.resolve():
-        return ()
+        return ""
     if not stores.is_store(beside.path) or stores.past(beside, study.name) is None:
-        return ()
+        return ""
     path = os.path.relpath(beside.path)
-    return (f'no run of "{study.name}" is in {os.path.relpath(store.path)}; {path}, beside the study, has it: --store {path}',)
+    return f'no run of "{study.name}" is in {os.path.relpath(store.path)}; {path}, beside the study, has it: --store {path}'
 
 
-def _seeded(study: Study, sets: tuple[str, ...], store: Store, asked: int | None, old: Past | None) -> tuple[Study, tuple[str, ...]]:
-    """Return the study under the seeds that are meant, and what is to be said of them."""
-    notes: tuple[str, ...] = ()
+def _seeded(study: Study, sets: tuple[str, ...], store: Store, asked: int | None, old: Past | None) -> tuple[Study, str]:
+    """Return the study under the seeds that are meant, and what is to be said of those that stay from an earlier `--seeds`."""
     if asked is not None:
-        study = _with_seeds(study, sets, asked)
-    if old is None:
-        return study, notes
+        return _with_seeds(study, sets, asked), ""
     has_own = any(given.partition("=")[0].strip() == "seeds" for given in sets)
-    if asked is None and old.asked_seeds is not None and old.asked_seeds > len(study.seeds) and not has_own:
-        more = _with_seeds(study, sets, old.asked_seeds)
-        added = _there(more, store, [seed for seed in more.seeds if seed not in study.seeds])
-        if added:
-            own, study = len(study.seeds), more
-            these, _, them = _words(added)
-            notes = (f"{these} added by --seeds {old.asked_seeds}, and stay: --seeds {own} leaves {them} out",)
+    if old is None or old.asked_seeds is None or old.asked_seeds <= len(study.seeds) or has_own:
+        return study, ""
+    more = _with_seeds(study, sets, old.asked_seeds)
+    added = _there(more, store, [seed for seed in more.seeds if seed not in study.seeds])
+    if not added:
+        return study, ""
+    were, _, them = _words(added)
+    return more, f"{were} added by --seeds {old.asked_seeds}, and stay: --seeds {len(study.seeds)} leaves {them} out"
+
+
+def _omitted(study: Study, store: Store, old: Past) -> str:
+    """Say which seeds the store has of a study's cells, and the study leaves out."""
     left = _there(study, store, [seed for seed in old.seeds if seed not in study.seeds])
-    if left:
-        count = len(study.seeds) + len(left)
-        all_seeds = sorted({*study.seeds, *left})
-        fits = set(_numbers(studies.more_seeds(study.seeds, count))) == set(all_seeds)
-        how = f"--seeds {count} shows" if fits else f"--set seeds={all_seeds} shows"
-        _, those, them = _words(left)
-        notes = (*notes, f"{those} in the store and not in this report: {how} {them}")
-    return study, notes
+    if not left:
+        return ""
+    seeds = sorted({*study.seeds, *left})
+    by_count = studies.more_seeds(study.seeds, len(seeds))
+    fits = set(range(by_count) if isinstance(by_count, int) else by_count) == set(seeds)
+    _, are, them = _words(left)
+    return f"{are} in the store and not in this report: {f'--seeds {len(seeds)}' if fits else f'--set seeds={seeds}'} shows {them}"
 
 
 def _words(seeds: list[int]) -> tuple[str, str, str]:
     listed = ", ".join(map(str, seeds))
     return (f"seed {listed} was", f"seed {listed} is", "it") if len(seeds) == 1 else (f"seeds {listed} were", f"seeds {listed} are", "them")
-
-
-def _numbers(seeds: Iterable[int] | int) -> Iterable[int]:
-    return range(seeds) if isinstance(seeds, int) else seeds
 
 
 def _with_seeds(study: Study, sets: tuple[str, ...], count: int) -> Study:

@@ -82,6 +82,7 @@ class Study:
     raw: Mapping[str, Any]
     asked_seeds: int | None = None  # by `--seeds`, now or when it was last run
     notes: tuple[str, ...] = ()  # what its reader must know of how it stands in its store
+    omits: str = ""  # the one of them that a report must say: which seeds of the store it leaves out
 
 
 TABLES = ("recipe", "factors", "factor", "exclude", "search", "claim")

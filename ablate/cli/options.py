@@ -78,13 +78,13 @@ def _store(context: click.Context, given: str | None) -> str:
     return str(path)
 
 
-def load(study: str, sets: tuple[str, ...], place: Any, seeds: int | None = None, *, runs: bool = False) -> Any:
-    """Read a STUDY argument, and say on the error stream what must be known of it; `runs`: who runs it hears more later."""
+def load(study: str, sets: tuple[str, ...], place: Any, seeds: int | None = None, *, asks: bool = False) -> Any:
+    """Read a STUDY argument, and say on the error stream what must be known of it; `asks`: also whose place it would take."""
     from ablate import argument, store
     from ablate.mistakes import printable
 
     found = argument.load(study, sets, place, seeds)
-    others = () if runs else (store.taken(place, found),)
+    others = (store.taken(place, found),) if asks else ()
     for note in filter(None, (*found.notes, *others)):
         click.echo(printable(f"note: {note}"), err=True)
     return found

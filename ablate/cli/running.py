@@ -43,7 +43,7 @@ def _run(
     from ablate.interruption import Interruption
 
     where, console = options.where(store_path, **place), options.console()
-    checked = options.load(study, sets, where.store, seeds, runs=True)
+    checked = options.load(study, sets, where.store, seeds)
     how = options.how(
         only, retry_failed=retry_failed, fail_fast=fail_fast, budget=budget, stall=stall, wait=wait, replace=replace, tune_only=tune_only
     )
@@ -142,7 +142,7 @@ def plan(
     from ablate.executors import devices
 
     where = options.where(store_path, None, device, jobs)
-    made = workflow.plan(options.load(study, sets, where.store, seeds), where, options.how(only), check=True)
+    made = workflow.plan(options.load(study, sets, where.store, seeds, asks=True), where, options.how(only), check=True)
     slots = max(1, min(len(devices.slots(device, jobs)), len(made.work)))
     outlook = workflow.outlook(made, where)
     networks = workflow.networks(made, where) if verbose else {}
