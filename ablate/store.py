@@ -114,13 +114,12 @@ def creating(store: Store) -> Iterator[None]:
 
 
 def _unmake(store: Store, parents: list[Path]) -> None:
-    """Remove a store without studies, jobs, searches and range tests, which nobody works in, and the folders made for it."""
-    used = (entry for part in ("jobs", "studies", "searches", "ranges") for entry in (store.path / part).glob("*"))
-    if any(used) or journal.is_held(store.data / "lock"):
+    """Remove a store in which nothing was trained and nobody works, and the folders that were made for it."""
+    used = (entry for pattern in ("jobs/*", "searches/*/trials.json", "ranges/*") for entry in store.path.glob(pattern))
+    if any(used) or any(journal.is_held(lock) for lock in (store.data / "lock", *store.path.glob("studies/*/lock"))):
         return
     with suppress(OSError):
-        for part in ("jobs", "studies", "artifacts"):  # first: whoever begins right now has put something there
-            (store.path / part).rmdir()
+        (store.path / "jobs").rmdir()  # first: whoever begins right now has put something there
         shutil.rmtree(store.path)
         for path in parents:
             path.rmdir()
