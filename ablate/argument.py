@@ -53,10 +53,8 @@ def _recall(name: str, store: Store) -> Study:
     except StoreError as error:
         if stores.past(store, name) is not None or name in stores.names(store):
             raise
-        others = [os.path.relpath(path) for path in stores.near(name) if path != store.path]
-        if others:
-            raise StoreError(f'{error}; "{name}" is in {others[0]}: --store {others[0]}') from None
-        raise StoreError(f"{error}{_meant(name)}") from None
+        hint = stores.hint(store, name)
+        raise StoreError(f"{error}; {hint}" if hint else f"{error}{_meant(name)}") from None
 
 
 def _meant(text: str) -> str:

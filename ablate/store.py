@@ -26,6 +26,7 @@ from ablate.study import Study
 LONGEST_NAME = 200  # characters of a quoted study name; file systems hold 255
 USUAL = "mlruns"  # name of a store
 MANY = 500  # folders that are looked into for a store
+SHOWN = 3  # stores named in one message
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +89,23 @@ def is_store(path: Path) -> bool:
 
 
 def near(name: str = "", at: Path | None = None) -> Iterator[Path]:
-    """List the stores, under their usual name, in the folders above this one and right below it; those that have the study `name`."""
+    """List the stores, under their usual name, in the folders right below this one and above it; those that have the study `name`."""
     here = Path.cwd() if at is None else at
     try:
         below = sorted(path for path in islice(here.iterdir(), MANY) if not path.name.startswith("."))
     except OSError:
         below = []
-    for folder in (*here.parents, *below):
+    for folder in (*below, *here.parents):
         found = Store(folder / USUAL)
         if is_store(found.path) and (not name or past(found, name) is not None):
             yield found.path
+
+
+def hint(store: Store, name: str = "") -> str:
+    """Say where another store is, one that has the study `name`; nothing where none is near."""
+    others = [os.path.relpath(path) for path in near(name) if path != store.path][:SHOWN]
+    what = f'"{name}" is in' if name else "there is one at"
+    return f"{what} {' and '.join(others)}: --store {others[0]}" if others else ""
 
 
 @contextmanager

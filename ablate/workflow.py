@@ -301,7 +301,8 @@ def ui(where: Where, host: str, port: int) -> tuple[list[str], dict[str, str]]:
     if address.startswith(("http://", "https://")):
         raise AblateError(f"MLflow is served at {tracking.public(address)} already: open that address")
     if address == f"sqlite:///{where.store.database}" and not where.store.database.exists():
-        raise AblateError(f"{where.store.path} has no runs yet: start a study with ablate run, or name another store with --store DIR")
+        hint = stores.hint(where.store) or "start a study with ablate run, or name another store with --store DIR"
+        raise AblateError(f"{where.store.path} has no runs yet: {hint}")
     command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port), "--workers", "1"]
     environment = {
         "MLFLOW_BACKEND_STORE_URI": address,  # not an argument, which `ps` would show with its password

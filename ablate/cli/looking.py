@@ -32,7 +32,7 @@ def status(study: str, sets: tuple[str, ...], seeds: int | None, store_path: str
     from ablate import display, inspection
 
     where, console = options.where(store_path), options.console()
-    loaded = options.load(study, sets, where.store, seeds)
+    loaded = options.load(study, sets, where.store, seeds, reads=True)
     if watch:
         with contextlib.suppress(KeyboardInterrupt):  # nothing is lost by looking away
             changes = inspection.watch(loaded, where)
@@ -129,7 +129,7 @@ def report(
     from ablate import publishing, workflow
 
     where = options.where(store_path)
-    found = workflow.report(options.load(study, sets, where.store, seeds), where, metric, cells)
+    found = workflow.report(options.load(study, sets, where.store, seeds, reads=True), where, metric, cells)
     if figures is not None:
         count, reason = publishing.write_pictures(found, figures)
         click.echo(f"{figures}: {count} pictures as {'HTML' if reason else 'HTML, PNG and SVG'}{f'; {reason}' if reason else ''}", err=True)
@@ -160,7 +160,7 @@ def check(study: str, sets: tuple[str, ...], seeds: int | None, store_path: str,
     from ablate import publishing, workflow
 
     where = options.where(store_path)
-    found = workflow.report(options.load(study, sets, where.store, seeds), where)
+    found = workflow.report(options.load(study, sets, where.store, seeds, reads=True), where)
     click.echo(publishing.claims(found, as_json=as_json), nl=False)
     verdicts = [claim.verdict for claim in found.claims]
     sys.exit(1 if "refuted" in verdicts else 3 if strict and {"undecided", "not tested"} & set(verdicts) else 0)
@@ -182,5 +182,5 @@ def compare(studies: tuple[str, ...], store_path: str, cells: tuple[str, ...], m
     from ablate import display, workflow
 
     where = options.where(store_path)
-    loaded = tuple(options.load(study, (), where.store) for study in studies)
+    loaded = tuple(options.load(study, (), where.store, reads=True) for study in studies)
     display.show_comparison(options.console(), workflow.compare(loaded, cells, where, metric))

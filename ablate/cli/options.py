@@ -78,13 +78,17 @@ def _store(context: click.Context, given: str | None) -> str:
     return str(path)
 
 
-def load(study: str, sets: tuple[str, ...], place: Any, seeds: int | None = None, *, asks: bool = False) -> Any:
-    """Read a STUDY argument, and say on the error stream what must be known of it; `asks`: also whose place it would take."""
+def load(study: str, sets: tuple[str, ...], place: Any, seeds: int | None = None, *, asks: bool = False, reads: bool = False) -> Any:
+    """Read a STUDY argument, and say on the error stream what must be known of it.
+
+    `asks`: also whose place it would take; `reads`: also that there is no store to read.
+    """
     from ablate import argument, store
     from ablate.mistakes import printable
 
     found = argument.load(study, sets, place, seeds)
-    others = (store.taken(place, found),) if asks else ()
+    is_missing = reads and not place.path.exists() and not found.notes
+    others = (store.taken(place, found) if asks else "", f"there is no store at {place.path}: --store DIR names one" if is_missing else "")
     for note in filter(None, (*found.notes, *others)):
         click.echo(printable(f"note: {note}"), err=True)
     return found
