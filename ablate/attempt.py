@@ -39,9 +39,11 @@ def beats(report: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
 
 
 @contextlib.contextmanager
-def alone(folder: Folder, should_stop: Callable[[], bool], alive: Callable[[], None]) -> Iterator[None]:
-    """Hold the job's lock; while another coordinator's worker trains this very job, wait for it."""
-    lock = folder.lock()
+def alone(
+    folder: Folder, should_stop: Callable[[], bool], alive: Callable[[], None], report: Callable[[dict[str, Any]], None] = lambda _: None
+) -> Iterator[None]:
+    """Hold the job's lock; while another coordinator's worker trains this very job, wait for it, and say so."""
+    lock, said = folder.lock(), False
     while True:
         try:
             with journal.writing(folder.path):
@@ -49,12 +51,22 @@ def alone(folder: Folder, should_stop: Callable[[], bool], alive: Callable[[], N
             break
         except Timeout:
             alive()
+            if not said:
+                said = True
+                report({"elsewhere": f"waits for {last(folder)}, which trains it"})
             if should_stop():
                 raise Stopped from None
     try:
         yield
     finally:
         lock.release()
+
+
+def last(folder: Folder) -> str:
+    """Name the process that has trained a job last, and for which study."""
+    line = (journal.lines(folder.attempts) or [{}])[-1]
+    study = f" (study {line['study']})" if line.get("study") else ""
+    return f"process {line['pid']}{study}" if "pid" in line else "another process"
 
 
 @contextlib.contextmanager

@@ -49,7 +49,8 @@ class Removed:
 def check(store: Store, needs: Needs) -> None:
     """Raise a StoreError where nobody can say what is garbage."""
     if not (store.path / "jobs").is_dir():
-        raise StoreError(f"{store.path} must be a store, and there are no jobs: name one with --store DIR")
+        hint = stores.hint(store) or "name one with --store DIR"
+        raise StoreError(f"{store.path} must be a store, and there are no jobs: {hint}")
     if needs.unclear:
         name, reason = next(iter(needs.unclear.items()))
         do = f"Run that study again or, where it can go, remove its folder in {store.path / 'studies'}"

@@ -97,7 +97,10 @@ def find(text: str, known: Known) -> str:
             return _by_run(text, study, known)
     runs = [name for names in known.names.values() for name in names]
     if ":" in text and "/" in text:
-        raise AblateError(f"JOB: {unknown(text.partition(':')[0], f'a study in {known.store.path}', stores.names(known.store))}")
+        name = text.partition(":")[0]
+        hint = stores.hint(known.store, name)
+        is_none = unknown(name, f"a study in {known.store.path}", stores.names(known.store))
+        raise AblateError(f"JOB: {is_none}{f'; {hint}' if hint else ''}")
     meant = [name for name in runs if name.partition(":")[2] == text]
     hint = f" (did you mean {_listed(meant)}?)" if meant else ""
     raise AblateError(f"JOB must be {FORMS}, got {show(text)}{hint}")
@@ -122,6 +125,8 @@ def _by_run(text: str, study: str, known: Known) -> str:
         if text in names:
             return job
     own = [name for names in known.names.values() for name in names if name.startswith(f"{study}:")]
+    if seeded := [name for name in own if name.rpartition("/")[0] == text.rstrip("/")]:
+        raise AblateError(f"JOB: {show(text)} is a cell of {study}, with a job for each seed: add a seed, such as {seeded[0]}")
     raise AblateError(f"JOB: {show(text)} is not a run of {study}{near(text, own)}; runs are {_listed(own)}")
 
 

@@ -40,7 +40,10 @@ class Work:
         folder = self.folder(store)
         journal.create(folder, self.job)
         evaluations = [evaluation.model_dump() for evaluation in self.evaluations]
-        return {"folder": str(folder.path), "job": self.job.id, "data": str(store.data / self.job.data), "evaluations": evaluations}
+        return {
+            "folder": str(folder.path), "job": self.job.id, "data": str(store.data / self.job.data), "evaluations": evaluations,
+            "trained": self.trained,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,4 +182,4 @@ def _cost(todo: list[tuple[Recipe, str, int, tuple[Evaluation, ...]]], store: St
         is_guess |= trained.is_guess
     if not total:
         return None
-    return Cost(total, "a guess from the network's usual speed" if is_guess else "from finished jobs like these")
+    return Cost(total, "a rough guess from the network's usual speed; the first jobs will tell" if is_guess else "from finished jobs like these")

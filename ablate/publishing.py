@@ -21,6 +21,8 @@ def write(path: Path, text: str) -> None:
 
 def write_page(found: Findings, store: Store, path: Path | None = None) -> Path:
     """Write the HTML report to a path, or to the study's folder in the store."""
+    if path is None and (others := stores.taken(store, found.study)):
+        raise StoreError(f"{others}, or write the page elsewhere with --out FILE")
     target = path or store.report(found.study.name)
     created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     page = html.render(found, created=created, version=__version__, study_text=found.study.text, store=str(store.path))

@@ -50,6 +50,7 @@ class How:
     stall: float = scheduler.STALL  # seconds without a sign of life of a job
     wait: bool = False  # for another process that runs this study
     tune_only: bool = False  # end before the grid
+    replace: bool = False  # a study of the same name, of another file
 
 
 class Screen(Protocol):
@@ -149,7 +150,8 @@ def find_rates(stages: Stages, made: tuning.Tuning, touch: Callable[[str], None]
     work = tuning.range_work(made.open_ranges, store, retry_failed=stages.retry_failed)
     if work:
         names = {item.id: f"range test of {item.test.label}/{i}" for test in made.open_ranges for i, item in _of(work, test)}
-        stages.screen.start(f"range tests of the learning rate: {len(work)} on {stages.slots} slots", len(work), names)
+        what = f"range tests of the learning rate: {len(made.open_ranges)}, with {_count(len(work), 'curve')} to train"
+        stages.screen.start(f"{what} on {_count(stages.slots, 'slot')}", len(work), names)
         stages.run(scheduler.Listed(work), lambda task: touch(task.partition("/")[0]))
     tuning.conclude(made.open_ranges, store)
 
@@ -171,7 +173,7 @@ def search(stages: Stages, made: tuning.Tuning, touch: Callable[[str], None]) ->
         first = made.open_searches[0].search
         trials = Searches(made.open_searches, store, stages.where.optuna_storage, touch, names, retry_failed=stages.retry_failed)
         count = "1 search" if len(made.open_searches) == 1 else f"{len(made.open_searches)} searches"
-        what = f"{count} of {first.trials} trials ({first.sampler}) on {stages.slots} slots"
+        what = f"{count} of {first.trials} trials ({first.sampler}) on {_count(stages.slots, 'slot')}"
         total = (sum(one.search.trials for one in made.open_searches) - trials.over()) * len(first.seeds)
         stages.screen.start(what, total, names)
         stages.run(trials, trials.touch)
@@ -184,8 +186,14 @@ def train(stages: Stages, todo: Plan, touch: Callable[[str], None]) -> None:
     judged = f" and judging {len(ready) - trainings} that are trained" if len(ready) > trainings else ""
     known = f", {todo.done} known already" if todo.done else ""
     names = {run.job_id: run.name for run in reversed(todo.runs)}  # of the first cell that shares the job
-    stages.screen.start(f"training {trainings} jobs{judged} on {stages.slots} slots{known}", len(ready), names)
+    what = f"training {_count(trainings, 'job')}{judged} on {_count(stages.slots, 'slot')}{known}"
+    stages.screen.start(what, len(ready), names)
     stages.run(scheduler.Listed(ready), touch)
+
+
+def _count(number: int, what: str) -> str:
+    """Write a number of things as people say it."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def unanswered(made: tuning.Tuning, store: Store) -> list[Failure]:

@@ -2,24 +2,31 @@
 
 import json
 import os
+import shutil
 import socket
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
+from itertools import islice
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote
 
 from filelock import FileLock, Timeout
 
-from ablate import journal, recipe, study
-from ablate.errors import StoreError, StudyError
+from ablate import journal, origin, recipe, study
+from ablate.errors import AblateError, StoreError, StudyError
 from ablate.journal import Folder
+from ablate.origin import Origin
 from ablate.recipe import Data
 from ablate.study import Study
 
 LONGEST_NAME = 200  # characters of a quoted study name; file systems hold 255
+USUAL = "mlruns"  # name of a store
+MANY = 500  # folders that are looked into for a store
+SHOWN = 3  # stores named in one message
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +75,62 @@ class Store:
 
 
 def open_store(path: Path) -> Store:
-    """Give the store at a path, absolute, so that no later change of directory moves it."""
-    return Store(path.expanduser().absolute())
+    """Return the store at a path, absolute, so that no later change of directory moves it."""
+    path = path.expanduser().absolute()
+    return Store(path.resolve() if ".." in path.parts else path)  # MLflow keeps paths: the same folder must have the same one
+
+
+def is_store(path: Path) -> bool:
+    """Whether a folder is a store; MLflow, too, calls its folders mlruns."""
+    try:
+        return (path / "studies").is_dir() and (path / "jobs").is_dir()
+    except OSError:
+        return False
+
+
+def near(name: str = "", at: Path | None = None) -> Iterator[Path]:
+    """List the stores, under their usual name, in the folders right below this one and above it; those that have the study `name`."""
+    here = Path.cwd() if at is None else at
+    try:
+        below = sorted(path for path in islice(here.iterdir(), MANY) if not path.name.startswith("."))
+    except OSError:
+        below = []
+    for folder in (*below, *here.parents):
+        found = Store(folder / USUAL)
+        if is_store(found.path) and (not name or past(found, name) is not None):
+            yield found.path
+
+
+def hint(store: Store, name: str = "") -> str:
+    """Say where another store is, one that has the study `name`; nothing where none is near."""
+    others = [os.path.relpath(path) for path in near(name) if path != store.path][:SHOWN]
+    what = f'"{name}" is in' if name else "there is one at"
+    return f"{what} {' and '.join(others)}: --store {others[0]}" if others else ""
+
+
+@contextmanager
+def creating(store: Store) -> Iterator[None]:
+    """Make a store, and unmake it where it is new and what was begun in it fails before it has come to anything."""
+    new = [path for path in (store.path, *store.path.parents) if not os.path.lexists(path)]
+    create(store)
+    try:
+        yield
+    except Exception:
+        if new:
+            _unmake(store, new[1:])
+        raise
+
+
+def _unmake(store: Store, parents: list[Path]) -> None:
+    """Remove a store in which nothing was trained and nobody works, and the folders that were made for it."""
+    used = (entry for pattern in ("jobs/*", "searches/*/trials.json", "ranges/*") for entry in store.path.glob(pattern))
+    if any(used) or any(journal.is_held(lock) for lock in (store.data / "lock", *store.path.glob("studies/*/lock"))):
+        return
+    with suppress(OSError):
+        (store.path / "jobs").rmdir()  # first: whoever begins right now has put something there
+        shutil.rmtree(store.path)
+        for path in parents:
+            path.rmdir()
 
 
 def create(store: Store) -> None:
@@ -120,7 +181,93 @@ def keep(store: Store, checked: Study, now: Settled) -> None:
     folder = store.study(checked.name)
     content = {"precision": now.precision, "fingerprints": dict(now.fingerprints), "codes": dict(now.codes)}
     journal.write_json(folder / "settled.json", content)
+    journal.write_json(folder / "origin.json", _origin(store, checked))
     journal.write(folder / "study.json", study.to_json(checked))
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A study as it was last run."""
+
+    name: str
+    raw: Mapping[str, Any]
+    text: str
+    origin: Origin
+    seeds: tuple[int, ...]  # under which it was ever run
+    asked_seeds: int | None  # by `--seeds`
+
+
+def past(store: Store, name: str) -> Past | None:
+    """Read how a study was last run; None where it never was, or its files are spoilt, which others say."""
+    folder = store.study(name)
+    try:
+        kept = journal.read_json(folder / "study.json")
+        if kept is None:
+            return None
+        more = journal.read_json(folder / "origin.json") or {}
+        given = kept["study"].get("seeds", 5)
+        own = range(given) if isinstance(given, int) else given
+        file = Origin(**{key: more[key] for key in ("file", "place", "host")} if more else {"file": str(kept["source"])})
+        seeds = tuple(sorted({*map(int, own), *map(int, more.get("seeds", ()))}))
+        return Past(str(kept["study"]["name"]), kept["study"], str(kept["text"]), file, seeds, more.get("asked_seeds"))
+    except (AblateError, OSError, KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _origin(store: Store, checked: Study) -> dict[str, Any]:
+    """Return which file a study is from, and the seeds under which it was ever run. A copy that says the same takes nothing over."""
+    old, new = past(store, checked.name), origin.of(checked, store.path)
+    file = new or Origin()
+    if old is not None and (new is None or (_is_there(old, new, store) and _is_copy(old, checked, store))):
+        file = old.origin
+    seeds = sorted({*checked.seeds, *(old.seeds if old is not None else ())})
+    return asdict(file) | {"seeds": seeds, "asked_seeds": checked.asked_seeds}
+
+
+def _is_there(old: Past, new: Origin, store: Store) -> bool:
+    return not origin.is_same(old.origin, new, store.path) and origin.standing(old.origin, store.path)[0] != "gone"
+
+
+def _is_copy(old: Past, checked: Study, store: Store) -> bool:
+    """Whether a study says what another file says, or has said when it was last run."""
+    state, file = origin.standing(old.origin, store.path)
+    return origin.is_alike(old.raw, old.text, checked) or (state == "there" and origin.is_text(file, checked))
+
+
+def taken(store: Store, checked: Study) -> str:
+    """Say whose place a study would take: that of another file, or of another name that is the same on this disk; empty for nobody's."""
+    old, new = past(store, checked.name), origin.of(checked, store.path)
+    if old is None or new is None:
+        return ""
+    is_same = origin.is_same(old.origin, new, store.path)
+    if old.name != checked.name:  # on a disk that knows no upper case
+        says = f'{checked.source}: "{checked.name}" would share the folder of "{old.name}" in {store.path}'
+        return "" if is_same else f"{says}, on a disk that does not tell upper case from lower: choose another name"
+    if is_same or _is_copy(old, checked, store):
+        return ""
+    state, file = origin.standing(old.origin, store.path)
+    if state == "gone" or not old.origin.file or (state == "unknown" and not old.origin.place):
+        return ""
+    if state == "there" and origin.has_let_go(file, old.name, old.text):
+        return ""
+    where = "is another file" if state == "there" else f"may still be there, on {old.origin.host}"
+    found = origin.differences(old.raw, checked.raw)
+    others = f" and {len(found) - origin.SHOWN} more" if len(found) > origin.SHOWN else ""
+    return (
+        f'{checked.source}: the study "{old.name}" in {store.path} was last run from {file}, which {where} and says otherwise '
+        f"({'; '.join(found[: origin.SHOWN])}{others}): give one of them another name, or let this one take its place, report "
+        "included, by ablate run --replace"
+    )
+
+
+def moved(store: Store, checked: Study) -> str:
+    """Say that a study goes on from another file, as the one it was last run from is gone; empty where it is the same one."""
+    old, new = past(store, checked.name), origin.of(checked, store.path)
+    if old is None or new is None or not old.origin.place or origin.is_same(old.origin, new, store.path):
+        return ""
+    if origin.standing(old.origin, store.path)[0] != "gone":
+        return ""
+    return f'"{checked.name}" was last run from {old.origin.file}, which is gone: it goes on from {checked.source}'
 
 
 def settled(store: Store, name: str) -> Settled:
@@ -135,7 +282,9 @@ def recall(store: Store, name: str) -> Study:
         known = ", ".join(names(store)) or "none yet"
         raise StoreError(f'"{name}" is neither a study file nor a study in {store.path}; studies there: {known}')
     try:
-        return study.from_json(path.read_text(encoding="utf-8"))
+        known_since = past(store, name)
+        asked = known_since.asked_seeds if known_since is not None else None
+        return replace(study.from_json(path.read_text(encoding="utf-8")), asked_seeds=asked)
     except StudyError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -177,16 +326,18 @@ def hold(
 ) -> Iterator[None]:
     """Hold a study while it runs. Where another process does, wait for it (`waits` is told so), or raise a StoreError that says who.
 
-    A dead holder lets go. `stopped` is asked while waiting, and ends it.
+    A dead holder lets go. `stopped` is asked while waiting, and ends it. What was never kept leaves no folder behind.
     """
     folder = store.study(name)
-    folder.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(folder / "lock"), folder / "holder.json"
     told = False
     while True:
         try:
+            folder.mkdir(parents=True, exist_ok=True)  # again: the one that was waited for may have left none
             lock.acquire(timeout=0.1 if waits is None else 0.5)  # not 0: `is_held` has it for an instant
             break
+        except FileNotFoundError:
+            continue
         except Timeout:
             if waits is not None and stopped():
                 raise KeyboardInterrupt from None
@@ -201,4 +352,7 @@ def hold(
         journal.write_json(holder, {"pid": os.getpid(), "host": socket.gethostname()})
         yield
     finally:
+        with suppress(OSError):
+            if {path.name for path in folder.iterdir()} <= {"lock", "holder.json"}:
+                shutil.rmtree(folder)
         lock.release()

@@ -81,6 +81,9 @@ class Study:
     text: str  # as written, with the `--set`s below it
     raw: Mapping[str, Any]
     relative_to: str = ""  # the file's folder, which its relative paths start from; empty: the current one, where an older version ran it
+    asked_seeds: int | None = None  # by `--seeds`, now or when it was last run
+    notes: tuple[str, ...] = ()  # what its reader must know of how it stands in its store
+    omits: str = ""  # the one of them that a report must say: which seeds of the store it leaves out
 
 
 TABLES = ("recipe", "factors", "factor", "exclude", "search", "claim")

@@ -44,7 +44,7 @@ def run_range(payload: Json, report: Callable[[Json], None], should_stop: Callab
     """
     folder, target = Folder(Path(payload["folder"])), Path(payload["curve"])
     alive = attempt.beats(report)
-    with attempt.alone(folder, should_stop, alive), attempt.accounted(folder, payload["device"]), attempt.logging_to(folder.log):
+    with attempt.alone(folder, should_stop, alive, report), attempt.accounted(folder, payload["device"]), attempt.logging_to(folder.log):
         folder.failure.unlink(missing_ok=True)
         if not target.exists():
             curve = _sweep(payload, report, should_stop, alive)
@@ -73,14 +73,17 @@ def run_job(payload: Json, report: Callable[[Json], None], should_stop: Callable
     """Train a job to its end from wherever it stands, then judge it in every way that is still missing.
 
     `payload`: folder (of the job, with recipe.json), job (its identity), data (folder of the decoded set), evaluations (a
-    list of tables), device, git. Returns {"status": finished | diverged}; raises what the training raised, after writing it to the
+    list of tables), device, git, trained (when it was planned; by default it may have been).
+    Returns {"status": finished | diverged}; raises what the training raised, after writing it to the
     job's log, and Stopped between two epochs, after a checkpoint, or between two ways of judging; OutOfMemory and UnwritableError
     leave it as it was.
     """
     folder, alive = Folder(Path(payload["folder"])), attempt.beats(report)
-    with attempt.alone(folder, should_stop, alive), attempt.accounted(folder, payload["device"]), attempt.logging_to(folder.log):
+    with attempt.alone(folder, should_stop, alive, report), attempt.accounted(folder, payload["device"]), attempt.logging_to(folder.log):
         folder.failure.unlink(missing_ok=True)
-        if not folder.result.exists():
+        if folder.result.exists():
+            report({"judging": True} if payload.get("trained", True) else {"elsewhere": f"trained by {attempt.last(folder)}"})
+        else:
             _train(folder, payload, report, should_stop, alive)
         journal.sweep(folder)
         result: Json = journal.read_json(folder.result)

@@ -4,17 +4,17 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablate import expression, grid, inputs, recipe, stages, tuning
+from ablate import argument, expression, grid, inputs, recipe, stages, tuning
 from ablate import plan as planning
 from ablate import store as stores
-from ablate import study as studies
-from ablate.errors import AblateError
+from ablate.errors import AblateError, StoreError
+from ablate.executors import devices
 from ablate.expression import Expression
 from ablate.grid import Grid
 from ablate.inputs import Inputs
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from ablate.tracking import Source
     from ablate.training.models.summary import Summary  # brings torch
 
-LONGEST_NAME = 255  # of a file; what is longer is the name of a study
-
 
 @dataclass(frozen=True, slots=True)
 class Ran:
@@ -53,24 +51,7 @@ class Ran:
     left: int  # pieces of work for which the time of --budget was too short
 
 
-def load(text: str, sets: tuple[str, ...], store: Store, seeds: int | None = None) -> Study:
-    """Read a STUDY argument: a file, with its `--set`s, or the name of a study in the store, as it was last run.
-
-    `seeds`: so many of them instead of its own. Raises a StudyError with every mistake, or a StoreError when there is no
-    such file or study.
-    """
-    path = Path(text)
-    if path.suffix == ".toml" or (len(path.name) < LONGEST_NAME and path.is_file()):
-        known = studies.load(path, sets)
-        return known if seeds is None else studies.load(path, (*sets, f"seeds={studies.more_seeds(known.seeds, seeds)}"))
-    if sets:
-        raise AblateError(f'--set changes a study file, and "{text}" is a study of the store: name its file')
-    known = stores.recall(store, text)
-    if seeds is None:
-        return known
-    more = studies.more_seeds(known.seeds, seeds)  # the store must know of them, too
-    changed = studies.check({**known.raw, "seeds": more}, known.source, f"{known.text}\n# --set seeds={more}")
-    return replace(changed, relative_to=known.relative_to)
+load = argument.load
 
 
 def condition(text: str | None) -> Expression | None:
@@ -143,9 +124,12 @@ def run(
 
     began = time.monotonic()
     _check_search(study)
-    stores.create(where.store)
+    devices.slots(where.device, 1)  # is there one?
     waits = screen.notice if how.wait else None
-    with stores.hold(where.store, study.name, waits=waits, stopped=lambda: interruption.asked(screen.notice)):
+    with ExitStack() as stack:
+        stack.enter_context(stores.creating(where.store))
+        stack.enter_context(stores.hold(where.store, study.name, waits=waits, stopped=lambda: interruption.asked(screen.notice)))
+        _check_place(study, where, screen, how)
         with interruption.at_once():
             known = inputs.read(study, where.store, where.device)
             expanded = grid.expand(study, precision=known.precision)
@@ -153,15 +137,15 @@ def run(
             inputs.check_networks(study, expanded, where.store)
             for notice in inputs.decode(known, expanded):
                 screen.notice(notice)
-        stores.keep(where.store, study, inputs.settle(known, expanded))
 
         def replan() -> Plan:
             return _plan(study, expanded, known, where, how)
 
         before = replan()
+        inputs.fetch_weights(stages.every_recipe(before))
+        stores.keep(where.store, study, inputs.settle(known, expanded))
         for notice in () if how.tune_only else before.trained_again:
             screen.notice(notice)
-        inputs.fetch_weights(stages.every_recipe(before))
         todo, ledger, sent = _work(before, replan, where, screen, interruption, how, began)
         left = _left(replan(), how) if ledger.late else 0
         found = find(todo, where)
@@ -169,6 +153,15 @@ def run(
         if not sent.late:
             reason = publishing.log(found, where.store, tracking.uri(where.store, where.tracking_uri), path)
     return Ran(before, todo, ledger, found, path, sent.late, reason, left)
+
+
+def _check_place(study: Study, where: Where, screen: Screen, how: How) -> None:
+    """Raise a StoreError where a study would take another file's place and was not told to; say where its own file has moved."""
+    taken = stores.taken(where.store, study)
+    if taken and not how.replace:
+        raise StoreError(taken)
+    if notice := stores.moved(where.store, study):
+        screen.notice(notice)
 
 
 def lr_find(
@@ -182,16 +175,17 @@ def lr_find(
     chosen = [cell for cell in expanded.cells if cell.label in cells or (not cells and cell.is_baseline)]
     inputs.check_images(known, replace(expanded, cells=tuple(chosen)))
     inputs.check_networks(study, replace(expanded, cells=tuple(chosen)), where.store)
-    stores.create(where.store)
-    for notice in inputs.decode(known, replace(expanded, cells=tuple(chosen))):
-        screen.notice(notice)
+    devices.slots(where.device, 1)  # is there one?
+    with stores.creating(where.store):
+        for notice in inputs.decode(known, replace(expanded, cells=tuple(chosen))):
+            screen.notice(notice)
+        inputs.fetch_weights(cell.recipe for cell in chosen)
     tests = {
         cell.label: tuning.range_test(
             cell.label, cell.recipe, known.fingerprint(cell.recipe.data), known.code(cell.recipe.model), asked, seeds
         )
         for cell in chosen
     }
-    inputs.fetch_weights(test.recipe for test in tests.values())
     different = tuple({test.id: test for test in tests.values()}.values())
     made = tuning.Tuning(Grid(tuple(chosen)), different, open_ranges=different)
     todo = planning.Plan(study, made.grid, (), (), (), (), None, made, 0)
@@ -311,7 +305,8 @@ def ui(where: Where, host: str, port: int) -> tuple[list[str], dict[str, str]]:
     if address.startswith(("http://", "https://")):
         raise AblateError(f"MLflow is served at {tracking.public(address)} already: open that address")
     if address == f"sqlite:///{where.store.database}" and not where.store.database.exists():
-        raise AblateError(f"{where.store.path} has no runs yet: start a study with ablate run, or name another store with --store DIR")
+        hint = stores.hint(where.store) or "start a study with ablate run, or name another store with --store DIR"
+        raise AblateError(f"{where.store.path} has no runs yet: {hint}")
     command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port), "--workers", "1"]
     environment = {
         "MLFLOW_BACKEND_STORE_URI": address,  # not an argument, which `ps` would show with its password
@@ -350,6 +345,8 @@ def sync(study: Study, where: Where) -> int:
     from ablate import publishing, tracking
 
     todo, address = plan(study, where), tracking.uri(where.store, where.tracking_uri)
+    if others := stores.taken(where.store, study):
+        raise StoreError(others)
     stores.create(where.store)
     with stores.hold(where.store, study.name):
         try:

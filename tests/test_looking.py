@@ -221,7 +221,7 @@ def test_a_run_says_what_it_trains_again(copied):
     said = renumbered(path)
     code, out, err = ablate("run", study, "--store", path)
     assert (code, err) == (0, "")
-    assert out.index(said) < out.index("training 1 jobs")
+    assert out.index(said) < out.index("training 1 job on")
 
 
 HOSTILE = TINY.replace('"tiny"', r'"ti\u001b]0;owned\u0007ny"').replace("Does it run?", r"Does\u009b31m it?").replace(

@@ -26,7 +26,7 @@ def sync(study: str, sets: tuple[str, ...], store_path: str, tracking_uri: str |
     from ablate import workflow
 
     where = options.where(store_path, tracking_uri)
-    count = workflow.sync(workflow.load(study, sets, where.store), where)
+    count = workflow.sync(options.load(study, sets, where.store, reads=True), where)
     click.echo(f"MLflow has the {count} runs of the study as far as they were started")
 
 

@@ -16,10 +16,11 @@ FORMS = ("html", "json", "md", "tex", "csv")
 @click.command()
 @options.STUDY
 @options.SET
+@options.SEEDS
 @options.STORE
 @options.JSON
 @click.option("--watch", is_flag=True, help="Show it again whenever it has changed, until nothing runs; with --json a line each time.")
-def status(study: str, sets: tuple[str, ...], store_path: str, *, as_json: bool, watch: bool) -> None:
+def status(study: str, sets: tuple[str, ...], seeds: int | None, store_path: str, *, as_json: bool, watch: bool) -> None:
     """Say how far STUDY is: each cell under each seed, what runs and for how long, what failed and why, what came for free.
 
     \b
@@ -28,10 +29,10 @@ def status(study: str, sets: tuple[str, ...], store_path: str, *, as_json: bool,
       ablate status augmentation --watch
       ablate status studies/augmentation.toml --json
     """
-    from ablate import display, inspection, workflow
+    from ablate import display, inspection
 
     where, console = options.where(store_path), options.console()
-    loaded = workflow.load(study, sets, where.store)
+    loaded = options.load(study, sets, where.store, seeds, reads=True)
     if watch:
         with contextlib.suppress(KeyboardInterrupt):  # nothing is lost by looking away
             changes = inspection.watch(loaded, where)
@@ -98,6 +99,7 @@ def explain(jobs: tuple[str, ...], store_path: str, *, as_json: bool) -> None:
 @click.command()
 @options.STUDY
 @options.SET
+@options.SEEDS
 @options.STORE
 @click.option("--format", "form", type=click.Choice(FORMS), default="html", show_default=True, help="What to write.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="By default the store, and the terminal for all but HTML.")
@@ -107,6 +109,7 @@ def explain(jobs: tuple[str, ...], store_path: str, *, as_json: bool) -> None:
 def report(
     study: str,
     sets: tuple[str, ...],
+    seeds: int | None,
     store_path: str,
     form: str,
     out: Path | None,
@@ -127,7 +130,7 @@ def report(
     from ablate.mistakes import printable
 
     where = options.where(store_path)
-    found = workflow.report(workflow.load(study, sets, where.store), where, metric, cells)
+    found = workflow.report(options.load(study, sets, where.store, seeds, reads=True), where, metric, cells)
     if figures is not None:
         count, reason = publishing.write_pictures(found, figures)
         click.echo(f"{figures}: {count} pictures as {'HTML' if reason else 'HTML, PNG and SVG'}{f'; {reason}' if reason else ''}", err=True)
@@ -144,10 +147,11 @@ def report(
 @click.command()
 @options.STUDY
 @options.SET
+@options.SEEDS
 @options.STORE
 @options.JSON
 @click.option("--strict", is_flag=True, help="End with exit code 3 where a claim is neither confirmed nor refuted.")
-def check(study: str, sets: tuple[str, ...], store_path: str, *, as_json: bool, strict: bool) -> None:
+def check(study: str, sets: tuple[str, ...], seeds: int | None, store_path: str, *, as_json: bool, strict: bool) -> None:
     """Answer the claims of STUDY, for CI: exit code 1 if one is refuted, else 0.
 
     \b
@@ -158,7 +162,7 @@ def check(study: str, sets: tuple[str, ...], store_path: str, *, as_json: bool, 
     from ablate import publishing, workflow
 
     where = options.where(store_path)
-    found = workflow.report(workflow.load(study, sets, where.store), where)
+    found = workflow.report(options.load(study, sets, where.store, seeds, reads=True), where)
     click.echo(publishing.claims(found, as_json=as_json), nl=False)
     verdicts = [claim.verdict for claim in found.claims]
     sys.exit(1 if "refuted" in verdicts else 3 if strict and {"undecided", "not tested"} & set(verdicts) else 0)
@@ -180,5 +184,5 @@ def compare(studies: tuple[str, ...], store_path: str, cells: tuple[str, ...], m
     from ablate import display, workflow
 
     where = options.where(store_path)
-    loaded = tuple(workflow.load(study, (), where.store) for study in studies)
+    loaded = tuple(options.load(study, (), where.store, reads=True) for study in studies)
     display.show_comparison(options.console(), workflow.compare(loaded, cells, where, metric))

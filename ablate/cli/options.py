@@ -9,8 +9,9 @@ import click
 STUDY = click.argument("study", metavar="STUDY")
 SET = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change the study: training.epochs=3, seeds=2. Recorded.")
 STORE = click.option(
-    "--store", "store_path", default="mlruns", show_default=True, metavar="DIR", envvar="ABLATE_STORE", help="Folder of all results."
-)
+    "--store", "store_path", show_default="mlruns", metavar="DIR", envvar="ABLATE_STORE", help="Folder of all results.",
+    callback=lambda context, _option, given: _store(context, given),
+)  # fmt: skip
 URI = click.option("--tracking-uri", metavar="URI", help="An MLflow server, instead of MLFLOW_TRACKING_URI or the store's own SQLite file.")
 DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to train.")
 JOBS = click.option("--jobs", type=click.IntRange(1, 1024), metavar="N", help="Jobs at a time; by default one a CPU core, or one a GPU.")
@@ -23,7 +24,11 @@ WAIT = click.option("--wait", is_flag=True, help="Wait for another process that 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 
-SEEDS = click.option("--seeds", type=click.IntRange(1, 10_000), metavar="N", help="So many seeds; those that are there are kept.")
+SEEDS = click.option(
+    "--seeds", type=click.IntRange(1, 10_000), metavar="N",
+    help="So many seeds, also the next time: those that are there are kept, and what is left out of them is said.",
+)  # fmt: skip
+REPLACE = click.option("--replace", is_flag=True, help="Let this file take the place of another one whose study has the same name.")
 ONLY = click.option("--only", metavar="CONDITION", help="Only cells whose recipe is so: 'model.batch_norm == false'.")
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -50,9 +55,43 @@ def training(command: Any) -> Any:
         "--stall", metavar="TIME", default="10m", show_default=True, callback=_seconds,
         help="Stop a job that gives no sign of life for so long, and try it once more.",
     )  # fmt: skip
-    for option in (stall, budget, fail_fast, retry, ONLY, SEEDS, WAIT, OPTUNA, URI, PER_GPU, JOBS, DEVICE):
+    for option in (stall, budget, fail_fast, retry, ONLY, SEEDS, REPLACE, WAIT, OPTUNA, URI, PER_GPU, JOBS, DEVICE):
         command = option(command)
     return command
+
+
+def _store(context: click.Context, given: str | None) -> str:
+    """Return the folder of the store: by default the one here, or beside the study's file where only there is one."""
+    from ablate import argument, store
+
+    path = Path(store.USUAL if given is None else given)
+    if given is not None and (not given.strip() or "\0" in given):
+        raise click.BadParameter(f"must name a folder, got {given!r}")
+    if path.expanduser().exists() and not path.expanduser().is_dir():
+        raise click.BadParameter(f"{path} must be a folder, and is a file: choose another with --store DIR")
+    study = context.params.get("study")
+    if given is None and study and not store.is_store(path) and argument.is_file(study):
+        beside = Path(study).parent / store.USUAL
+        if store.is_store(beside):
+            click.echo(f"the store is {beside}, beside the study: there is none in this folder", err=True)
+            return str(beside)
+    return str(path)
+
+
+def load(study: str, sets: tuple[str, ...], place: Any, seeds: int | None = None, *, asks: bool = False, reads: bool = False) -> Any:
+    """Read a STUDY argument, and say on the error stream what must be known of it.
+
+    `asks`: also whose place it would take; `reads`: also that there is no store to read.
+    """
+    from ablate import argument, store
+    from ablate.mistakes import printable
+
+    found = argument.load(study, sets, place, seeds)
+    is_missing = reads and not place.path.exists() and not found.notes
+    others = (store.taken(place, found) if asks else "", f"there is no store at {place.path}: --store DIR names one" if is_missing else "")
+    for note in filter(None, (*found.notes, *others)):
+        click.echo(printable(f"note: {note}"), err=True)
+    return found
 
 
 def how(only: str | None = None, **given: Any) -> Any:

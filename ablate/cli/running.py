@@ -36,15 +36,17 @@ def run(study: str, sets: tuple[str, ...], store_path: str, **given: Any) -> Non
 
 def _run(
     study: str, sets: tuple[str, ...], store_path: str, *, seeds: int | None,
-    only: str | None, retry_failed: bool, fail_fast: bool, budget: float | None, stall: float, wait: bool, tune_only: bool = False,
-    **place: Any,
+    only: str | None, retry_failed: bool, fail_fast: bool, budget: float | None, stall: float, wait: bool, replace: bool,
+    tune_only: bool = False, **place: Any,
 ) -> tuple[Any, Any]:  # fmt: skip
     from ablate import display, workflow
     from ablate.interruption import Interruption
 
     where, console = options.where(store_path, **place), options.console()
-    checked = workflow.load(study, sets, where.store, seeds)
-    how = options.how(only, retry_failed=retry_failed, fail_fast=fail_fast, budget=budget, stall=stall, wait=wait, tune_only=tune_only)
+    checked = options.load(study, sets, where.store, seeds)
+    how = options.how(
+        only, retry_failed=retry_failed, fail_fast=fail_fast, budget=budget, stall=stall, wait=wait, replace=replace, tune_only=tune_only
+    )
     with Interruption() as interruption:
         return workflow.run(checked, where, display.Terminal(console), interruption, how), console
 
@@ -103,7 +105,7 @@ def lr_find(
     from ablate.interruption import Interruption
 
     where, console = options.where(store_path, tracking_uri, device, jobs), options.console(err=as_json)
-    checked = workflow.load(study, sets, where.store)
+    checked = options.load(study, sets, where.store)
     with Interruption() as interruption:
         found, ledger = workflow.lr_find(checked, where, display.Terminal(console), interruption, cells, seeds, sweep)
     if as_json:
@@ -140,7 +142,7 @@ def plan(
     from ablate.executors import devices
 
     where = options.where(store_path, None, device, jobs)
-    made = workflow.plan(workflow.load(study, sets, where.store, seeds), where, options.how(only), check=True)
+    made = workflow.plan(options.load(study, sets, where.store, seeds, asks=True), where, options.how(only), check=True)
     slots = max(1, min(len(devices.slots(device, jobs)), len(made.work)))
     outlook = workflow.outlook(made, where)
     networks = workflow.networks(made, where) if verbose else {}

@@ -48,7 +48,9 @@ def show_plan(console: Console, plan: Plan, slots: int, outlook: "Outlook | None
     if outlook is not None:
         table.add_row("sees", escape(_outlook(plan, outlook)))
     if plan.cost is not None:
-        table.add_row("time", f"about {seconds(plan.cost.seconds / slots)} on {slots} slots ({plan.cost.basis})")
+        table.add_row("time", f"about {seconds(plan.cost.seconds / slots)} on {slots} {'slot' if slots == 1 else 'slots'} ({plan.cost.basis})")
+    elif plan.trainings or plan.trials:
+        table.add_row("time", "not known before the first job of each network has ended: nothing here was like it")
     console.print(table)
 
 
@@ -56,7 +58,9 @@ def _add_tuning(table: Table, plan: Plan) -> None:
     """Say what must be found before the cells can be trained."""
     made, search = plan.tuning, plan.study.search
     if made.ranges:
-        table.add_row("range tests", f"{len(made.ranges)} of the learning rate, {len(made.ranges) - len(made.open_ranges)} done")
+        curves = sum(len(test.seeds) for test in made.ranges)
+        done = len(made.ranges) - len(made.open_ranges)
+        table.add_row("range tests", f"{len(made.ranges)} of the learning rate, with {curves} curves, {done} done")
     if search is not None:
         count = len(made.searches) + len(made.waiting)
         of = f"{count} {'search' if count == 1 else 'searches'} x {search.trials} trials ({search.sampler}; {', '.join(search.space)})"

@@ -11,6 +11,9 @@ from rich.table import Table
 from ablate import recipe as recipes
 from ablate.display.basics import escape, seconds
 from ablate.executors.base import ENDS, Event
+from ablate.mistakes import printable
+
+JUDGING = "judging"
 
 
 class Terminal:
@@ -66,7 +69,7 @@ class Terminal:
             self._running[event.task]["text"] = _epoch(event.detail)
         elif event.kind in ENDS:
             last = self._running.pop(event.task, {"text": ""})
-            self._end(event, name, last["text"])
+            self._end(event, name, "judged" if last["text"] == JUDGING else last["text"])
 
     def _end(self, event: Event, name: str, last: str) -> None:
         assert self._task is not None
@@ -92,7 +95,7 @@ class Terminal:
         grid = Table.grid(padding=(0, 2))
         grid.add_row(self._bar.get_renderable())
         for one in list(self._running.values()):
-            grid.add_row(f"  [cyan]{one['slot']}[/]  {escape(one['name'])}  [dim]{one['text']}[/]")
+            grid.add_row(f"  [cyan]{one['slot']}[/]  {escape(one['name'])}  [dim]{escape(one['text'])}[/]")
         return grid
 
     def stop(self) -> None:
@@ -103,6 +106,10 @@ class Terminal:
 
 
 def _epoch(detail: dict[str, Any]) -> str:
+    if "elsewhere" in detail:
+        return printable(str(detail["elsewhere"]))
+    if "judging" in detail:
+        return JUDGING
     if "rates" in detail:
         return f"rate {detail['rate']}/{detail['rates']}"
     shown = {name: value for name, value in detail["metrics"].items() if name in ("train/loss", "validation/accuracy")}

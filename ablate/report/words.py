@@ -269,7 +269,7 @@ def headline(findings: Findings) -> list[str]:
         found[0] = f"{found[0].removesuffix('.')} ({better(findings)})."
     if findings.finished < findings.total:
         found[0] = f"So far ({findings.finished} of {findings.total} runs): {found[0]}"
-    return found
+    return [*found, f"{findings.study.omits[0].upper()}{findings.study.omits[1:]}."] if findings.study.omits else found
 
 
 def _nothing(findings: Findings) -> str:

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from filelock import FileLock
 
@@ -282,8 +282,13 @@ def _place(study: Study, store: Store) -> str:
     return (store.artifacts / store.study(study.name).name).as_uri()
 
 
+def _folder(address: str) -> str:
+    """Return the folder that an address of artifacts names, links followed."""
+    return os.path.realpath(unquote(address.removeprefix("file://")))
+
+
 def _check_place(found: str, wanted: str) -> None:
-    if found != wanted:
+    if found != wanted and _folder(found) != _folder(wanted):  # a store may be seen by several paths
         raise MovedError(
             f"MLflow's database was made for {found}, and this study's artifacts belong in {wanted}: "
             "where the store was moved or copied, delete its mlflow.db and run ablate sync for each study"
