@@ -149,7 +149,7 @@ def find_rates(stages: Stages, made: tuning.Tuning, touch: Callable[[str], None]
     work = tuning.range_work(made.open_ranges, store, retry_failed=stages.retry_failed)
     if work:
         names = {item.id: f"range test of {item.test.label}/{i}" for test in made.open_ranges for i, item in _of(work, test)}
-        stages.screen.start(f"range tests of the learning rate: {len(work)} on {stages.slots} slots", len(work), names)
+        stages.screen.start(f"range tests of the learning rate: {len(work)} on {_slots(stages)}", len(work), names)
         stages.run(scheduler.Listed(work), lambda task: touch(task.partition("/")[0]))
     tuning.conclude(made.open_ranges, store)
 
@@ -170,8 +170,9 @@ def search(stages: Stages, made: tuning.Tuning, touch: Callable[[str], None]) ->
         names: dict[str, str] = {}
         first = made.open_searches[0].search
         trials = Searches(made.open_searches, store, stages.where.optuna_storage, touch, names, retry_failed=stages.retry_failed)
-        count = "1 search" if len(made.open_searches) == 1 else f"{len(made.open_searches)} searches"
-        what = f"{count} of {first.trials} trials ({first.sampler}) on {stages.slots} slots"
+        searches = "1 search" if len(made.open_searches) == 1 else f"{len(made.open_searches)} searches"
+        trial = "trial" if first.trials == 1 else "trials"
+        what = f"{searches} of {first.trials} {trial} ({first.sampler}) on {_slots(stages)}"
         total = (sum(one.search.trials for one in made.open_searches) - trials.over()) * len(first.seeds)
         stages.screen.start(what, total, names)
         stages.run(trials, trials.touch)
@@ -181,11 +182,16 @@ def train(stages: Stages, todo: Plan, touch: Callable[[str], None]) -> None:
     """Train and judge the cells, as far as they are tuned."""
     ready = todo.ready
     trainings = sum(not work.trained for work in ready)
-    judged = f" and judging {len(ready) - trainings} that are trained" if len(ready) > trainings else ""
+    judged = f" and judging {len(ready) - trainings} trained before" if len(ready) > trainings else ""
     known = f", {todo.done} known already" if todo.done else ""
     names = {run.job_id: run.name for run in reversed(todo.runs)}  # of the first cell that shares the job
-    stages.screen.start(f"training {trainings} jobs{judged} on {stages.slots} slots{known}", len(ready), names)
+    jobs = "job" if trainings == 1 else "jobs"
+    stages.screen.start(f"training {trainings} {jobs}{judged} on {_slots(stages)}{known}", len(ready), names)
     stages.run(scheduler.Listed(ready), touch)
+
+
+def _slots(stages: Stages) -> str:
+    return f"{stages.slots} slot{'' if stages.slots == 1 else 's'}"
 
 
 def unanswered(made: tuning.Tuning, store: Store) -> list[Failure]:

@@ -21,6 +21,11 @@ def seconds(value: float) -> str:
     return f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.1f} h"
 
 
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Count things: "1 slot", "5 slots", "2 searches"."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def show_table(console: Console, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a small table: text to the left, numbers to the right."""
     table = Table(box=None, header_style="bold", pad_edge=False)
