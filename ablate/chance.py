@@ -1,29 +1,27 @@
 """Whether the answers of a classifier depend on the classes at all, from its confusion matrix.
 
-A run at chance level is one whose training has collapsed: it is counted as failed. Leaving out a run that has learnt something,
-however little, would bias every mean that it belongs to. So a run is at chance level only if it gives one answer for all
-images, or if neither of two tests finds that answers and classes depend on each other. Both keep the margins of the matrix
-(how many images each class has, how often each answer was given), so that neither unbalanced classes nor a preferred answer
-counts as knowledge or hides it:
+A run at chance level is one whose training has collapsed, or has not begun to work: it is counted as failed. Leaving out a run that
+has learnt something, however little, would bias every mean that it belongs to. So a run is at chance level only if it gives one
+answer for all images, or if its balanced accuracy (the mean over classes of the share that was right: Brodersen et al. 2010,
+ICPR) does not differ from that of answers dealt out at random, 1/K. That test keeps the margins of the confusion matrix, how many
+images each class has and how often each answer was given, so that neither unbalanced classes nor a preferred answer counts as
+knowledge or hides it: mean and variance over all ways to deal the answers out are exact, and the distribution tends to the normal
+one (Hoeffding 1951, "A combinatorial central limit theorem", Ann. Math. Stat. 22). It is two-sided: answers that are wrong more
+often than chance would have it depend on the class, too.
 
-- the balanced accuracy, the mean over classes of the share that was right (Brodersen et al. 2010, ICPR), against what
-  answers dealt out at random have, 1/K. Its mean and variance over all ways to deal them out are exact, and its
-  distribution tends to the normal one (Hoeffding 1951, "A combinatorial central limit theorem", Ann. Math. Stat. 22).
-  Two-sided: answers that are wrong more often than chance would have them do depend on the class.
-- Pearson's chi-squared test of independence, for answers that depend on the class while the balanced accuracy is at 1/K, such
-  as those of a network two of whose three classes are swapped.
+Two exceptions, where that test says too little, leave one answer for all images as the only chance level:
 
-Where so few images are tested that balanced answers halfway between chance and perfect would pass for chance, neither test can say
-anything, and only one answer for all images is at chance level.
+- so few images that balanced answers halfway between chance and perfect would pass for chance;
+- answers that tell the classes apart by other names, as those of a network two of whose three classes are swapped: the share of
+  the strongest possible dependence, Cramer's V^2 without its bias (Bergsma 2013), is a quarter or more.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-ALPHA = 0.05  # of both tests together
-EACH = ALPHA / 2
-CRITICAL = 2.2414  # of |z|, two-sided at EACH
+CRITICAL = 1.96  # of |z|, two-sided at 0.05
+STRONG = 0.25  # V^2 from which answers are a class's name, be it another one's
 
 
 def status(judged: Mapping[str, Any]) -> tuple[str, str]:
@@ -55,7 +53,7 @@ def at_chance(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> str
     if CRITICAL * _dealt_out(images, images, present)[1] > (1 - 1 / len(present)) / 2:
         return None
     balanced = sum(confusion[k][k] / images[k] for k in present) / len(present)
-    if _two_sided(balanced - expected, spread) <= EACH or _independence(confusion, images, answers) <= EACH:
+    if abs(balanced - expected) > CRITICAL * spread or _dependence(confusion, images, answers) >= STRONG:
         return None
     return f"at chance level: test accuracy {accuracy:.4f}, mean over classes {balanced:.4f}, and answers at random have {expected:.4f}"
 
@@ -69,14 +67,8 @@ def _dealt_out(images: Sequence[int], answers: Sequence[int], present: Sequence[
     return sum(given) / (known * total), math.sqrt((alone + together) / (total - 1)) / (known * total)
 
 
-def _two_sided(difference: float, spread: float) -> float:
-    return math.erfc(abs(difference) / spread / math.sqrt(2)) if spread else 1.0
-
-
-def _independence(confusion: Sequence[Sequence[int]], images: Sequence[int], answers: Sequence[int]) -> float:
-    """Return p of Pearson's chi-squared test, times (N - 1)/N, its mean under independence; p by Wilson and Hilferty (1931)."""
-    total = sum(images)
-    shares = sum(count * count / (images[k] * answers[j]) for k, row in enumerate(confusion) for j, count in enumerate(row) if count)
-    degrees = (sum(map(bool, images)) - 1) * (sum(map(bool, answers)) - 1)
-    by_degree, noise = (total - 1) * (shares - 1) / degrees, 2 / (9 * degrees)
-    return math.erfc((by_degree ** (1 / 3) - (1 - noise)) / math.sqrt(2 * noise)) / 2 if by_degree > 0 else 1.0
+def _dependence(confusion: Sequence[Sequence[int]], images: Sequence[int], answers: Sequence[int]) -> float:
+    """Return V^2: 1 if each answer is given for one class only and for all of it, around 0 if answers are independent of classes."""
+    squares = sum(count * count / (images[k] * answers[j]) for k, row in enumerate(confusion) for j, count in enumerate(row) if count)
+    classes, given = sum(map(bool, images)) - 1, sum(map(bool, answers)) - 1
+    return (squares - 1 - classes * given / (sum(images) - 1)) / classes

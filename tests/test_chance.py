@@ -97,17 +97,20 @@ def test_of_two_classes_the_spread_is_that_of_the_hypergeometric_distribution():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_independence_is_the_chi_squared_test_of_scipy(seed):
+def test_the_dependence_is_that_of_the_chi_squared_statistic_of_scipy_without_its_mean(seed):
     rng = np.random.default_rng(seed)
     found = rng.integers(0, 12, (5, 5)) + 3 * np.eye(5, dtype=int)
     statistic, _, degrees, _ = stats.chi2_contingency(found, correction=False)
-    expected = stats.chi2.sf(statistic * (found.sum() - 1) / found.sum(), degrees)
-    p = chance._independence(found.tolist(), found.sum(1).tolist(), found.sum(0).tolist())
-    assert p == pytest.approx(expected, rel=0.02, abs=2e-4)
+    total = found.sum()
+    dependence = chance._dependence(found.tolist(), found.sum(1).tolist(), found.sum(0).tolist())
+    assert dependence == pytest.approx((statistic / total - degrees / (total - 1)) / 4)
 
 
-def test_the_critical_value_is_that_of_its_level():
-    assert stats.norm.isf(chance.EACH / 2) == pytest.approx(chance.CRITICAL, abs=1e-4)
+def test_an_untrained_network_that_prefers_some_answers_for_some_classes_is_at_chance():
+    confusion = [[24, 12, 0], [24, 12, 0], [36, 0, 0]]  # accuracy 1/3
+    assert stats.chi2_contingency(np.array(confusion)[:, :2]).pvalue < 0.001
+    assert chance.at_chance(confusion, CLASSES)
+    assert chance.at_chance([[30, 6, 0], [18, 18, 0], [24, 12, 0]], CLASSES) is None  # accuracy 0.44
 
 
 def test_an_outcome_of_an_earlier_version_is_read_by_its_confusion_matrix():
