@@ -445,12 +445,12 @@ class TestHeadline:
     def test_nothing_but_failures_is_said(self):
         of = found(ROTATION, lambda c, s: 0.0, status=lambda c, s: "diverged")
         (said,) = words.headline(of)
-        assert said.startswith("No run has a value of test/accuracy that counts, so nothing can be compared: of 10 runs 10 diverged. Try ")
+        assert said.startswith("No run has a value of test/accuracy that counts, so nothing can be compared: of 10 runs, 10 diverged. Try ")
 
     def test_a_metric_that_no_run_has_is_said(self):
         of = found(ROTATION, lambda c, s: 0.9, metric="test/calibration_error")
         assert words.headline(of) == [
-            "No run has a value of test/calibration_error that counts, so nothing can be compared: of 10 runs 10 finished without it."
+            "No run has a value of test/calibration_error that counts, so nothing can be compared: of 10 runs, 10 finished without it."
         ]
 
     def test_one_seed_is_no_verdict_but_what_was_seen_is_said(self):

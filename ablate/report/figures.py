@@ -14,7 +14,7 @@ LEGEND = 38  # characters of 13 px that fit on a phone beside the line of a lege
 LINE = 17  # px of one line of text
 ROW = 40  # px of one interval with its dots
 WIDE = 10  # times the median loss: then its axis is logarithmic
-LOG: Figure = {"type": "log", "dtick": "D2", "exponentformat": "power"}
+LOG: Figure = {"type": "log", "dtick": 1, "exponentformat": "power"}
 PANEL, GAP, TOP, FOOT = 290, 60, 30, 60  # px: a panel of curves, the gap below one, the space above and below all
 
 

@@ -29,7 +29,7 @@ def render(findings: Findings, *, created: str = "", version: str, study_text: s
         answer=words.headline(findings),
         better=f"{'higher' if findings.direction == 'max' else 'lower'} is better",
         least=_least(findings),
-        baseline=_baseline(findings),
+        setting=_setting(findings),
         tiles=_tiles(findings),
         mixed=tables.mixed(findings),
         pictures={name: Markup(div) for name, div in drawn.items()},  # noqa: S704 (plotly escapes its JSON, figures.py its labels)
@@ -84,27 +84,23 @@ def _tiles(findings: Findings) -> list[tuple[str, str]]:
         *((named[status], f"{count:,}") for status, count in counts.items() if count),
         ("cells", f"{len(findings.cells):,}"),
         ("seeds", f"{len(findings.study.seeds):,}"),
-        *_setting(findings),
     ]
 
 
-def _setting(findings: Findings) -> list[tuple[str, str]]:
-    """Name what the runs were about: the test images and what one of them is worth, the networks, the baseline."""
-    tiles = []
+def _setting(findings: Findings) -> list[str]:
+    """Say what the runs were about: the test images and what one of them is worth, the networks, the levels of the baseline."""
+    said = []
     if findings.images is not None:
-        count = findings.images.count
-        worth = f", one is worth {words.significant(100 / count, 2)} points of accuracy"
-        tiles.append((f"test images, {findings.images.classes:,} classes{worth}", f"{count:,}"))
+        count, classes = findings.images.count, words.count(findings.images.classes, "class", "classes")
+        worth = f"one is worth {words.significant(100 / count, 2)} points of accuracy"
+        said.append(f"{words.count(count, 'test image')} of {classes}: {worth}.")
+    networks = []
     for network in findings.networks[:MOST_NETWORKS]:
         parameters = " to ".join(f"{number:,}" for number in network.parameters)
-        tiles.append((f"network{f', {parameters} parameters' if parameters else ''}", network.name))
-    return tiles
-
-
-def _baseline(findings: Findings) -> str:
-    """Name the levels of the baseline: "crop = random_crop, rotation = 0"."""
-    short = short_names([factor.name for factor in findings.study.factors])
-    return ", ".join(f"{short[name]} = {level}" for name, level in findings.cells[0].cell.levels.items())
+        networks.append(f"{network.name} ({parameters} parameters)" if parameters else network.name)
+    said.append(f"{'Network' if len(networks) == 1 else 'Networks'}: {', '.join(networks)}.")
+    short, levels = short_names([factor.name for factor in findings.study.factors]), findings.cells[0].cell.levels
+    return [*said, f"Baseline: {', '.join(f'{short[name]} = {level}' for name, level in levels.items())}."] if levels else said
 
 
 def _tables(findings: Findings) -> dict[str, Table | None]:

@@ -1,7 +1,7 @@
 """Why runs have no value that counts, by one word for each reason, and what to do where nothing can be compared for it."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ablate import metrics
 from ablate.findings import CellFinding, Findings, ImageCount
@@ -63,8 +63,8 @@ def nothing(findings: Findings) -> str:
     done = _count(findings.cells, "finished")
     if done:
         told.insert(0, f"{done:,} finished without it")
-    said = f"No run has a value of {findings.metric} that counts, so nothing can be compared: of {runs} {', '.join(told)}."
-    advice = _advice(findings.cells)
+    said = f"No run has a value of {findings.metric} that counts, so nothing can be compared: of {runs}, {', '.join(told)}."
+    advice = _either(_advice(findings.cells))
     return f"{said} {advice[0].upper()}{advice[1:]}." if advice else said
 
 
@@ -75,8 +75,8 @@ def no_pairs(findings: Findings) -> str:
         said = "No effect can be said yet: no two finished runs differ in one factor only under the same seed"
         return f"{said} ({counted(findings)})." if counted(findings) else f"{said}."
     told = ", and ".join(_baseline(baseline, status, findings) for status in ORDER if baseline.counts.get(status))
-    advice = _advice([baseline])
-    what = f": {advice}, or take a baseline that learns" if baseline.failed else f": {advice}" if advice else ""
+    advice = _either([*_advice([baseline]), *(["take a baseline that learns"] if baseline.failed else [])])
+    what = f": {advice}" if advice else ""
     known = sorted((cell for cell in others if cell.mean is not None), key=lambda cell: -(cell.mean or 0.0))
     unit = " %" if metrics.is_fraction(findings.metric) else ""
     listed = ", ".join(f"{cell.cell.label} {_short(cell.mean or 0.0, findings.metric)}{unit}" for cell in known[:LISTED])
@@ -94,16 +94,21 @@ def _baseline(cell: CellFinding, status: Status, findings: Findings) -> str:
     return f"{verbs[status]} in {cell.counts[status]} of {total} run{'' if total == 1 else 's'}{told}"
 
 
-def _advice(cells: Iterable[CellFinding]) -> str:
-    """Say what to do about the reasons that some cells have."""
+def _either(options: Sequence[str]) -> str:
+    """Join what one may do: "a", "a or b", "a, b or c"."""
+    return " or ".join(filter(None, [", ".join(options[:-1]), *options[-1:]]))
+
+
+def _advice(cells: Iterable[CellFinding]) -> list[str]:
+    """List what can be done about the reasons that some cells have."""
     own = list(cells)
     if _count(own, "at_chance"):
-        return "train longer, or try another learning rate (ablate lr-find)"
+        return ["train longer", "try another learning rate (ablate lr-find)"]
     if _count(own, "diverged"):
-        return "try a lower learning rate (ablate lr-find)"
+        return ["try a lower learning rate (ablate lr-find)"]
     if _count(own, "crashed"):
-        return "ablate status names the logs, and ablate run --retry-failed tries crashed jobs again"
-    return "ablate run goes on" if _count(own, "stopped") or _count(own, "not_run") else ""
+        return ["ablate status names the logs, and ablate run --retry-failed tries crashed jobs again"]
+    return ["ablate run goes on"] if _count(own, "stopped") or _count(own, "not_run") else []
 
 
 def of_seed(cell: CellFinding, seed: int, metric: str) -> str:

@@ -126,9 +126,9 @@ def p_words(estimate: Estimate) -> str:
     return "p < 0.001" if estimate.p < 0.001 else f"p = {estimate.p:.3f}"
 
 
-def count(number: int, noun: str) -> str:
-    """Count things: "1 seed", "5 seeds"."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Count things: "1 seed", "5 seeds", "2 classes"."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def counts(estimate: Estimate) -> str:

@@ -1,6 +1,7 @@
 """A picture of the test images that a network got wrong, with what they are and what it said."""
 
 import io
+import unicodedata
 
 from ablate.training.data import Images
 from ablate.training.evaluate import Wrong
@@ -31,6 +32,7 @@ def draw(wrong: tuple[Wrong, ...], images: Images, classes: tuple[str, ...]) -> 
 
 
 def _short(name: str, end: str = "") -> str:
-    """Cut a name so that it fits under its image with what stands behind it."""
+    """Cut a name so that it fits under its image with what stands behind it; the font of Pillow has no accents."""
+    name = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c)).replace("ß", "ss")
     room = LETTERS - len(end)
     return (name if len(name) <= room else f"{name[: room - 1]}…") + end
