@@ -166,8 +166,8 @@ def _standing(job: str, store: Store) -> tuple[str, str]:
     if result is not None and result["status"] == "diverged":
         return "diverged", result["reason"]
     if failure is not None:
-        return "failed", failure["error"]
+        return "crashed", failure["error"]
     if result is not None:
         return "trained", ""
     epochs = len(journal.lines(folder.journal))
-    return ("begun", f"{epochs} epochs done") if journal.is_there(folder.attempts) else ("not trained yet", "")
+    return ("stopped", f"{epochs} epochs done") if journal.is_there(folder.attempts) else ("not run", "")

@@ -3,6 +3,7 @@
 Nothing is drawn here and nothing is worded; report draws and words, and computes nothing.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from ablate import details, effects, metrics
 from ablate.details import ClassEffect, Detail, Interplay
 from ablate.effects import ClaimFinding, Effect
 from ablate.grid import Cell, Exclusion, Grid
-from ablate.runs import FAILED_RESULT, Outcome
+from ablate.runs import FAILED_RESULT, Outcome, Status
 from ablate.study import Study
 from ablate.tuned import TuningFinding
 
@@ -28,7 +29,10 @@ class CellFinding:
     cell: Cell
     n: int  # runs with a value
     failed: int  # diverged, or at chance level: counted, never averaged
-    missing: int  # crashed, or not run yet
+    missing: int  # crashed, stopped, running, or not run yet
+    counts: Mapping[Status, int]  # of its runs, by status
+    at_chance: Mapping[int, float]  # by seed: the values of runs at chance level, which enter no mean
+    statuses: Mapping[int, Status]  # by seed
     mean: float | None
     sd: float | None  # over seeds, ddof 1
     values: Mapping[int, float]  # by seed
@@ -54,9 +58,31 @@ class Failure:
     """A run without a value that counts, and why."""
 
     run: str
-    status: str
+    status: Status
     reason: str
     log: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageCount:
+    """The images that the runs were judged by."""
+
+    count: int
+    classes: int  # that have images
+    largest_class: int  # images
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether all classes have the same number of images, to one part in ten."""
+        return self.largest_class * self.classes <= 1.1 * self.count
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network of the study, and how many parameters it has."""
+
+    name: str
+    parameters: tuple[int, ...]  # smallest and largest: surgery adds and removes some
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +109,8 @@ class Findings:
     class_effects: tuple[ClassEffect, ...]
     interplay: Interplay | None  # of the strongest interaction
     tuning: TuningFinding | None = None
+    images: ImageCount | None = None  # none where no run has been judged, or not all by as many
+    networks: tuple[Network, ...] = ()
 
 
 def find(
@@ -118,7 +146,7 @@ def find(
         cell_effects=effects.against_baseline(table, grid),
         claims=tuple(effects.claim_finding(claim, study, grid, outcomes) for claim in study.claims),
         curves=_curves(outcomes),
-        failures=tuple(Failure(o.run.name, o.status, o.reason, o.log) for o in outcomes if o.status in (*FAILED_RESULT, "failed")),
+        failures=tuple(Failure(o.run.name, o.status, o.reason, o.log) for o in outcomes if o.status in (*FAILED_RESULT, "crashed")),
         excluded=grid.excluded,
         data=tuple(sorted({str(o.environment["data"]) for o in outcomes if o.environment.get("data")})),
         environments=tuple(environments.values()),
@@ -126,7 +154,25 @@ def find(
         class_effects=details.by_class(study, grid, outcomes),
         interplay=details.interplay(table, interactions),
         tuning=tuning,
+        images=_images(outcomes),
+        networks=_networks(outcomes),
     )
+
+
+def _images(outcomes: tuple[Outcome, ...]) -> ImageCount | None:
+    """Count the test images; None where runs differ in them."""
+    counts = {tuple(sum(row) for row in o.confusion) for o in outcomes if o.confusion}
+    if len(counts) != 1 or not sum(only := counts.pop()):
+        return None
+    return ImageCount(sum(only), sum(map(bool, only)), max(only))
+
+
+def _networks(outcomes: tuple[Outcome, ...]) -> tuple[Network, ...]:
+    found: dict[str, list[int]] = {}
+    for o in outcomes:
+        own = found.setdefault(o.run.cell.recipe.model.name, [])
+        own += [int(o.metrics["model/parameters"])] if "model/parameters" in o.metrics else []
+    return tuple(Network(name, tuple(sorted({min(own), max(own)})) if own else ()) for name, own in found.items())
 
 
 def _baseline_and_best(cells: tuple[CellFinding, ...], direction: metrics.Direction) -> tuple[str, ...]:
@@ -144,7 +190,7 @@ def _cells(grid: Grid, outcomes: tuple[Outcome, ...], metric: str) -> tuple[Cell
     for cell in grid.cells:
         own = by_cell[cell.id]
         good = [o for o in own if o.status == "finished"]
-        values = {o.run.seed: o.metrics[metric] for o in good if np.isfinite(o.metrics.get(metric, np.nan))}
+        values, at_chance = _values(good, metric), _values([o for o in own if o.status == "at_chance"], metric)
         failed = sum(o.status in FAILED_RESULT for o in own)
         seconds = [o.metrics["time/epoch_seconds"] for o in good]
         jobs = {o.run.job_id for o in own}
@@ -154,6 +200,9 @@ def _cells(grid: Grid, outcomes: tuple[Outcome, ...], metric: str) -> tuple[Cell
                 n=len(values),
                 failed=failed,
                 missing=len(own) - len(good) - failed,
+                counts=Counter(o.status for o in own),
+                at_chance=at_chance,
+                statuses={o.run.seed: o.status for o in own},
                 mean=float(np.mean(list(values.values()))) if values else None,
                 sd=float(np.std(list(values.values()), ddof=1)) if len(values) > 1 else None,
                 values=values,
@@ -164,6 +213,10 @@ def _cells(grid: Grid, outcomes: tuple[Outcome, ...], metric: str) -> tuple[Cell
         )
         seen |= jobs
     return tuple(found)
+
+
+def _values(some: list[Outcome], metric: str) -> dict[int, float]:
+    return {o.run.seed: o.metrics[metric] for o in some if np.isfinite(o.metrics.get(metric, np.nan))}
 
 
 def _curves(outcomes: tuple[Outcome, ...]) -> tuple[Curve, ...]:

@@ -1,11 +1,13 @@
 """The story of the commands that look into a store and change nothing: how far a study is, what a job is, what it prints."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 from ablate import explain as explaining
 from ablate import grid, inputs, jobs, journal, logs, tuning
 from ablate import status as standing
+from ablate import store as stores
 from ablate.errors import AblateError
 from ablate.explain import Compared, Explained
 from ablate.stages import Where
@@ -19,6 +21,31 @@ def status(study: Study, where: Where) -> Status:
     made = tuning.resolve(study, grid.expand(study, precision=known.precision), where.store, known.fingerprint, known.code)
     runs, _ = grid.runs_and_jobs(made.grid, study.seeds, known.fingerprint, known.code)
     return standing.of(study.name, runs, made, where.store)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A study of the store, and how far it is."""
+
+    study: str
+    question: str
+    total: Mapping[str, int]  # runs by status
+    being_run: bool
+    unreadable: str = ""  # why nothing can be said of it
+
+
+def studies(where: Where) -> tuple[Listed, ...]:
+    """List the studies of a store as they were last run; of one that cannot be read, why."""
+    found = []
+    for name in stores.names(where.store):
+        try:
+            known = stores.recall(where.store, name)
+            now = status(known, where)
+        except (AblateError, ValueError, KeyError, TypeError) as error:
+            found.append(Listed(name, "", {}, being_run=False, unreadable=str(error).partition("\n")[0]))
+        else:
+            found.append(Listed(name, known.question, now.total, now.being_run))
+    return tuple(found)
 
 
 def watch(study: Study, where: Where) -> Iterator[Status]:

@@ -47,3 +47,10 @@ def unit(metric: str) -> str:
 def size(number: float, metric: str) -> str:
     """Write a size without a sign, such as `min_effect`: "0.2 points"."""
     return f"{scale(metric) * number:.6g}{unit(metric)}"
+
+
+def plain_unit(metric: str) -> str:
+    """Return the unit of a metric's own values, for programs: "fraction", "nats", "s", "1" for a count; empty if it is not known."""
+    if is_fraction(metric):
+        return "fraction"
+    return {"loss": "nats", "parameters": "1"}.get(metric.rsplit("/", 1)[-1], "s" if metric.startswith("time/") else "")

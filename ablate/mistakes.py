@@ -18,6 +18,11 @@ BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at mos
 MANY = 16  # names that one sentence can carry
 
 
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Return a number of things as people say it: "1 slot", "5 slots", "2 searches"."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def printable(text: str) -> str:
     """Write a text so that a terminal finds nothing in it to obey; lines and tabs stay."""
     return "".join(letter if letter.isprintable() or letter in "\n\t" else " " for letter in text)

@@ -1,11 +1,13 @@
 """Findings to whoever reads them: a page, tables, pictures, text, and the study's run in MLflow."""
 
 import json
+import re
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ablate import __version__, journal, tracking
+from ablate import __version__, journal, recipe, tracking
 from ablate import store as stores
 from ablate.errors import StoreError, UnwritableError
 from ablate.findings import Findings
@@ -13,22 +15,32 @@ from ablate.mistakes import printable
 from ablate.report import data, forms, html, pictures, words
 from ablate.store import Store
 
+LONGEST_NAME = 80  # characters of what a file is named after
+
 
 def write(path: Path, text: str) -> None:
     """Write a file that a user has asked for, whole or not at all."""
     journal.write(path, text)
 
 
-def write_page(found: Findings, store: Store, path: Path | None = None) -> Path:
-    """Write the HTML report to a path, or to the study's folder in the store."""
+def write_page(found: Findings, store: Store, path: Path | None = None, *, cells: Sequence[str] = ()) -> Path:
+    """Write the HTML report to a path, or to the study's folder in the store, with its tables beside it.
+
+    A report on another metric, or with other `cells` shown from inside, has a name of its own there and no tables: what lies in one
+    folder always says the same, and a path that somebody was told keeps its content.
+    """
     if path is None and (others := stores.taken(store, found.study)):
         raise StoreError(f"{others}, or write the page elsewhere with --out FILE")
-    target = path or store.report(found.study.name)
+    special = _special(found, cells) if path is None else ""
+    report = store.report(found.study.name)
+    target = path or (report.with_name(f"report-{special}.html") if special else report)
     created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     page = html.render(found, created=created, version=__version__, study_text=found.study.text, store=str(store.path))
     try:
         if path is None:
             stores.create(store)
+            if not special:
+                _write_tables(found, target.parent)
         journal.write(target, page)
     except (PermissionError, StoreError) as error:
         if path is not None:
@@ -64,7 +76,8 @@ def _json(content: Any) -> str:
 
 def log(found: Findings, store: Store, address: str, path: Path) -> str:
     """Put the report into MLflow; give the reason where that fails, which loses nothing."""
-    files = (path, store.study(found.study.name) / "study.json", *_tables(found, store.study(found.study.name)))
+    folder = store.study(found.study.name)
+    files = (path, folder / "study.json", *(folder / name for name in TABLES))
     note = "\n\n".join([*words.headline(found), *words.sentences(found)])
     try:
         tracking.log_study(address, found.study, store, note=note, files=files)
@@ -73,14 +86,25 @@ def log(found: Findings, store: Store, address: str, path: Path) -> str:
     return ""
 
 
-def _tables(found: Findings, folder: Path) -> list[Path]:
+def _write_tables(found: Findings, folder: Path) -> None:
     """Write the tables of a report beside it: for people who look at MLflow, and for programs."""
-    written = {
-        "report.md": forms.markdown(found),
-        "effects.csv": forms.spreadsheet(found),
-        "cells.csv": forms.cells_spreadsheet(found),
-        "findings.json": text(found, "json"),
-    }
-    for name, content in written.items():
-        journal.write(folder / name, content)
-    return [folder / name for name in written]
+    for name, make in TABLES.items():
+        journal.write(folder / name, make(found))
+
+
+def _special(found: Findings, cells: Sequence[str]) -> str:
+    """Name what sets a report apart from the study's own: "test-loss", "cell-rotation=15"; empty if nothing does."""
+    parts = [found.metric] if found.metric != found.study.metric else []
+    parts += [f"cell-{label}" for label in cells]
+    plain = re.sub(r"[^A-Za-z0-9=._-]+", "-", "-".join(parts)).strip("-.")
+    is_plain = len(parts) < 2 and len(plain) <= LONGEST_NAME and plain == "-".join(parts).replace("/", "-").replace(", ", "-")
+    return plain if is_plain else f"{plain[:LONGEST_NAME]}-{recipe.digest(parts)[: recipe.ID_SHOWN]}"
+
+
+TABLES: dict[str, Callable[[Findings], str]] = {
+    "report.md": forms.markdown,
+    "effects.csv": forms.spreadsheet,
+    "cells.csv": forms.cells_spreadsheet,
+    "findings.json": lambda found: text(found, "json"),
+}
+"""What lies beside a report, by the name of its file."""

@@ -1,16 +1,22 @@
 """What the journals say about every run of a study. The report reads this, never MLflow."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from ablate import journal
+from ablate import chance, journal
 from ablate import recipe as recipes
 from ablate.grid import Run
 from ablate.store import Store
 
-Status = Literal["finished", "diverged", "at_chance", "failed", "running", "missing"]
-FAILED_RESULT = ("diverged", "at_chance")
-"""Ends that count as failed in a failure rate. A crash is `failed`: that run is missing, and says nothing of its cell."""
+Status = Literal["finished", "diverged", "at_chance", "crashed", "stopped", "running", "not_run"]
+FAILED_RESULT: tuple[Status, ...] = ("diverged", "at_chance")
+"""Ends that count as failed in a failure rate. A run that has crashed is missing: it says nothing of its cell."""
+NAMES: Mapping[Status, str] = {
+    "finished": "done", "diverged": "diverged", "at_chance": "at chance", "crashed": "crashed", "stopped": "stopped", "running": "running",
+    "not_run": "not run",
+}  # fmt: skip
+"""The one word for each, wherever people read it; `stopped` was killed or interrupted, and goes on where it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +27,7 @@ class Outcome:
     status: Status
     reason: str
     log: str  # path; empty where the job was never started
-    metrics: dict[str, float]  # empty unless finished
+    metrics: dict[str, float]  # empty unless finished or at chance
     lines: tuple[journal.Line, ...]  # of the epochs
     confusion: tuple[tuple[int, ...], ...]  # [true class][answer]; empty unless judged
     classes: tuple[str, ...]
@@ -56,6 +62,7 @@ def _read_job(store: Store, identity: str) -> dict[str, Any]:
         "environment": journal.read_json(folder.path / "environment.json") or {},
         "log": str(folder.log) if folder.log.exists() else "",
         "running": failure is None and running,
+        "begun": folder.attempts.exists() or folder.journal.exists(),
     }
 
 
@@ -63,21 +70,30 @@ def _outcome(run: Run, store: Store, job: dict[str, Any]) -> Outcome:
     folder = store.job(run.job_id).outcome(recipes.evaluation_id(run.cell.recipe))
     judged = journal.read_json(folder / "outcome.json") or {}
     result = job["result"] or {}
-    status: Status = "missing"
-    reason, metrics = "", {}
+    status, reason, metrics = "not_run", "", {}
     if result.get("status") == "diverged":
         status, reason = "diverged", result["reason"]
     elif result and judged:
-        status, reason, metrics = judged["status"], judged["reason"], result["metrics"] | judged["metrics"]
+        (status, reason), metrics = chance.status(judged), result["metrics"] | judged["metrics"]
     elif job["failure"]:
-        status, reason = "failed", job["failure"]["error"]
+        status, reason = "crashed", job["failure"]["error"]
     elif job["running"]:
         status = "running"
+    elif result:
+        reason = "trained, and not judged yet"
+    elif job["begun"]:
+        status, reason = "stopped", _stopped(run, job["lines"])
     confusion = tuple(tuple(row) for row in judged.get("confusion", ()))
     calibration = tuple((count, confidence, right) for count, confidence, right in judged.get("calibration", ()))
     picture = folder / "misclassified.png"
     return Outcome(
-        run=run, status=status, reason=reason, log=job["log"], metrics=metrics, lines=job["lines"], confusion=confusion,
+        run=run, status=cast("Status", status), reason=reason, log=job["log"], metrics=metrics, lines=job["lines"], confusion=confusion,
         classes=tuple(judged.get("classes", ())), calibration=calibration, picture=str(picture) if judged and picture.exists() else "",
         environment=job["environment"], trained=bool(result),
     )  # fmt: skip
+
+
+def _stopped(run: Run, lines: tuple[journal.Line, ...]) -> str:
+    """Say where a job was when its process ended, and that nothing is lost."""
+    where = f"in epoch {lines[-1]['epoch']} of {run.cell.recipe.training.epochs}" if lines else "before the end of its first epoch"
+    return f"stopped {where}; ablate run goes on from there"

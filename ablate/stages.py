@@ -15,6 +15,7 @@ from ablate.executors import devices
 from ablate.executors.base import Event, Executor
 from ablate.expression import Expression
 from ablate.interruption import Interruption
+from ablate.mistakes import count
 from ablate.pace import Pace, Time
 from ablate.plan import Plan, Work
 from ablate.recipe import Recipe
@@ -150,8 +151,8 @@ def find_rates(stages: Stages, made: tuning.Tuning, touch: Callable[[str], None]
     work = tuning.range_work(made.open_ranges, store, retry_failed=stages.retry_failed)
     if work:
         names = {item.id: f"range test of {item.test.label}/{i}" for test in made.open_ranges for i, item in _of(work, test)}
-        what = f"range tests of the learning rate: {len(made.open_ranges)}, with {_count(len(work), 'curve')} to train"
-        stages.screen.start(f"{what} on {_count(stages.slots, 'slot')}", len(work), names)
+        what = f"range tests of the learning rate: {len(made.open_ranges)}, with {count(len(work), 'curve')} to train"
+        stages.screen.start(f"{what} on {count(stages.slots, 'slot')}", len(work), names)
         stages.run(scheduler.Listed(work), lambda task: touch(task.partition("/")[0]))
     tuning.conclude(made.open_ranges, store)
 
@@ -172,10 +173,9 @@ def search(stages: Stages, made: tuning.Tuning, touch: Callable[[str], None]) ->
         names: dict[str, str] = {}
         first = made.open_searches[0].search
         trials = Searches(made.open_searches, store, stages.where.optuna_storage, touch, names, retry_failed=stages.retry_failed)
-        count = "1 search" if len(made.open_searches) == 1 else f"{len(made.open_searches)} searches"
-        what = f"{count} of {first.trials} trials ({first.sampler}) on {_count(stages.slots, 'slot')}"
+        what = f"{count(len(made.open_searches), 'search', 'searches')} of {count(first.trials, 'trial')} ({first.sampler})"
         total = (sum(one.search.trials for one in made.open_searches) - trials.over()) * len(first.seeds)
-        stages.screen.start(what, total, names)
+        stages.screen.start(f"{what} on {count(stages.slots, 'slot')}", total, names)
         stages.run(trials, trials.touch)
 
 
@@ -183,17 +183,12 @@ def train(stages: Stages, todo: Plan, touch: Callable[[str], None]) -> None:
     """Train and judge the cells, as far as they are tuned."""
     ready = todo.ready
     trainings = sum(not work.trained for work in ready)
-    judged = f" and judging {len(ready) - trainings} that are trained" if len(ready) > trainings else ""
+    judged = f" and judging {len(ready) - trainings} trained before" if len(ready) > trainings else ""
     known = f", {todo.done} known already" if todo.done else ""
     names = {run.job_id: run.name for run in reversed(todo.runs)}  # of the first cell that shares the job
-    what = f"training {_count(trainings, 'job')}{judged} on {_count(stages.slots, 'slot')}{known}"
+    what = f"training {count(trainings, 'job')}{judged} on {count(stages.slots, 'slot')}{known}"
     stages.screen.start(what, len(ready), names)
     stages.run(scheduler.Listed(ready), touch)
-
-
-def _count(number: int, what: str) -> str:
-    """Write a number of things as people say it."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def unanswered(made: tuning.Tuning, store: Store) -> list[Failure]:

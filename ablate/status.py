@@ -31,6 +31,7 @@ class Spot:
 
     status: str
     job: str
+    epoch: int = 0  # the last one that has ended, of a run that was stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A run that failed, with the log to look at."""
+    """A run that crashed, diverged or stayed at chance, with the log to look at."""
 
     run: str
     status: str
@@ -107,13 +108,14 @@ def summarise(outcomes: tuple[Outcome, ...]) -> Status:
     for one in outcomes:
         label, job = one.run.cell.label, one.run.job_id
         cells.setdefault(label, Counter())[one.status] += 1
-        spots.setdefault(label, {})[one.run.seed] = Spot(one.status, job)
+        stopped_in = one.lines[-1]["epoch"] if one.status == "stopped" and one.lines else 0
+        spots.setdefault(label, {})[one.run.seed] = Spot(one.status, job, stopped_in)
         if one.status == "running":
             running.setdefault(job, _running(one))
     broken = tuple(
         Broken(o.run.name, o.status, o.reason, o.log, o.run.job_id, last_line(Path(o.log)) if o.log else "")
         for o in outcomes
-        if o.status in (*FAILED_RESULT, "failed")
+        if o.status in (*FAILED_RESULT, "crashed")
     )
     return Status(
         cells={label: dict(counts) for label, counts in cells.items()}, total=dict(Counter(o.status for o in outcomes)),
@@ -147,7 +149,7 @@ def _seconds_left(outcomes: tuple[Outcome, ...], running: tuple[Running, ...]) -
             paces.setdefault(key, []).append(each or 0.0)
     total, longest = 0.0, 0.0
     for one in jobs.values():
-        if one.status not in ("running", "missing") or one.trained:
+        if one.status not in ("running", "stopped", "not_run") or one.trained:
             continue
         left = _running(one).seconds_left if one.status == "running" else None
         if left is None:

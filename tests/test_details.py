@@ -66,7 +66,7 @@ def test_cells_stand_in_the_order_asked_for_and_once():
 
 
 def test_a_cell_of_which_nothing_is_finished_is_left_out():
-    runs = inside(make(), status=lambda cell, seed: "finished" if cell.is_baseline and seed else "missing")
+    runs = inside(make(), status=lambda cell, seed: "finished" if cell.is_baseline and seed else "not_run")
     assert [d.label for d in details.of_cells(["rotation=15", "baseline"], runs)] == ["baseline"]
     assert details.of_cells(["baseline"], inside(make(), status=lambda cell, seed: "diverged")) == ()
 
@@ -118,7 +118,7 @@ def test_one_cell_alone_has_an_inside_and_nothing_to_compare():
 
 def test_nothing_finished_has_no_inside():
     made = make()
-    found = findings.find(*made, inside(made, status=lambda cell, seed: "missing"))
+    found = findings.find(*made, inside(made, status=lambda cell, seed: "not_run"))
     assert (found.details, found.class_effects, found.interplay) == ((), (), None)
 
 

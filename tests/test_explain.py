@@ -178,7 +178,7 @@ def test_why_a_job_is_trained_again_is_seen_in_what_is_nearest(here: Store) -> N
     images = put(here, made.jobs[0], data="a" * 64)
     here.job(made.jobs[0].id).recipe.unlink()
     found = one(here, "mine:baseline/0")
-    assert found.status == "not trained yet"
+    assert found.status == "not run"
     assert {near.job for near in found.nearest[:2]} == {old, images}  # before the other cells, of which one field differs, too
     said = {near.job: near.differences for near in found.nearest}
     assert said[old] == (Difference("numerics", "1", str(recipe.NUMERICS)),)
@@ -186,15 +186,15 @@ def test_why_a_job_is_trained_again_is_seen_in_what_is_nearest(here: Store) -> N
     assert [d.part for d in said[made.jobs[1].id]] == ["augment.rotation"]
 
 
-@pytest.mark.parametrize("state", ["failed", "diverged", "begun", "running", "not trained yet"])
+@pytest.mark.parametrize("state", ["crashed", "diverged", "stopped", "running", "not run"])
 def test_a_job_is_told_with_what_became_of_it(here: Store, state: str) -> None:
     (job, *_) = keep(here, read("mine", factors=ROTATION), trained=False).jobs
     folder = here.job(job.id)
     journal.create(folder, job)
-    if state != "not trained yet":
+    if state != "not run":
         journal.append(folder.attempts, {"attempt": 1})
         journal.append(folder.journal, {"epoch": 1})
-    if state == "failed":
+    if state == "crashed":
         journal.fail(folder, kind="error", error="ValueError: x")
     if state == "diverged":
         finish(here, job, status="diverged")
@@ -204,7 +204,7 @@ def test_a_job_is_told_with_what_became_of_it(here: Store, state: str) -> None:
     else:
         found = one(here, job.id[:12])
     assert found.status == state
-    assert found.reason == {"failed": "ValueError: x", "begun": "1 epochs done", "running": "1 epochs done"}.get(state, "")
+    assert found.reason == {"crashed": "ValueError: x", "stopped": "1 epochs done", "running": "1 epochs done"}.get(state, "")
 
 
 @pytest.mark.parametrize("spoilt", ["{", "[]", "{}", '{"seed": 0, "data": 1, "numerics": 2, "recipe": 3}'])

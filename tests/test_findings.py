@@ -77,7 +77,7 @@ def slow_differences(rows, factor, start, end):
 def test_random_grids_with_and_without_gaps_agree_with_pandas_and_statsmodels(seed):
     made, value, rng = make(seeds=4), random_value(seed), np.random.default_rng(seed)
     gone = set() if seed % 3 == 0 else {(c.label, s) for c in made[1].cells for s in range(4) if rng.random() < (0.08, 0.3)[seed % 3 - 1]}
-    found = find(made, value, status=lambda cell, s: "missing" if (cell.label, s) in gone else "finished")
+    found = find(made, value, status=lambda cell, s: "not_run" if (cell.label, s) in gone else "finished")
     rows = pd.DataFrame([c.levels | {"seed": s, "y": value(c, s)} for c in made[1].cells for s in range(4) if (c.label, s) not in gone])
     each = 1 - 0.95 ** (1 / len(found.effects))
     for one in found.effects:
@@ -173,7 +173,7 @@ def test_a_cell_without_a_factor_is_matched_with_that_factors_baseline():
 def test_a_missing_run_leaves_its_setting_out_for_every_seed_and_is_flagged():
     made, value = make(), random_value(6)
     gone = "batch_norm=false, conv_dropout=0.3"
-    found = find(made, value, status=lambda cell, seed: "failed" if (cell.label, seed) == (gone, 1) else "finished")
+    found = find(made, value, status=lambda cell, seed: "crashed" if (cell.label, seed) == (gone, 1) else "finished")
     one = effect(found, "model.batch_norm")
     assert one.flags == ("incomplete",)
     cells = {tuple(cell.levels.values()): cell for cell in made[1].cells}
@@ -183,7 +183,7 @@ def test_a_missing_run_leaves_its_setting_out_for_every_seed_and_is_flagged():
         assert one.per_seed[seed] == pytest.approx(expected, abs=1e-12)
     cell = next(c for c in found.cells if c.cell.label == gone)
     assert (cell.n, cell.failed, cell.missing) == (2, 0, 1)
-    assert [(f.run, f.status) for f in found.failures] == [(f"{gone}/1", "failed")]
+    assert [(f.run, f.status) for f in found.failures] == [(f"{gone}/1", "crashed")]
 
 
 def test_diverged_runs_make_a_level_unstable_and_are_never_averaged():
@@ -273,7 +273,7 @@ def test_an_effect_whose_pairs_an_exclusion_has_broken_is_flagged():
 
 def test_a_claim_without_a_pair_is_not_tested():
     made = make(claim=[{"text": "x", "expect": "augment.rotation: 15 > 0"}])
-    found = find(made, random_value(), status=lambda cell, seed: "missing")
+    found = find(made, random_value(), status=lambda cell, seed: "not_run")
     assert [claim.verdict for claim in found.claims] == ["not tested"]
     assert (found.finished, found.total) == (0, 36)
     assert all(e.estimate.reason == "no pairs" for e in found.effects)
@@ -395,6 +395,6 @@ def test_two_cells_are_compared_by_a_paired_t_test():
 def test_two_cells_with_a_gap_are_compared_under_the_seeds_that_both_have():
     made, value = make(seeds=6), random_value(10)
     one, other = made[1].cells[3], made[1].cells[8]
-    gap = outcomes(made, value, status=lambda cell, seed: "missing" if (cell, seed) == (other, 2) else "finished")
+    gap = outcomes(made, value, status=lambda cell, seed: "not_run" if (cell, seed) == (other, 2) else "finished")
     found = effects.between(effects.tabulate(*made, gap, "test/accuracy", "max"), one, other)
     assert (set(found.per_seed), found.flags) == ({0, 1, 3, 4, 5}, ("incomplete",))

@@ -12,7 +12,7 @@ from test_findings import turned
 from test_report import ROTATION, by_level, everything, found, level, nothing, rotated
 
 from ablate import effects, grid, study
-from ablate.report import comparison, data, forms, words
+from ablate.report import comparison, data, forms, reasons, words
 
 BAD = 'a|b & c_d $x$ 50% #1 {y} ~z^ \\w "q"\n\rend <script>alert(1)</script> **bold** `code` &lt;'
 
@@ -140,8 +140,10 @@ class TestCsv:
         rows, expected = read(forms.cells_spreadsheet(of)), data.to_json(of)["cells"]
         assert len(rows) == len(expected)
         for row, cell in zip(rows, expected, strict=True):
-            for name in ("mean", "sd", "n", "failed", "missing", "epoch_seconds"):
+            for name in ("mean", "sd", "n", "epoch_seconds"):
                 assert (float(row[name]) if row[name] else None) == cell[name]
+            assert {name: int(row[name]) for name in reasons.ORDER} == {name: cell["outcomes"][name] for name in reasons.ORDER}
+            assert (row["metric"], row["unit"]) == (of.metric, "fraction")
             given = {seed: float(row[f"seed {seed}"]) for seed in of.study.seeds if row[f"seed {seed}"]}
             assert given == {int(seed): value for seed, value in cell["values"].items()}
 
@@ -221,7 +223,7 @@ class TestComparison:
         assert made.sentences == ("rotation=15 instead of baseline: helps +0.93 points [0.85, 1.01]",)
 
     def test_a_seed_that_one_cell_lacks_has_no_difference(self):
-        made = self.cells(status=lambda cell, seed: "missing" if (cell.label, seed) == ("rotation=15", 1) else "finished")
+        made = self.cells(status=lambda cell, seed: "not_run" if (cell.label, seed) == ("rotation=15", 1) else "finished")
         assert made.rows[1] == ("seed 1", "90.10 %", "-", "-")
 
 

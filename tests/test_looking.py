@@ -211,7 +211,7 @@ def test_plan_and_explain_say_what_another_numerics_version_has_trained(copied):
     assert (plan["to_train"], plan["trained_under_other_numerics"]) == (1, {"1": 1})
     assert said in ablate("plan", study, "--store", path, COLUMNS="200")[1]
     out = ablate("explain", "tiny:baseline/0", "--store", path, COLUMNS="200")[1].splitlines()
-    assert out[0].endswith("not trained yet")
+    assert out[0].endswith("not run")
     assert out[out.index("nearest other jobs, and what is different here:") + 1].endswith(f"  numerics 1 -> {recipe.NUMERICS}")
 
 

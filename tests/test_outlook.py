@@ -29,7 +29,7 @@ def test_the_noise_is_that_of_the_main_effects():
 def test_what_has_no_noise_tells_nothing():
     made = make()
     assert outlook.noise(*made, outcomes(made, lambda cell, seed: 0.9)) == []
-    assert outlook.noise(*made, outcomes(made, random_value(), status=lambda cell, seed: "missing")) == []
+    assert outlook.noise(*made, outcomes(made, random_value(), status=lambda cell, seed: "not_run")) == []
 
 
 def test_the_smallest_effect_is_that_of_the_median_noise():

@@ -189,7 +189,7 @@ def test_gaps_are_filled_by_what_the_seeds_do_to_the_other_cells():
     gone = {("rotation=15", 1), ("erasing=0.5", 2)}
 
     def status(cell, seed):
-        return "missing" if (cell.label, seed) in gone else "finished"
+        return "not_run" if (cell.label, seed) in gone else "finished"
 
     values = np.array([[NAN if (c.label, s) in gone else value(c, s) for c in made[1].cells] for s in range(4)])
     assert np.isnan(values).sum() == 2
@@ -231,7 +231,7 @@ def test_one_seed_and_a_seed_without_effect_stay_undecided():
 
 def test_a_cell_without_any_run_leaves_the_others_judged():
     made = pooled({"augment": {"rotation": [0, 15, 30]}})
-    found = made_up.find(made, made_up.random_value(), status=lambda cell, seed: "missing" if "30" in cell.label else "finished")
+    found = made_up.find(made, made_up.random_value(), status=lambda cell, seed: "not_run" if "30" in cell.label else "finished")
     one, other = found.effects
     assert one.estimate.low is not None
     assert other.estimate.reason == "no pairs"

@@ -37,7 +37,11 @@ ENVIRONMENT = {
     "threads": 1,
     "data": "fingerprint-1",
 }
-REASONS = {"diverged": "the training loss was nan in epoch 3", "at_chance": "0.1 of the answers were right", "failed": "RuntimeError: boom"}
+REASONS = {
+    "diverged": "the training loss was nan in epoch 3",
+    "at_chance": "0.1 of the answers were right",
+    "crashed": "RuntimeError: boom",
+}
 HOSTILE = "<script>alert(1)</script>"
 ATTACK = "</script><script>alert(2)</script><a href='javascript:alert(3)'>link</a>"
 
@@ -63,11 +67,11 @@ def found(
     for run in runs:
         became = status(run.cell, run.seed)
         given = value(run.cell, run.seed)
-        lines = () if became in ("missing", "running", "failed") else tuple(line(epoch, epochs, given) for epoch in range(1, epochs + 1))
+        lines = () if became in ("not_run", "running", "crashed") else tuple(line(epoch, epochs, given) for epoch in range(1, epochs + 1))
         seconds = 10.0 + len(run.cell.label) / 10
         values = {"test/loss": 1 - given, checked.metric: given, "time/epoch_seconds": seconds, "time/train_seconds": epochs * seconds}
-        log = "" if became == "missing" else f"/store/jobs/{run.job_id[:12]}/log.txt"
-        came_from = {} if became == "missing" else environment(run.cell, run.seed)
+        log = "" if became == "not_run" else f"/store/jobs/{run.job_id[:12]}/log.txt"
+        came_from = {} if became == "not_run" else environment(run.cell, run.seed)
         outcome = Outcome(run, became, REASONS.get(became, ""), log, values if became == "finished" else {}, lines, (), (), came_from)  # type: ignore[arg-type]
         outcomes.append(inside(outcome, given, classes, picture) if became == "finished" and classes else outcome)
     return findings.find(checked, expanded, tuple(outcomes), metric=metric)
@@ -149,7 +153,7 @@ def everything() -> Findings:
     def status(cell: Cell, seed: int) -> str:
         if cell.levels["model.batch_norm"] == "false" and seed in (1, 3):
             return "diverged"
-        return {("rotation=15", 4): "failed", ("rotation=15, tta=flip", 4): "missing"}.get((cell.label, seed), "finished")
+        return {("rotation=15", 4): "crashed", ("rotation=15, tta=flip", 4): "not_run"}.get((cell.label, seed), "finished")
 
     def environment(cell: Cell, seed: int) -> dict[str, Any]:
         return ENVIRONMENT if seed < 4 else ENVIRONMENT | {"versions": {"python": "3.11.7", "torch": "2.10.0"}}
@@ -214,7 +218,7 @@ def with_tuning(of: Findings) -> Findings:
 
 
 def nothing() -> Findings:
-    return found(ROTATION | {"name": "empty"}, lambda cell, seed: 0.0, status=lambda cell, seed: "missing")
+    return found(ROTATION | {"name": "empty"}, lambda cell, seed: 0.0, status=lambda cell, seed: "not_run")
 
 
 def level(name: str, **augment: Any) -> dict[str, Any]:
@@ -393,7 +397,7 @@ class TestWords:
             sign = 1 if cell.levels["model.batch_norm"] == "true" else -1
             return 0.9 + 0.0003 * seed + (sign * turned[seed] if cell.levels["augment.rotation"] == "15" else 0)
 
-        of = found(raw, value, status=lambda c, s: "failed" if c.label == "rotation=15" and s == 4 else "finished")
+        of = found(raw, value, status=lambda c, s: "crashed" if c.label == "rotation=15" and s == 4 else "finished")
         assert "incomplete" in words.sentences(of)[0]
         assert "depends on model.batch_norm" in words.sentences(of)[0]
 
@@ -435,16 +439,19 @@ class TestHeadline:
         assert words.headline(nothing()) == ["Nothing is finished yet: 0 of 10 runs."]
 
     def test_crashes_without_a_result_are_said(self):
-        of = found(ROTATION, lambda c, s: 0.0, status=lambda c, s: "failed" if s == 0 else "missing")
+        of = found(ROTATION, lambda c, s: 0.0, status=lambda c, s: "crashed" if s == 0 else "not_run")
         assert words.headline(of) == ["Nothing is finished yet: 0 of 10 runs, and 2 crashed."]
 
     def test_nothing_but_failures_is_said(self):
         of = found(ROTATION, lambda c, s: 0.0, status=lambda c, s: "diverged")
-        assert words.headline(of) == ["No run has a value of test/accuracy: 10 of 10 runs have ended, and all of them failed."]
+        (said,) = words.headline(of)
+        assert said.startswith("No run has a value of test/accuracy that counts, so nothing can be compared: of 10 runs, 10 diverged. Try ")
 
     def test_a_metric_that_no_run_has_is_said(self):
         of = found(ROTATION, lambda c, s: 0.9, metric="test/calibration_error")
-        assert words.headline(of) == ["No run has a value of test/calibration_error: 10 of 10 runs have ended, and 0 of them failed."]
+        assert words.headline(of) == [
+            "No run has a value of test/calibration_error that counts, so nothing can be compared: of 10 runs, 10 finished without it."
+        ]
 
     def test_one_seed_is_no_verdict_but_what_was_seen_is_said(self):
         (said,) = words.headline(rotated([0.005]))
@@ -453,9 +460,9 @@ class TestHeadline:
 
     def test_unpaired_runs_give_no_effect(self):
         of = found(ROTATION, lambda c, s: 0.9, status=lambda c, s: "finished" if c.is_baseline else "running")
-        assert words.headline(of) == [
-            "So far (5 of 10 runs): No effect can be said yet: no two finished runs differ in one factor only under the same seed."
-        ]
+        (said,) = words.headline(of)
+        assert said.startswith("So far (5 of 10 runs): No effect can be said yet: no two finished runs differ in one factor only under ")
+        assert said.endswith("(5 running).")
 
     def test_without_a_factor_the_mean_is_said(self):
         assert words.headline(found({}, lambda c, s: 0.7 + 0.01 * s)) == [
@@ -481,8 +488,10 @@ class TestSummary:
 
     def test_failed_and_missing_runs_are_counted(self, full):
         rows = {row[0]: row for row in summary.make(full).rows}
-        assert rows["batch_norm=false"][1:4] == ("3", "2", "0")
-        assert rows["rotation=15"][1:4] == ("4", "0", "1")
+        assert summary.make(full).columns == ("cell", "n", "diverged", "crashed", "not run", "mean", "sd", "s/epoch")
+        assert rows["batch_norm=false"][1:5] == ("3", "2", "0", "0")
+        assert rows["rotation=15"][1:5] == ("4", "0", "1", "0")
+        assert summary.make(full).counted == "48 diverged, 1 crashed, 1 not run"
 
     def test_claims_are_answered_in_words(self, full):
         assert summary.make(full).claims[0].startswith('"RandomCrop beats RandomResizedCrop": confirmed, +3.06 points [')
@@ -746,17 +755,15 @@ class TestPage:
         assert len(page(of).encode()) < 7_000_000
 
     def test_runs_are_counted(self, full, full_page):
-        failed = sum(cell.failed for cell in full.cells)
-        missing = sum(cell.missing for cell in full.cells)
         tiles = dict(html._tiles(full))
         assert tiles["runs finished"] == f"{full.finished} of {full.total}"
-        assert (tiles["of them failed"], tiles["missing or crashed"]) == (str(failed), str(missing))
-        assert (failed, missing) == (48, 2)
+        assert (tiles["diverged"], tiles["crashed"], tiles["not run"]) == ("48", "1", "1")
+        assert (sum(cell.failed for cell in full.cells), sum(cell.missing for cell in full.cells)) == (48, 2)
         assert f"{full.finished} of {full.total}" in Page(full_page).said
 
     def test_failures_have_a_reason_and_a_log(self, full_page):
         said = Page(full_page).said
-        assert "rotation=15/4 failed RuntimeError: boom /store/jobs/" in said
+        assert "rotation=15/4 crashed RuntimeError: boom /store/jobs/" in said
         assert "diverged the training loss was nan in epoch 3 /store/jobs/" in said
 
     def test_excluded_cells_say_why(self, full_page):

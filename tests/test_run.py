@@ -123,11 +123,11 @@ def test_a_job_that_raises_is_reported_with_its_log_and_stops_no_other(study, tm
     log = Path(re.search(r"log: (\S+)", out)[1])
     assert "Traceback" in log.read_text()
     status = json.loads(ablate("status", "tiny", "--store", tmp_path / "store", "--json")[1])
-    assert status["total"] == {"finished": 4, "failed": 4}
+    assert status["total"] == {"finished": 4, "crashed": 4}
     before = attempts(tmp_path / "store")
     code, out, _ = ablate("run", study, "--store", tmp_path / "store")
     assert code == 1
-    assert "2 jobs failed before and were left alone" in out
+    assert "2 jobs crashed before and were left alone" in out
     assert attempts(tmp_path / "store") == before
     assert ablate("run", study, "--store", tmp_path / "store", "--retry-failed")[0] == 1
     assert attempts(tmp_path / "store") == before + 2
@@ -190,7 +190,7 @@ def run_part_by_part(study, store):
     code, out, _ = ablate("run", "tiny", "--store", store, "--seeds", 4, "--budget", "1s")
     assert (code, attempts(store)) == (130, 6)
     assert "the time is up (--budget): 2 jobs are left, and the same command goes on from here" in out
-    assert json.loads(ablate("status", "tiny", "--store", store, "--json")[1])["total"] == {"finished": 12, "missing": 4}
+    assert json.loads(ablate("status", "tiny", "--store", store, "--json")[1])["total"] == {"finished": 12, "not_run": 4}
     code, out, _ = ablate("run", "tiny", "--store", store, "--budget", "10m")
     assert (code, attempts(store)) == (0, 8)
 

@@ -305,5 +305,5 @@ def test_what_fails_for_one_cell_stops_no_other_and_the_cell_is_named_every_time
         assert f"cell name=broken_net:make: {sentence}" in out
         assert "Traceback" not in out
         status = json.loads(ablate("status", study, "--store", store, "--json")[1])
-        assert status["total"] == {"finished": 1, "missing": 1}
+        assert status["total"] == {"finished": 1, "not_run": 1}
     assert sorted(tuple(trial["state"] for trial in rows) for rows in trials(store).values()) == states

@@ -27,6 +27,7 @@ from ablate.status import Free, Spot, Status, summarise
 from ablate.store import Store
 
 ROTATION = {"augment": {"rotation": [0, 15]}}
+CONSTANT = "at chance level: test accuracy 0.5000, and all 20 test images got the same answer, a"
 
 
 def status(made: Plan, here: Store) -> Status:
@@ -56,14 +57,18 @@ def shown(found: Status, *, terminal: bool = False, width: int = 80) -> str:
 
 def judge(here: Store, job: Job, status: str = "finished", reason: str = "", evaluation: Evaluation | None = None) -> None:
     judged = job.recipe.model_copy(update={"evaluation": evaluation or Evaluation()})
-    content: dict[str, Any] = {"status": status, "reason": reason, "metrics": {"test/accuracy": 0.9}, "classes": ["0"], "confusion": [[1]]}
+    confusion = [[10, 0], [10, 0]] if status == "at_chance" else [[9, 1], [1, 9]]
+    content: dict[str, Any] = {"status": status, "reason": reason, "metrics": {"test/accuracy": 0.9}} | {
+        "classes": ["a", "b"],
+        "confusion": confusion,
+    }
     journal.write_json(here.job(job.id).outcome(recipe.evaluation_id(judged)) / "outcome.json", content)
 
 
 def test_a_study_that_was_never_run_is_missing_altogether(here: Store) -> None:
     found = status(make(read(factors=ROTATION), here), here)
-    assert found.cells == {"baseline": {"missing": 2}, "rotation=15": {"missing": 2}}
-    assert found.total == {"missing": 4}
+    assert found.cells == {"baseline": {"not_run": 2}, "rotation=15": {"not_run": 2}}
+    assert found.total == {"not_run": 4}
     assert (found.running, found.broken) == ((), ())
 
 
@@ -80,10 +85,10 @@ def test_every_run_is_counted_once_under_its_cell(here: Store) -> None:
     journal.create(here.job(begun.id), begun)
     found = status(made, here)
     assert found.cells == {
-        "baseline": {"finished": 1, "diverged": 1, "missing": 1},
-        "rotation=15": {"at_chance": 1, "failed": 1, "missing": 1},
+        "baseline": {"finished": 1, "diverged": 1, "not_run": 1},
+        "rotation=15": {"at_chance": 1, "crashed": 1, "not_run": 1},
     }
-    assert found.total == {"finished": 1, "diverged": 1, "missing": 2, "at_chance": 1, "failed": 1}
+    assert found.total == {"finished": 1, "diverged": 1, "not_run": 2, "at_chance": 1, "crashed": 1}
 
 
 def test_what_runs_is_shown_with_its_epoch_as_long_as_its_process_holds_it(here: Store) -> None:
@@ -99,7 +104,7 @@ def test_what_runs_is_shown_with_its_epoch_as_long_as_its_process_holds_it(here:
         journal.append(here.job(third.id).journal, {"epoch": 7, "metrics": {}})  # begun, and held by nobody
         found = status(made, here)
         assert [(one.run, one.epoch, one.epochs) for one in found.running] == [("baseline/0", 3, 10), ("rotation=15/0", 0, 10)]
-        assert found.total == {"running": 2, "missing": 2}
+        assert found.total == {"running": 2, "stopped": 1, "not_run": 1}
     assert status(made, here).running == ()
 
 
@@ -109,7 +114,7 @@ def test_a_job_that_two_cells_share_runs_once(here: Store) -> None:
     journal.create(here.job(made.jobs[0].id), made.jobs[0])
     with here.job(made.jobs[0].id).lock():
         found = status(made, here)
-    assert found.total == {"running": 2, "missing": 2}
+    assert found.total == {"running": 2, "not_run": 2}
     assert [one.run for one in found.running] == ["baseline/0"]
 
 
@@ -124,14 +129,14 @@ def test_what_failed_is_shown_with_its_reason_and_log(here: Store) -> None:
     result = journal.read_json(here.job(diverged.id).result)
     journal.write_json(here.job(diverged.id).result, result | {"reason": "the training loss was nan in epoch 1"})
     finish(here, at_chance)
-    judge(here, at_chance, "at_chance", "at chance level: 0.1")
+    judge(here, at_chance, "at_chance")
     journal.fail(here.job(broken.id), kind="error", error="ValueError: before the log was opened")
     log = {job.id: str(here.job(job.id).log) for job in made.jobs}
     assert [(b.run, b.status, b.reason, b.log) for b in status(made, here).broken] == [
-        ("baseline/0", "failed", "the process was ended by SIGKILL", log[crashed.id]),
+        ("baseline/0", "crashed", "the process was ended by SIGKILL", log[crashed.id]),
         ("rotation=15/0", "diverged", "the training loss was nan in epoch 1", log[diverged.id]),
-        ("baseline/1", "at_chance", "at chance level: 0.1", log[at_chance.id]),
-        ("rotation=15/1", "failed", "ValueError: before the log was opened", ""),
+        ("baseline/1", "at_chance", CONSTANT, log[at_chance.id]),
+        ("rotation=15/1", "crashed", "ValueError: before the log was opened", ""),
     ]
 
 
@@ -143,7 +148,7 @@ def test_a_job_whose_judging_failed_counts_as_failed_where_that_way_is_missing(h
     journal.fail(here.job(job.id), kind="error", error="MemoryError")
     found = status(made, here)
     assert found.cells["baseline"] == {"finished": 1}
-    assert found.cells["mc_dropout=20"] == {"failed": 1}
+    assert found.cells["mc_dropout=20"] == {"crashed": 1}
 
 
 def test_a_failed_job_that_is_tried_again_is_running_and_not_broken(here: Store) -> None:
@@ -152,7 +157,7 @@ def test_a_failed_job_that_is_tried_again_is_running_and_not_broken(here: Store)
     journal.create(folder, made.jobs[0])
     with folder.lock():  # the worker has taken the failure away
         found = status(made, here)
-    assert (found.total, found.broken) == ({"running": 1, "missing": 1}, ())
+    assert (found.total, found.broken) == ({"running": 1, "not_run": 1}, ())
 
 
 # Single runs
@@ -164,8 +169,8 @@ def test_each_run_has_what_became_of_it_and_its_job(here: Store) -> None:
     judge(here, made.jobs[0])
     jobs = [job.id for job in made.jobs]
     assert status(made, here).runs == {
-        "baseline": {0: Spot("finished", jobs[0]), 1: Spot("missing", jobs[2])},
-        "rotation=15": {0: Spot("missing", jobs[1]), 1: Spot("missing", jobs[3])},
+        "baseline": {0: Spot("finished", jobs[0]), 1: Spot("not_run", jobs[2])},
+        "rotation=15": {0: Spot("not_run", jobs[1]), 1: Spot("not_run", jobs[3])},
     }
 
 
@@ -184,7 +189,7 @@ def test_the_last_line_of_the_log_is_shown_beside_the_reason(here: Store) -> Non
     found = status(made, here)
     assert [one.last_line for one in found.broken] == list(said.values())
     text = shown(found)
-    assert f"failed  {made.jobs[0].id[:12]}  baseline/0: killed by SIGKILL\n  last line: MemoryError: 3 GB\n  log: {here.path}" in text
+    assert f"crashed  {made.jobs[0].id[:12]}  baseline/0: killed by SIGKILL\n  last line: MemoryError: 3 GB\n  log: {here.path}" in text
 
 
 def test_what_runs_ends_after_its_epochs_at_their_mean_time(here: Store) -> None:
@@ -211,7 +216,7 @@ def test_a_job_that_is_only_judged_now_says_so(here: Store) -> None:
         found = status(made, here)
         assert [(one.judging, one.seconds_left) for one in found.running] == [(True, 0.0)]
         assert "baseline     judging" in shown(found)
-    assert status(made, here).total == {"missing": 2}
+    assert status(made, here).total == {"not_run": 2}
 
 
 # The time that is left
@@ -291,17 +296,17 @@ def test_a_column_for_each_seed_where_they_are_few(here: Store) -> None:
     finish(here, made.jobs[3], status="diverged")
     lines = shown(status(made, here)).splitlines()
     assert lines[0].split() == ["cell", *(word for seed in range(10) for word in ("seed", str(seed)))]
-    assert lines[1].split() == ["baseline", "done", *"-" * 9]
-    assert lines[2].split() == ["rotation=15", "-", "diverged", *"-" * 8]
-    assert lines[3] == "20 runs: 1 done, 1 diverged, 18 missing"
+    assert lines[1].split() == ["baseline", "done", *["not", "run"] * 9]
+    assert lines[2].split() == ["rotation=15", "not", "run", "diverged", *["not", "run"] * 8]
+    assert lines[3] == "20 runs: 1 done, 1 diverged, 18 not run"
 
 
 def test_counts_where_the_seeds_are_many_or_the_terminal_is_narrow(here: Store) -> None:
     many = make(read(seeds=11, factors=ROTATION), here)
-    assert shown(status(many, here)).splitlines()[0].split() == ["cell", "missing"]
+    assert shown(status(many, here)).splitlines()[0].split() == ["cell", "not", "run"]
     few = status(make(read(seeds=9, factors=ROTATION), here), here)
     assert shown(few, terminal=True, width=200).splitlines()[0].split()[:2] == ["cell", "seed"]
-    assert shown(few, terminal=True, width=60).splitlines()[0].split() == ["cell", "missing"]
+    assert shown(few, terminal=True, width=60).splitlines()[0].split() == ["cell", "not", "run"]
 
 
 def test_names_are_no_markup(here: Store) -> None:
@@ -326,10 +331,10 @@ def test_nobody_who_trains_is_said(here: Store) -> None:
 
 
 def test_watching_tells_changes_and_ends_when_nothing_moves() -> None:
-    still = Status({}, {"missing": 2}, (), ())
+    still = Status({}, {"not_run": 2}, (), ())
     moving = replace(still, being_run=True)
     told: Iterator[Status] = iter([moving, moving, replace(moving, total={"finished": 1}), replace(still, total={"finished": 2})])
-    assert [one.total for one in standing.follow(lambda: next(told), every=0)] == [{"missing": 2}, {"finished": 1}, {"finished": 2}]
+    assert [one.total for one in standing.follow(lambda: next(told), every=0)] == [{"not_run": 2}, {"finished": 1}, {"finished": 2}]
 
 
 def test_watching_looks_again_before_a_store_that_cannot_be_read_is_a_mistake() -> None:

@@ -418,7 +418,7 @@ def test_a_report_of_pending_cells_has_no_results(here):
     plain, loaded = planned(read(), here), read({"space": LR, "trials": 2})
     finish(here, plain.runs, plain.jobs)
     todo = planned(loaded, here)
-    assert {outcome.status for outcome in runs.read(todo.runs, here)} == {"missing"}
+    assert {outcome.status for outcome in runs.read(todo.runs, here)} == {"not_run"}
     assert [cell.n for cell in findings.find(loaded, todo.grid, runs.read(todo.runs, here)).cells] == [0, 0]
 
 

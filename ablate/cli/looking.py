@@ -14,17 +14,20 @@ FORMS = ("html", "json", "md", "tex", "csv")
 
 
 @click.command()
-@options.STUDY
+@click.argument("study", metavar="[STUDY]", required=False)
 @options.SET
 @options.SEEDS
 @options.STORE
 @options.JSON
 @click.option("--watch", is_flag=True, help="Show it again whenever it has changed, until nothing runs; with --json a line each time.")
-def status(study: str, sets: tuple[str, ...], seeds: int | None, store_path: str, *, as_json: bool, watch: bool) -> None:
+def status(study: str | None, sets: tuple[str, ...], seeds: int | None, store_path: str, *, as_json: bool, watch: bool) -> None:
     """Say how far STUDY is: each cell under each seed, what runs and for how long, what failed and why, what came for free.
+
+    Without STUDY, list the studies of the store and how far each of them is.
 
     \b
     Example:
+      ablate status
       ablate status augmentation
       ablate status augmentation --watch
       ablate status studies/augmentation.toml --json
@@ -32,6 +35,15 @@ def status(study: str, sets: tuple[str, ...], seeds: int | None, store_path: str
     from ablate import display, inspection
 
     where, console = options.where(store_path), options.console()
+    if study is None:
+        if watch or sets or seeds:
+            raise click.UsageError("--watch, --set and --seeds need a STUDY")
+        every = inspection.studies(where)
+        if as_json:
+            click.echo(json.dumps([dataclasses.asdict(one) for one in every], indent=1))
+        else:
+            display.show_studies(console, every, where.store.path)
+        return
     loaded = options.load(study, sets, where.store, seeds, reads=True)
     if watch:
         with contextlib.suppress(KeyboardInterrupt):  # nothing is lost by looking away
@@ -125,6 +137,10 @@ def report(
       ablate report augmentation --metric test/calibration_error
       ablate report augmentation --format tex --out effects.tex
       ablate report augmentation --figures slides/
+
+    csv and tex have the effects. The page lies in the store, unless --out puts it elsewhere, beside cells.csv (every cell with its
+    value under each seed), effects.csv, report.md and findings.json. With --metric or --cell it has a name of its own there, such as
+    report-test-loss.html.
     """
     from ablate import publishing, workflow
     from ablate.mistakes import printable
@@ -135,7 +151,7 @@ def report(
         count, reason = publishing.write_pictures(found, figures)
         click.echo(f"{figures}: {count} pictures as {'HTML' if reason else 'HTML, PNG and SVG'}{f'; {reason}' if reason else ''}", err=True)
     if form == "html":
-        click.echo(str(publishing.write_page(found, where.store, out)))
+        click.echo(str(publishing.write_page(found, where.store, out, cells=cells)))
     elif out is None:
         written = publishing.text(found, form)
         click.echo(printable(written) if sys.stdout.isatty() else written, nl=False)  # names of a shared store must not command it

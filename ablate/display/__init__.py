@@ -5,10 +5,10 @@ from ablate.display.explained import show_explained
 from ablate.display.plans import plan_data, show_cells, show_networks, show_plan
 from ablate.display.progress import Terminal
 from ablate.display.results import rates_data, show_comparison, show_ran, show_rates, show_tuned
-from ablate.display.standing import show_status, status_data, status_line, watch_status
+from ablate.display.standing import show_status, show_studies, status_data, status_line, watch_status
 
 __all__ = [
     "Terminal", "plan_data", "rates_data", "show_cells", "show_comparison", "show_explained", "show_findings", "show_garbage",
-    "show_networks", "show_plan", "show_ran", "show_rates", "show_removed", "show_status", "show_tuned", "status_data", "status_line",
-    "watch_status",
+    "show_networks", "show_plan", "show_ran", "show_rates", "show_removed", "show_status", "show_studies", "show_tuned", "status_data",
+    "status_line", "watch_status",
 ]  # fmt: skip

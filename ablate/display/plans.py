@@ -9,6 +9,7 @@ from rich.table import Table
 
 from ablate import metrics
 from ablate.display.basics import escape, seconds, show_table
+from ablate.mistakes import count
 from ablate.plan import Plan
 from ablate.stats import CAP
 
@@ -22,25 +23,28 @@ def show_plan(console: Console, plan: Plan, slots: int, outlook: "Outlook | None
     study, grid = plan.study, plan.grid
     console.print(f"[bold]{escape(study.name)}[/]  {escape(study.question)}", soft_wrap=True)
     table = Table.grid(padding=(0, 2))
-    shared = f", {plan.evaluation_only} of them only judge another one's training in another way" if plan.evaluation_only else ""
-    merged = f"; {grid.merged} more combinations became equal to one of them, a factor being inactive" if grid.merged else ""
+    only = "judges" if plan.evaluation_only == 1 else "judge"
+    shared = f", {plan.evaluation_only} of them only {only} another one's training in another way" if plan.evaluation_only else ""
+    merged = f"; {count(grid.merged, 'more combination')} became equal to one of them, a factor being inactive" if grid.merged else ""
     table.add_row("cells", f"{len(grid.cells)} ({study.design.replace('_', ' ')}{shared}{merged})")
-    table.add_row("runs", f"{len(plan.runs)} = {len(grid.cells)} cells x {len(study.seeds)} seeds")
-    table.add_row("jobs", f"{len(plan.jobs)} trainings")
+    table.add_row("runs", f"{len(plan.runs)} = {count(len(grid.cells), 'cell')} x {count(len(study.seeds), 'seed')}")
+    table.add_row("jobs", count(len(plan.jobs), "training"))
     judged = len(plan.work) - plan.trainings
     _add_tuning(table, plan)
-    table.add_row("done", f"{plan.done}" + (f", and {judged} trained ones to be judged" if judged else ""))
+    table.add_row("done", f"{plan.done}" + (f", and {count(judged, 'trained one')} to be judged" if judged else ""))
     if plan.failed:
-        table.add_row("failed", f"{len(plan.failed)} before; they are tried again with --retry-failed")
+        again = "it is" if len(plan.failed) == 1 else "they are"
+        table.add_row("crashed", f"{len(plan.failed)} before; {again} tried again with --retry-failed")
     table.add_row("to train", f"{plan.trainings}")
     for sentence in plan.trained_again:
         table.add_row("again", escape(sentence))
     if plan.left_out:
-        table.add_row("left out", f"{plan.left_out} jobs of other cells (--only)")
+        table.add_row("left out", f"{count(plan.left_out, 'job')} of other cells (--only)")
     for sentence in plan.notices:
         table.add_row("images", escape(sentence))
     for exclusion in grid.excluded:
-        table.add_row("excluded", f"{len(exclusion.labels)} cells: {escape(exclusion.why)} ({escape('; '.join(exclusion.labels[:5]))})")
+        cells = count(len(exclusion.labels), "cell")
+        table.add_row("excluded", f"{cells}: {escape(exclusion.why)} ({escape('; '.join(exclusion.labels[:5]))})")
     for name in grid.unused:
         table.add_row("unused", f"{escape(name)} has no two cells to compare")
     if len(study.seeds) < 2:
@@ -48,7 +52,7 @@ def show_plan(console: Console, plan: Plan, slots: int, outlook: "Outlook | None
     if outlook is not None:
         table.add_row("sees", escape(_outlook(plan, outlook)))
     if plan.cost is not None:
-        table.add_row("time", f"about {seconds(plan.cost.seconds / slots)} on {slots} {'slot' if slots == 1 else 'slots'} ({plan.cost.basis})")
+        table.add_row("time", f"about {seconds(plan.cost.seconds / slots)} on {count(slots, 'slot')} ({plan.cost.basis})")
     elif plan.trainings or plan.trials:
         table.add_row("time", "not known before the first job of each network has ended: nothing here was like it")
     console.print(table)
@@ -62,16 +66,16 @@ def _add_tuning(table: Table, plan: Plan) -> None:
         done = len(made.ranges) - len(made.open_ranges)
         table.add_row("range tests", f"{len(made.ranges)} of the learning rate, with {curves} curves, {done} done")
     if search is not None:
-        count = len(made.searches) + len(made.waiting)
-        of = f"{count} {'search' if count == 1 else 'searches'} x {search.trials} trials ({search.sampler}; {', '.join(search.space)})"
-        table.add_row("search", f"{of}, {plan.trials} trainings left" if plan.trials else f"{of}, done")
+        searches = count(len(made.searches) + len(made.waiting), "search", "searches")
+        of = f"{searches} x {count(search.trials, 'trial')} ({search.sampler}; {', '.join(search.space)})"
+        table.add_row("search", f"{of}, {count(plan.trials, 'training')} left" if plan.trials else f"{of}, done")
 
 
 def _outlook(plan: Plan, outlook: "Outlook") -> str:
     """Say what the design can see, and what the smallest effect worth having would take."""
     study = plan.study
     smallest = metrics.size(float(f"{outlook.effect:.2g}"), study.metric)
-    said = f"effects of {'more than' if outlook.is_bound else 'about'} {smallest} at {len(study.seeds)} seeds"
+    said = f"effects of {'more than' if outlook.is_bound else 'about'} {smallest} at {count(len(study.seeds), 'seed')}"
     needed, least = outlook.seeds_for_min_effect, study.min_effect
     if needed is not None and least is not None and needed > len(study.seeds):
         seeds = f"more than {CAP}" if needed > CAP else f"{'at least' if outlook.is_bound else 'about'} {needed}"

@@ -78,7 +78,7 @@ class Terminal:
             self._bar.advance(self._task)
         self._failed += event.kind == "failed"
         if event.kind not in ("finished", "stopped"):
-            self._console.print(f"[red]{escape(name)} {event.kind}: {escape(event.error)}[/]", soft_wrap=True)
+            self._console.print(f"[red]{escape(name)} {_word(event.kind)}: {escape(event.error)}[/]", soft_wrap=True)
         elif not self._console.is_terminal and event.kind in ("finished", "stopped"):
             total = self._bar.tasks[0].total or 0
             ended = "" if event.kind == "finished" else ", stopped"
@@ -89,7 +89,7 @@ class Terminal:
         left = (self._bar.tasks[0].total or 0) - self._done
         pace = (time.monotonic() - self._began) / self._done if self._done else 0
         eta = f"about {seconds(left * pace)} left" if self._done and left else ""
-        return ", ".join(part for part in (f"{self._failed} failed" if self._failed else "", eta) if part)
+        return ", ".join(part for part in (f"{self._failed} crashed" if self._failed else "", eta) if part)
 
     def _render(self) -> Table:
         grid = Table.grid(padding=(0, 2))
@@ -103,6 +103,11 @@ class Terminal:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+
+def _word(kind: str) -> str:
+    """Name the end of an attempt: what failed for good is a run that crashed, as in every table."""
+    return "crashed" if kind == "failed" else kind
 
 
 def _epoch(detail: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from rich.console import Console
 from ablate import rates
 from ablate import recipe as recipes
 from ablate.display.basics import escape, show_table
+from ablate.mistakes import count
 from ablate.scheduler import ATTEMPTS, Ledger
 from ablate.workflow import Ran
 
@@ -60,7 +61,7 @@ def show_rates(console: Console, found: "Mapping[str, Mapping[str, Suggestion]]"
         )
         console.print(f"{escape(label)}: {said}" if every else f"{escape(label)}: not all curves are there", soft_wrap=True)
     for failure in ledger.failures:
-        console.print(f"[red]failed[/]: {escape(failure.error)}\n  log: {escape(failure.log)}", soft_wrap=True)
+        console.print(f"[red]crashed[/]: {escape(failure.error)}\n  log: {escape(failure.log)}", soft_wrap=True)
 
 
 def rates_data(found: "Mapping[str, Mapping[str, Suggestion]]") -> dict[str, Any]:
@@ -79,11 +80,13 @@ def show_ran(console: Console, ran: Ran) -> None:
 
     plan = ran.plan
     if not ran.before.work and not ran.before.trials:
-        console.print(f"nothing to train: all {plan.done} jobs are done" if not plan.failed else "nothing to train")
+        console.print(f"nothing to train: {_all_done(plan.done)}" if not plan.failed else "nothing to train")
     if plan.tuning.cells:
         _show_found(console, ran)
     said = summary.make(ran.findings)
     show_table(console, said.columns, said.rows)
+    if said.counted:
+        console.print(f"runs that do not count: {escape(said.counted)}", soft_wrap=True)
     for line in said.headline:
         console.print(f"[bold]{escape(line)}[/]", soft_wrap=True)
     for line in (*said.sentences, *said.claims):
@@ -91,22 +94,30 @@ def show_ran(console: Console, ran: Ran) -> None:
     _show_end(console, ran)
 
 
+def _all_done(jobs: int) -> str:
+    return "the one job is done" if jobs == 1 else f"all {jobs:,} jobs are done"
+
+
+def _left(jobs: int) -> str:
+    return "was left alone" if jobs == 1 else "were left alone"
+
+
 def _show_end(console: Console, ran: Ran) -> None:
     """Print what went wrong, and where the report is."""
     ledger, plan, failed = ran.ledger, ran.plan, ran.plan.failed
     for failure in ledger.failures:
-        console.print(f"[red]failed[/] {failure.job[: recipes.ID_SHOWN]}: {escape(failure.error)}".replace(" :", ":"), soft_wrap=True)
+        console.print(f"[red]crashed[/] {failure.job[: recipes.ID_SHOWN]}: {escape(failure.error)}".replace(" :", ":"), soft_wrap=True)
         if failure.log:
             console.print(f"  log: {escape(failure.log)}", soft_wrap=True)
     if failed:
-        console.print(f"{len(failed)} jobs failed before and were left alone: try them again with --retry-failed")
+        console.print(f"{count(len(failed), 'job')} crashed before and {_left(len(failed))}: --retry-failed tries again")
     if plan.left_out:
-        console.print(f"{plan.left_out} jobs of other cells were left out (--only)")
+        console.print(f"{count(plan.left_out, 'job')} of other cells left out (--only)")
     lost = Counter(end for ends in ledger.ends.values() for end in ends if end in ATTEMPTS)
     if lost:
         console.print(f"attempts that were lost: {', '.join(f'{count} {end}' for end, count in lost.items())}")
     if ran.left:
-        said = f"the time is up (--budget): {ran.left} jobs are left, and the same command goes on from here"
+        said = f"the time is up (--budget): {count(ran.left, 'job')} left, and the same command goes on from here"
         console.print(said, soft_wrap=True)
     elif ledger.halted and not ledger.late:
         console.print(f"stopped: {escape(ledger.halted)}; the same command goes on from here", soft_wrap=True)

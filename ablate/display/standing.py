@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -11,13 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from ablate import recipe as recipes
-from ablate.display.basics import escape, seconds
+from ablate.display.basics import count, escape, seconds, show_table
+from ablate.inspection import Listed
+from ablate.runs import NAMES
 from ablate.status import Free, Running, Spot, Status
 
 MOST_SEEDS = 10  # with a column of their own
 MOST_BROKEN = 20  # told one by one
-WORDS = {"finished": "done", "at_chance": "at chance", "missing": "-"}
-COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "diverged": "yellow", "at_chance": "yellow", "missing": "dim"}
+COLOURS: Mapping[str, str] = {
+    "finished": "green", "running": "cyan", "crashed": "red", "diverged": "yellow", "at_chance": "yellow", "stopped": "magenta",
+    "not_run": "dim",
+}  # fmt: skip
+WORDS: Mapping[str, str] = {str(status): word for status, word in NAMES.items()}
 
 
 def show_status(console: Console, status: Status) -> None:
@@ -55,6 +61,22 @@ def status_data(status: Status) -> dict[str, object]:
     return dataclasses.asdict(status)
 
 
+def show_studies(console: Console, every: Sequence[Listed], folder: Path) -> None:
+    """Print the studies of a store, and how far each of them is."""
+    if not every:
+        console.print(f"no study was run in {escape(str(folder))} yet", soft_wrap=True)
+        return
+    statuses = [name for name in COLOURS if any(one.total.get(name) for one in every)]
+    rows = [
+        (one.study, str(sum(one.total.values())), *(str(one.total.get(name, 0)) for name in statuses), "now" if one.being_run else "")
+        for one in every
+    ]
+    show_table(console, ("study", "runs", *(WORDS[name] for name in statuses), "being run"), rows)
+    for one in every:
+        if one.unreadable:
+            console.print(f"{escape(one.study)}: {escape(one.unreadable)}", soft_wrap=True)
+
+
 def _parts(console: Console, status: Status) -> list[RenderableType]:
     table = _by_seed(status)
     if table is None or (console.is_terminal and _width(console, table) > console.width):
@@ -83,6 +105,7 @@ def _by_seed(status: Status) -> Table | None:
 
 def _spot(spot: Spot, running: Running | None) -> str:
     said = _epoch(running) if spot.status == "running" and running is not None else WORDS.get(spot.status, spot.status)
+    said += f" in epoch {spot.epoch}" if spot.epoch else ""
     return f"[{COLOURS.get(spot.status, 'default')}]{escape(said)}[/]"
 
 
@@ -92,7 +115,7 @@ def _by_count(status: Status) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("cell", overflow="fold")
     for name in names:
-        table.add_column(_counted(name), justify="right")
+        table.add_column(WORDS[name], justify="right")
     for label, counts in [*status.cells.items(), ("all", status.total)]:
         table.add_row(escape(label), *(str(counts.get(name, 0)) for name in names))
     return table
@@ -101,18 +124,18 @@ def _by_count(status: Status) -> Table:
 def _lines(status: Status) -> list[str]:
     """Say in lines of markup what the table does not."""
     total = sum(status.total.values())
-    counts = ", ".join(f"{status.total[name]} {_counted(name)}" for name in COLOURS if status.total.get(name))
+    counts = ", ".join(f"{status.total[name]} {WORDS[name]}" for name in COLOURS if status.total.get(name))
     left = f"; about {seconds(status.seconds_left)} left" if status.seconds_left else ""
-    lines = [f"{total} runs: {counts}{left}"] if total else []
-    if status.total.get("missing") and not status.moves:
-        lines.append("nothing of it runs now: ablate run trains what is missing")
+    lines = [f"{count(total, 'run')}: {counts}{left}"] if total else []
+    if (status.total.get("not_run") or status.total.get("stopped")) and not status.moves:
+        lines.append("nothing of it runs now: ablate run goes on with what is stopped, and trains what was not run")
     if status.free.runs:
         lines.append(escape(free(status.free)))
     if status.range_tests[1]:
         lines.append(f"range tests  {status.range_tests[0]} of {status.range_tests[1]}")
     for searched in status.searches:
         more = f", {searched.running} running" if searched.running else ""
-        lines.append(f"search  {escape(searched.cell)}  {searched.ended} of {searched.trials} trials{more}")
+        lines.append(f"search  {escape(searched.cell)}  {searched.ended} of {count(searched.trials, 'trial')}{more}")
     for one in status.running:
         eta = f", about {seconds(one.seconds_left)} left" if one.seconds_left else ""
         lines.append(f"[cyan]running[/]  {one.job[: recipes.ID_SHOWN]}  {escape(one.run)}  {_epoch(one)}{eta}")
@@ -127,10 +150,6 @@ def _lines(status: Status) -> list[str]:
     return lines
 
 
-def _counted(name: str) -> str:
-    return "missing" if name == "missing" else WORDS.get(name, name)
-
-
 def _epoch(one: Running) -> str:
     if one.judging:
         return "judging"
@@ -139,8 +158,9 @@ def _epoch(one: Running) -> str:
 
 def free(found: Free) -> str:
     """Say how many runs cost no training of their own, and why."""
-    why = [f"{found.shared} share another cell's training"] if found.shared else []
+    why = [f"{found.shared} {'shares' if found.shared == 1 else 'share'} another cell's training"] if found.shared else []
     others = found.other_studies
     if others:
-        why.append(f"{sum(others.values())} were trained by another study ({', '.join(sorted(others))})")
-    return f"{found.runs} of {found.of} runs for free: {', '.join(why)}"
+        were = "was" if sum(others.values()) == 1 else "were"
+        why.append(f"{sum(others.values())} {were} trained by another study ({', '.join(sorted(others))})")
+    return f"{found.runs} of {count(found.of, 'run')} for free: {', '.join(why)}"

@@ -90,6 +90,16 @@ def axis(**more: Any) -> Figure:
     return {"automargin": True, "gridcolor": GREY, "gridwidth": 1, "zeroline": False, "linecolor": GREY, **more}
 
 
+def whole(most: int) -> Figure:
+    """Return the ticks of an axis that counts from 1 to `most`: whole numbers, some eight at most."""
+    step = max(1, -(-most // 8))
+    for nice in (1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1000):
+        if nice >= step:
+            step = nice
+            break
+    return {"tickmode": "linear", "tick0": 1 if step == 1 else 0, "dtick": step, "tickformat": "d"}
+
+
 def in_unit(metric: str) -> str:
     """Write the unit of a metric behind its name."""
     return f",{metrics.unit(metric)}" if metrics.unit(metric) else ""

@@ -9,6 +9,7 @@ from ablate import metrics, recipe
 from ablate.effects import ClaimFinding, Effect
 from ablate.findings import CellFinding, Findings
 from ablate.report import words
+from ablate.runs import NAMES
 from ablate.tuned import TuningFinding
 
 Json = dict[str, Any]
@@ -30,6 +31,8 @@ def to_json(findings: Findings) -> Json:
         "finished": findings.finished,
         "total": findings.total,
         "headline": words.headline(findings),
+        "test_images": asdict(findings.images) if findings.images else None,
+        "networks": [asdict(network) for network in findings.networks],
         "cells": [_cell(cell) for cell in findings.cells],
         "effects": [
             _effect(effect, findings)
@@ -72,6 +75,8 @@ def _cell(found: CellFinding) -> Json:
         "n": found.n,
         "failed": found.failed,
         "missing": found.missing,
+        "outcomes": {status: found.counts.get(status, 0) for status in NAMES},
+        "at_chance": found.at_chance,
         "mean": found.mean,
         "sd": found.sd,
         "values": found.values,

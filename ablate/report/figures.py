@@ -6,13 +6,15 @@ from ablate import metrics
 from ablate.effects import Effect
 from ablate.findings import Curve, Findings
 from ablate.report import words
-from ablate.report.canvas import CLEAR, COLOURS, GREY, HEIGHT, SYMBOLS, Figure, Picture, axis, in_unit, lines, note, picture, safe
+from ablate.report.canvas import CLEAR, COLOURS, GREY, HEIGHT, SYMBOLS, Figure, Picture, axis, in_unit, lines, note, picture, safe, whole
 
 TRAININGS = (GREY, "#0174f4", "#eb5e00", "#0da361", "#a837ad", "#c9a227", "#4fb6e8", "#e0607e", "#7d8f2f", "#8a6fd8", "#b07a4b", "#2b8a8a")
 """One for each training that is drawn; the first is that of the baseline."""
 LEGEND = 38  # characters of 13 px that fit on a phone beside the line of a legend
 LINE = 17  # px of one line of text
 ROW = 40  # px of one interval with its dots
+WIDE = 10  # times the median loss: then its axis is logarithmic
+LOG: Figure = {"type": "log", "dtick": 1, "exponentformat": "power"}
 PANEL, GAP, TOP, FOOT = 290, 60, 30, 60  # px: a panel of curves, the gap below one, the space above and below all
 
 
@@ -106,11 +108,23 @@ def curves(findings: Findings) -> Picture:
         top = 1 - i / len(panels)
         bottom = top - (PANEL - GAP if i + 1 < len(panels) else PANEL) / inside
         epoch = {"text": "epoch" if i + 1 == len(panels) else "", "standoff": 6}
-        layout[f"xaxis{number}"] = axis(anchor=f"y{number}", showgrid=False, title=epoch)
-        layout[f"yaxis{number}"] = axis(anchor=f"x{number}", domain=[bottom, top])
-        title = f"<b>{name}</b>{', %' if metrics.is_fraction(f'test/{name}') else ''}"
+        log = name == "loss" and _is_wide([curve for curve in findings.curves if curve.label in labels])
+        layout[f"xaxis{number}"] = axis(anchor=f"y{number}", showgrid=False, title=epoch, **whole(_epochs(findings)))
+        layout[f"yaxis{number}"] = axis(anchor=f"x{number}", domain=[bottom, top], **(LOG if log else {}))
+        title = f"<b>{name}</b>{', %' if metrics.is_fraction(f'test/{name}') else ''}{', log scale' if log else ''}"
         layout["annotations"].append(note(title, top) | {"yref": "paper", "yanchor": "bottom"})
     return picture("curves", data, layout, tools=True)
+
+
+def _epochs(findings: Findings) -> int:
+    return max((curve.epochs[-1] for curve in findings.curves if curve.epochs), default=1)
+
+
+def _is_wide(curves: Sequence[Curve]) -> bool:
+    """Whether the first epochs of a loss would flatten all others: it is positive, and its largest mean is far from the middle one."""
+    losses = sorted(y for curve in curves if curve.metric.endswith("/loss") for y in curve.mean)
+    lowest = min((y for curve in curves if curve.metric.endswith("/loss") for y in curve.low), default=0.0)
+    return bool(losses) and lowest > 0 and losses[-1] > WIDE * losses[len(losses) // 2]
 
 
 def _curve(curve: Curve, colour: str, panel: int) -> list[Figure]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ablate import metrics
 from ablate.effects import Effect
 from ablate.findings import Findings
-from ablate.report import data, tables, words
+from ablate.report import data, reasons, tables, words
 from ablate.report.tables import Label, Mark, Table
 
 
@@ -38,7 +38,9 @@ def _conditions(findings: Findings) -> str:
     applies = least is not None and findings.metric == findings.study.metric
     smallest = f", smallest effect worth having {metrics.size(least, findings.metric)}" if least is not None and applies else ""
     level = f"{100 * (1 - findings.study.alpha):g} %"
-    return f"paired by seed, intervals simultaneous at {level} ({words.method(findings)}){smallest}"
+    counted = reasons.counted(findings)
+    missing = f"; runs that do not count: {counted}" if counted else ""
+    return f"paired by seed, intervals simultaneous at {level} ({words.method(findings)}){smallest}{missing}"
 
 
 def _markdown_table(table: Table) -> str:
@@ -103,18 +105,23 @@ EFFECTS = (
 
 def spreadsheet(findings: Findings) -> str:
     """Write every effect as a row of CSV, in the metric's own unit and to the last digit; the JSON has the rest."""
-    rows = data.to_json(findings)["effects"]
-    return _csv(EFFECTS, ([_plain(row[column]) for column in EFFECTS] for row in rows))
+    rows, named = data.to_json(findings)["effects"], (findings.metric, metrics.plain_unit(findings.metric))
+    return _csv((*EFFECTS, "metric", "unit"), ([*(_plain(row[column]) for column in EFFECTS), *named] for row in rows))
 
 
 def cells_spreadsheet(findings: Findings) -> str:
     """Write every cell as a row of CSV: its levels, what became of its runs, and its value under each seed."""
     factors, seeds = [factor.name for factor in findings.study.factors], findings.study.seeds
-    columns = ("cell", *factors, "n", "failed", "missing", "mean", "sd", *(f"seed {seed}" for seed in seeds), "epoch_seconds")
+    why, named = reasons.ORDER, (findings.metric, metrics.plain_unit(findings.metric))
+    columns = (
+        "cell", *factors, "n", *why, "mean", "sd", *(f"seed {seed}" for seed in seeds), *(f"seed {seed} at chance" for seed in seeds),
+        "epoch_seconds", "metric", "unit",
+    )  # fmt: skip
     rows = (
         [
-            c.cell.label, *(c.cell.levels.get(name, "") for name in factors), c.n, c.failed, c.missing, _plain(c.mean), _plain(c.sd),
-            *(_plain(c.values.get(seed)) for seed in seeds), _plain(c.epoch_seconds),
+            c.cell.label, *(c.cell.levels.get(name, "") for name in factors), c.n, *(c.counts.get(one, 0) for one in why), _plain(c.mean),
+            _plain(c.sd), *(_plain(c.values.get(seed)) for seed in seeds), *(_plain(c.at_chance.get(seed)) for seed in seeds),
+            _plain(c.epoch_seconds), *named,
         ]
         for c in findings.cells
     )  # fmt: skip

@@ -12,8 +12,12 @@ from markupsafe import Markup
 
 from ablate import metrics
 from ablate.findings import Findings
-from ablate.report import canvas, figures, insides, pictures, tables, tuning, words
+from ablate.grid import short_names
+from ablate.report import canvas, figures, insides, pictures, reasons, tables, tuning, words
 from ablate.report.tables import Table
+from ablate.runs import NAMES, Status
+
+MOST_NETWORKS = 3  # named at the top of the page; the table of cells has all
 
 
 def render(findings: Findings, *, created: str = "", version: str, study_text: str, store: str) -> str:
@@ -25,6 +29,7 @@ def render(findings: Findings, *, created: str = "", version: str, study_text: s
         answer=words.headline(findings),
         better=f"{'higher' if findings.direction == 'max' else 'lower'} is better",
         least=_least(findings),
+        setting=_setting(findings),
         tiles=_tiles(findings),
         mixed=tables.mixed(findings),
         pictures={name: Markup(div) for name, div in drawn.items()},  # noqa: S704 (plotly escapes its JSON, figures.py its labels)
@@ -71,14 +76,31 @@ def _least(findings: Findings) -> str:
 
 def _tiles(findings: Findings) -> list[tuple[str, str]]:
     """Name the few numbers that say how far the study is."""
-    failed, missing = (sum(getattr(cell, name) for cell in findings.cells) for name in ("failed", "missing"))
+    counts = {status: sum(cell.counts.get(status, 0) for cell in findings.cells) for status in reasons.ORDER}
+    chance = reasons.at_chance(findings.cells, findings)
+    named: dict[Status, str] = {**NAMES, "at_chance": f"at chance level ({chance})" if chance else "at chance level"}
     return [
         ("runs finished", f"{findings.finished:,} of {findings.total:,}"),
-        ("of them failed", f"{failed:,}"),
-        ("missing or crashed", f"{missing:,}"),
+        *((named[status], f"{count:,}") for status, count in counts.items() if count),
         ("cells", f"{len(findings.cells):,}"),
         ("seeds", f"{len(findings.study.seeds):,}"),
     ]
+
+
+def _setting(findings: Findings) -> list[str]:
+    """Say what the runs were about: the test images and what one of them is worth, the networks, the levels of the baseline."""
+    said = []
+    if findings.images is not None:
+        count, classes = findings.images.count, words.count(findings.images.classes, "class", "classes")
+        worth = f"one is worth {words.significant(100 / count, 2)} points of accuracy"
+        said.append(f"{words.count(count, 'test image')} of {classes}: {worth}.")
+    networks = []
+    for network in findings.networks[:MOST_NETWORKS]:
+        parameters = " to ".join(f"{number:,}" for number in network.parameters)
+        networks.append(f"{network.name} ({parameters} parameters)" if parameters else network.name)
+    said.append(f"{'Network' if len(networks) == 1 else 'Networks'}: {', '.join(networks)}.")
+    short, levels = short_names([factor.name for factor in findings.study.factors]), findings.cells[0].cell.levels
+    return [*said, f"Baseline: {', '.join(f'{short[name]} = {level}' for name, level in levels.items())}."] if levels else said
 
 
 def _tables(findings: Findings) -> dict[str, Table | None]:

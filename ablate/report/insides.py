@@ -127,13 +127,16 @@ def confusion(found: Detail, name: str) -> Picture:
         "xgap": 1, "ygap": 1,
     }]  # fmt: skip
     ticks = {"tickmode": "array", "tickvals": list(range(count)), "ticktext": shown} if count <= 30 else {"showticklabels": False}
-    size = min(620, 120 + 34 * count)
+    title = [f"<b>{line}</b>" for line in lines(found.label)]
+    head = 12 + 17 * len(title)
+    size = min(620, 120 + 34 * count) + head
     layout = {
-        "height": size, "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+        "height": size, "margin": {"l": 8, "r": 8, "t": head, "b": 8},
         "xaxis": axis(showgrid=False, title={"text": "answer", "standoff": 8}, automargin=BELOW, **ticks),
-        "yaxis": axis(showgrid=False, autorange="reversed", title={"text": "is", "standoff": 8}, **ticks),
+        "yaxis": axis(showgrid=False, autorange="reversed", title={"text": "true class", "standoff": 8}, **ticks),
         "annotations": [
-            {"x": i, "y": i, "text": f"{100 * found.confusion[i][i]:.0f}", "showarrow": False} for i in range(count) if count <= WRITTEN
+            note("<br>".join(title), 1) | {"yref": "paper", "yanchor": "bottom", "yshift": 4},
+            *({"x": i, "y": i, "text": f"{100 * found.confusion[i][i]:.0f}", "showarrow": False} for i in range(count) if count <= WRITTEN),
         ],
     }  # fmt: skip
     return picture(name, data, layout)

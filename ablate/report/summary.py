@@ -1,11 +1,11 @@
 """Findings to what a terminal shows: a table of cells and the verdicts in words. Plain text; who prints it may add colour."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ablate.findings import CellFinding, Findings
-from ablate.report import words
-
-COLUMNS = ("cell", "n", "failed", "missing", "mean", "sd", "s/epoch")
+from ablate.report import reasons, words
+from ablate.runs import NAMES, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +13,7 @@ class Summary:
     """What the end of a run says."""
 
     headline: tuple[str, ...]
+    counted: str  # the runs that do not count, by reason; empty where there is none
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]  # a cell each, the baseline first
     sentences: tuple[str, ...]  # a main effect each
@@ -21,17 +22,19 @@ class Summary:
 
 def make(findings: Findings) -> Summary:
     """Word the findings for a terminal."""
+    occurring = reasons.occurring(findings)
     return Summary(
         headline=tuple(words.headline(findings)),
-        columns=COLUMNS,
-        rows=tuple(_row(cell, findings.metric) for cell in findings.cells),
+        counted=reasons.counted(findings),
+        columns=("cell", "n", *(NAMES[status] for status in occurring), "mean", "sd", "s/epoch"),
+        rows=tuple(_row(cell, occurring, findings.metric) for cell in findings.cells),
         sentences=tuple(words.sentences(findings)),
         claims=tuple(words.claim_sentence(claim, findings) for claim in findings.claims),
     )
 
 
-def _row(found: CellFinding, metric: str) -> tuple[str, ...]:
+def _row(found: CellFinding, occurring: Sequence[Status], metric: str) -> tuple[str, ...]:
     return (
-        found.cell.label, str(found.n), str(found.failed), str(found.missing), words.value(found.mean, metric),
+        found.cell.label, str(found.n), *(str(found.counts.get(status, 0)) for status in occurring), words.value(found.mean, metric),
         words.spread(found.sd, metric), words.seconds(found.epoch_seconds),
     )  # fmt: skip

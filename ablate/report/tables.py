@@ -8,7 +8,8 @@ from ablate import metrics
 from ablate import recipe as recipes
 from ablate.effects import Effect
 from ablate.findings import CellFinding, Curve, Findings
-from ablate.report import words
+from ablate.report import reasons, words
+from ablate.runs import NAMES
 
 MOST_ROWS = 500  # of one table: a browser stays quick, and `ablate report --format json` has all of them
 WRITTEN = 12  # classes up to which a confusion matrix has its numbers in it: all of them stand in the table, too
@@ -110,7 +111,7 @@ def cells(findings: Findings) -> Table:
     tuned: list[tuple[str, Kind]] = [("tuned", "text")] if findings.tuning is not None else []
     columns: list[tuple[str, Kind]] = [
         ("#", "number"), ("cell", "head"), (f"mean{_in(metric, share='%')}", "number"), (f"sd{_in(metric)}", "number"), ("n", "number"),
-        ("failed", "number"), ("missing", "number"), *seeds, ("s/epoch", "number"), *tuned,
+        *((NAMES[status], "number") for status in reasons.occurring(findings)), *seeds, ("s/epoch", "number"), *tuned,
     ]  # fmt: skip
     trained: dict[str, str] = {}
     rows = []
@@ -123,15 +124,17 @@ def cells(findings: Findings) -> Table:
 
 def _cell(found: CellFinding, owner: str, findings: Findings) -> tuple[Cell, ...]:
     metric = findings.metric
-    values = [words.bare(found.values.get(seed), metric) for seed in findings.study.seeds]
+    values = [
+        words.bare(found.values[seed], metric) if seed in found.values else reasons.of_seed(found, seed, metric)
+        for seed in findings.study.seeds
+    ]
     shares = found.shares_training and owner != found.cell.label
     return (
         Label(found.cell.label, f"shares the training of {owner}" if shares else ""),
         words.bare(found.mean, metric),
         words.spread(found.sd, metric),
         str(found.n),
-        str(found.failed),
-        str(found.missing),
+        *(str(found.counts.get(status, 0)) for status in reasons.occurring(findings)),
         *values,
         words.seconds(found.epoch_seconds),
         *((words.tuned(found.cell),) if findings.tuning is not None else ()),
@@ -187,7 +190,7 @@ def class_effects(findings: Findings) -> Table:
 
 def confusions(findings: Findings) -> Table:
     """Lay out the mistakes of the cells that are shown from inside, the commonest first, and then what was right."""
-    columns: list[tuple[str, Kind]] = [("cell", "head"), ("is", "text"), ("taken for", "text"), ("of its images, %", "number")]
+    columns: list[tuple[str, Kind]] = [("cell", "head"), ("true class", "text"), ("taken for", "text"), ("of its images, %", "number")]
     rows: list[tuple[Cell, ...]] = []
     for one in findings.details:
         pairs = [(share, i, j) for i, row in enumerate(one.confusion) for j, share in enumerate(row) if i != j and share > 0]
@@ -223,7 +226,7 @@ def interplay(findings: Findings) -> Table:
 def failures(findings: Findings) -> Table:
     """Lay out the runs without a value that counts, why, and where their log is."""
     columns: list[tuple[str, Kind]] = [("run", "head"), ("what became of it", "text"), ("reason", "text"), ("log", "text")]
-    rows = ((failure.run, failure.status.replace("_", " "), failure.reason or "-", failure.log or "-") for failure in findings.failures)
+    rows = ((failure.run, NAMES[failure.status], failure.reason or "-", failure.log or "-") for failure in findings.failures)
     return table("failures-table", "Runs without a value that counts", columns, rows)
 
 

@@ -9,7 +9,7 @@ from ablate import metrics
 from ablate.findings import Findings
 from ablate.grid import short_names
 from ablate.report import words
-from ablate.report.canvas import COLOURS, GREY, Figure, Picture, axis, lines, note, picture, safe
+from ablate.report.canvas import COLOURS, GREY, Figure, Picture, axis, lines, note, picture, safe, whole
 from ablate.report.tables import Kind, Table, table
 from ablate.tuned import History, RangeCurve, Trial, TuningFinding
 
@@ -92,7 +92,8 @@ def _history(histories: Sequence[History]) -> Picture:
     layout = {
         "height": 360 + 20 * min(len(histories), len(COLOUR)), "margin": {"l": 8, "r": 8, "t": 30, "b": 70}, "legend": LEGEND,
         "annotations": [note(f"<b>{metric}</b>{share}", 1) | {"yref": "paper", "yanchor": "bottom"}],
-        "xaxis": axis(showgrid=False, title={"text": "trials", "standoff": 8}), "yaxis": axis(),
+        "xaxis": axis(showgrid=False, title={"text": "trials", "standoff": 8}, **whole(max(len(h.trials) for h in histories))),
+        "yaxis": axis(),
     }  # fmt: skip
     return picture("history", data, layout)
 

@@ -8,6 +8,7 @@ from ablate import metrics
 from ablate.effects import ClaimFinding, Effect
 from ablate.findings import Findings
 from ablate.grid import Cell, short_names
+from ablate.report import reasons
 from ablate.stats import CAP, ROUNDING, Estimate
 
 NAMED = 4  # effects named in one sentence of the headline; the others are counted
@@ -125,9 +126,9 @@ def p_words(estimate: Estimate) -> str:
     return "p < 0.001" if estimate.p < 0.001 else f"p = {estimate.p:.3f}"
 
 
-def count(number: int, noun: str) -> str:
-    """Count things: "1 seed", "5 seeds"."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Count things: "1 seed", "5 seeds", "2 classes"."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def counts(estimate: Estimate) -> str:
@@ -255,12 +256,12 @@ def claim_numbers(found: ClaimFinding, findings: Findings) -> str:
 def headline(findings: Findings) -> list[str]:
     """Answer the study's question in one to three sentences."""
     if not any(cell.n for cell in findings.cells):
-        return [_nothing(findings)]
+        return [reasons.nothing(findings)]
     if not findings.effects:
         return [_no_factor(findings)]
     known = [effect for effect in findings.effects if effect.estimate.effect is not None or effect.estimate.verdict == "unstable"]
     if not known:
-        found = ["No effect can be said yet: no two finished runs differ in one factor only under the same seed."]
+        found = [reasons.no_pairs(findings)]
     elif all(effect.estimate.reason == "one seed" and effect.estimate.verdict == "undecided" for effect in known):
         found = [_one_seed(known, findings)]
     else:
@@ -270,15 +271,6 @@ def headline(findings: Findings) -> list[str]:
     if findings.finished < findings.total:
         found[0] = f"So far ({findings.finished} of {findings.total} runs): {found[0]}"
     return [*found, f"{findings.study.omits[0].upper()}{findings.study.omits[1:]}."] if findings.study.omits else found
-
-
-def _nothing(findings: Findings) -> str:
-    if findings.finished == 0:
-        crashed = sum(failure.status == "failed" for failure in findings.failures)
-        return f"Nothing is finished yet: 0 of {count(findings.total, 'run')}{f', and {crashed} crashed' if crashed else ''}."
-    failed = sum(cell.failed for cell in findings.cells)
-    why = "all of them failed" if failed == findings.finished else f"{failed} of them failed"
-    return f"No run has a value of {findings.metric}: {findings.finished} of {count(findings.total, 'run')} have ended, and {why}."
 
 
 def _no_factor(findings: Findings) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ablate import journal, metrics
+from ablate import chance, journal, metrics
 from ablate import recipe as recipes
 from ablate.grid import Cell, Run, short_names
 from ablate.journal import Folder
@@ -152,7 +152,7 @@ def _state(one: RunSource, *, closing: bool) -> State:
     if result is not None and result["status"] == "diverged":
         return State("FINISHED", "diverged", result["timestamp"])
     if result is not None and outcome is not None:
-        return State("FINISHED", outcome["status"], outcome["timestamp"])
+        return State("FINISHED", chance.status(outcome)[0], outcome["timestamp"])
     failure = journal.read_json(one.folder.failure)
     if failure is not None:
         return State("FAILED", "failed", failure["timestamp"])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from ablate import metrics
+from ablate import chance, metrics
 from ablate import recipe as recipes
 from ablate.recipe import Recipe
 from ablate.training import loop, surgery
@@ -35,7 +35,7 @@ class Judgement:
     confusion: list[list[int]]  # [true class][answer]
     calibration: list[tuple[int, float, float]]  # for each of 15 equal bins of confidence: images, mean confidence, share that was right
     wrong: tuple[Wrong, ...]  # the most confident ones first
-    at_chance: str | None  # why this is no better than guessing, else None
+    at_chance: str | None  # why the answers do not depend on the class, else None
 
 
 def judge(
@@ -64,7 +64,7 @@ def judge(
         confusion=confusion.tolist(),
         calibration=_calibration(p, answers == labels),
         wrong=_wrong(p, answers, labels),
-        at_chance=_at_chance(accuracy, confusion),
+        at_chance=chance.at_chance(confusion.tolist(), classes),
     )
 
 
@@ -108,13 +108,3 @@ def _wrong(p: Tensor, answers: Tensor, labels: Tensor) -> tuple[Wrong, ...]:
     missed = (answers != labels).nonzero()[:, 0]
     first = missed[confidence[missed].argsort(descending=True, stable=True)][:SHOWN]
     return tuple(Wrong(i, labels[i].item(), answers[i].item(), round(confidence[i].item(), 4)) for i in first.tolist())  # type: ignore[arg-type]
-
-
-def _at_chance(accuracy: float, confusion: Tensor) -> str | None:
-    """Say why an accuracy is no better than always naming the commonest class, three standard errors allowed."""
-    counts = confusion.sum(1)
-    total = counts.sum().item()
-    chance = counts.max().item() / total
-    if accuracy > chance + 3 * (chance * (1 - chance) / total) ** 0.5:
-        return None
-    return f"at chance level: test accuracy {accuracy:.4f}, and naming the commonest class gives {chance:.4f}"

@@ -199,18 +199,16 @@ def test_names_of_classes_may_have_spaces_and_umlauts():
         ([0] * 100, [0, 1, 2, 3] * 25, True),  # always the same
         ([0] * 100, [0] * 70 + [1, 2, 3] * 10, True),  # the commonest
         ([0, 1, 2, 3] * 25, [0, 1, 2, 3] * 25, False),
-        ([0, 1, 2, 3] * 9 + [0] * 64, [0, 1, 2, 3] * 25, False),  # 52 % against 25 +- 3 x 4.3 %
-        ([0, 1, 2, 3] * 4 + [0] * 84, [0, 1, 2, 3] * 25, True),  # 37 %: just within
-        ([0, 1, 2, 3] * 5 + [0] * 80, [0, 1, 2, 3] * 25, False),  # 40 %: just outside
-        ([1, 2, 3, 0] * 25, [0, 1, 2, 3] * 25, True),  # always wrong
+        ([0, 1, 2, 3] * 9 + [0] * 64, [0, 1, 2, 3] * 25, False),  # seldom another answer, and then a right one
+        ([0] * 25 + [1] * 25 + [2] * 25 + [3] * 25, [0, 1, 2, 3] * 25, True),  # every answer, whatever the class
+        ([1, 2, 3, 0] * 25, [0, 1, 2, 3] * 25, False),  # always wrong: the answers depend on the class
     ],
 )
-def test_a_network_that_is_no_better_than_naming_the_commonest_class_is_at_chance(answers, labels, at_chance):
+def test_a_network_whose_answers_do_not_depend_on_the_class_is_at_chance(answers, labels, at_chance):
     found = judge_written(np.eye(4, dtype=int)[answers] * 50, labels)
     assert (found.at_chance is not None) is at_chance
     if at_chance:
-        accuracy, commonest = found.metrics["test/accuracy"], max(labels.count(i) for i in range(4)) / len(labels)
-        assert found.at_chance == f"at chance level: test accuracy {accuracy:.4f}, and naming the commonest class gives {commonest:.4f}"
+        assert found.at_chance.startswith(f"at chance level: test accuracy {found.metrics['test/accuracy']:.4f}, ")
 
 
 def test_a_constant_network_is_at_chance_on_real_images_and_so_is_a_broken_one(trained):
