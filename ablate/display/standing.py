@@ -12,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ablate import recipe as recipes
-from ablate.display.basics import count, escape, seconds, show_table
+from ablate.display.basics import escape, seconds, show_table
 from ablate.inspection import Listed
+from ablate.mistakes import count
 from ablate.runs import NAMES
 from ablate.status import Free, Running, Spot, Status
 
