@@ -219,4 +219,4 @@ def test_a_run_says_what_it_trains_again(copied):
     said = renumbered(path)
     code, out, err = ablate("run", study, "--store", path)
     assert (code, err) == (0, "")
-    assert out.index(said) < out.index("training 1 jobs")
+    assert out.index(said) < out.index("training 1 job on")

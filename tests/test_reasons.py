@@ -15,7 +15,7 @@ from test_report import HELPS, ROTATION, by_level, found, page
 from test_status import judge, shown, status
 
 from ablate import cli, display, journal, runs
-from ablate.report import data, forms, html, reasons, summary, tables, words
+from ablate.report import canvas, data, figures, forms, html, insides, reasons, summary, tables, words
 from ablate.store import Store
 
 ALONE = {"design": "one_at_a_time", "factors": {"model": {"trainable": ["head", "layer4", "all"]}}, "seeds": 2}
@@ -215,3 +215,27 @@ def test_the_page_says_what_the_runs_were_about():
         "3,000 test images of 3 classes: one is worth 0.033 points of accuracy.", "Network: resnet18.", "Baseline: rotation = 0.",
     ]  # fmt: skip
     assert data.to_json(of)["test_images"] == {"count": 3000, "classes": 3, "largest_class": 1000}
+
+
+@pytest.mark.parametrize(("most", "ticks"), [(1, 1), (2, 1), (5, 1), (8, 1), (9, 2), (30, 5), (200, 25), (1000, 200)])
+def test_what_counts_has_whole_ticks_and_not_many(most, ticks):
+    made = canvas.whole(most)
+    assert (made["dtick"], most / made["dtick"] <= 8) == (ticks, True)
+
+
+@pytest.mark.parametrize(("first", "kind"), [(2.5, None), (500.0, "log")])
+def test_a_loss_that_is_flattened_by_its_first_epoch_is_drawn_on_a_log_axis(first, kind):
+    of = found(ROTATION, by_level({("augment.rotation", "15"): HELPS}), epochs=5)
+    curves = tuple(replace(c, mean=(first, *c.mean[1:]), high=(first, *c.high[1:])) if c.metric.endswith("loss") else c for c in of.curves)
+    drawn = figures.curves(replace(of, curves=curves))
+    assert drawn.layout["yaxis2"].get("type") == kind
+    assert drawn.layout["yaxis"].get("type") is None, "the accuracy"
+    assert ("log scale" in json.dumps(drawn.layout["annotations"])) is (kind == "log")
+    assert (drawn.layout["xaxis2"]["dtick"], drawn.layout["xaxis2"]["tick0"]) == (1, 1)
+
+
+def test_a_confusion_matrix_is_named_by_its_cell():
+    of = found(ROTATION, by_level({("augment.rotation", "15"): HELPS}), classes=PETS)
+    for i, one in enumerate(of.details):
+        drawn = insides.confusion(one, f"confusion-{i}")
+        assert f"<b>{one.label}</b>" in json.dumps(drawn.layout["annotations"])

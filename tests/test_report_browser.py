@@ -301,3 +301,23 @@ def test_a_page_is_drawn_in_its_window_without_a_word_or_a_request(name, picture
         assert_quiet(made)
     finally:
         made.close()
+
+
+def test_on_a_phone_the_verdict_stands_below_its_change_and_nothing_of_an_effect_is_hidden(tmp_path):
+    (tmp_path / "report.html").write_text(page(everything()), encoding="utf-8")
+    made = Browser(tmp_path / "report.html", tmp_path, 400)
+    try:
+        for name in ("effects-table", "claims-table", "interactions-table", "baseline-table"):
+            places = made.run(f"""[...document.querySelectorAll("#{name} tbody tr")].map((row) => {{
+                const boxes = [...row.children].filter((cell) => cell.textContent).map((cell) => cell.getBoundingClientRect());
+                const [change, verdict] = ["th", ".verdict"].map((one) => row.querySelector(one).getBoundingClientRect());
+                const others = [...row.querySelectorAll("td:not(.verdict)")].map((cell) => cell.getBoundingClientRect().top);
+                const inside = boxes.every((box) => box.left >= 0 && box.right <= innerWidth && box.width > 0 && box.height > 0);
+                return [inside, verdict.top >= change.bottom, others.filter(Boolean).every((top) => top >= verdict.bottom - 1)];
+            }})""")
+            assert places
+            assert places == [[True, True, True]] * len(places), name
+            shown = made.run(f"""getComputedStyle(document.querySelector("#{name} td[data-title]"), "::before").content""")
+            assert shown not in ("none", "normal"), "numbers have lost their names"
+    finally:
+        made.close()
