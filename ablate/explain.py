@@ -8,7 +8,7 @@ from ablate import jobs, journal
 from ablate import recipe as recipes
 from ablate.errors import AblateError
 from ablate.jobs import Known
-from ablate.mistakes import show
+from ablate.mistakes import count, show
 from ablate.recipe import Recipe, Section
 from ablate.store import Store
 
@@ -161,7 +161,7 @@ def _standing(job: str, store: Store) -> tuple[str, str]:
     """Say what became of a job, and why."""
     folder = store.job(job)
     if journal.is_running(folder):
-        return "running", f"{len(journal.lines(folder.journal))} epochs done"
+        return "running", _epochs(folder)
     result, failure = journal.read_json(folder.result), journal.read_json(folder.failure)
     if result is not None and result["status"] == "diverged":
         return "diverged", result["reason"]
@@ -169,5 +169,5 @@ def _standing(job: str, store: Store) -> tuple[str, str]:
         return "crashed", failure["error"]
     if result is not None:
         return "trained", ""
-    epochs = len(journal.lines(folder.journal))
-    return ("stopped", f"{epochs} epochs done") if journal.is_there(folder.attempts) else ("not run", "")
+    epochs = count(len(journal.lines(folder.journal)), "epoch")
+    return ("stopped", f"{epochs} done") if journal.is_there(folder.attempts) else ("not run", "")

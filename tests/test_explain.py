@@ -204,7 +204,7 @@ def test_a_job_is_told_with_what_became_of_it(here: Store, state: str) -> None:
     else:
         found = one(here, job.id[:12])
     assert found.status == state
-    assert found.reason == {"crashed": "ValueError: x", "stopped": "1 epochs done", "running": "1 epochs done"}.get(state, "")
+    assert found.reason == {"crashed": "ValueError: x", "stopped": "1 epoch done", "running": "1 epoch done"}.get(state, "")
 
 
 @pytest.mark.parametrize("spoilt", ["{", "[]", "{}", '{"seed": 0, "data": 1, "numerics": 2, "recipe": 3}'])

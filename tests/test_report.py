@@ -42,6 +42,7 @@ REASONS = {
     "at_chance": "0.1 of the answers were right",
     "crashed": "RuntimeError: boom",
 }
+JUDGED = ("finished", "at_chance")
 HOSTILE = "<script>alert(1)</script>"
 ATTACK = "</script><script>alert(2)</script><a href='javascript:alert(3)'>link</a>"
 
@@ -72,8 +73,8 @@ def found(
         values = {"test/loss": 1 - given, checked.metric: given, "time/epoch_seconds": seconds, "time/train_seconds": epochs * seconds}
         log = "" if became == "not_run" else f"/store/jobs/{run.job_id[:12]}/log.txt"
         came_from = {} if became == "not_run" else environment(run.cell, run.seed)
-        outcome = Outcome(run, became, REASONS.get(became, ""), log, values if became == "finished" else {}, lines, (), (), came_from)  # type: ignore[arg-type]
-        outcomes.append(inside(outcome, given, classes, picture) if became == "finished" and classes else outcome)
+        outcome = Outcome(run, became, REASONS.get(became, ""), log, values if became in JUDGED else {}, lines, (), (), came_from)  # type: ignore[arg-type]
+        outcomes.append(inside(outcome, given, classes, picture) if became in JUDGED and classes else outcome)
     return findings.find(checked, expanded, tuple(outcomes), metric=metric)
 
 
@@ -480,7 +481,7 @@ class TestHeadline:
 class TestSummary:
     def test_the_terminal_gets_a_row_a_cell_and_a_sentence_an_effect(self, full):
         made = summary.make(full)
-        assert made.rows[0] == ("baseline", "5", "0", "0", "90.20 %", "0.16", "10.8")
+        assert made.rows[0] == ("baseline", "5", "0", "0", "0", "90.20 %", "0.16", "10.8")
         assert len(made.rows) == len(full.cells)
         assert all(len(row) == len(made.columns) for row in made.rows)
         assert made.sentences == tuple(words.sentences(full))

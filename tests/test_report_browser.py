@@ -187,7 +187,7 @@ def test_a_page_that_complains_and_asks_would_be_noticed(tmp_path):
 
 
 def numbers(cells):
-    return [float(cell.replace(",", "")) for cell in cells if cell != "-"]
+    return [float(cell.replace(",", "")) for cell in cells if cell[0].isdigit()]
 
 
 def test_a_click_on_a_head_sorts_the_cells_as_numbers_and_another_one_turns_them(browser):
@@ -216,7 +216,7 @@ def test_what_is_not_known_comes_last_whichever_way(browser):
         rows = browser.column("seed\N{NO-BREAK SPACE}3")["rows"]
         known = len(numbers(rows))
         assert 0 < known < len(rows)
-        assert set(rows[known:]) == {"-"}
+        assert set(rows[known:]) <= {"-", "diverged", "crashed", "not run"}
 
 
 def test_names_are_sorted_as_words(browser):
@@ -299,5 +299,25 @@ def test_a_page_is_drawn_in_its_window_without_a_word_or_a_request(name, picture
         assert made.run('document.querySelector("h1").textContent.length') > 0
         made.run("scrollTo(0, document.body.scrollHeight)")
         assert_quiet(made)
+    finally:
+        made.close()
+
+
+def test_on_a_phone_the_verdict_stands_below_its_change_and_nothing_of_an_effect_is_hidden(tmp_path):
+    (tmp_path / "report.html").write_text(page(everything()), encoding="utf-8")
+    made = Browser(tmp_path / "report.html", tmp_path, 400)
+    try:
+        for name in ("effects-table", "claims-table", "interactions-table", "baseline-table"):
+            places = made.run(f"""[...document.querySelectorAll("#{name} tbody tr")].map((row) => {{
+                const boxes = [...row.children].filter((cell) => cell.textContent).map((cell) => cell.getBoundingClientRect());
+                const [change, verdict] = ["th", ".verdict"].map((one) => row.querySelector(one).getBoundingClientRect());
+                const others = [...row.querySelectorAll("td:not(.verdict)")].map((cell) => cell.getBoundingClientRect().top);
+                const inside = boxes.every((box) => box.left >= 0 && box.right <= innerWidth && box.width > 0 && box.height > 0);
+                return [inside, verdict.top >= change.bottom, others.filter(Boolean).every((top) => top >= verdict.bottom - 1)];
+            }})""")
+            assert places
+            assert places == [[True, True, True]] * len(places), name
+            shown = made.run(f"""getComputedStyle(document.querySelector("#{name} td[data-title]"), "::before").content""")
+            assert shown not in ("none", "normal"), "numbers have lost their names"
     finally:
         made.close()

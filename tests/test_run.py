@@ -189,7 +189,7 @@ def run_part_by_part(study, store):
     assert "training 4 jobs on 2 slots, 2 known already" in out
     code, out, _ = ablate("run", "tiny", "--store", store, "--seeds", 4, "--budget", "1s")
     assert (code, attempts(store)) == (130, 6)
-    assert "the time is up (--budget): 2 jobs are left, and the same command goes on from here" in out
+    assert "the time is up (--budget): 2 jobs left, and the same command goes on from here" in out
     assert json.loads(ablate("status", "tiny", "--store", store, "--json")[1])["total"] == {"finished": 12, "not_run": 4}
     code, out, _ = ablate("run", "tiny", "--store", store, "--budget", "10m")
     assert (code, attempts(store)) == (0, 8)

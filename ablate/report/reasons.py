@@ -58,7 +58,7 @@ def nothing(findings: Findings) -> str:
     runs = f"{findings.total:,} run{'' if findings.total == 1 else 's'}"
     if findings.finished == 0:
         told = [_counted(findings.cells, status, findings) for status in ("crashed", "stopped") if _count(findings.cells, status)]
-        return f"Nothing is finished yet: 0 of {runs}{''.join(f', and {said}' for said in told)}."
+        return f"Nothing is finished yet: 0 of {runs}{', and ' if told else ''}{', '.join(told)}."
     told = [_counted(findings.cells, status, findings) for status in occurring(findings)]
     done = _count(findings.cells, "finished")
     if done:
@@ -73,7 +73,8 @@ def no_pairs(findings: Findings) -> str:
     baseline, *others = findings.cells
     if baseline.n:
         said = "No effect can be said yet: no two finished runs differ in one factor only under the same seed"
-        return f"{said} ({counted(findings)})." if counted(findings) else f"{said}."
+        advice = _either(_advice(findings.cells))
+        return f"{said} ({counted(findings)}){f': {advice}' if advice else ''}." if counted(findings) else f"{said}."
     told = ", and ".join(_baseline(baseline, status, findings) for status in ORDER if baseline.counts.get(status))
     advice = _either([*_advice([baseline]), *(["take a baseline that learns"] if baseline.failed else [])])
     what = f": {advice}" if advice else ""
@@ -107,8 +108,8 @@ def _advice(cells: Iterable[CellFinding]) -> list[str]:
     if _count(own, "diverged"):
         return ["try a lower learning rate (ablate lr-find)"]
     if _count(own, "crashed"):
-        return ["ablate status names the logs, and ablate run --retry-failed tries crashed jobs again"]
-    return ["ablate run goes on"] if _count(own, "stopped") or _count(own, "not_run") else []
+        return ["see the logs that ablate status names, and try again with ablate run --retry-failed"]
+    return ["go on with ablate run"] if _count(own, "stopped") or _count(own, "not_run") else []
 
 
 def of_seed(cell: CellFinding, seed: int, metric: str) -> str:

@@ -354,6 +354,21 @@ def test_the_gallery_takes_any_name_of_a_class(classes):
     assert sheet(2, np.zeros((2, 16, 16, 1), np.uint8), classes).size == (632, 142)
 
 
+@pytest.mark.parametrize(
+    ("name", "end", "shown"),
+    [
+        ("true: cat", "", "true: cat"),
+        ("cat", ", 97%", "cat, 97%"),
+        ("automobile of someone", ", 97%", "automobile…, 97%"),
+        ("weiße Rose", ", 5%", "weisse Rose, 5%"),
+        ("Ölbäume", "", "Olbaume"),
+    ],
+)
+def test_a_caption_of_the_gallery_keeps_its_blanks_and_its_end(name, end, shown):
+    assert gallery._short(name, end) == shown
+    assert len(shown) <= gallery.LETTERS
+
+
 @pytest.mark.parametrize("size", [16, 20, 96, 224])
 def test_the_gallery_scales_images_of_any_size_to_its_tiles(size):
     picture = sheet(1, np.full((1, size, size, 3), 7, np.uint8))
