@@ -181,4 +181,4 @@ def _cost(todo: list[tuple[Recipe, str, int, tuple[Evaluation, ...]]], store: St
         is_guess |= trained.is_guess
     if not total:
         return None
-    return Cost(total, "a rough guess from the network's usual speed; the first jobs will tell" if is_guess else "from finished jobs like these")
+    return Cost(total, "a rough guess; the first jobs will tell" if is_guess else "from finished jobs like these")

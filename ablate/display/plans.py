@@ -46,7 +46,9 @@ def show_plan(console: Console, plan: Plan, slots: int, outlook: "Outlook | None
     if outlook is not None:
         table.add_row("sees", escape(_outlook(plan, outlook)))
     if plan.cost is not None:
-        table.add_row("time", f"about {seconds(plan.cost.seconds / slots)} on {slots} {'slot' if slots == 1 else 'slots'} ({plan.cost.basis})")
+        table.add_row(
+            "time", f"about {seconds(plan.cost.seconds / slots)} on {slots} {'slot' if slots == 1 else 'slots'} ({plan.cost.basis})"
+        )
     elif plan.trainings or plan.trials:
         table.add_row("time", "not known before the first job of each network has ended: nothing here was like it")
     console.print(table)
