@@ -5,6 +5,7 @@ set last. Runs are flat, one for each cell and seed: nested runs hide from MLflo
 the trials of a search are nested below it.
 """
 
+from ablate.tracking import marks
 from ablate.tracking.audit import compare
 from ablate.tracking.client import MovedError, first_line, log_study, public, sync, uri
 from ablate.tracking.records import Source, tracked
@@ -12,6 +13,6 @@ from ablate.tracking.searches import ranged, searched
 from ablate.tracking.writer import Report, Writer
 
 __all__ = [
-    "MovedError", "Report", "Source", "Writer", "compare", "first_line", "log_study", "public", "ranged", "searched", "sync", "tracked",
-    "uri",
+    "MovedError", "Report", "Source", "Writer", "compare", "first_line", "log_study", "marks", "public", "ranged", "searched", "sync",
+    "tracked", "uri",
 ]  # fmt: skip
