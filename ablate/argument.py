@@ -5,10 +5,11 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from ablate import grid, inputs, tuning
+from ablate import expression, grid, inputs, recipe, tuning
 from ablate import store as stores
 from ablate import study as studies
 from ablate.errors import AblateError, StoreError
+from ablate.expression import Expression
 from ablate.store import Past, Store
 from ablate.study import Study
 
@@ -38,6 +39,16 @@ def load(text: str, sets: tuple[str, ...], store: Store, seeds: int | None = Non
     omits = "" if old is None else _omitted(chosen, store, old)
     notes = (_elsewhere(own, store, old), added, omits)
     return replace(chosen, notes=tuple(note for note in notes if note), omits=omits)
+
+
+def condition(text: str | None) -> Expression | None:
+    """Read what `--only` asks of the recipes. Raises an AblateError with all that is wrong with it."""
+    if text is None:
+        return None
+    read, wrong = expression.parse(text, recipe.fields())
+    if wrong:
+        raise AblateError("\n".join(f"--only: {sentence}" for sentence in wrong))
+    return read
 
 
 def is_file(text: str) -> bool:

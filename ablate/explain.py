@@ -169,5 +169,8 @@ def _standing(job: str, store: Store) -> tuple[str, str]:
         return "crashed", failure["error"]
     if result is not None:
         return "trained", ""
-    epochs = count(len(journal.lines(folder.journal)), "epoch")
-    return ("stopped", f"{epochs} done") if journal.is_there(folder.attempts) else ("not run", "")
+    return ("stopped", _epochs(folder)) if journal.is_there(folder.attempts) else ("not run", "")
+
+
+def _epochs(folder: Folder) -> str:
+    return f"{count(len(journal.lines(folder.journal)), 'epoch')} done"

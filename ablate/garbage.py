@@ -21,6 +21,7 @@ from ablate.errors import AblateError, StoreError
 from ablate.holders import holders
 from ablate.journal import Folder
 from ablate.leftovers import CHECKPOINTS
+from ablate.mistakes import show
 from ablate.needs import IDENTITY, SPOILT, Needs, first_line
 from ablate.store import Store
 
@@ -99,7 +100,9 @@ def _why(folder: Folder) -> str:
         return "its recipe.json cannot be read"
     if numerics != recipes.NUMERICS:
         return f"trained under numerics {numerics}, and this version trains it anew"
-    return "no study needs it" if folder.result.exists() else "not finished, and no study needs it"
+    studies = [str(line["study"]) for line in journal.lines(folder.attempts) if line.get("study")]
+    trained = f"; trained for {show(studies[-1])}" if studies else ""
+    return f"{'' if folder.result.exists() else 'not finished, and '}no study needs it{trained}"
 
 
 def _seconds(folder: Folder) -> float:

@@ -87,6 +87,12 @@ class Plan:
         return len(self.jobs) - len(self.work) - len(self.failed) - self.left_out
 
     @property
+    def is_done(self) -> bool:
+        """Whether every run has come to its end, and none has failed: nothing that is shown of them will change."""
+        left = self.work or self.failed or self.left_out or self.trials or self.tuning.open_ranges or self.tuning.open_searches
+        return not left
+
+    @property
     def evaluation_only(self) -> int:
         """Count the cells that need no training of their own: they share another cell's."""
         known = [cell for cell in self.grid.cells if not cell.pending]
@@ -182,4 +188,4 @@ def _cost(todo: list[tuple[Recipe, str, int, tuple[Evaluation, ...]]], store: St
         is_guess |= trained.is_guess
     if not total:
         return None
-    return Cost(total, "a rough guess from the network's usual speed; the first jobs will tell" if is_guess else "from finished jobs like these")
+    return Cost(total, "a rough guess; the first jobs will tell" if is_guess else "from finished jobs like these")

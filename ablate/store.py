@@ -260,14 +260,20 @@ def taken(store: Store, checked: Study) -> str:
     )
 
 
-def moved(store: Store, checked: Study) -> str:
-    """Say that a study goes on from another file, as the one it was last run from is gone; empty where it is the same one."""
-    old, new = past(store, checked.name), origin.of(checked, store.path)
-    if old is None or new is None or not old.origin.place or origin.is_same(old.origin, new, store.path):
+def take_over(store: Store, checked: Study, *, replace: bool) -> str:
+    """Say whose place a study takes, or from where its file has moved; empty where it is the file that was last run.
+
+    Raises a StoreError where it would take another file's place and was not told to `replace` it.
+    """
+    old, new, others = past(store, checked.name), origin.of(checked, store.path), taken(store, checked)
+    if others and not replace:
+        raise StoreError(others)
+    if old is None or new is None or origin.is_same(old.origin, new, store.path):
         return ""
-    if origin.standing(old.origin, store.path)[0] != "gone":
-        return ""
-    return f'"{checked.name}" was last run from {old.origin.file}, which is gone: it goes on from {checked.source}'
+    if others:
+        return f'"{checked.name}" takes the place of the study of {old.origin.file}'
+    is_gone = bool(old.origin.place) and origin.standing(old.origin, store.path)[0] == "gone"
+    return f'"{checked.name}" was last run from {old.origin.file}, which is gone: it goes on from {checked.source}' if is_gone else ""
 
 
 def settled(store: Store, name: str) -> Settled:

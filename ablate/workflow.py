@@ -8,12 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablate import argument, expression, grid, inputs, recipe, stages, tuning
+from ablate import argument, grid, inputs, stages, tuning
 from ablate import plan as planning
 from ablate import store as stores
 from ablate.errors import AblateError, StoreError
 from ablate.executors import devices
-from ablate.expression import Expression
 from ablate.grid import Grid
 from ablate.inputs import Inputs
 from ablate.interruption import Interruption
@@ -49,17 +48,7 @@ class Ran:
     left: int  # pieces of work for which the time of --budget was too short
 
 
-load = argument.load
-
-
-def condition(text: str | None) -> Expression | None:
-    """Read what `--only` asks of the recipes. Raises an AblateError with all that is wrong with it."""
-    if text is None:
-        return None
-    read, wrong = expression.parse(text, recipe.fields())
-    if wrong:
-        raise AblateError("\n".join(f"--only: {sentence}" for sentence in wrong))
-    return read
+load, condition = argument.load, argument.condition
 
 
 def plan(study: Study, where: Where, how: How = How(), *, check: bool = False) -> Plan:  # noqa: B008 (it is frozen)
@@ -127,7 +116,8 @@ def run(
     with ExitStack() as stack:
         stack.enter_context(stores.creating(where.store))
         stack.enter_context(stores.hold(where.store, study.name, waits=waits, stopped=lambda: interruption.asked(screen.notice)))
-        _check_place(study, where, screen, how)
+        if notice := stores.take_over(where.store, study, replace=how.replace):
+            screen.notice(notice)
         with interruption.at_once():
             known = inputs.read(study, where.store, where.device)
             expanded = grid.expand(study, precision=known.precision)
@@ -144,22 +134,24 @@ def run(
         stores.keep(where.store, study, inputs.settle(known, expanded))
         for notice in () if how.tune_only else before.trained_again:
             screen.notice(notice)
-        todo, ledger, sent = _work(before, replan, where, screen, interruption, how, began)
+        is_sent = before.is_done and tracking.marks.is_current(where.tracking_uri, study, _state(before, where), where.store)
+        todo, ledger, sent = _work(before, replan, where, screen, interruption, how, began, is_sent=is_sent)
         left = _left(replan(), how) if ledger.late else 0
         found = find(todo, where)
         path, reason = publishing.write_page(found, where.store), sent.error
-        if not sent.late:
+        if not sent.late and not is_sent:
             reason = publishing.log(found, where.store, tracking.uri(where.store, where.tracking_uri), path)
+            if not reason and (now := replan()).is_done:  # then all that was sent had come to its end
+                tracking.marks.keep(where.tracking_uri, study, _state(now, where), where.store)
     return Ran(before, todo, ledger, found, path, sent.late, reason, left)
 
 
-def _check_place(study: Study, where: Where, screen: Screen, how: How) -> None:
-    """Raise a StoreError where a study would take another file's place and was not told to; say where its own file has moved."""
-    taken = stores.taken(where.store, study)
-    if taken and not how.replace:
-        raise StoreError(taken)
-    if notice := stores.moved(where.store, study):
-        screen.notice(notice)
+def _state(todo: Plan, where: Where) -> str:
+    from ablate import tracking
+
+    made, store = todo.tuning, where.store
+    folders = (*(store.range(test.id) for test in made.ranges), *(store.search(one.id) for one in made.searches))
+    return tracking.marks.state(todo.study, tracking.tracked(todo.study, todo.runs, store), folders, store)
 
 
 def lr_find(
@@ -205,9 +197,15 @@ def _check_search(study: Study) -> None:
 
 
 def _work(
-    todo: Plan, replan: Callable[[], Plan], where: Where, screen: Screen, interruption: Interruption, how: How, began: float
-) -> tuple[Plan, Ledger, "Sent"]:
-    """Go through the stages that have something to do; give the plan as it then stands, and what became of it."""
+    todo: Plan, replan: Callable[[], Plan], where: Where, screen: Screen, interruption: Interruption, how: How, began: float,
+    *, is_sent: bool,
+) -> tuple[Plan, Ledger, "Sent"]:  # fmt: skip
+    """Go through the stages that have something to do; return the plan as it then stands, and what became of it.
+
+    `is_sent`: nothing is to be done, and MLflow has it all.
+    """
+    from ablate import tracking
+
     ledger, has_work = Ledger(), bool(todo.trials or todo.tuning.open_ranges or (todo.ready and not how.tune_only))
     with stages.begin(todo, where, screen, interruption, how, began) if has_work else nullcontext() as crew:
         if crew is not None:
@@ -222,7 +220,7 @@ def _work(
             ledger.failures += stages.unanswered(todo.tuning, where.store)
         goes_on = crew is not None and bool(todo.ready) and not ledger.is_over and not how.tune_only
         stage = partial(stages.train, crew, todo) if crew is not None and goes_on else _nothing
-        sent = _shown(todo, where, screen, interruption, stage, whole=True)
+        sent = tracking.Report(0, "") if is_sent else _shown(todo, where, screen, interruption, stage, whole=True)
     return todo, ledger, sent
 
 

@@ -5,6 +5,7 @@ set last. Runs are flat, one for each cell and seed: nested runs hide from MLflo
 the trials of a search are nested below it.
 """
 
+from ablate.tracking import marks
 from ablate.tracking.addresses import first_line, public, uri
 from ablate.tracking.audit import compare
 from ablate.tracking.client import MovedError, log_study, sync
@@ -14,6 +15,7 @@ from ablate.tracking.server import serve
 from ablate.tracking.writer import Report, Writer
 
 __all__ = [
-    "MovedError", "Report", "Source", "Writer", "compare", "first_line", "log_study", "public", "ranged", "searched", "serve", "sync",
+    "MovedError", "Report", "Source", "Writer", "compare", "first_line", "log_study", "marks", "public", "ranged", "searched", "serve",
+    "sync",
     "tracked", "uri",
 ]  # fmt: skip
