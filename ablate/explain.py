@@ -172,5 +172,5 @@ def _standing(job: str, store: Store) -> tuple[str, str]:
     return ("stopped", _epochs(folder)) if journal.is_there(folder.attempts) else ("not run", "")
 
 
-def _epochs(folder: Folder) -> str:
+def _epochs(folder: journal.Folder) -> str:
     return f"{count(len(journal.lines(folder.journal)), 'epoch')} done"

@@ -36,19 +36,7 @@ def show_plan(console: Console, plan: Plan, slots: int, outlook: "Outlook | None
         again = "it is" if len(plan.failed) == 1 else "they are"
         table.add_row("crashed", f"{len(plan.failed)} before; {again} tried again with --retry-failed")
     table.add_row("to train", f"{plan.trainings}")
-    for sentence in plan.trained_again:
-        table.add_row("again", escape(sentence))
-    if plan.left_out:
-        table.add_row("left out", f"{count(plan.left_out, 'job')} of other cells (--only)")
-    for sentence in plan.notices:
-        table.add_row("images", escape(sentence))
-    for exclusion in grid.excluded:
-        cells = count(len(exclusion.labels), "cell")
-        table.add_row("excluded", f"{cells}: {escape(exclusion.why)} ({escape('; '.join(exclusion.labels[:5]))})")
-    for name in grid.unused:
-        table.add_row("unused", f"{escape(name)} has no two cells to compare")
-    if len(study.seeds) < 2:
-        table.add_row("[yellow]warning[/]", "one seed shows effects and allows no verdict: ask for at least 2 seeds, better 5")
+    _add_notes(table, plan)
     if outlook is not None:
         table.add_row("sees", escape(_outlook(plan, outlook)))
     if plan.cost is not None:
@@ -56,6 +44,23 @@ def show_plan(console: Console, plan: Plan, slots: int, outlook: "Outlook | None
     elif plan.trainings or plan.trials:
         table.add_row("time", "not known before the first job of each network has ended: nothing here was like it")
     console.print(table)
+
+
+def _add_notes(table: Table, plan: Plan) -> None:
+    """Say what is trained again, what is left out and why, and what should be known before the study is run."""
+    for sentence in plan.trained_again:
+        table.add_row("again", escape(sentence))
+    if plan.left_out:
+        table.add_row("left out", f"{count(plan.left_out, 'job')} of other cells (--only)")
+    for sentence in plan.notices:
+        table.add_row("images", escape(sentence))
+    for exclusion in plan.grid.excluded:
+        cells = count(len(exclusion.labels), "cell")
+        table.add_row("excluded", f"{cells}: {escape(exclusion.why)} ({escape('; '.join(exclusion.labels[:5]))})")
+    for name in plan.grid.unused:
+        table.add_row("unused", f"{escape(name)} has no two cells to compare")
+    if len(plan.study.seeds) < 2:
+        table.add_row("[yellow]warning[/]", "one seed shows effects and allows no verdict: ask for at least 2 seeds, better 5")
 
 
 def _add_tuning(table: Table, plan: Plan) -> None:
@@ -73,14 +78,23 @@ def _add_tuning(table: Table, plan: Plan) -> None:
 
 def _outlook(plan: Plan, outlook: "Outlook") -> str:
     """Say what the design can see, and what the smallest effect worth having would take."""
-    study = plan.study
-    smallest = metrics.size(float(f"{outlook.effect:.2g}"), study.metric)
-    said = f"effects of {'more than' if outlook.is_bound else 'about'} {smallest} at {count(len(study.seeds), 'seed')}"
+    study, seeds = plan.study, len(plan.study.seeds)
     needed, least = outlook.seeds_for_min_effect, study.min_effect
-    if needed is not None and least is not None and needed > len(study.seeds):
-        seeds = f"more than {CAP}" if needed > CAP else f"{'at least' if outlook.is_bound else 'about'} {needed}"
-        said += f"; {metrics.size(least, study.metric)} would take {seeds} seeds"
+    if outlook.is_blind:
+        said = f"nothing at {count(seeds, 'seed')}: an effect would have to be larger than {study.metric} can change"
+    else:
+        smallest, ends = _size(outlook.effect, study.metric), ""
+        if outlook.low is not None and outlook.high is not None:
+            ends = f" ({_size(outlook.low, study.metric).split()[0]} to {_size(outlook.high, study.metric).split()[0]})"
+        said = f"effects of {'more than' if outlook.is_bound else 'about'} {smallest}{ends} at {count(seeds, 'seed')}"
+    if needed is not None and least is not None and needed > seeds:
+        wanted = f"more than {CAP}" if needed > CAP else f"{'at least' if outlook.is_bound else 'about'} {needed}"
+        said += f"; {metrics.size(least, study.metric)} would take {wanted} seeds"
     return f"{said} ({outlook.basis})"
+
+
+def _size(effect: float, metric: str) -> str:
+    return metrics.size(float(f"{effect:.2g}"), metric)
 
 
 def show_cells(console: Console, plan: Plan) -> None:
@@ -126,6 +140,8 @@ def plan_data(plan: Plan, slots: int, outlook: "Outlook | None", networks: "Mapp
         "seconds": None if plan.cost is None else round(plan.cost.seconds / slots),
         "seconds_basis": None if plan.cost is None else plan.cost.basis,
         "detectable_effect": None if outlook is None else outlook.effect,
+        "detectable_effect_range": None if outlook is None or outlook.low is None else [outlook.low, outlook.high],
+        "sees_nothing": None if outlook is None else outlook.is_blind,
         "detectable_effect_basis": None if outlook is None else outlook.basis,
         "seeds_for_min_effect": None if outlook is None else outlook.seeds_for_min_effect,
     } | ({"networks": {label: dataclasses.asdict(one) for label, one in networks.items()}} if networks else {})

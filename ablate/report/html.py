@@ -13,6 +13,7 @@ from markupsafe import Markup
 from ablate import metrics
 from ablate.findings import Findings
 from ablate.grid import short_names
+from ablate.mistakes import count
 from ablate.report import canvas, figures, insides, pictures, reasons, tables, tuning, words
 from ablate.report.tables import Table
 from ablate.runs import NAMES, Status
@@ -38,6 +39,8 @@ def render(findings: Findings, *, created: str = "", version: str, study_text: s
         confidence=f"{100 * (1 - findings.study.alpha):g} %",
         alpha=f"{findings.study.alpha:g}",
         method=words.method(findings),
+        partly=any(effect.scope is not None for effect in findings.interactions),
+        wide=tables.WIDE if any(one.effect.says_nothing for one in findings.class_effects) else "",
         chosen=(insides.strongest(findings) or ("", ()))[0],
         galleries=[(one, Markup(source)) for one in findings.details if (source := insides.gallery(one))],  # noqa: S704 (base64)
         trainings=len({curve.label for curve in findings.curves}),
@@ -91,9 +94,9 @@ def _setting(findings: Findings) -> list[str]:
     """Say what the runs were about: the test images and what one of them is worth, the networks, the levels of the baseline."""
     said = []
     if findings.images is not None:
-        count, classes = findings.images.count, words.count(findings.images.classes, "class", "classes")
-        worth = f"one is worth {words.significant(100 / count, 2)} points of accuracy"
-        said.append(f"{words.count(count, 'test image')} of {classes}: {worth}.")
+        images, classes = findings.images.count, count(findings.images.classes, "class", "classes")
+        worth = f"one is worth {words.significant(100 / images, 2)} points of accuracy"
+        said.append(f"{count(images, 'test image')} of {classes}: {worth}.")
     networks = []
     for network in findings.networks[:MOST_NETWORKS]:
         parameters = " to ".join(f"{number:,}" for number in network.parameters)

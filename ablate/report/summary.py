@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ablate.findings import CellFinding, Findings
-from ablate.report import reasons, words
+from ablate.report import claims, reasons, words
 from ablate.runs import NAMES, Status
 
 
@@ -29,7 +29,7 @@ def make(findings: Findings) -> Summary:
         columns=("cell", "n", *(NAMES[status] for status in occurring), "mean", "sd", "s/epoch"),
         rows=tuple(_row(cell, occurring, findings.metric) for cell in findings.cells),
         sentences=tuple(words.sentences(findings)),
-        claims=tuple(words.claim_sentence(claim, findings) for claim in findings.claims),
+        claims=tuple(claims.sentence(claim, findings) for claim in findings.claims),
     )
 
 
