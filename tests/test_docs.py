@@ -4,12 +4,14 @@
 """
 
 import inspect
+import json
 import re
 import tomllib
 from pathlib import Path
 
 import click
 import pytest
+from commands import ablate
 
 from ablate import cli, grid, recipe, study
 from ablate.mistakes import allowed, show
@@ -76,6 +78,20 @@ def test_commands_of_the_readme_are_real():
 
 def test_the_two_commands_come_first():
     assert next(body for kind, body in BLOCKS if kind == "sh") == "make quickstart\nmake test\n"
+
+
+@pytest.mark.slow  # 24 trainings
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])  # the machine of a user decides
+def test_the_first_study_has_an_answer_of_each_kind(precision, tmp_path):
+    study = (ROOT / "studies/quickstart.toml", "--store", tmp_path / "store", "--set", f"training.precision={precision}")
+    code, _, err = ablate("run", *study)
+    assert code == 0, err
+    code, out, err = ablate("report", *study, "--format", "json")
+    assert code == 0, err
+    said = json.loads(out)
+    verdicts = {effect["factor"]: effect["verdict"] for effect in said["effects"] if effect["kind"] == "main"}
+    assert verdicts == {"model.batch_norm": "helps", "augment.flip": "hurts", "evaluation.mc_dropout": "equivalent"}
+    assert [claim["verdict"] for claim in said["claims"]] == ["confirmed", "refuted"]
 
 
 def test_links_lead_somewhere():

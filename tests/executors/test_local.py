@@ -65,6 +65,20 @@ class TestLocalExecutor(Contract):
         wait_until_gone(orphans)
         assert kinds(run_all(executor, [task("c", "ok")]), "c") == ["started", "finished"]
 
+    def test_a_server_that_is_dead_and_not_gone_yet_is_waited_for(self) -> None:
+        # A busy machine may leave it so for a second; nobody can bring that about at will, so its answer is acted here.
+        class Refused:
+            times = 0
+
+            def start(self) -> None:
+                self.times += 1
+                if self.times <= 2 * local.BAD_STARTS:
+                    raise ConnectionRefusedError
+
+        process = Refused()
+        local._start(process)
+        assert process.times == 2 * local.BAD_STARTS + 1
+
     def test_what_the_kernel_ends_for_want_of_memory_is_told_apart(self, start: Start, tmp_path: Path) -> None:
         with small_memory() as group:
             executor = start(2)
