@@ -161,8 +161,9 @@ def test_plan_describes_every_network(tmp_path):
 def test_a_network_for_images_of_two_sizes_is_described_for_each(tmp_path):
     text = BASE.replace("image_size = 64, ", "") + 'model.name = "cnn4"\n\n[factors]\ndata.image_size = [16, 32]\n'
     (tmp_path / "nets.toml").write_text(text)
-    expanded = grid.expand(study.load(tmp_path / "nets.toml"), precision="fp32")
-    told = inputs.summaries(expanded, store.open_store(tmp_path / "store"))
+    loaded = study.load(tmp_path / "nets.toml")
+    expanded = grid.expand(loaded, precision="fp32")
+    told = inputs.summaries(loaded, expanded, store.open_store(tmp_path / "store"))
     assert list(told) == ["cnn4, data.image_size=16", "cnn4, data.image_size=32"]
     assert told["cnn4, data.image_size=16"].macs < told["cnn4, data.image_size=32"].macs
 

@@ -6,6 +6,7 @@ Whatever happens to a job on its way, its end is bit for bit that of a job that 
 import hashlib
 import json
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -209,6 +210,16 @@ def test_the_environment_says_what_a_result_came_from_and_no_variable(house: Hou
     assert {"python", "torch", "ablate-studies"} <= set(told["versions"])
     assert {"host", "cores", "processor", "device"} <= set(told["machine"])
     assert not any(b"hunter2" in content for _, _, content in files(folder).values())
+
+
+def test_the_environment_says_how_the_images_were_read(house: House) -> None:
+    shutil.copytree(house.digits, house.path / house.digits.name)
+    meta = house.path / house.digits.name / "meta.json"
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"decoding": ["2 images turned upright", "left out 1 file"]}))
+    folder = house.folder("a")
+    run_here(house.payload(folder) | {"data": str(meta.parent)})
+    told = journal.read_json(folder.path / "environment.json")
+    assert (told["data"], told["images"]) == (house.digits.name, "2 images turned upright; left out 1 file")
 
 
 def test_a_job_that_is_done_is_left_as_it_is(house: House, workers: LocalExecutor) -> None:

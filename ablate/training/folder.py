@@ -80,7 +80,10 @@ def count_classes(root: Path) -> int:
 
 def shown(path: object) -> str:
     """Write a path or name so that it can be printed, whatever bytes it has."""
-    text = os.fsencode(str(path)).decode("utf-8", "backslashreplace")
+    text = str(path)
+    if text.isprintable():  # nearly all of them; what is not UTF-8 never is
+        return text
+    text = os.fsencode(text).decode("utf-8", "backslashreplace")
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
@@ -185,7 +188,7 @@ def _part(folder: Path, left: dict[str, list[Path]]) -> Part:
     images: list[tuple[str, Path]] = []
     for label in classes:
         others: dict[str, list[Path]] = {}
-        found = sorted(_files(folder / label, others), key=lambda path: path.parts)
+        found = sorted(_files(folder / label, others), key=lambda path: path.split(os.sep))  # noqa: PTH206
         if not found:
             has = f" (but {_left_out(folder / label, others)})" if others else ""
             raise DataError(
@@ -194,12 +197,13 @@ def _part(folder: Path, left: dict[str, list[Path]]) -> Part:
             )
         for kind, paths in others.items():
             left.setdefault(kind, []).extend(paths)
-        images += [(label, path) for path in found]
+        images += [(label, Path(path)) for path in found]
     return Part(folder.name, tuple(images))
 
 
-def _files(folder: Path, left: dict[str, list[Path]]) -> Iterator[Path]:
+def _files(folder: Path, left: dict[str, list[Path]]) -> Iterator[str]:
     """Go through the images of a class, those in its sub-folders too, in no order; links that lead back are not followed."""
+    endings = readable()
     waiting = [(folder, frozenset(map(str, folder.resolve().parents)))]
     while waiting:
         here, above = waiting.pop()
@@ -212,24 +216,23 @@ def _files(folder: Path, left: dict[str, list[Path]]) -> Iterator[Path]:
                 found = list(entries)
         except OSError as error:
             raise DataError(f"{shown(here)} cannot be read ({error.strerror}): make it readable, or remove it") from None
-        for entry in found:
-            path = here / entry.name
+        for entry in found:  # strings as long as it goes: there may be millions of files
             if _is_systems(entry.name):
-                left.setdefault(_kind(entry.name), []).append(path)
+                left.setdefault(_kind(entry.name), []).append(Path(entry.path))
             elif entry.is_dir():
-                waiting.append((path, above | {real}))
-            elif path.suffix.lower() not in readable():
-                left.setdefault(_kind(entry.name), []).append(path)
-            elif not entry.is_file() and (not entry.is_symlink() or _is_special(path)):  # reading from a pipe would wait for ever
-                left.setdefault(NO_FILE, []).append(path)
+                waiting.append((Path(entry.path), above | {real}))
+            elif os.path.splitext(entry.name)[1].lower() not in endings:  # noqa: PTH122
+                left.setdefault(_kind(entry.name), []).append(Path(entry.path))
+            elif not entry.is_file() and (not entry.is_symlink() or _is_special(entry.path)):  # a pipe would be waited for for ever
+                left.setdefault(NO_FILE, []).append(Path(entry.path))
             else:
-                yield path
+                yield entry.path
 
 
-def _is_special(path: Path) -> bool:
+def _is_special(path: str) -> bool:
     """Whether a link leads to a pipe or a device; one that leads nowhere is a missing image, which decoding names."""
     try:
-        return not stat.S_ISREG(path.stat().st_mode)
+        return not stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116
     except OSError:
         return False
 
