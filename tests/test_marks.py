@@ -72,6 +72,8 @@ def test_a_mark_is_void_as_soon_as_anything_has_changed(copied, monkeypatch):
     assert not is_current(store.path / "other.toml", store)
 
 
+@pytest.mark.slow  # MLflow's database is made, and asked three times
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_what_somebody_removes_from_mlflow_comes_back(copied):
     study, store = copied
     store.database.unlink()  # of another path
