@@ -44,6 +44,7 @@ class Pace:
     store: Store
     speeds: dict[Kind, list[float]] = field(default_factory=dict)
     judged: dict[tuple[Kind, str, Evaluation], list[float]] = field(default_factory=dict)
+    files: dict[str | None, int] = field(default_factory=dict)  # of folders of images that are not decoded yet
 
 
 def read(store: Store) -> Pace:
@@ -77,7 +78,7 @@ def learn(pace: Pace, job: str) -> None:
 def training(pace: Pace, recipe: Recipe, fingerprint: str, images: float | None = None) -> Time | None:
     """Say how long a training takes, or so many images of it; none where nothing is known of the network or of the images."""
     speed, is_guess = _speed(pace, recipe)
-    seen = _train_images(recipe, pace.store, fingerprint) if images is None else images
+    seen = _train_images(recipe, pace, fingerprint) if images is None else images
     if speed is None or seen is None:
         return None
     return Time((recipe.training.epochs if images is None else 1) * seen / speed, is_guess)
@@ -116,10 +117,12 @@ def _speed(pace: Pace, recipe: Recipe) -> tuple[float | None, bool]:
     return IMAGES_A_SECOND[model.name] * scale / slower, True
 
 
-def _train_images(recipe: Recipe, store: Store, fingerprint: str) -> float | None:
+def _train_images(recipe: Recipe, pace: Pace, fingerprint: str) -> float | None:
     """Count the images of an epoch as well as they are known: before a folder of images is decoded, by its files."""
-    meta = journal.read_json(store.data / fingerprint / "meta.json")
-    known = meta["train"] if meta else TRAIN_IMAGES.get(recipe.data.name) or _files(recipe.data.root)
+    meta, root = journal.read_json(pace.store.data / fingerprint / "meta.json"), recipe.data.root
+    if not meta and recipe.data.name not in TRAIN_IMAGES and root not in pace.files:
+        pace.files[root] = _files(root)
+    known = meta["train"] if meta else TRAIN_IMAGES.get(recipe.data.name) or pace.files[root]
     total = recipe.data.train_size or known
     if not total:
         return None

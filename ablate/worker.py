@@ -73,7 +73,7 @@ def run_job(payload: Json, report: Callable[[Json], None], should_stop: Callable
     """Train a job to its end from wherever it stands, then judge it in every way that is still missing.
 
     `payload`: folder (of the job, with recipe.json), job (its identity), data (folder of the decoded set), evaluations (a
-    list of tables), device, git, trained (when it was planned; by default it may have been).
+    list of tables), device, git, trained (as it was planned, for who watches).
     Returns {"status": finished | diverged}; raises what the training raised, after writing it to the
     job's log, and Stopped between two epochs, after a checkpoint, or between two ways of judging; OutOfMemory and UnwritableError
     leave it as it was.
@@ -82,7 +82,8 @@ def run_job(payload: Json, report: Callable[[Json], None], should_stop: Callable
     with attempt.alone(folder, should_stop, alive, report), attempt.accounted(folder, payload["device"]), attempt.logging_to(folder.log):
         folder.failure.unlink(missing_ok=True)
         if folder.result.exists():
-            report({"judging": True} if payload.get("trained", True) else {"elsewhere": f"trained by {attempt.last(folder)}"})
+            if "trained" in payload:
+                report({"judging": True} if payload["trained"] else {"elsewhere": f"trained by {attempt.last(folder)}"})
         else:
             _train(folder, payload, report, should_stop, alive)
         journal.sweep(folder)

@@ -106,6 +106,12 @@ def test_a_study_that_cannot_be_read_hides_no_other(here: Store) -> None:
     assert "rotatoin" in refused(here, "older:baseline/0")
 
 
+@pytest.mark.parametrize("text", ["mine:baseline", "mine:rotation=15", "mine:baseline/"])
+def test_a_cell_without_a_seed_is_told_to_add_one(here: Store, text: str) -> None:
+    keep(here, read("mine", factors=ROTATION))
+    assert refused(here, text).endswith(f"a cell of mine, with a job for each seed: add a seed, such as {text.rstrip('/')}/0")
+
+
 # Two jobs
 
 

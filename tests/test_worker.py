@@ -518,11 +518,14 @@ def test_a_job_that_another_process_trains_is_waited_for_and_not_trained_again(h
     workers.submit(Task("first", house.payload(folder, PLAIN, how="pauses", gate=str(gate))))
     hear(workers, lambda heard: any(event.kind == "progress" for event in heard))
     assert journal.is_running(folder)
-    workers.submit(Task("second", house.payload(folder, PLAIN, MC, how="tells_that_it_waits")))
+    workers.submit(Task("second", house.payload(folder, PLAIN, MC, how="tells_that_it_waits", trained=False)))
     heard = hear(workers, lambda heard: any("asked" in event.detail for event in heard))
     assert {event.kind for event in heard} <= {"started", "progress"}
     gate.touch()
-    heard = hear(workers, lambda heard: sum(event.kind == "finished" for event in heard) == 2)
+    heard += hear(workers, lambda heard: sum(event.kind == "finished" for event in heard) == 2)
+    other = f"process {journal.lines(folder.attempts)[0]['pid']}"
+    told = [event.detail["elsewhere"] for event in heard if "elsewhere" in event.detail]
+    assert told == [f"waits for {other}, which trains it", f"trained by {other}"]
     assert [event.task for event in heard if event.kind == "finished"] == ["first", "second"]
     assert not any("epoch" in event.detail for event in heard if event.task == "second")
     assert (attempts(folder), len(journal.lines(folder.journal))) == ([1], EPOCHS)

@@ -67,7 +67,11 @@ def _store(context: click.Context, given: str | None) -> str:
     path = Path(store.USUAL if given is None else given)
     if given is not None and (not given.strip() or "\0" in given):
         raise click.BadParameter(f"must name a folder, got {given!r}")
-    if path.expanduser().exists() and not path.expanduser().is_dir():
+    try:
+        path = path.expanduser()
+    except RuntimeError as error:  # no such user, or none at all
+        raise click.BadParameter(f"{given}: {error}: write the whole path") from None
+    if path.exists() and not path.is_dir():
         raise click.BadParameter(f"{path} must be a folder, and is a file: choose another with --store DIR")
     study = context.params.get("study")
     if given is None and study and not store.is_store(path) and argument.is_file(study):
