@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from mlflow import MlflowClient
+from mlflow.entities import ViewType
 
 
 def client(store):
@@ -15,6 +16,13 @@ def client(store):
 def runs_of(api, name, condition="tags.`ablate.kind` = 'run'"):
     experiment = api.get_experiment_by_name(name)
     return sorted(api.search_runs([experiment.experiment_id], condition, max_results=1000), key=lambda run: run.info.run_name)
+
+
+def hidden(api, name):
+    """Give the runs that MLflow shows among the deleted ones only."""
+    experiment = api.get_experiment_by_name(name)
+    found = api.search_runs([experiment.experiment_id], run_view_type=ViewType.DELETED_ONLY, max_results=1000)
+    return sorted(found, key=lambda run: run.info.run_name)
 
 
 def history(api, run):

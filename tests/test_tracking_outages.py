@@ -228,10 +228,10 @@ def test_a_run_that_mlflow_never_takes_holds_up_no_other(shared, monkeypatch):
     sources = tracking.tracked(loaded, runs, shared)
     send = Mlflow.send
 
-    def picky(self, source, *, closing):
+    def picky(self, source, **how):
         if source.key in (sources[0].key, sources[2].key):
             raise ValueError("not this one")
-        send(self, source, closing=closing)
+        send(self, source, **how)
 
     monkeypatch.setattr(Mlflow, "send", picky)
     report = writer(tracking.uri(shared, None), loaded, sources, shared, heard).close()

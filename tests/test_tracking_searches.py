@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import pytest
 from markdown_it import MarkdownIt
-from shown import client, everything, history, runs_of
+from shown import client, everything, hidden, history, runs_of
 
 from ablate import grid, journal, recipe, study, tracking
 from ablate import store as stores
@@ -232,9 +232,13 @@ def test_a_finished_search_that_is_given_more_trials_goes_on(shared):
     sync(shared, loaded, search.source())
     run = by_name(shared, loaded)["search: more"]
     assert (run.info.status, run.info.end_time, run.data.metrics["best/validation/accuracy"]) == ("FINISHED", 1200, 0.6)
+    assert run.data.params["trials"] == "2", "MLflow writes a param once: the run of the search is made anew"
+    nested = [by_name(shared, loaded)[f"trial {number}: more"] for number in (0, 1)]
+    assert {one.data.tags["mlflow.parentRunId"] for one in nested} == {run.info.run_id}
+    assert tracking.compare(tracking.uri(shared, None), loaded, [search.source()], shared) == []
 
 
-def test_a_search_of_two_studies_is_shown_in_both_and_marked_where_it_is_dropped(shared):
+def test_a_search_of_two_studies_is_shown_in_both_and_hidden_where_it_is_dropped(shared):
     search = Search(shared, "common", trials=1)
     search.quick("complete", 0.5, 1100)
     one, other = read("first user"), read("second user")
@@ -246,9 +250,10 @@ def test_a_search_of_two_studies_is_shown_in_both_and_marked_where_it_is_dropped
     again = Search(shared, "another", trials=1)
     again.quick("complete", 0.5, 1100)
     sync(shared, one, again.source())
-    stale = {name: run.data.tags.get("ablate.stale") for name, run in by_name(shared, one).items()}
-    assert stale == {"search: common": "true", "trial 0: common": "true", "search: another": None, "trial 0: another": None}
-    assert not any("ablate.stale" in run.data.tags for run in by_name(shared, other).values())
+    stale = {run.info.run_name: run.data.tags.get("ablate.stale") for run in hidden(client(shared.path), one.name)}
+    assert stale == {"search: common": "true", "trial 0: common": "true"}
+    assert by_name(shared, one).keys() == {"search: another", "trial 0: another"}
+    assert by_name(shared, other).keys() == {"search: common", "trial 0: common"}
 
 
 def sweep(held, label, seeds=(0, 1)):

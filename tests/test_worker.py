@@ -128,6 +128,7 @@ def left(folder: Folder) -> dict[str, Any]:
     """Read all that a job has found out: everything but times."""
     result = journal.read_json(folder.result)
     result.pop("timestamp")
+    assert result.pop("peak_memory") > 1e6
     result["metrics"] = {name: value for name, value in result["metrics"].items() if not name.startswith("time/")}
     lines = [{"epoch": line["epoch"], "metrics": line["metrics"]} for line in journal.lines(folder.journal)]
     outcomes: dict[str, Any] = {}

@@ -8,6 +8,7 @@ from ablate.study import Study
 from ablate.tracking.agreement import has_all, latest, params
 from ablate.tracking.client import shown
 from ablate.tracking.records import Record, Source
+from ablate.tracking.sent import LAYOUT
 
 NAMED = 3  # runs named in one sentence
 
@@ -37,6 +38,9 @@ def _differs(record: Record, run: Any) -> Iterator[str]:
     if status != state.status:
         idle = status == "RUNNING"
         yield "stand as RUNNING in MLflow, though no process trains them" if idle else f"are {status} in MLflow, and {state.status} here"
+    if run.data.tags.get("ablate.layout") != LAYOUT:
+        yield "are shown by MLflow as an older version of ablate did"
+        return
     if any(name not in run.data.params or run.data.params[name] != value for name, value in params(record).items()):
         yield "have other params in MLflow"
     if not has_all(latest(record), run.data.metrics):

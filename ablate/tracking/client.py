@@ -29,7 +29,6 @@ from ablate.tracking.records import Line, Record, Source, last_sign
 from ablate.tracking.sent import Sent
 
 LONGEST = 7900  # characters of a note or tag: MLflow cuts at 8000 and only warns
-LAYOUT = "2"  # of params, tags and metrics: runs of an older one get what they lack
 
 
 class MovedError(StoreError):
@@ -110,7 +109,7 @@ class Mlflow:
 
         def is_done(key: str) -> bool:
             known = runs.get(key)
-            return not again and known is not None and known.status == "FINISHED" and known.tags.get("ablate.layout") == LAYOUT
+            return not again and known is not None and known.status == "FINISHED" and known.tags.get("ablate.layout") == sent.LAYOUT
 
         for record in source.records(closing=closing, is_done=is_done):
             self._send(record, runs)
@@ -182,7 +181,7 @@ class Mlflow:
         """Return all tags of a run but those that people may write: its note."""
         tags = {
             "ablate.kind": record.kind, "ablate.study": self.study.name, "ablate.key": record.key,
-            "ablate.store": stores.identity(self.store), "ablate.layout": LAYOUT, "ablate.status": record.state.word,
+            "ablate.store": stores.identity(self.store), "ablate.layout": sent.LAYOUT, "ablate.status": record.state.word,
             "mlflow.source.name": self.study.source, "mlflow.source.type": "LOCAL", **record.tags,
         } | ({"ablate.attempt": str(record.attempts)} if record.attempts else {})  # fmt: skip
         return {name: shortened(value, LONGEST) for name, value in tags.items()}
