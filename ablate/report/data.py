@@ -120,6 +120,7 @@ def _effect(effect: Effect, findings: Findings) -> Json:
     estimate = effect.estimate
     return {
         "kind": effect.kind,
+        "change": names.change(effect, findings),  # in words, with the settings where it is known in some only
         "factor": effect.factor,
         "where": list(effect.where) if effect.where else None,  # of a simple effect: the factor that is held, and its level
         "from": effect.start,
@@ -157,7 +158,7 @@ def _failures(effect: Effect, findings: Findings) -> Json | None:
     (before, all_before), (after, all_after) = found.before, found.after
     return {
         "before": before, "of_before": all_before, "after": after, "of_after": all_after, "at_chance": found.at_chance,
-        "condition": names.where(found.scope, findings).removeprefix(", ") or None,
+        "chance_values": found.chance_values, "condition": names.where(found.scope, findings).removeprefix(", ") or None,
     }  # fmt: skip
 
 
