@@ -8,21 +8,21 @@ from ablate import metrics
 from ablate.mistakes import show, unknown
 
 SHAPE = re.compile(
-    r"\s*(?P<factor>.+?)\s*:\s*(?P<first>.+?)\s*(?P<relation>[<>~])\s*(?P<second>.+?)"
+    r"\s*(?P<factor>.+?)\s*:\s*(?P<first>.+?)\s*(?P<relation>[<>~]|(?<=\s)(?:better|worse)\s+than(?=\s))\s*(?P<second>.+?)"
     r"(?:\s+when\s+(?P<other>.+?)\s*=\s*(?P<level>.+?))?(?:\s+on\s+(?P<metric>\S+))?\s*"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """`first relation second`, on the scale of benefit: `>` says that the first level is better, `~` equivalent."""
+    """`first relation second`: `>` says that the metric is larger with the first level, `better than` that it is better, `~` equivalent."""
 
     text: str
     source: str
     expect: str
     factor: str
     first: str
-    relation: Literal[">", "<", "~"]
+    relation: Literal[">", "<", "~", "better than", "worse than"]
     second: str
     when: tuple[str, str] | None
     metric: str | None
@@ -32,7 +32,8 @@ def parse(text: str, source: str, expect: str, factors: dict[str, list[str]]) ->
     """Read an expectation against the factors and their level names; the list says what is wrong with it."""
     found = SHAPE.fullmatch(expect)
     if not found:
-        return None, [f"{show(expect)} is not of the form factor: a > b (or <, ~), then perhaps when factor = level, on metric"]
+        form = "factor: a > b (or <, ~, better than, worse than), then perhaps when factor = level, on metric"
+        return None, [f"{show(expect)} is not of the form {form}"]
     part = found.groupdict()
     wrong = [
         *_level(part["factor"], part["first"], factors),
@@ -44,7 +45,8 @@ def parse(text: str, source: str, expect: str, factors: dict[str, list[str]]) ->
     if part["first"] == part["second"]:
         wrong.append(f"{show(expect)} compares a level with itself")
     when = (part["other"], part["level"]) if part["other"] else None
-    claim = Claim(text, source, expect, part["factor"], part["first"], part["relation"], part["second"], when, part["metric"])  # type: ignore[arg-type]
+    relation = " ".join(part["relation"].split())
+    claim = Claim(text, source, expect, part["factor"], part["first"], relation, part["second"], when, part["metric"])  # type: ignore[arg-type]
     return (None if wrong else claim), list(dict.fromkeys(wrong))
 
 

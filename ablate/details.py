@@ -98,6 +98,7 @@ class Interplay:
     factors: tuple[str, str]
     levels: tuple[tuple[str, ...], tuple[str, ...]]
     means: Mapping[tuple[str, str], float]
+    uneven: bool  # runs are missing, and the means are not over the same seeds and settings
 
 
 def interplay(table: effects.Table, found: Sequence[Effect]) -> Interplay | None:
@@ -109,10 +110,13 @@ def interplay(table: effects.Table, found: Sequence[Effect]) -> Interplay | None
     names = [factor.name for factor in table.study.factors]
     one, other = (names.index(factor) for factor, _, _ in strongest.changes)
     levels = tuple(tuple(level.name for level in table.study.factors[i].levels) for i in (one, other))
+    places = {(a, b): effects.settings(table, {one: a, other: b}) for a in levels[0] for b in levels[1]}
+    there = np.isfinite(np.hstack([table.block(place) for place in places.values()]))
+    whole = np.flatnonzero(there.all(axis=1))  # seeds that lack nothing
+    seeds = whole if len(whole) else np.arange(len(there))
     means = {}
-    for a in levels[0]:
-        for b in levels[1]:
-            values = table.block(effects.settings(table, {one: a, other: b}))
-            if np.isfinite(values).any():
-                means[a, b] = float(np.nanmean(values))
-    return Interplay((names[one], names[other]), (levels[0], levels[1]), means)
+    for pair, place in places.items():
+        values = table.block(place)[seeds]
+        if np.isfinite(values).any():
+            means[pair] = float(np.nanmean(values))
+    return Interplay((names[one], names[other]), (levels[0], levels[1]), means, uneven=not len(whole))

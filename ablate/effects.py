@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ablate import metrics, pooling, stats
-from ablate.claim import Claim
+from ablate import metrics, pooling, scope, stats
 from ablate.grid import Cell, Grid
 from ablate.runs import FAILED_RESULT, Outcome
+from ablate.scope import Scope
 from ablate.stats import Estimate, Floats
 from ablate.study import Study
 
@@ -23,7 +23,20 @@ Levels = tuple[str, ...]  # a level for each factor of the study, inactive ones 
 POOLED = "pooled variance"
 """The flag of an effect whose noise was taken from all cells."""
 
-ClaimVerdict = Literal["confirmed", "refuted", "undecided", "not tested"]
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """The runs on both sides of a change that have ended, and how many of them failed."""
+
+    before: tuple[int, int]  # failed, and all that have ended
+    after: tuple[int, int]
+    at_chance: int  # of those that failed after; the others diverged
+    scope: Scope | None  # the settings in which more failed after than before; None: all of them
+    inside: tuple[int, int]  # failed, and all that have ended, after the change in these settings
+
+    @property
+    def is_unstable(self) -> bool:
+        """Whether the share of failed runs is too much higher after the change."""
+        return stats.unstable(*self.before, *self.after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +48,18 @@ class Effect:
     estimate: Estimate
     per_seed: Mapping[int, float]
     flags: tuple[str, ...]
+    scope: Scope | None = None  # the settings that the numbers are means over, where they are not all planned ones
+    left_out: tuple[int, ...] = ()  # seeds that lack a run and have no say
+    scattered: bool = False  # there are pairs of runs, and no setting has one under every seed
     survivors: stats.Verdict | None = None  # where the verdict is `unstable`: what the runs that did not fail say
+    failures: Failures | None = None  # of two levels or two cells
     where: tuple[str, str] | None = None  # of a simple effect: the factor that is held, and its level
     depends_on: tuple[str, ...] = ()  # factors that turn the sign of a main effect round
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether the interval of a share has all that the share can change by, from -1 to 1."""
+        return (self.estimate.low, self.estimate.high) == (-1.0, 1.0)
 
     @property
     def factor(self) -> str:
@@ -61,22 +83,13 @@ class Contrast:
 
     kind: Kind
     changes: tuple[tuple[str, str, str], ...]
-    differences: Floats  # (S,), NaN for a seed without a pair
-    incomplete: bool
+    differences: Floats  # (S,), NaN for a seed that is left out
     weights: Floats  # (cells,): the same as a contrast of the cells' means
-    before: tuple[int, int] = (0, 0)  # failed and all ended runs
-    after: tuple[int, int] = (0, 0)
+    planned: int  # settings
+    scope: Scope | None  # those that the differences are means over, where they are not all
+    scattered: bool  # there are pairs of runs, and no setting has one under every seed
+    failures: Failures | None = None
     where: tuple[str, str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimFinding:
-    """A claim and what the data say of it."""
-
-    claim: Claim
-    metric: str  # that of the study, unless the claim names another one
-    verdict: ClaimVerdict
-    estimate: Estimate | None  # of going from the second level to the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,20 +101,21 @@ class Table:
     values: Floats  # (S, cells); NaN where there is no value
     ended: NDArray[np.bool_]  # (S, cells): the run has a result
     failed: NDArray[np.bool_]  # (S, cells): which is none that may be averaged
+    at_chance: NDArray[np.bool_]  # (S, cells): failed for that reason
     cells: Mapping[Levels, Cell]
     columns: Mapping[Levels, int]
-    excluded: frozenset[Levels]
     benefit: int
     min_effect: float | None
+    reach: float | None = None  # the largest size of a difference of two values, where there is one
 
     def block(self, settings: Sequence[Levels]) -> Floats:
         """Give the (S, M) values of some cells."""
         return self.values[:, [self.columns[levels] for levels in settings]]
 
-    def failures(self, settings: Sequence[Levels]) -> tuple[int, int]:
-        """Count the failed and all ended runs of some cells."""
+    def failures(self, settings: Sequence[Levels]) -> NDArray[np.int_]:
+        """Count the failed and all ended runs of some cells, and those that failed at chance level: (3, M)."""
         columns = [self.columns[levels] for levels in settings]
-        return int(self.failed[:, columns].sum()), int(self.ended[:, columns].sum())
+        return np.array([runs[:, columns].sum(axis=0) for runs in (self.failed, self.ended, self.at_chance)])
 
     def weights(self, settings: Sequence[Levels], shares: Floats) -> Floats:
         """Give the (cells,) weights of a mean over some cells."""
@@ -114,16 +128,18 @@ def tabulate(study: Study, grid: Grid, outcomes: tuple[Outcome, ...], metric: st
     """Lay out one metric by seed and cell; runs that have failed, or are missing, have no value."""
     seeds, ids = sorted(study.seeds), [cell.id for cell in grid.cells]
     row, column = ({key: i for i, key in enumerate(keys)} for keys in (seeds, ids))
-    values, ended, failed = np.full((len(seeds), len(ids)), np.nan), *(np.zeros((len(seeds), len(ids)), bool) for _ in range(2))
+    values, ended, failed, at_chance = np.full((len(seeds), len(ids)), np.nan), *(np.zeros((len(seeds), len(ids)), bool) for _ in range(3))
     for o in outcomes:
         place = row[o.run.seed], column[o.run.cell.id]
-        failed[place] = o.status in FAILED_RESULT
+        failed[place], at_chance[place] = o.status in FAILED_RESULT, o.status == "at_chance"
         ended[place] = failed[place] or o.status == "finished"
         if o.status == "finished":
             values[place] = o.metrics.get(metric, np.nan)
     found = lay_out(study, grid, tuple(seeds), values)
     least = study.min_effect if metric == study.metric else None
-    return replace(found, ended=ended, failed=failed, benefit=1 if direction == "max" else -1, min_effect=least)
+    reach = 1.0 if metrics.is_fraction(metric) else None
+    benefit = 1 if direction == "max" else -1
+    return replace(found, ended=ended, failed=failed, at_chance=at_chance, benefit=benefit, min_effect=least, reach=reach)
 
 
 def lay_out(study: Study, grid: Grid, seeds: tuple[int, ...], values: Floats) -> Table:
@@ -135,9 +151,9 @@ def lay_out(study: Study, grid: Grid, seeds: tuple[int, ...], values: Floats) ->
         values=values,
         ended=np.isfinite(values),
         failed=np.zeros(values.shape, bool),
+        at_chance=np.zeros(values.shape, bool),
         cells=dict(zip(levels, grid.cells, strict=True)),
         columns={one: i for i, one in enumerate(levels)},
-        excluded=frozenset(_filled(study, one) for exclusion in grid.excluded for one in exclusion.levels),
         benefit=1,
         min_effect=None,
     )
@@ -175,32 +191,33 @@ def _pairs(table: Table, position: int, start: str, end: str, fixed: Mapping[int
     return before, [_with(levels, {position: end}) for levels in before]
 
 
-def _half_excluded(table: Table, levels: Levels, position: int, start: str, end: str, fixed: Mapping[int, str]) -> bool:
-    """Say whether an excluded cell left another one without its partner."""
-    partner = {start: end, end: start}.get(levels[position])
-    fits = all(levels[i] == level for i, level in fixed.items())
-    return partner is not None and fits and _with(levels, {position: partner}) in table.cells
-
-
 def judged(table: Table, contrasts: Sequence[Contrast], family: int | None = None) -> tuple[Effect, ...]:
     """Judge contrasts together: as one family, or as members of a family of `family` effects."""
     size, study = family or max(1, len(contrasts)), table.study
     spreads = _pooled(table, contrasts, size) if study.variance == "pooled" else [None] * len(contrasts)
     found = []
     for contrast, spread in zip(contrasts, spreads, strict=True):
+        reach = None if table.reach is None else table.reach * len(contrast.changes)  # of an interaction: a difference of differences
         estimate = stats.estimate(
-            contrast.differences, family=size, alpha=study.alpha, benefit=table.benefit, min_effect=table.min_effect, spread=spread
-        )
-        failed = stats.unstable(*contrast.before, *contrast.after)
-        flags = {"incomplete": contrast.incomplete, POOLED: study.variance == "pooled"}
+            contrast.differences, family=size, alpha=study.alpha, benefit=table.benefit, min_effect=table.min_effect, reach=reach,
+            spread=spread,
+        )  # fmt: skip
+        failed = contrast.failures is not None and contrast.failures.is_unstable
+        there = np.isfinite(contrast.differences)
+        left_out = tuple(int(seed) for seed, has in zip(table.seeds, there, strict=True) if not has) if contrast.planned else ()
+        flags = {"incomplete": bool(left_out), "conditional": contrast.scope is not None, POOLED: study.variance == "pooled"}
         found.append(
             Effect(
                 kind=contrast.kind,
                 changes=contrast.changes,
                 estimate=replace(estimate, verdict="unstable") if failed else estimate,
-                per_seed={int(seed): float(d) for seed, d in zip(table.seeds, contrast.differences, strict=True) if np.isfinite(d)},
+                per_seed={int(seed): float(d) for seed, d, has in zip(table.seeds, contrast.differences, there, strict=True) if has},
                 flags=tuple(flag for flag, is_set in flags.items() if is_set),
+                scope=contrast.scope,
+                left_out=left_out,
+                scattered=contrast.scattered,
                 survivors=estimate.verdict if failed else None,
+                failures=contrast.failures,
                 where=contrast.where,
             )
         )
@@ -224,12 +241,45 @@ def _pooled(table: Table, contrasts: Sequence[Contrast], family: int) -> list[st
 def main(table: Table, position: int, start: str, end: str, fixed: Mapping[int, str] | None = None) -> Contrast:
     """Compare two levels of a factor over all matched settings of the others; with `fixed`, where others have these levels."""
     before, after = _pairs(table, position, start, end, fixed or {})
+    changes = ((table.study.factors[position].name, start, end),)
+    return _compared(table, "main", changes, before, after, held={position, *(fixed or {})})
+
+
+def _compared(
+    table: Table, kind: Kind, changes: tuple[tuple[str, str, str], ...], before: list[Levels], after: list[Levels], held: set[int]
+) -> Contrast:
+    """Compare cells with their partners; `held`: positions of the factors that are the same, or change in one way, in all pairs."""
     found = stats.matched(table.block(before), table.block(after))
-    excluded = any(_half_excluded(table, levels, position, start, end, fixed or {}) for levels in table.excluded)
+    weights = table.weights(after, found.shares) - table.weights(before, found.shares)
+    has_pair = bool((np.isfinite(table.block(before)) & np.isfinite(table.block(after))).any())
+    kept = [levels for levels, is_kept in zip(before, found.kept, strict=True) if is_kept]
     return Contrast(
-        "main", ((table.study.factors[position].name, start, end),), found.effects, found.incomplete or excluded,
-        table.weights(after, found.shares) - table.weights(before, found.shares), table.failures(before), table.failures(after),
+        kind, changes, found.effects, weights, len(before), _scope(table, kept, before, held), has_pair and not kept,
+        _failures(table, before, after, held),
     )  # fmt: skip
+
+
+def _scope(table: Table, chosen: Sequence[Levels], planned: Sequence[Levels], held: set[int]) -> Scope | None:
+    """Describe some of the planned settings by the factors that are not held."""
+    free = [i for i in range(len(table.study.factors)) if i not in held]
+    if len(chosen) in (0, len(planned)) or not free:
+        return None
+    some, every = ([tuple(levels[i] for i in free) for levels in cells] for cells in (chosen, planned))
+    return scope.describe([table.study.factors[i].name for i in free], some, every)
+
+
+def _failures(table: Table, before: list[Levels], after: list[Levels], held: set[int]) -> Failures:
+    """Count the failed runs on both sides, and find the settings in which more failed after than before."""
+    (lost, ended_before, _), (failed, ended_after, at_chance) = table.failures(before), table.failures(after)
+    worse = failed * ended_before > lost * ended_after
+    place = _scope(table, [levels for levels, is_worse in zip(before, worse, strict=True) if is_worse], before, held)
+    return Failures(
+        before=(int(lost.sum()), int(ended_before.sum())),
+        after=(int(failed.sum()), int(ended_after.sum())),
+        at_chance=int(at_chance.sum()),
+        scope=place,
+        inside=(int(failed[worse].sum()), int(ended_after[worse].sum())),
+    )
 
 
 def mains(table: Table) -> tuple[Effect, ...]:
@@ -250,7 +300,12 @@ def interactions(table: Table) -> tuple[Effect, ...]:
             made = stats.matched_quadruples(*(table.block(place) for place in places))
             weights = sum(sign * table.weights(place, made.shares) for sign, place in zip((1, -1, -1, 1), places, strict=True))
             changes = ((names[i], a0, a1), (names[j], b0, b1))
-            found.append(Contrast("interaction", changes, made.effects, made.incomplete, np.asarray(weights)))
+            kept = [levels for levels, is_kept in zip(quads, made.kept, strict=True) if is_kept]
+            has_quad = bool(np.isfinite([table.block(place) for place in places]).all(axis=0).any())
+            place = _scope(table, kept, quads, {i, j})
+            found.append(
+                Contrast("interaction", changes, made.effects, np.asarray(weights), len(quads), place, has_quad and not kept)
+            )
     return judged(table, found)
 
 
@@ -301,38 +356,4 @@ def between(table: Table, one: Cell, other: Cell) -> Effect:
 
 def _cells(table: Table, one: Cell, other: Cell) -> Contrast:
     before, after = ([_filled(table.study, cell.levels)] for cell in (one, other))
-    found = stats.matched(table.block(before), table.block(after))
-    return Contrast(
-        "cell", (("cell", one.label, other.label),), found.effects, found.incomplete,
-        table.weights(after, found.shares) - table.weights(before, found.shares), table.failures(before), table.failures(after),
-    )  # fmt: skip
-
-
-def claim_finding(claim: Claim, study: Study, grid: Grid, outcomes: tuple[Outcome, ...]) -> ClaimFinding:
-    """Answer a claim by the effect of going from its second level to its first, in the family of the main effects."""
-    metric = claim.metric or study.metric
-    direction = study.direction if metric == study.metric else metrics.direction(metric) or "max"
-    table = tabulate(study, grid, outcomes, metric, direction)
-    names = [factor.name for factor in study.factors]
-    fixed = {names.index(claim.when[0]): claim.when[1]} if claim.when else {}
-    position = names.index(claim.factor)
-    there = main(table, position, claim.second, claim.first, fixed)
-    every = [main(table, *contrast) for contrast in contrasts(study)]
-    family = len(every)
-    same = (
-        i for i, one in enumerate(every) if any(np.array_equal(one.weights, sign * there.weights) for sign in (1, -1))
-    )  # either way round
-    place = next(same, family)
-    every[place : place + 1] = [there]  # beside the main effects, or in the place of the one that it is
-    estimate = judged(table, every, family)[place].estimate
-    if stats.unstable(*there.after, *there.before):
-        estimate = replace(estimate, verdict="unstable")  # the same whichever way it is put
-    if estimate.effect is None:
-        return ClaimFinding(claim, metric, "undecided" if estimate.verdict == "unstable" else "not tested", None)
-    return ClaimFinding(claim, metric, _answer(claim.relation, estimate.verdict), estimate)
-
-
-def _answer(relation: str, verdict: stats.Verdict) -> ClaimVerdict:
-    if verdict in ("undecided", "unstable"):
-        return "undecided"
-    return "confirmed" if verdict == {">": "helps", "<": "hurts", "~": "equivalent"}[relation] else "refuted"
+    return _compared(table, "cell", (("cell", one.label, other.label),), before, after, held=set())

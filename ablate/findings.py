@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablate import details, effects, metrics
+from ablate import answers, details, effects, metrics
+from ablate.answers import ClaimFinding
 from ablate.details import ClassEffect, Detail, Interplay
-from ablate.effects import ClaimFinding, Effect
+from ablate.effects import Effect
 from ablate.grid import Cell, Exclusion, Grid
 from ablate.runs import FAILED_RESULT, Outcome
 from ablate.study import Study
@@ -116,7 +117,7 @@ def find(
         interactions=interactions,
         simple_effects=effects.simple(table, main),
         cell_effects=effects.against_baseline(table, grid),
-        claims=tuple(effects.claim_finding(claim, study, grid, outcomes) for claim in study.claims),
+        claims=tuple(answers.claim_finding(claim, study, grid, outcomes) for claim in study.claims),
         curves=_curves(outcomes),
         failures=tuple(Failure(o.run.name, o.status, o.reason, o.log) for o in outcomes if o.status in (*FAILED_RESULT, "failed")),
         excluded=grid.excluded,

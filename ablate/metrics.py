@@ -46,4 +46,5 @@ def unit(metric: str) -> str:
 
 def size(number: float, metric: str) -> str:
     """Write a size without a sign, such as `min_effect`: "0.2 points"."""
-    return f"{scale(metric) * number:.6g}{unit(metric)}"
+    shown, named = f"{scale(metric) * number:.6g}", unit(metric)
+    return shown + (named.removesuffix("s") if shown == "1" else named)

@@ -1,14 +1,16 @@
 """What a design can see before it is run: the smallest effect that its seeds would show, from the noise of earlier runs or a bound."""
 
 import statistics
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from ablate import effects, stats
+from ablate import effects, metrics, stats
 from ablate.grid import Grid
 from ablate.runs import Outcome
 from ablate.study import Study
+
+FEWEST = 3
+"""Seeds that another study must have for its noise to be a guess at this one's: the noise of two tells next to nothing."""
 
 ERROR = 0.1  # error rate that a bound supposes, where nothing was run yet
 
@@ -18,6 +20,9 @@ class Outlook:
     """The smallest effect seen with a chance of 80 %, in the metric's unit, what that goes by, and seeds for the smallest one wanted."""
 
     effect: float
+    low: float | None  # the same if the noise is at the ends of its 80 % interval; none of a bound
+    high: float | None
+    is_blind: bool  # no effect that there can be is seen
     basis: str
     is_bound: bool  # effects below it are out of reach, and the true one may be larger
     seeds_for_min_effect: int | None  # stats.CAP + 1: more than that; none where the study names no smallest effect
@@ -34,22 +39,30 @@ def _images(study: Study) -> tuple[Any, Any]:
     return name, study.base.get("data.root") if name == "imagefolder" else None
 
 
-def noise(study: Study, grid: Grid, outcomes: tuple[Outcome, ...]) -> list[float]:
-    """List the standard deviations of the per-seed differences of a study's main effects, as far as it was run."""
+class Noise(NamedTuple):
+    """The standard deviations of the per-seed differences of some effects, and the seeds that the fewest of them have."""
+
+    sds: tuple[float, ...] = ()
+    seeds: int = 0
+
+
+def noise(study: Study, grid: Grid, outcomes: tuple[Outcome, ...]) -> Noise:
+    """Return the noise of a study's main effects, as far as it was run."""
     table = effects.tabulate(study, grid, outcomes, study.metric, study.direction)
-    return [effect.estimate.sd for effect in effects.mains(table) if effect.estimate.sd]
+    known = [effect.estimate for effect in effects.mains(table) if effect.estimate.sd]
+    return Noise(tuple(one.sd for one in known if one.sd), min((one.n for one in known), default=0))
 
 
-def look(study: Study, sds: Iterable[float], basis: str, n_test: int | None) -> Outlook | None:
+def look(study: Study, noise: Noise, basis: str, n_test: int | None) -> Outlook | None:
     """Say what a study can see; None where nothing can be said: one seed, no factor, or neither noise nor a bound is known.
 
-    `sds` are those of earlier differences on the same metric, and their median counts; without any, accuracies on
-    `n_test` test images have the bound of `stats.sd_lower_bound`.
+    `noise` is that of earlier differences on the same metric, and its median counts; without any, accuracies on `n_test`
+    test images have the bound of `stats.sd_lower_bound`.
     """
-    family, known = len(list(effects.contrasts(study))), list(sds)
-    is_bound = not known
-    if known:
-        sd = statistics.median(known)
+    family = len(list(effects.contrasts(study)))
+    is_bound = not noise.sds
+    if noise.sds:
+        sd = statistics.median(noise.sds)
     elif n_test and study.metric == "test/accuracy":
         sd = stats.sd_lower_bound(ERROR, n_test)
         basis = f"at best, if one image in {1 / ERROR:.0f} is wrong: the choice of {n_test:,} test images alone makes that noise"
@@ -62,4 +75,6 @@ def look(study: Study, sds: Iterable[float], basis: str, n_test: int | None) -> 
     assert effect is not None
     least = study.min_effect
     needed = None if least is None else stats.seeds_needed(sd, least, family=family, alpha=study.alpha, a_seed=a_seed)
-    return Outlook(effect, basis, is_bound, needed)
+    low, high = (None, None) if is_bound else tuple(effect * share for share in stats.sd_range(noise.seeds))
+    is_blind = metrics.is_fraction(study.metric) and effect >= 1  # a share lies between 0 and 1
+    return Outlook(effect, low, high, is_blind, basis, is_bound, needed)

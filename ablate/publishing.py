@@ -8,6 +8,7 @@ from typing import Any
 from ablate import __version__, journal, tracking
 from ablate import store as stores
 from ablate.findings import Findings
+from ablate.report import claims as answers
 from ablate.report import data, forms, html, pictures, words
 from ablate.store import Store
 
@@ -42,8 +43,21 @@ def claims(found: Findings, *, as_json: bool) -> str:
     """Answer every claim in a line, or as JSON; say so where a study makes none."""
     if as_json:
         return _json(data.to_json(found)["claims"])
-    said = [words.claim_sentence(claim, found) for claim in found.claims] or ["the study makes no claim"]
+    said = [answers.sentence(claim, found) for claim in found.claims] or ["the study makes no claim"]
     return "".join(f"{line}\n" for line in said)
+
+
+def untested(found: Findings, store: Store) -> str:
+    """Say why claims could not be tested, and what to do; empty where all were, or the study makes none."""
+    count = sum(claim.verdict == "not tested" for claim in found.claims)
+    if not count:
+        return "" if found.claims else "nothing was tested: give the study a [[claim]]"
+    name, claims = found.study.name, f"{count} of {words.count(len(found.claims), 'claim')} {'was' if count == 1 else 'were'} not tested"
+    if not store.path.exists():
+        return f"{claims}: there is no store at {store.path.resolve()}: name the one that has the runs with --store DIR"
+    if not found.finished:
+        return f"{claims}: no run of {name} is finished in {store.path}: run the study first, or name another store with --store DIR"
+    return f"{claims}: no two finished runs of {name} differ in that factor only under the same seed"
 
 
 def _json(content: Any) -> str:

@@ -50,11 +50,12 @@ class Estimate:
     reason: Literal["one seed", "seed has no effect", "no pairs"] | None = None
     """Why there is no interval, if there is none."""
     more_seeds: int | None = None
-    """About how many seeds to add to decide, 1..CAP, or CAP + 1; only where it is undecided and has an interval."""
+    """About how many seeds to add if the effect is as large as seen, 1..CAP, or CAP + 1; only where it is undecided and has an interval."""
     more_seeds_high: int | None = None
     """The same if the noise is at its 80 % upper limit: never below `more_seeds`."""
-    target: Literal["min_effect", "observed"] | None = None
-    """The effect that `more_seeds` would see."""
+    more_seeds_min_effect: int | None = None
+    """About how many seeds to add to see an effect of `min_effect`; only beside `more_seeds`, and where there is a `min_effect`."""
+    more_seeds_min_effect_high: int | None = None
     wins: int
     ties: int
     losses: int
@@ -62,21 +63,25 @@ class Estimate:
 
 
 class Matched(NamedTuple):
-    """Per-seed effects, and what they are means of."""
+    """Per-seed effects, and the settings that they are means over."""
 
     effects: Floats
-    """(S,), NaN for a seed without any pair."""
-    incomplete: bool
-    """Whether any setting was left out, under any seed."""
-    shares: Floats
-    """(M,): the weight of each setting, as far as it is the same for all seeds; they add up to 1, or are 0 without any pair."""
+    """(S,), NaN for a seed that is left out."""
+    kept: NDArray[np.bool_]
+    """(M,): all settings, unless fewer than two seeds have them all; none where no setting can be compared."""
+
+    @property
+    def shares(self) -> Floats:
+        """Return the weight of each setting, (M,): they add up to 1, or are 0 where no setting is kept."""
+        return self.kept / max(1, int(self.kept.sum()))
 
 
 def matched(before: Floats, after: Floats) -> Matched:
     """Average `after - before` inside each seed over the matched settings of the other factors.
 
-    Both are (S, M), S seeds and M settings; a value that is not finite is a missing run. Settings that are not complete for
-    every seed (that has any pair) are left out for all seeds, or, if that leaves none, per seed.
+    Both are (S, M), S seeds and M settings; a value that is not finite is a missing run. What is estimated is the mean over
+    all settings: a seed that lacks one of them is left out. Only if that leaves fewer than two seeds are the settings left
+    out instead that any seed lacks; a seed without any pair is left out in either case.
     """
     return _per_seed(_known(after) - _known(before))
 
@@ -97,14 +102,15 @@ def _known(values: Floats) -> Floats:
 def _per_seed(differences: Floats) -> Matched:
     """Average (S, M) differences to (S,) by the rule of `matched`."""
     there = ~np.isnan(differences)
-    alive = there[there.any(axis=1)]  # a seed without any pair has no say in which settings the others are compared on
-    complete = alive.all(axis=0) & alive.any(axis=0)
-    used = there & complete if complete.any() else there
-    count = used.sum(axis=1)
-    total = np.where(used, differences, 0.0).sum(axis=1)
-    effects = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
-    settings = used.any(axis=0)
-    return Matched(effects, not bool(there.all()), settings / max(1, settings.sum()))
+    some, kept = there.any(axis=1), np.ones(differences.shape[1], dtype=bool)
+    seeds = some & there.all(axis=1)
+    if seeds.sum() < 2:
+        kept = kept & there[some].all(axis=0) & some.any()
+        seeds = some & kept.any()
+    effects = np.full(len(differences), np.nan)
+    if seeds.any():
+        effects[seeds] = differences[np.ix_(seeds, kept)].mean(axis=1)
+    return Matched(effects, kept)
 
 
 class Spread(NamedTuple):
@@ -127,13 +133,15 @@ def estimate(
     alpha: float = 0.05,
     benefit: int = 1,
     min_effect: float | None = None,
+    reach: float | None = None,
     spread: Spread | None = None,
 ) -> Estimate:
     """Judge one effect of a family of `family` by its (S,) per-seed differences; those that are not finite are dropped.
 
     `benefit` is +1 where larger is better and -1 where smaller is: it turns the verdict and wins / losses, nothing else.
-    `min_effect`, above 0, is the smallest effect worth having. `spread`: by default that of these differences alone, with
-    Student's t and Sidak. Failed runs are not known here: `unstable` judges them.
+    `min_effect`, above 0, is the smallest effect worth having. `reach` is the largest size that an effect can have, if there
+    is one: intervals are cut to it. `spread`: by default that of these differences alone, with Student's t and Sidak. Failed
+    runs are not known here: `unstable` judges them.
     """
     assert benefit in {-1, 1}
     assert min_effect is None or min_effect > 0
@@ -150,7 +158,16 @@ def estimate(
     sd = float(d.std(ddof=1)) if spread is None else spread.sd
     if sd <= max(ROUNDING, SAME * float(np.abs(d).max())):
         return replace(counted, effect=effect, sd=0.0, reason="seed has no effect")
-    return _judged(counted, spread or _own(effect, sd, n, family, alpha), alpha=alpha, benefit=benefit, min_effect=min_effect)
+    found = _judged(counted, spread or _own(effect, sd, n, family, alpha), alpha=alpha, benefit=benefit, min_effect=min_effect)
+    return found if reach is None else _cut(found, reach)
+
+
+def _cut(found: Estimate, reach: float) -> Estimate:
+    """Cut an interval to what an effect can be: it holds the true effect as often as before."""
+    assert found.effect is not None
+    assert found.low is not None
+    assert found.high is not None
+    return replace(found, low=max(found.low, min(-reach, found.effect)), high=min(found.high, max(reach, found.effect)))
 
 
 def _own(effect: float, sd: float, n: int, family: int, alpha: float) -> Spread:
@@ -170,12 +187,20 @@ def _judged(counted: Estimate, spread: Spread, *, alpha: float, benefit: int, mi
     found = replace(counted, effect=effect, low=low, high=high, sd=sd, reason=None, p=p, verdict=verdict)
     if verdict != "undecided":
         return found
-    target = effect if min_effect is None else min_effect
     # df s^2 / sigma^2 is chi-squared with df degrees of freedom: its 20 % quantile gives the 80 % upper limit of sigma.
     sd_high = sd * math.sqrt(spread.df / _special().chdtri(spread.df, 0.8))
     each, a_seed = two_sided(spread.critical, spread.df), spread.df / (n - 1)
-    few, many = (max(1, _needed(s, target, each, a_seed=a_seed, cap=CAP + n) - n) for s in (sd, sd_high))
-    return replace(found, more_seeds=few, more_seeds_high=many, target="observed" if min_effect is None else "min_effect")
+
+    def more(target: float) -> tuple[int, int]:
+        few, many = (max(1, _needed(s, target, each, a_seed=a_seed, cap=CAP + n) - n) for s in (sd, sd_high))
+        return few, many
+
+    few, many = more(effect)
+    found = replace(found, more_seeds=few, more_seeds_high=many)
+    if min_effect is None:
+        return found
+    few, many = more(min_effect)
+    return replace(found, more_seeds_min_effect=few, more_seeds_min_effect_high=many)
 
 
 def _excludes_zero(low: float, high: float) -> bool:
@@ -260,6 +285,12 @@ def sd_lower_bound(error: float, n_test: int) -> float:
     assert 0 <= error <= 1
     assert n_test >= 1
     return math.sqrt(error / n_test)
+
+
+def sd_range(n: int) -> tuple[float, float]:
+    """Return the ends of the 80 % interval of a standard deviation from `n` values, at least 2, as shares of the one that was found."""
+    low, high = (math.sqrt((n - 1) / _special().chdtri(n - 1, tail)) for tail in (0.1, 0.9))
+    return low, high
 
 
 def critical(df: float, each: float) -> float:

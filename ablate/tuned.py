@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ablate import effects, kept, rates, tuning
-from ablate.grid import Grid
 from ablate.rates import Suggestion
+from ablate.scope import Scope
 from ablate.space import Search
 from ablate.stats import Floats
 from ablate.store import Store
@@ -75,6 +75,7 @@ class Turn:
     change: tuple[str, str, str]
     shared: float
     tuned: float
+    scope: Scope | None = None  # the settings that have both, where not all do
 
     @property
     def is_turned(self) -> bool:
@@ -207,14 +208,7 @@ def _turns(study: Study, made: Tuning, histories: Mapping[str, History]) -> tupl
                 shared[0, column], tuned[0, column] = first.value, best.value
     found = []
     for contrast in effects.contrasts(study):
-        before, after = (_effect(study, grid, values, contrast) for values in (shared, tuned))
-        if before is not None and after is not None:
-            position, start, end = contrast
-            found.append(Turn((study.factors[position].name, start, end), before, after))
+        before, after = (effects.main(effects.lay_out(study, grid, (0,), values), *contrast) for values in (shared, tuned))
+        if np.isfinite(before.differences[0]) and np.isfinite(after.differences[0]):  # of the same cells
+            found.append(Turn(before.changes[0], float(before.differences[0]), float(after.differences[0]), before.scope))
     return tuple(found)
-
-
-def _effect(study: Study, grid: Grid, values: Floats, contrast: tuple[int, str, str]) -> float | None:
-    table = effects.lay_out(study, grid, (0,), values)
-    difference = effects.main(table, *contrast).differences[0]
-    return float(difference) if np.isfinite(difference) else None

@@ -11,7 +11,7 @@ from scipy.stats import ttest_1samp, ttest_rel
 from statsmodels.stats.weightstats import DescrStatsW
 
 from ablate import effects, findings, grid, study
-from ablate.report import data, words
+from ablate.report import data, names
 from ablate.runs import Outcome
 
 FACTORS = {"augment": {"rotation": [0, 15]}, "model": {"batch_norm": [True, False], "conv_dropout": [0.0, 0.1, 0.3]}}
@@ -367,7 +367,7 @@ def test_a_simple_effect_is_the_main_effect_over_the_cells_with_that_level():
 
 def test_simple_effects_say_where_in_words_and_in_json():
     _, _, found = turned()
-    assert [words.change(e, found) for e in found.simple_effects[:2]] == [
+    assert [names.change(e, found) for e in found.simple_effects[:2]] == [
         "rotation 15 instead of 0, where batch_norm true",
         "rotation 15 instead of 0, where batch_norm false",
     ]

@@ -23,7 +23,7 @@ from ablate import findings, grid, study
 from ablate.findings import Effect, Findings
 from ablate.grid import Cell
 from ablate.rates import Suggestion
-from ablate.report import canvas, data, figures, html, insides, pictures, summary, tables, words
+from ablate.report import canvas, data, figures, html, insides, names, pictures, summary, tables, words
 from ablate.report.canvas import Picture
 from ablate.runs import Outcome
 from ablate.space import Range, Search
@@ -398,11 +398,11 @@ class TestWords:
         assert "depends on model.batch_norm" in words.sentences(of)[0]
 
     def test_a_level_that_names_its_factor_stands_alone(self, full):
-        named = [words.change(effect, full) for effect in full.effects]
+        named = [names.change(effect, full) for effect in full.effects]
         assert named[:2] == ["random_resized_crop instead of random_crop", "rotation 15 instead of 0"]
 
     def test_an_interaction_is_named_by_its_two_changes(self, full):
-        named = [words.change(effect, full) for effect in full.interactions]
+        named = [names.change(effect, full) for effect in full.interactions]
         assert "random_resized_crop with rotation 15" in named
         assert len(set(named)) == len(full.interactions)
 
@@ -412,7 +412,7 @@ class TestWords:
             assert words.verdict_alone(replace(effect, estimate=replace(effect.estimate, verdict=name))) == said
 
     def test_a_cell_is_named_by_its_label(self, full):
-        assert words.change(full.cell_effects[0], full) == full.cells[1].cell.label
+        assert names.change(full.cell_effects[0], full) == full.cells[1].cell.label
 
 
 class TestHeadline:
@@ -881,7 +881,7 @@ def drawn(picture: Picture) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 INSIDES = (
     insides.heat,
     lambda of: insides.interplay(of.interplay, of),
-    lambda of: insides.classes(of.class_effects),
+    lambda of: insides.classes(of.class_effects, of),
     lambda of: insides.confusion(of.details[0], "confusion"),
     lambda of: insides.calibration(of.details),
 )

@@ -1,7 +1,7 @@
 """The command `ablate` itself, and what becomes of errors.
 
-Exit codes: 0 done, 1 some jobs failed (the report is still written) or a claim is refuted, 2 the user's mistake, 3 a claim is
-open under `check --strict`, 130 interrupted, by Ctrl-C or by the end of `--budget`.
+Exit codes: 0 done, 1 some jobs failed (the report is still written) or a claim is refuted, 2 the user's mistake, 3 no
+claim could be tested, or one is open under `check --strict`, 130 interrupted, by Ctrl-C or by the end of `--budget`.
 """
 
 import sys

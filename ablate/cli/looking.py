@@ -146,7 +146,7 @@ def report(
 @options.JSON
 @click.option("--strict", is_flag=True, help="End with exit code 3 where a claim is neither confirmed nor refuted.")
 def check(study: str, sets: tuple[str, ...], store_path: str, *, as_json: bool, strict: bool) -> None:
-    """Answer the claims of STUDY, for CI: exit code 1 if one is refuted, else 0.
+    """Answer the claims of STUDY, for CI: exit code 1 if one is refuted, 3 if none could be tested, else 0.
 
     \b
     Example:
@@ -158,8 +158,12 @@ def check(study: str, sets: tuple[str, ...], store_path: str, *, as_json: bool, 
     where = options.where(store_path)
     found = workflow.report(workflow.load(study, sets, where.store), where)
     click.echo(publishing.claims(found, as_json=as_json), nl=False)
-    verdicts = [claim.verdict for claim in found.claims]
-    sys.exit(1 if "refuted" in verdicts else 3 if strict and {"undecided", "not tested"} & set(verdicts) else 0)
+    verdicts = {claim.verdict for claim in found.claims}
+    untested = publishing.untested(found, where.store)
+    if untested:
+        click.echo(untested, err=True)
+    is_open = not verdicts - {"not tested"} or (strict and bool({"undecided", "not tested"} & verdicts))
+    sys.exit(1 if "refuted" in verdicts else 3 if is_open else 0)
 
 
 @click.command()

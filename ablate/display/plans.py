@@ -63,14 +63,23 @@ def _add_tuning(table: Table, plan: Plan) -> None:
 
 def _outlook(plan: Plan, outlook: "Outlook") -> str:
     """Say what the design can see, and what the smallest effect worth having would take."""
-    study = plan.study
-    smallest = metrics.size(float(f"{outlook.effect:.2g}"), study.metric)
-    said = f"effects of {'more than' if outlook.is_bound else 'about'} {smallest} at {len(study.seeds)} seeds"
+    study, seeds = plan.study, len(plan.study.seeds)
     needed, least = outlook.seeds_for_min_effect, study.min_effect
-    if needed is not None and least is not None and needed > len(study.seeds):
-        seeds = f"more than {CAP}" if needed > CAP else f"{'at least' if outlook.is_bound else 'about'} {needed}"
-        said += f"; {metrics.size(least, study.metric)} would take {seeds} seeds"
+    if outlook.is_blind:
+        said = f"nothing at {seeds} seeds: an effect would have to be larger than {study.metric} can change"
+    else:
+        smallest, ends = _size(outlook.effect, study.metric), ""
+        if outlook.low is not None and outlook.high is not None:
+            ends = f" ({_size(outlook.low, study.metric).split()[0]} to {_size(outlook.high, study.metric).split()[0]})"
+        said = f"effects of {'more than' if outlook.is_bound else 'about'} {smallest}{ends} at {seeds} seeds"
+    if needed is not None and least is not None and needed > seeds:
+        wanted = f"more than {CAP}" if needed > CAP else f"{'at least' if outlook.is_bound else 'about'} {needed}"
+        said += f"; {metrics.size(least, study.metric)} would take {wanted} seeds"
     return f"{said} ({outlook.basis})"
+
+
+def _size(effect: float, metric: str) -> str:
+    return metrics.size(float(f"{effect:.2g}"), metric)
 
 
 def show_cells(console: Console, plan: Plan) -> None:
@@ -115,6 +124,8 @@ def plan_data(plan: Plan, slots: int, outlook: "Outlook | None", networks: "Mapp
         "seconds": None if plan.cost is None else round(plan.cost.seconds / slots),
         "seconds_basis": None if plan.cost is None else plan.cost.basis,
         "detectable_effect": None if outlook is None else outlook.effect,
+        "detectable_effect_range": None if outlook is None or outlook.low is None else [outlook.low, outlook.high],
+        "sees_nothing": None if outlook is None else outlook.is_blind,
         "detectable_effect_basis": None if outlook is None else outlook.basis,
         "seeds_for_min_effect": None if outlook is None else outlook.seeds_for_min_effect,
     } | ({"networks": {label: dataclasses.asdict(one) for label, one in networks.items()}} if networks else {})

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ablate import metrics
 from ablate.effects import Effect
 from ablate.findings import CellFinding, Findings
-from ablate.report import words
+from ablate.report import names, words
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,7 @@ def of_studies(one: Findings, other: Findings) -> Comparison:
         named = pair[0] or pair[1]
         assert named is not None
         told = [_told(effect, findings) for effect, findings in zip(pair, (one, other), strict=True)]
-        rows.append((words.change(named, owner), *told, _agreement(pair)))
+        rows.append((names.whole(named, owner), *told, _agreement(pair)))
     shared = sum(key in found[0] and key in found[1] for key in keys)
     sentence = f"{words.count(shared, 'change')} in both studies, {len(keys) - shared} in one of them only"
     differing = () if one.metric == other.metric else (f"the metrics differ: {one.metric} and {other.metric}",)
@@ -41,11 +40,12 @@ def _key(effect: Effect) -> tuple[str, str, str]:
 
 
 def _told(effect: Effect | None, findings: Findings) -> str:
-    """Write the verdict with its numbers; of an undecided effect, too."""
+    """Write the verdict with its numbers, of an undecided effect, too, and with the settings that they are of."""
     if effect is None:
         return "-"
     numbers = words.difference(effect.estimate, findings.metric)
-    said = words.verdict_words(effect, findings)
+    scope = "" if effect.estimate.verdict == "unstable" else names.where(effect.scope, findings)
+    said = words.verdict_words(effect, findings) + scope
     return said if not numbers or numbers in said else f"{said}; {numbers}"
 
 
@@ -53,6 +53,10 @@ def _agreement(pair: Sequence[Effect | None]) -> str:
     one, other = pair
     if one is None or other is None:
         return "-"
+    if one.scope != other.scope:
+        return "not the same effect"  # one of them is known in some settings only
+    if one.estimate.verdict == other.estimate.verdict == "undecided":
+        return "neither has one"
     return "yes" if one.estimate.verdict == other.estimate.verdict else "no"
 
 
@@ -63,9 +67,12 @@ def of_cells(findings: Findings, one: CellFinding, other: CellFinding, effect: E
     for seed in findings.study.seeds:
         values = [found.values.get(seed) for found in (one, other)]
         change = effect.per_seed.get(seed)
-        moved = "-" if change is None else f"{metrics.scale(metric) * change:+.4g}{metrics.unit(metric)}"
+        moved = "-" if change is None else words.moved(change, metric)
         rows.append((f"seed {seed}", *(words.value(value, metric) for value in values), moved))
     rows.append(("mean", words.value(one.mean, metric), words.value(other.mean, metric), words.difference(effect.estimate, metric) or "-"))
     labels = (one.cell.label, other.cell.label)
     sentence = f"{labels[1]} instead of {labels[0]}: {_told(effect, findings)}"
-    return Comparison((metric, *labels, "difference"), tuple(rows), (sentence,))
+    others = len(findings.cells) - 1
+    every = f"the report's hold together for all {others} cells against the baseline, and are wider"
+    alone = f"this interval is that of a single comparison, these two cells; {every}"
+    return Comparison((metric, *labels, "difference"), tuple(rows), (sentence, alone) if others > 1 else (sentence,))

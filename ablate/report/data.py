@@ -6,9 +6,10 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from ablate import metrics, recipe
-from ablate.effects import ClaimFinding, Effect
+from ablate.answers import ClaimFinding
+from ablate.effects import Effect
 from ablate.findings import CellFinding, Findings
-from ablate.report import words
+from ablate.report import claims, names, words
 from ablate.tuned import TuningFinding
 
 Json = dict[str, Any]
@@ -40,11 +41,11 @@ def to_json(findings: Findings) -> Json:
         "inside": [
             {"cell": d.label, "classes": d.classes, "confusion": d.confusion, "calibration": d.calibration} for d in findings.details
         ],
-        "claims": [_claim(claim) for claim in findings.claims],
+        "claims": [_claim(claim, findings) for claim in findings.claims],
         "curves": [
             {"cell": c.label, "metric": c.metric, "epochs": c.epochs, "mean": c.mean, "low": c.low, "high": c.high} for c in findings.curves
         ],
-        "tuning": _tuning(findings.tuning),
+        "tuning": _tuning(findings.tuning, findings),
         "failures": [{"run": f.run, "status": f.status, "reason": f.reason, "log": f.log} for f in findings.failures],
         "excluded": [{"why": exclusion.why, "cells": list(exclusion.labels)} for exclusion in findings.excluded],
         "data": list(findings.data),
@@ -82,7 +83,7 @@ def _cell(found: CellFinding) -> Json:
     }
 
 
-def _tuning(found: TuningFinding | None) -> Json | None:
+def _tuning(found: TuningFinding | None, findings: Findings) -> Json | None:
     """Lay out range tests, trials and turned effects; null for a study without."""
     if found is None:
         return None
@@ -100,7 +101,13 @@ def _tuning(found: TuningFinding | None) -> Json | None:
         }
         for c in found.ranges
     ]  # fmt: skip
-    turns = [{"factor": t.change[0], "from": t.change[1], "to": t.change[2], "shared": t.shared, "tuned": t.tuned} for t in found.turns]
+    turns = [
+        {
+            "factor": t.change[0], "from": t.change[1], "to": t.change[2], "shared": t.shared, "tuned": t.tuned,
+            "condition": names.where(t.scope, findings).removeprefix(", ") or None,
+        }
+        for t in found.turns
+    ]  # fmt: skip
     return {"searches": searches, "range_tests": ranges, "turns": turns}
 
 
@@ -123,9 +130,13 @@ def _effect(effect: Effect, findings: Findings) -> Json:
         "words": words.verdict_words(effect, findings),
         "reason": estimate.reason,
         "flags": list(effect.flags),
-        "more_seeds": estimate.more_seeds,  # 1001: more than 1000
+        "condition": names.where(effect.scope, findings).removeprefix(", ") or None,  # the settings, where it is not known in all
+        "seeds_left_out": list(effect.left_out),
+        "failures": _failures(effect, findings),
+        "more_seeds": estimate.more_seeds,  # if the effect is as large as seen; 1001: more than 1000
         "more_seeds_high": estimate.more_seeds_high,
-        "more_seeds_target": estimate.target,
+        "more_seeds_min_effect": estimate.more_seeds_min_effect,  # to see an effect of min_effect
+        "more_seeds_min_effect_high": estimate.more_seeds_min_effect_high,
         "wins": estimate.wins,
         "ties": estimate.ties,
         "losses": estimate.losses,
@@ -133,7 +144,19 @@ def _effect(effect: Effect, findings: Findings) -> Json:
     }
 
 
-def _claim(found: ClaimFinding) -> Json:
+def _failures(effect: Effect, findings: Findings) -> Json | None:
+    """Count the failed runs on both sides of a change; null where none failed after it."""
+    found = effect.failures
+    if found is None or not found.after[0]:
+        return None
+    (before, all_before), (after, all_after) = found.before, found.after
+    return {
+        "before": before, "of_before": all_before, "after": after, "of_after": all_after, "at_chance": found.at_chance,
+        "condition": names.where(found.scope, findings).removeprefix(", ") or None,
+    }  # fmt: skip
+
+
+def _claim(found: ClaimFinding, findings: Findings) -> Json:
     claim, estimate = found.claim, found.estimate
     return {
         "text": claim.text,
@@ -146,6 +169,9 @@ def _claim(found: ClaimFinding) -> Json:
         "high": estimate.high if estimate else None,
         "p": estimate.p if estimate else None,
         "n": estimate.n if estimate else 0,
+        "direction": found.direction,
+        "condition": names.where(found.effect.scope, findings).removeprefix(", ") or None,
+        "notes": claims.notes(found, findings),
     }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ablate import metrics
 from ablate.effects import Effect
 from ablate.findings import Curve, Findings
-from ablate.report import words
+from ablate.report import names, words
 from ablate.report.canvas import CLEAR, COLOURS, GREY, HEIGHT, SYMBOLS, Figure, Picture, axis, in_unit, lines, note, picture, safe
 
 TRAININGS = (GREY, "#0174f4", "#eb5e00", "#0da361", "#a837ad", "#c9a227", "#4fb6e8", "#e0607e", "#7d8f2f", "#8a6fd8", "#b07a4b", "#2b8a8a")
@@ -27,7 +27,7 @@ def forest(effects: Sequence[Effect], findings: Findings) -> Picture:
     labels: list[Figure] = []
     depth = 0
     for effect in rows:
-        said = [*(f"<b>{line}</b>" for line in lines(words.change(effect, findings))), *lines(words.verdict_words(effect, findings))]
+        said = [*(f"<b>{line}</b>" for line in lines(names.change(effect, findings))), *lines(words.verdict_words(effect, findings))]
         labels.append(note("<br>".join(said), depth))
         depth += LINE * len(said) + ROW
         data += _row(effect, findings, at=depth - ROW / 2 - 4, by=by)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ablate import metrics
 from ablate.effects import Effect
 from ablate.findings import Findings
-from ablate.report import data, tables, words
+from ablate.report import data, names, tables, words
 from ablate.report.tables import Label, Mark, Table
 
 
@@ -80,7 +80,7 @@ def _latex_row(effect: Effect, findings: Findings) -> str:
     estimate = effect.estimate
     numbers = [words.effect_words(estimate, findings.metric), words.interval_words(estimate, findings.metric)]
     shown = [f"${number}$" if number else "--" for number in numbers]
-    return " & ".join([_tex(words.change(effect, findings)), *shown, _tex(words.verdict(effect)), str(estimate.n)]) + r" \\"
+    return " & ".join([_tex(names.change(effect, findings)), *shown, _tex(words.verdict(effect, findings)), str(estimate.n)]) + r" \\"
 
 
 TEX = {
@@ -97,14 +97,15 @@ def _tex(text: str) -> str:
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?")
 EFFECTS = (
     "kind", "factor", "from", "to", "where", "effect", "low", "high", "p", "n", "sd", "verdict", "flags", "more_seeds", "wins", "ties",
-    "losses",
+    "losses", "condition", "seeds_left_out",
 )  # fmt: skip
 
 
 def spreadsheet(findings: Findings) -> str:
     """Write every effect as a row of CSV, in the metric's own unit and to the last digit; the JSON has the rest."""
     rows = data.to_json(findings)["effects"]
-    return _csv(EFFECTS, ([_plain(row[column]) for column in EFFECTS] for row in rows))
+    head = ["p (adjusted)" if column == "p" else column for column in EFFECTS]
+    return _csv(head, ([_plain(row[column]) for column in EFFECTS] for row in rows))
 
 
 def cells_spreadsheet(findings: Findings) -> str:

@@ -33,6 +33,8 @@ def render(findings: Findings, *, created: str = "", version: str, study_text: s
         confidence=f"{100 * (1 - findings.study.alpha):g} %",
         alpha=f"{findings.study.alpha:g}",
         method=words.method(findings),
+        partly=any(effect.scope is not None for effect in findings.interactions),
+        wide=tables.WIDE if any(one.effect.says_nothing for one in findings.class_effects) else "",
         chosen=(insides.strongest(findings) or ("", ()))[0],
         galleries=[(one, Markup(source)) for one in findings.details if (source := insides.gallery(one))],  # noqa: S704 (base64)
         trainings=len({curve.label for curve in findings.curves}),

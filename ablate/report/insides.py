@@ -3,6 +3,7 @@
 import base64
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ablate import metrics
@@ -10,7 +11,7 @@ from ablate.details import ClassEffect, Detail, Interplay
 from ablate.effects import Effect
 from ablate.findings import Findings
 from ablate.grid import short_names
-from ablate.report import words
+from ablate.report import names, words
 from ablate.report.canvas import COLOURS, GREY, SYMBOLS, Figure, Picture, axis, in_unit, lines, note, picture, safe
 from ablate.report.tables import WRITTEN
 
@@ -34,7 +35,8 @@ def heat(findings: Findings) -> Picture:
     squares: list[list[Effect | None]] = [[place.get((one, other)) for one in across] for other in down]
     z = [[None if e is None or e.estimate.effect is None else sign * by * e.estimate.effect for e in row] for row in squares]
     reach = max((abs(value) for row in z for value in row if value is not None), default=1.0) or 1.0
-    text = [["" if e is None else words.effect_words(e.estimate, findings.metric) for e in row] for row in squares]
+    star = {effect.changes: "*" if effect.scope is not None else "" for effect in known}  # it is known in some settings only
+    text = [["" if e is None else words.effect_words(e.estimate, findings.metric) + star[e.changes] for e in row] for row in squares]
     told = [["" if e is None else "<br>".join(lines(words.sentence(e, findings))) for e in row] for row in squares]
     columns, rows = (["<br>".join(lines(_change(findings, change), 16)) for change in changes] for changes in (across, down))
     data: list[Figure] = [{
@@ -55,7 +57,7 @@ def heat(findings: Findings) -> Picture:
 
 def _change(findings: Findings, change: tuple[str, str, str]) -> str:
     factor, _, end = change
-    return words.choice(short_names([f.name for f in findings.study.factors])[factor], end)
+    return names.choice(short_names([f.name for f in findings.study.factors])[factor], end)
 
 
 def interplay(found: Interplay, findings: Findings) -> Picture:
@@ -80,18 +82,19 @@ def interplay(found: Interplay, findings: Findings) -> Picture:
     return picture("interplay", data, layout)
 
 
-def classes(found: Sequence[ClassEffect]) -> Picture:
+def classes(found: Sequence[ClassEffect], findings: Findings) -> Picture:
     """Draw what one change does to each class: point and interval, the most helped class first."""
     rows = sorted(found, key=lambda one: -(one.effect.estimate.effect or 0.0))
     data: list[Figure] = []
     for i, one in enumerate(rows):
         estimate, colour = one.effect.estimate, COLOURS[one.effect.estimate.verdict]
-        if estimate.low is not None and estimate.high is not None:
+        if estimate.low is not None and estimate.high is not None and not one.effect.says_nothing:
             data.append({
                 "type": "scatter", "x": [100 * estimate.low, 100 * estimate.high], "y": [i, i], "mode": "lines", "hoverinfo": "skip",
                 "line": {"color": colour, "width": 6}, "opacity": 0.55,
             })  # fmt: skip
-        said = "<br>".join(lines(f"{one.name}: {words.difference(estimate, metrics.PER_CLASS)}, {words.verdict(one.effect)}"))
+        numbers = words.difference(estimate if not one.effect.says_nothing else replace(estimate, low=None, high=None), metrics.PER_CLASS)
+        said = "<br>".join(lines(f"{one.name}: {numbers}, {words.verdict(one.effect, findings)}"))
         data.append({
             "type": "scatter", "x": [100 * (estimate.effect or 0.0)], "y": [i], "mode": "markers", "hoverinfo": "text", "hovertext": said,
             "marker": {"color": colour, "size": 10, "symbol": SYMBOLS[estimate.verdict]},
@@ -181,4 +184,4 @@ def strongest(findings: Findings) -> tuple[str, Sequence[ClassEffect]] | None:
         return None
     change = max(by_change, key=lambda key: sizes.get(key, 0.0))
     effect = next(e for e in findings.effects if e.changes[0] == change)
-    return words.change(effect, findings), by_change[change]
+    return names.change(effect, findings), by_change[change]

@@ -24,7 +24,7 @@ def every(findings: Findings) -> dict[str, tuple[Picture, ...]]:
         "curves": [figures.curves(findings)] if findings.curves else [],
         "heat": [insides.heat(findings)] if any(_is_known(e) for e in findings.interactions) else [],
         "interplay": [insides.interplay(findings.interplay, findings)] if findings.interplay else [],
-        "classes": [insides.classes(chosen[1])] if chosen else [],
+        "classes": [insides.classes(chosen[1], findings)] if chosen else [],
         "confusion": [insides.confusion(one, f"confusion-{i}") for i, one in enumerate(shown)],
         "calibration": [insides.calibration(calibrated)] if calibrated else [],
         **tuning.pictures(findings.tuning),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ablate.findings import CellFinding, Findings
-from ablate.report import words
+from ablate.report import claims, words
 
 COLUMNS = ("cell", "n", "failed", "missing", "mean", "sd", "s/epoch")
 
@@ -26,7 +26,7 @@ def make(findings: Findings) -> Summary:
         columns=COLUMNS,
         rows=tuple(_row(cell, findings.metric) for cell in findings.cells),
         sentences=tuple(words.sentences(findings)),
-        claims=tuple(words.claim_sentence(claim, findings) for claim in findings.claims),
+        claims=tuple(claims.sentence(claim, findings) for claim in findings.claims),
     )
 
 

@@ -6,14 +6,19 @@ from typing import Any, Literal
 
 from ablate import metrics
 from ablate import recipe as recipes
+from ablate.answers import ClaimFinding
 from ablate.effects import Effect
 from ablate.findings import CellFinding, Curve, Findings
-from ablate.report import words
+from ablate.report import claims as answers
+from ablate.report import names, words
 
 MOST_ROWS = 500  # of one table: a browser stays quick, and `ablate report --format json` has all of them
 WRITTEN = 12  # classes up to which a confusion matrix has its numbers in it: all of them stand in the table, too
 MOST_CONFUSIONS = 15  # else
 MOST_EPOCHS = 40  # of one training in the table of curves
+
+WIDE = "so few seeds say nothing about single classes, and only the means are shown"
+"""Why the interval of a class is not shown: it has all that the accuracy of a class can change by."""
 
 Kind = Literal["text", "head", "number", "value", "verdict"]
 
@@ -65,7 +70,7 @@ def effects(name: str, caption: str, found: Iterable[Effect], findings: Findings
     unit = _in(findings.metric)
     columns: list[tuple[str, Kind]] = [
         ("change", "head"), (f"effect{unit}", "number"), (f"interval{unit}", "number"), ("verdict", "verdict"), ("seeds", "number"),
-        ("wins / ties / losses", "number"), ("p", "number"), ("flags", "text"),
+        ("wins / ties / losses", "number"), ("p (adjusted)", "number"), ("flags", "text"),
     ]  # fmt: skip
     return table(name, caption, columns, (_effect(effect, findings) for effect in words.ranked(found, findings)))
 
@@ -73,14 +78,14 @@ def effects(name: str, caption: str, found: Iterable[Effect], findings: Findings
 def _effect(effect: Effect, findings: Findings) -> tuple[Cell, ...]:
     estimate = effect.estimate
     return (
-        words.change(effect, findings),
+        names.change(effect, findings),
         words.effect_words(estimate, findings.metric) or "-",
         words.interval_words(estimate, findings.metric) or "-",
-        Mark(estimate.verdict, words.verdict_alone(effect)),
+        Mark(estimate.verdict, words.verdict_alone(effect, findings)),
         str(estimate.n),
         f"{estimate.wins} / {estimate.ties} / {estimate.losses}",
-        words.p_words(estimate).removeprefix("p = ").removeprefix("p ") or "-",
-        ", ".join(effect.flags),
+        words.p_words(estimate).removeprefix("= ") or "-",
+        ", ".join(names.flags(effect)),
     )
 
 
@@ -90,17 +95,15 @@ def claims(findings: Findings) -> Table:
         ("claim", "head"), ("verdict", "verdict"), ("expected", "text"), ("effect of the first level against the second", "value"),
         ("source", "text"),
     ]  # fmt: skip
-    rows = (
-        (
-            found.claim.text,
-            Mark(found.verdict.replace(" ", "-"), found.verdict),
-            found.claim.expect,
-            words.claim_numbers(found, findings) or "-",
-            found.claim.source,
-        )
-        for found in findings.claims
-    )
+    rows = ((found.claim.text, Mark(found.verdict.replace(" ", "-"), found.verdict), found.claim.expect, _answer(found, findings),
+             found.claim.source) for found in findings.claims)  # fmt: skip
     return table("claims-table", "What somebody says, and what these runs say of it", columns, rows)
+
+
+def _answer(found: ClaimFinding, findings: Findings) -> str:
+    """Write the effect of a claim, and what is to be said of it."""
+    noted = "; ".join(answers.notes(found, findings))
+    return (answers.numbers(found, findings) or "-") + (f" ({noted})" if noted else "")
 
 
 def cells(findings: Findings) -> Table:
@@ -173,16 +176,18 @@ def class_effects(findings: Findings) -> Table:
     ]  # fmt: skip
     rows = (
         (
-            words.change(one.effect, findings),
+            names.change(one.effect, findings),
             one.name,
             words.effect_words(one.effect.estimate, metrics.PER_CLASS) or "-",
-            words.interval_words(one.effect.estimate, metrics.PER_CLASS) or "-",
-            words.verdict(one.effect),
+            "-" if one.effect.says_nothing else words.interval_words(one.effect.estimate, metrics.PER_CLASS) or "-",
+            words.verdict(one.effect, findings),
             str(one.effect.estimate.n),
         )
         for one in findings.class_effects
     )
-    return table("classes-table", "Accuracy on each class: what each change does to it, the most moved classes first", columns, rows)
+    wide = any(one.effect.says_nothing for one in findings.class_effects)
+    caption = "Accuracy on each class: what each change does to it, the most moved classes first"
+    return table("classes-table", caption + (f". Where a class has no interval, {WIDE}" if wide else ""), columns, rows)
 
 
 def confusions(findings: Findings) -> Table:
@@ -216,7 +221,8 @@ def interplay(findings: Findings) -> Table:
         return table("interplay-table", "", [("", "head")], ())
     columns: list[tuple[str, Kind]] = [(found.factors[0], "head"), *((f"{found.factors[1]} {b}", "number") for b in found.levels[1])]
     rows = ((a, *(words.bare(found.means.get((a, b)), findings.metric) for b in found.levels[1])) for a in found.levels[0])
-    caption = f"Mean {findings.metric}{_in(findings.metric, share='%')} at the levels of the strongest interaction"
+    uneven = "; runs are missing, so that the means are not over the same seeds and settings" if found.uneven else ""
+    caption = f"Mean {findings.metric}{_in(findings.metric, share='%')} at the levels of the strongest interaction{uneven}"
     return table("interplay-table", caption, columns, rows)
 
 

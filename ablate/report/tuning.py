@@ -8,6 +8,7 @@ from typing import Any
 from ablate import metrics
 from ablate.findings import Findings
 from ablate.grid import short_names
+from ablate.report import names as labels
 from ablate.report import words
 from ablate.report.canvas import COLOURS, GREY, Figure, Picture, axis, lines, note, picture, safe
 from ablate.report.tables import Kind, Table, table
@@ -243,5 +244,6 @@ def _turns_table(findings: Findings, found: TuningFinding) -> Table:
     for turn in found.turns:
         factor, start, end = turn.change
         sizes = [f"{metrics.scale(metric) * size:+.2f}" if unit else f"{size:+.3g}" for size in (turn.shared, turn.tuned)]
-        rows.append((f"{words.choice(short[factor], end)} instead of {start}", *sizes, "changes" if turn.is_turned else "stays"))
+        named = f"{labels.choice(short[factor], end)} instead of {start}{labels.where(turn.scope, findings)}"
+        rows.append((named, *sizes, "changes" if turn.is_turned else "stays"))
     return table("turns-table", f"Each change before and after tuning, by {metric} of the trials", columns, rows)

@@ -5,14 +5,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ablate import metrics
-from ablate.effects import ClaimFinding, Effect
+from ablate.effects import Effect
 from ablate.findings import Findings
 from ablate.grid import Cell, short_names
+from ablate.report import names
 from ablate.stats import CAP, ROUNDING, Estimate
 
 NAMED = 4  # effects named in one sentence of the headline; the others are counted
 
-NAMES = {
+VERDICTS = {
     "main": {},
     "simple": {},
     "cell": {},
@@ -56,8 +57,8 @@ def field(given: object) -> str:
 
 def tuned(cell: Cell) -> str:
     """Say what tuning has found for a cell: "lr 0.031, weight_decay 0.0005"."""
-    names = short_names(list(cell.tuned))
-    found = ", ".join(f"{names[path]} {field(given)}" for path, given in cell.tuned.items())
+    short = short_names(list(cell.tuned))
+    found = ", ".join(f"{short[path]} {field(given)}" for path, given in cell.tuned.items())
     return "not found yet" if cell.pending else found or "untuned"
 
 
@@ -97,6 +98,13 @@ def interval_words(estimate: Estimate, metric: str) -> str:
     return f"[{low:,.{digits}f}, {high:,.{digits}f}]"
 
 
+def moved(change: float, metric: str) -> str:
+    """Write a difference that has no interval, with its unit: "+2.08 points"."""
+    number = metrics.scale(metric) * change
+    shown = f"{_whole(number, 2):+.2f}" if metrics.is_fraction(metric) else f"{'-' if number < 0 else '+'}{significant(abs(number), 4)}"
+    return f"{shown}{metrics.unit(metric)}"
+
+
 def _whole(number: float, digits: int) -> float:
     """Make -0.00 a plain 0.00."""
     return 0.0 if round(number, digits) == 0 else number
@@ -119,10 +127,10 @@ def _digits(estimate: Estimate, metric: str) -> int:
 
 
 def p_words(estimate: Estimate) -> str:
-    """Write p: "p = 0.012", "p < 0.001"; empty where there is none."""
+    """Write p, "= 0.012" or "< 0.001"; empty where there is none. It is adjusted for the family of the effect."""
     if estimate.p is None:
         return ""
-    return "p < 0.001" if estimate.p < 0.001 else f"p = {estimate.p:.3f}"
+    return "< 0.001" if estimate.p < 0.001 else f"= {estimate.p:.3f}"
 
 
 def count(number: int, noun: str) -> str:
@@ -136,69 +144,83 @@ def counts(estimate: Estimate) -> str:
     return f"{count(estimate.wins, 'win')} / {count(estimate.ties, 'tie')} / {losses}"
 
 
-def change(effect: Effect, findings: Findings) -> str:
-    """Name what is changed: "rotation 15 instead of 0", "random_resized_crop instead of random_crop", or a cell's label.
-
-    An interaction is named by its two changes: "batch_norm false with rotation 15".
-    """
-    if effect.kind == "cell":
-        return effect.end
-    short = short_names([factor.name for factor in findings.study.factors])
-    chosen = [choice(short[factor], end) for factor, _, end in effect.changes]
-    held = f", where {choice(short[effect.where[0]], effect.where[1])}" if effect.where else ""
-    return " with ".join(chosen) if effect.kind == "interaction" else f"{chosen[0]} instead of {effect.start}{held}"
-
-
-def choice(factor: str, level: str) -> str:
-    """Name a level with its factor, where it does not say itself what it is."""
-    return level if factor in level else f"{factor} {level}"  # random_crop says itself that it is a crop
-
-
-def verdict(effect: Effect) -> str:
-    """Name the verdict of an effect in a word or two."""
-    return NAMES[effect.kind].get(effect.estimate.verdict, effect.estimate.verdict)
+def verdict(effect: Effect, findings: Findings) -> str:
+    """Name the verdict of an effect in a word or two; where it is unstable, with the settings that its numbers are of."""
+    scope = names.where(effect.scope, findings).removeprefix(", ") if effect.estimate.verdict == "unstable" else ""
+    return VERDICTS[effect.kind].get(effect.estimate.verdict, effect.estimate.verdict) + (f" (effect {scope})" if scope else "")
 
 
 def verdict_words(effect: Effect, findings: Findings) -> str:
-    """Say what an effect is: "helps +0.93 points [0.65, 1.21]", "undecided: about 12 more seeds (up to 30)"."""
-    return _verdict(effect, difference(effect.estimate, findings.metric))
+    """Say what an effect is: "helps +0.93 points [0.65, 1.21]", "undecided: about 12 more seeds (up to 30) if it is ..."."""
+    return _verdict(effect, findings, difference(effect.estimate, findings.metric))
 
 
-def verdict_alone(effect: Effect) -> str:
+def verdict_alone(effect: Effect, findings: Findings) -> str:
     """Say the same without the numbers of the effect, for a table that has them in other columns."""
-    return _verdict(effect, "")
+    return _verdict(effect, findings, "")
 
 
-def _verdict(effect: Effect, numbers: str) -> str:
+def _verdict(effect: Effect, findings: Findings, numbers: str) -> str:
     match effect.estimate.verdict:
-        case "unstable" if effect.estimate.effect is None:
-            return f"unstable: more runs failed than with {effect.start}; no pair of finished runs is left"
         case "unstable":
-            survivors = replace(effect, estimate=replace(effect.estimate, verdict=effect.survivors or "undecided"))
-            return f"unstable: more runs failed than with {effect.start}; the runs that did not fail: {_verdict(survivors, numbers)}"
+            return f"unstable: {_failed(effect, findings)}; {_survivors(effect, findings, numbers)}"
         case "undecided":
-            return f"undecided: {_undecided(effect.estimate)}"
-    return f"{verdict(effect)} {numbers}".strip()
+            return f"undecided: {_undecided(effect, findings)}"
+    return f"{verdict(effect, findings)} {numbers}".strip()
 
 
-def _undecided(estimate: Estimate) -> str:
-    """Say why there is no verdict, or how many seeds would give one."""
+def _failed(effect: Effect, findings: Findings) -> str:
+    """Count the failed runs on both sides of a change, by their reason, and say where they are: "5 of 10 runs diverged, ..."."""
+    counted = effect.failures
+    assert counted is not None
+    (before, all_before), (after, all_after) = counted.before, counted.after
+    diverged, reasons = after - counted.at_chance, "diverged" if not counted.at_chance else "stayed at chance level"
+    if diverged and counted.at_chance:
+        reasons = f"failed ({diverged} diverged, {counted.at_chance} at chance level)"
+    short = short_names([factor.name for factor in findings.study.factors])
+    start = effect.start if effect.kind == "cell" else names.choice(short[effect.factor], effect.start)
+    place = names.where(counted.scope, findings).removeprefix(", ")
+    inside = f", only {place} ({counted.inside[0]} of {counted.inside[1]} there)" if place else ""
+    return f"{after} of {count(all_after, 'run')} {reasons}, {before} of {all_before} with {start}{inside}"
+
+
+def _survivors(effect: Effect, findings: Findings, numbers: str) -> str:
+    """Say what the runs that did not fail say."""
+    if effect.estimate.effect is None:
+        return "no setting is left in which runs can be compared" if effect.scattered else "no pair of finished runs is left"
+    alone = replace(effect, estimate=replace(effect.estimate, verdict=effect.survivors or "undecided"))
+    is_open = alone.estimate.verdict == "undecided"
+    said = f"no verdict ({_undecided(alone, findings)})" if is_open else _verdict(alone, findings, numbers)
+    return f"the runs that did not fail{names.where(effect.scope, findings)}: {said}"
+
+
+def _undecided(effect: Effect, findings: Findings, *, brief: bool = False) -> str:
+    """Say why there is no verdict, or how many seeds would give one; `brief`: without their upper figures."""
+    estimate = effect.estimate
     if estimate.reason == "no pairs":
-        return "no pair of finished runs"
+        return "no setting has its pair of runs under every seed" if effect.scattered else "no pair of finished runs"
     if estimate.reason is not None or estimate.more_seeds is None:
         return estimate.reason or "too few runs"
-    observed = " if the effect is as observed" if estimate.target == "observed" else ""
-    return more_seeds(estimate.more_seeds, estimate.more_seeds_high) + observed
+    said = f"{more_seeds(estimate.more_seeds, None if brief else estimate.more_seeds_high)} if it is as large as seen"
+    least, needed = findings.study.min_effect, estimate.more_seeds_min_effect
+    if least is None or needed is None:
+        return said
+    high = None if brief else estimate.more_seeds_min_effect_high
+    return f"{said}, {_about(needed, high, '')} to see an effect of {metrics.size(least, findings.study.metric)}"
 
 
 def more_seeds(few: int, many: int | None) -> str:
     """Say how many seeds to add: "about 12 more seeds (up to 30)", "more than 1000 more seeds"."""
+    return _about(few, many, f" more seed{'' if few == 1 else 's'}")
+
+
+def _about(few: int, many: int | None, noun: str) -> str:
     if few > CAP:
-        return f"more than {CAP} more seeds"
-    about = f"about {few} more seed{'' if few == 1 else 's'}"
+        return f"more than {CAP}{noun}"
+    about = f"about {few}{noun}"
     if many is None or many == few:
         return about
-    return f"{about} (up to more than {CAP})" if many > CAP else f"{about} (up to {many})"
+    return f"{about} (perhaps more than {CAP})" if many > CAP else f"{about} (up to {many})"
 
 
 def ranked(effects: Iterable[Effect], findings: Findings) -> list[Effect]:
@@ -228,32 +250,19 @@ def sentence(effect: Effect, findings: Findings) -> str:
     said = verdict_words(effect, findings)
     numbers = difference(estimate, findings.metric)
     parts = [
-        f"{change(effect, findings)}: {said}",
+        f"{names.change(effect, findings)}: {said}",
         numbers if numbers and numbers not in said else "",
         better(findings) if estimate.verdict not in ("undecided", "equivalent") else "",
-        p_words(estimate),
+        f"p (adjusted) {p_words(estimate)}" if estimate.p is not None else "",
         count(estimate.n, "seed"),
         counts(estimate) if estimate.n else "",
-        *effect.flags,
+        *names.flags(effect),
     ]
     return ", ".join(part for part in parts if part)
 
 
-def claim_sentence(found: ClaimFinding, findings: Findings) -> str:
-    """Answer a claim: "BatchNorm helps": confirmed, +3.10 points [2.80, 3.40] from false to true."""
-    claim = found.claim
-    numbers = claim_numbers(found, findings)
-    return f'"{claim.text}": {found.verdict}' + (f", {numbers} from {claim.second} to {claim.first}" if numbers else "")
-
-
-def claim_numbers(found: ClaimFinding, findings: Findings) -> str:
-    """Write the effect of a claim, named after its metric if that is not the report's; empty where it was not tested."""
-    numbers = "" if found.estimate is None else difference(found.estimate, found.metric)
-    return f"{found.metric} {numbers}" if numbers and found.metric != findings.metric else numbers
-
-
 def headline(findings: Findings) -> list[str]:
-    """Answer the study's question in one to three sentences."""
+    """Answer the study's question in one to three sentences, and one more for effects that are known in some settings only."""
     if not any(cell.n for cell in findings.cells):
         return [_nothing(findings)]
     if not findings.effects:
@@ -264,7 +273,7 @@ def headline(findings: Findings) -> list[str]:
     elif all(effect.estimate.reason == "one seed" and effect.estimate.verdict == "undecided" for effect in known):
         found = [_one_seed(known, findings)]
     else:
-        found = [*_decided("helps", findings), *_decided("hurts", findings), *_others(findings)]
+        found = [*_decided("helps", findings), *_decided("hurts", findings), *_others(findings), *_partly(findings)]
     if better(findings) and known:
         found[0] = f"{found[0].removesuffix('.')} ({better(findings)})."
     if findings.finished < findings.total:
@@ -288,32 +297,46 @@ def _no_factor(findings: Findings) -> str:
 
 
 def _one_seed(effects: Sequence[Effect], findings: Findings) -> str:
-    seen = _listed(f"{change(effect, findings)} {difference(effect.estimate, findings.metric)}" for effect in _by_size(effects))
+    seen = _listed(f"{names.change(effect, findings)} {difference(effect.estimate, findings.metric)}" for effect in _by_size(effects))
     return f"Undecided: one seed gives no verdict, because nothing says how much of it is chance. Seen: {seen}."
 
 
 def _decided(verdict_name: str, findings: Findings) -> list[str]:
     """Say what helps, or what hurts, the largest first."""
-    effects = _by_size(effect for effect in findings.effects if effect.estimate.verdict == verdict_name)
+    effects = _by_size(effect for effect in findings.effects if effect.estimate.verdict == verdict_name and not _is_part(effect))
     if not effects:
         return []
     if len(effects) == 1:
         (only,) = effects
-        return [f"{change(only, findings)} {verdict_name}: {_told(only, findings)}, {count(only.estimate.n, 'seed')}{_but(only)}."]
-    return [f"{verdict_name.capitalize()}: " + _listed(f"{change(e, findings)} ({_told(e, findings)}){_but(e)}" for e in effects) + "."]
+        told = f"{_told(only, findings)}, {count(only.estimate.n, 'seed')}{_but(only)}"
+        return [f"{names.change(only, findings)} {verdict_name}: {told}."]
+    listed = _listed(f"{names.change(effect, findings)} ({_told(effect, findings)}){_but(effect)}" for effect in effects)
+    return [f"{verdict_name.capitalize()}: {listed}."]
 
 
 def _others(findings: Findings) -> list[str]:
     """Say in one sentence what is equivalent, undecided or unstable."""
-    rest = [effect for effect in findings.effects if effect.estimate.verdict not in ("helps", "hurts")]
+    rest = [effect for effect in findings.effects if effect.estimate.verdict not in ("helps", "hurts") and not _is_part(effect)]
     if len(rest) == 1:
-        return [f"{change(rest[0], findings)}: {verdict_words(rest[0], findings)}{_but(rest[0])}."]
+        return [f"{names.change(rest[0], findings)}: {verdict_words(rest[0], findings)}{_but(rest[0])}."]
     parts = []
     for name in ("equivalent", "undecided", "unstable"):
         effects = [effect for effect in rest if effect.estimate.verdict == name]
         if effects:
-            parts.append(f"{name}: " + _listed(f"{change(e, findings)}{_in_brackets(e, findings)}" for e in effects))
+            parts.append(f"{name}: " + _listed(f"{names.change(e, findings)}{_in_brackets(e, findings)}" for e in effects))
     return [f"{text[0].upper()}{text[1:]}." for text in ["; ".join(parts)] if text]
+
+
+def _is_part(effect: Effect) -> bool:
+    """Whether an effect is known in some settings only, so that it is none of the whole factor."""
+    return effect.scope is not None and effect.estimate.verdict != "unstable"
+
+
+def _partly(findings: Findings) -> list[str]:
+    """Say in one sentence what is known of effects whose runs are missing in some settings."""
+    effects = _by_size(effect for effect in findings.effects if _is_part(effect))
+    told = _listed((f"{names.change(effect, findings)}: {verdict_words(effect, findings)}" for effect in effects), "; ")
+    return [f"Known in part only, because runs are missing: {told}."] if effects else []
 
 
 def _told(effect: Effect, findings: Findings) -> str:
@@ -323,10 +346,9 @@ def _told(effect: Effect, findings: Findings) -> str:
 def _in_brackets(effect: Effect, findings: Findings) -> str:
     match effect.estimate.verdict:
         case "undecided":
-            return f" ({_undecided(replace(effect.estimate, more_seeds_high=None))})"
+            return f" ({_undecided(effect, findings, brief=True)})"
         case "unstable":
-            told = _told(effect, findings)
-            return f" (the runs that did not fail: {effect.survivors} {told})" if told else ""
+            return f" ({_failed(effect, findings)}; {_survivors(effect, findings, _told(effect, findings))})"
     return f" ({_told(effect, findings)})"
 
 
@@ -338,7 +360,7 @@ def _by_size(effects: Iterable[Effect]) -> list[Effect]:
     return sorted(effects, key=lambda effect: -abs(effect.estimate.effect or 0.0))
 
 
-def _listed(parts: Iterable[str]) -> str:
+def _listed(parts: Iterable[str], between: str = ", ") -> str:
     """Join with commas, and count what is too much for a sentence."""
     every = list(parts)
-    return ", ".join(every[:NAMED]) + (f", and {len(every) - NAMED} more" if len(every) > NAMED else "")
+    return between.join(every[:NAMED]) + (f"{between}and {len(every) - NAMED} more" if len(every) > NAMED else "")

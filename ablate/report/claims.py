@@ -1,0 +1,31 @@
+"""The answers to claims, in words."""
+
+from ablate.answers import ClaimFinding
+from ablate.findings import Findings
+from ablate.report import names, words
+
+
+def sentence(found: ClaimFinding, findings: Findings) -> str:
+    """Answer a claim: "BatchNorm helps": confirmed, +3.10 points [2.80, 3.40] from false to true."""
+    claim, said, noted = found.claim, numbers(found, findings), "; ".join(notes(found, findings))
+    moved = f", {said} from {claim.second} to {claim.first}" if said else ""
+    return f'"{claim.text}": {found.verdict}{moved}' + (f" ({noted})" if noted else "")
+
+
+def numbers(found: ClaimFinding, findings: Findings) -> str:
+    """Write the effect of a claim, named after its metric if that is not the report's; empty where it was not tested."""
+    said = "" if found.estimate is None else words.difference(found.estimate, found.metric)
+    return f"{found.metric} {said}" if said and found.metric != findings.metric else said
+
+
+def notes(found: ClaimFinding, findings: Findings) -> list[str]:
+    """Say what the numbers of a claim do not: which direction is better, where they hold, what is missing, what failed."""
+    effect, scope = found.effect, names.where(found.effect.scope, findings).removeprefix(", ")
+    known = found.estimate is not None
+    return [
+        *(["lower is better"] if known and found.direction == "min" else []),
+        *(["unstable: more runs fail with one of the two than with the other"] if effect.estimate.verdict == "unstable" else []),
+        *([f"known only {scope}, because runs are missing"] if scope else []),
+        *([] if known or found.verdict != "undecided" or not effect.scattered else ["no setting has its pair of runs under every seed"]),
+        *(flag for flag in names.flags(effect) if known and flag.startswith("incomplete")),
+    ]

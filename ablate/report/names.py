@@ -1,0 +1,65 @@
+"""What changes, the settings where that is known, and the seeds that have no say: the names of effects, in words."""
+
+from collections.abc import Sequence
+
+from ablate.effects import Effect
+from ablate.findings import Findings
+from ablate.grid import short_names
+from ablate.scope import Scope
+
+NAMED = 4  # parts of the settings that are named; the others are counted
+
+
+def change(effect: Effect, findings: Findings) -> str:
+    """Name what is changed: "rotation 15 instead of 0", "random_resized_crop instead of random_crop", or a cell's label.
+
+    An interaction is named by its two changes: "batch_norm false with rotation 15". An effect that is known in some settings
+    only says so: "rotation 15 instead of 0, where batch_norm = false".
+    """
+    named, scope = whole(effect, findings), where(effect.scope, findings)
+    if effect.estimate.verdict == "unstable":
+        return named
+    return named + (f" and {scope.removeprefix(', where ')}" if effect.where and scope.startswith(", where ") else scope)
+
+
+def whole(effect: Effect, findings: Findings) -> str:
+    """Name what is changed, wherever the effect is known."""
+    if effect.kind == "cell":
+        return effect.end
+    short = short_names([factor.name for factor in findings.study.factors])
+    chosen = [choice(short[factor], end) for factor, _, end in effect.changes]
+    held = f", where {short[effect.where[0]]} = {effect.where[1]}" if effect.where else ""
+    return " with ".join(chosen) if effect.kind == "interaction" else f"{chosen[0]} instead of {effect.start}{held}"
+
+
+def where(scope: Scope | None, findings: Findings) -> str:
+    """Name some of the settings: ", where batch_norm = false", ", except where crop = none and flip = true"; empty for all of them."""
+    if scope is None:
+        return ""
+    short = short_names([factor.name for factor in findings.study.factors])
+    terms = [" and ".join(f"{short[factor]} = {' or '.join(levels)}" for factor, levels in term) for term in scope.terms[:NAMED]]
+    said = terms[0] if len(terms) == 1 else " or ".join(f"({term})" for term in terms)
+    more = f" or in {len(scope.terms) - NAMED} more settings" if len(scope.terms) > NAMED else ""
+    return f", {'except ' if scope.outside else ''}where {said}{more}"
+
+
+def flags(effect: Effect) -> list[str]:
+    """Write the flags of an effect, the seeds that it leaves out with them."""
+    seeds = f"incomplete: {'seed' if len(effect.left_out) == 1 else 'seeds'} {_runs(effect.left_out)} left out"
+    return [seeds if flag == "incomplete" and effect.estimate.n else flag for flag in effect.flags]
+
+
+def _runs(numbers: Sequence[int]) -> str:
+    """Write ascending numbers, three or more in a row as a range: "0, 3 to 9"."""
+    rows: list[list[int]] = []
+    for number in numbers:
+        if rows and rows[-1][-1] == number - 1:
+            rows[-1].append(number)
+        else:
+            rows.append([number])
+    return ", ".join(f"{row[0]} to {row[-1]}" if len(row) > 2 else ", ".join(map(str, row)) for row in rows)
+
+
+def choice(factor: str, level: str) -> str:
+    """Name a level with its factor, where it does not say itself what it is."""
+    return level if factor in level else f"{factor} {level}"  # random_crop says itself that it is a crop
