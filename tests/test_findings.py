@@ -11,7 +11,7 @@ from scipy.stats import ttest_1samp, ttest_rel
 from statsmodels.stats.weightstats import DescrStatsW
 
 from ablate import effects, findings, grid, study
-from ablate.report import data, names
+from ablate.report import data, forms, names, words
 from ablate.runs import Outcome
 
 FACTORS = {"augment": {"rotation": [0, 15]}, "model": {"batch_norm": [True, False], "conv_dropout": [0.0, 0.1, 0.3]}}
@@ -64,31 +64,54 @@ def test_a_main_effect_is_the_mean_inside_each_seed_over_all_settings_of_the_oth
         assert effect(found, "model.batch_norm").per_seed[seed] == pytest.approx(expected, abs=1e-12)
 
 
-def slow_differences(rows, factor, start, end):
-    """Compute the per-seed effects with pandas: over the settings that every seed has, else over those that a seed has."""
-    others = [column for column in rows if column not in ("seed", "y", factor)]
-    wide = rows.pivot_table(index=["seed", *others], columns=factor, values="y")
-    pairs = (wide[end] - wide[start]).dropna().unstack(others) if {start, end} <= set(wide) else pd.DataFrame()
-    complete = pairs.dropna(axis=1)
-    return (complete if complete.shape[1] else pairs).mean(axis=1)
+def by_the_rule(pairs):
+    """Average (seed x setting) differences, NaN where there is none: the seeds that have all, else the settings that all seeds have."""
+    complete = pairs.dropna()
+    if len(complete) >= 2:
+        return complete.mean(axis=1)
+    return pairs.dropna(how="all").dropna(axis=1).mean(axis=1).dropna()
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_random_grids_with_and_without_gaps_agree_with_pandas_and_statsmodels(seed):
-    made, value, rng = make(seeds=4), random_value(seed), np.random.default_rng(seed)
-    gone = set() if seed % 3 == 0 else {(c.label, s) for c in made[1].cells for s in range(4) if rng.random() < (0.08, 0.3)[seed % 3 - 1]}
-    found = find(made, value, status=lambda cell, s: "missing" if (cell.label, s) in gone else "finished")
-    rows = pd.DataFrame([c.levels | {"seed": s, "y": value(c, s)} for c in made[1].cells for s in range(4) if (c.label, s) not in gone])
-    each = 1 - 0.95 ** (1 / len(found.effects))
-    for one in found.effects:
-        d = slow_differences(rows, one.factor, one.start, one.end)
-        assert one.estimate.n == len(d)
-        if len(d) < 2:
-            continue
-        expected = DescrStatsW(d)
+def laid_out(made, value, gone):
+    """Lay the values out by seed and by the levels of every factor, NaN where the run is gone."""
+    rows = [c.levels | {"seed": s, "y": np.nan if (c.label, s) in gone else value(c, s)} for c in made[1].cells for s in made[0].seeds]
+    return pd.DataFrame(rows).set_index(["seed", *made[1].cells[0].levels])["y"].unstack([*made[1].cells[0].levels])
+
+
+def agrees(one, d, family, reach):
+    """Compare an effect with a t test of its per-seed differences, whose interval is cut to what an accuracy can reach."""
+    assert dict(one.per_seed) == pytest.approx(dict(d), abs=1e-12)
+    assert one.estimate.n == len(d)
+    assert one.estimate.reason == {0: "no pairs", 1: "one seed"}.get(len(d))
+    if len(d) > 1:
+        expected, each = DescrStatsW(d), 1 - 0.95 ** (1 / family)
+        low, high = expected.tconfint_mean(each)
         assert one.estimate.effect == pytest.approx(expected.mean, abs=1e-9)
-        assert (one.estimate.low, one.estimate.high) == pytest.approx(expected.tconfint_mean(each), abs=1e-9)
-        assert one.estimate.p == pytest.approx(1 - (1 - expected.ttest_mean()[1]) ** len(found.effects), abs=1e-9)
+        assert (one.estimate.low, one.estimate.high) == pytest.approx((max(low, -reach), min(high, reach)), abs=1e-9)
+        assert one.estimate.p == pytest.approx(1 - (1 - expected.ttest_mean()[1]) ** family, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_grids_with_and_without_gaps_agree_with_pandas_and_statsmodels(seed):
+    made, value, rng = make(seeds=5), random_value(seed), np.random.default_rng(seed)
+    share = (0, 0.02, 0.1, 0.3)[seed % 4]
+    gone = {(c.label, s) for c in made[1].cells for s in range(5) if rng.random() < share}
+    if seed % 4 == 2:  # a cell of which nothing is left, as where a learning rate always diverges
+        gone |= {(made[1].cells[seed % 12].label, s) for s in range(5)}
+    found, wide = find(made, value, status=lambda cell, s: "missing" if (cell.label, s) in gone else "finished"), laid_out(made, value, gone)
+    for one in found.effects:
+        pairs = wide.xs(one.end, axis=1, level=one.factor) - wide.xs(one.start, axis=1, level=one.factor)
+        agrees(one, by_the_rule(pairs), len(found.effects), 1)
+        whole = len(pairs.dropna()) >= 2
+        kept = len(pairs.dropna(how="all").dropna(axis=1).columns)
+        assert ("conditional" in one.flags) == (one.scope is not None) == (not whole and 0 < kept < pairs.shape[1])
+        assert one.left_out == tuple(s for s in range(5) if s not in one.per_seed)
+        assert ("incomplete" in one.flags) == bool(one.left_out)
+        assert one.scattered == (not whole and not kept and bool(pairs.notna().any(axis=None)))
+    for one in found.interactions:
+        (first, a0, a1), (second, b0, b1) = one.changes
+        y = {(a, b): wide.xs((a, b), axis=1, level=[first, second]) for a in (a0, a1) for b in (b0, b1)}
+        agrees(one, by_the_rule((y[a1, b1] - y[a0, b1]) - (y[a1, b0] - y[a0, b0])), len(found.interactions), 2)
 
 
 def test_every_level_is_compared_with_its_baseline_in_one_family():
@@ -170,20 +193,115 @@ def test_a_cell_without_a_factor_is_matched_with_that_factors_baseline():
     assert not [e for e in found.interactions if e.factor == "model.conv_dropout x evaluation.mc_dropout"]
 
 
-def test_a_missing_run_leaves_its_setting_out_for_every_seed_and_is_flagged():
+def test_a_seed_that_lacks_a_run_is_left_out_of_the_effects_that_need_it_and_named():
     made, value = make(), random_value(6)
     gone = "batch_norm=false, conv_dropout=0.3"
     found = find(made, value, status=lambda cell, seed: "failed" if (cell.label, seed) == (gone, 1) else "finished")
     one = effect(found, "model.batch_norm")
-    assert one.flags == ("incomplete",)
+    assert one.flags[0] == "incomplete"
+    assert "conditional" not in one.flags
+    assert one.left_out == (1,)
     cells = {tuple(cell.levels.values()): cell for cell in made[1].cells}
-    settings = [(r, d) for r in ("0", "15") for d in ("0.0", "0.1", "0.3") if (r, d) != ("0", "0.3")]
-    for seed in range(3):
-        expected = np.mean([value(cells[r, "false", d], seed) - value(cells[r, "true", d], seed) for r, d in settings])
-        assert one.per_seed[seed] == pytest.approx(expected, abs=1e-12)
+    settings = [(r, d) for r in ("0", "15") for d in ("0.0", "0.1", "0.3")]
+    expected = {s: np.mean([value(cells[r, "false", d], s) - value(cells[r, "true", d], s) for r, d in settings]) for s in (0, 2)}
+    assert one.per_seed == pytest.approx(expected, abs=1e-12)
+    assert effect(found, "model.conv_dropout", "0.1").left_out == ()
+    assert names.flags(one)[0] == "incomplete: seed 1 left out"
     cell = next(c for c in found.cells if c.cell.label == gone)
     assert (cell.n, cell.failed, cell.missing) == (2, 0, 1)
     assert [(f.run, f.status) for f in found.failures] == [(f"{gone}/1", "failed")]
+
+
+CROPS = {"augment": {"crop": ["none", "random_resized_crop"]}, "model": {"batch_norm": [True, False]}}
+
+
+def crossed(status=lambda cell, seed: "finished", **more):
+    """Let a crop help without BatchNorm and hurt with it, under noise: (value, findings) of 5 seeds."""
+    rng, known = np.random.default_rng(3), {}
+    made = make(CROPS, seeds=5, **more)
+
+    def value(cell, seed):
+        cropped, bare = cell.levels["augment.crop"] != "none", cell.levels["model.batch_norm"] == "false"
+        return known.setdefault((cell.label, seed), 0.7 + cropped * (0.037 if bare else -0.045) + float(rng.normal(0, 0.008)))
+
+    for cell in made[1].cells:
+        for seed in range(5):
+            value(cell, seed)
+    return value, find(made, value, status=status)
+
+
+def test_one_missing_run_takes_its_seed_away_and_does_not_turn_the_effect_into_another_one():
+    value, whole = crossed()
+    _, found = crossed(lambda cell, seed: "missing" if cell.is_baseline and seed == 0 else "finished")
+    one, before = effect(found, "augment.crop"), effect(whole, "augment.crop")
+    assert one.per_seed == {seed: d for seed, d in before.per_seed.items() if seed}
+    assert (before.estimate.verdict, one.estimate.verdict) == ("undecided", "undecided")
+    cells = {cell.cell.label: cell.cell for cell in whole.cells}
+    alone = [value(cells["crop=random_resized_crop, batch_norm=false"], s) - value(cells["batch_norm=false"], s) for s in range(5)]
+    assert ttest_1samp(alone, 0).pvalue < 0.02, "where BatchNorm is off the crop helps, and that is another effect"
+    assert (one.scope, one.left_out) == (None, (0,))
+    assert "where" not in words.headline(found)[0]
+
+
+def half(cell, seed):
+    """Take the baseline away but for one seed."""
+    return "missing" if cell.is_baseline and seed < 4 else "finished"
+
+
+def test_an_effect_that_is_known_in_some_settings_only_is_named_for_what_it_is_wherever_it_stands():
+    claims = [{"text": "it helps", "expect": f"augment.crop: random_resized_crop {relation} none"} for relation in (">", "<", "~")]
+    _, found = crossed(half, claim=claims)
+    one, name = effect(found, "augment.crop"), "random_resized_crop instead of none, where batch_norm = false"
+    assert one.estimate.verdict == "helps"
+    assert one.flags == ("conditional",)
+    assert (names.change(one, found), one.estimate.n) == (name, 5)
+    (headline,) = words.headline(found)
+    assert headline.startswith("So far (16 of 20 runs): Known in part only, because runs failed or are missing: ")
+    assert f"{name}: helps +" in headline
+    assert words.sentences(found)[0].startswith(f"{name}: helps +")
+    assert name in forms.markdown(found).replace("\\", "")
+    assert name in forms.latex(found).replace("\\", "")
+    written = data.to_json(found)
+    row = next(e for e in written["effects"] if e["factor"] == "augment.crop")
+    assert (row["condition"], row["flags"], row["seeds_left_out"]) == ("where batch_norm = false", ["conditional"], [])
+    assert "where batch_norm = false" in forms.spreadsheet(found)
+    assert [claim["verdict"] for claim in written["claims"]] == ["undecided"] * 3
+    assert {claim["condition"] for claim in written["claims"]} == {"where batch_norm = false"}
+    assert [found.verdict for found in crossed(claim=claims)[1].claims] == ["undecided"] * 3
+
+
+def test_a_claim_where_a_factor_has_the_level_that_is_complete_is_answered():
+    _, found = crossed(half, claim=[{"expect": "augment.crop: random_resized_crop > none when model.batch_norm = false"}])
+    assert found.claims[0].verdict == "confirmed"
+
+
+def test_runs_that_no_setting_has_under_every_seed_say_nothing():
+    def status(cell, seed):
+        return "missing" if (cell.label, seed < 2) in (("baseline", True), ("batch_norm=false", False)) else "finished"
+
+    _, found = crossed(status, claim=[{"text": "x", "expect": "augment.crop: random_resized_crop > none"}])
+    one = effect(found, "augment.crop")
+    assert (one.estimate.verdict, one.estimate.reason, one.estimate.effect) == ("undecided", "no pairs", None)
+    assert words.verdict_words(one, found) == "undecided: no setting has its pair of runs under every seed"
+    assert found.claims[0].verdict == "undecided"
+
+
+def test_a_cell_that_always_fails_leaves_the_effect_of_the_others_and_says_where_it_fails():
+    def status(cell, seed):
+        return ("diverged", "at_chance")[seed == 4] if cell.label == "crop=random_resized_crop, batch_norm=false" else "finished"
+
+    _, found = crossed(status)
+    one = effect(found, "augment.crop")
+    assert (one.estimate.verdict, one.survivors, "conditional" in one.flags) == ("unstable", "hurts", True)
+    said = words.verdict_words(one, found)
+    assert said.startswith(
+        "unstable: 5 of 10 runs failed (4 diverged, 1 at chance level), 0 of 10 with crop none, only where batch_norm = false (5 of 5 there);"
+        " the runs that did not fail, where batch_norm = true: hurts -"
+    )
+    assert names.change(one, found) == "random_resized_crop instead of none"
+    assert data.to_json(found)["effects"][0]["failures"] == {
+        "before": 0, "of_before": 10, "after": 5, "of_after": 10, "at_chance": 1, "condition": "where batch_norm = false",
+    }  # fmt: skip
 
 
 def test_diverged_runs_make_a_level_unstable_and_are_never_averaged():
@@ -261,14 +379,10 @@ def test_a_claim_about_an_unstable_factor_is_undecided_whichever_way_it_is_put(e
     assert found.claims[0].verdict == "undecided"
 
 
-def test_an_effect_whose_pairs_an_exclusion_has_broken_is_flagged():
+def test_nothing_lacks_a_cell_that_is_excluded():
     exclude = {"if": "model.batch_norm == false and augment.rotation > 0", "why": "diverges"}
     found = find(make(exclude=[exclude]), random_value())
-    assert {e.factor: e.flags for e in found.effects} == {
-        "augment.rotation": ("incomplete",),
-        "model.batch_norm": ("incomplete",),
-        "model.conv_dropout": (),
-    }
+    assert {e.flags for e in (*found.effects, *found.interactions)} == {()}
 
 
 def test_a_claim_without_a_pair_is_not_tested():
@@ -368,8 +482,8 @@ def test_a_simple_effect_is_the_main_effect_over_the_cells_with_that_level():
 def test_simple_effects_say_where_in_words_and_in_json():
     _, _, found = turned()
     assert [names.change(e, found) for e in found.simple_effects[:2]] == [
-        "rotation 15 instead of 0, where batch_norm true",
-        "rotation 15 instead of 0, where batch_norm false",
+        "rotation 15 instead of 0, where batch_norm = true",
+        "rotation 15 instead of 0, where batch_norm = false",
     ]
     written = [e for e in data.to_json(found)["effects"] if e["kind"] == "simple"]
     assert [e["where"] for e in written] == [list(e.where) for e in found.simple_effects]

@@ -141,7 +141,7 @@ def test_a_metric_to_minimise_swaps_helps_and_hurts_and_nothing_else(d, family, 
     swap = {"helps": "hurts", "hurts": "helps"}
     assert down.verdict == swap.get(up.verdict, up.verdict)
     assert (down.wins, down.ties, down.losses) == (up.losses, up.ties, up.wins)
-    rest = ("effect", "low", "high", "p", "n", "sd", "reason", "more_seeds", "more_seeds_high", "target")
+    rest = ("effect", "low", "high", "p", "n", "sd", "reason", "more_seeds", "more_seeds_high", "more_seeds_min_effect")
     assert [getattr(down, name) for name in rest] == [getattr(up, name) for name in rest]
 
 
@@ -224,7 +224,7 @@ def test_a_seed_without_effect_is_reported_and_never_an_infinite_t(d, min_effect
     found = estimate(d, family=2, min_effect=min_effect)
     assert (found.verdict, found.reason, found.sd, found.n) == ("undecided", "seed has no effect", 0.0, len(d))
     assert found.effect == pytest.approx(d[0], rel=1e-9, abs=1e-12)
-    assert (found.low, found.high, found.p, found.more_seeds, found.more_seeds_high, found.target) == (None,) * 6
+    assert (found.low, found.high, found.p, found.more_seeds, found.more_seeds_high, found.more_seeds_min_effect) == (None,) * 6
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
@@ -341,11 +341,24 @@ def test_less_than_two_seeds_detect_nothing_and_no_noise_hides_nothing():
 def test_more_seeds_are_the_smallest_number_with_the_power_and_their_upper_bound_takes_the_upper_limit_of_the_noise(min_effect):
     d = np.array([1.5, -0.5, 1.0, -0.3, 0.8])
     found = estimate(d, family=3, min_effect=min_effect)
-    target = min_effect or d.mean()
-    for k, sd in ((found.more_seeds, d.std(ddof=1)), (found.more_seeds_high, d.std(ddof=1) * math.sqrt(4 / scipy_stats.chi2.ppf(0.2, 4)))):
-        assert slow_power(5 + k, target / sd, level(0.05, 3)) >= 0.8
-        assert slow_power(5 + k - 1, target / sd, level(0.05, 3)) < 0.8
-    assert found.target == ("observed" if min_effect is None else "min_effect")
+    sds = (d.std(ddof=1), d.std(ddof=1) * math.sqrt(4 / scipy_stats.chi2.ppf(0.2, 4)))
+    for target, counts in (
+        (d.mean(), (found.more_seeds, found.more_seeds_high)),
+        (min_effect, (found.more_seeds_min_effect, found.more_seeds_min_effect_high)),
+    ):
+        if target is None:
+            assert counts == (None, None)
+            continue
+        for k, sd in zip(counts, sds, strict=True):
+            assert slow_power(5 + k, target / sd, level(0.05, 3)) >= 0.8
+            assert slow_power(5 + k - 1, target / sd, level(0.05, 3)) < 0.8
+
+
+def test_a_large_effect_just_missed_asks_for_few_seeds_and_a_small_min_effect_for_many():
+    d = np.array([-0.01, -0.02, -0.06, -0.09, -0.11])  # five losses of five, and an interval that just holds 0
+    found = estimate(d, family=2, min_effect=0.01)
+    assert (found.verdict, found.losses, found.more_seeds) == ("undecided", 5, 3)
+    assert found.more_seeds_min_effect > 100
 
 
 @given(samples, families, min_effects)
@@ -353,9 +366,27 @@ def test_more_seeds_are_the_smallest_number_with_the_power_and_their_upper_bound
 def test_more_seeds_are_asked_for_exactly_when_an_interval_is_undecided(d, family, min_effect):
     found = estimate(d, family=family, min_effect=min_effect)
     asked = found.verdict == "undecided" and found.reason is None
-    assert (found.more_seeds is not None) == (found.more_seeds_high is not None) == (found.target is not None) == asked
+    assert (found.more_seeds is not None) == (found.more_seeds_high is not None) == asked
+    wanted = asked and min_effect is not None
+    assert (found.more_seeds_min_effect is not None) == (found.more_seeds_min_effect_high is not None) == wanted
     if asked:
         assert 1 <= found.more_seeds <= found.more_seeds_high <= CAP + 1
+    if wanted:
+        assert 1 <= found.more_seeds_min_effect <= found.more_seeds_min_effect_high <= CAP + 1
+
+
+@given(samples, families, min_effects, st.floats(0.01, 200))
+@quick
+def test_an_interval_is_cut_to_what_an_effect_can_be_and_nothing_else_changes(d, family, min_effect, reach):
+    free, cut = (estimate(d, family=family, min_effect=min_effect, reach=limit) for limit in (None, reach))
+    rest = [(getattr(one, name) for name in Estimate.__slots__ if name not in ("low", "high")) for one in (free, cut)]
+    assert list(rest[0]) == list(rest[1])
+    if free.low is None:
+        assert (cut.low, cut.high) == (None, None)
+    elif abs(free.effect) <= reach:
+        assert (cut.low, cut.high) == (max(free.low, -reach), min(free.high, reach))
+    else:  # a mean of impossible values: the interval still holds it
+        assert cut.low <= free.effect <= cut.high
 
 
 def test_at_least_one_more_seed_is_asked_for_though_the_power_was_there():
@@ -363,7 +394,7 @@ def test_at_least_one_more_seed_is_asked_for_though_the_power_was_there():
     d = noise / noise.std(ddof=1) + 1.0  # the interval is 1.00 +- 1.05: it holds 0, and more than min_effect
     assert seeds_needed(1.0, 1.6, family=1, alpha=0.05) <= 6
     found = estimate(d, family=1, min_effect=1.6)
-    assert (found.verdict, found.more_seeds) == ("undecided", 1)
+    assert (found.verdict, found.more_seeds_min_effect) == ("undecided", 1)
 
 
 def test_more_seeds_count_up_to_the_cap_beside_the_seeds_that_are_there():
@@ -371,7 +402,7 @@ def test_more_seeds_count_up_to_the_cap_beside_the_seeds_that_are_there():
     sd = float(d.std(ddof=1))
     for total, expected in ((CAP + 4, CAP - 1), (CAP + 5, CAP), (CAP + 6, CAP + 1), (3 * CAP, CAP + 1)):
         min_effect = detectable_effect(sd, total, family=1, alpha=0.05) * (1 + 1e-7)
-        assert estimate(d, family=1, min_effect=min_effect).more_seeds == expected
+        assert estimate(d, family=1, min_effect=min_effect).more_seeds_min_effect == expected
 
 
 def test_an_observed_effect_of_zero_would_need_more_than_the_cap():
@@ -438,16 +469,15 @@ def test_a_cell_is_unstable_when_its_share_of_failed_runs_exceeds_the_baselines_
 
 
 def slow_per_seed(differences):
-    """The rule in loops over a list of seeds of a list of settings, None = no pair; a dead seed has no say for the others."""
-    settings_ = range(len(differences[0]) if differences else 0)
+    """The rule in loops over a list of seeds of a list of settings, None = no pair: (effects, the settings that are kept)."""
+    settings_ = list(range(len(differences[0]) if differences else 0))
+    complete = [row for row in differences if row and all(value is not None for value in row)]
     alive = [row for row in differences if any(value is not None for value in row)]
-    kept = [m for m in settings_ if alive and all(row[m] is not None for row in alive)]
-    incomplete = any(value is None for row in differences for value in row)
-    effects = []
-    for row in differences:
-        values = [row[m] for m in (kept or settings_) if row[m] is not None]
-        effects.append(sum(values) / len(values) if values else None)
-    return effects, incomplete
+    kept, counting = settings_, complete
+    if len(complete) < 2:
+        kept = [m for m in settings_ if alive and all(row[m] is not None for row in alive)]
+        counting = alive if kept else []
+    return [sum(row[m] for m in kept) / len(kept) if row in counting else None for row in differences], kept
 
 
 def as_list(values):
@@ -471,10 +501,11 @@ def test_matched_pairs_follow_the_rule_for_any_gaps(grid):
         [None if a is None or b is None else a - b for a, b in zip(*rows, strict=True)]
         for rows in zip(as_list(after), as_list(before), strict=True)
     ]
-    expected, expected_flag = slow_per_seed(pairs)
-    effects, incomplete, _ = matched(before, after)
-    same(effects, expected)
-    assert incomplete is expected_flag
+    expected, kept = slow_per_seed(pairs)
+    found = matched(before, after)
+    same(found.effects, expected)
+    assert np.flatnonzero(found.kept).tolist() == kept
+    assert found.shares.tolist() == pytest.approx([(m in kept) / max(1, len(kept)) for m in range(before.shape[1])])
 
 
 @given(grids.flatmap(lambda shape: st.tuples(*[arrays(float, shape, elements=cells)] * 4)))
@@ -484,69 +515,66 @@ def test_matched_quadruples_follow_the_rule_for_any_gaps(grid):
         [None if None in cell else (cell[3] - cell[1]) - (cell[2] - cell[0]) for cell in zip(*rows, strict=True)]
         for rows in zip(*map(as_list, grid), strict=True)
     ]
-    expected, expected_flag = slow_per_seed(quadruples)
-    effects, incomplete, _ = matched_quadruples(*grid)
-    same(effects, expected)
-    assert incomplete is expected_flag
+    expected, kept = slow_per_seed(quadruples)
+    found = matched_quadruples(*grid)
+    same(found.effects, expected)
+    assert np.flatnonzero(found.kept).tolist() == kept
 
 
 def test_a_complete_grid_gives_the_difference_of_the_means_inside_each_seed():
     rng = np.random.default_rng(0)
     before, after = rng.normal(size=(2, 5, 8))
-    effects, incomplete, _ = matched(before, after)
-    assert effects == pytest.approx(after.mean(axis=1) - before.mean(axis=1), abs=1e-12)
-    assert incomplete is False
+    found = matched(before, after)
+    assert found.effects == pytest.approx(after.mean(axis=1) - before.mean(axis=1), abs=1e-12)
+    assert found.kept.all()
 
 
-def test_a_setting_that_one_seed_lacks_is_left_out_for_all():
+def test_a_seed_that_lacks_a_setting_is_left_out():
     before = np.array([[1.0, 10.0], [1.0, 10.0], [1.0, 10.0]])
     after = np.array([[2.0, 90.0], [3.0, NAN], [4.0, 90.0]])
-    effects, incomplete, _ = matched(before, after)
-    assert effects.tolist() == [1.0, 2.0, 3.0]
-    assert incomplete is True
+    found = matched(before, after)
+    assert found.effects.tolist() == pytest.approx([40.5, NAN, 41.5], nan_ok=True)
+    assert found.kept.tolist() == [True, True]
 
 
-def test_a_seed_without_any_run_does_not_change_what_the_others_are_compared_on():
+def test_settings_are_left_out_where_fewer_than_two_seeds_have_all_of_them():
     before = np.array([[1.0, 10.0], [1.0, 10.0], [NAN, NAN]])
     after = np.array([[2.0, 90.0], [3.0, NAN], [4.0, 90.0]])
-    effects, incomplete, _ = matched(before, after)
-    assert effects.tolist() == pytest.approx([1.0, 2.0, NAN], nan_ok=True)
-    assert incomplete is True
+    found = matched(before, after)
+    assert found.effects.tolist() == pytest.approx([1.0, 2.0, NAN], nan_ok=True)
+    assert found.kept.tolist() == [True, False]
 
 
-def test_settings_are_left_out_per_seed_where_none_is_complete():
-    before = np.zeros((2, 2))
-    after = np.array([[1.0, NAN], [2.0, 4.0]])
-    after[1, 0] = NAN
-    effects, incomplete, _ = matched(before, after)
-    assert effects.tolist() == [1.0, 4.0]
-    assert incomplete is True
+def test_without_a_setting_that_all_seeds_have_there_are_no_pairs():
+    after = np.array([[1.0, NAN], [NAN, 4.0]])
+    found = matched(np.zeros((2, 2)), after)
+    assert np.isnan(found.effects).all()
+    assert not found.kept.any()
+    assert estimate(found.effects, family=1).reason == "no pairs"
 
 
 def test_a_seed_without_any_pair_has_no_effect_and_keeps_no_other_from_having_one():
-    effects, incomplete, _ = matched(np.array([[1.0, 1.0], [NAN, NAN]]), np.array([[2.0, 4.0], [3.0, 3.0]]))
-    assert effects[0] == 2.0
-    assert math.isnan(effects[1])
-    assert incomplete is True
+    found = matched(np.array([[1.0, 1.0], [NAN, NAN]]), np.array([[2.0, 4.0], [3.0, 3.0]]))
+    assert found.effects.tolist() == pytest.approx([2.0, NAN], nan_ok=True)
+    assert found.kept.all()
 
 
-def test_without_any_setting_there_is_no_effect_and_nothing_was_left_out():
-    effects, incomplete, _ = matched(np.empty((3, 0)), np.empty((3, 0)))
-    assert np.isnan(effects).tolist() == [True] * 3
-    assert incomplete is False
-    assert estimate(effects, family=1).reason == "no pairs"
+def test_without_any_setting_there_is_no_effect():
+    found = matched(np.empty((3, 0)), np.empty((3, 0)))
+    assert np.isnan(found.effects).tolist() == [True] * 3
+    assert estimate(found.effects, family=1).reason == "no pairs"
 
 
 def test_when_every_run_failed_there_are_no_pairs():
-    effects, incomplete, _ = matched(np.zeros((3, 2)), np.full((3, 2), NAN))
-    assert incomplete is True
-    assert estimate(effects, family=1).reason == "no pairs"
+    found = matched(np.zeros((3, 2)), np.full((3, 2), NAN))
+    assert not found.kept.any()
+    assert estimate(found.effects, family=1).reason == "no pairs"
 
 
 def test_a_diverged_value_is_a_missing_run():
-    effects, incomplete, _ = matched(np.array([[0.5, INF], [0.5, 0.5]]), np.array([[0.75, INF], [1.0, 0.5]]))
-    assert effects.tolist() == [0.25, 0.5]
-    assert incomplete is True
+    found = matched(np.array([[0.5, INF], [0.5, 0.5]]), np.array([[0.75, INF], [1.0, 0.5]]))
+    assert found.effects.tolist() == [0.25, 0.5]
+    assert found.kept.tolist() == [True, False]
 
 
 def test_the_arrays_that_were_given_stay_as_they_are():
@@ -558,9 +586,9 @@ def test_the_arrays_that_were_given_stay_as_they_are():
 
 def test_an_interaction_is_what_a_does_more_at_the_second_level_of_b():
     y00, y01, y10, y11 = (np.full((2, 3), v) for v in (1.0, 10.0, 3.0, 17.0))  # A adds 2 at b0 and 7 at b1
-    effects, incomplete, _ = matched_quadruples(y00, y01, y10, y11)
-    assert effects.tolist() == [5.0, 5.0]
-    assert incomplete is False
+    found = matched_quadruples(y00, y01, y10, y11)
+    assert found.effects.tolist() == [5.0, 5.0]
+    assert found.kept.all()
 
 
 # The promise: simulated studies
@@ -584,8 +612,8 @@ def test_all_intervals_of_a_study_cover_at_once_whatever_the_noise_of_each_cell(
     covered = np.zeros((studies, 4), dtype=bool)
     for s in range(studies):
         for a in range(4):
-            d, _, _ = matched(y[s, 0][:, None], y[s, a + 1][:, None])
-            found = estimate(d, family=4, min_effect=1e6)  # every verdict is equivalent: no sample sizes to find
+            made = matched(y[s, 0][:, None], y[s, a + 1][:, None])
+            found = estimate(made.effects, family=4, min_effect=1e6)  # every verdict is equivalent: no sample sizes to find
             covered[s, a] = found.low <= truth[a] <= found.high
     alone = 0.95 ** (1 / 4)
     assert covered.mean() == pytest.approx(alone, abs=3 * math.sqrt(alone * (1 - alone) / studies))  # the four are correlated

@@ -190,7 +190,8 @@ def _survivors(effect: Effect, findings: Findings, numbers: str) -> str:
         return "no setting is left in which runs can be compared" if effect.scattered else "no pair of finished runs is left"
     alone = replace(effect, estimate=replace(effect.estimate, verdict=effect.survivors or "undecided"))
     is_open = alone.estimate.verdict == "undecided"
-    said = f"no verdict ({_undecided(alone, findings)})" if is_open else _verdict(alone, findings, numbers)
+    reason = f" ({effect.estimate.reason})" if effect.estimate.reason else ""
+    said = f"no verdict{reason}" if is_open else _verdict(alone, findings, numbers)
     return f"the runs that did not fail{names.where(effect.scope, findings)}: {said}"
 
 
@@ -336,7 +337,7 @@ def _partly(findings: Findings) -> list[str]:
     """Say in one sentence what is known of effects whose runs are missing in some settings."""
     effects = _by_size(effect for effect in findings.effects if _is_part(effect))
     told = _listed((f"{names.change(effect, findings)}: {verdict_words(effect, findings)}" for effect in effects), "; ")
-    return [f"Known in part only, because runs are missing: {told}."] if effects else []
+    return [f"Known in part only, because runs failed or are missing: {told}."] if effects else []
 
 
 def _told(effect: Effect, findings: Findings) -> str:
