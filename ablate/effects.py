@@ -23,6 +23,7 @@ Levels = tuple[str, ...]  # a level for each factor of the study, inactive ones 
 POOLED = "pooled variance"
 """The flag of an effect whose noise was taken from all cells."""
 
+
 @dataclass(frozen=True, slots=True)
 class Failures:
     """The runs on both sides of a change that have ended, and how many of them failed."""
@@ -303,9 +304,7 @@ def interactions(table: Table) -> tuple[Effect, ...]:
             kept = [levels for levels, is_kept in zip(quads, made.kept, strict=True) if is_kept]
             has_quad = bool(np.isfinite([table.block(place) for place in places]).all(axis=0).any())
             place = _scope(table, kept, quads, {i, j})
-            found.append(
-                Contrast("interaction", changes, made.effects, np.asarray(weights), len(quads), place, has_quad and not kept)
-            )
+            found.append(Contrast("interaction", changes, made.effects, np.asarray(weights), len(quads), place, has_quad and not kept))
     return judged(table, found)
 
 

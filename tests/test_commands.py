@@ -5,19 +5,22 @@ import io
 import json
 
 import pytest
+from click.testing import CliRunner
 from commands import ablate
+
+from ablate.cli import main
 
 
 @pytest.fixture(scope="module")
-def here(done):
+def tiny(done):
     """Give the study file and its store."""
     folder, _ = done
     return folder / "tiny.toml", "--store", folder / "store"
 
 
 @pytest.fixture(scope="module")
-def found(here):
-    return json.loads(ablate("report", *here, "--format", "json")[1])
+def found(tiny):
+    return json.loads(ablate("report", *tiny, "--format", "json")[1])
 
 
 def claiming(folder, *expect, more=""):
@@ -27,15 +30,15 @@ def claiming(folder, *expect, more=""):
     return path
 
 
-def test_check_answers_claims_and_ends_by_them(here, found):
-    code, out, err = ablate("check", *here)
+def test_check_answers_claims_and_ends_by_them(tiny, found):
+    code, out, err = ablate("check", *tiny)
     (claim,) = found["claims"]
     assert out.startswith(f'"BatchNorm helps": {claim["verdict"]}')
     assert (code, err) == (claim["verdict"] == "refuted", "")
 
 
-def test_check_prints_the_claims_of_the_json_report(here, found):
-    assert json.loads(ablate("check", *here, "--json")[1]) == found["claims"]
+def test_check_prints_the_claims_of_the_json_report(tiny, found):
+    assert json.loads(ablate("check", *tiny, "--json")[1]) == found["claims"]
 
 
 def test_a_refuted_claim_fails(done):
@@ -59,23 +62,54 @@ def test_a_claim_that_is_open_fails_where_strict(done):
     assert (code, "undecided" in out) == (3, True)
 
 
-def test_check_of_a_study_without_claims_says_so(done):
+def check(*arguments):
+    """Call `ablate check` in this process: (code, what it printed, what it said beside that)."""
+    ended = CliRunner().invoke(main, ["check", *map(str, arguments)])
+    return ended.exit_code, ended.stdout, ended.stderr
+
+
+def test_check_of_a_study_without_claims_tests_nothing_and_says_so(done):
     folder, _ = done
     path = folder / "silent.toml"
     path.write_text((folder / "tiny.toml").read_text().partition("[[claim]]")[0])
-    assert ablate("check", path, "--store", folder / "store", "--strict") == (0, "the study makes no claim\n", "")
+    for more in ((), ("--strict",)):
+        assert check(path, "--store", folder / "store", *more) == (
+            3, "the study makes no claim\n", "nothing was tested: give the study a [[claim]]\n"
+        )  # fmt: skip
 
 
-def test_a_cell_that_is_misspelt_ends_with_the_nearest_one(here):
-    code, out, err = ablate("compare", *here, "--cell", "baseline", "--cell", "batch_norm=fals")
+def test_check_from_a_folder_without_a_store_says_where_it_looked(study, tmp_path):
+    code, out, err = check(study, "--store", tmp_path / "elsewhere")
+    assert (code, out) == (3, '"BatchNorm helps": not tested\n')
+    assert f"there is no store at {tmp_path / 'elsewhere'}" in err
+    assert "--store DIR" in err
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_check_of_a_study_that_was_not_run_says_so(study, here, tmp_path):
+    code, _, err = check(study, "--store", tmp_path / "mlruns", "--json")
+    assert code == 3
+    assert "1 of 1 claim was not tested: no run of tiny is finished in " in err
+
+
+def test_check_of_some_untested_claims_goes_by_the_others(done):
+    folder, _ = done
+    path = claiming(folder, "model.batch_norm: true > false", "model.batch_norm: true > false on time/compile_seconds")
+    code, out, err = check(path, "--store", folder / "store")
+    assert out.splitlines()[1].endswith(": not tested")
+    assert (code, err) == (0, "1 of 2 claims was not tested: no two finished runs of tiny differ in that factor only under the same seed\n")
+
+
+def test_a_cell_that_is_misspelt_ends_with_the_nearest_one(tiny):
+    code, out, err = ablate("compare", *tiny, "--cell", "baseline", "--cell", "batch_norm=fals")
     assert (code, out) == (2, "")
     assert "--cell" in err
     assert "batch_norm=false" in err
     assert "Traceback" not in err
 
 
-def test_two_cells_are_compared_seed_by_seed(here, found):
-    code, out, err = ablate("compare", *here, "--cell", "baseline", "--cell", "batch_norm=false", COLUMNS="200")
+def test_two_cells_are_compared_seed_by_seed(tiny, found):
+    code, out, err = ablate("compare", *tiny, "--cell", "baseline", "--cell", "batch_norm=false", COLUMNS="200")
     assert (code, err) == (0, "")
     cells = {cell["cell"]: cell["values"] for cell in found["cells"]}
     for seed in ("0", "1"):
@@ -86,14 +120,14 @@ def test_two_cells_are_compared_seed_by_seed(here, found):
 
 
 @pytest.mark.parametrize("cells", [(), ("baseline",), ("baseline", "baseline")], ids=len)
-def test_one_thing_alone_is_no_comparison(here, cells):
-    code, out, err = ablate("compare", *here, *(part for cell in cells for part in ("--cell", cell)))
+def test_one_thing_alone_is_no_comparison(tiny, cells):
+    code, out, err = ablate("compare", *tiny, *(part for cell in cells for part in ("--cell", cell)))
     assert (code, out) == (2, "")
     assert err == "compare needs two studies, or one study and two different cells: --cell LABEL --cell LABEL\n"
 
 
-def test_a_study_agrees_with_itself(here):
-    code, out, _ = ablate("compare", here[0], *here, COLUMNS="200")
+def test_a_study_agrees_with_itself(tiny):
+    code, out, _ = ablate("compare", tiny[0], *tiny, COLUMNS="200")
     assert code == 0
     assert "2 changes in both studies, 0 in one of them only" in out
 
@@ -107,26 +141,26 @@ def test_a_name_is_no_markup_in_the_terminal(done):
     assert "[red]odd[/red]" in out.splitlines()[0]
 
 
-def test_a_report_looks_into_the_cells_that_are_asked_for(here, tmp_path):
+def test_a_report_looks_into_the_cells_that_are_asked_for(tiny, tmp_path):
     page = tmp_path / "report.html"
-    code, out, err = ablate("report", *here, "--cell", "batch_norm=false", "--out", page)
+    code, out, err = ablate("report", *tiny, "--cell", "batch_norm=false", "--out", page)
     assert (code, out.strip(), err) == (0, str(page), "")
     text = page.read_text()
     assert "<p>1: batch_norm=false. Choose others" in text
     assert '<img class="gallery" src="data:image/png;base64,' in text
-    made = json.loads(ablate("report", *here, "--cell", "batch_norm=false", "--format", "json")[1])
+    made = json.loads(ablate("report", *tiny, "--cell", "batch_norm=false", "--format", "json")[1])
     assert [d["cell"] for d in made["inside"]] == ["batch_norm=false"]
     assert sum(answers for answers, _, _ in made["inside"][0]["calibration"]) == 2 * 355  # test images of both seeds
 
 
-def test_the_forms_say_the_same(here, found, tmp_path):
+def test_the_forms_say_the_same(tiny, found, tmp_path):
     (main, *_) = found["effects"]
-    rows = list(csv.DictReader(io.StringIO(ablate("report", *here, "--format", "csv")[1])))
+    rows = list(csv.DictReader(io.StringIO(ablate("report", *tiny, "--format", "csv")[1])))
     assert [float(row["effect"]) for row in rows] == [e["effect"] for e in found["effects"]]
     out = tmp_path / "effects.tex"
-    assert ablate("report", *here, "--format", "tex", "--out", out)[1] == f"{out}\n"
+    assert ablate("report", *tiny, "--format", "tex", "--out", out)[1] == f"{out}\n"
     assert f"{100 * main['effect']:+.2f}" in out.read_text()
-    assert f"{100 * main['effect']:+.2f}" in ablate("report", *here, "--format", "md")[1]
+    assert f"{100 * main['effect']:+.2f}" in ablate("report", *tiny, "--format", "md")[1]
 
 
 def test_the_tables_stand_beside_the_report(done, found):

@@ -98,7 +98,8 @@ def test_random_grids_with_and_without_gaps_agree_with_pandas_and_statsmodels(se
     gone = {(c.label, s) for c in made[1].cells for s in range(5) if rng.random() < share}
     if seed % 4 == 2:  # a cell of which nothing is left, as where a learning rate always diverges
         gone |= {(made[1].cells[seed % 12].label, s) for s in range(5)}
-    found, wide = find(made, value, status=lambda cell, s: "missing" if (cell.label, s) in gone else "finished"), laid_out(made, value, gone)
+    found = find(made, value, status=lambda cell, s: "missing" if (cell.label, s) in gone else "finished")
+    wide = laid_out(made, value, gone)
     for one in found.effects:
         pairs = wide.xs(one.end, axis=1, level=one.factor) - wide.xs(one.start, axis=1, level=one.factor)
         agrees(one, by_the_rule(pairs), len(found.effects), 1)
@@ -295,8 +296,8 @@ def test_a_cell_that_always_fails_leaves_the_effect_of_the_others_and_says_where
     assert (one.estimate.verdict, one.survivors, "conditional" in one.flags) == ("unstable", "hurts", True)
     said = words.verdict_words(one, found)
     assert said.startswith(
-        "unstable: 5 of 10 runs failed (4 diverged, 1 at chance level), 0 of 10 with crop none, only where batch_norm = false (5 of 5 there);"
-        " the runs that did not fail, where batch_norm = true: hurts -"
+        "unstable: 5 of 10 runs failed (4 diverged, 1 at chance level), 0 of 10 with crop none, only where batch_norm = false "
+        "(5 of 5 there); the runs that did not fail, where batch_norm = true: hurts -"
     )
     assert names.change(one, found) == "random_resized_crop instead of none"
     assert data.to_json(found)["effects"][0]["failures"] == {

@@ -77,7 +77,7 @@ class TestMarkdown:
         text = forms.markdown(of)
         assert text.startswith("# augmentation\n\nWhich augmentations help?\n\n")
         rotation = next(row for row in rows_of_tables(text)[0] if row.startswith("| rotation 15 instead of 0"))
-        assert cells_of(rotation)[1:4] == ["+0.93", "\\[0.80, 1.06\\]", "helps"]
+        assert cells_of(rotation)[1:4] == ["+0.92", "\\[0.72, 1.13\\]", "helps"]
 
     def test_nothing_in_a_table_is_bold(self):
         assert "**" not in "".join(row for rows in rows_of_tables(forms.markdown(everything())) for row in rows)
@@ -129,7 +129,9 @@ class TestCsv:
         assert len(rows) == len(expected)
         for row, effect in zip(rows, expected, strict=True):
             for name in ("effect", "low", "high", "p", "sd", "n", "wins", "ties", "losses", "more_seeds"):
-                assert (float(row[name]) if row[name] else None) == effect[name]
+                given = row["p (adjusted)" if name == "p" else name]
+                assert (float(given) if given else None) == effect[name]
+            assert row["condition"] == (effect["condition"] or "")
             assert (row["kind"], row["verdict"]) == (effect["kind"], effect["verdict"])
             assert row["flags"] == "; ".join(effect["flags"])
             assert row["where"] == "; ".join(effect["where"] or [])
@@ -186,6 +188,18 @@ class TestComparison:
         of = found(ROTATION, by_level(HELPS))
         assert [row[3] for row in comparison.of_studies(of, of).rows] == ["yes"]
 
+    def test_two_undecided_effects_do_not_agree(self):
+        of = rotated([0.01, -0.02, 0.015])
+        assert [row[3] for row in comparison.of_studies(of, of).rows] == ["neither has one"]
+
+    def test_an_effect_that_is_known_in_some_settings_only_is_not_that_of_the_whole_factor(self):
+        whole = found(FLIPPED, by_level(HELPS))
+        part = found(FLIPPED, by_level(HELPS), status=lambda c, s: "missing" if c.label == "flip=false" else "finished")
+        (rotation, *_) = comparison.of_studies(whole, part).rows
+        assert rotation[0] == "rotation 15 instead of 0"
+        assert rotation[2] == "helps +0.93 points [0.84, 1.02], where flip = true"
+        assert rotation[3] == "not the same effect"
+
     def test_an_undecided_effect_still_has_its_number(self):
         of = rotated([0.005])
         assert comparison.of_studies(of, of).rows[0][1] == "undecided: one seed; +0.50 points"
@@ -205,11 +219,8 @@ class TestComparison:
         """Put baseline and rotation side by side."""
         of = found(ROTATION, by_level(HELPS), **more)
         expanded = grid.expand(study.check({"name": "x", "recipe": {"data": {"name": "digits"}}} | ROTATION, "x.toml"), precision="fp32")
-        columns = {tuple(c.cell.levels.values()): i for i, c in enumerate(of.cells)}
         values = np.array([[c.values.get(seed, np.nan) for c in of.cells] for seed in of.study.seeds])
-        none = np.zeros(values.shape, bool)
-        known = {tuple(c.levels.values()): c for c in expanded.cells}
-        table = effects.Table(of.study, of.study.seeds, values, ~np.isnan(values), none, known, columns, frozenset(), 1, None)
+        table = effects.lay_out(of.study, expanded, of.study.seeds, values)
         return comparison.of_cells(of, *of.cells, effects.between(table, *expanded.cells))
 
     def test_two_cells_stand_seed_by_seed_with_what_it_comes_to(self):
@@ -223,6 +234,26 @@ class TestComparison:
     def test_a_seed_that_one_cell_lacks_has_no_difference(self):
         made = self.cells(status=lambda cell, seed: "missing" if (cell.label, seed) == ("rotation=15", 1) else "finished")
         assert made.rows[1] == ("seed 1", "90.10 %", "-", "-")
+
+    def test_two_of_many_cells_are_a_single_comparison_and_say_so(self):
+        of = found(FLIPPED, by_level(HELPS))
+        one, other = of.cells[0], next(cell for cell in of.cells if cell.cell.label == "rotation=15")
+        values = np.array([[c.values[seed] for c in of.cells] for seed in of.study.seeds])
+        table = effects.lay_out(of.study, grid.expand(of.study, precision="fp32"), of.study.seeds, values)
+        alone = effects.between(table, one.cell, other.cell)
+        made = comparison.of_cells(of, one, other, alone)
+        reported = next(e for e in of.cell_effects if e.end == "rotation=15").estimate
+        assert reported.high - reported.low > 1.2 * (alone.estimate.high - alone.estimate.low)
+        assert made.sentences[1] == (
+            "this interval is that of a single comparison, these two cells; the report's hold together for all 3 cells against the "
+            "baseline, and are wider"
+        )
+
+    def test_every_difference_has_two_decimals(self):
+        assert [words.moved(d, "test/accuracy") for d in (0.05, 1 / 48, -0.0041667, -0.00001)] == [
+            "+5.00 points", "+2.08 points", "-0.42 points", "+0.00 points"
+        ]  # fmt: skip
+        assert [words.moved(d, "test/loss") for d in (0.5, -1 / 3)] == ["+0.5000", "-0.3333"]
 
 
 def test_findings_of_the_other_metric_are_written_in_its_own_unit():

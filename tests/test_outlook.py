@@ -1,35 +1,44 @@
 """What a plan says that a study can see: from the noise of runs, or a bound, or nothing."""
 
 import json
+import math
+import re
+import shutil
 import statistics
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from commands import ablate
+from scipy.stats import chi2
 from test_findings import find, make, outcomes, random_value
 
-from ablate import outlook, stats
+from ablate import outlook, stages, stats, study, workflow
+from ablate import store as stores
+from ablate.display import plans
+from ablate.errors import AblateError
 
+GOLDEN = Path(__file__).parent / "golden" / "finished"
 QUICKSTART = Path(__file__).parents[1] / "studies" / "quickstart.toml"
 
 
-def look(made, sds=(), n_test=10_000):
-    return outlook.look(made[0], sds, "from somewhere", n_test)
+def look(made, sds=(), n_test=10_000, seeds=5):
+    return outlook.look(made[0], outlook.Noise(tuple(sds), seeds), "from somewhere", n_test)
 
 
 def test_the_noise_is_that_of_the_main_effects():
     made, value = make(seeds=5), random_value()
     sds = [e.estimate.sd for e in find(made, value).effects]
-    assert outlook.noise(*made, outcomes(made, value)) == sds
+    assert outlook.noise(*made, outcomes(made, value)) == outlook.Noise(tuple(sds), seeds=5)
     assert len(sds) == 4
 
 
 def test_what_has_no_noise_tells_nothing():
     made = make()
-    assert outlook.noise(*made, outcomes(made, lambda cell, seed: 0.9)) == []
-    assert outlook.noise(*made, outcomes(made, random_value(), status=lambda cell, seed: "missing")) == []
+    assert outlook.noise(*made, outcomes(made, lambda cell, seed: 0.9)) == outlook.Noise()
+    assert outlook.noise(*made, outcomes(made, random_value(), status=lambda cell, seed: "missing")) == outlook.Noise()
 
 
 def test_the_smallest_effect_is_that_of_the_median_noise():
@@ -108,23 +117,75 @@ def test_a_plan_goes_by_the_runs_that_are_there(done):
     assert said["detectable_effect"] == stats.detectable_effect(statistics.median(sds), 2, family=2, alpha=0.05)
 
 
-def test_a_plan_of_a_new_study_goes_by_another_one_on_the_same_images(done):
-    folder, _ = done
-    other = folder / "other.toml"
-    other.write_text((folder / "tiny.toml").read_text().replace('"tiny"', '"other"').replace("epochs = 3", "epochs = 4"))
-    code, out, err = ablate("plan", other, "--store", folder / "store")
-    assert code == 0, err
-    assert "from the noise of the study tiny" in " ".join(out.split())
+@pytest.fixture
+def finished(tmp_path):
+    """Copy the store of a study of 4 seeds that is finished, its runs known to a second study of 2 seeds, too."""
+    shutil.copytree(GOLDEN, tmp_path / "store")
+    where = stages.Where(stores.open_store(tmp_path / "store"))
+    tiny = stores.recall(where.store, "tiny")
+    known = stores.settled(where.store, "tiny")
+    stores.keep(where.store, study.check(tiny.raw | {"name": "a_two_seeds", "seeds": 2}, "a.toml"), known)
+    return where
+
+
+def seen(where, name="other", **more):
+    tiny = stores.recall(where.store, "tiny")
+    checked = study.check(tiny.raw | {"name": name} | more, "other.toml")
+    return workflow.outlook(workflow.plan(checked, where), where)
+
+
+def longer(where):
+    recipe = stores.recall(where.store, "tiny").raw["recipe"]
+    return {"recipe": recipe | {"training": recipe["training"] | {"epochs": 4}}}
+
+
+def test_a_new_study_goes_by_the_study_on_the_same_images_that_has_the_most_seeds(finished):
+    found = seen(finished, **longer(finished))
+    assert found.basis == "from the noise of the study tiny, 4 seeds"
+    assert not found.is_bound
+
+
+def test_two_seeds_of_another_study_tell_nothing(finished):
+    shutil.rmtree(finished.store.study("tiny"))
+    with pytest.raises(AblateError):
+        stores.recall(finished.store, "tiny")
+    two = stores.recall(finished.store, "a_two_seeds")
+    recipe = two.raw["recipe"] | {"training": two.raw["recipe"]["training"] | {"epochs": 4}}
+    checked = study.check(two.raw | {"name": "other", "recipe": recipe, "seeds": 4}, "other.toml")
+    found = workflow.outlook(workflow.plan(checked, finished), finished)
+    assert found is None or found.is_bound
+
+
+def test_own_runs_come_first_even_from_two_seeds(finished):
+    assert seen(finished, "tiny", seeds=2).basis == "from the runs that are there"
+
+
+def test_the_range_is_that_of_the_noise(finished):
+    found = seen(finished)
+    low, high = (math.sqrt(3 / chi2.ppf(tail, 3)) for tail in (0.9, 0.1))
+    assert (found.low, found.high) == pytest.approx((low * found.effect, high * found.effect))
+    assert found.low < found.effect < found.high
+
+
+@pytest.mark.parametrize(("seeds", "is_blind"), [(2, True), (5, False)])
+def test_what_no_accuracy_can_show_is_said_in_words(seeds, is_blind):
+    made = make(seeds=seeds)
+    found = look(made, [0.03], seeds=seeds)
+    assert found.is_blind is is_blind == (found.effect >= 1)
+    planned = SimpleNamespace(study=made[0])
+    said = plans._outlook(planned, found)
+    assert ("nothing at 2 seeds: an effect would have to be larger than test/accuracy can change" in said) is is_blind
+    assert bool(re.search(r"effects of about \d[.\d]* points \([.\d]+ to [.\d]+\) at 5 seeds", said)) is not is_blind
 
 
 def test_only_studies_of_the_same_metric_and_images_are_alike():
-    def study(metric="test/accuracy", **section):
+    def one_of(metric="test/accuracy", **section):
         return make(recipe={"data": section, "model": {"name": "cnn4"}}, metric=metric)[0]
 
-    one, same = study(name="imagefolder", root="/a"), study(name="imagefolder", root="/a")
+    one, same = one_of(name="imagefolder", root="/a"), one_of(name="imagefolder", root="/a")
     assert outlook.alike(one, same)
-    assert not outlook.alike(one, study(name="imagefolder", root="/b"))
-    assert outlook.alike(study(name="digits", root="/a"), study(name="digits"))
-    assert outlook.alike(study(), study(name="cifar10"))
-    assert not outlook.alike(study(name="digits"), study(name="mnist"))
-    assert not outlook.alike(study(name="digits"), study(name="digits", metric="test/loss"))
+    assert not outlook.alike(one, one_of(name="imagefolder", root="/b"))
+    assert outlook.alike(one_of(name="digits", root="/a"), one_of(name="digits"))
+    assert outlook.alike(one_of(), one_of(name="cifar10"))
+    assert not outlook.alike(one_of(name="digits"), one_of(name="mnist"))
+    assert not outlook.alike(one_of(name="digits"), one_of(name="digits", metric="test/loss"))
