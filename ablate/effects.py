@@ -50,7 +50,7 @@ class Effect:
     per_seed: Mapping[int, float]
     flags: tuple[str, ...]
     scope: Scope | None = None  # the settings that the numbers are means over, where they are not all planned ones
-    left_out: tuple[int, ...] = ()  # seeds that lack a run and have no say
+    left_out: tuple[int, ...] = ()  # seeds that lack a run and have no say; a pooled variance still takes what other runs they have
     scattered: bool = False  # there are pairs of runs, and no setting has one under every seed
     survivors: stats.Verdict | None = None  # where the verdict is `unstable`: what the runs that did not fail say
     failures: Failures | None = None  # of two levels or two cells

@@ -8,6 +8,7 @@ from scipy.stats import ttest_1samp
 from test_findings import make, outcomes, random_value
 
 from ablate import details, effects, findings
+from ablate.report import insides, tables
 
 CLASSES = ("cat", "dog", "a/b")
 TWO = {"augment": {"rotation": [0, 15]}, "model": {"batch_norm": [True, False], "conv_dropout": [0.0, 0.1, 0.3]}}
@@ -156,3 +157,40 @@ def test_the_interplay_is_of_the_largest_interaction_that_is_more_than_noise():
         ]
         assert mean == pytest.approx(np.mean(own), abs=1e-12)
     assert len(found.means) == 4
+
+
+def test_the_means_of_an_interplay_are_over_the_seeds_that_lack_nothing():
+    made, value = make(TWO, seeds=5), random_value(4)
+    gone = made[1].cells[-1].label
+
+    def status(cell, seed):
+        return "missing" if (cell.label, seed) == (gone, 2) else "finished"
+
+    runs = outcomes(made, value, status=status)
+    table = effects.tabulate(*made, runs, "test/accuracy", "max")
+    found = details.interplay(table, effects.interactions(table))
+    assert not found.uneven
+    for levels, mean in found.means.items():
+        own = [c for c in made[1].cells if tuple(c.levels[factor] for factor in found.factors) == levels]
+        assert mean == pytest.approx(np.mean([value(c, s) for c in own for s in (0, 1, 3, 4)]), abs=1e-12)
+    never = outcomes(made, value, status=lambda cell, seed: "missing" if cell.label == gone else "finished")
+    table = effects.tabulate(*made, never, "test/accuracy", "max")
+    assert details.interplay(table, effects.interactions(table)).uneven
+
+
+@pytest.mark.parametrize(("seeds", "nothing"), [(2, True), (5, False)])
+def test_the_interval_of_a_class_never_leaves_what_an_accuracy_can_change_by(seeds, nothing):
+    made = make(seeds=seeds)
+    found = findings.find(*made, inside(made))
+    estimates = [one.effect.estimate for one in found.class_effects]
+    assert all(-1 <= e.low < e.effect < e.high <= 1 for e in estimates)
+    assert any(one.effect.says_nothing for one in found.class_effects) is nothing
+    table = tables.class_effects(found)
+    assert (tables.WIDE in table.caption) is nothing
+    for row in table.rows:
+        ends = [abs(float(end)) for end in row[3].strip("[]").split(", ")] if row[3] != "-" else [0.0]
+        assert max(ends) <= 100
+    drawn = insides.classes(found.class_effects[:3], found).data
+    bars = [trace["x"] for trace in drawn if trace["mode"] == "lines"]
+    assert all(-100 <= end <= 100 for bar in bars for end in bar)
+    assert [-100.0, 100.0] not in bars

@@ -11,7 +11,7 @@ from scipy.stats import ttest_1samp, ttest_rel
 from statsmodels.stats.weightstats import DescrStatsW
 
 from ablate import effects, findings, grid, study
-from ablate.report import data, forms, names, words
+from ablate.report import claims, data, forms, names, tables, words
 from ablate.runs import Outcome
 
 FACTORS = {"augment": {"rotation": [0, 15]}, "model": {"batch_norm": [True, False], "conv_dropout": [0.0, 0.1, 0.3]}}
@@ -250,8 +250,8 @@ def half(cell, seed):
 
 
 def test_an_effect_that_is_known_in_some_settings_only_is_named_for_what_it_is_wherever_it_stands():
-    claims = [{"text": "it helps", "expect": f"augment.crop: random_resized_crop {relation} none"} for relation in (">", "<", "~")]
-    _, found = crossed(half, claim=claims)
+    asked = [{"text": "it helps", "expect": f"augment.crop: random_resized_crop {relation} none"} for relation in (">", "<", "~")]
+    _, found = crossed(half, claim=asked)
     one, name = effect(found, "augment.crop"), "random_resized_crop instead of none, where batch_norm = false"
     assert one.estimate.verdict == "helps"
     assert one.flags == ("conditional",)
@@ -268,7 +268,7 @@ def test_an_effect_that_is_known_in_some_settings_only_is_named_for_what_it_is_w
     assert "where batch_norm = false" in forms.spreadsheet(found)
     assert [claim["verdict"] for claim in written["claims"]] == ["undecided"] * 3
     assert {claim["condition"] for claim in written["claims"]} == {"where batch_norm = false"}
-    assert [found.verdict for found in crossed(claim=claims)[1].claims] == ["undecided"] * 3
+    assert [found.verdict for found in crossed(claim=asked)[1].claims] == ["undecided"] * 3
 
 
 def test_a_claim_where_a_factor_has_the_level_that_is_complete_is_answered():
@@ -346,12 +346,15 @@ CLAIMS = {
     "model.conv_dropout: 0.1 > 0.0": "undecided",
     "model.conv_dropout: 0.1 > 0.3": "undecided",
     "augment.rotation: 15 > 0 when model.batch_norm = false": "confirmed",
+    "augment.rotation: 15 better than 0": "confirmed",
+    "augment.rotation: 15 worse than 0": "refuted",
+    "augment.rotation: 0 worse than 15 when model.batch_norm = true": "confirmed",
     "augment.rotation: 15 > 0 on time/epoch_seconds": "undecided",
 }
 
 
 @pytest.mark.parametrize(("expect", "answer"), CLAIMS.items())
-def test_claims_are_answered_on_the_scale_of_benefit(expect, answer):
+def test_claims_are_answered_by_the_effect(expect, answer):
     noise = np.random.default_rng(1)
 
     def value(cell, seed):
@@ -362,6 +365,34 @@ def test_claims_are_answered_on_the_scale_of_benefit(expect, answer):
     made = make(seeds=6, claim=[{"text": "somebody says so", "expect": expect}])
     (claim,) = find(made, value).claims
     assert claim.verdict == answer
+
+
+DIRECTIONS = {  # on a metric of which less is better, and which is larger with rotation
+    "15 > 0": "confirmed",
+    "15 < 0": "refuted",
+    "0 < 15": "confirmed",
+    "15 worse than 0": "confirmed",
+    "15 better than 0": "refuted",
+    "0 better than 15": "confirmed",
+    "0  worse   than 15": "refuted",
+    "0 ~ 15": "refuted",
+}
+
+
+@pytest.mark.parametrize(("expect", "answer"), DIRECTIONS.items())
+def test_more_and_less_are_about_values_and_better_and_worse_about_benefits(expect, answer):
+    made = make(seeds=6, claim=[{"text": "it is slower", "expect": f"augment.rotation: {expect} on time/epoch_seconds"}])
+    noise = np.random.default_rng(5)
+
+    def seconds(cell):
+        return {"time/epoch_seconds": 1.0 + 0.2 * (cell.levels["augment.rotation"] == "15") + float(noise.normal(0, 0.01))}
+
+    measured = tuple(replace(o, metrics=o.metrics | seconds(o.run.cell)) for o in outcomes(made, random_value()))
+    found = findings.find(*made, measured)
+    (claim,) = found.claims
+    assert claim.verdict == answer
+    assert claims.sentence(claim, found).endswith("(lower is better)")
+    assert tables.claims(found).rows[0][3].endswith("(lower is better)")
 
 
 @pytest.mark.parametrize("expect", ["true > false", "false < true", "false > true", "true < false", "true ~ false", "false ~ true"])

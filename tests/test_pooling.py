@@ -13,7 +13,7 @@ from statsmodels.regression.linear_model import OLS
 
 from ablate import pooling
 from ablate.pooling import Fit, fit, spreads
-from ablate.report import forms, words
+from ablate.report import forms, names, words
 from ablate.stats import estimate, level
 
 NAN = math.nan
@@ -250,3 +250,31 @@ def test_every_kind_of_effect_is_judged_and_says_so():
 def test_the_default_never_pools():
     found = made_up.find(made_up.make(), made_up.random_value())
     assert not any("pooled variance" in e.flags for e in itertools.chain(found.effects, found.interactions, found.cell_effects))
+
+
+def test_a_missing_run_leaves_a_main_effect_the_mean_over_all_settings():
+    made, value = pooled(made_up.CROPS, seeds=5), made_up.random_value(3)
+    values = np.array([[NAN if c.is_baseline and s == 0 else value(c, s) for c in made[1].cells] for s in range(5)])
+    cropped = np.array([c.levels["augment.crop"] != "none" for c in made[1].cells])
+    effect, error, _, _ = by_statsmodels(values, np.where(cropped, 0.5, -0.5)[None])
+    found = made_up.find(made, value, status=lambda c, s: "missing" if c.is_baseline and s == 0 else "finished")
+    one = made_up.effect(found, "augment.crop")
+    assert one.estimate.effect == pytest.approx(effect[0], abs=1e-9)
+    assert one.estimate.sd == pytest.approx(error[0] * math.sqrt(4), abs=1e-9)
+    assert (one.estimate.n, one.scope, one.left_out, one.flags) == (4, None, (0,), ("incomplete", "pooled variance"))
+    assert names.flags(one)[0] == "incomplete: seed 0 lacks a run"
+
+
+def test_an_effect_that_is_known_in_some_settings_only_is_the_contrast_of_their_cells():
+    made, value = pooled(made_up.CROPS, seeds=5, claim=[{"expect": "augment.crop: random_resized_crop > none"}]), made_up.random_value(3)
+    values = np.array([[NAN if made_up.half(c, s) == "missing" else value(c, s) for c in made[1].cells] for s in range(5)])
+    weights = np.array([
+        0.0 if c.levels["model.batch_norm"] == "true" else 1.0 if c.levels["augment.crop"] != "none" else -1.0 for c in made[1].cells
+    ])  # fmt: skip
+    effect, error, _, _ = by_statsmodels(values, weights[None])
+    found = made_up.find(made, value, status=made_up.half)
+    one = made_up.effect(found, "augment.crop")
+    assert (one.estimate.effect, one.estimate.sd) == pytest.approx((effect[0], error[0] * math.sqrt(5)), abs=1e-9)
+    assert one.flags == ("conditional", "pooled variance")
+    assert names.change(one, found) == "random_resized_crop instead of none, where batch_norm = false"
+    assert found.claims[0].verdict == "undecided"

@@ -246,6 +246,11 @@ def test_a_search_is_read(load):
         ("augment.crop:none<random_crop", ("augment.crop", "none", "<", "random_crop", None, None)),
         ("  augment.crop : none ~ random_crop  ", ("augment.crop", "none", "~", "random_crop", None, None)),
         ("augment.rotation: 15 > 0 when augment.crop = none", ("augment.rotation", "15", ">", "0", ("augment.crop", "none"), None)),
+        ("augment.rotation: 15 better  than 0", ("augment.rotation", "15", "better than", "0", None, None)),
+        (
+            "augment.rotation: 15 worse than 0 when augment.crop = none on test/loss",
+            ("augment.rotation", "15", "worse than", "0", ("augment.crop", "none"), "test/loss"),
+        ),
         ("augment.rotation: 15 > 0 on test/loss", ("augment.rotation", "15", ">", "0", None, "test/loss")),
         ("stage: all > < b when augment.crop=none on test/loss", ("stage", "all", ">", "< b", ("augment.crop", "none"), "test/loss")),
     ],

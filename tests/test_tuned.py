@@ -174,3 +174,15 @@ def test_cells_that_share_a_range_test_are_named_together(here):
     assert len(made.ranges) == 1
     put_curves(here, made.ranges[0], upto=1)
     assert read(here, **shared).ranges[0].label == "baseline, tta=flip"
+
+
+def test_what_some_searches_say_of_a_change_is_named_for_the_cells_that_they_tuned(here):
+    asked = {"search": SEARCH, "factors": {"model": {"batch_norm": [True, False]}, "augment": {"rotation": [0, 15]}}}
+    _, made = resolved(here, **asked)
+    for one, values in zip(made.searches, ([0.5, 0.9], [0.6, 0.8], [0.7, 0.8]), strict=False):
+        put_trials(here, one, [*values, 0.1, 0.1, 0.1, 0.1])
+    turns = {turn.change[0]: turn for turn in read(here, **asked).turns}
+    assert turns["model.batch_norm"].scope.terms == ((("augment.rotation", ("0",)),),)
+    assert turns["augment.rotation"].scope.terms == ((("model.batch_norm", ("true",)),),)
+    put_trials(here, made.searches[3], [0.7, 0.8, 0.1, 0.1, 0.1, 0.1])
+    assert {turn.scope for turn in read(here, **asked).turns} == {None}

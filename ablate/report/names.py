@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ablate.effects import Effect
+from ablate.effects import POOLED, Effect
 from ablate.findings import Findings
 from ablate.grid import short_names
 from ablate.scope import Scope
@@ -44,8 +44,10 @@ def where(scope: Scope | None, findings: Findings) -> str:
 
 
 def flags(effect: Effect) -> list[str]:
-    """Write the flags of an effect, the seeds that it leaves out with them."""
-    seeds = f"incomplete: {'seed' if len(effect.left_out) == 1 else 'seeds'} {_runs(effect.left_out)} left out"
+    """Write the flags of an effect, and with them the seeds that lack a run of it."""
+    one = len(effect.left_out) == 1
+    became = ("lacks a run" if one else "lack runs") if POOLED in effect.flags else "left out"
+    seeds = f"incomplete: {'seed' if one else 'seeds'} {_runs(effect.left_out)} {became}"
     return [seeds if flag == "incomplete" and effect.estimate.n else flag for flag in effect.flags]
 
 
