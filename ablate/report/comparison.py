@@ -56,7 +56,7 @@ def _agreement(pair: Sequence[Effect | None]) -> str:
     if one.scope != other.scope:
         return "not the same effect"  # one of them is known in some settings only
     if one.estimate.verdict == other.estimate.verdict == "undecided":
-        return "neither has one"
+        return "neither is decided"
     return "yes" if one.estimate.verdict == other.estimate.verdict else "no"
 
 
@@ -69,7 +69,10 @@ def of_cells(findings: Findings, one: CellFinding, other: CellFinding, effect: E
         change = effect.per_seed.get(seed)
         moved = "-" if change is None else words.moved(change, metric)
         rows.append((f"seed {seed}", *(words.value(value, metric) for value in values), moved))
-    rows.append(("mean", words.value(one.mean, metric), words.value(other.mean, metric), words.difference(effect.estimate, metric) or "-"))
+    both = [seed for seed in findings.study.seeds if seed in effect.per_seed]  # the difference is one of these alone
+    means = [sum(found.values[seed] for seed in both) / len(both) if both else None for found in (one, other)]
+    of = "mean" if len(both) == len(findings.study.seeds) else f"mean of {words.count(len(both), 'seed')}"
+    rows.append((of, *(words.value(mean, metric) for mean in means), words.difference(effect.estimate, metric) or "-"))
     labels = (one.cell.label, other.cell.label)
     sentence = f"{labels[1]} instead of {labels[0]}: {_told(effect, findings)}"
     others = len(findings.cells) - 1

@@ -246,7 +246,7 @@ def sentences(findings: Findings) -> list[str]:
 
 
 def sentence(effect: Effect, findings: Findings) -> str:
-    """Say one effect: "rotation 15 instead of 0: hurts -0.52 points [-0.90, -0.14], p = 0.012, 5 seeds, 0 wins / ..."."""
+    """Say one effect: "rotation 15 instead of 0: hurts -0.52 points [-0.90, -0.14], p (adjusted) = 0.012, ..."."""
     estimate = effect.estimate
     said = verdict_words(effect, findings)
     numbers = difference(estimate, findings.metric)
