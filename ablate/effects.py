@@ -31,6 +31,7 @@ class Failures:
     before: tuple[int, int]  # failed, and all that have ended
     after: tuple[int, int]
     at_chance: int  # of those that failed after; the others diverged
+    chance_values: tuple[float, ...]  # the metric of those, ascending
     scope: Scope | None  # the settings in which more failed after than before; None: all of them
     inside: tuple[int, int]  # failed, and all that have ended, after the change in these settings
 
@@ -103,6 +104,7 @@ class Table:
     ended: NDArray[np.bool_]  # (S, cells): the run has a result
     failed: NDArray[np.bool_]  # (S, cells): which is none that may be averaged
     at_chance: NDArray[np.bool_]  # (S, cells): failed for that reason
+    chance_values: Floats  # (S, cells); NaN where there is none
     cells: Mapping[Levels, Cell]
     columns: Mapping[Levels, int]
     benefit: int
@@ -129,18 +131,21 @@ def tabulate(study: Study, grid: Grid, outcomes: tuple[Outcome, ...], metric: st
     """Lay out one metric by seed and cell; runs that have failed, or are missing, have no value."""
     seeds, ids = sorted(study.seeds), [cell.id for cell in grid.cells]
     row, column = ({key: i for i, key in enumerate(keys)} for keys in (seeds, ids))
-    values, ended, failed, at_chance = np.full((len(seeds), len(ids)), np.nan), *(np.zeros((len(seeds), len(ids)), bool) for _ in range(3))
+    values, chance_values = (np.full((len(seeds), len(ids)), np.nan) for _ in range(2))
+    ended, failed, at_chance = (np.zeros(values.shape, bool) for _ in range(3))
     for o in outcomes:
         place = row[o.run.seed], column[o.run.cell.id]
         failed[place], at_chance[place] = o.status in FAILED_RESULT, o.status == "at_chance"
         ended[place] = failed[place] or o.status == "finished"
-        if o.status == "finished":
-            values[place] = o.metrics.get(metric, np.nan)
+        if ended[place]:
+            (chance_values if failed[place] else values)[place] = o.metrics.get(metric, np.nan)
     found = lay_out(study, grid, tuple(seeds), values)
     least = study.min_effect if metric == study.metric else None
     reach = 1.0 if metrics.is_fraction(metric) else None
     benefit = 1 if direction == "max" else -1
-    return replace(found, ended=ended, failed=failed, at_chance=at_chance, benefit=benefit, min_effect=least, reach=reach)
+    return replace(
+        found, ended=ended, failed=failed, at_chance=at_chance, chance_values=chance_values, benefit=benefit, min_effect=least, reach=reach
+    )
 
 
 def lay_out(study: Study, grid: Grid, seeds: tuple[int, ...], values: Floats) -> Table:
@@ -153,6 +158,7 @@ def lay_out(study: Study, grid: Grid, seeds: tuple[int, ...], values: Floats) ->
         ended=np.isfinite(values),
         failed=np.zeros(values.shape, bool),
         at_chance=np.zeros(values.shape, bool),
+        chance_values=np.full(values.shape, np.nan),
         cells=dict(zip(levels, grid.cells, strict=True)),
         columns={one: i for i, one in enumerate(levels)},
         benefit=1,
@@ -272,12 +278,14 @@ def _scope(table: Table, chosen: Sequence[Levels], planned: Sequence[Levels], he
 def _failures(table: Table, before: list[Levels], after: list[Levels], held: set[int]) -> Failures:
     """Count the failed runs on both sides, and find the settings in which more failed after than before."""
     (lost, ended_before, _), (failed, ended_after, at_chance) = table.failures(before), table.failures(after)
+    chances = table.chance_values[:, [table.columns[levels] for levels in after]]
     worse = failed * ended_before > lost * ended_after
     place = _scope(table, [levels for levels, is_worse in zip(before, worse, strict=True) if is_worse], before, held)
     return Failures(
         before=(int(lost.sum()), int(ended_before.sum())),
         after=(int(failed.sum()), int(ended_after.sum())),
         at_chance=int(at_chance.sum()),
+        chance_values=tuple(sorted(float(value) for value in chances.flat if np.isfinite(value))),
         scope=place,
         inside=(int(failed[worse].sum()), int(ended_after[worse].sum())),
     )

@@ -164,7 +164,7 @@ def test_the_means_of_an_interplay_are_over_the_seeds_that_lack_nothing():
     gone = made[1].cells[-1].label
 
     def status(cell, seed):
-        return "missing" if (cell.label, seed) == (gone, 2) else "finished"
+        return "running" if (cell.label, seed) == (gone, 2) else "finished"
 
     runs = outcomes(made, value, status=status)
     table = effects.tabulate(*made, runs, "test/accuracy", "max")
@@ -173,7 +173,7 @@ def test_the_means_of_an_interplay_are_over_the_seeds_that_lack_nothing():
     for levels, mean in found.means.items():
         own = [c for c in made[1].cells if tuple(c.levels[factor] for factor in found.factors) == levels]
         assert mean == pytest.approx(np.mean([value(c, s) for c in own for s in (0, 1, 3, 4)]), abs=1e-12)
-    never = outcomes(made, value, status=lambda cell, seed: "missing" if cell.label == gone else "finished")
+    never = outcomes(made, value, status=lambda cell, seed: "running" if cell.label == gone else "finished")
     table = effects.tabulate(*made, never, "test/accuracy", "max")
     assert details.interplay(table, effects.interactions(table)).uneven
 

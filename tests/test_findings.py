@@ -233,7 +233,7 @@ def crossed(status=lambda cell, seed: "finished", **more):
 
 def test_one_missing_run_takes_its_seed_away_and_does_not_turn_the_effect_into_another_one():
     value, whole = crossed()
-    _, found = crossed(lambda cell, seed: "missing" if cell.is_baseline and seed == 0 else "finished")
+    _, found = crossed(lambda cell, seed: "running" if cell.is_baseline and seed == 0 else "finished")
     one, before = effect(found, "augment.crop"), effect(whole, "augment.crop")
     assert one.per_seed == {seed: d for seed, d in before.per_seed.items() if seed}
     assert (before.estimate.verdict, one.estimate.verdict) == ("undecided", "undecided")
@@ -246,7 +246,7 @@ def test_one_missing_run_takes_its_seed_away_and_does_not_turn_the_effect_into_a
 
 def half(cell, seed):
     """Take the baseline away but for one seed."""
-    return "missing" if cell.is_baseline and seed < 4 else "finished"
+    return "running" if cell.is_baseline and seed < 4 else "finished"
 
 
 def test_an_effect_that_is_known_in_some_settings_only_is_named_for_what_it_is_wherever_it_stands():
@@ -278,7 +278,7 @@ def test_a_claim_where_a_factor_has_the_level_that_is_complete_is_answered():
 
 def test_runs_that_no_setting_has_under_every_seed_say_nothing():
     def status(cell, seed):
-        return "missing" if (cell.label, seed < 2) in (("baseline", True), ("batch_norm=false", False)) else "finished"
+        return "running" if (cell.label, seed < 2) in (("baseline", True), ("batch_norm=false", False)) else "finished"
 
     _, found = crossed(status, claim=[{"text": "x", "expect": "augment.crop: random_resized_crop > none"}])
     one = effect(found, "augment.crop")
@@ -301,8 +301,23 @@ def test_a_cell_that_always_fails_leaves_the_effect_of_the_others_and_says_where
     )
     assert names.change(one, found) == "random_resized_crop instead of none"
     assert data.to_json(found)["effects"][0]["failures"] == {
-        "before": 0, "of_before": 10, "after": 5, "of_after": 10, "at_chance": 1, "condition": "where batch_norm = false",
+        "before": 0, "of_before": 10, "after": 5, "of_after": 10, "at_chance": 1, "chance_values": [],
+        "condition": "where batch_norm = false",
     }  # fmt: skip
+
+
+def test_runs_at_chance_level_are_counted_with_their_values():
+    made = make(CROPS, seeds=5)
+    runs = outcomes(
+        made, random_value(), status=lambda cell, seed: "at_chance" if cell.label.startswith("crop") and seed > 2 else "finished"
+    )
+    runs = tuple(replace(o, metrics={"test/accuracy": 0.1 + 0.001 * o.run.seed}) if o.status == "at_chance" else o for o in runs)
+    found = findings.find(*made, runs)
+    one = effect(found, "augment.crop")
+    assert set(one.per_seed) == {0, 1, 2}
+    said = "unstable: 4 of 10 runs stayed at chance level, test/accuracy 10.30 % to 10.40 %, 0 of 10 with crop none; the runs that did"
+    assert words.verdict_words(one, found).startswith(said)
+    assert data.to_json(found)["effects"][0]["failures"]["chance_values"] == pytest.approx([0.103, 0.103, 0.104, 0.104])
 
 
 def test_diverged_runs_make_a_level_unstable_and_are_never_averaged():

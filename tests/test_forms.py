@@ -194,7 +194,7 @@ class TestComparison:
 
     def test_an_effect_that_is_known_in_some_settings_only_is_not_that_of_the_whole_factor(self):
         whole = found(FLIPPED, by_level(HELPS))
-        part = found(FLIPPED, by_level(HELPS), status=lambda c, s: "missing" if c.label == "flip=false" else "finished")
+        part = found(FLIPPED, by_level(HELPS), status=lambda c, s: "running" if c.label == "flip=false" else "finished")
         (rotation, *_) = comparison.of_studies(whole, part).rows
         assert rotation[0] == "rotation 15 instead of 0"
         assert rotation[2] == "helps +0.93 points [0.84, 1.02], where flip = true"

@@ -257,7 +257,7 @@ def test_a_missing_run_leaves_a_main_effect_the_mean_over_all_settings():
     values = np.array([[NAN if c.is_baseline and s == 0 else value(c, s) for c in made[1].cells] for s in range(5)])
     cropped = np.array([c.levels["augment.crop"] != "none" for c in made[1].cells])
     effect, error, _, _ = by_statsmodels(values, np.where(cropped, 0.5, -0.5)[None])
-    found = made_up.find(made, value, status=lambda c, s: "missing" if c.is_baseline and s == 0 else "finished")
+    found = made_up.find(made, value, status=lambda c, s: "running" if c.is_baseline and s == 0 else "finished")
     one = made_up.effect(found, "augment.crop")
     assert one.estimate.effect == pytest.approx(effect[0], abs=1e-9)
     assert one.estimate.sd == pytest.approx(error[0] * math.sqrt(4), abs=1e-9)
@@ -267,7 +267,7 @@ def test_a_missing_run_leaves_a_main_effect_the_mean_over_all_settings():
 
 def test_an_effect_that_is_known_in_some_settings_only_is_the_contrast_of_their_cells():
     made, value = pooled(made_up.CROPS, seeds=5, claim=[{"expect": "augment.crop: random_resized_crop > none"}]), made_up.random_value(3)
-    values = np.array([[NAN if made_up.half(c, s) == "missing" else value(c, s) for c in made[1].cells] for s in range(5)])
+    values = np.array([[NAN if made_up.half(c, s) == "running" else value(c, s) for c in made[1].cells] for s in range(5)])
     weights = np.array([
         0.0 if c.levels["model.batch_norm"] == "true" else 1.0 if c.levels["augment.crop"] != "none" else -1.0 for c in made[1].cells
     ])  # fmt: skip

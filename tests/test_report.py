@@ -737,6 +737,23 @@ class TestPage:
         assert "rotation 15 instead of 0, where batch_norm = false -2.04" in said
         assert len(html._tables(of)["simple"].rows) == len(of.simple_effects) >= 2
 
+    def test_an_effect_that_is_known_in_some_settings_only_is_named_wherever_it_is_drawn(self):
+        raw = {"factors": {"augment": {"rotation": [0, 15], "crop": ["none", "random_crop"]}, "model": {"batch_norm": [True, False]}}}
+        noise = np.random.default_rng(0)
+        never = "rotation=15, batch_norm=false"
+        of = found(raw, lambda c, s: 0.8 + float(noise.normal(0, 0.01)), status=lambda c, s: "running" if c.label == never else "finished")
+        scope = "except where crop = none and batch_norm = false"
+        effect = next(e for e in of.effects if e.factor == "augment.rotation")
+        assert names.change(effect, of) == f"rotation 15 instead of 0, {scope}"
+        said = Page(page(of)).said
+        assert f"rotation 15 instead of 0, {scope}" in said
+        assert "and not of the whole factor" in said
+        _, layout = drawn(figures.forest(of.effects, of))
+        assert any(scope in re.sub(r"(<[^>]+>)+", " ", label["text"]) for label in layout["annotations"])
+        (heat,), _ = drawn(insides.heat(of))
+        assert sum(text.endswith("*") for row in heat["text"] for text in row) == sum(e.scope is not None for e in of.interactions) > 0
+        assert "A star: known in some settings only" in said
+
     def test_names_of_classes_are_text(self):
         made = page(hostile())
         said = Page(made).said

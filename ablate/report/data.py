@@ -152,7 +152,7 @@ def _failures(effect: Effect, findings: Findings) -> Json | None:
     (before, all_before), (after, all_after) = found.before, found.after
     return {
         "before": before, "of_before": all_before, "after": after, "of_after": all_after, "at_chance": found.at_chance,
-        "condition": names.where(found.scope, findings).removeprefix(", ") or None,
+        "chance_values": found.chance_values, "condition": names.where(found.scope, findings).removeprefix(", ") or None,
     }  # fmt: skip
 
 

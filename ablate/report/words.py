@@ -174,14 +174,21 @@ def _failed(effect: Effect, findings: Findings) -> str:
     counted = effect.failures
     assert counted is not None
     (before, all_before), (after, all_after) = counted.before, counted.after
-    diverged, reasons = after - counted.at_chance, "diverged" if not counted.at_chance else "stayed at chance level"
+    diverged, chance = after - counted.at_chance, f"at chance level{_range(counted.chance_values, findings.metric)}"
+    why = "diverged" if not counted.at_chance else f"stayed {chance}"
     if diverged and counted.at_chance:
-        reasons = f"failed ({diverged} diverged, {counted.at_chance} at chance level)"
+        why = f"failed ({diverged} diverged, {counted.at_chance} {chance})"
     short = short_names([factor.name for factor in findings.study.factors])
     start = effect.start if effect.kind == "cell" else names.choice(short[effect.factor], effect.start)
     place = names.where(counted.scope, findings).removeprefix(", ")
     inside = f", only {place} ({counted.inside[0]} of {counted.inside[1]} there)" if place else ""
-    return f"{after} of {count(all_after, 'run')} {reasons}, {before} of {all_before} with {start}{inside}"
+    return f"{after} of {count(all_after, 'run')} {why}, {before} of {all_before} with {start}{inside}"
+
+
+def _range(values: Sequence[float], metric: str) -> str:
+    """Write the lowest and the highest of some values: ", 9.80 % to 10.20 %"; empty where there are none."""
+    ends = dict.fromkeys(value(number, metric) for number in (values[0], values[-1])) if values else ()
+    return f", {metric} {' to '.join(ends)}" if ends else ""
 
 
 def _survivors(effect: Effect, findings: Findings, numbers: str) -> str:
@@ -336,7 +343,7 @@ def _is_part(effect: Effect) -> bool:
 def _partly(findings: Findings) -> list[str]:
     """Say in one sentence what is known of effects whose runs are missing in some settings."""
     effects = _by_size(effect for effect in findings.effects if _is_part(effect))
-    told = _listed((f"{names.change(effect, findings)}: {verdict_words(effect, findings)}" for effect in effects), "; ")
+    told = _listed((f"{names.change(effect, findings)}: {verdict_words(effect, findings)}{_but(effect)}" for effect in effects), "; ")
     return [f"Known in part only, because runs failed or are missing: {told}."] if effects else []
 
 
