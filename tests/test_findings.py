@@ -306,6 +306,18 @@ def test_a_cell_that_always_fails_leaves_the_effect_of_the_others_and_says_where
     }  # fmt: skip
 
 
+def test_failures_on_both_sides_are_no_reason_to_say_only():
+    def status(cell, seed):
+        both = cell.levels["model.batch_norm"] == "true" and seed == 4
+        return "diverged" if both or cell.label == "crop=random_resized_crop, batch_norm=false" else "finished"
+
+    _, found = crossed(status)
+    said = words.verdict_words(effect(found, "augment.crop"), found)
+    assert said.startswith(
+        "unstable: 6 of 10 runs diverged, 1 of 10 with crop none, more than without it only where batch_norm = false (5 of 5 there);"
+    )
+
+
 def test_runs_at_chance_level_are_counted_with_their_values():
     made = make(CROPS, seeds=5)
     runs = outcomes(

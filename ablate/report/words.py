@@ -181,7 +181,8 @@ def _failed(effect: Effect, findings: Findings) -> str:
     short = short_names([factor.name for factor in findings.study.factors])
     start = effect.start if effect.kind == "cell" else names.choice(short[effect.factor], effect.start)
     place = names.where(counted.scope, findings).removeprefix(", ")
-    inside = f", only {place} ({counted.inside[0]} of {counted.inside[1]} there)" if place else ""
+    only = "only" if counted.inside[0] == after else "more than without it only"
+    inside = f", {only} {place} ({counted.inside[0]} of {counted.inside[1]} there)" if place else ""
     return f"{after} of {count(all_after, 'run')} {why}, {before} of {all_before} with {start}{inside}"
 
 
