@@ -264,6 +264,7 @@ def test_an_effect_that_is_known_in_some_settings_only_is_named_for_what_it_is_w
     assert name in forms.latex(found).replace("\\", "")
     written = data.to_json(found)
     row = next(e for e in written["effects"] if e["factor"] == "augment.crop")
+    assert row["change"] == name
     assert (row["condition"], row["flags"], row["seeds_left_out"]) == ("where batch_norm = false", ["conditional"], [])
     assert "where batch_norm = false" in forms.spreadsheet(found)
     assert [claim["verdict"] for claim in written["claims"]] == ["undecided"] * 3

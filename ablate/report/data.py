@@ -115,6 +115,7 @@ def _effect(effect: Effect, findings: Findings) -> Json:
     estimate = effect.estimate
     return {
         "kind": effect.kind,
+        "change": names.change(effect, findings),  # in words, with the settings where it is known in some only
         "factor": effect.factor,
         "where": list(effect.where) if effect.where else None,  # of a simple effect: the factor that is held, and its level
         "from": effect.start,
