@@ -246,7 +246,7 @@ def test_names_and_words_of_a_study_cannot_command_a_terminal(tmp_path, command)
 
 
 def test_what_a_shared_store_says_of_a_run_cannot_command_a_terminal(copied):
-    study, path = copied
+    _, path = copied
     job = min(path.glob("jobs/[0-9a-f]*"))
     (path / "jobs" / "x\x1b]0;owned\x07").mkdir()
     (path / "jobs" / "x\x1b]0;owned\x07" / "recipe.json").write_text("{}")
