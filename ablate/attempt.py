@@ -90,6 +90,14 @@ def _is_out_of_memory(error: BaseException | None) -> bool:
     return False
 
 
+def forget_peak(device: torch.device) -> None:
+    """Let the peak be that of what comes now: a warm worker has had other jobs before, perhaps larger ones."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with contextlib.suppress(OSError):  # no Linux, or not allowed: then the peak is that of the process
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
 def peak(device: torch.device) -> int:
     """Give the most bytes that this process had at once, of the device's memory."""
     if device.type == "cuda":

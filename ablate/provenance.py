@@ -2,6 +2,7 @@
 
 import os
 import platform
+import pwd
 import socket
 import subprocess
 from functools import cache
@@ -42,6 +43,14 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def user() -> str:
+    """Return the name of the user whose process this is, or the number where a container knows no name."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def machine() -> dict[str, Any]:

@@ -104,6 +104,7 @@ def _train(
     if recipe.training.compile:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = payload["compile_cache"]  # importing torch._dynamo has put another one there
         print("torch.compile: half a minute when this network is new here", flush=True)
+    attempt.forget_peak(device)
     prepared = data.read(Path(payload["data"]))
     memory = images.room(device, payload.get("jobs_a_device", 1))
     session = loop.start(recipe, seed, prepared, data.open_arrays(prepared.folder), device, memory=memory)
@@ -179,6 +180,7 @@ def _finish(folder: Folder, session: loop.Session, shape: models.Shape) -> None:
             "best_epoch": session.best_epoch,
             "train_images": len(session.train),
             "parameters": parameters,
+            "peak_memory": attempt.peak(session.device),  # bytes, of the attempt that ended it
             "timestamp": _now(),
             "streamed": session.train.streamed,
             "metrics": last["metrics"]
@@ -290,6 +292,7 @@ def _environment(payload: Json, device: torch.device) -> Json:
     return {
         "data": Path(payload["data"]).name,
         "git": payload.get("git", {}),
+        "user": provenance.user(),
         "versions": provenance.versions(),
         "machine": provenance.machine() | {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"},
     }

@@ -1,7 +1,5 @@
 """The story of each command as a few named steps. All wiring is here: which part is given to which."""
 
-import os
-import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -298,23 +296,11 @@ def _compare_cells(study: Study, found: "Findings", labels: tuple[str, ...], whe
     return comparison.of_cells(found, one, other, effects.between(table, one.cell, other.cell))
 
 
-def ui(where: Where, host: str, port: int) -> tuple[list[str], dict[str, str]]:
-    """Give the command that serves MLflow's page on the store, and its environment."""
+def ui(where: Where, host: str, port: int) -> tuple[list[str], dict[str, str], dict[str, str]]:
+    """Return the command that serves MLflow's page on the store, its environment, and the address of each study on it, by name."""
     from ablate import tracking
 
-    address = tracking.uri(where.store, where.tracking_uri)
-    if address.startswith(("http://", "https://")):
-        raise AblateError(f"MLflow is served at {tracking.public(address)} already: open that address")
-    if address == f"sqlite:///{where.store.database}" and not where.store.database.exists():
-        raise AblateError(f"{where.store.path} has no runs yet: start a study with ablate run, or name another store with --store DIR")
-    command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port), "--workers", "1"]
-    environment = {
-        "MLFLOW_BACKEND_STORE_URI": address,  # not an argument, which `ps` would show with its password
-        "MLFLOW_ARTIFACTS_DESTINATION": str(where.store.artifacts),  # of what others log to it: else a folder wherever it was started
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 8 processes for GenAI features that nobody needs here
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-    }
-    return command, os.environ | environment
+    return tracking.serve(tracking.uri(where.store, where.tracking_uri), where.store, host, port)
 
 
 def _sources(todo: Plan, store: Store, *, whole: bool) -> "tuple[Source, ...]":

@@ -36,7 +36,7 @@ def sync(study: str, sets: tuple[str, ...], store_path: str, tracking_uri: str |
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve on.")
 def ui(store_path: str, tracking_uri: str | None, port: int, host: str) -> None:
-    """Start MLflow's own page on the store. Group the runs by the tag ablate.cell to compare cells.
+    """Start MLflow's own page on the store, and print where it shows each study: its runs grouped by cell, with the metric.
 
     \b
     Example:
@@ -44,8 +44,11 @@ def ui(store_path: str, tracking_uri: str | None, port: int, host: str) -> None:
     """
     from ablate import workflow
 
-    command, environment = workflow.ui(options.where(store_path, tracking_uri), host, port)
+    command, environment, pages = workflow.ui(options.where(store_path, tracking_uri), host, port)
+    for name, address in pages.items():
+        click.echo(f"{''.join(c if c.isprintable() else '?' for c in name)}: {address}")
     click.echo(f"MLflow on http://{host}:{port} (Ctrl-C ends it)")
+    sys.stdout.flush()  # before another program takes this one's place
     os.execve(command[0], command, environment)  # noqa: S606 (the command is ours; no shell)
 
 

@@ -5,13 +5,15 @@ set last. Runs are flat, one for each cell and seed: nested runs hide from MLflo
 the trials of a search are nested below it.
 """
 
+from ablate.tracking.addresses import first_line, public, uri
 from ablate.tracking.audit import compare
-from ablate.tracking.client import MovedError, first_line, log_study, public, sync, uri
+from ablate.tracking.client import MovedError, log_study, sync
 from ablate.tracking.records import Source, tracked
 from ablate.tracking.searches import ranged, searched
+from ablate.tracking.server import serve
 from ablate.tracking.writer import Report, Writer
 
 __all__ = [
-    "MovedError", "Report", "Source", "Writer", "compare", "first_line", "log_study", "public", "ranged", "searched", "sync", "tracked",
-    "uri",
+    "MovedError", "Report", "Source", "Writer", "compare", "first_line", "log_study", "public", "ranged", "searched", "serve", "sync",
+    "tracked", "uri",
 ]  # fmt: skip

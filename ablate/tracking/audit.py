@@ -1,16 +1,15 @@
 """What MLflow shows, beside what the store has: nothing is changed in either."""
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ablate.store import Store
 from ablate.study import Study
-from ablate.tracking.client import latest, shown
+from ablate.tracking.agreement import has_all, latest, params
+from ablate.tracking.client import shown
 from ablate.tracking.records import Record, Source
 
 NAMED = 3  # runs named in one sentence
-LARGEST = 1.7e308  # MLflow keeps infinity as the largest number of its database
 
 
 def compare(address: str, study: Study, sources: Sequence[Source], store: Store) -> list[str]:
@@ -38,22 +37,10 @@ def _differs(record: Record, run: Any) -> Iterator[str]:
     if status != state.status:
         idle = status == "RUNNING"
         yield "stand as RUNNING in MLflow, though no process trains them" if idle else f"are {status} in MLflow, and {state.status} here"
-    if any(name not in run.data.params or run.data.params[name] != value for name, value in record.params.items()):
+    if any(name not in run.data.params or run.data.params[name] != value for name, value in params(record).items()):
         yield "have other params in MLflow"
-    if not _agree(latest(record), run.data.metrics):
+    if not has_all(latest(record), run.data.metrics):
         yield "have other metrics in MLflow than in the journals"
-
-
-def _agree(ours: Mapping[str, float], theirs: Mapping[str, float]) -> bool:
-    return all(name in theirs and _same(value, theirs[name]) for name, value in ours.items())
-
-
-def _same(ours: float, theirs: float) -> bool:
-    if math.isnan(ours) or math.isnan(theirs):
-        return math.isnan(ours) and math.isnan(theirs)
-    if math.isinf(ours):
-        return abs(theirs) > LARGEST and (ours > 0) == (theirs > 0)
-    return math.isclose(ours, theirs, rel_tol=1e-9)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -10,10 +10,13 @@ from typing import Any, Literal, Protocol
 
 from ablate import journal, metrics
 from ablate import recipe as recipes
-from ablate.grid import Cell, Run, short_names
+from ablate.grid import Cell, Run
 from ablate.journal import Folder
 from ablate.store import Store
 from ablate.study import Study
+from ablate.tracking import facts
+from ablate.tracking.facts import Images
+from ablate.tracking.keys import labels
 
 Kind = Literal["run", "search", "trial", "range"]
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
@@ -53,8 +56,9 @@ class Record:
     attempts: int = 0  # none: such a run has no attempts
     parent: str = ""  # the key of the run that it is nested in
     note: str = ""  # Markdown
+    images: Images | None = None  # that it was trained on
     alike: str = ""  # a filter that finds all runs of the same cell, which the note links to
-    end: Line | None = None  # this and the following only of a run that has ended
+    end: tuple[Line, ...] = ()  # this and the following only of a run that has ended
     texts: Mapping[str, str] = field(default_factory=dict)  # by file name
     files: Sequence[tuple[Path, str]] = ()  # each with the folder that it goes into
 
@@ -86,6 +90,8 @@ class RunSource:
     folder: Folder
     outcome: Path
     params: Mapping[str, str]
+    store: Store
+    metric: str  # of the study
 
     @property
     def job(self) -> str:
@@ -99,26 +105,30 @@ class RunSource:
             return
         run, state = self.run, _state(self, closing=closing)
         lines = journal.lines(self.folder.journal)
-        end, texts, files = (None, {}, []) if state.status == "RUNNING" else _end(self, lines)
-        identity = run.cell.id[: recipes.ID_SHOWN]
+        end, texts, files = ((), {}, []) if state.status == "RUNNING" else _end(self, lines)
+        identity, origin = run.cell.id[: recipes.ID_SHOWN], facts.origin(self.folder)
+        own = {"ablate.cell": run.cell.label, "ablate.cell_id": identity, "ablate.seed": str(run.seed), "ablate.job": run.job_id}
         yield Record(
-            self.key, "run", run.name, self.params,
-            tags={"ablate.cell": run.cell.label, "ablate.cell_id": identity, "ablate.seed": str(run.seed), "ablate.job": run.job_id},
+            self.key, "run", run.name, self.params, tags={**own, **origin.tags},
             started=attempts[0]["timestamp"], state=state, lines={"": epochs(lines)}, attempts=len(attempts),
+            images=facts.images(run.cell.recipe.data, origin.data, self.store),
             note=_note(run.cell, run.seed), alike=f"tags.`ablate.cell_id` = '{identity}'", end=end, texts=texts, files=files,
         )  # fmt: skip
 
 
 def tracked(study: Study, runs: tuple[Run, ...], store: Store) -> tuple[RunSource, ...]:
-    """Give every run its key, its place on disk and its params: the factors that vary, and the seed."""
-    names = short_names([factor.name for factor in study.factors])
+    """Give every run its key, its place on disk and its params: the factors that vary by their labels, the seed, and all of its recipe."""
+    names = labels([factor.name for factor in study.factors])
+    recipe = {run.cell.id: facts.fields(run.cell.recipe) for run in runs}
     return tuple(
         RunSource(
             run,
             key=f"{run.cell.id[: recipes.ID_SHOWN]}/{run.seed}/{run.job_id[: recipes.ID_SHOWN]}",
             folder=store.job(run.job_id),
             outcome=store.job(run.job_id).outcome(recipes.evaluation_id(run.cell.recipe)),
-            params={names[name]: level for name, level in run.cell.levels.items()} | {"seed": str(run.seed)},
+            params=recipe[run.cell.id] | {names[name]: level for name, level in run.cell.levels.items()} | {"seed": str(run.seed)},
+            store=store,
+            metric=study.metric,
         )
         for run in runs
     )
@@ -161,16 +171,18 @@ def _state(one: RunSource, *, closing: bool) -> State:
     return State("KILLED", "interrupted", last_sign(one.folder))
 
 
-def _end(one: RunSource, lines: list[journal.Line]) -> tuple[Line | None, dict[str, str], list[tuple[Path, str]]]:
+def _end(one: RunSource, lines: list[journal.Line]) -> tuple[tuple[Line, ...], dict[str, str], list[tuple[Path, str]]]:
     """Give the last metrics, and the artifacts as texts and as files."""
     result, outcome = journal.read_json(one.folder.result), journal.read_json(one.outcome / "outcome.json")
-    end: Line | None = None
+    end: tuple[Line, ...] = ()
     texts: dict[str, str] = {}
     if outcome is not None:
-        judged = {name: value for name, value in outcome["metrics"].items() if not name.startswith(metrics.PER_CLASS)}
-        whole = judged | {"time/train_seconds": result["metrics"]["time/train_seconds"]}
-        end = Line(lines[-1]["epoch"] if lines else 0, outcome["timestamp"], whole)
+        named = {name: v for name, v in outcome["metrics"].items() if name == one.metric or not name.startswith(metrics.PER_CLASS)}
+        whole = named | {"time/train_seconds": result["metrics"]["time/train_seconds"]}
+        end = (Line(lines[-1]["epoch"] if lines else 0, outcome["timestamp"], whole),)
         texts |= {"confusion_matrix.csv": _confusion_csv(outcome), "per_class_accuracy.csv": _per_class_csv(outcome)}
+    if result is not None:  # at step 0: MLflow draws a metric of later steps alone as a curve of one point
+        end += (Line(0, result["timestamp"], facts.size(one.folder, result)),)
     if lines:
         texts["curves.csv"] = _curves_csv(lines)
     texts["recipe.json"] = json.dumps(one.run.cell.recipe.model_dump(mode="json"), indent=1)

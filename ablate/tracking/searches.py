@@ -13,9 +13,10 @@ from typing import Any
 
 from ablate import journal
 from ablate import recipe as recipes
-from ablate.grid import short_names
 from ablate.journal import Folder
 from ablate.store import Store
+from ablate.tracking import facts
+from ablate.tracking.keys import labels
 from ablate.tracking.records import Line, Record, State, epochs
 
 ENDS = {
@@ -82,12 +83,12 @@ class SearchSource:
         }
         lines = {before: epochs(journal.lines(folder.journal)) for before, folder in folders.items()}
         state = State("RUNNING", "running") if is_open else _ended(trial, lines)
-        names = short_names(list(search["space"]))
+        names = labels(list(search["space"]))
         params = {names.get(path, path): _text(value) for path, value in trial["params"].items()} | {"trial": str(trial["number"])}
-        end = None
+        end: tuple[Line, ...] = ()
         if trial["state"] in ENDS and trial["value"] is not None:
             first = lines.get("", ())
-            end = Line(first[-1].step if first else 0, state.ended, {"trial/value": trial["value"]})
+            end = (Line(first[-1].step if first else 0, state.ended, {"trial/value": trial["value"]}),)
         return Record(
             self._key(trial), "trial", f"trial {trial['number']}: {search['label']}", params, tags=_trial_tags(self.job, trial, folders),
             started=trial["started"], state=state, lines=lines, parent=self.key, end=end,
@@ -165,7 +166,7 @@ def _ended(trial: Mapping[str, Any], lines: Mapping[str, tuple[Line, ...]]) -> S
 
 def _trial_tags(search: str, trial: Mapping[str, Any], folders: Mapping[str, Folder]) -> dict[str, str]:
     tags = {"ablate.search": search, "ablate.trial": str(trial["number"])}
-    return tags | ({"ablate.job": folders[""].path.name} if "" in folders else {})
+    return tags | ({"ablate.job": folders[""].path.name, **facts.origin(folders[""]).tags} if "" in folders else {})
 
 
 def _points(curve: Mapping[str, Any]) -> Iterator[Line]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from ablate.store import Store
 from ablate.study import Study
-from ablate.tracking.client import Mlflow, first_line, public
+from ablate.tracking.addresses import first_line, public
+from ablate.tracking.client import Mlflow
 from ablate.tracking.records import Source
 
 PAUSE = 5.0  # seconds before the next try when the server is away
@@ -94,7 +95,7 @@ class Writer:
             if self._abandoned.is_set():
                 return
             began = time.monotonic()
-            if self._send(job, closing=closing or not is_live):
+            if self._send(job, closing=closing or not is_live, again=is_live):
                 del self._todo[job]
                 refused = 0
                 continue
@@ -119,10 +120,10 @@ class Writer:
                 self._todo[job] = True
             end = end if timeout is not None else time.monotonic()
 
-    def _send(self, job: str, *, closing: bool) -> bool:
+    def _send(self, job: str, *, closing: bool, again: bool) -> bool:
         try:
             for one in self._by_job[job]:
-                self._mlflow.send(one, closing=closing)
+                self._mlflow.send(one, closing=closing, again=again)
         except Exception as error:  # noqa: BLE001 (whatever a server or a full disk does must not stop the training)
             if not self._error:
                 reason = first_line(error)

@@ -1,0 +1,108 @@
+"""What a job's folder and the store say of where a run came from: user, commit, images, the size of its network."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ablate import journal
+from ablate import recipe as recipes
+from ablate.errors import StoreError
+from ablate.journal import Folder
+from ablate.recipe import Recipe, Section
+from ablate.store import Store
+
+NOT_SHOWN = ("data.root",)  # a path of one machine, and no part of what was trained
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """A data set as MLflow lists it among the inputs of a run."""
+
+    name: str
+    digest: str
+    kind: str  # of its source
+    source: str  # JSON
+    profile: str  # JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What environment.json of a job says; empty as long as it is not there."""
+
+    tags: Mapping[str, str]
+    data: str = ""  # fingerprint of the images
+
+
+def text(value: Any) -> str:
+    """Write a param's value as a study file has it: a whole number without its point, so that 15 and 15.0 are found as one."""
+    if isinstance(value, Section):
+        return json.dumps(value.model_dump())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(text, value))
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, str) else "none" if value is None else json.dumps(value)
+
+
+def fields(recipe: Recipe) -> dict[str, str]:
+    """Return every field that matters in a recipe, by its path: with them one can filter over the runs of all studies."""
+    paths = (path for path in recipes.fields() if path not in NOT_SHOWN and recipes.is_active(recipe, path))
+    return {path: text(recipes.value(recipe, path)) for path in paths}
+
+
+def origin(folder: Folder) -> Origin:
+    """Read where a job's last attempt was made."""
+    path = folder.path / "environment.json"
+    try:
+        about = path.stat()
+    except FileNotFoundError:
+        return Origin({})
+    return _origin(path, about.st_mtime_ns, about.st_size)
+
+
+@lru_cache(maxsize=64)  # it may hold a diff of 200 KB, and is asked for at every epoch
+def _origin(path: Path, _modified: int, _size: int) -> Origin:
+    read = _read(path)
+    git = read.get("git", {})
+    tags = {"mlflow.user": read.get("user", ""), "mlflow.source.git.commit": git.get("commit", "")}
+    dirty = {"mlflow.source.git.dirty": "true"} if git.get("dirty") else {}
+    return Origin({name: value for name, value in tags.items() if value} | dirty, str(read.get("data", "")))
+
+
+def images(data: recipes.Data, fingerprint: str, store: Store) -> Images | None:
+    """Describe the images of a job by their fingerprint, without reading them; None as long as it is not known."""
+    if not fingerprint:
+        return None
+    own = data.name == "imagefolder" and data.root is not None
+    name = (Path(data.root).name or data.root) if own and data.root is not None else data.name
+    source = {"uri": data.root} if own else {"name": data.name}
+    kind = "local" if own else "scikit-learn" if data.name == "digits" else "torchvision"
+    return Images(name[:500], fingerprint[: recipes.ID_SHOWN], kind, json.dumps(source), _profile(store.data / fingerprint / "meta.json"))
+
+
+@lru_cache(maxsize=64)
+def _profile(path: Path) -> str:
+    meta = _read(path)
+    sizes = {f"{split} images": meta[split] for split in ("train", "test") if split in meta}
+    shape = {name: meta[name] for name in ("image_size", "channels") if name in meta}
+    return json.dumps({**sizes, "classes": len(meta.get("classes", ())), **shape})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a file that no result rests on: where it is damaged, which ablate doctor says, the run is shown without it."""
+    try:
+        return journal.read_json(path) or {}
+    except StoreError:
+        return {}
+
+
+def size(folder: Folder, result: Mapping[str, Any]) -> dict[str, float]:
+    """Return what a finished training says of its network and of the memory that it took, as metrics."""
+    model = _read(folder.path / "model.json")
+    found = {
+        "model/parameters": result.get("parameters"), "model/macs": model.get("macs"), "memory/peak_bytes": result.get("peak_memory"),
+    }  # fmt: skip
+    return {name: float(value) for name, value in found.items() if value is not None}

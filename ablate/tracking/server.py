@@ -1,0 +1,31 @@
+"""MLflow's own page on a store: how it is started, and where it shows each study."""
+
+import os
+import sys
+from contextlib import suppress
+
+from ablate import store as stores
+from ablate.errors import AblateError
+from ablate.store import Store
+from ablate.tracking.addresses import is_served, public
+from ablate.tracking.client import pages
+
+
+def serve(address: str, store: Store, host: str, port: int) -> tuple[list[str], dict[str, str], dict[str, str]]:
+    """Return the command that serves MLflow's page, its environment, and the address of each study's runs on it, by name."""
+    if is_served(address):
+        raise AblateError(f"MLflow is served at {public(address)} already: open that address")
+    if address == f"sqlite:///{store.database}" and not store.database.exists():
+        raise AblateError(f"{store.path} has no runs yet: start a study with ablate run, or name another store with --store DIR")
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port), "--workers", "1"]
+    environment = {
+        "MLFLOW_BACKEND_STORE_URI": address,  # not an argument, which `ps` would show with its password
+        "MLFLOW_ARTIFACTS_DESTINATION": str(store.artifacts),  # of what others log to it: else a folder wherever it was started
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 8 processes for GenAI features that nobody needs here
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    found: dict[str, str] = {}
+    with suppress(Exception):  # a database that cannot be read: MLflow's own server says why
+        found = pages(address, stores.names(store))
+    base = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    return command, os.environ | environment, {name: base + page for name, page in found.items()}
