@@ -5,7 +5,7 @@ set last. Runs are flat, one for each cell and seed: nested runs hide from MLflo
 the trials of a search are nested below it.
 """
 
-from ablate.tracking.addresses import first_line, public, uri
+from ablate.tracking.addresses import first_line, own, public, uri
 from ablate.tracking.audit import compare
 from ablate.tracking.client import MovedError, log_study, sync
 from ablate.tracking.records import Source, tracked
@@ -14,6 +14,6 @@ from ablate.tracking.server import serve
 from ablate.tracking.writer import Report, Writer
 
 __all__ = [
-    "MovedError", "Report", "Source", "Writer", "compare", "first_line", "log_study", "public", "ranged", "searched", "serve", "sync",
-    "tracked", "uri",
+    "MovedError", "Report", "Source", "Writer", "compare", "first_line", "log_study", "own", "public", "ranged", "searched", "serve",
+    "sync", "tracked", "uri",
 ]  # fmt: skip
