@@ -52,7 +52,7 @@ def _begin_or_remove(patient: Patient, path: Path, begin: str) -> str:
         return begin
     if patient.needs.unclear:
         return f"{begin} or, where no study needs it, remove its folder"
-    return f"no study needs it: {patient.gc()}" if patient.studies else "remove its folder"
+    return patient.gc() if patient.studies else "remove its folder"
 
 
 def interrupted(patient: Patient) -> Iterator[Finding]:
