@@ -352,7 +352,7 @@ def examine(where: Where, *, deep: bool = False) -> "tuple[Finding, ...]":
     def compare(todo: Plan) -> list[str]:
         return tracking.compare(address, todo.study, _sources(todo, where.store, whole=True), where.store)
 
-    return doctor.examine(doctor.Patient(where.store, compare, tracking.public(address), deep))
+    return doctor.examine(doctor.Patient(where.store, compare, tracking.public(address), deep, tracking.public(where.tracking_uri or "")))
 
 
 def garbage(where: Where) -> "tuple[Item, ...]":

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,12 +13,14 @@ from importlib import metadata
 from types import SimpleNamespace
 
 import pytest
-from commands import ablate
+from click.testing import CliRunner
+from commands import TINY, ablate
 from filelock import FileLock
 from mlflow import MlflowClient
 
 from ablate import doctor, needs, recipe, stages, workflow
 from ablate import store as stores
+from ablate.cli import main
 from ablate.doctor import machine
 from ablate.executors import devices
 
@@ -157,6 +160,105 @@ def test_what_is_broken_is_named_and_nothing_else_is(store, name):
     assert all(one.do for one in found if one.severity == "problem")
 
 
+def follow(store, one):
+    """Do what the doctor advises, word by word; give whether a study has to be run then."""
+    at, do = store / one.where, one.do
+    job = store.joinpath(*(store / one.where).relative_to(store).parts[:2])
+    if do.startswith("ablate "):
+        command = shlex.split(do.partition(" removes")[0])[1:]
+        answer = CliRunner().invoke(main, [*command, "--yes"] if command[0] == "gc" else command)
+        assert answer.exit_code == 0, answer.output
+    elif do.startswith("remove its folder"):
+        shutil.rmtree(job)
+    elif do.startswith("remove that file"):
+        at.unlink(missing_ok=True)
+    elif do.startswith("remove that folder"):
+        shutil.rmtree(at)
+    elif do.startswith("remove the folder of that study"):
+        shutil.rmtree(job)
+    elif do.startswith("remove the bad lines of that file"):
+        at.write_text("".join(line for line in at.read_text().splitlines(keepends=True) if "torn" not in line))
+    elif do.startswith("remove mlflow.db, and run "):
+        (store / "mlflow.db").unlink()
+        answer = CliRunner().invoke(main, [*shlex.split(do.partition("run ")[2].partition(" STUDY")[0])[1:], "tiny"])
+        assert answer.exit_code == 0, answer.output
+    elif do.startswith(
+        ("put it elsewhere", "give the folder its old name, or remove it", "use the version that wrote it, or remove its folder")
+    ):
+        shutil.rmtree(job)
+    elif do.startswith(("run its study again", "run a study in this store")):
+        return True
+    else:
+        raise AssertionError(do)
+    return "run its study" in do
+
+
+def test_a_job_that_no_study_needs_is_not_to_be_run_again(store):
+    (other_job(store) / "result.json").unlink()
+    (store / "jobs" / ("e" * 64)).mkdir()
+    found = wrong(examine(store))
+    assert {one.check for one in found} == {"interrupted", "unneeded"}
+    assert all("gc" in one.do and "run its study" not in one.do for one in found)
+    shutil.rmtree(store / "studies/tiny")
+    assert {one.do for one in wrong(examine(store)) if one.check == "interrupted"} == {"remove its folder"}
+
+
+RETRAINED = {  # what the doctor advises of these ends with a run
+    name for name in ROWS
+    if name not in (
+        "a checkpoint with a wrong bit", "a job of older numerics", "a recipe of a later version", "a study in another folder",
+        "a search whose jobs are gone", "a draft of a dead process", "a removal that was cut short", "a job that no study needs",
+        "a job that was never begun", "a folder that is no job", "a torn last line",
+    )
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in RETRAINED else []) for name in ROWS])
+def test_what_the_doctor_advises_mends(store, tmp_path, name):
+    if name == "a job of older numerics":  # a real one has a name of its own, too
+        change(other_job(store) / "recipe.json", numerics=1)
+    else:
+        ROWS[name][0](store)
+    found = wrong(examine(store))
+    assert found
+    (tmp_path / "tiny.toml").write_text(TINY)
+    asked = [follow(store, one) for one in found if one.do]  # all of it
+    if any(asked):
+        code, out, err = ablate("run", tmp_path / "tiny.toml", "--store", store)
+        assert code == 0, out + err
+    left = wrong(examine(store))
+    assert [one for one in left if one.do] == []
+    assert {one.says for one in left} <= {one.says for one in found}  # what needs nothing to be done
+
+
+@pytest.mark.slow  # trainings
+def test_a_job_that_is_trained_again_is_brought_up_to_date_in_mlflow(store, tmp_path):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    where = stages.Where(stores.open_store(store))
+    workflow.sync(workflow.load("tiny", (), where.store), where)
+    shutil.rmtree(job(store))
+    code, out, err = ablate("run", tmp_path / "tiny.toml", "--store", store)
+    assert code == 0, out + err
+    for one in wrong(workflow.examine(where)):
+        assert one.check == "mlflow"
+        follow(store, one)
+    assert wrong(workflow.examine(where)) == []
+
+
+@pytest.mark.slow  # trainings
+def test_a_search_that_gets_more_trials_is_brought_up_to_date_in_mlflow(tmp_path):
+    (tmp_path / "tiny.toml").write_text(TINY + "\n[search]\ntrials = 2\nspace.optimizer.lr = { low = 1e-3, high = 1e-2, log = true }\n")
+    where = stages.Where(stores.open_store(tmp_path / "store"))
+    for trials in (2, 3):
+        arguments = ("--set", f"search.trials={trials}", "--set", "seeds=1", "--set", "training.epochs=1")
+        code, out, err = ablate("run", tmp_path / "tiny.toml", "--store", tmp_path / "store", *arguments)
+        assert code == 0, out + err
+    for one in wrong(workflow.examine(where)):
+        assert one.check == "mlflow", one
+        follow(tmp_path / "store", one)
+    assert wrong(workflow.examine(where)) == []
+
+
 def test_every_check_has_a_row_here():
     elsewhere = {"versions", "device", "locks", "room", "readable", "held", "mlflow"}  # of the machine, users, or what happens meanwhile
     assert {check for _, expected, _ in ROWS.values() for check, _ in expected} | elsewhere == {*doctor.ALWAYS, *doctor.CHECKS}
@@ -269,7 +371,7 @@ def test_mlflow_is_compared_run_for_run(done, tmp_path, monkeypatch):
     for name in ("moved", "store"):
         subprocess.run(["cp", "-r", folder / "store", tmp_path / name], check=True)
     moved = workflow.examine(stages.Where(stores.open_store(tmp_path / "moved")))
-    assert [one.do for one in wrong(moved)] == [doctor.views.REBUILD]  # the database was made for another path
+    assert ["remove mlflow.db, and run" in one.do for one in wrong(moved)] == [True]  # the database was made for another path
     store = tmp_path / "store"
     (store / "mlflow.db").unlink()
     where = stages.Where(stores.open_store(store))
@@ -285,7 +387,7 @@ def test_mlflow_is_compared_run_for_run(done, tmp_path, monkeypatch):
     client.update_run(runs[3].info.run_id, status="FAILED")
     found = wrong(workflow.examine(where))
     assert {(one.check, one.do, one.says) for one in found} == {
-        ("mlflow", "ablate sync tiny", f"1 runs {words} ({runs[i].info.run_name})")
+        ("mlflow", f"ablate sync --store {store} tiny", f"1 runs {words} ({runs[i].info.run_name})")
         for i, words in enumerate(
             (
                 "are missing in MLflow",

@@ -1,6 +1,7 @@
 """What a check says, and what it is given."""
 
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,6 +36,7 @@ class Patient:
     """Says what MLflow shows otherwise than the store has it, in sentences; raises whatever MLflow raises."""
     address: str = ""  # of MLflow, without its password
     deep: bool = False
+    given_uri: str = ""  # of MLflow, where it was given on the command line; without its password
 
     @cached_property
     def is_there(self) -> bool:
@@ -59,6 +61,19 @@ class Patient:
     def short(self, path: Path) -> str:
         """Write a path as seen from the store."""
         return str(path.relative_to(self.store.path))
+
+    def command(self, name: str, *words: str) -> str:
+        """Write a command on this store as it can be typed here."""
+        usual = Path(os.environ.get("ABLATE_STORE") or "mlruns").expanduser().absolute()
+        options = [] if self.store.path == usual else ["--store", str(self.store.path)]
+        if name == "sync" and self.given_uri:
+            options += ["--tracking-uri", self.given_uri]
+        dashed = ["--"] if any(word.startswith("-") for word in words) else []
+        return shlex.join(["ablate", name, *options, *dashed, *words])
+
+    def gc(self) -> str:
+        """Say what removes what nothing needs."""
+        return f"{self.command('gc')} removes them, and asks first"
 
 
 def can_read(path: Path | os.DirEntry[str]) -> bool:

@@ -24,7 +24,7 @@ def jobs(patient: Patient) -> Iterator[Finding]:
             continue
         if numerics != recipes.NUMERICS:
             says = f"jobs were trained under numerics {numerics}: this version, with {recipes.NUMERICS}, trains them again"
-            yield Finding("identity", "note", says, "ablate gc removes them", patient.short(path))
+            yield Finding("identity", "note", says, patient.gc(), patient.short(path))
             continue
         recipe = _recipe(path)
         if recipe is None:

@@ -54,7 +54,7 @@ def room(patient: Patient) -> Iterator[Finding]:
     wanted = 3 * one * slots  # the one before it is kept, and both stay until the new one is whole
     if free < max(LEAST_FREE, wanted):
         says = f"{free / 1e6:.0f} MB are free, and {slots} jobs at once want {max(LEAST_FREE, wanted) / 1e6:.0f} MB"
-        yield Finding("room", "problem", says, "make room: ablate gc removes what nothing needs")
+        yield Finding("room", "problem", says, f"make room there; {patient.command('gc', '--dry-run')} shows what nothing needs")
     else:
         yield Finding("room", "ok", f"{free / 1e9:.1f} GB are free; {slots} jobs at once want {wanted / 1e6:.0f} MB for their checkpoints")
 

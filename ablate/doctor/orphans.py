@@ -10,7 +10,7 @@ from ablate.holders import holders
 from ablate.journal import Folder, is_held
 from ablate.needs import IDENTITY, SPOILT
 
-GC = "ablate gc removes them, and asks first"
+RUN = "run its study again"
 
 
 def drafts(patient: Patient) -> Iterator[Finding]:
@@ -18,7 +18,7 @@ def drafts(patient: Patient) -> Iterator[Finding]:
     for path in leftovers.drafts(patient.store):
         gone = path.name.endswith(leftovers.GONE)
         says = "folders whose removal was cut short" if gone else "drafts of killed processes: nothing reads them"
-        yield Finding("drafts", "note", says, GC, patient.short(path))
+        yield Finding("drafts", "note", says, patient.gc(), patient.short(path))
 
 
 def unneeded(patient: Patient) -> Iterator[Finding]:
@@ -33,7 +33,7 @@ def unneeded(patient: Patient) -> Iterator[Finding]:
         return
     size = sum(map(leftovers.size, idle)) / 1e6
     says = f"{len(idle)} of {len(patient.jobs)} jobs, {size:.1f} MB, are needed by no study as it was last run"
-    do = GC if needed.studies else "run a study in this store or, where all of it can go, remove it"
+    do = patient.gc() if needed.studies else "run a study in this store or, where all of it can go, remove it"
     yield Finding("unneeded", "note", says, do)
 
 
@@ -43,7 +43,16 @@ def _without_recipe(patient: Patient, path: Path) -> Finding:
         return Finding("unneeded", "note", "a folder among the jobs that is none: nothing reads it", "put it elsewhere", where)
     if (path / "result.json").exists():
         return Finding("unneeded", "problem", "a job has a result and no recipe.json: nobody can say what it trained", ANEW, where)
-    return Finding("unneeded", "note", "a job that was never begun", "run its study again, or ablate gc removes it", where)
+    return Finding("unneeded", "note", "a job that was never begun", _begin_or_remove(patient, path, RUN), where)
+
+
+def _begin_or_remove(patient: Patient, path: Path, begin: str) -> str:
+    """Say what to do with a job without an end: nobody comes back to one that no study needs any more."""
+    if path.name in patient.needs.jobs:
+        return begin
+    if patient.needs.unclear:
+        return f"{begin} or, where no study needs it, remove its folder"
+    return patient.gc() if patient.studies else "remove its folder"
 
 
 def interrupted(patient: Patient) -> Iterator[Finding]:
@@ -57,7 +66,8 @@ def interrupted(patient: Patient) -> Iterator[Finding]:
         except SPOILT:  # another check says so
             continue
         says = f"interrupted, with {done} epochs in the journal"
-        yield Finding("interrupted", "note", says, "run its study again: it goes on from its last checkpoint", patient.short(path))
+        do = _begin_or_remove(patient, path, f"{RUN}: it goes on from its last checkpoint")
+        yield Finding("interrupted", "note", says, do, patient.short(path))
 
 
 def held(patient: Patient) -> Iterator[Finding]:

@@ -9,9 +9,12 @@ from urllib.parse import quote
 from ablate.doctor.finding import Finding, Patient, can_read
 from ablate.errors import AblateError
 from ablate.journal import is_held
-from ablate.tracking import MovedError, first_line  # the latter hides passwords
+from ablate.tracking import MovedError, first_line, own  # the latter hides passwords
 
-REBUILD = "remove mlflow.db, and run ablate sync for each study: it is rebuilt from the journals"
+
+def rebuild(patient: Patient) -> str:
+    """Say how MLflow's database is made anew."""
+    return f"remove mlflow.db, and run {patient.command('sync')} STUDY for each study: it is rebuilt from the journals"
 
 
 def database(patient: Patient) -> Iterator[Finding]:
@@ -28,18 +31,18 @@ def database(patient: Patient) -> Iterator[Finding]:
     except sqlite3.OperationalError as error:  # locked, or on a store that can only be read amid a change
         yield Finding("database", "note", f"mlflow.db cannot be looked at now: {error}", where=path.name)
     except sqlite3.DatabaseError as error:
-        yield Finding("database", "problem", f"mlflow.db is spoilt: {error}", REBUILD, path.name)
+        yield Finding("database", "problem", f"mlflow.db is spoilt: {error}", rebuild(patient), path.name)
     else:
         if answers != ["ok"]:
-            yield Finding("database", "problem", f"mlflow.db is spoilt: {answers[0].splitlines()[-1]}", REBUILD, path.name)
+            yield Finding("database", "problem", f"mlflow.db is spoilt: {answers[0].splitlines()[-1]}", rebuild(patient), path.name)
 
 
 def runs(patient: Patient) -> Iterator[Finding]:
     """Every run of every study stands in MLflow as the journals have it."""
-    if patient.address == f"sqlite:///{patient.store.database}" and not patient.store.database.exists():
+    if patient.address == own(patient.store) and not patient.store.database.exists():
         yield Finding("mlflow", "ok", "there is no database of MLflow: ablate sync STUDY makes it")
         return
-    if patient.address == f"sqlite:///{patient.store.database}" and not can_read(patient.store.database):
+    if patient.address == own(patient.store) and not can_read(patient.store.database):
         yield Finding("mlflow", "note", "you may not read mlflow.db, so it is compared with nothing", where=patient.store.database.name)
         return
     for name, planned in patient.studies.items():
@@ -50,7 +53,7 @@ def runs(patient: Patient) -> Iterator[Finding]:
             wrong = patient.compare(planned)
         except MovedError as error:
             mine = os.access(patient.store.path, os.W_OK)  # else it may lie elsewhere for whoever made it
-            yield Finding("mlflow", "problem" if mine else "note", first_line(error), REBUILD if mine else "", name)
+            yield Finding("mlflow", "problem" if mine else "note", first_line(error), rebuild(patient) if mine else "", name)
             continue
         except (AblateError, KeyError, TypeError, IndexError, AttributeError) as error:  # of journals: MLflow raises its own
             says = f"cannot be compared with MLflow ({type(error).__name__}: {error})"
@@ -58,7 +61,10 @@ def runs(patient: Patient) -> Iterator[Finding]:
             continue
         except Exception as error:  # noqa: BLE001 (whatever a server or a database does is a finding)
             says = f"MLflow at {patient.address} does not answer: {first_line(error)}"
-            yield Finding("mlflow", "problem", says, "start that server or name another with --tracking-uri; trainings go on without it")
+            do = "start that server or name another with --tracking-uri; trainings go on without it"
+            if patient.address == own(patient.store):
+                do = "ask again when nobody writes to it" if "locked" in says else rebuild(patient)
+            yield Finding("mlflow", "problem", says, do)
             return
         for says in wrong:
-            yield Finding("mlflow", "problem", says, f'ablate sync "{name}"' if " " in name else f"ablate sync {name}", name)
+            yield Finding("mlflow", "problem", says, patient.command("sync", name), name)

@@ -6,7 +6,7 @@ the trials of a search are nested below it.
 """
 
 from ablate.tracking import marks
-from ablate.tracking.addresses import first_line, public, uri
+from ablate.tracking.addresses import first_line, own, public, uri
 from ablate.tracking.audit import compare
 from ablate.tracking.client import MovedError, log_study, sync
 from ablate.tracking.records import Source, tracked
@@ -15,7 +15,6 @@ from ablate.tracking.server import serve
 from ablate.tracking.writer import Report, Writer
 
 __all__ = [
-    "MovedError", "Report", "Source", "Writer", "compare", "first_line", "log_study", "marks", "public", "ranged", "searched", "serve",
-    "sync",
-    "tracked", "uri",
+    "MovedError", "Report", "Source", "Writer", "compare", "first_line", "log_study", "marks", "own", "public", "ranged", "searched",
+    "serve", "sync", "tracked", "uri",
 ]  # fmt: skip

@@ -2,6 +2,11 @@
 
 import os
 import re
+from importlib import metadata
+from pathlib import Path
+from urllib.parse import quote
+
+from packaging.version import Version  # MLflow brings it
 
 from ablate.store import Store
 
@@ -10,7 +15,23 @@ LONGEST_REASON = 800  # characters of an error
 
 def uri(store: Store, given: str | None) -> str:
     """Say where MLflow is: as given, else MLFLOW_TRACKING_URI, else the store's own SQLite file."""
-    return given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.database}"
+    return given or os.environ.get("MLFLOW_TRACKING_URI") or own(store)
+
+
+def own(store: Store) -> str:
+    """Return the address of the store's own SQLite file."""
+    return sqlite(store.database)
+
+
+def sqlite(path: Path) -> str:
+    """Return the address of a SQLite file, in which ? begins a query, and % may stand for another character."""
+    text = str(path)
+    if not any(letter in "?%#" or not letter.isprintable() for letter in text):
+        return f"sqlite:///{text}"
+    # With the driver's name: of sqlite:/// alone MLflow takes the text for a path, and makes a folder of it.
+    quoted = quote(text, errors="surrogateescape")
+    is_unquoted = Version(metadata.version("sqlalchemy")) >= Version("2.1")  # else SQLite does that
+    return f"sqlite+pysqlite:///{quoted}" if is_unquoted else f"sqlite+pysqlite:///file:{quoted}?uri=true"
 
 
 def is_served(address: str) -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 
 from ablate.store import Store
 from ablate.study import Study
+from ablate.tracking.addresses import own
 from ablate.tracking.agreement import has_all, latest, params
 from ablate.tracking.client import shown
 from ablate.tracking.records import Record, Source
@@ -19,7 +20,7 @@ def compare(address: str, study: Study, sources: Sequence[Source], store: Store)
     A store that never had a database of its own has nothing to compare. Raises what MLflow raises, and a MovedError where the
     database was made for another path.
     """
-    if address == f"sqlite:///{store.database}" and not store.database.exists():
+    if address == own(store) and not store.database.exists():
         return []
     there = shown(address, study, store)
     wrong: dict[str, list[str]] = {}

@@ -20,7 +20,7 @@ from ablate.errors import StoreError
 from ablate.store import Store
 from ablate.study import Study
 from ablate.tracking import agreement, sent, view
-from ablate.tracking.addresses import is_served
+from ablate.tracking.addresses import is_served, own, sqlite
 from ablate.tracking.facts import Images
 from ablate.tracking.keys import LONGEST as LONGEST_KEY
 from ablate.tracking.keys import key as _key
@@ -262,12 +262,12 @@ def _client(address: str) -> Any:
 def _make_database(address: str, store: Store) -> None:
     """Make the store's own database whole or not at all: a kill amid MLflow's migrations would leave one that nobody can use."""
     database = store.database
-    if address != f"sqlite:///{database}" or database.exists():
+    if address != own(store) or database.exists():
         return
     for left in database.parent.glob(f".{database.name}.*"):
         left.unlink()
     draft = database.with_name(f".{database.name}.{os.getpid()}")
-    _client(f"sqlite:///{draft}").search_experiments(max_results=1)
+    _client(sqlite(draft)).search_experiments(max_results=1)
     stores.identity(store)  # a file as the umask wants it: SQLite makes its own for one user alone
     draft.chmod(stat.S_IMODE((store.path / "id").stat().st_mode))
     draft.replace(database)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from ablate import store as stores
 from ablate.errors import AblateError
 from ablate.store import Store
-from ablate.tracking.addresses import is_served, public
+from ablate.tracking.addresses import is_served, own, public
 from ablate.tracking.client import pages
 
 
@@ -15,7 +15,7 @@ def serve(address: str, store: Store, host: str, port: int) -> tuple[list[str], 
     """Return the command that serves MLflow's page, its environment, and the address of each study's runs on it, by name."""
     if is_served(address):
         raise AblateError(f"MLflow is served at {public(address)} already: open that address")
-    if address == f"sqlite:///{store.database}" and not store.database.exists():
+    if address == own(store) and not store.database.exists():
         hint = stores.hint(store) or "start a study with ablate run, or name another store with --store DIR"
         raise AblateError(f"{store.path} has no runs yet: {hint}")
     command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port), "--workers", "1"]
