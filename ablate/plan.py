@@ -66,6 +66,7 @@ class Plan:
     trials: int  # trainings that searches still need
     left_out: int = 0  # unfinished jobs that nobody asks for now
     renumbered: Mapping[int, int] = field(default_factory=dict)  # jobs to train that an older version has trained, by its NUMERICS
+    notes: tuple[str, ...] = ()  # on what works, and is hardly meant
 
     @property
     def ready(self) -> tuple[Work, ...]:

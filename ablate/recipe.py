@@ -280,6 +280,22 @@ ACTIVE: dict[str, Callable[[Recipe], bool]] = {
 """Fields that only matter beside others. Where one does not, it is no part of the identity, and no factor of the cell."""
 
 
+BELONGS: dict[str, tuple[tuple[str, str], ...]] = {
+    "augment.padding": (("augment.crop", '= "random_crop"'),),
+    "augment.padding_mode": (("augment.crop", '= "random_crop"'), ("augment.padding", "above 0")),
+    "augment.interpolation": (("augment.rotation", "above 0"),),
+    "model.stem": (("model.name", "of a residual network of torchvision"),),
+    "model.width": (("model.name", "of a small network of ablate's own"),),
+    "optimizer.momentum": (("optimizer.name", '= "sgd"'),),
+    "optimizer.nesterov": (("optimizer.name", '= "sgd"'), ("optimizer.momentum", "above 0")),
+    "schedule.warmup": (("schedule.name", '= "one_cycle"'),),
+    "schedule.step_epochs": (("schedule.name", '= "step"'),),
+    "schedule.gamma": (("schedule.name", '= "step"'),),
+    "evaluation.mc_dropout": (("model.conv_dropout", "above 0"), ("model.head_dropout", "above 0, or a network with dropout")),
+}
+"""What `ACTIVE` asks of other fields, in words."""
+
+
 def fields() -> dict[str, FieldInfo]:
     """List every field by its dotted path, such as `augment.crop`, in the order of the file."""
     return {

@@ -89,9 +89,8 @@ def plan(study: Study, where: Where, how: How = How(), *, check: bool = False) -
     """
     known = inputs.read(study, where.store, where.device)
     expanded = grid.expand(study, precision=known.precision)
-    if check:
-        inputs.check_networks(study, expanded, where.store)
-    return _plan(study, expanded, known, where, how)
+    notes = inputs.check(study, expanded, where.store) if check else ()
+    return replace(_plan(study, expanded, known, where, how), notes=notes)
 
 
 def _plan(study: Study, expanded: Grid, known: Inputs, where: Where, how: How) -> Plan:
@@ -146,7 +145,8 @@ def run(
         with interruption.at_once():
             known = inputs.read(study, where.store, where.device)
             expanded = grid.expand(study, precision=known.precision)
-            inputs.check_networks(study, expanded, where.store)
+            for note in inputs.check(study, expanded, where.store):
+                screen.notice(f"note: {note}")
             for notice in inputs.decode(expanded, where.store):
                 screen.notice(notice)
         stores.keep(where.store, study, inputs.settle(known, expanded))

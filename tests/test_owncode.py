@@ -172,7 +172,7 @@ def test_a_study_of_the_store_runs_no_code(ran, tmp_path):
         shutil.rmtree(path)
     code, out, err = ablate("run", "own", "--store", tmp_path / "store", PYTHONPATH=str(folder))
     assert (code, out) == (2, "")
-    assert "names a network of its own, which is imported for a study file only: name the file" in err
+    assert "own uses your code (mynet:tiny), which is imported only when you give the file, as in ablate plan own.toml" in err
     assert len(err.splitlines()) == 1
     assert not list((tmp_path / "store/jobs").iterdir())
     assert not (folder / "imported").exists()
