@@ -244,8 +244,10 @@ def tune(cell: Cell, fields: Mapping[str, Any]) -> Cell:
 
 
 def with_fields(made: Recipe, fields: Mapping[str, Any]) -> Recipe:
-    """Give a recipe with other values of some fields, by path."""
+    """Return a recipe with other values of some fields, by path; a rate that was left out is that of the optimizer that it then has."""
     nested = made.model_dump()
+    if "lr" not in made.optimizer.model_fields_set:
+        del nested["optimizer"]["lr"]
     for path, given in fields.items():
         section, name = path.split(".")
         nested[section][name] = given

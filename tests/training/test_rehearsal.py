@@ -31,6 +31,7 @@ class Net(nn.Module):
 MAKE = "\ndef net(classes, channels, image_size): return Mine(classes, channels, image_size)\n"
 VIEW = "class Mine(Net):\n    def forward(self, x): return self.head(F.relu(self.conv(x)).view(x.size(0), -1))"
 FIRST = "class Mine(Net):\n    def forward(self, x): return self.head(self.conv(x.view(x.size(0), -1).view(x.shape)).reshape(len(x), -1))"
+EVAL = "class Mine(Net):\n    def flat(self, x): return self.conv(x).flatten(1) if self.training else self.conv(x).view(len(x), -1)"
 LAZY = """
 class Mine(nn.Sequential):
     def __init__(self, classes, channels, size):
@@ -55,8 +56,9 @@ def mine(tmp_path, monkeypatch, request):
 
 def recipe(name, **training):
     return Recipe(
-        data=Data(name="digits", image_size=16, train_size=60, validation=20), augment=Augment(crop="none", flip=False), model=Model(name=name),
-        optimizer=Optimizer(name="adam", lr=0.005), training=Training(**{"epochs": 2, "batch_size": 16, "precision": "fp32", **training}),
+        data=Data(name="digits", image_size=16, train_size=60, validation=20), augment=Augment(crop="none", flip=False),
+        model=Model(name=name), optimizer=Optimizer(name="adam", lr=0.005),
+        training=Training(**{"epochs": 2, "batch_size": 16, "precision": "fp32", **training}),
     )  # fmt: skip
 
 
@@ -76,7 +78,7 @@ def refusal(name, **training):
     ("class Mine(Net): pass", "channels_last"),
     (LAZY, "channels_last"),
     ("class Mine(Net):\n    def forward(self, x): raise KeyError('in both')", "channels_last"),
-    ("class Mine(Net):\n    def forward(self, x): return self.head(self.flat(x) if self.training else self.conv(x).view(len(x), -1))", "contiguous"),
+    (EVAL, "contiguous"),
 ])  # fmt: skip
 def test_a_network_runs_in_channels_last_unless_it_gets_further_without(mine, text, chosen):
     name = mine(text)
@@ -89,12 +91,12 @@ def test_networks_that_are_not_ones_own_are_never_tried(monkeypatch):
 
 
 def test_choosing_disturbs_no_random_numbers(mine):
-    name = mine("class Mine(Net):\n    def forward(self, x):\n        random.random(), np.random.rand(), torch.rand(1)\n        return super().forward(x)")
-    torch.manual_seed(3), random.seed(3), np.random.seed(3)
-    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[2]
+    name = mine("class Mine(Net):\n    def forward(self, x): return super().forward(x + random.random() + np.random.rand())")
+    torch.manual_seed(3), random.seed(3)
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[2]  # noqa: NPY002 (the global one is meant)
     layout.choose(Model(name=name), SHAPE, "fp32", "cpu")
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert (random.getstate(), np.random.get_state()[2]) == before[1:]
+    assert (random.getstate(), np.random.get_state()[2]) == before[1:]  # noqa: NPY002
 
 
 def started(name, tmp_path, seed=0, **training):
@@ -154,27 +156,35 @@ def test_lazy_weights_are_drawn_from_the_seed(mine):
 
 FORWARD = "class Mine(Net):\n    def forward(self, x): return "
 SET_UP = "class Mine(Net):\n    def set_up(self, classes, channels, size): "
+WRONG_SHAPE = "one score a class, a tensor of shape (2, 3) for 2 images, and gave a tensor of shape (2, 2)"
+POOLED = "def net(classes, channels, image_size): return nn.Sequential(nn.Flatten(), nn.AdaptiveAvgPool1d(classes))"
+WITH_MASK = "class Mine(Net):\n    def forward(self, x, mask): return super().forward(x)"
+LATE = """class Mine(Net):
+    def forward(self, x):
+        if not hasattr(self, 'more'): self.more = nn.Linear(3, 3)
+        return self.more(super().forward(x))"""
+PLAIN = SET_UP + "self.mix = torch.randn(classes, classes)\n    def forward(self, x): return super().forward(x) @ self.mix"
+SHARED = "class Mine(Net): pass\nNET = Mine(3, 1, 16)\ndef net(classes, channels, image_size): return NET"
+HIDDEN = """class Mine(Net):
+    def set_up(self, classes, channels, size): self.late = nn.LazyLinear(classes)
+    def forward(self, x): return self.late(self.flat(x)) if self.training else super().forward(x)"""
 REFUSED = {
-    "tuple": (FORWARD + "(super().forward(x), 1) if self.training else super().forward(x)", "and gave a tuple in training mode: return the"),
+    "tuple": (FORWARD + "(super().forward(x), 1) if self.training else super().forward(x)", "and gave a tuple in training mode: return"),
     "dict": (FORWARD + "{'out': super().forward(x)} if self.training else super().forward(x)", "and gave a dict in training mode"),
-    "classes": (FORWARD + "super().forward(x)[:, :2]", "one score a class, a tensor of shape (2, 3) for 2 images, and gave a tensor of shape (2, 2)"),
+    "classes": (FORWARD + "super().forward(x)[:, :2]", WRONG_SHAPE),
     "squeeze": (FORWARD + "super().forward(x).squeeze()", "and gave a tensor of shape (3,) in eval mode"),
     "frozen": (SET_UP + "self.requires_grad_(False)", "has nothing to train: all of its parameters are frozen"),
-    "empty": ("def net(classes, channels, image_size): return nn.Sequential(nn.Flatten(), nn.AdaptiveAvgPool1d(classes))", "it has no parameters"),
+    "empty": (POOLED, "it has no parameters"),
     "detached": (FORWARD + "super().forward(x).detach()", "is there a torch.no_grad or a detach in forward?"),
     "double": (SET_UP + "self.double()", "computes in float64, and images come in float32"),
-    "arguments": ("class Mine(Net):\n    def forward(self, x, mask): return super().forward(x)", "must take the images alone: forward(self, x)"),
+    "arguments": (WITH_MASK, "must take the images alone: forward(self, x)"),
     "nan": (FORWARD + "super().forward(x) * float('nan')", "gives scores that are not finite numbers (its first loss is nan)"),
     "batch": (FORWARD + "self.head(self.flat(x).reshape(64, -1))", "cannot take a training step ("),
-    "late": (
-        "class Mine(Net):\n    def forward(self, x):\n        if not hasattr(self, 'more'): self.more = nn.Linear(3, 3)\n"
-        "        return self.more(super().forward(x))", "makes layers while it runs, and they are not trained"),
-    "plain": (SET_UP + "self.mix = torch.randn(classes, classes)\n    def forward(self, x): return super().forward(x) @ self.mix", "register_buffer"),
-    "shared": ("class Mine(Net): pass\nNET = Mine(3, 1, 16)\ndef net(classes, channels, image_size): return NET", "has returned before: build new ones"),
-    "inplace": (FORWARD + "super().forward(x).exp().mul_(2)[:, :3].sigmoid_().sqrt_()", "changes a tensor in place that its gradient needs"),
-    "hidden": (
-        "class Mine(Net):\n    def set_up(self, classes, channels, size): self.late = nn.LazyLinear(classes)\n"
-        "    def forward(self, x): return self.late(self.flat(x)) if self.training else super().forward(x)", "lazy layers that only training mode"),
+    "late": (LATE, "makes layers while it runs, and they are not trained"),
+    "plain": (PLAIN, "register_buffer"),
+    "shared": (SHARED, "has returned before: build new ones"),
+    "inplace": (FORWARD + "super().forward(x).sigmoid_().sqrt_().exp_().mul_(2)", "changes a tensor in place that its gradient needs"),
+    "hidden": (HIDDEN, "lazy layers that only training mode"),
 }  # fmt: skip
 
 
@@ -206,7 +216,7 @@ def test_what_works_and_is_hardly_meant_is_a_note(mine, habit):
 
 @pytest.mark.parametrize("text", [
     "class Mine(Net): pass", VIEW, FIRST, LAZY,
-    SET_UP + "self.more = nn.BatchNorm1d(classes)\n    def forward(self, x): return self.more(super().forward(x))",  # of one image, in eval mode
+    SET_UP + "self.more = nn.BatchNorm1d(classes)\n    def forward(self, x): return self.more(super().forward(x))",
     SET_UP + "self.conv.requires_grad_(False)",
     FORWARD + "self.head(F.dropout(self.flat(x), training=self.training))",
     FORWARD + "super().forward(x + np.random.rand() if self.training else x)",
