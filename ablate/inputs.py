@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from ablate import networks, owncode, recipe
 from ablate import store as stores
 from ablate.errors import AblateError, StudyError
 from ablate.executors import devices
-from ablate.grid import Grid, check_factors
+from ablate.grid import Grid, Job, check_factors
 from ablate.mistakes import show
 from ablate.recipe import Data, Model, Recipe
 from ablate.store import Settled, Store
@@ -114,7 +115,7 @@ def check_networks(study: Study, expanded: Grid, store: Store) -> tuple[str, ...
     if not study.folder and own is not None:
         given = f"give the file, as in ablate plan {Path(study.source).name}"
         raise AblateError(f"{study.name} uses your code ({own}), which is imported only when you {given}")
-    wrong: dict[str, list[str]] = {}  # labels of cells, by what is wrong with their networks
+    wrong: dict[tuple[str, str], list[str]] = {}  # labels of cells, by network and what is wrong with it
     notes: dict[str, None] = {}
     known: dict[tuple[Model, tuple[int, int, int], str], _Looked] = {}
     path = list(sys.path)  # as it is now: what lies beside a study must not be taken for a library of ours later
@@ -129,12 +130,12 @@ def check_networks(study: Study, expanded: Grid, store: Store) -> tuple[str, ...
             if not mistake and found.dropouts == 0 and made.evaluation.mc_dropout > 0:
                 mistake = f"evaluation.mc_dropout has nothing to sample: {made.model.name} has no dropout, give it model.head_dropout"
             if mistake:
-                wrong.setdefault(mistake, []).append(cell.label)
+                wrong.setdefault((made.model.name, mistake), []).append(cell.label)
     finally:
         sys.path[:] = path
     if wrong:
-        others = {mistake: f" and {len(labels) - 1} more" if len(labels) > 1 else "" for mistake, labels in wrong.items()}
-        raise StudyError([f"{study.source}: cell {labels[0]}{others[mistake]}: {mistake}" for mistake, labels in wrong.items()])
+        more = {key: f" and {len(labels) - 1} more" if len(labels) > 1 else "" for key, labels in wrong.items()}
+        raise StudyError([f"{study.source}: cell {labels[0]}{more[key]}: {key[1]}" for key, labels in wrong.items()])
     return tuple(notes)
 
 
@@ -176,6 +177,23 @@ def _raised(error: BaseException, folder: str) -> str:
     at = (theirs or frames)[-1]
     said = "".join(traceback.format_exception_only(error)).strip()
     return f"raised {said} ({at.filename}, line {at.lineno}): mend the network"
+
+
+def changed(known: Inputs, jobs: Iterable[Job]) -> tuple[str, ...]:
+    """Say for how many of these jobs the store has the same training with the code or the images of the study's last run."""
+    found: Counter[str] = Counter()
+    for job in jobs:
+        own = networks.is_own(job.recipe.model.name)
+        data_then = known.settled.fingerprints.get(stores.data_key(job.recipe.data), job.data)
+        code_then = known.settled.codes.get(job.recipe.model.name, job.code) if own else job.code
+        then = recipe.job_id(job.recipe, job.seed, data_then, code_then)
+        if then == job.id or job.pending or not known.store.job(then).result.exists():
+            continue
+        module = job.recipe.model.name.partition(":")[0].rpartition(".")[-1]
+        with_code = f"with another {module}.py" if code_then != job.code else ""
+        on_images = "on other images" if data_then != job.data else ""
+        found[" and ".join(filter(None, (with_code, on_images)))] += 1
+    return tuple(f"{count} {'job was' if count == 1 else 'jobs were'} trained {how} the last time" for how, count in found.items())
 
 
 def fetch_weights(recipes: Iterable[Recipe]) -> None:

@@ -117,7 +117,9 @@ def _in_range(path: str, given: Any) -> list[str]:
     if path.startswith(("evaluation.", "data.")) or path == "training.precision":
         return [f"{at}: must be a field that a training can be better for: not of data, evaluation, or the precision"]
     if isinstance(given, list):
-        return [f"{at}: must be a range, got {show(given)}: write space.{path} = {{ choices = {show(given)} }}"]
+        is_pair = len(given) == 2 and all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in given)
+        ends = f"{{ low = {show(min(given))}, high = {show(max(given))} }} or " if is_pair else ""
+        return [f"{at}: must be a range, got {show(given)}: write space.{path} = {ends}{{ choices = {show(given)} }}"]
     if not isinstance(given, dict):
         forms = "{ low = ..., high = ... } or { choices = [...] }"
         return [f"{at}: must be a range, got {show(given)}: write {forms}, or set it in [recipe]"]
@@ -125,8 +127,8 @@ def _in_range(path: str, given: Any) -> list[str]:
     if found:
         return found
     tried = Range.model_validate(given)
-    ends: list[Any] = [*(tried.choices or ()), *(end for end in (tried.low, tried.high) if end is not None)]
-    return [f"{at}: {sentence}" for end in ends for sentence in in_field(recipe.fields()[path], end)]
+    values: list[Any] = [*(tried.choices or ()), *(end for end in (tried.low, tried.high) if end is not None)]
+    return [f"{at}: {sentence}" for end in values for sentence in in_field(recipe.fields()[path], end)]
 
 
 def _conflicts(space: Mapping[str, Range], base: Mapping[str, Any], factors: tuple[Factor, ...]) -> list[str]:

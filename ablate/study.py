@@ -3,6 +3,7 @@
 import codecs
 import itertools
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -116,8 +117,8 @@ def _read(path: Path) -> str:
         raise StudyError([f"{path}: cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError:
         text = None
-    if text is None or "\0" in text[:4]:
-        is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or text is not None
+    is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or (len(content) > 1 and 0 in content[:2])
+    if text is None or is_wide:
         kind = "it is UTF-16 text" if is_wide else "it is not UTF-8 text"
         raise StudyError([f"{path}: cannot be read: {kind}: save it as UTF-8"])
     return text
@@ -181,7 +182,7 @@ def _metric(head: dict[str, Any]) -> list[str]:
 def _min_effect(head: dict[str, Any]) -> list[str]:
     """Refuse a smallest effect that no share can have: two of them differ by less than 1."""
     least, metric = head.get("min_effect"), head.get("metric", "test/accuracy")
-    if not isinstance(least, (int, float)) or not isinstance(metric, str) or not metrics.is_fraction(metric) or least < 1:
+    if not isinstance(least, (int, float)) or not isinstance(metric, str) or not (metrics.is_fraction(metric) and 1 <= least < math.inf):
         return []
     points = f"{100 * least:g} points: for {least:g} {'point' if least == 1 else 'points'} write {least / 100:g}"
     return [f"min_effect: must be below 1 for {metric}, got {least:g}, which is {points}"]

@@ -90,7 +90,9 @@ def plan(study: Study, where: Where, how: How = How(), *, check: bool = False) -
     known = inputs.read(study, where.store, where.device)
     expanded = grid.expand(study, precision=known.precision)
     notes = inputs.check(study, expanded, where.store) if check else ()
-    return replace(_plan(study, expanded, known, where, how), notes=notes)
+    made = _plan(study, expanded, known, where, how)
+    anew = inputs.changed(known, [work.job for work in made.work if not work.trained]) if check else ()
+    return replace(made, notes=(*notes, *anew))
 
 
 def _plan(study: Study, expanded: Grid, known: Inputs, where: Where, how: How) -> Plan:
