@@ -14,6 +14,7 @@ from ablate import recipe
 from ablate.errors import StudyError
 from ablate.expression import Expression
 from ablate.factor import FIND, Factor, Level, in_order
+from ablate.mistakes import show
 from ablate.recipe import Data, Model, Recipe
 from ablate.study import Study
 
@@ -210,6 +211,25 @@ def _fields(base: Mapping[str, Any], active: Mapping[Factor, Level]) -> dict[str
     return flat
 
 
+def check_factors(study: Study, expanded: Grid) -> None:
+    """Raise a StudyError that names each factor that changes nothing in any cell, and the fields that would let it.
+
+    One whose `when` never holds is left alone: a study file is often run with other values of what that asks for.
+    """
+    idle = [f for f in study.factors if f.when is None and not any(_matters(f, cell.recipe) for cell in expanded.cells)]
+    wrong = []
+    for factor in idle:
+        path = next(path for level in factor.levels for path in level.set)
+        needs = recipe.BELONGS[path]
+        joined = " or " if path == "evaluation.mc_dropout" else " and "
+        belongs = joined.join(f"{other} {words}" for other, words in needs)
+        here = [" or ".join(dict.fromkeys(show(recipe.value(cell.recipe, other)) for cell in expanded.cells)) for other, _ in needs]
+        named = "" if factor.name == path else f"factor {factor.name}: "
+        wrong.append(f"{study.source}: {named}{path} belongs to {belongs}, and every cell has {' and '.join(here)}: it changes nothing")
+    if wrong:
+        raise StudyError(wrong)
+
+
 def holds(cell: Cell, condition: Expression) -> bool:
     """Say whether a condition is true of a cell's recipe."""
     return condition.holds(partial(recipe.value, cell.recipe))
@@ -224,8 +244,10 @@ def tune(cell: Cell, fields: Mapping[str, Any]) -> Cell:
 
 
 def with_fields(made: Recipe, fields: Mapping[str, Any]) -> Recipe:
-    """Give a recipe with other values of some fields, by path."""
+    """Return a recipe with other values of some fields, by path; a rate that was left out is that of the optimizer that it then has."""
     nested = made.model_dump()
+    if "lr" not in made.optimizer.model_fields_set:
+        del nested["optimizer"]["lr"]
     for path, given in fields.items():
         section, name = path.split(".")
         nested[section][name] = given

@@ -3,8 +3,9 @@
 import os
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from ablate import networks, owncode, recipe
 from ablate import store as stores
 from ablate.errors import AblateError, DataError, StudyError
 from ablate.executors import devices
-from ablate.grid import Grid
+from ablate.grid import Grid, Job, check_factors
 from ablate.mistakes import show
 from ablate.recipe import Data, Model, Recipe
 from ablate.store import Settled, Store
@@ -181,54 +182,103 @@ def settle(known: Inputs, expanded: Grid) -> Settled:
     )
 
 
-def check_networks(study: Study, expanded: Grid, store: Store) -> None:
-    """Build, without weights, each network of which only that shows whether it can be had; raise a StudyError for all that cannot."""
+def check(study: Study, expanded: Grid, store: Store) -> tuple[str, ...]:
+    """Check what only all cells together, or their networks, show; return notes, or raise a StudyError."""
+    check_factors(study, expanded)
+    return check_networks(study, expanded, store)
+
+
+def check_networks(study: Study, expanded: Grid, store: Store) -> tuple[str, ...]:
+    """Build, without weights, each network of which only that shows whether it can be had, and take a training step with it.
+
+    Returns notes on networks that work and are hardly meant. Raises a StudyError for all that cannot be trained.
+    """
     doubtful = {cell.recipe: cell for cell in reversed(expanded.cells) if not networks.is_certain(cell.recipe.model)}
     if not doubtful:
-        return
-    if not study.folder and any(networks.is_own(made.model.name) for made in doubtful):
-        raise AblateError(f"{study.source}: names a network of its own, which is imported for a study file only: name the file")
-    wrong: dict[str, None] = {}
-    known: dict[tuple[Model, tuple[int, int, int]], str | int] = {}
+        return ()
+    own = next((made.model.name for made in doubtful if networks.is_own(made.model.name)), None)
+    if not study.folder and own is not None:
+        given = f"give the file, as in ablate plan {Path(study.source).name}"
+        raise AblateError(f"{study.name} uses your code ({own}), which is imported only when you {given}")
+    wrong: dict[tuple[str, str], list[str]] = {}  # labels of cells, by network and what is wrong with it
+    notes: dict[str, None] = {}
+    known: dict[tuple[Model, tuple[int, int, int], str], _Looked] = {}
     path = list(sys.path)  # as it is now: what lies beside a study must not be taken for a library of ours later
     try:
         for made, cell in reversed(doubtful.items()):
-            key = (made.model, shape(study, made, store))
+            key = (made.model, shape(study, made, store), made.training.precision)
             if key not in known:
-                known[key] = _dropouts(study, *key)
+                known[key] = _look(study, made, key[1])
             found = known[key]
-            if found == 0 and made.evaluation.mc_dropout > 0:
-                found = f"evaluation.mc_dropout has nothing to sample: {made.model.name} has no dropout, give it model.head_dropout"
-            if isinstance(found, str):
-                wrong[f"{study.source}: cell {cell.label}: {found}"] = None
+            notes |= dict.fromkeys(found.notes)
+            mistake = found.mistake
+            if not mistake and found.dropouts == 0 and made.evaluation.mc_dropout > 0:
+                mistake = f"evaluation.mc_dropout has nothing to sample: {made.model.name} has no dropout, give it model.head_dropout"
+            if mistake:
+                wrong.setdefault((made.model.name, mistake), []).append(cell.label)
     finally:
         sys.path[:] = path
     if wrong:
-        raise StudyError(list(wrong))
+        more = {key: f" and {len(labels) - 1} more" if len(labels) > 1 else "" for key, labels in wrong.items()}
+        raise StudyError([f"{study.source}: cell {labels[0]}{more[key]}: {key[1]}" for key, labels in wrong.items()])
+    return tuple(notes)
 
 
-def _dropouts(study: Study, model: Model, size: tuple[int, int, int]) -> int | str:
-    """Build a network and count its layers of dropout, or say why it cannot be had."""
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """What building a network and a training step with it have shown."""
+
+    dropouts: int = 0
+    mistake: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def _look(study: Study, made: Recipe, size: tuple[int, int, int]) -> _Looked:
+    """Build a network, count its layers of dropout, and rehearse its training, or say why it cannot be had."""
+    from ablate.training import rehearsal
     from ablate.training.models import Shape, summary
     from ablate.training.surgery import ModelError
 
-    own = networks.is_own(model.name)
+    own = networks.is_own(made.model.name)
     try:
         if own:
-            owncode.allow(model.name, owncode.folders(study.folder))
-        return summary.summarise(model, Shape(*size)).dropouts
+            owncode.allow(made.model.name, owncode.folders(study.folder))
+        described = summary.summarise(made.model, Shape(*size))
+        too_large = described.macs > rehearsal.MOST_MACS or described.parameters > rehearsal.MOST_PARAMETERS
+        notes = () if too_large and not own else rehearsal.rehearse(made, Shape(*size)).notes
+        return _Looked(described.dropouts, notes=notes)
     except (ModelError, AblateError) as error:
-        return str(error)
+        return _Looked(mistake=str(error))
     except (Exception, SystemExit) as error:
         if not own:
             raise  # our own mistake
-        return f"{model.name} {_raised(error)}"
+        return _Looked(mistake=f"{made.model.name} {_raised(error, study.folder)}")
 
 
-def _raised(error: BaseException) -> str:
-    """Say what a user's own code raised, and on which line."""
-    at = traceback.extract_tb(error.__traceback__)[-1]
-    return f"raised {''.join(traceback.format_exception_only(error)).strip()} ({at.filename}, line {at.lineno}): mend the network"
+def _raised(error: BaseException, folder: str) -> str:
+    """Say what a user's own code raised, and on which line of it: the last one that is neither torch's nor ours."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if Path(frame.filename).is_relative_to(folder)]
+    at = (theirs or frames)[-1]
+    said = "".join(traceback.format_exception_only(error)).strip()
+    return f"raised {said} ({at.filename}, line {at.lineno}): mend the network"
+
+
+def changed(known: Inputs, jobs: Iterable[Job]) -> tuple[str, ...]:
+    """Say for how many of these jobs the store has the same training with the code or the images of the study's last run."""
+    found: Counter[str] = Counter()
+    for job in jobs:
+        own = networks.is_own(job.recipe.model.name)
+        data_then = known.settled.fingerprints.get(stores.data_key(job.recipe.data), job.data)
+        code_then = known.settled.codes.get(job.recipe.model.name, job.code) if own else job.code
+        then = recipe.job_id(job.recipe, job.seed, data_then, code_then)
+        if then == job.id or job.pending or not known.store.job(then).result.exists():
+            continue
+        module = job.recipe.model.name.partition(":")[0].rpartition(".")[-1]
+        with_code = f"with another {module}.py" if code_then != job.code else ""
+        on_images = "on other images" if data_then != job.data else ""
+        found[" and ".join(filter(None, (with_code, on_images)))] += 1
+    return tuple(f"{count} {'job was' if count == 1 else 'jobs were'} trained {how} the last time" for how, count in found.items())
 
 
 def fetch_weights(recipes: Iterable[Recipe]) -> None:
@@ -243,6 +293,7 @@ def fetch_weights(recipes: Iterable[Recipe]) -> None:
 
 def summaries(study: Study, expanded: Grid, store: Store) -> dict[str, "Summary"]:
     """Describe each different network of a study, by what its recipe says of it, and by the size of its images where there are several."""
+    from ablate.training import layout
     from ablate.training.models import Shape, summary
 
     found: dict[str, Summary] = {}
@@ -254,7 +305,10 @@ def summaries(study: Study, expanded: Grid, store: Store) -> dict[str, "Summary"
         parts += [f"data.{key}={show(getattr(cell.recipe.data, key))}" for key in differ]
         label = ", ".join([cell.recipe.model.name, *parts])
         if label not in found:
-            found[label] = summary.summarise(cell.recipe.model, Shape(*shape(study, cell.recipe, store)))
+            size = Shape(*shape(study, cell.recipe, store))
+            described = summary.summarise(cell.recipe.model, size)
+            chosen = layout.choose(cell.recipe.model, size, cell.recipe.training.precision, "cpu")
+            found[label] = replace(described, memory_format=chosen)
     return found
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -36,9 +37,33 @@ def show(given: Any) -> str:
 def near(name: object, known: Iterable[str]) -> str:
     """Write ` (did you mean X?)`, or nothing when no known name is near."""
     names = list(known)
-    same_tail = [full for full in names if full.rpartition(".")[-1] == name]  # `crop` for `augment.crop`
+    same_tail = [full for full in names if re.split(r"[./]", full)[-1] == name]  # `crop` for `augment.crop`
+    same_tail.sort(key=lambda full: not full.startswith("test/"))  # of the metrics of one name, the one that verdicts are about
     best = same_tail or difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     return f" (did you mean {best[0]}?)" if best else ""
+
+
+WORDS = {
+    "True": "true", "False": "false", "TRUE": "true", "FALSE": "false", "None": '"none"', "null": '"none"', "yes": "true", "no": "false",
+}  # fmt: skip
+"""What other languages write for TOML's values."""
+
+
+def in_toml(text: str, error: str) -> str:
+    """Return `: write true for True` where a TOML error, `... (at line 3, column 8)`, is one that people often make."""
+    at = re.search(r"at line (\d+), column (\d+)", error)
+    if at is None:
+        return ""
+    line = text.splitlines()[int(at[1]) - 1 :][:1]
+    given = line[0].partition("#")[0] if line else ""
+    for word, right in WORDS.items():
+        if re.search(rf"[=\[,]\s*{word}\b", given):
+            return f": write {right} for {word}"
+    if number := re.search(r"[=\[,]\s*([+-]?)(\d*)\.(\d*)(?=\s|,|\]|$)", given):
+        return f": write {number[1]}{number[2] or 0}.{number[3] or 0} for {''.join(number.groups()[:2])}.{number[3]}"
+    if re.search("[\u201c\u201d\u2018\u2019]", given):
+        return ': write plain quotes, "like these"'
+    return ""
 
 
 def unknown(name: str, what: str, known: Iterable[str]) -> str:

@@ -29,6 +29,8 @@ def check(name: str) -> str:
     """Give the name back, or raise a ValueError that says which networks there are."""
     if name in BUILT_IN or name in TORCHVISION or OWN.fullmatch(name):
         return name
+    if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", name):  # no network has a dot in its name
+        raise ValueError(f'"{name}" is not a network: your own is written "{":".join(name.rsplit(".", 1))}"')
     close = difflib.get_close_matches(name, [*BUILT_IN, *TORCHVISION], n=1, cutoff=0.5)
     meant = f" (did you mean {close[0]}?)" if close else ""
     others = 'a classifier of torchvision, such as resnet18, or your own "package.module:function"'

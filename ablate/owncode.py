@@ -1,5 +1,6 @@
 """The user's own networks, `package.module:function`: where their code lies, and what identifies it. Nothing is imported here."""
 
+import ast
 import hashlib
 import sys
 from importlib.machinery import PathFinder
@@ -23,6 +24,28 @@ def find(network: str, folders: tuple[str, ...]) -> Path | None:
             return None
         where = list(spec.submodule_search_locations or ())
     return Path(spec.origin) if spec is not None and spec.origin is not None and spec.has_location else None
+
+
+def names(network: str, folders: tuple[str, ...]) -> set[str] | None:
+    """Return the names that a network's module has at its top level, by its text; None where the text does not say all of them."""
+    path = find(network, folders)
+    if path is None or path.suffix != ".py":
+        return None
+    try:
+        body = ast.parse(path.read_bytes()).body
+    except (OSError, SyntaxError, ValueError):
+        return None
+    found: set[str] = set()
+    for node in body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)) and all(alias.name != "*" for alias in node.names):
+            found |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Assign) and all(isinstance(target, ast.Name) for target in node.targets):
+            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        elif not isinstance(node, ast.Expr):
+            return None
+    return found
 
 
 def fingerprint(network: str, folders: tuple[str, ...]) -> str:

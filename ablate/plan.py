@@ -69,7 +69,7 @@ class Plan:
     trials: int  # trainings that searches still need
     left_out: int = 0  # unfinished jobs that nobody asks for now
     renumbered: Mapping[int, int] = field(default_factory=dict)  # jobs to train that an older version has trained, by its NUMERICS
-    notices: tuple[str, ...] = ()  # how the images will be read, where that is not by the book
+    notes: tuple[str, ...] = ()  # on what works, and is hardly meant
 
     @property
     def ready(self) -> tuple[Work, ...]:

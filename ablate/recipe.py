@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import UnionType
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 from pydantic.fields import FieldInfo
 
 from ablate import networks
@@ -192,12 +192,16 @@ class Optimizer(Section):
     nesterov: bool = True
     """Of sgd with momentum (Sutskever et al. 2013, section 2)."""
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _default_lr(cls, given: Any) -> Any:
-        if isinstance(given, dict) and "lr" not in given and given.get("name", "sgd") in DEFAULT_LR:
-            return given | {"lr": DEFAULT_LR[given.get("name", "sgd")]}
-        return given
+    def _default_lr(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Fill in the rate of the optimizer where none is given; then `lr` is not among the fields that are set, see `with_fields`."""
+        name = given.get("name", "sgd") if isinstance(given, dict) and "lr" not in given else None
+        if name not in DEFAULT_LR:
+            return handler(given)
+        made = handler({**given, "lr": DEFAULT_LR[name]})
+        made.model_fields_set.discard("lr")
+        return made
 
 
 class Schedule(Section):
@@ -249,7 +253,7 @@ class Recipe(Section):
     data: Data = Data()
     augment: Augment = Augment()
     model: Model = Model()
-    optimizer: Optimizer = Optimizer(lr=DEFAULT_LR["sgd"])
+    optimizer: Optimizer = Optimizer.model_validate({})
     schedule: Schedule = Schedule()
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
@@ -290,6 +294,22 @@ ACTIVE: dict[str, Callable[[Recipe], bool]] = {
     "evaluation.mc_dropout": lambda r: r.model.conv_dropout > 0 or r.model.head_dropout > 0 or networks.may_have_dropout(r.model.name),
 }
 """Fields that only matter beside others. Where one does not, it is no part of the identity, and no factor of the cell."""
+
+
+BELONGS: dict[str, tuple[tuple[str, str], ...]] = {
+    "augment.padding": (("augment.crop", '= "random_crop"'),),
+    "augment.padding_mode": (("augment.crop", '= "random_crop"'), ("augment.padding", "above 0")),
+    "augment.interpolation": (("augment.rotation", "above 0"),),
+    "model.stem": (("model.name", "of a residual network of torchvision"),),
+    "model.width": (("model.name", "of a small network of ablate's own"),),
+    "optimizer.momentum": (("optimizer.name", '= "sgd"'),),
+    "optimizer.nesterov": (("optimizer.name", '= "sgd"'), ("optimizer.momentum", "above 0")),
+    "schedule.warmup": (("schedule.name", '= "one_cycle"'),),
+    "schedule.step_epochs": (("schedule.name", '= "step"'),),
+    "schedule.gamma": (("schedule.name", '= "step"'),),
+    "evaluation.mc_dropout": (("model.conv_dropout", "above 0"), ("model.head_dropout", "above 0, or a network with dropout")),
+}
+"""What `ACTIVE` asks of other fields, in words."""
 
 
 def fields() -> dict[str, FieldInfo]:

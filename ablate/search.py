@@ -174,7 +174,7 @@ class Searches:
         jobs = _jobs(one.search, fields)
         trial = one.running[asked.number] = _Trial(asked, fields, {job.seed: job.id for job in jobs})
         for job in jobs:
-            self._names.setdefault(job.id, f"trial {asked.number} of {one.search.label}")
+            self._names.setdefault(job.id, f"trial {asked.number} of {one.search.label} ({space.written(fields)})")
             folder = self._store.job(job.id)
             failed = folder.failure.exists() and not self._retry_failed
             if not folder.result.exists() and not failed and job.id not in self._under_way():

@@ -116,12 +116,19 @@ def _in_range(path: str, given: Any) -> list[str]:
         return [f"{at}: {unknown_field(path)}"]
     if path.startswith(("evaluation.", "data.")) or path == "training.precision":
         return [f"{at}: must be a field that a training can be better for: not of data, evaluation, or the precision"]
+    if isinstance(given, list):
+        is_pair = len(given) == 2 and all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in given)
+        ends = f"{{ low = {show(min(given))}, high = {show(max(given))} }} or " if is_pair else ""
+        return [f"{at}: must be a range, got {show(given)}: write space.{path} = {ends}{{ choices = {show(given)} }}"]
+    if not isinstance(given, dict):
+        forms = "{ low = ..., high = ... } or { choices = [...] }"
+        return [f"{at}: must be a range, got {show(given)}: write {forms}, or set it in [recipe]"]
     found = in_table(given, Range, at)
     if found:
         return found
     tried = Range.model_validate(given)
-    ends: list[Any] = [*(tried.choices or ()), *(end for end in (tried.low, tried.high) if end is not None)]
-    return [f"{at}: {sentence}" for end in ends for sentence in in_field(recipe.fields()[path], end)]
+    values: list[Any] = [*(tried.choices or ()), *(end for end in (tried.low, tried.high) if end is not None)]
+    return [f"{at}: {sentence}" for end in values for sentence in in_field(recipe.fields()[path], end)]
 
 
 def _conflicts(space: Mapping[str, Range], base: Mapping[str, Any], factors: tuple[Factor, ...]) -> list[str]:
@@ -131,6 +138,11 @@ def _conflicts(space: Mapping[str, Range], base: Mapping[str, Any], factors: tup
     rates = [base.get("optimizer.lr"), *(level.set.get("optimizer.lr") for factor in factors for level in factor.levels)]
     if "optimizer.lr" in space and FIND in rates:
         found.append(f'search.space.optimizer.lr: is also to be found by a range test (optimizer.lr = "{FIND}"): keep one of them')
+    if "optimizer.name" in space and FIND in rates:
+        found.append(
+            f'search.space.optimizer.name: a range test (optimizer.lr = "{FIND}") finds the rate of one optimizer alone: '
+            "search optimizer.lr as well"
+        )
     return found
 
 
@@ -142,6 +154,13 @@ def contains(path: str, tried: Range, given: Any) -> bool:
     assert tried.high is not None
     kinds = int if is_whole(path) else (int, float)
     return isinstance(given, kinds) and not isinstance(given, bool) and tried.low <= given <= tried.high
+
+
+def written(fields: Mapping[str, Any]) -> str:
+    """Write the fields of a trial as people read them: `lr 0.31, name adam`."""
+    tails = {path: path.rpartition(".")[-1] for path in fields}
+    names = {path: tail if list(tails.values()).count(tail) == 1 else path for path, tail in tails.items()}
+    return ", ".join(f"{names[path]} {f'{given:.3g}' if isinstance(given, float) else given}" for path, given in fields.items())
 
 
 def size(space: Mapping[str, Range]) -> int:

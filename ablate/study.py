@@ -1,7 +1,9 @@
 """A study file: TOML text to a checked, frozen Study. All mistakes are found at once, each with its file and key path."""
 
+import codecs
 import itertools
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,13 +12,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from ablate import claim, metrics, recipe, space
+from ablate import claim, metrics, networks, owncode, recipe, space
 from ablate.claim import Claim
 from ablate.errors import StudyError
 from ablate.expression import Expression
-from ablate.factor import FIND, Factor, check_order, check_overlap, check_value, condition, long_factors, short_factors, tables_of
+from ablate.factor import FIND, Factor, check_order, check_overlap, check_value, condition, leaves, long_factors, short_factors, tables_of
 from ablate.metrics import Direction
-from ablate.mistakes import in_table, show, unknown
+from ablate.mistakes import in_table, in_toml, near, show, unknown
 from ablate.recipe import Section
 from ablate.space import Search
 
@@ -91,21 +93,54 @@ TABLES = ("recipe", "factors", "factor", "exclude", "search", "claim")
 
 def load(path: Path, sets: tuple[str, ...] = ()) -> Study:
     """Read a study file and the `key=value`s of `--set`; raise a StudyError with every mistake."""
+    text = _read(path)
     try:
-        text = path.read_text(encoding="utf-8")
         raw = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise StudyError([f"{path}: cannot be read: {reason}"]) from None
     except (ValueError, RecursionError) as error:
-        raise StudyError([f"{path}: is not TOML: {error}"]) from None
+        raise StudyError([f"{path}: is not TOML: {error}{in_toml(text, str(error))}"]) from None
     for given in sets:
         _apply_set(raw, given)
+    folder = str(path.absolute().parent)
     try:
         checked = check(raw, str(path), text + "".join(f"\n# --set {given}" for given in sets))
     except RecursionError:
         raise StudyError([f"{path}: has tables in tables in tables, far too deep"]) from None
-    return replace(checked, folder=str(path.absolute().parent), relative_to=str(path.absolute().parent))
+    except StudyError as error:
+        missing = _missing_networks(raw, folder)
+        rest = [said for said in error.mistakes if not any(name in said for name in missing)]  # no hint shall name what is not there
+        raise StudyError([*(f"{path}: {said}" for said in missing.values()), *rest]) from None
+    return replace(checked, folder=folder, relative_to=folder)
+
+
+def _read(path: Path) -> str:
+    """Read the text of a study file. A byte order mark, as Notepad and PowerShell write it, is no part of it."""
+    try:
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except OSError as error:
+        raise StudyError([f"{path}: cannot be read: {error.strerror}"]) from None
+    except UnicodeDecodeError:
+        text = None
+    is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or (len(content) > 1 and 0 in content[:2])
+    if text is None or is_wide:
+        kind = "it is UTF-16 text" if is_wide else "it is not UTF-8 text"
+        raise StudyError([f"{path}: cannot be read: {kind}: save it as UTF-8"])
+    return text
+
+
+def _missing_networks(raw: Mapping[str, Any], folder: str) -> dict[str, str]:
+    """Find the user's own networks of whose function the module's text shows that it is not there: a sentence for each name."""
+    named = {f"recipe.{path}": given for path, given in leaves(raw.get("recipe")) if path == "model.name"}
+    for path, given in leaves(raw.get("factors")):
+        named |= {f"factors.{path}[{i}]": one for i, one in enumerate(given)} if path == "model.name" and isinstance(given, list) else {}
+    found = {}
+    for where, name in named.items():
+        if isinstance(name, str) and networks.OWN.fullmatch(name):
+            functions = owncode.names(name, owncode.folders(folder))
+            module, _, function = name.partition(":")
+            if functions is not None and function not in functions:
+                found[name] = f"{where}: there is no function {function} in {module}{near(function, functions)}"
+    return found
 
 
 def check(raw: dict[str, Any], source: str, text: str = "") -> Study:
@@ -116,6 +151,7 @@ def check(raw: dict[str, Any], source: str, text: str = "") -> Study:
     head = {key: part for key, part in raw.items() if key in Head.model_fields}
     wrong += in_table(head, Head)
     wrong += _metric(head)
+    wrong += _min_effect(head)
     base = _base(raw.get("recipe", {}), wrong)
     factors = (*short_factors(raw.get("factors", {}), wrong), *long_factors(raw.get("factor", []), wrong))
     check_overlap(base, factors, wrong)
@@ -145,6 +181,15 @@ def _metric(head: dict[str, Any]) -> list[str]:
     if not isinstance(metric, str) or metrics.direction(metric) or head.get("direction", "none") != "none":
         return []
     return [f'metric: {unknown(metric, "a known metric", metrics.METRICS)}; for another, say direction = "max" or "min"']
+
+
+def _min_effect(head: dict[str, Any]) -> list[str]:
+    """Refuse a smallest effect that no share can have: two of them differ by less than 1."""
+    least, metric = head.get("min_effect"), head.get("metric", "test/accuracy")
+    if not isinstance(least, (int, float)) or not isinstance(metric, str) or not (metrics.is_fraction(metric) and 1 <= least < math.inf):
+        return []
+    points = f"{100 * least:g} points: for {least:g} {'point' if least == 1 else 'points'} write {least / 100:g}"
+    return [f"min_effect: must be below 1 for {metric}, got {least:g}, which is {points}"]
 
 
 def _seeds_of_trials(head: dict[str, Any], *, is_tuned: bool) -> list[str]:
@@ -208,11 +253,13 @@ def _base(table: Any, wrong: list[str]) -> dict[str, Any]:
     if not isinstance(table, dict):
         wrong.append(f"recipe: must be a table, got {show(table)}")
         return {}
-    known = recipe.fields()
+    known, sections = recipe.fields(), ", ".join(recipe.Recipe.model_fields)
     base: dict[str, Any] = {}
     for section, part in table.items():
         if section not in recipe.Recipe.model_fields:
-            wrong.append(f"recipe.{section}: {unknown(section, 'a section of the recipe', recipe.Recipe.model_fields)}")
+            others = () if isinstance(part, dict) else (*Head.model_fields, *known)  # a field without its section, a key of the study
+            meant = near(section, others) or near(section, recipe.Recipe.model_fields)
+            wrong.append(f"recipe.{section}: {show(section)} is not a section of the recipe{meant}; known are {sections}")
         elif not isinstance(part, dict):
             wrong.append(f"recipe.{section}: must be a table, got {show(part)}")
         else:

@@ -222,6 +222,8 @@ def cell_search(search: Search, cell: Cell, data: str, code: str) -> CellSearch 
         "space": {path: tried.model_dump() for path, tried in active.items()},
     }  # fmt: skip
     own: Json = {"code": code} if code else {}
+    if "optimizer.name" in active and "lr" not in recipe.optimizer.model_fields_set:
+        own["lr"] = "by optimizer"  # an earlier version kept the rate of the recipe's own one: those trials are others
     return CellSearch(recipes.digest({"search": content | own}), cell.label, recipe, search, data, code)
 
 

@@ -23,7 +23,7 @@ from ablate.executors.base import Stopped
 from ablate.journal import Folder
 from ablate.rates import Curve, Sweep
 from ablate.recipe import Evaluation, Model, Recipe
-from ablate.training import data, evaluate, gallery, images, loop, lr_finder, models
+from ablate.training import data, evaluate, gallery, images, layout, loop, lr_finder, models
 from ablate.training.models import summary
 
 Json = dict[str, Any]
@@ -169,7 +169,8 @@ def _summary(model: Model, shape: models.Shape) -> Json:
 
 
 def _finish(folder: Folder, session: loop.Session, shape: models.Shape) -> None:
-    journal.write_json(folder.path / "model.json", {"model": session.recipe.model.model_dump()} | _summary(session.recipe.model, shape))
+    described = _summary(session.recipe.model, shape) | {"memory_format": layout.of(session.network)}
+    journal.write_json(folder.path / "model.json", {"model": session.recipe.model.model_dump()} | described)
     seconds = [line["seconds"] for line in session.history]
     parameters = sum(p.numel() for p in session.network.parameters())
     compiling = [line["metrics"]["time/compile_seconds"] for line in session.history if "time/compile_seconds" in line["metrics"]]
@@ -289,7 +290,7 @@ def _network(folder: Folder, recipe: Recipe, prepared: data.Prepared, device: to
     weights = _load(path, device)
     assert weights is not None
     network.load_state_dict(weights)
-    return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return layout.place(network, recipe.model, shape, recipe.training.precision, device)
 
 
 def _environment(payload: Json, device: torch.device) -> Json:

@@ -60,9 +60,9 @@ def plan(study: Study, where: Where, how: How = How(), *, check: bool = False) -
     expanded = grid.expand(study, precision=known.precision)
     if not check:
         return _plan(study, expanded, known, where, how)
-    notices = inputs.check_images(known, expanded)
-    inputs.check_networks(study, expanded, where.store)
-    return replace(_plan(study, expanded, known, where, how), notices=notices)
+    notes = (*inputs.check_images(known, expanded), *inputs.check(study, expanded, where.store))
+    made = _plan(study, expanded, known, where, how)
+    return replace(made, notes=(*notes, *inputs.changed(known, [work.job for work in made.work if not work.trained])))
 
 
 def _plan(study: Study, expanded: Grid, known: Inputs, where: Where, how: How) -> Plan:
@@ -121,7 +121,8 @@ def run(
             known = inputs.read(study, where.store, where.device)
             expanded = grid.expand(study, precision=known.precision)
             inputs.check_images(known, expanded)
-            inputs.check_networks(study, expanded, where.store)
+            for note in inputs.check(study, expanded, where.store):
+                screen.notice(f"note: {note}")
             for notice in inputs.decode(known, expanded):
                 screen.notice(notice)
 

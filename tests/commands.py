@@ -37,7 +37,7 @@ from torch import nn
 
 class Broken(nn.Sequential):
     def forward(self, x):
-        if self.training:
+        if self.training and len(x) > 2:  # a rehearsal has two images
             raise ValueError("this network cannot be trained")
         return super().forward(x)
 

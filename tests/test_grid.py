@@ -295,6 +295,34 @@ def test_a_factor_that_is_used_nowhere_is_told():
     assert expand(read(factor=[factor])).unused == ("evaluation.mc_dropout",)
 
 
+@pytest.mark.parametrize(("path", "levels", "fixed", "said"), [
+    ("schedule.gamma", [0.1, 0.5], {}, 'gamma belongs to schedule.name = "step", and every cell has "one_cycle": it changes nothing'),
+    ("optimizer.momentum", [0.9, 0.0], {"optimizer": {"name": "adam"}}, 'belongs to optimizer.name = "sgd", and every cell has "adam"'),
+    ("model.width", [1, 2], {"model": {"name": "mynet:net"}}, 'every cell has "mynet:net"'),
+    ("model.stem", ["cifar", "imagenet"], {"model": {"name": "cnn4"}}, 'every cell has "cnn4"'),
+    ("augment.padding", [4, 2], {"augment": {"crop": "none"}}, 'belongs to augment.crop = "random_crop", and every cell has "none"'),
+    ("evaluation.mc_dropout", [0, 20], {"model": {"name": "cnn4"}}, "belongs to model.conv_dropout above 0 or model.head_dropout above 0"),
+])  # fmt: skip
+def test_a_factor_that_changes_nothing_is_refused_with_what_it_belongs_to(path, levels, fixed, said):
+    section, name = path.split(".")
+    loaded = read(recipe=fixed, factors={section: {name: levels}})
+    with pytest.raises(StudyError) as caught:
+        grid.check_factors(loaded, expand(loaded))
+    (mistake,) = caught.value.mistakes
+    assert said in mistake
+
+
+def test_a_factor_that_matters_somewhere_or_under_a_condition_is_none_that_changes_nothing():
+    some = read(factors={"schedule": {"name": ["one_cycle", "step"], "gamma": [0.1, 0.5]}})
+    never = read(factor=[{"name": "evaluation.mc_dropout", "levels": [0, 20], "when": "model.conv_dropout > 0"}])
+    for loaded in (some, never):
+        grid.check_factors(loaded, expand(loaded))
+
+
+def test_every_field_that_may_not_matter_says_what_it_belongs_to():
+    assert recipe.BELONGS.keys() == recipe.ACTIVE.keys()
+
+
 def test_a_condition_may_ask_for_a_factor_that_stands_below_it():
     above = {"name": "model.conv_dropout", "levels": [0.1, 0.2], "when": "model.batch_norm == false"}
     below = {"name": "model.batch_norm", "levels": [True, False], "when": "optimizer.lr < 1"}

@@ -172,7 +172,7 @@ def test_a_study_of_the_store_runs_no_code(ran, tmp_path):
         shutil.rmtree(path)
     code, out, err = ablate("run", "own", "--store", tmp_path / "store", PYTHONPATH=str(folder))
     assert (code, out) == (2, "")
-    assert "names a network of its own, which is imported for a study file only: name the file" in err
+    assert "own uses your code (mynet:tiny), which is imported only when you give the file, as in ablate plan own.toml" in err
     assert len(err.splitlines()) == 1
     assert not list((tmp_path / "store/jobs").iterdir())
     assert not (folder / "imported").exists()
@@ -187,10 +187,11 @@ def test_other_code_is_trained_anew_and_everything_else_is_kept(ran, tmp_path):
         code, out, err = ablate("plan", tmp_path / name / "own.toml", "--store", store, "--json", "--verbose")
         assert code == 0, err
         told = json.loads(out)
-        return told["done"], told["to_train"], told["networks"]["mynet:tiny"]["parameters"]
+        return told["done"], told["to_train"], told["networks"]["mynet:tiny"]["parameters"], told["notes"]
 
-    assert left(NET, "elsewhere") == (4, 0, 8 * 10 + (8 * 49 + 1) * 10)  # where it lies is not what it is
-    assert left(NET.replace("WIDTH = 8", "WIDTH = 16"), "wider") == (2, 2, 16 * 10 + (16 * 49 + 1) * 10)
+    assert left(NET, "elsewhere") == (4, 0, 8 * 10 + (8 * 49 + 1) * 10, [])  # where it lies is not what it is
+    why = ["2 jobs were trained with another mynet.py the last time"]
+    assert left(NET.replace("WIDTH = 8", "WIDTH = 16"), "wider") == (2, 2, 16 * 10 + (16 * 49 + 1) * 10, why)
 
 
 def test_a_report_by_file_does_without_code_that_is_gone(ran, tmp_path):

@@ -172,15 +172,15 @@ def test_what_is_left_out_is_said_by_plan_when_decoding_and_in_meta_json(project
     here = store.open_store(tmp_path / "store")
     loaded = study.load(project / "pets.toml")
     said = ("val/ is the test set, as there is no test/", "left out 1 file: 1 .db (train/cat/Thumbs.db)")
-    assert plan(loaded, here).notices == said
+    assert plan(loaded, here).notes == said
     told = settled(loaded, here)
     assert told == ["decoding imagefolder at 16x16, once for this store", f"imagefolder: {'; '.join(said)}"]
-    assert plan(loaded, here).notices == said
+    assert plan(loaded, here).notes == said
     assert settled(loaded, here) == [], "said once"
     (meta,) = here.data.glob("*/meta.json")
     assert tuple(json.loads(meta.read_text())["decoding"]) == said
     code, out = planned(project / "pets.toml", "--store", here.path, "--json")
-    assert (code, json.loads(out)["notices"]) == (0, list(said))
+    assert (code, json.loads(out)["notes"]) == (0, list(said))
 
 
 def test_plan_says_that_an_older_version_has_decoded_the_images(project, tmp_path, monkeypatch):
@@ -191,12 +191,12 @@ def test_plan_says_that_an_older_version_has_decoded_the_images(project, tmp_pat
         as_before.setattr(data, "_source_key", older)
         settled(loaded, here)
     made = plan(loaded, here)
-    assert made.notices == (inputs.AGAIN,)
+    assert made.notes == (inputs.AGAIN,)
     assert not any(job.data.startswith("not decoded") for job in made.jobs)
     (first,) = settled(loaded, here)
     assert first == "decoding imagefolder at 16x16, again, as an older version has read some files otherwise"
     after = plan(loaded, here)
-    assert after.notices == ()
+    assert after.notes == ()
     assert [job.id for job in after.jobs] == [job.id for job in made.jobs]
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from searching import BOTH, EPOCHS, RATE, Workers, accuracy, distance, near, opened, read, resolve, search, searches_of, settled, trials_of
 
-from ablate import journal, kept, store, tuning
+from ablate import journal, kept, space, store, tuning
 from ablate import search as searching_module
 from ablate.errors import AblateError
 from ablate.space import TUNING_SEED
@@ -514,3 +514,29 @@ def test_what_is_found_is_what_the_cells_are_trained_with(here):
     assert settled(tuned)
     for cell, one in zip(tuned.grid.cells, made.searches, strict=True):
         assert distance(cell.recipe) == pytest.approx(min(map(near, trials_of(here, one))))
+
+
+@pytest.mark.parametrize(("optimizer", "rates"), [
+    ({}, {"sgd": 0.1, "adam": 0.001, "adamw": 0.001}),
+    ({"name": "adamw"}, {"sgd": 0.1, "adam": 0.001, "adamw": 0.001}),
+    ({"lr": 0.1}, dict.fromkeys(("sgd", "adam", "adamw"), 0.1)),
+])  # fmt: skip
+def test_a_rate_that_is_left_out_is_that_of_each_trials_own_optimizer(here, optimizer, rates):
+    by_name = {"optimizer": {"name": {"choices": ["sgd", "adam", "adamw"]}}}
+    (search, *_) = searches_of(here, {"space": by_name, "sampler": "grid", "trials": 3}, optimizer=optimizer)
+    made = [search.jobs({"optimizer.name": name})[0].recipe.optimizer for name in rates]
+    assert {one.name: one.lr for one in made} == rates
+
+
+def test_only_searches_of_optimizers_without_a_rate_are_others_than_before(here):
+    by_name = {"optimizer": {"name": {"choices": ["sgd", "adam"]}}}
+    left, given = (searches_of(here, {"space": by_name}, optimizer=optimizer)[0].id for optimizer in ({}, {"lr": 0.1}))
+    assert left != given
+    by_decay = {"optimizer": {"weight_decay": BOTH["optimizer"]["weight_decay"]}}
+    left, given = (searches_of(here, {"space": by_decay}, optimizer=optimizer)[0].id for optimizer in ({}, {"lr": 0.1}))
+    assert left == given
+
+
+def test_a_trial_is_called_by_what_it_tries():
+    assert space.written({"optimizer.lr": 0.31234, "optimizer.name": "adam"}) == "lr 0.312, name adam"
+    assert space.written({"optimizer.name": "adam", "schedule.name": "step"}) == "optimizer.name adam, schedule.name step"

@@ -30,6 +30,22 @@ def load(tmp_path, monkeypatch):
     return load_text
 
 
+def test_a_byte_order_mark_and_the_line_ends_of_windows_are_no_mistake(load):
+    assert load(b"\xef\xbb\xbf" + NAMED.replace("\n", "\r\n").encode()).text == NAMED
+
+
+def test_a_network_whose_function_is_not_there_is_named_and_never_recommended(load):
+    Path("studies/mynet.py").write_text("import torch\ndef small(classes, channels, image_size): ...\n")
+    text = NAMED + '[factors]\nmodel.name = ["cnn4", "mynet:smal"]\n[[claim]]\nexpect = "model.name: mynet:small > cnn4"\n'
+    assert mistakes(load, text) == ["studies/x.toml: factors.model.name[1]: there is no function smal in mynet (did you mean small?)"]
+
+
+@pytest.mark.parametrize(("key", "meant"), [("seed=4", "seeds"), ("epochs=3", "training.epochs"), ("optimiser.lr=1", "optimizer")])
+def test_a_key_in_the_wrong_place_is_told_where_it_belongs(load, key, meant):
+    (said,) = mistakes(load, NAMED, key)
+    assert f"is not a section of the recipe (did you mean {meant}?)" in said
+
+
 def mistakes(load, text: str | bytes, *sets: str) -> list[str]:
     with pytest.raises(StudyError) as caught:
         load(text, *sets)
@@ -90,7 +106,12 @@ def test_very_long_values_are_told_too(load):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (b"\xff\xfe\x00", "cannot be read: it is not UTF-8 text"),
+        ("name = 'x'".encode("utf-16"), "cannot be read: it is UTF-16 text: save it as UTF-8"),
+        ("name = 'x'".encode("utf-16-be"), "cannot be read: it is UTF-16 text: save it as UTF-8"),
+        (b"name = 'x'\n[recipe]\nmodel.batch_norm = True", "is not TOML: Invalid value (at line 3, column 20): write true for True"),
+        (b"name = 'x'\nseeds = [1, None]", 'is not TOML: Invalid value (at line 2, column 13): write "none" for None'),
+        (b"name = 'x'\nmin_effect = .01", "is not TOML: Invalid value (at line 2, column 14): write 0.01 for .01"),
+        ("name = \u201cx\u201d".encode(), 'is not TOML: Invalid value (at line 1, column 8): write plain quotes, "like these"'),
         ("name = 'Größe'".encode("latin-1"), "cannot be read: it is not UTF-8 text"),
         (b"name = ", "is not TOML: Invalid value (at end of document)"),
         (b"name = 'x'\nname = 'y'", "is not TOML: Cannot overwrite a value (at end of document)"),
@@ -101,7 +122,7 @@ def test_very_long_values_are_told_too(load):
         (b"", "name: must be given"),
         (b"\x00", "is not TOML: Invalid statement (at line 1, column 1)"),
     ],
-    ids=range(10),
+    ids=range(15),
 )
 def test_a_file_that_is_no_study_is_told_in_a_sentence(load, text, sentence):
     (found,) = mistakes(load, text)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from ablate.outlook import Outlook  # brings pandas
     from ablate.training.models.summary import Summary  # brings torch
 
+LARGE = 0.1
+"""A min_effect of a share from which it was probably meant in percent: 10 points."""
+
 
 def show_plan(console: Console, plan: Plan, slots: int, outlook: "Outlook | None") -> None:
     """Print what a study needs and what is left of it."""
@@ -37,8 +40,7 @@ def show_plan(console: Console, plan: Plan, slots: int, outlook: "Outlook | None
         table.add_row("crashed", f"{len(plan.failed)} before; {again} tried again with --retry-failed")
     table.add_row("to train", f"{plan.trainings}")
     _add_notes(table, plan)
-    if outlook is not None:
-        table.add_row("sees", escape(_outlook(plan, outlook)))
+    _add_statistics(table, plan, outlook)
     if plan.cost is not None:
         table.add_row("time", f"about {seconds(plan.cost.seconds / slots)} on {count(slots, 'slot')} ({plan.cost.basis})")
     elif plan.trainings or plan.trials:
@@ -47,20 +49,29 @@ def show_plan(console: Console, plan: Plan, slots: int, outlook: "Outlook | None
 
 
 def _add_notes(table: Table, plan: Plan) -> None:
-    """Say what is trained again, what is left out and why, and what should be known before the study is run."""
+    """Say what is trained again, and what is left out and why."""
     for sentence in plan.trained_again:
         table.add_row("again", escape(sentence))
     if plan.left_out:
         table.add_row("left out", f"{count(plan.left_out, 'job')} of other cells (--only)")
-    for sentence in plan.notices:
-        table.add_row("images", escape(sentence))
     for exclusion in plan.grid.excluded:
         cells = count(len(exclusion.labels), "cell")
         table.add_row("excluded", f"{cells}: {escape(exclusion.why)} ({escape('; '.join(exclusion.labels[:5]))})")
     for name in plan.grid.unused:
         table.add_row("unused", f"{escape(name)} has no two cells to compare")
-    if len(plan.study.seeds) < 2:
+
+
+def _add_statistics(table: Table, plan: Plan, outlook: "Outlook | None") -> None:
+    """Say what is doubtful in a study, and which effects it can see."""
+    study = plan.study
+    if len(study.seeds) < 2:
         table.add_row("[yellow]warning[/]", "one seed shows effects and allows no verdict: ask for at least 2 seeds, better 5")
+    for note in plan.notes:
+        table.add_row("[yellow]note[/]", escape(note))
+    if study.min_effect is not None:
+        table.add_row("min_effect", escape(_min_effect(study.min_effect, study.metric)))
+    if outlook is not None:
+        table.add_row("sees", escape(_outlook(plan, outlook)))
 
 
 def _add_tuning(table: Table, plan: Plan) -> None:
@@ -74,6 +85,14 @@ def _add_tuning(table: Table, plan: Plan) -> None:
         searches = count(len(made.searches) + len(made.waiting), "search", "searches")
         of = f"{searches} x {count(search.trials, 'trial')} ({search.sampler}; {', '.join(search.space)})"
         table.add_row("search", f"{of}, {count(plan.trials, 'training')} left" if plan.trials else f"{of}, done")
+
+
+def _min_effect(least: float, metric: str) -> str:
+    """Write the smallest effect worth having in the report's unit, and what to write where percent were surely meant."""
+    said = f"{metrics.size(least, metric)} of {metric}"
+    if metrics.is_fraction(metric) and least >= LARGE:
+        return f"{said}: for {least:g} {'point' if least == 1 else 'points'} write {least / 100:g}"
+    return said
 
 
 def _outlook(plan: Plan, outlook: "Outlook") -> str:
@@ -111,8 +130,8 @@ def show_networks(console: Console, networks: "Mapping[str, Summary]") -> None:
     for label, one in networks.items():
         trained = "" if one.trainable_parameters == one.parameters else f" ({one.trainable_parameters:,} trained)"
         field = "whole image" if one.receptive_field is None else f"{one.receptive_field} px"
-        rows.append((label, f"{one.parameters:,}{trained}", f"{one.macs / 1e6:,.1f} M", field))
-    show_table(console, ("network", "parameters", "multiply-adds an image", "receptive field"), rows)
+        rows.append((label, f"{one.parameters:,}{trained}", f"{one.macs / 1e6:,.1f} M", field, one.memory_format))
+    show_table(console, ("network", "parameters", "multiply-adds an image", "receptive field", "memory format"), rows)
 
 
 def plan_data(plan: Plan, slots: int, outlook: "Outlook | None", networks: "Mapping[str, Summary]") -> dict[str, Any]:
@@ -128,9 +147,9 @@ def plan_data(plan: Plan, slots: int, outlook: "Outlook | None", networks: "Mapp
         "to_train": plan.trainings,
         "to_judge": len(plan.work) - plan.trainings,
         "trained_under_other_numerics": {str(version): count for version, count in sorted(plan.renumbered.items())},
-        "notices": list(plan.notices),
         "failed": len(plan.failed),
         "left_out": plan.left_out,
+        "notes": list(plan.notes),
         "range_tests": len(plan.tuning.ranges),
         "range_tests_left": len(plan.tuning.open_ranges),
         "trial_trainings_left": plan.trials,

@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from ablate import recipe as recipes
 from ablate.recipe import Recipe
-from ablate.training import data, images, models, optim, surgery
+from ablate.training import data, images, layout, models, optim, surgery
 from ablate.training.augment import Augmentation, compose
 from ablate.training.augment.streams import generators
 from ablate.training.data import Arrays, Prepared
@@ -81,7 +81,7 @@ def start(
     settle(recipe, device)
     shape = models.Shape(prepared.channels, prepared.image_size, len(prepared.classes))
     network = models.build(recipe.model, shape, seed=recipes.stream_seed(seed, "init"))
-    network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = layout.place(network, recipe.model, shape, recipe.training.precision, device)
     chosen, held = data.split(recipe.data, arrays.train_labels, seed if split is None else split)
     train = images.for_training(recipe, prepared, arrays, chosen, device, memory=memory)
     validation = images.for_training(recipe, prepared, arrays, held, device, memory=memory) if len(held) else None

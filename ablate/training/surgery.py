@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 Convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 BatchNorm = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -40,6 +41,26 @@ class QuickDropout(nn.Dropout):
 
 class ModelError(ValueError):
     """A network that cannot be had as the recipe asks: a sentence for the user."""
+
+
+def has_lazy_layers(network: nn.Module) -> bool:
+    """Whether a network has layers (nn.LazyLinear, ...) whose sizes are not known yet."""
+    return any(is_lazy(part) for part in (*network.parameters(), *network.buffers()))
+
+
+def materialize(network: nn.Module, example: Tensor) -> None:
+    """Give lazy layers (nn.LazyLinear, ...) their sizes by one forward pass of `example` (B, C, H, W) in eval mode.
+
+    Their weights are drawn from torch's global generator. Every other network is left alone.
+    """
+    if not has_lazy_layers(network):
+        return
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    with torch.no_grad():
+        network(example)
+    for module, mode in modes.items():
+        module.training = mode
 
 
 def remove_batch_norm(network: nn.Module, example: Tensor) -> int:

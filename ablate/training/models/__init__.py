@@ -50,17 +50,19 @@ def build(model: Model, shape: Shape, *, seed: int, pretrained: bool = True) -> 
     `pretrained=False` leaves pretrained weights out where others are about to be loaded. ModelError: `model` cannot be
     had, or there is nothing to cut; DataError: its pretrained weights cannot be had.
     """
-    with torch.random.fork_rng(devices=[]), _python_seeded(seed):
+    with torch.random.fork_rng(devices=[]), python_seeded(seed):
         torch.manual_seed(seed)
         network = draw(model, shape)
+        example = torch.zeros(2, shape.channels, shape.image_size, shape.image_size)
+        surgery.materialize(network, example)
     if model.pretrained and pretrained:
         weights.load(network, model.name)
-    cut(network, model, torch.zeros(2, shape.channels, shape.image_size, shape.image_size))
+    cut(network, model, example)
     return network
 
 
 @contextmanager
-def _python_seeded(seed: int) -> Iterator[None]:
+def python_seeded(seed: int) -> Iterator[None]:
     """Seed the generators of Python and numpy, too: a user's own network may draw its weights from them."""
     before = random.getstate(), np.random.get_state()  # noqa: NPY002 (the global one is meant)
     random.seed(seed)

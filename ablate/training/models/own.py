@@ -1,5 +1,6 @@
 """The user's own network: a function `package.module:function` that takes `classes`, `channels` and `image_size`."""
 
+import difflib
 import importlib
 import inspect
 
@@ -28,7 +29,10 @@ def own(model: Model, channels: int, image_size: int, classes: int) -> nn.Module
         raise ModelError(f'model.name = "{model.name}" cannot be imported: {type(error).__name__}: {error}') from error
     function = getattr(module, name, None)
     if not callable(function):
-        raise ModelError(f'model.name = "{model.name}" must name a function, and there is none called {name} in {module.__file__ or path}')
+        close = difflib.get_close_matches(name, [other for other, part in vars(module).items() if callable(part)], n=1)
+        meant = f" (did you mean {close[0]}?)" if close else ""
+        where = module.__file__ or path
+        raise ModelError(f'model.name = "{model.name}" must name a function, and there is none called {name} in {where}{meant}')
     given = {"classes": classes, "channels": channels, "image_size": image_size}
     try:
         inspect.signature(function).bind(**given)

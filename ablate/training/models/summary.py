@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ablate import networks
 from ablate.recipe import Model
 from ablate.training import models, surgery
+from ablate.training.models import hints
 from ablate.training.models.receptive_field import ReceptiveField
 from ablate.training.surgery import ModelError
 
@@ -31,6 +32,8 @@ class Summary:
     convolutions: int
     dropouts: int
     """Layers that can be sampled by MC dropout."""
+    memory_format: str = "channels_last"
+    """In which it is trained: see `training.layout`, which alone can tell of the user's own networks."""
 
 
 def summarise(model: Model, shape: models.Shape) -> Summary:
@@ -66,7 +69,7 @@ def _pass(name: str, network: nn.Module, image: Tensor, classes: int) -> tuple[i
     for module, mode in modes.items():
         module.training = mode
     if not isinstance(scores, Tensor) or scores.shape != (1, classes):
-        got = f"a tensor of shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
+        got = f"a tensor of shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
         raise ModelError(f"{name} must give one score a class, a tensor of shape (1, {classes}) for one image, and gave {got}")
     return flops.get_total_flops() // 2, field.of(scores)
 
@@ -78,9 +81,14 @@ def _understood(name: str, shape: models.Shape) -> Iterator[None]:
         yield
     except ModelError:
         raise
-    except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError) as error:
+    except Exception as error:
+        known = hints.hint(error) if networks.is_own(name) else None
+        reason = hints.reason(error)
+        if known is not None:
+            raise ModelError(f"{name} {known} ({reason})") from error
+        if not isinstance(error, (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError)):
+            raise
         size = f"{shape.image_size} x {shape.image_size}"
-        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
         sentence = f"{name} cannot take images of {size} pixels and {shape.channels} channels ({reason})"
         other = "mend the network" if networks.is_own(name) else "take another network"
         raise ModelError(f"{sentence}: set data.image_size to another size, such as 224, or {other}") from error
