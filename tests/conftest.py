@@ -8,8 +8,13 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from commands import TINY, ablate
+from hypothesis import HealthCheck, settings
 
 from ablate import store
+
+# No example has to be quick: how long one takes says more of what else the machine does than of the code.
+settings.register_profile("ablate", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ablate")
 
 
 @pytest.fixture
