@@ -118,8 +118,10 @@ def writing(path: Path) -> Iterator[None]:
             if error.filename is not None and Path(error.filename).parent == path.parent:
                 error.filename = str(path)  # not its draft, which nobody knows
             raise
-        do = "it can only be read" if error.errno == errno.EROFS else "make room there and run the same again, what is finished is kept"
-        raise UnwritableError(f"{path}: cannot be written ({error.strerror}): {do}") from None
+        do = "mount it for writing" if error.errno == errno.EROFS else "make room there"
+        raise UnwritableError(
+            f"{path}: cannot be written ({error.strerror}): {do} and run the same again, what is finished is kept"
+        ) from None
 
 
 def write(path: Path, content: bytes | str, *, keep: Path | None = None) -> None:

@@ -127,8 +127,12 @@ def test_a_file_that_is_no_json_is_an_error_and_not_none(tmp_path: Path) -> None
 # Disks that are full or damaged
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
-def test_a_disk_that_takes_nothing_is_a_sentence_and_leaves_no_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "do"), [(errno.ENOSPC, "make room there"), (errno.EDQUOT, "make room there"), (errno.EROFS, "mount it for writing")]
+)
+def test_a_disk_that_takes_nothing_is_a_sentence_and_leaves_no_draft(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, do: str
+) -> None:
     path = tmp_path / "x.json"
     journal.write_json(path, {"old": 1})
 
@@ -136,9 +140,31 @@ def test_a_disk_that_takes_nothing_is_a_sentence_and_leaves_no_draft(tmp_path: P
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UnwritableError, match=r"x\.json: cannot be written \(.+\): make room"):
+    with pytest.raises(UnwritableError, match=rf"x\.json: cannot be written \(.+\): {do} and run the same again"):
         journal.write_json(path, {"new": 2})
     assert [journal.read_json(one) for one in tmp_path.iterdir()] == [{"old": 1}]
+
+
+def test_a_folder_that_may_not_be_written_is_named_by_the_file_and_not_by_its_draft(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(path: Path, *_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "open", denied)  # root may write everywhere
+    with pytest.raises(PermissionError) as found:
+        journal.write(tmp_path / "x.json", "new")
+    assert found.value.filename == str(tmp_path / "x.json")
+
+
+def test_what_cannot_be_seen_is_neither_there_nor_missing(tmp_path: Path) -> None:
+    assert journal.is_there(tmp_path)
+    assert not journal.is_there(tmp_path / "x")
+    (tmp_path / "file").touch()
+    assert not journal.is_there(tmp_path / "file" / "x")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match="symbolic links"):
+        journal.is_there(tmp_path / "loop")
 
 
 def test_an_older_file_is_kept_where_that_is_asked_for(tmp_path: Path) -> None:
