@@ -183,7 +183,8 @@ def train(stages: Stages, todo: Plan, touch: Callable[[str], None]) -> None:
     """Train and judge the cells, as far as they are tuned."""
     ready = todo.ready
     trainings = sum(not work.trained for work in ready)
-    judged = f" and judging {len(ready) - trainings} trained before" if len(ready) > trainings else ""
+    was = "is" if len(ready) - trainings == 1 else "are"
+    judged = f" and judging {len(ready) - trainings} that {was} trained" if len(ready) > trainings else ""
     known = f", {todo.done} known already" if todo.done else ""
     names = {run.job_id: run.name for run in reversed(todo.runs)}  # of the first cell that shares the job
     what = f"training {count(trainings, 'job')}{judged} on {count(stages.slots, 'slot')}{known}"
