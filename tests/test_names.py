@@ -22,7 +22,7 @@ pytestmark = [
 
 STUDIES = (
     "..", ".", "a/b", "../../x", "CON", "dot.", "space ", " space", "-x", "a?b#c %20", "%2E%2E", "it's \"q\" $HOME `id`", "a:b/0",
-    "two\nlines", "x" * 300, "\U0001f600" * 100, "A", "a", "\u00e9", "e\u0301", "mlflow.db", "Default",
+    "two\nlines", "x" * 100, "\U0001f600" * 100, "A", "a", "\u00e9", "e\u0301", "mlflow.db", "Default",
 )  # fmt: skip
 FOLDERS = ("a?b#c %20", "%41", "q'\"`$(id)", "\u00fc\u4f60 \U0001f600", "-dash", "two\nlines", "...", "x" * 200)
 
@@ -73,7 +73,7 @@ def test_a_store_in_any_folder_keeps_mlflow_to_itself(
 def test_a_study_of_any_name_is_shown_by_mlflow(done: tuple[Path, str], tmp_path: Path, name: str) -> None:
     where = under(done, tmp_path / "store")
     shutil.rmtree(where.store.path / "studies/tiny")
-    (tmp_path / "tiny.toml").write_text(TINY.replace('"tiny"', json.dumps(name)))
+    (tmp_path / "tiny.toml").write_text(TINY.replace('"tiny"', json.dumps(name, ensure_ascii=False)), encoding="utf-8")
     study = studies.load(tmp_path / "tiny.toml", ())
     stores.keep(where.store, study, stores.settled(stores.open_store(done[0] / "store"), "tiny"))
     assert workflow.sync(study, where) == 8
