@@ -116,6 +116,12 @@ def ended(trials: tuple[Json, ...], search: Search) -> tuple[Json, ...]:
     return tuple(trial for trial in trials if trial["state"] in ENDED and trial["number"] < search.trials)
 
 
+def repeats(trials: tuple[Json, ...], search: Search) -> int:
+    """Count the ended trials that tried what an earlier one had tried: they cost no training, and tell nothing new."""
+    tried = [trial["params"] for trial in ended(trials, search) if trial["params"]]
+    return sum(params in tried[:i] for i, params in enumerate(tried))
+
+
 def winner(trials: tuple[Json, ...], search: Search) -> Json | None:
     """Give the fields of the best trial, of equals the first; none before all have ended, or where none is complete."""
     over = ended(trials, search)

@@ -154,6 +154,8 @@ def find_rates(stages: Stages, made: tuning.Tuning, touch: Callable[[str], None]
         what = f"range tests of the learning rate: {len(made.open_ranges)}, with {count(len(work), 'curve')} to train"
         stages.screen.start(f"{what} on {count(stages.slots, 'slot')}", len(work), names)
         stages.run(scheduler.Listed(work), lambda task: touch(task.partition("/")[0]))
+    else:
+        stages.screen.notice("range tests of the learning rate: the curves of an earlier time are taken, nothing is trained")
     tuning.conclude(made.open_ranges, store)
 
 

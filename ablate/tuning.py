@@ -27,7 +27,7 @@ from ablate.errors import AblateError
 from ablate.expression import Expression
 from ablate.grid import Cell, Grid, Job
 from ablate.journal import Folder
-from ablate.kept import curve_path, ended, read_curves, read_suggestion, read_trials, winner
+from ablate.kept import curve_path, ended, read_curves, read_suggestion, read_trials, repeats, winner
 from ablate.rates import Suggestion, Sweep
 from ablate.recipe import Data, Model, Recipe
 from ablate.space import TUNING_SEED, Search
@@ -107,6 +107,7 @@ class Tuned:
     search: str = ""
     trials: int = 0  # that have ended
     of: int = 0
+    repeats: int = 0  # trials that tried what an earlier one had tried
     misfit: bool = False  # what was found for the baseline does not go together with this cell
 
 
@@ -161,7 +162,10 @@ def _searched(search: Search, made: Tuning, store: Store, fingerprint: Callable[
         searches.setdefault(one.id, one)
         trials = read_trials(store, one.id, one.search)
         best = winner(trials, one.search)
-        known = replace(found.get(cell.label, Tuned()), search=one.id, trials=len(ended(trials, one.search)), of=one.search.trials)
+        known = replace(
+            found.get(cell.label, Tuned()), search=one.id, trials=len(ended(trials, one.search)), of=one.search.trials,
+            repeats=repeats(trials, one.search),
+        )  # fmt: skip
         fits = {path: given for path, given in (best or {}).items() if recipes.is_active(cell.recipe, path)}
         try:
             cells.append(replace(cell, pending=True) if best is None or cell.pending else grids.tune(cell, fits))

@@ -157,6 +157,9 @@ def test_a_range_test_can_be_asked_for_and_a_study_takes_its_curves(tmp_path):
     assert (code, err) == (0, "")
     assert re.search(r"batch_norm=false +valley +[\d.e-]+ +[\d.e-]+ to [\d.e-]+ +(ok|edge)", out)
     assert len(list(store.glob("ranges/*/curve-*.json"))) == 4
+    code, out, err = ablate("lr-find", study, "--store", store, "--cell", "batch_norm=false", "--seeds", 1)
+    assert (code, err) == (0, "")
+    assert "the curves of an earlier time are taken, nothing is trained" in out
 
 
 @pytest.mark.parametrize(

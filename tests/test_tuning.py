@@ -376,6 +376,14 @@ def test_where_fewer_trials_are_asked_for_than_there_are_only_the_first_ones_cou
     assert won(("complete", 0.5), ("complete", 0.6), ("complete", 0.9), ("running", None), count=2) == 1
 
 
+def test_trials_that_try_what_an_earlier_one_has_tried_are_counted(here):
+    study = read({"space": LR, "trials": 4, "per": "study"})
+    (one,) = resolve(study, here).searches
+    put(here, one, *(("complete", 0.5, {"optimizer.lr": rate}) for rate in (0.3, 0.2, 0.3, 0.3)))
+    (known,) = {cell.repeats for cell in resolve(study, here).cells.values()}
+    assert known == 2
+
+
 def test_more_trials_go_on_where_fewer_have_ended(here):
     few, more = (read({"space": LR, "trials": trials, "per": "study"}) for trials in (2, 5))
     (one,) = resolve(few, here).searches

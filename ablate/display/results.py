@@ -12,6 +12,7 @@ from ablate import recipe as recipes
 from ablate.display.basics import escape, show_table
 from ablate.mistakes import count
 from ablate.scheduler import ATTEMPTS, Ledger
+from ablate.tuning import Tuned
 from ablate.workflow import Ran
 
 if TYPE_CHECKING:
@@ -36,10 +37,16 @@ def _show_found(console: Console, ran: Ran) -> None:
     rows = []
     for cell in ran.plan.grid.cells:
         known = ran.plan.tuning.cells.get(cell.label)
-        trials = f"{known.trials} of {known.of}" if known is not None and known.search else "-"
+        trials = _trials(known) if known is not None and known.search else "-"
         found = ", ".join(f"{path} = {_short(given)}" for path, given in cell.tuned.items())
         rows.append((cell.label, trials, "not found yet" if cell.pending else found or "untuned"))
     show_table(console, ("cell", "trials", "found"), rows)
+
+
+def _trials(known: Tuned) -> str:
+    """Write how many trials have ended, and how many of them tried what an earlier one had tried."""
+    said = f"{known.trials} of {known.of}"
+    return said + (f", {count(known.repeats, 'repeat')}" if known.repeats else "")
 
 
 def _short(given: object) -> str:
