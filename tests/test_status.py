@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -352,20 +352,26 @@ def test_watching_looks_again_before_a_store_that_cannot_be_read_is_a_mistake() 
     assert found == []
 
 
-@pytest.mark.slow  # 2,000 folders are made first
-def test_two_thousand_jobs_are_looked_at_within_five_seconds(here: Store) -> None:
-    levels = {"augment": {"rotation": list(range(20))}, "evaluation": {"mc_dropout": [0, 20]}}
-    made = make(read("mine", seeds=100, factors=levels), here)
+def test_looking_opens_each_file_of_a_job_at_most_twice(here: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    levels = {"augment": {"rotation": [0, 5, 10]}, "evaluation": {"mc_dropout": [0, 20]}}
+    made = make(read("mine", seeds=4, factors=levels), here)
     for job in made.jobs:
         finish(here, job)
         epochs(here, job, 10, 0.5)
         attempt(here, job, "mine")
         judge(here, job)
         judge(here, job, evaluation=Evaluation(mc_dropout=20))
-    began = time.perf_counter()
-    found = whole(make(read("mine", seeds=100, factors=levels), here), here)
-    assert found.total == {"finished": 4000}
-    assert time.perf_counter() - began < 5
+    made, opened, plain = make(read("mine", seeds=4, factors=levels), here), Counter[str](), io.open
+
+    def counting(file: Any, *arguments: Any, **named: Any) -> Any:
+        opened[str(file)] += 1
+        return plain(file, *arguments, **named)
+
+    monkeypatch.setattr(io, "open", counting)  # what pathlib opens with
+    found = whole(made, here)
+    assert found.total == {"finished": 24}
+    assert {path for path in opened if path.endswith("result.json")} == {str(here.job(job.id).result) for job in made.jobs}
+    assert max(count for path, count in opened.items() if "/jobs/" in path) <= 2
 
 
 def test_looking_changes_nothing_and_stands_in_nobodys_way(here: Store) -> None:
