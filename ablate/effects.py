@@ -109,7 +109,7 @@ class Table:
     columns: Mapping[Levels, int]
     benefit: int
     min_effect: float | None
-    reach: float | None = None  # the largest size of a difference of two values, where there is one
+    reach: float | None = None  # to which intervals are cut: of the accuracy of one class, which few seeds know badly
 
     def block(self, settings: Sequence[Levels]) -> Floats:
         """Give the (S, M) values of some cells."""
@@ -141,7 +141,7 @@ def tabulate(study: Study, grid: Grid, outcomes: tuple[Outcome, ...], metric: st
             (chance_values if failed[place] else values)[place] = o.metrics.get(metric, np.nan)
     found = lay_out(study, grid, tuple(seeds), values)
     least = study.min_effect if metric == study.metric else None
-    reach = 1.0 if metrics.is_fraction(metric) else None
+    reach = 1.0 if metric.startswith(metrics.PER_CLASS) else None
     benefit = 1 if direction == "max" else -1
     return replace(
         found, ended=ended, failed=failed, at_chance=at_chance, chance_values=chance_values, benefit=benefit, min_effect=least, reach=reach
@@ -204,9 +204,8 @@ def judged(table: Table, contrasts: Sequence[Contrast], family: int | None = Non
     spreads = _pooled(table, contrasts, size) if study.variance == "pooled" else [None] * len(contrasts)
     found = []
     for contrast, spread in zip(contrasts, spreads, strict=True):
-        reach = None if table.reach is None else table.reach * len(contrast.changes)  # of an interaction: a difference of differences
         estimate = stats.estimate(
-            contrast.differences, family=size, alpha=study.alpha, benefit=table.benefit, min_effect=table.min_effect, reach=reach,
+            contrast.differences, family=size, alpha=study.alpha, benefit=table.benefit, min_effect=table.min_effect, reach=table.reach,
             spread=spread,
         )  # fmt: skip
         failed = contrast.failures is not None and contrast.failures.is_unstable

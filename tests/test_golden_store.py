@@ -71,7 +71,7 @@ def test_doctor_finds_nothing_wrong_but_the_study_that_was_killed(folder):
 
 
 def test_a_job_is_explained(folder):
-    assert f"{HALF[:12]}  begun: 3 epochs done" in said(folder, "explain", "half:baseline/0")
+    assert f"{HALF[:12]}  stopped: 3 epochs done" in said(folder, "explain", "half:baseline/0")
 
 
 def test_the_killed_study_goes_on_from_its_last_epoch(folder, tmp_path):

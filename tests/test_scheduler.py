@@ -150,6 +150,7 @@ def test_a_payload_is_plain_data_and_says_all_that_a_worker_needs(here: Store) -
             "job": item.job.id,
             "data": str(here.data / item.job.data),
             "evaluations": [{"select": "last", "mc_dropout": n, "tta": "none"} for n in (0, 20)],
+            "trained": False,
         }
     ]
 
