@@ -416,7 +416,7 @@ def test_the_command_changes_nothing_needs_no_torch_and_ends_with_0_or_1(done, s
     assert (code, err) == (1, "")
     assert "a job has a result and no weights" in out
     assert "-> remove its folder, and run its study again" in out
-    assert out.endswith("problems: 1, notes: 0\n")
+    assert out.endswith("1 problem, 0 notes\n")
 
 
 def test_a_store_that_can_only_be_read_is_checked_all_the_same(store):

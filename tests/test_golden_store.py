@@ -66,7 +66,7 @@ def test_no_finished_job_is_trained_anew(folder, study, jobs, left):
 
 def test_doctor_finds_nothing_wrong_but_the_study_that_was_killed(folder):
     told = said(folder, "doctor")
-    assert "problems: 0, notes: 1" in told
+    assert "0 problems, 1 note" in told
     assert "interrupted, with 3 epochs in the journal" in told
 
 

@@ -6,6 +6,7 @@ from ablate import garbage
 from ablate.display.basics import escape, seconds, show_table
 from ablate.doctor import Finding
 from ablate.garbage import Item, Removed
+from ablate.mistakes import count
 
 COLORS = {"ok": "green", "note": "yellow", "problem": "bold red"}
 SHOWN = 3  # places of one finding
@@ -26,7 +27,7 @@ def show_findings(console: Console, found: tuple[Finding, ...]) -> None:
         if do:
             console.print(f"{'':20}-> {escape(do)}", soft_wrap=True)
     problems, notes = (sum(key[1] == severity for key in same) for severity in ("problem", "note"))
-    console.print(f"problems: {problems}, notes: {notes}")
+    console.print(f"{count(problems, 'problem')}, {count(notes, 'note')}")
 
 
 def show_garbage(console: Console, items: tuple[Item, ...]) -> None:
