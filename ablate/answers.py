@@ -51,7 +51,9 @@ def claim_finding(claim: Claim, study: Study, grid: Grid, outcomes: tuple[Outcom
     effect = effects.judged(table, every, family)[place]
     if there.failures is not None and stats.unstable(*there.failures.after, *there.failures.before):
         effect = replace(effect, estimate=replace(effect.estimate, verdict="unstable"))  # the same whichever way it is put
-    return ClaimFinding(claim, metric, direction, _answer(claim.relation, effect, table.benefit), effect)
+    is_measured = bool(np.isfinite(table.values).any())  # else no failure of runs is why there is nothing to say
+    verdict = _answer(claim.relation, effect, table.benefit) if is_measured else "not tested"
+    return ClaimFinding(claim, metric, direction, verdict, effect)
 
 
 def _answer(relation: str, effect: Effect, benefit: int) -> ClaimVerdict:

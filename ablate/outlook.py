@@ -1,5 +1,6 @@
 """What a design can see before it is run: the smallest effect that its seeds would show, from the noise of earlier runs or a bound."""
 
+import math
 import statistics
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -75,6 +76,7 @@ def look(study: Study, noise: Noise, basis: str, n_test: int | None) -> Outlook 
     assert effect is not None
     least = study.min_effect
     needed = None if least is None else stats.seeds_needed(sd, least, family=family, alpha=study.alpha, a_seed=a_seed)
-    low, high = (None, None) if is_bound else tuple(effect * share for share in stats.sd_range(noise.seeds))
-    is_blind = metrics.is_fraction(study.metric) and effect >= 1  # a share lies between 0 and 1
+    reach = 1.0 if metrics.is_fraction(study.metric) else math.inf  # a share lies between 0 and 1
+    low, high = (None, None) if is_bound else tuple(min(effect * share, reach) for share in stats.sd_range(noise.seeds))
+    is_blind = effect >= reach
     return Outlook(effect, low, high, is_blind, basis, is_bound, needed)

@@ -72,15 +72,15 @@ def claims(found: Findings, *, as_json: bool) -> str:
 
 def untested(found: Findings, store: Store) -> str:
     """Say why claims could not be tested, and what to do; empty where all were, or the study makes none."""
-    count = sum(claim.verdict == "not tested" for claim in found.claims)
+    metrics = [claim.metric for claim in found.claims if claim.verdict == "not tested"]
+    count = len(metrics)
     if not count:
         return "" if found.claims else "nothing was tested: give the study a [[claim]]"
     name, claims = found.study.name, f"{count} of {counted(len(found.claims), 'claim')} {'was' if count == 1 else 'were'} not tested"
-    if not store.path.exists():
-        return f"{claims}: there is no store at {store.path.resolve()}: name the one that has the runs with --store DIR"
     if not found.finished:
         return f"{claims}: no run of {name} is finished in {store.path}: run the study first, or name another store with --store DIR"
-    return f"{claims}: no two finished runs of {name} differ in that factor only under the same seed"
+    measured = " or ".join(dict.fromkeys(metrics))
+    return f"{claims}: no two finished runs of {name} that differ in that factor only have {measured} under the same seed"
 
 
 def _json(content: Any) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 Setting = tuple[str, ...]  # a level of each factor
 Term = tuple[tuple[str, tuple[str, ...]], ...]  # factors and their levels, all of which hold
@@ -22,7 +23,11 @@ class Scope:
 
 def describe(factors: Sequence[str], chosen: Iterable[Setting], planned: Sequence[Setting]) -> Scope | None:
     """Describe some of the planned settings of some factors in few levels; None where it is all of them, or none."""
-    inside = frozenset(chosen)
+    return _described(tuple(factors), frozenset(chosen), tuple(planned))
+
+
+@lru_cache(maxsize=256)  # the effects on every class of the images are known, and fail, in the same settings
+def _described(factors: tuple[str, ...], inside: frozenset[Setting], planned: tuple[Setting, ...]) -> Scope | None:
     outside = frozenset(planned) - inside
     if not inside or not outside:
         return None

@@ -176,6 +176,7 @@ def check(study: str, sets: tuple[str, ...], seeds: int | None, store_path: str,
       ablate check augmentation --strict
     """
     from ablate import publishing, workflow
+    from ablate.mistakes import printable
 
     where = options.where(store_path)
     found = workflow.report(options.load(study, sets, where.store, seeds, reads=True), where)
@@ -183,7 +184,7 @@ def check(study: str, sets: tuple[str, ...], seeds: int | None, store_path: str,
     verdicts = {claim.verdict for claim in found.claims}
     untested = publishing.untested(found, where.store)
     if untested:
-        click.echo(untested, err=True)
+        click.echo(printable(untested), err=True)
     is_open = not verdicts - {"not tested"} or (strict and bool({"undecided", "not tested"} & verdicts))
     sys.exit(1 if "refuted" in verdicts else 3 if is_open else 0)
 

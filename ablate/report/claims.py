@@ -21,6 +21,8 @@ def numbers(found: ClaimFinding, findings: Findings) -> str:
 def notes(found: ClaimFinding, findings: Findings) -> list[str]:
     """Say what the numbers of a claim do not: which direction is better, where they hold, what is missing, what failed."""
     effect, scope = found.effect, names.where(found.effect.scope, findings).removeprefix(", ")
+    if found.verdict == "not tested":
+        return []
     known = found.estimate is not None
     return [
         *(["lower is better"] if known and found.direction == "min" else []),

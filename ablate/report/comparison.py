@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ablate.effects import Effect
 from ablate.findings import CellFinding, Findings
 from ablate.mistakes import count
-from ablate.report import names, words
+from ablate.report import names, reasons, words
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +66,16 @@ def of_cells(findings: Findings, one: CellFinding, other: CellFinding, effect: E
     metric = findings.metric
     rows = []
     for seed in findings.study.seeds:
-        values = [found.values.get(seed) for found in (one, other)]
+        values = [
+            words.value(found.values[seed], metric) if seed in found.values else reasons.of_seed(found, seed, metric)
+            for found in (one, other)
+        ]
         change = effect.per_seed.get(seed)
         moved = "-" if change is None else words.moved(change, metric)
-        rows.append((f"seed {seed}", *(words.value(value, metric) for value in values), moved))
+        rows.append((f"seed {seed}", *values, moved))
     both = [seed for seed in findings.study.seeds if seed in effect.per_seed]  # the difference is one of these alone
     means = [sum(found.values[seed] for seed in both) / len(both) if both else None for found in (one, other)]
-    of = "mean" if len(both) == len(findings.study.seeds) else f"mean of {count(len(both), 'seed')}"
+    of = "mean" if len(both) in (0, len(findings.study.seeds)) else f"mean of {count(len(both), 'seed')}"
     rows.append((of, *(words.value(mean, metric) for mean in means), words.difference(effect.estimate, metric) or "-"))
     labels = (one.cell.label, other.cell.label)
     sentence = f"{labels[1]} instead of {labels[0]}: {_told(effect, findings)}"

@@ -17,7 +17,7 @@ def markdown(findings: Findings) -> str:
     study = findings.study
     parts = [f"# {_marked(study.name)}", _marked(study.question), "\n".join(_marked(line) for line in words.headline(findings))]
     parts += [_markdown_table(table) for table in _tables(findings)]
-    parts.append(f"{findings.finished} of {findings.total} runs; {_conditions(findings)}")
+    parts.append(f"{findings.finished} of {findings.total} runs; {_marked(_conditions(findings))}")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

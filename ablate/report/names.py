@@ -7,7 +7,8 @@ from ablate.findings import Findings
 from ablate.grid import short_names
 from ablate.scope import Scope
 
-NAMED = 4  # parts of the settings that are named; the others are counted
+NAMED = 4  # parts of the settings that are named
+LONGEST = 120  # characters of their names; what is longer is counted
 
 
 def change(effect: Effect, findings: Findings) -> str:
@@ -37,10 +38,11 @@ def where(scope: Scope | None, findings: Findings) -> str:
     if scope is None:
         return ""
     short = short_names([factor.name for factor in findings.study.factors])
-    terms = [" and ".join(f"{short[factor]} = {' or '.join(levels)}" for factor, levels in term) for term in scope.terms[:NAMED]]
+    terms = [" and ".join(f"{short[factor]} = {' or '.join(levels)}" for factor, levels in term) for term in scope.terms]
     said = terms[0] if len(terms) == 1 else " or ".join(f"({term})" for term in terms)
-    more = f" or in {len(scope.terms) - NAMED} more settings" if len(scope.terms) > NAMED else ""
-    return f", {'except ' if scope.outside else ''}where {said}{more}"
+    if len(terms) > NAMED or len(said) > LONGEST:
+        return f", in {scope.settings:,} of {scope.planned:,} settings"
+    return f", {'except ' if scope.outside else ''}where {said}"
 
 
 def flags(effect: Effect) -> list[str]:

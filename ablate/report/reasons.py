@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from ablate import metrics
 from ablate.findings import CellFinding, Findings, ImageCount
+from ablate.mistakes import count
 from ablate.runs import NAMES, Status
 
 ORDER: tuple[Status, ...] = ("at_chance", "diverged", "crashed", "stopped", "running", "not_run")
@@ -45,8 +46,9 @@ def at_chance(cells: Iterable[CellFinding], findings: Findings) -> str:
 
 
 def _chance(images: ImageCount) -> str:
-    share = _short(images.largest_class / images.count, "test/accuracy")
-    return f"chance {share} %" if images.is_balanced else f"always naming the largest class gives {share} %"
+    if images.is_balanced:
+        return f"chance {_short(1 / images.classes, 'test/accuracy')} %"
+    return f"always naming the largest class gives {_short(images.largest_class / images.count, 'test/accuracy')} %"
 
 
 def _short(number: float, metric: str) -> str:
@@ -71,14 +73,25 @@ def nothing(findings: Findings) -> str:
 def no_pairs(findings: Findings) -> str:
     """Say why no change has an effect: its baseline has no value, or no two runs are a pair."""
     baseline, *others = findings.cells
-    if baseline.n:
+    if any(effect.scattered for effect in findings.effects):
+        said = "No effect can be said yet: no setting of the other factors has its pair of finished runs under every seed"
+    elif baseline.n:
         said = "No effect can be said yet: no two finished runs differ in one factor only under the same seed"
-        advice = _either(_advice(findings.cells))
-        return f"{said} ({counted(findings)}){f': {advice}' if advice else ''}." if counted(findings) else f"{said}."
-    told = ", and ".join(_baseline(baseline, status, findings) for status in ORDER if baseline.counts.get(status))
+    else:
+        return _no_baseline(baseline, others, findings)
+    advice = _either(_advice(findings.cells))
+    return f"{said} ({counted(findings)}){f': {advice}' if advice else ''}." if counted(findings) else f"{said}."
+
+
+def _no_baseline(baseline: CellFinding, others: Sequence[CellFinding], findings: Findings) -> str:
+    """Say why the baseline has no value, and list the best of the other cells."""
+    became = [_baseline(baseline, status, findings) for status in ORDER if baseline.counts.get(status)]
+    done = baseline.counts.get("finished", 0)
+    told = ", and ".join([*([f"has no value of {findings.metric} in {count(done, 'finished run')}"] if done else []), *became])
     advice = _either([*_advice([baseline]), *(["take a baseline that learns"] if baseline.failed else [])])
     what = f": {advice}" if advice else ""
-    known = sorted((cell for cell in others if cell.mean is not None), key=lambda cell: -(cell.mean or 0.0))
+    sign = 1 if findings.direction == "max" else -1
+    known = sorted((cell for cell in others if cell.mean is not None), key=lambda cell: -sign * (cell.mean or 0.0))
     unit = " %" if metrics.is_fraction(findings.metric) else ""
     listed = ", ".join(f"{cell.cell.label} {_short(cell.mean or 0.0, findings.metric)}{unit}" for cell in known[:LISTED])
     rest = f", and {len(known) - LISTED} more" if len(known) > LISTED else ""

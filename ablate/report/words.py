@@ -319,7 +319,7 @@ def _others(findings: Findings) -> list[str]:
     for name in ("equivalent", "undecided", "unstable"):
         effects = [effect for effect in rest if effect.estimate.verdict == name]
         if effects:
-            parts.append(f"{name}: " + _listed(f"{names.change(e, findings)}{_in_brackets(e, findings)}" for e in effects))
+            parts.append(f"{name}: " + _listed(f"{names.change(e, findings)}{_in_brackets(e, findings)}{_but(e)}" for e in effects))
     return [f"{text[0].upper()}{text[1:]}." for text in ["; ".join(parts)] if text]
 
 
