@@ -46,7 +46,7 @@ def test_the_experiment_is_of_training_and_has_a_view_of_cells_with_the_metric(d
     state = json.loads(view["state"])
     assert view["name"] == "cells"
     assert state["selectedColumns"] == ["metrics.`test/accuracy`", "tags.`ablate.cell`", "tags.`ablate.seed`"]
-    assert state["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "ablate.cell"}]
+    assert [one["groupByData"] for one in state["groupBy"]["groupByKeys"]] == ["ablate.cell", "ablate.status"]
     kinds = {run.data.tags["ablate.kind"] for run in runs_of(client(folder / "store"), "tiny", state["searchFilter"])}
     assert kinds == {"run"}
 

@@ -142,7 +142,7 @@ def test_each_state_of_a_trial_has_a_status_and_the_search_waits_for_all(shared)
     found = by_name(shared, loaded)
     seen = [(found[f"trial {i}: states"].info.status, found[f"trial {i}: states"].data.tags["ablate.status"]) for i in range(5)]
     assert seen == [
-        ("FINISHED", "finished"), ("FINISHED", "pruned"), ("FINISHED", "diverged"), ("FAILED", "failed"), ("KILLED", "interrupted"),
+        ("FINISHED", "finished"), ("FINISHED", "pruned"), ("FINISHED", "diverged"), ("FAILED", "failed"), ("KILLED", "stopped"),
     ]  # fmt: skip
     assert (found["search: states"].info.status, found["search: states"].info.end_time) == ("KILLED", 1103)
     search.end(search.trials[4], "complete", 0.4, 1300)
@@ -278,7 +278,7 @@ def test_a_range_test_has_its_curves_and_ends_with_its_suggestion(shared, tmp_pa
 
     send(shared)
     run = by_name(shared, loaded)["range test: the baseline"]
-    assert (run.info.status, run.info.end_time, run.data.tags["ablate.status"]) == ("KILLED", 1100, "interrupted")
+    assert (run.info.status, run.info.end_time, run.data.tags["ablate.status"]) == ("KILLED", 1100, "stopped")
     curve(folder, 1, [2.25, "nan", 3.0], 1200)
     suggestion = {"rule": "valley", "status": "ok", "rate": 0.01, "low": 0.005, "high": None}
     journal.write_json(folder / "suggestion.json", suggestion)

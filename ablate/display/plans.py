@@ -80,7 +80,7 @@ def _add_tuning(table: Table, plan: Plan) -> None:
     if made.ranges:
         curves = sum(len(test.seeds) for test in made.ranges)
         done = len(made.ranges) - len(made.open_ranges)
-        table.add_row("range tests", f"{len(made.ranges)} of the learning rate, with {curves} curves, {done} done")
+        table.add_row("range tests", f"{len(made.ranges)} of the learning rate, with {count(curves, 'curve')}, {done} done")
     if search is not None:
         searches = count(len(made.searches) + len(made.waiting), "search", "searches")
         of = f"{searches} x {count(search.trials, 'trial')} ({search.sampler}; {', '.join(search.space)})"

@@ -165,10 +165,10 @@ def _state(one: RunSource, *, closing: bool) -> State:
         return State("FINISHED", chance.status(outcome)[0], outcome["timestamp"])
     failure = journal.read_json(one.folder.failure)
     if failure is not None:
-        return State("FAILED", "failed", failure["timestamp"])
+        return State("FAILED", "crashed", failure["timestamp"])
     if not closing or journal.is_running(one.folder):
         return State("RUNNING", "running")
-    return State("KILLED", "interrupted", last_sign(one.folder))
+    return State("KILLED", "stopped", last_sign(one.folder))
 
 
 def _end(one: RunSource, lines: list[journal.Line]) -> tuple[tuple[Line, ...], dict[str, str], list[tuple[Path, str]]]:

@@ -67,7 +67,7 @@ class SearchSource:
         if open_now or (missing and not ends):
             state = State("RUNNING", "running")
         else:
-            state = State("KILLED", "interrupted", last) if missing else State("FINISHED", "finished", last)
+            state = State("KILLED", "stopped", last) if missing else State("FINISHED", "finished", last)
         params = {name: _text(search[name]) for name in ("sampler", "pruner", "trials", "metric", "seeds")}
         files = [] if state.status == "RUNNING" else _there([self.folder / "trials.json"])
         return Record(
@@ -119,7 +119,7 @@ class RangeSource:
         last = max([swept["started"], *(curve["timestamp"] for curve in curves.values())])
         if suggestion is None:
             goes_on = not closing or any(journal.is_running(Folder(self.folder / str(seed))) for seed in swept["seeds"])
-            state = State("RUNNING", "running") if goes_on else State("KILLED", "interrupted", last)
+            state = State("RUNNING", "running") if goes_on else State("KILLED", "stopped", last)
         else:
             state = State("FINISHED", "finished", last)
         params = {name: _text(value) for name, value in swept["sweep"].items()} | {"seeds": _text(swept["seeds"])}
@@ -159,7 +159,7 @@ def _best(search: Mapping[str, Any], ended: Sequence[Mapping[str, Any]]) -> Iter
 def _ended(trial: Mapping[str, Any], lines: Mapping[str, tuple[Line, ...]]) -> State:
     """Say how a trial that does not go on has ended."""
     if trial["state"] == "running":
-        return State("KILLED", "interrupted", max([trial["started"], *(each[-1].timestamp for each in lines.values() if each)]))
+        return State("KILLED", "stopped", max([trial["started"], *(each[-1].timestamp for each in lines.values() if each)]))
     end = ENDS[trial["state"]]
     return State(end.status, end.word, trial["ended"])
 

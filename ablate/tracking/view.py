@@ -9,6 +9,7 @@ from ablate.tracking.keys import key
 SHARE = "ablate"  # names the view in an address
 VIEW = f"mlflow.sharedViewState.{SHARE}"
 KIND = "mlflow.experimentKind"
+GROUPED = ("ablate.cell", "ablate.status")  # a run at chance level is in no mean of its cell
 
 
 def tags(study: Study, created: int) -> dict[str, str]:
@@ -29,7 +30,7 @@ def tags(study: Study, created: int) -> dict[str, str]:
         "selectedColumns": [*widths],
         "columnOrder": [*widths],
         "columnWidths": widths,
-        "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "ablate.cell"}]},
+        "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": name} for name in GROUPED]},
         "runsHiddenMode": "FIRST_20_RUNS",
     }
     view = {"name": "cells", "createdAt": created, "updatedAt": created, "state": json.dumps(state)}
