@@ -137,14 +137,14 @@ ROWS = {
     "a study in another folder": (
         lambda s: shutil.copytree(s / "studies/tiny", s / "studies/big"), {("studies", "problem")}, 'another study than the "tiny"',
     ),
-    "a search whose jobs are gone": (search_without_jobs, {("trials", "note")}, "1 jobs of its trials are gone"),
+    "a search whose jobs are gone": (search_without_jobs, {("trials", "note")}, "the folders of 1 job of its trials are gone"),
     "a draft of a dead process": (lambda s: (job(s) / f".last.pt.{DEAD}").write_text("x"), {("drafts", "note")}, "drafts of killed"),
     "a removal that was cut short": (lambda s: (s / "jobs/.abc.gone").mkdir(), {("drafts", "note")}, "removal was cut short"),
-    "a job that no study needs": (other_job, {("unneeded", "note")}, "1 of 5 jobs"),
+    "a job that no study needs": (other_job, {("unneeded", "note")}, "last run: 1 of 5"),
     "a result without recipe": (lambda s: (job(s) / "recipe.json").unlink(), {("unneeded", "problem")}, "a result and no recipe.json"),
     "a job that was never begun": (lambda s: (s / "jobs" / ("e" * 64)).mkdir(), {("unneeded", "note")}, "never begun"),
     "a folder that is no job": (lambda s: (s / "jobs/mine").mkdir(), {("unneeded", "note")}, "that is none"),
-    "a store without its studies": (lambda s: shutil.rmtree(s / "studies/tiny"), {("unneeded", "note")}, "4 of 4 jobs"),
+    "a store without its studies": (lambda s: shutil.rmtree(s / "studies/tiny"), {("unneeded", "note")}, "last run: 4 of 4"),
     "an interrupted job": (lambda s: (job(s) / "result.json").unlink(), {("interrupted", "note")}, "with 3 epochs in the journal"),
     "a spoilt database": (lambda s: (s / "mlflow.db").write_bytes(b"no database" * 500), {("database", "problem")}, "is spoilt"),
 }  # fmt: skip
@@ -387,13 +387,13 @@ def test_mlflow_is_compared_run_for_run(done, tmp_path, monkeypatch):
     client.update_run(runs[3].info.run_id, status="FAILED")
     found = wrong(workflow.examine(where))
     assert {(one.check, one.do, one.says) for one in found} == {
-        ("mlflow", f"ablate sync --store {store} tiny", f"1 runs {words} ({runs[i].info.run_name})")
+        ("mlflow", f"ablate sync --store {store} tiny", f"{words}: 1 run ({runs[i].info.run_name})")
         for i, words in enumerate(
             (
-                "are missing in MLflow",
-                "stand as RUNNING in MLflow, though no process trains them",
-                "have other metrics in MLflow than in the journals",
-                "are FAILED in MLflow, and FINISHED here",
+                "missing in MLflow",
+                "RUNNING in MLflow, and trained by no process",
+                "other metrics in MLflow than in the journals",
+                "FAILED in MLflow, and FINISHED here",
             )
         )
     }

@@ -155,7 +155,7 @@ def test_runs_of_an_older_version_get_what_they_lack_and_stay_the_same_runs(done
         old.set_terminated(run.info.run_id, "FINISHED", end)
         ids[key] = run.info.run_id
     (said,) = tracking.compare(address, loaded, own, copied)
-    assert said.startswith("8 runs are shown by MLflow as an older version of ablate did")
+    assert said.startswith("shown by MLflow as an older version of ablate did: 8 runs (")
     tracking.Writer(address, loaded, own, copied, print).close()  # as the next run does
     assert tracking.compare(address, loaded, own, copied) == []
     runs = runs_of(old, "tiny")

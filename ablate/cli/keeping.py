@@ -24,10 +24,11 @@ def sync(study: str, sets: tuple[str, ...], store_path: str, tracking_uri: str |
       ablate sync augmentation --tracking-uri http://localhost:5000
     """
     from ablate import workflow
+    from ablate.mistakes import count as counted
 
     where = options.where(store_path, tracking_uri)
     count = workflow.sync(options.load(study, sets, where.store, reads=True), where)
-    click.echo(f"MLflow has the {count} runs of the study as far as they were started")
+    click.echo(f"MLflow has the {counted(count, 'run')} of the study, as far as it was started")
 
 
 @click.command()

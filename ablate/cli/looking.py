@@ -143,13 +143,14 @@ def report(
     report-test-loss.html.
     """
     from ablate import publishing, workflow
-    from ablate.mistakes import printable
+    from ablate.mistakes import count, printable
 
     where = options.where(store_path)
     found = workflow.report(options.load(study, sets, where.store, seeds, reads=True), where, metric, cells)
     if figures is not None:
-        count, reason = publishing.write_pictures(found, figures)
-        click.echo(f"{figures}: {count} pictures as {'HTML' if reason else 'HTML, PNG and SVG'}{f'; {reason}' if reason else ''}", err=True)
+        number, reason = publishing.write_pictures(found, figures)
+        forms = "HTML" if reason else "HTML, PNG and SVG"
+        click.echo(f"{figures}: {count(number, 'picture')} as {forms}{f'; {reason}' if reason else ''}", err=True)
     if form == "html":
         click.echo(str(publishing.write_page(found, where.store, out, cells=cells)))
     elif out is None:

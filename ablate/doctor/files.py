@@ -1,6 +1,7 @@
 """Whether every file is what ablate has written: JSON, lists of lines, weights and checkpoints."""
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -63,11 +64,7 @@ def readable(patient: Patient) -> Iterator[Finding]:
     folders = [path for path in (patient.store.path / part for part in PARTS) if path.is_dir()]
     within = (Path(entry.path) for part in PARTS for entry in leftovers.walk(patient.store.path / part) if not entry.is_symlink())
     for path in (*beside, *folders, *within):
-        try:
-            hidden = not can_read(path)
-        except FileNotFoundError:
-            continue
-        if hidden:
+        if not can_read(path) and os.path.lexists(path):  # else it was there a moment ago: a job runs
             yield Finding("readable", "problem", "you may not read this, so nothing is said of it", RIGHTS, patient.short(path))
 
 

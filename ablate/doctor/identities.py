@@ -8,6 +8,7 @@ from ablate import recipe as recipes
 from ablate import store as stores
 from ablate.doctor.files import ANEW, FROM_FILE, RIGHTS
 from ablate.doctor.finding import Finding, Patient
+from ablate.mistakes import count
 from ablate.needs import SPOILT
 from ablate.recipe import Evaluation, Recipe
 
@@ -88,5 +89,5 @@ def trials(patient: Patient) -> Iterator[Finding]:
         except SPOILT:  # another check says so
             continue
         if gone:
-            says = f"{len(gone)} jobs of its trials are gone: their values stay, their curves do not"
+            says = f"the folders of {count(len(gone), 'job')} of its trials are gone: the values stay, the curves do not"
             yield Finding("trials", "note", says, where=patient.short(path.parent))

@@ -8,6 +8,7 @@ from ablate.doctor.files import ANEW
 from ablate.doctor.finding import Finding, Patient
 from ablate.holders import holders
 from ablate.journal import Folder, is_held
+from ablate.mistakes import count
 from ablate.needs import IDENTITY, SPOILT
 
 RUN = "run its study again"
@@ -32,7 +33,7 @@ def unneeded(patient: Patient) -> Iterator[Finding]:
     if not idle or needed.unclear:
         return
     size = sum(map(leftovers.size, idle)) / 1e6
-    says = f"{len(idle)} of {len(patient.jobs)} jobs, {size:.1f} MB, are needed by no study as it was last run"
+    says = f"jobs that no study needs as it was last run: {len(idle)} of {len(patient.jobs)}, {size:.1f} MB"
     do = patient.gc() if needed.studies else "run a study in this store or, where all of it can go, remove it"
     yield Finding("unneeded", "note", says, do)
 
@@ -65,7 +66,7 @@ def interrupted(patient: Patient) -> Iterator[Finding]:
             done = len(journal.lines(folder.journal))
         except SPOILT:  # another check says so
             continue
-        says = f"interrupted, with {done} epochs in the journal"
+        says = f"interrupted, with {count(done, 'epoch')} in the journal"
         do = _begin_or_remove(patient, path, f"{RUN}: it goes on from its last checkpoint")
         yield Finding("interrupted", "note", says, do, patient.short(path))
 

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from urllib.parse import quote
 
+from ablate.doctor.files import RIGHTS
 from ablate.doctor.finding import Finding, Patient, can_read
 from ablate.errors import AblateError
 from ablate.journal import is_held
@@ -54,17 +55,21 @@ def runs(patient: Patient) -> Iterator[Finding]:
         except MovedError as error:
             mine = os.access(patient.store.path, os.W_OK)  # else it may lie elsewhere for whoever made it
             yield Finding("mlflow", "problem" if mine else "note", first_line(error), rebuild(patient) if mine else "", name)
-            continue
         except (AblateError, KeyError, TypeError, IndexError, AttributeError) as error:  # of journals: MLflow raises its own
             says = f"cannot be compared with MLflow ({type(error).__name__}: {error})"
             yield Finding("mlflow", "problem", says, "mend first what else is found here", name)
-            continue
+        except PermissionError as error:
+            yield Finding("mlflow", "note", f"cannot be compared: you may not read {error.filename}", RIGHTS, name)
         except Exception as error:  # noqa: BLE001 (whatever a server or a database does is a finding)
-            says = f"MLflow at {patient.address} does not answer: {first_line(error)}"
-            do = "start that server or name another with --tracking-uri; trainings go on without it"
-            if patient.address == own(patient.store):
-                do = "ask again when nobody writes to it" if "locked" in says else rebuild(patient)
-            yield Finding("mlflow", "problem", says, do)
+            yield _silent(patient, first_line(error))
             return
-        for says in wrong:
-            yield Finding("mlflow", "problem", says, patient.command("sync", name), name)
+        else:
+            yield from (Finding("mlflow", "problem", says, patient.command("sync", name), name) for says in wrong)
+
+
+def _silent(patient: Patient, reason: str) -> Finding:
+    says = f"MLflow at {patient.address} does not answer: {reason}"
+    do = "start that server or name another with --tracking-uri; trainings go on without it"
+    if patient.address == own(patient.store):
+        do = "ask again when nobody writes to it" if "locked" in reason else rebuild(patient)
+    return Finding("mlflow", "problem", says, do)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ablate.mistakes import count
 from ablate.store import Store
 from ablate.study import Study
 from ablate.tracking.addresses import own
@@ -28,24 +29,24 @@ def compare(address: str, study: Study, sources: Sequence[Source], store: Store)
         for record in source.records(closing=True, is_done=lambda _: False):
             for what in _differs(record, there.get(record.key)):
                 wrong.setdefault(what, []).append(record.name)
-    return [f"{len(names)} runs {what} ({_some(names)})" for what, names in wrong.items()]
+    return [f"{what}: {count(len(names), 'run')} ({_some(names)})" for what, names in wrong.items()]
 
 
 def _differs(record: Record, run: Any) -> Iterator[str]:
     if run is None:
-        yield "are missing in MLflow"
+        yield "missing in MLflow"
         return
     status, state = run.info.status, record.state
     if status != state.status:
         idle = status == "RUNNING"
-        yield "stand as RUNNING in MLflow, though no process trains them" if idle else f"are {status} in MLflow, and {state.status} here"
+        yield "RUNNING in MLflow, and trained by no process" if idle else f"{status} in MLflow, and {state.status} here"
     if run.data.tags.get("ablate.layout") != LAYOUT:
-        yield "are shown by MLflow as an older version of ablate did"
+        yield "shown by MLflow as an older version of ablate did"
         return
     if any(name not in run.data.params or run.data.params[name] != value for name, value in params(record).items()):
-        yield "have other params in MLflow"
+        yield "other params in MLflow"
     if not has_all(latest(record), run.data.metrics):
-        yield "have other metrics in MLflow than in the journals"
+        yield "other metrics in MLflow than in the journals"
 
 
 def _some(names: Sequence[str]) -> str:
