@@ -123,6 +123,40 @@ def test_a_copy_that_says_the_same_is_the_same_and_takes_nothing_over(proj):
     assert run("pets.toml")[0] == ""
 
 
+NEIGHBOURS = {
+    "images": TEXT.replace('name = "digits"', 'name = "imagefolder", root = "images"'),
+    "level of images": TEXT.replace('name = "digits", ', 'name = "imagefolder", ') + 'data.root = ["images", "/other"]\n',
+    "network": TEXT + 'model.name = ["cnn4", "mine:net"]\n',
+    "named level": TEXT + '[[factor]]\nname = "n"\nlevels = [{name = "a", set = {}}, {name = "b", set = {model.name = "mine:net"}}]\n',
+}
+
+
+@pytest.mark.parametrize("text", NEIGHBOURS.values(), ids=NEIGHBOURS)
+def test_the_same_text_in_another_folder_is_another_study_where_it_means_what_lies_beside_it(proj, monkeypatch, text):
+    (proj / "pets.toml").write_text(text)
+    other = shutil.copytree(proj, proj.parent / "other")
+    (proj.parent / "mount").symlink_to(proj)
+    store = stores.open_store(Path("shared"))
+    run("pets.toml", store=store, begin=False)
+    said = refused(other / "pets.toml", store=store, begin=False)
+    assert f"last run from {proj}/pets.toml, which is another file and has its own images or networks beside it: give one" in said
+    assert "takes the place" in run(other / "pets.toml", store=store, replace=True, begin=False)[0]
+    assert "has its own images" in refused("pets.toml", store=store, begin=False)
+    run("pets.toml", store=store, replace=True, begin=False)
+    assert run(proj.parent / "mount" / "pets.toml", store=store, begin=False)[0] == ""
+    shutil.copytree(proj, proj.parent / "copy")  # with its store
+    monkeypatch.chdir(proj.parent / "copy")
+    assert run("pets.toml", store=stores.open_store(Path("shared")), begin=False)[0] == ""
+
+
+@pytest.mark.parametrize("root", ["/images", "~/images"])
+def test_the_same_text_means_the_same_where_it_names_images_by_their_whole_path(proj, root):
+    (proj / "pets.toml").write_text(TEXT.replace('name = "digits"', f'name = "imagefolder", root = "{root}"'))
+    run("pets.toml", begin=False)
+    shutil.copy(proj / "pets.toml", proj / "copy.toml")
+    assert run("copy.toml", begin=False)[0] == ""
+
+
 def test_a_file_that_has_another_name_now_has_let_go(proj):
     run("pets.toml")
     (proj / "long.toml").write_text(LONGER)
