@@ -306,7 +306,7 @@ def names(store: Store) -> list[str]:
         with suppress(StoreError, KeyError, TypeError):
             try:
                 found.append(str(journal.read_json(path)["study"]["name"]))
-            except PermissionError:  # whoever asks for it is told so
+            except OSError:  # whoever asks for it is told so
                 found.append(unquote(path.parent.name))
     return sorted(found)
 
