@@ -258,6 +258,20 @@ def test_one_seed_and_seeds_with_gaps_are_named_as_one_can_ask_for_them(proj):
     assert argument.load("pets.toml", ("seeds=[0, 1, 2, 7]",), store).omits == ""
 
 
+def test_seeds_that_were_asked_for_and_never_begun_stay_by_file_and_name(proj):
+    run("pets.toml")
+    run("pets.toml", seeds=5, begin=False)  # stopped at once
+    store = stores.open_store(Path("mlruns"))
+    by_file, by_name = argument.load("pets.toml", (), store), argument.load("pets", (), store)
+    assert by_file.seeds == by_name.seeds == (0, 1, 2, 3, 4)
+    assert by_file.notes == ("--seeds 5 was asked for, and stays: --seeds 3 undoes it",)
+    assert by_name.notes == ()
+    assert argument.load("pets.toml", ("seeds=3",), store).seeds == (0, 1, 2)
+    run("pets.toml", seeds=3, begin=False)
+    undone = argument.load("pets.toml", (), store)
+    assert (undone.seeds, undone.notes) == ((0, 1, 2), ())
+
+
 def test_seeds_of_another_recipe_are_neither_kept_nor_missed(proj):
     run("pets.toml", seeds=6)
     (proj / "pets.toml").write_text(LONGER)
@@ -310,6 +324,14 @@ def test_commands_on_a_store_alone_name_the_one_that_is_near(proj, monkeypatch, 
     run("pets.toml")
     monkeypatch.chdir(proj.parent)
     assert "there is one at proj/mlruns: --store proj/mlruns" in CliRunner().invoke(main, [command]).stderr
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "a" * 300, "試" * 100, f"{'a' * 300}/b", "a/" * 2500 + "b"], ids=range(5))
+@pytest.mark.parametrize("ending", ["", ".toml"])
+def test_a_study_with_a_name_that_no_file_can_have_is_not_there(proj, name, ending):
+    done = CliRunner().invoke(main, ["status", f"{name}{ending}"])
+    assert done.exit_code == 2
+    assert "there is no such file" in done.stderr if ending else "is neither a study file nor a study in" in done.stderr
 
 
 @pytest.mark.parametrize("given", ["", " ", "pets.toml"])
