@@ -219,8 +219,19 @@ def test_neither_plan_nor_a_report_elsewhere_is_refused_and_the_stored_report_is
     done = call.invoke(main, ["report", "long.toml"])
     assert (done.exit_code, page.read_text()) == (2, "of pets.toml")
     assert "--out FILE" in done.stderr
+    assert "note:" not in done.stderr
     assert call.invoke(main, ["report", "long.toml", "--out", "long.html"]).exit_code == 0
-    assert call.invoke(main, ["status", "long.toml"]).stderr == ""
+
+
+@pytest.mark.parametrize(
+    "command", [["status"], ["report", "--format", "json"], ["report", "--out", "x.html"], ["compare", "pets"]], ids=" ".join
+)
+def test_what_only_reads_says_whose_name_a_file_has(proj, command):
+    run("pets.toml")
+    (proj / "long.toml").write_text(LONGER)
+    note = f'note: long.toml: the study "pets" in {proj}/mlruns was last run from {proj}/pets.toml, which is another file'
+    assert CliRunner().invoke(main, [*command, "long.toml"]).stderr.count(note) == 1
+    assert note not in CliRunner().invoke(main, [*command, "pets.toml"]).stderr
 
 
 # Seeds
