@@ -5,7 +5,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from ablate import expression, grid, inputs, recipe, tuning
+from ablate import expression, grid, inputs, origin, recipe, tuning
 from ablate import store as stores
 from ablate import study as studies
 from ablate.errors import AblateError, StoreError
@@ -13,7 +13,8 @@ from ablate.expression import Expression
 from ablate.store import Past, Store
 from ablate.study import Study
 
-LONGEST_NAME = 255  # of a file; what is longer is the name of a study
+LONGEST_NAME = 255  # bytes of a file's name; what is longer is the name of a study
+LONGEST_PATH = 4095  # bytes
 NAMED = 5  # files named in one message
 FOLDERS = ("", "studies")  # below the current one, where people keep study files
 
@@ -27,7 +28,7 @@ def load(text: str, sets: tuple[str, ...], store: Store, seeds: int | None = Non
     """
     path = Path(text)
     if is_file(text):
-        if not path.exists():
+        if not (_may_exist(path) and path.exists()):
             raise StoreError(f"{path}: there is no such file{_meant(text)}")
         own = studies.load(path, sets)
     else:
@@ -54,7 +55,12 @@ def condition(text: str | None) -> Expression | None:
 def is_file(text: str) -> bool:
     """Whether a STUDY argument means a file."""
     path = Path(text)
-    return path.suffix == ".toml" or (len(path.name) < LONGEST_NAME and path.is_file())
+    return path.suffix == ".toml" or (_may_exist(path) and path.is_file())
+
+
+def _may_exist(path: Path) -> bool:
+    """Whether a file system can hold a path: it refuses to look for a longer one."""
+    return len(os.fsencode(path)) <= LONGEST_PATH and all(len(os.fsencode(part)) <= LONGEST_NAME for part in path.parts)
 
 
 def _recall(name: str, store: Store) -> Study:
@@ -71,6 +77,8 @@ def _recall(name: str, store: Store) -> Study:
 def _meant(text: str) -> str:
     """Name the study file that may be meant; nothing where none is near."""
     path, found = Path(text), dict[str, None]()
+    if not _may_exist(path):
+        return ""
     if path.is_dir():
         inside = sorted(str(one) for one in path.glob("*.toml"))
         return f"; it is a folder, with {', '.join(inside[:NAMED])}: name the file" if inside else ""
@@ -107,10 +115,13 @@ def _seeded(study: Study, sets: tuple[str, ...], store: Store, asked: int | None
         return study, ""
     more = _with_seeds(study, sets, old.asked_seeds)
     added = _there(more, store, [seed for seed in more.seeds if seed not in study.seeds])
+    undone = f"--seeds {len(study.seeds)}"
+    if not added and origin.is_alike(old.raw, old.text, study):  # the run that asked for them was stopped before it began with one
+        return more, f"--seeds {old.asked_seeds} was asked for, and stays: {undone} undoes it"
     if not added:
         return study, ""
     were, _, them = _words(added)
-    return more, f"{were} added by --seeds {old.asked_seeds}, and stay: --seeds {len(study.seeds)} leaves {them} out"
+    return more, f"{were} added by --seeds {old.asked_seeds}, and {'stays' if len(added) == 1 else 'stay'}: {undone} leaves {them} out"
 
 
 def _omitted(study: Study, store: Store, old: Past) -> str:

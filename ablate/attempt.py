@@ -69,6 +69,11 @@ def last(folder: Folder) -> str:
     return f"process {line['pid']}{study}" if "pid" in line else "another process"
 
 
+def is_of(folder: Folder, study: str) -> bool:
+    """Whether a job was last trained for this study, which one process at a time runs: by an earlier attempt of that process."""
+    return bool(study) and (journal.lines(folder.attempts) or [{}])[-1].get("study") == study
+
+
 @contextlib.contextmanager
 def accounted(folder: Folder, device: str) -> Iterator[None]:
     """Write down that a job has failed, while its lock is held: another worker may take it up as soon as it is free.

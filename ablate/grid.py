@@ -217,8 +217,9 @@ def check_factors(study: Study, expanded: Grid) -> None:
     One whose `when` never holds is left alone: a study file is often run with other values of what that asks for.
     """
     idle = [f for f in study.factors if f.when is None and not any(_matters(f, cell.recipe) for cell in expanded.cells)]
-    wrong = []
-    for factor in idle:
+    empty = [factor for factor in study.factors if not any(level.set for level in factor.levels)]
+    wrong = [f"{study.source}: factor {factor.name}: its levels set no field: it changes nothing" for factor in empty]
+    for factor in (factor for factor in idle if factor not in empty):
         path = next(path for level in factor.levels for path in level.set)
         needs = recipe.BELONGS[path]
         joined = " or " if path == "evaluation.mc_dropout" else " and "

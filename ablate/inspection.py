@@ -43,6 +43,10 @@ def studies(where: Where) -> tuple[Listed, ...]:
             now = status(known, where)
         except (AblateError, ValueError, KeyError, TypeError) as error:
             found.append(Listed(name, "", {}, being_run=False, unreadable=str(error).partition("\n")[0]))
+        except OSError as error:  # another user's, or a folder where a file should be
+            found.append(
+                Listed(name, "", {}, being_run=False, unreadable=f"{error.filename or 'a file of it'} cannot be read: {error.strerror}")
+            )
         else:
             found.append(Listed(name, known.question, now.total, now.being_run))
     return tuple(found)

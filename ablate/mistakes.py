@@ -43,6 +43,9 @@ def near(name: object, known: Iterable[str]) -> str:
     return f" (did you mean {best[0]}?)" if best else ""
 
 
+TEXTS = re.compile(r""" "(?:\\.|[^"\\])*(?:"|$) | '[^']*(?:'|$) """, re.VERBOSE)
+"""Texts in quotes on a line of TOML, unfinished ones included."""
+
 WORDS = {
     "True": "true", "False": "false", "TRUE": "true", "FALSE": "false", "None": '"none"', "null": '"none"', "yes": "true", "no": "false",
 }  # fmt: skip
@@ -55,7 +58,7 @@ def in_toml(text: str, error: str) -> str:
     if at is None:
         return ""
     line = text.splitlines()[int(at[1]) - 1 :][:1]
-    given = line[0].partition("#")[0] if line else ""
+    given = TEXTS.sub('""', line[0]).partition("#")[0] if line else ""
     for word, right in WORDS.items():
         if re.search(rf"[=\[,]\s*{word}\b", given):
             return f": write {right} for {word}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ablate import networks
 from ablate.mistakes import show
 from ablate.study import Study
 
@@ -96,6 +97,20 @@ def _name(text: str) -> object:
 def is_alike(old: Mapping[str, Any], old_text: str, new: Study) -> bool:
     """Whether a file says what a study was last run with, seeds and `--set`s aside: a copy changes nothing."""
     return old_text.split(SETS, maxsplit=1)[0] == new.text.split(SETS)[0] or not differences(old, new.raw)
+
+
+def has_neighbours(study: Study) -> bool:
+    """Whether a study names images or networks that may lie beside its file: a copy of its text elsewhere means others."""
+    tried = study.search.space.items() if study.search else ()
+    searched = [(path, given) for path, one in tried for given in one.choices or ()]
+    named = [*study.base.items(), *(item for factor in study.factors for level in factor.levels for item in level.set.items()), *searched]
+    return any(_is_beside(path, given) for path, given in named if isinstance(given, str))
+
+
+def _is_beside(path: str, given: str) -> bool:
+    if path == "data.root":
+        return given not in ("", "none") and not given.startswith(("/", "~"))
+    return path == "model.name" and networks.OWN.fullmatch(given) is not None
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -45,7 +45,7 @@ def names(network: str, folders: tuple[str, ...]) -> set[str] | None:
             found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
         elif not isinstance(node, ast.Expr):
             return None
-    return found
+    return None if "__getattr__" in found else found  # it may give any other name
 
 
 def fingerprint(network: str, folders: tuple[str, ...]) -> str:

@@ -229,7 +229,9 @@ def _is_there(old: Past, new: Origin, store: Store) -> bool:
 
 
 def _is_copy(old: Past, checked: Study, store: Store) -> bool:
-    """Whether a study says what another file says, or has said when it was last run."""
+    """Whether a study says what another file says, or has said when it was last run, and means the same by it."""
+    if origin.has_neighbours(checked):
+        return False
     state, file = origin.standing(old.origin, store.path)
     return origin.is_alike(old.raw, old.text, checked) or (state == "there" and origin.is_text(file, checked))
 
@@ -253,10 +255,10 @@ def taken(store: Store, checked: Study) -> str:
     where = "is another file" if state == "there" else f"may still be there, on {old.origin.host}"
     found = origin.differences(old.raw, checked.raw)
     others = f" and {len(found) - origin.SHOWN} more" if len(found) > origin.SHOWN else ""
+    says = f"says otherwise ({'; '.join(found[: origin.SHOWN])}{others})" if found else "has its own images or networks beside it"
     return (
-        f'{checked.source}: the study "{old.name}" in {store.path} was last run from {file}, which {where} and says otherwise '
-        f"({'; '.join(found[: origin.SHOWN])}{others}): give one of them another name, or let this one take its place, report "
-        "included, by ablate run --replace"
+        f'{checked.source}: the study "{old.name}" in {store.path} was last run from {file}, which {where} and {says}: '
+        "give one of them another name, or let this one take its place, report included, by ablate run --replace"
     )
 
 
@@ -304,7 +306,7 @@ def names(store: Store) -> list[str]:
         with suppress(StoreError, KeyError, TypeError):
             try:
                 found.append(str(journal.read_json(path)["study"]["name"]))
-            except PermissionError:  # whoever asks for it is told so
+            except OSError:  # whoever asks for it is told so
                 found.append(unquote(path.parent.name))
     return sorted(found)
 

@@ -83,7 +83,8 @@ def run_job(payload: Json, report: Callable[[Json], None], should_stop: Callable
         folder.failure.unlink(missing_ok=True)
         if folder.result.exists():
             if "trained" in payload:
-                report({"judging": True} if payload["trained"] else {"elsewhere": f"trained by {attempt.last(folder)}"})
+                is_known = payload["trained"] or attempt.is_of(folder, payload.get("study", ""))
+                report({"judging": True} if is_known else {"elsewhere": f"trained by {attempt.last(folder)}"})
         else:
             _train(folder, payload, report, should_stop, alive)
         journal.sweep(folder)

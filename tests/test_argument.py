@@ -123,6 +123,40 @@ def test_a_copy_that_says_the_same_is_the_same_and_takes_nothing_over(proj):
     assert run("pets.toml")[0] == ""
 
 
+NEIGHBOURS = {
+    "images": TEXT.replace('name = "digits"', 'name = "imagefolder", root = "images"'),
+    "level of images": TEXT.replace('name = "digits", ', 'name = "imagefolder", ') + 'data.root = ["images", "/other"]\n',
+    "network": TEXT + 'model.name = ["cnn4", "mine:net"]\n',
+    "named level": TEXT + '[[factor]]\nname = "n"\nlevels = [{name = "a", set = {}}, {name = "b", set = {model.name = "mine:net"}}]\n',
+}
+
+
+@pytest.mark.parametrize("text", NEIGHBOURS.values(), ids=NEIGHBOURS)
+def test_the_same_text_in_another_folder_is_another_study_where_it_means_what_lies_beside_it(proj, monkeypatch, text):
+    (proj / "pets.toml").write_text(text)
+    other = shutil.copytree(proj, proj.parent / "other")
+    (proj.parent / "mount").symlink_to(proj)
+    store = stores.open_store(Path("shared"))
+    run("pets.toml", store=store, begin=False)
+    said = refused(other / "pets.toml", store=store, begin=False)
+    assert f"last run from {proj}/pets.toml, which is another file and has its own images or networks beside it: give one" in said
+    assert "takes the place" in run(other / "pets.toml", store=store, replace=True, begin=False)[0]
+    assert "has its own images" in refused("pets.toml", store=store, begin=False)
+    run("pets.toml", store=store, replace=True, begin=False)
+    assert run(proj.parent / "mount" / "pets.toml", store=store, begin=False)[0] == ""
+    shutil.copytree(proj, proj.parent / "copy")  # with its store
+    monkeypatch.chdir(proj.parent / "copy")
+    assert run("pets.toml", store=stores.open_store(Path("shared")), begin=False)[0] == ""
+
+
+@pytest.mark.parametrize("root", ["/images", "~/images"])
+def test_the_same_text_means_the_same_where_it_names_images_by_their_whole_path(proj, root):
+    (proj / "pets.toml").write_text(TEXT.replace('name = "digits"', f'name = "imagefolder", root = "{root}"'))
+    run("pets.toml", begin=False)
+    shutil.copy(proj / "pets.toml", proj / "copy.toml")
+    assert run("copy.toml", begin=False)[0] == ""
+
+
 def test_a_file_that_has_another_name_now_has_let_go(proj):
     run("pets.toml")
     (proj / "long.toml").write_text(LONGER)
@@ -185,8 +219,19 @@ def test_neither_plan_nor_a_report_elsewhere_is_refused_and_the_stored_report_is
     done = call.invoke(main, ["report", "long.toml"])
     assert (done.exit_code, page.read_text()) == (2, "of pets.toml")
     assert "--out FILE" in done.stderr
+    assert "note:" not in done.stderr
     assert call.invoke(main, ["report", "long.toml", "--out", "long.html"]).exit_code == 0
-    assert call.invoke(main, ["status", "long.toml"]).stderr == ""
+
+
+@pytest.mark.parametrize(
+    "command", [["status"], ["report", "--format", "json"], ["report", "--out", "x.html"], ["compare", "pets"]], ids=" ".join
+)
+def test_what_only_reads_says_whose_name_a_file_has(proj, command):
+    run("pets.toml")
+    (proj / "long.toml").write_text(LONGER)
+    note = f'note: long.toml: the study "pets" in {proj}/mlruns was last run from {proj}/pets.toml, which is another file'
+    assert CliRunner().invoke(main, [*command, "long.toml"]).stderr.count(note) == 1
+    assert note not in CliRunner().invoke(main, [*command, "pets.toml"]).stderr
 
 
 # Seeds
@@ -222,6 +267,20 @@ def test_one_seed_and_seeds_with_gaps_are_named_as_one_can_ask_for_them(proj):
         "seed 7 is in the store and not in this report: --set seeds=[0, 1, 2, 7] shows it"
     )
     assert argument.load("pets.toml", ("seeds=[0, 1, 2, 7]",), store).omits == ""
+
+
+def test_seeds_that_were_asked_for_and_never_begun_stay_by_file_and_name(proj):
+    run("pets.toml")
+    run("pets.toml", seeds=5, begin=False)  # stopped at once
+    store = stores.open_store(Path("mlruns"))
+    by_file, by_name = argument.load("pets.toml", (), store), argument.load("pets", (), store)
+    assert by_file.seeds == by_name.seeds == (0, 1, 2, 3, 4)
+    assert by_file.notes == ("--seeds 5 was asked for, and stays: --seeds 3 undoes it",)
+    assert by_name.notes == ()
+    assert argument.load("pets.toml", ("seeds=3",), store).seeds == (0, 1, 2)
+    run("pets.toml", seeds=3, begin=False)
+    undone = argument.load("pets.toml", (), store)
+    assert (undone.seeds, undone.notes) == ((0, 1, 2), ())
 
 
 def test_seeds_of_another_recipe_are_neither_kept_nor_missed(proj):
@@ -276,6 +335,14 @@ def test_commands_on_a_store_alone_name_the_one_that_is_near(proj, monkeypatch, 
     run("pets.toml")
     monkeypatch.chdir(proj.parent)
     assert "there is one at proj/mlruns: --store proj/mlruns" in CliRunner().invoke(main, [command]).stderr
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "a" * 300, "試" * 100, f"{'a' * 300}/b", "a/" * 2500 + "b"], ids=range(5))
+@pytest.mark.parametrize("ending", ["", ".toml"])
+def test_a_study_with_a_name_that_no_file_can_have_is_not_there(proj, name, ending):
+    done = CliRunner().invoke(main, ["status", f"{name}{ending}"])
+    assert done.exit_code == 2
+    assert "there is no such file" in done.stderr if ending else "is neither a study file nor a study in" in done.stderr
 
 
 @pytest.mark.parametrize("given", ["", " ", "pets.toml"])

@@ -312,6 +312,18 @@ def test_a_factor_that_changes_nothing_is_refused_with_what_it_belongs_to(path, 
     assert said in mistake
 
 
+@pytest.mark.parametrize("more", [{}, {"when": "model.batch_norm == true"}], ids=str)
+def test_a_factor_whose_levels_set_nothing_is_refused(more):
+    levels = [{"name": "a", "set": {}}, {"name": "b", "set": {}}]
+    loaded = read(factor=[{"name": "net", "levels": levels, **more}], factors={"augment": {"rotation": [0, 15]}})
+    with pytest.raises(StudyError) as caught:
+        grid.check_factors(loaded, expand(loaded))
+    assert list(caught.value.mistakes) == [f"{loaded.source}: factor net: its levels set no field: it changes nothing"]
+    turned = [{"name": "a", "set": {}}, {"name": "b", "set": {"augment": {"rotation": 15}}}]
+    some = read(factor=[{"name": "net", "levels": turned}])
+    grid.check_factors(some, expand(some))
+
+
 def test_a_factor_that_matters_somewhere_or_under_a_condition_is_none_that_changes_nothing():
     some = read(factors={"schedule": {"name": ["one_cycle", "step"], "gamma": [0.1, 0.5]}})
     never = read(factor=[{"name": "evaluation.mc_dropout", "levels": [0, 20], "when": "model.conv_dropout > 0"}])

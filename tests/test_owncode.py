@@ -198,7 +198,8 @@ def test_a_report_by_file_does_without_code_that_is_gone(ran, tmp_path):
     _, store, _ = ran
     put(tmp_path / "own.toml", STUDY)
     code, out, err = ablate("status", tmp_path / "own.toml", "--store", store, "--json")
-    assert (code, err) == (0, "")
+    assert (code, err.count("\n")) == (0, 1)
+    assert "which is another file and has its own images or networks beside it" in err
     assert json.loads(out)["total"] == {"finished": 4}
 
 

@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablate import journal, recipe, store, study
+from ablate import inspection, journal, recipe, store, study
 from ablate.errors import StoreError
 from ablate.recipe import Data
+from ablate.stages import Where
 from ablate.store import Settled, Store
 from ablate.study import Study
 
@@ -94,9 +96,9 @@ def test_making_a_store_again_loses_nothing(made: Store) -> None:
 
 
 @contextmanager
-def powerless(folder: Path) -> Iterator[None]:
+def powerless(folder: Path, mode: int = 0o500) -> Iterator[None]:
     """Take the right to write away, from root too."""
-    folder.chmod(0o500)
+    folder.chmod(mode)
     if os.getuid() == 0:
         os.seteuid(65534)
     try:
@@ -191,6 +193,38 @@ def test_a_study_whose_keeping_was_cut_off_by_a_kill_was_never_run(made: Store) 
     with pytest.raises(StoreError, match="studies there: none yet"):
         store.recall(made, "x")
     assert store.names(made) == []
+
+
+def spoil_permission(path: Path) -> None:
+    path.chmod(0)
+
+
+def spoil_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "what", "reason"),
+    [
+        (spoil_permission, "study.json", "Permission denied"),
+        (spoil_permission, "settled.json", "Permission denied"),
+        (spoil_permission, "", "Permission denied"),
+        (spoil_folder, "study.json", "Is a directory"),
+    ],
+)
+def test_a_study_that_cannot_be_read_is_listed_beside_the_others(spoil: Callable[[Path], None], what: str, reason: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own lets nobody but its user in
+        made = store.open_store(Path(folder) / "mlruns")
+        for name in ("x", "theirs"):
+            store.keep(made, read(name), Settled("fp32"))
+        spoil(made.study("theirs") / what)
+        with powerless(Path(folder), 0o755):
+            theirs, mine = inspection.studies(Where(made, device="cpu"))
+        made.study("theirs").chmod(0o700)
+    assert (mine.study, mine.unreadable, sum(mine.total.values())) == ("x", "", 4)
+    assert theirs.study == "theirs"
+    assert theirs.unreadable.endswith(f"cannot be read: {reason}")
 
 
 def test_no_name_escapes_the_store_or_meets_another_and_each_comes_back(made: Store) -> None:

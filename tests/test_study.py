@@ -40,6 +40,33 @@ def test_a_network_whose_function_is_not_there_is_named_and_never_recommended(lo
     assert mistakes(load, text) == ["studies/x.toml: factors.model.name[1]: there is no function smal in mynet (did you mean small?)"]
 
 
+def test_a_network_of_a_module_that_makes_its_names_may_be_there(load):
+    Path("studies/lazy.py").write_text("def __getattr__(name): ...\n")
+    assert mistakes(load, NAMED + 'seeds = 0\n[factors]\nmodel.name = ["cnn4", "lazy:small"]\n') == [
+        "studies/x.toml: seeds: must be a whole number at least 1 and at most 1000 or a list, each a whole number at least 0, got 0"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ('question = "Is it, None of these" x', ""),
+        ("question = 'Is it, None of these' x", ""),
+        ('question = "Is it, None of these', ""),
+        ('question = "a \\", None of these" x', ""),
+        ('question = "of it, .5" x', ""),
+        ('question = "“so”" x', ""),
+        ('x = ["a # b", None]', ': write "none" for None'),
+        ("x = True # it's so", ": write true for True"),
+        ('x = { a = "no, None", b = .5 }', ": write 0.5 for .5"),
+    ],
+)
+def test_a_text_in_quotes_is_no_value_of_another_language(load, line, hint):
+    (found,) = mistakes(load, NAMED + line)
+    assert found.startswith("studies/x.toml: is not TOML: ")
+    assert found.partition(")")[2] == hint
+
+
 @pytest.mark.parametrize(("key", "meant"), [("seed=4", "seeds"), ("epochs=3", "training.epochs"), ("optimiser.lr=1", "optimizer")])
 def test_a_key_in_the_wrong_place_is_told_where_it_belongs(load, key, meant):
     (said,) = mistakes(load, NAMED, key)

@@ -181,6 +181,15 @@ def test_a_job_trains_judges_and_writes_every_file(house: House) -> None:
         assert outcome["metrics"]["test/accuracy"] == pytest.approx(right / total)
 
 
+def test_who_has_trained_a_job_is_told_unless_it_was_this_study(house: House) -> None:
+    folder = house.folder("a")
+    run_here(house.payload(folder, PLAIN, study="mine", trained=False))
+    assert run_here(house.payload(folder, MC, study="mine", trained=False))[1] == [{"judging": True}]  # tried again, as it was planned
+    (heard,) = run_here(house.payload(folder, BEST, study="other", trained=False))[1]
+    assert re.fullmatch(r"trained by process \d+ \(study mine\)", heard["elsewhere"])
+    assert run_here(house.payload(folder, BEST, study="other", trained=True))[1] == [{"judging": True}]
+
+
 def test_the_best_weights_are_those_of_the_epoch_with_the_best_validation(house: House, workers: LocalExecutor) -> None:
     import torch
 

@@ -44,7 +44,7 @@ def status(study: str | None, sets: tuple[str, ...], seeds: int | None, store_pa
         else:
             display.show_studies(console, every, where.store.path)
         return
-    loaded = options.load(study, sets, where.store, seeds, reads=True)
+    loaded = options.load(study, sets, where.store, seeds, asks=True, reads=True)
     if watch:
         with contextlib.suppress(KeyboardInterrupt):  # nothing is lost by looking away
             changes = inspection.watch(loaded, where)
@@ -146,7 +146,9 @@ def report(
     from ablate.mistakes import count, printable
 
     where = options.where(store_path)
-    found = workflow.report(options.load(study, sets, where.store, seeds, reads=True), where, metric, cells)
+    is_elsewhere = form != "html" or out is not None  # the store's own page is refused
+    loaded = options.load(study, sets, where.store, seeds, asks=is_elsewhere, reads=True)
+    found = workflow.report(loaded, where, metric, cells)
     if figures is not None:
         number, reason = publishing.write_pictures(found, figures)
         forms = "HTML" if reason else "HTML, PNG and SVG"
@@ -206,5 +208,5 @@ def compare(studies: tuple[str, ...], store_path: str, cells: tuple[str, ...], m
     from ablate import display, workflow
 
     where = options.where(store_path)
-    loaded = tuple(options.load(study, (), where.store, reads=True) for study in studies)
+    loaded = tuple(options.load(study, (), where.store, asks=True, reads=True) for study in studies)
     display.show_comparison(options.console(), workflow.compare(loaded, cells, where, metric))
