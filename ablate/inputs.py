@@ -4,7 +4,7 @@ import os
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,10 +19,15 @@ from ablate.recipe import Data, Model, Recipe
 from ablate.store import Settled, Store
 from ablate.study import Study
 from ablate.training import data
+from ablate.training.data import Prepared
 
 if TYPE_CHECKING:
     from ablate.training.models.summary import Summary  # brings torch
 
+CHANGED = (
+    "the image files have changed or moved since the last run: results are of the images as they were then; the next run decodes the "
+    "files again, and trains everything anew where an image, a label or the name of a class differs"
+)
 AGAIN = "the images were decoded by an older version: the next run decodes them again, and trains anew only where they come out otherwise"
 
 
@@ -30,8 +35,9 @@ AGAIN = "the images were decoded by an older version: the next run decodes them 
 class Inputs:
     """How the fields of a recipe that name something outside of it are identified.
 
-    Precision is as when the study was first run in this store. Images and own networks are as they are now or, where
-    their source is gone, cannot be read or must not be looked for, as they were then.
+    Precision is as when the study was first run in this store. Images are those that the files as they are now were decoded to
+    and, where they never were, those of the study's last run: only a run decodes. Own networks are as they are now or, where
+    their code is gone or must not be looked for, as they were then.
     """
 
     study: Study
@@ -41,7 +47,7 @@ class Inputs:
     _known: dict[str, str] = field(default_factory=dict)
 
     def fingerprint(self, section: Data) -> str:
-        """Identify the images of a data section; where they were never decoded, as such."""
+        """Identify the images of a data section; where neither they nor any others were decoded for this study, as such."""
         key = stores.data_key(section)
         if key not in self._known:
             old, source = self.settled.fingerprints.get(key), located(self.study, section)
@@ -51,9 +57,13 @@ class Inputs:
                 if old is None or Path(error.filename).is_relative_to(self.store.path):
                     raise
                 found = None
-            known = found.fingerprint if found else old if _is_hidden(source) else None
+            known = found.fingerprint if found else old
             self._known[key] = known or f"not decoded yet: {key}"
         return self._known[key]
+
+    def learn(self, section: Data, decoded: Prepared) -> None:
+        """Take note that the images of a data section have just been decoded."""
+        self._known[stores.data_key(section)] = decoded.fingerprint
 
     def code(self, section: Model) -> str:
         """Identify a user's own network by its code, a pretrained one by its weights; empty for every other one.
@@ -76,24 +86,6 @@ class Inputs:
         return self._known[section.name]
 
 
-def _is_hidden(section: Data) -> bool:
-    """Whether nobody can see here what its images are now: they are gone, another user's, or of a set that is known by its name."""
-    if section.name != "imagefolder":
-        return True
-    try:
-        if not data.is_there(section):
-            return True
-        for _ in os.walk(Path(section.root or "").expanduser(), onerror=_raise):
-            pass
-    except PermissionError:
-        return True
-    return False
-
-
-def _raise(error: OSError) -> None:
-    raise error
-
-
 def read(study: Study, store: Store, device: str) -> Inputs:
     """Look up what a study's recipes stand for; nothing is decoded, built or imported."""
     settled = stores.settled(store, study.name)
@@ -106,6 +98,12 @@ def located(study: Study, section: Data) -> Data:
         return section
     base = Path(study.relative_to)  # where that folder is gone, such as when its project has moved: the current one
     return section.model_copy(update={"root": str((base if base.is_dir() else Path()) / section.root)})
+
+
+def last(store: Store, settled: Settled, section: Data) -> Prepared | None:
+    """Return the images of a data section as the study's last run has decoded them; None where they are not in the store any more."""
+    made = store.data / settled.fingerprints.get(stores.data_key(section), "none")
+    return data.read(made) if (made / "meta.json").exists() else None
 
 
 def check_images(known: Inputs, expanded: Grid) -> tuple[str, ...]:
@@ -124,6 +122,8 @@ def check_images(known: Inputs, expanded: Grid) -> tuple[str, ...]:
                 said |= dict.fromkeys(data.survey(source) if found is None else found.decoding)
                 if found is None and data.find(source, known.store.data) is not None:
                     said[AGAIN] = None
+                elif found is None and last(known.store, known.settled, section) is not None:
+                    said[CHANGED] = None
         except DataError as error:
             wrong[f"{error}{_taken_from(known.study, section, source)}"] = None
     if wrong:
@@ -149,27 +149,37 @@ def _taken_from(study: Study, section: Data, source: Data) -> str:
 
 def decode(known: Inputs, expanded: Grid) -> Iterator[str]:
     """Decode every data set that the cells ask for, once, and check that each recipe can be cut from it; say what takes long."""
-    found: dict[str, data.Prepared] = {}
+    found: dict[str, Prepared] = {}
     warned: set[str] = set()
     for cell in expanded.cells:
         section = cell.recipe.data
         key = stores.data_key(section)
         if key not in found:
-            source = located(known.study, section)
-            is_new = data.find(source, known.store.data, older=False) is None
-            if is_new:
-                was = data.find(source, known.store.data) is not None
-                why = "again, as an older version has read some files otherwise" if was else "once for this store"
-                yield f"decoding {section.name} at {section.image_size}x{section.image_size}, {why}"
-            found[key] = data.prepare(source, known.store.data)
-            if is_new and found[key].decoding:
-                yield f"{section.name}: {'; '.join(found[key].decoding)}"
+            found[key] = yield from _prepare(known, section)
+            known.learn(section, found[key])
         for warning in data.warnings(section, found[key]):
             if warning not in warned:
                 warned.add(warning)
                 yield warning
         data.split(section, data.open_arrays(found[key].folder).train_labels, 0)
         data.check_normalize(section, found[key].channels)
+
+
+def _prepare(known: Inputs, section: Data) -> Generator[str, None, Prepared]:
+    """Decode one data set, or find it decoded; say what takes long."""
+    source = located(known.study, section)
+    is_new = data.find(source, known.store.data, older=False) is None
+    if is_new:
+        why = "once for this store"
+        if data.find(source, known.store.data) is not None:
+            why = "again, as an older version has read some files otherwise"
+        elif last(known.store, known.settled, section) is not None:
+            why = "again, as the files have changed or moved since the last run"
+        yield f"decoding {section.name} at {section.image_size}x{section.image_size}, {why}"
+    made = data.prepare(source, known.store.data)
+    if is_new and made.decoding:
+        yield f"{section.name}: {'; '.join(made.decoding)}"
+    return made
 
 
 def settle(known: Inputs, expanded: Grid) -> Settled:

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from ablate import cli, grid, inputs, stages, store, study, workflow
+from ablate import cli, grid, inputs, journal, recipe, stages, store, study, workflow
 from ablate.errors import DataError
 from ablate.training import data
 
@@ -161,6 +161,55 @@ def test_plan_of_a_study_whose_images_are_gone_goes_by_its_last_run(project, tmp
     assert [job.id for job in plan(loaded, here).jobs] == [job.id for job in before.jobs]
     with pytest.raises(DataError, match="other/imgs must be a folder"):
         plan(study.load(project / "pets.toml", (f"data.root={tmp_path}/other/imgs",)), here)
+
+
+# Files that are not as they were
+
+
+def finish(checked, here):
+    """Decode the images of a study, and leave what its run leaves of each job."""
+    said = settled(checked, here)
+    for job in plan(checked, here).jobs:
+        folder = here.job(job.id)
+        journal.create(folder, job)
+        journal.write_json(folder.result, {"status": "finished", "train_images": 6, "metrics": {"time/epoch_seconds": 1.0}})
+        identity = recipe.evaluation_id(job.recipe)
+        journal.write_json(folder.outcome(identity) / "outcome.json", {"evaluation": job.recipe.evaluation.model_dump()})
+    return said
+
+
+def test_files_with_another_time_and_the_same_pixels_are_the_images_of_the_last_run(project, tmp_path):
+    here = store.open_store(tmp_path / "store")
+    loaded = study.load(project / "pets.toml")
+    finish(loaded, here)
+    before = plan(loaded, here)
+    assert (before.done, before.notes) == (2, ())
+    os.utime(project / "imgs/train/cat/0.png", (1, 1))
+    made = plan(loaded, here)
+    assert ([job.id for job in made.jobs], made.done, made.notes) == ([job.id for job in before.jobs], 2, (inputs.CHANGED,))
+    assert [job.id for job in workflow.plan(loaded, stages.Where(here, device="cpu")).jobs] == [job.id for job in before.jobs]
+    (decoding,) = settled(loaded, here)
+    assert decoding == "decoding imagefolder at 16x16, again, as the files have changed or moved since the last run"
+    after = plan(loaded, here)
+    assert ([job.id for job in after.jobs], after.done, after.notes) == ([job.id for job in before.jobs], 2, ())
+
+
+def test_a_run_trains_anew_where_a_pixel_differs_although_it_was_asked_before_it_decoded(project, tmp_path):
+    here = store.open_store(tmp_path / "store")
+    loaded = study.load(project / "pets.toml")
+    finish(loaded, here)
+    Image.new("RGB", (16, 16), (1, 2, 3)).save(project / "imgs/train/cat/0.png")
+    assert (plan(loaded, here).done, plan(loaded, here).notes) == (2, (inputs.CHANGED,))
+    known = inputs.read(loaded, here, "cpu")
+    expanded = grid.expand(loaded, precision=known.precision)
+    old = known.fingerprint(expanded.cells[0].recipe.data)
+    list(inputs.decode(known, expanded))
+    new = inputs.settle(known, expanded).fingerprints
+    assert old not in new.values()
+    made = plan(loaded, here)
+    assert (made.done, made.trainings, made.notes) == (0, 2, ("2 jobs were trained on other images the last time",))
+    store.keep(here, loaded, inputs.settle(known, expanded))
+    assert plan(loaded, here).trainings == 2
 
 
 # What is said of the images
