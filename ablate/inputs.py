@@ -5,6 +5,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,8 +97,10 @@ def located(study: Study, section: Data) -> Data:
     """Return a data section with the place of its images: a relative path starts from the study file's folder."""
     if section.root is None or section.root.startswith("~"):
         return section
-    base = Path(study.relative_to)  # where that folder is gone, such as when its project has moved: the current one
-    return section.model_copy(update={"root": str((base if base.is_dir() else Path()) / section.root)})
+    base = Path(study.relative_to)
+    with suppress(PermissionError):  # it is closed to this user, and there all the same
+        base = base if base.is_dir() else Path()  # gone, such as when its project has moved: the current one
+    return section.model_copy(update={"root": str(base / section.root)})
 
 
 def last(store: Store, settled: Settled, section: Data) -> Prepared | None:

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -210,6 +212,28 @@ def test_a_run_trains_anew_where_a_pixel_differs_although_it_was_asked_before_it
     assert (made.done, made.trainings, made.notes) == (0, 2, ("2 jobs were trained on other images the last time",))
     store.keep(here, loaded, inputs.settle(known, expanded))
     assert plan(loaded, here).trainings == 2
+
+
+def test_a_reader_to_whom_the_folder_of_the_study_is_closed_is_told_the_same(project):
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    with tempfile.TemporaryDirectory() as name:
+        here = store.open_store(Path(name) / "store")
+        finish(study.load(project / "pets.toml"), here)
+        recalled = store.recall(here, "pets")
+        where = stages.Where(here, device="cpu")
+        mine = [job.id for job in workflow.plan(recalled, where).jobs]
+        Path(name).chmod(0o755)
+        project.chmod(0o700)
+        project.parent.chmod(0o700)
+        try:
+            os.seteuid(65534)
+            with pytest.raises(PermissionError):
+                project.is_dir()
+            theirs = workflow.plan(recalled, where)
+        finally:
+            os.seteuid(0)
+    assert ([job.id for job in theirs.jobs], theirs.done) == (mine, 2)
 
 
 # What is said of the images
