@@ -29,6 +29,8 @@ CHANGED = (
     "the image files have changed or moved since the last run: results are of the images as they were then; the next run decodes the "
     "files again, and trains everything anew where an image, a label or the name of a class differs"
 )
+KEPT = "the images are taken as the last run has decoded them"
+LOST = "a run needs the images, which are not decoded in the store any more"
 AGAIN = "the images were decoded by an older version: the next run decodes them again, and trains anew only where they come out otherwise"
 
 
@@ -127,6 +129,9 @@ def check_images(known: Inputs, expanded: Grid) -> tuple[str, ...]:
                     said[AGAIN] = None
                 elif found is None and last(known.store, known.settled, section) is not None:
                     said[CHANGED] = None
+            else:
+                is_kept = last(known.store, known.settled, section) is not None
+                said[f"{KEPT if is_kept else LOST}{_gone(known.study, section, source)}"] = None
         except DataError as error:
             wrong[f"{error}{_taken_from(known.study, section, source)}"] = None
     if wrong:
@@ -134,9 +139,14 @@ def check_images(known: Inputs, expanded: Grid) -> tuple[str, ...]:
     return tuple(said)
 
 
+def _gone(study: Study, section: Data, source: Data) -> str:
+    """Say that the images of a section are not where the study says."""
+    return f": none are found at {source.root}{_taken_from(study, section, source)}"
+
+
 def _taken_from(study: Study, section: Data, source: Data) -> str:
     """Say what a relative path was taken from, and where else the folder is."""
-    if section.root is None or section.root == source.root or Path(str(source.root)).exists():
+    if section.root is None or section.root == source.root or os.path.exists(str(source.root)):  # noqa: PTH110 (false, too, where one may not look)
         return ""
     root, here = section.root, Path.cwd()
     if not study.relative_to:
@@ -169,8 +179,12 @@ def decode(known: Inputs, expanded: Grid) -> Iterator[str]:
 
 
 def _prepare(known: Inputs, section: Data) -> Generator[str, None, Prepared]:
-    """Decode one data set, or find it decoded; say what takes long."""
+    """Decode one data set, or find it decoded, by the last run where its source is gone; say what takes long."""
     source = located(known.study, section)
+    kept = None if data.is_there(source) else last(known.store, known.settled, section)
+    if kept is not None:
+        yield f"{KEPT}{_gone(known.study, section, source)}"
+        return kept
     is_new = data.find(source, known.store.data, older=False) is None
     if is_new:
         why = "once for this store"
@@ -179,7 +193,10 @@ def _prepare(known: Inputs, section: Data) -> Generator[str, None, Prepared]:
         elif last(known.store, known.settled, section) is not None:
             why = "again, as the files have changed or moved since the last run"
         yield f"decoding {section.name} at {section.image_size}x{section.image_size}, {why}"
-    made = data.prepare(source, known.store.data)
+    try:
+        made = data.prepare(source, known.store.data)
+    except DataError as error:
+        raise DataError(f"{error}{_taken_from(known.study, section, source)}") from None
     if is_new and made.decoding:
         yield f"{section.name}: {'; '.join(made.decoding)}"
     return made
@@ -331,7 +348,7 @@ def test_images(study: Study, expanded: Grid, store: Store) -> int | None:
     if len(sections) > 1:
         return None
     (section,) = sections.values()
-    found = data.find(located(study, section), store.data)
+    found = data.find(located(study, section), store.data) or last(store, stores.settled(store, study.name), section)
     return found.test if found else data.TEST_IMAGES.get(section.name)
 
 
@@ -340,4 +357,6 @@ def shape(study: Study, made: Recipe, store: Store) -> tuple[int, int, int]:
     source = located(study, made.data)
     channels, classes = data.usual_shape(source)
     found = data.find(source, store.data)
+    if found is None and not data.is_there(source):
+        found = last(store, stores.settled(store, study.name), made.data)
     return (found.channels, found.image_size, len(found.classes)) if found else (channels, made.data.image_size, classes)

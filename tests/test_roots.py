@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -212,6 +213,31 @@ def test_a_run_trains_anew_where_a_pixel_differs_although_it_was_asked_before_it
     assert (made.done, made.trainings, made.notes) == (0, 2, ("2 jobs were trained on other images the last time",))
     store.keep(here, loaded, inputs.settle(known, expanded))
     assert plan(loaded, here).trainings == 2
+
+
+def test_a_run_goes_on_with_images_that_are_gone_and_decoded(project, tmp_path):
+    here = store.open_store(tmp_path / "store")
+    loaded = study.load(project / "pets.toml")
+    finish(loaded, here)
+    known = inputs.read(loaded, here, "cpu")
+    expanded = grid.expand(loaded, precision=known.precision)
+    before = inputs.settle(known, expanded)
+    (project / "imgs").rename(tmp_path / "elsewhere/imgs")
+    said = settled(loaded, here)
+    assert len(said) == 1
+    start = f'{inputs.KEPT}: none are found at {project}/imgs (data.root = "imgs" is relative to the folder of the study file, {project})'
+    assert said[0].startswith(f"{start}; the current directory has {tmp_path}/elsewhere/imgs: write")
+    made = plan(loaded, here)
+    assert (made.done, list(made.notes), store.settled(here, "pets")) == (2, said, before)
+    assert inputs.test_images(loaded, expanded, here) == 6
+    assert inputs.shape(loaded, expanded.cells[0].recipe, here) == (3, 16, 2)
+    with pytest.raises(DataError, match=r"data\.train_size must be at most the 6 training images"):
+        settled(study.load(project / "pets.toml", ("data.train_size=7",)), here)
+    shutil.rmtree(here.data)
+    (note,) = plan(loaded, here).notes
+    assert note.startswith(f"{inputs.LOST}: none are found at {project}/imgs")
+    with pytest.raises(DataError, match=r"is not there: check data\.root .*; the current directory has .*/imgs: write data\.root"):
+        settled(loaded, here)
 
 
 def test_a_reader_to_whom_the_folder_of_the_study_is_closed_is_told_the_same(project):
