@@ -311,14 +311,18 @@ def changed(known: Inputs, jobs: Iterable[Job]) -> tuple[str, ...]:
     return tuple(f"{count} {'job was' if count == 1 else 'jobs were'} trained {how} the last time" for how, count in found.items())
 
 
-def fetch_weights(recipes: Iterable[Recipe]) -> None:
-    """Have the pretrained weights here before a job needs them; raise a DataError that says what to do where they cannot be had."""
-    names = {made.model.name for made in recipes if made.model.pretrained and networks.has_weights(made.model.name)}
+def fetch_weights(recipes: Iterable[Recipe], fetched: frozenset[str] = frozenset()) -> frozenset[str]:
+    """Have the pretrained weights here before a job needs them; return the names of their networks, those `fetched` before included.
+
+    Raises a DataError that says what to do where they cannot be had.
+    """
+    names = {made.model.name for made in recipes if made.model.pretrained and networks.has_weights(made.model.name)} - fetched
     if names:
         from ablate.training.models import weights
 
         for name in sorted(names):
             weights.fetch(name)
+    return fetched | names
 
 
 def summaries(study: Study, expanded: Grid, store: Store) -> dict[str, "Summary"]:
