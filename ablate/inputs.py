@@ -5,7 +5,6 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from ablate.grid import Grid, Job, check_factors
 from ablate.mistakes import show
 from ablate.recipe import Data, Model, Recipe
 from ablate.store import Settled, Store
-from ablate.study import Study
+from ablate.study import Study, located
 from ablate.training import data
 from ablate.training.data import Prepared
 
@@ -95,20 +94,15 @@ def read(study: Study, store: Store, device: str) -> Inputs:
     return Inputs(study, store, settled, settled.precision or devices.precision(device))
 
 
-def located(study: Study, section: Data) -> Data:
-    """Return a data section with the place of its images: a relative path starts from the study file's folder."""
-    if section.root is None or section.root.startswith("~"):
-        return section
-    base = Path(study.relative_to)
-    with suppress(PermissionError):  # it is closed to this user, and there all the same
-        base = base if base.is_dir() else Path()  # gone, such as when its project has moved: the current one
-    return section.model_copy(update={"root": str(base / section.root)})
-
-
 def last(store: Store, settled: Settled, section: Data) -> Prepared | None:
     """Return the images of a data section as the study's last run has decoded them; None where they are not in the store any more."""
     made = store.data / settled.fingerprints.get(stores.data_key(section), "none")
     return data.read(made) if (made / "meta.json").exists() else None
+
+
+def _different(sections: Iterable[Data]) -> dict[str, Data]:
+    """Return one data section for each set of images, by its `data_key`: a folder may be large, and is looked through once."""
+    return {stores.data_key(section): section for section in sections}
 
 
 def check_images(known: Inputs, expanded: Grid) -> tuple[str, ...]:
@@ -118,7 +112,7 @@ def check_images(known: Inputs, expanded: Grid) -> tuple[str, ...]:
     """
     said: dict[str, None] = {}
     wrong: dict[str, None] = {}
-    for section in dict.fromkeys(cell.recipe.data for cell in expanded.cells):
+    for section in _different(cell.recipe.data for cell in expanded.cells).values():
         source = located(known.study, section)
         try:
             if data.is_there(source) or stores.data_key(section) not in known.settled.fingerprints:
@@ -233,10 +227,11 @@ def check_networks(study: Study, expanded: Grid, store: Store) -> tuple[str, ...
     wrong: dict[tuple[str, str], list[str]] = {}  # labels of cells, by network and what is wrong with it
     notes: dict[str, None] = {}
     known: dict[tuple[Model, tuple[int, int, int], str], _Looked] = {}
+    sizes = shapes(study, (made.data for made in doubtful), store)
     path = list(sys.path)  # as it is now: what lies beside a study must not be taken for a library of ours later
     try:
         for made, cell in reversed(doubtful.items()):
-            key = (made.model, shape(study, made, store), made.training.precision)
+            key = (made.model, sizes[stores.data_key(made.data)], made.training.precision)
             if key not in known:
                 known[key] = _look(study, made, key[1])
             found = known[key]
@@ -332,6 +327,7 @@ def summaries(study: Study, expanded: Grid, store: Store) -> dict[str, "Summary"
 
     found: dict[str, Summary] = {}
     sections = {cell.recipe.data for cell in expanded.cells}
+    sizes = shapes(study, sections, store)
     differ = [key for key in ("name", "image_size") if len({getattr(section, key) for section in sections}) > 1]
     for cell in expanded.cells:
         named = recipe.canonical(cell.recipe).get("model", {})
@@ -339,7 +335,7 @@ def summaries(study: Study, expanded: Grid, store: Store) -> dict[str, "Summary"
         parts += [f"data.{key}={show(getattr(cell.recipe.data, key))}" for key in differ]
         label = ", ".join([cell.recipe.model.name, *parts])
         if label not in found:
-            size = Shape(*shape(study, cell.recipe, store))
+            size = Shape(*sizes[stores.data_key(cell.recipe.data)])
             described = summary.summarise(cell.recipe.model, size)
             chosen = layout.choose(cell.recipe.model, size, cell.recipe.training.precision, "cpu")
             found[label] = replace(described, memory_format=chosen)
@@ -356,11 +352,17 @@ def test_images(study: Study, expanded: Grid, store: Store) -> int | None:
     return found.test if found else data.TEST_IMAGES.get(section.name)
 
 
-def shape(study: Study, made: Recipe, store: Store) -> tuple[int, int, int]:
-    """Give channels, pixels a side and classes of a recipe's images: before they are decoded, as well as they are known."""
-    source = located(study, made.data)
-    channels, classes = data.usual_shape(source)
+def shapes(study: Study, sections: Iterable[Data], store: Store) -> dict[str, tuple[int, int, int]]:
+    """Return channels, pixels a side and classes of each set of images, by its `data_key`: before it is decoded, as well as known."""
+    return {key: _shape(study, section, store) for key, section in _different(sections).items()}
+
+
+def _shape(study: Study, section: Data, store: Store) -> tuple[int, int, int]:
+    source = located(study, section)
     found = data.find(source, store.data)
     if found is None and not data.is_there(source):
-        found = last(store, stores.settled(store, study.name), made.data)
-    return (found.channels, found.image_size, len(found.classes)) if found else (channels, made.data.image_size, classes)
+        found = last(store, stores.settled(store, study.name), section)
+    if found is not None:
+        return found.channels, found.image_size, len(found.classes)
+    channels, classes = data.usual_shape(source)
+    return channels, section.image_size, classes

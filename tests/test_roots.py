@@ -53,7 +53,7 @@ def project(tmp_path, monkeypatch):
 def place(checked):
     """Give the folder that the images of a study are looked for in."""
     (cell, *_) = grid.expand(checked, precision="fp32").cells
-    return inputs.located(checked, cell.recipe.data).root
+    return study.located(checked, cell.recipe.data).root
 
 
 def plan(checked, here):
@@ -166,6 +166,30 @@ def test_plan_of_a_study_whose_images_are_gone_goes_by_its_last_run(project, tmp
         plan(study.load(project / "pets.toml", (f"data.root={tmp_path}/other/imgs",)), here)
 
 
+NETS = """
+from torch import nn
+def one(classes, channels, image_size): return nn.Sequential(nn.Flatten(), nn.Linear(channels * image_size**2, classes))
+two = three = one
+"""
+
+
+def test_a_folder_is_looked_through_as_often_for_many_networks_and_cuts_as_for_one(project, tmp_path, monkeypatch):
+    (project / "few_nets.py").write_text(NETS)
+    survey, seen, counts = data.folder.survey, [], []
+    monkeypatch.setattr(inputs, "_look", lambda *_: inputs._Looked())  # building networks takes seconds, and looks at no image
+    monkeypatch.setattr(data.folder, "survey", lambda root: seen.append(root) or survey(root))
+    one = TEXT.replace('"cnn4"', '"few_nets:one"')
+    nets = 'model.name = ["few_nets:one", "few_nets:two", "few_nets:three"]'
+    many = TEXT.replace('model.name = "cnn4"', "") + f"{nets}\ndata.train_size = [4, 5]\n"
+    for text in (one, many):
+        (project / "pets.toml").write_text(text)
+        made = plan(study.load(project / "pets.toml"), store.open_store(tmp_path / "store"))
+        counts.append((len(made.grid.cells), len(seen)))
+        seen.clear()
+    assert [cells for cells, _ in counts] == [2, 12]
+    assert counts[0][1] == counts[1][1] > 0
+
+
 # Files that are not as they were
 
 
@@ -230,7 +254,7 @@ def test_a_run_goes_on_with_images_that_are_gone_and_decoded(project, tmp_path):
     made = plan(loaded, here)
     assert (made.done, list(made.notes), store.settled(here, "pets")) == (2, said, before)
     assert inputs.test_images(loaded, expanded, here) == 6
-    assert inputs.shape(loaded, expanded.cells[0].recipe, here) == (3, 16, 2)
+    assert list(inputs.shapes(loaded, [expanded.cells[0].recipe.data], here).values()) == [(3, 16, 2)]
     with pytest.raises(DataError, match=r"data\.train_size must be at most the 6 training images"):
         settled(study.load(project / "pets.toml", ("data.train_size=7",)), here)
     shutil.rmtree(here.data)
