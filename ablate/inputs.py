@@ -121,7 +121,7 @@ def check_images(known: Inputs, expanded: Grid) -> tuple[str, ...]:
                 said |= dict.fromkeys(data.survey(source) if found is None else found.decoding)
                 if found is None and data.find(source, known.store.data) is not None:
                     said[AGAIN] = None
-                elif found is None and last(known.store, known.settled, section) is not None:
+                elif found is None and _have_changed(known, section):
                     said[CHANGED] = None
             else:
                 is_kept = last(known.store, known.settled, section) is not None
@@ -131,6 +131,11 @@ def check_images(known: Inputs, expanded: Grid) -> tuple[str, ...]:
     if wrong:
         raise DataError("\n".join(wrong))
     return tuple(said)
+
+
+def _have_changed(known: Inputs, section: Data) -> bool:
+    """Whether a folder of images that is not decoded as it is now was decoded for the last run; the other sets are always the same."""
+    return section.name == "imagefolder" and last(known.store, known.settled, section) is not None
 
 
 def _gone(study: Study, section: Data, source: Data) -> str:
@@ -184,7 +189,7 @@ def _prepare(known: Inputs, section: Data) -> Generator[str, None, Prepared]:
         why = "once for this store"
         if data.find(source, known.store.data) is not None:
             why = "again, as an older version has read some files otherwise"
-        elif last(known.store, known.settled, section) is not None:
+        elif _have_changed(known, section):
             why = "again, as the files have changed or moved since the last run"
         yield f"decoding {section.name} at {section.image_size}x{section.image_size}, {why}"
     try:
