@@ -4,7 +4,7 @@ import os
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,12 +17,19 @@ from ablate.grid import Grid, Job, check_factors
 from ablate.mistakes import show
 from ablate.recipe import Data, Model, Recipe
 from ablate.store import Settled, Store
-from ablate.study import Study
+from ablate.study import Study, located
 from ablate.training import data
+from ablate.training.data import Prepared
 
 if TYPE_CHECKING:
     from ablate.training.models.summary import Summary  # brings torch
 
+CHANGED = (
+    "the image files have changed or moved since the last run: results are of the images as they were then; the next run decodes the "
+    "files again, and trains everything anew where an image, a label or the name of a class differs"
+)
+KEPT = "the images are taken as the last run has decoded them"
+LOST = "a run needs the images, which are not decoded in the store any more"
 AGAIN = "the images were decoded by an older version: the next run decodes them again, and trains anew only where they come out otherwise"
 
 
@@ -30,8 +37,9 @@ AGAIN = "the images were decoded by an older version: the next run decodes them 
 class Inputs:
     """How the fields of a recipe that name something outside of it are identified.
 
-    Precision is as when the study was first run in this store. Images and own networks are as they are now or, where
-    their source is gone, cannot be read or must not be looked for, as they were then.
+    Precision is as when the study was first run in this store. Images are those that the files as they are now were decoded to
+    and, where they never were, those of the study's last run: only a run decodes. Own networks are as they are now or, where
+    their code is gone or must not be looked for, as they were then.
     """
 
     study: Study
@@ -41,7 +49,7 @@ class Inputs:
     _known: dict[str, str] = field(default_factory=dict)
 
     def fingerprint(self, section: Data) -> str:
-        """Identify the images of a data section; where they were never decoded, as such."""
+        """Identify the images of a data section; where neither they nor any others were decoded for this study, as such."""
         key = stores.data_key(section)
         if key not in self._known:
             old, source = self.settled.fingerprints.get(key), located(self.study, section)
@@ -51,9 +59,13 @@ class Inputs:
                 if old is None or Path(error.filename).is_relative_to(self.store.path):
                     raise
                 found = None
-            known = found.fingerprint if found else old if _is_hidden(source) else None
+            known = found.fingerprint if found else old
             self._known[key] = known or f"not decoded yet: {key}"
         return self._known[key]
+
+    def learn(self, section: Data, decoded: Prepared) -> None:
+        """Take note that the images of a data section have just been decoded."""
+        self._known[stores.data_key(section)] = decoded.fingerprint
 
     def code(self, section: Model) -> str:
         """Identify a user's own network by its code, a pretrained one by its weights; empty for every other one.
@@ -76,36 +88,21 @@ class Inputs:
         return self._known[section.name]
 
 
-def _is_hidden(section: Data) -> bool:
-    """Whether nobody can see here what its images are now: they are gone, another user's, or of a set that is known by its name."""
-    if section.name != "imagefolder":
-        return True
-    try:
-        if not data.is_there(section):
-            return True
-        for _ in os.walk(Path(section.root or "").expanduser(), onerror=_raise):
-            pass
-    except PermissionError:
-        return True
-    return False
-
-
-def _raise(error: OSError) -> None:
-    raise error
-
-
 def read(study: Study, store: Store, device: str) -> Inputs:
     """Look up what a study's recipes stand for; nothing is decoded, built or imported."""
     settled = stores.settled(store, study.name)
     return Inputs(study, store, settled, settled.precision or devices.precision(device))
 
 
-def located(study: Study, section: Data) -> Data:
-    """Return a data section with the place of its images: a relative path starts from the study file's folder."""
-    if section.root is None or section.root.startswith("~"):
-        return section
-    base = Path(study.relative_to)  # where that folder is gone, such as when its project has moved: the current one
-    return section.model_copy(update={"root": str((base if base.is_dir() else Path()) / section.root)})
+def last(store: Store, settled: Settled, section: Data) -> Prepared | None:
+    """Return the images of a data section as the study's last run has decoded them; None where they are not in the store any more."""
+    made = store.data / settled.fingerprints.get(stores.data_key(section), "none")
+    return data.read(made) if (made / "meta.json").exists() else None
+
+
+def _different(sections: Iterable[Data]) -> dict[str, Data]:
+    """Return one data section for each set of images, by its `data_key`: a folder may be large, and is looked through once."""
+    return {stores.data_key(section): section for section in sections}
 
 
 def check_images(known: Inputs, expanded: Grid) -> tuple[str, ...]:
@@ -115,7 +112,7 @@ def check_images(known: Inputs, expanded: Grid) -> tuple[str, ...]:
     """
     said: dict[str, None] = {}
     wrong: dict[str, None] = {}
-    for section in dict.fromkeys(cell.recipe.data for cell in expanded.cells):
+    for section in _different(cell.recipe.data for cell in expanded.cells).values():
         source = located(known.study, section)
         try:
             if data.is_there(source) or stores.data_key(section) not in known.settled.fingerprints:
@@ -124,6 +121,11 @@ def check_images(known: Inputs, expanded: Grid) -> tuple[str, ...]:
                 said |= dict.fromkeys(data.survey(source) if found is None else found.decoding)
                 if found is None and data.find(source, known.store.data) is not None:
                     said[AGAIN] = None
+                elif found is None and _have_changed(known, section):
+                    said[CHANGED] = None
+            else:
+                is_kept = last(known.store, known.settled, section) is not None
+                said[f"{KEPT if is_kept else LOST}{_gone(known.study, section, source)}"] = None
         except DataError as error:
             wrong[f"{error}{_taken_from(known.study, section, source)}"] = None
     if wrong:
@@ -131,9 +133,19 @@ def check_images(known: Inputs, expanded: Grid) -> tuple[str, ...]:
     return tuple(said)
 
 
+def _have_changed(known: Inputs, section: Data) -> bool:
+    """Whether a folder of images that is not decoded as it is now was decoded for the last run; the other sets are always the same."""
+    return section.name == "imagefolder" and last(known.store, known.settled, section) is not None
+
+
+def _gone(study: Study, section: Data, source: Data) -> str:
+    """Say that the images of a section are not where the study says."""
+    return f": none are found at {source.root}{_taken_from(study, section, source)}"
+
+
 def _taken_from(study: Study, section: Data, source: Data) -> str:
     """Say what a relative path was taken from, and where else the folder is."""
-    if section.root is None or section.root == source.root or Path(str(source.root)).exists():
+    if section.root is None or section.root == source.root or os.path.exists(str(source.root)):  # noqa: PTH110 (false, too, where one may not look)
         return ""
     root, here = section.root, Path.cwd()
     if not study.relative_to:
@@ -149,27 +161,44 @@ def _taken_from(study: Study, section: Data, source: Data) -> str:
 
 def decode(known: Inputs, expanded: Grid) -> Iterator[str]:
     """Decode every data set that the cells ask for, once, and check that each recipe can be cut from it; say what takes long."""
-    found: dict[str, data.Prepared] = {}
+    found: dict[str, Prepared] = {}
     warned: set[str] = set()
     for cell in expanded.cells:
         section = cell.recipe.data
         key = stores.data_key(section)
         if key not in found:
-            source = located(known.study, section)
-            is_new = data.find(source, known.store.data, older=False) is None
-            if is_new:
-                was = data.find(source, known.store.data) is not None
-                why = "again, as an older version has read some files otherwise" if was else "once for this store"
-                yield f"decoding {section.name} at {section.image_size}x{section.image_size}, {why}"
-            found[key] = data.prepare(source, known.store.data)
-            if is_new and found[key].decoding:
-                yield f"{section.name}: {'; '.join(found[key].decoding)}"
+            found[key] = yield from _prepare(known, section)
+            known.learn(section, found[key])
         for warning in data.warnings(section, found[key]):
             if warning not in warned:
                 warned.add(warning)
                 yield warning
         data.split(section, data.open_arrays(found[key].folder).train_labels, 0)
         data.check_normalize(section, found[key].channels)
+
+
+def _prepare(known: Inputs, section: Data) -> Generator[str, None, Prepared]:
+    """Decode one data set, or find it decoded, by the last run where its source is gone; say what takes long."""
+    source = located(known.study, section)
+    kept = None if data.is_there(source) else last(known.store, known.settled, section)
+    if kept is not None:
+        yield f"{KEPT}{_gone(known.study, section, source)}"
+        return kept
+    is_new = data.find(source, known.store.data, older=False) is None
+    if is_new:
+        why = "once for this store"
+        if data.find(source, known.store.data) is not None:
+            why = "again, as an older version has read some files otherwise"
+        elif _have_changed(known, section):
+            why = "again, as the files have changed or moved since the last run"
+        yield f"decoding {section.name} at {section.image_size}x{section.image_size}, {why}"
+    try:
+        made = data.prepare(source, known.store.data)
+    except DataError as error:
+        raise DataError(f"{error}{_taken_from(known.study, section, source)}") from None
+    if is_new and made.decoding:
+        yield f"{section.name}: {'; '.join(made.decoding)}"
+    return made
 
 
 def settle(known: Inputs, expanded: Grid) -> Settled:
@@ -203,10 +232,11 @@ def check_networks(study: Study, expanded: Grid, store: Store) -> tuple[str, ...
     wrong: dict[tuple[str, str], list[str]] = {}  # labels of cells, by network and what is wrong with it
     notes: dict[str, None] = {}
     known: dict[tuple[Model, tuple[int, int, int], str], _Looked] = {}
+    sizes = shapes(study, (made.data for made in doubtful), store)
     path = list(sys.path)  # as it is now: what lies beside a study must not be taken for a library of ours later
     try:
         for made, cell in reversed(doubtful.items()):
-            key = (made.model, shape(study, made, store), made.training.precision)
+            key = (made.model, sizes[stores.data_key(made.data)], made.training.precision)
             if key not in known:
                 known[key] = _look(study, made, key[1])
             found = known[key]
@@ -281,14 +311,18 @@ def changed(known: Inputs, jobs: Iterable[Job]) -> tuple[str, ...]:
     return tuple(f"{count} {'job was' if count == 1 else 'jobs were'} trained {how} the last time" for how, count in found.items())
 
 
-def fetch_weights(recipes: Iterable[Recipe]) -> None:
-    """Have the pretrained weights here before a job needs them; raise a DataError that says what to do where they cannot be had."""
-    names = {made.model.name for made in recipes if made.model.pretrained and networks.has_weights(made.model.name)}
+def fetch_weights(recipes: Iterable[Recipe], fetched: frozenset[str] = frozenset()) -> frozenset[str]:
+    """Have the pretrained weights here before a job needs them; return the names of their networks, those `fetched` before included.
+
+    Raises a DataError that says what to do where they cannot be had.
+    """
+    names = {made.model.name for made in recipes if made.model.pretrained and networks.has_weights(made.model.name)} - fetched
     if names:
         from ablate.training.models import weights
 
         for name in sorted(names):
             weights.fetch(name)
+    return fetched | names
 
 
 def summaries(study: Study, expanded: Grid, store: Store) -> dict[str, "Summary"]:
@@ -298,6 +332,7 @@ def summaries(study: Study, expanded: Grid, store: Store) -> dict[str, "Summary"
 
     found: dict[str, Summary] = {}
     sections = {cell.recipe.data for cell in expanded.cells}
+    sizes = shapes(study, sections, store)
     differ = [key for key in ("name", "image_size") if len({getattr(section, key) for section in sections}) > 1]
     for cell in expanded.cells:
         named = recipe.canonical(cell.recipe).get("model", {})
@@ -305,7 +340,7 @@ def summaries(study: Study, expanded: Grid, store: Store) -> dict[str, "Summary"
         parts += [f"data.{key}={show(getattr(cell.recipe.data, key))}" for key in differ]
         label = ", ".join([cell.recipe.model.name, *parts])
         if label not in found:
-            size = Shape(*shape(study, cell.recipe, store))
+            size = Shape(*sizes[stores.data_key(cell.recipe.data)])
             described = summary.summarise(cell.recipe.model, size)
             chosen = layout.choose(cell.recipe.model, size, cell.recipe.training.precision, "cpu")
             found[label] = replace(described, memory_format=chosen)
@@ -318,13 +353,21 @@ def test_images(study: Study, expanded: Grid, store: Store) -> int | None:
     if len(sections) > 1:
         return None
     (section,) = sections.values()
-    found = data.find(located(study, section), store.data)
+    found = data.find(located(study, section), store.data) or last(store, stores.settled(store, study.name), section)
     return found.test if found else data.TEST_IMAGES.get(section.name)
 
 
-def shape(study: Study, made: Recipe, store: Store) -> tuple[int, int, int]:
-    """Give channels, pixels a side and classes of a recipe's images: before they are decoded, as well as they are known."""
-    source = located(study, made.data)
-    channels, classes = data.usual_shape(source)
+def shapes(study: Study, sections: Iterable[Data], store: Store) -> dict[str, tuple[int, int, int]]:
+    """Return channels, pixels a side and classes of each set of images, by its `data_key`: before it is decoded, as well as known."""
+    return {key: _shape(study, section, store) for key, section in _different(sections).items()}
+
+
+def _shape(study: Study, section: Data, store: Store) -> tuple[int, int, int]:
+    source = located(study, section)
     found = data.find(source, store.data)
-    return (found.channels, found.image_size, len(found.classes)) if found else (channels, made.data.image_size, classes)
+    if found is None and not data.is_there(source):
+        found = last(store, stores.settled(store, study.name), section)
+    if found is not None:
+        return found.channels, found.image_size, len(found.classes)
+    channels, classes = data.usual_shape(source)
+    return channels, section.image_size, classes

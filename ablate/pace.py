@@ -1,15 +1,15 @@
 """How long work takes, on one slot: by the finished jobs of the store that are like it, else by a guess."""
 
-import os
 import statistics
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ablate import journal
 from ablate.errors import AblateError
 from ablate.recipe import Evaluation, Recipe
 from ablate.store import Store
+from ablate.study import Study, located
+from ablate.training import data
 
 IMAGES_A_SECOND = {
     "baseline_cnn": 3500.0, "cnn4": 2100.0, "resnet_small": 1000.0, "resnet9": 180.0, "depthwise_dilated": 400.0, "resnet18": 100.0,
@@ -45,11 +45,12 @@ class Pace:
     speeds: dict[Kind, list[float]] = field(default_factory=dict)
     judged: dict[tuple[Kind, str, Evaluation], list[float]] = field(default_factory=dict)
     files: dict[str | None, int] = field(default_factory=dict)  # of folders of images that are not decoded yet
+    study: Study | None = None  # whose file relative paths of folders start from; none: the current one
 
 
-def read(store: Store) -> Pace:
-    """Learn from every finished job of a store."""
-    found = Pace(store)
+def read(store: Store, study: Study | None = None) -> Pace:
+    """Learn from every finished job of a store; `study`: whose work is asked for."""
+    found = Pace(store, study=study)
     for path in (store.path / "jobs").glob("*/result.json"):
         learn(found, path.parent.name)
     return found
@@ -121,15 +122,10 @@ def _train_images(recipe: Recipe, pace: Pace, fingerprint: str) -> float | None:
     """Count the images of an epoch as well as they are known: before a folder of images is decoded, by its files."""
     meta, root = journal.read_json(pace.store.data / fingerprint / "meta.json"), recipe.data.root
     if not meta and recipe.data.name not in TRAIN_IMAGES and root not in pace.files:
-        pace.files[root] = _files(root)
+        pace.files[root] = data.count_files(recipe.data if pace.study is None else located(pace.study, recipe.data))
     known = meta["train"] if meta else TRAIN_IMAGES.get(recipe.data.name) or pace.files[root]
     total = recipe.data.train_size or known
     if not total:
         return None
     held = recipe.data.validation if isinstance(recipe.data.validation, int) else total * recipe.data.validation
     return float(total - held)
-
-
-def _files(root: str | None) -> int:
-    """Count the files of a folder of images that are to be trained on."""
-    return 0 if root is None else sum(len(files) for _, _, files in os.walk(Path(root).expanduser() / "train"))

@@ -145,7 +145,7 @@ def make(
             work.append(Work(job, missing, trained=result is not None))
     trials = tunings.left(tuning, study.search, store)
     todo = [(item.job.recipe, item.job.data, 0 if item.trained else 1, item.evaluations) for item in work]
-    cost = _cost([*todo, *((recipe, data, count, ()) for recipe, data, count in trials)], store)
+    cost = _cost([*todo, *((recipe, data, count, ()) for recipe, data, count in trials)], store, study)
     left = sum(count for _, _, count in trials)
     renumbered = _renumbered({item.job.id for item in work if not item.trained}, store)
     return Plan(study, expanded, runs, jobs, tuple(work), tuple(failed), cost, tuning, left, left_out, renumbered)
@@ -174,11 +174,11 @@ def _renumbered(wanted: set[str], store: Store) -> dict[int, int]:
     return dict(Counter(found.values()))
 
 
-def _cost(todo: list[tuple[Recipe, str, int, tuple[Evaluation, ...]]], store: Store) -> Cost | None:
+def _cost(todo: list[tuple[Recipe, str, int, tuple[Evaluation, ...]]], store: Store, study: Study) -> Cost | None:
     """Add up recipe, images, trainings and ways of judging; none where nothing is known of one of them."""
     if not todo:
         return None
-    known, total, is_guess = pace.read(store), 0.0, False
+    known, total, is_guess = pace.read(store, study), 0.0, False
     for recipe, fingerprint, count, evaluations in todo:
         trained = pace.training(known, recipe, fingerprint) if count else pace.NOTHING
         if trained is None:

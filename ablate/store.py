@@ -122,9 +122,10 @@ def creating(store: Store) -> Iterator[None]:
 
 
 def _unmake(store: Store, parents: list[Path]) -> None:
-    """Remove a store in which nothing was trained and nobody works, and the folders that were made for it."""
-    used = (entry for pattern in ("jobs/*", "searches/*/trials.json", "ranges/*") for entry in store.path.glob(pattern))
-    if any(used) or any(journal.is_held(lock) for lock in (store.data / "lock", *store.path.glob("studies/*/lock"))):
+    """Remove a store in which nothing was trained, no folder of images decoded, and nobody works, and the folders made for it."""
+    used = any(entry for pattern in ("jobs/*", "searches/*/trials.json", "ranges/*") for entry in store.path.glob(pattern))
+    decoded = any(journal.read_json(note)["name"] == "imagefolder" for note in store.data.glob("index/*.json"))  # which may take hours
+    if used or decoded or any(journal.is_held(lock) for lock in (store.data / "lock", *store.path.glob("studies/*/lock"))):
         return
     with suppress(OSError):
         (store.path / "jobs").rmdir()  # first: whoever begins right now has put something there

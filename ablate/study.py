@@ -6,6 +6,7 @@ import json
 import math
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,7 +20,7 @@ from ablate.expression import Expression
 from ablate.factor import FIND, Factor, check_order, check_overlap, check_value, condition, leaves, long_factors, short_factors, tables_of
 from ablate.metrics import Direction
 from ablate.mistakes import in_table, in_toml, near, show, unknown
-from ablate.recipe import Section
+from ablate.recipe import Data, Section
 from ablate.space import Search
 
 
@@ -302,6 +303,16 @@ def from_json(text: str) -> Study:
     """Read a study as a store keeps it."""
     kept = json.loads(text)
     return replace(check(kept["study"], kept["source"], kept["text"]), relative_to=kept.get("folder", ""))
+
+
+def located(study: Study, section: Data) -> Data:
+    """Return a data section with the place of its images: a relative path starts from the study file's folder."""
+    if section.root is None or section.root.startswith("~"):
+        return section
+    base = Path(study.relative_to)
+    with suppress(PermissionError):  # it is closed to this user, and there all the same
+        base = base if base.is_dir() else Path()  # gone, such as when its project has moved: the current one
+    return section.model_copy(update={"root": str(base / section.root)})
 
 
 def more_seeds(seeds: tuple[int, ...], count: int) -> list[int] | int:

@@ -123,6 +123,7 @@ def run(
             inputs.check_images(known, expanded)
             for note in inputs.check(study, expanded, where.store):
                 screen.notice(f"note: {note}")
+            weights = inputs.fetch_weights(stages.every_recipe(_plan(study, expanded, known, where, how)))  # before what takes longer
             for notice in inputs.decode(known, expanded):
                 screen.notice(notice)
 
@@ -130,7 +131,7 @@ def run(
             return _plan(study, expanded, known, where, how)
 
         before = replan()
-        inputs.fetch_weights(stages.every_recipe(before))
+        inputs.fetch_weights(stages.every_recipe(before), weights)
         stores.keep(where.store, study, inputs.settle(known, expanded))
         for notice in () if how.tune_only else before.trained_again:
             screen.notice(notice)
@@ -167,9 +168,9 @@ def lr_find(
     inputs.check_networks(study, replace(expanded, cells=tuple(chosen)), where.store)
     devices.slots(where.device, 1)  # is there one?
     with stores.creating(where.store):
+        inputs.fetch_weights(cell.recipe for cell in chosen)
         for notice in inputs.decode(known, replace(expanded, cells=tuple(chosen))):
             screen.notice(notice)
-        inputs.fetch_weights(cell.recipe for cell in chosen)
     tests = {
         cell.label: tuning.range_test(
             cell.label, cell.recipe, known.fingerprint(cell.recipe.data), known.code(cell.recipe.model), asked, seeds

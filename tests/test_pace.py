@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from ablate import pace
+from ablate import pace, stages, store, study, workflow
 from ablate.cli import main
 from ablate.recipe import Data, Model, Recipe, Training
 
@@ -43,6 +43,17 @@ def test_a_folder_that_is_not_decoded_is_counted_by_its_files(here, images):
     assert seconds(here, data=data.model_copy(update={"root": str(images / "nowhere")}), model=Model(name="cnn4")) is None
 
 
+def test_a_folder_that_is_not_decoded_is_counted_where_the_study_has_it_by_any_usual_name(tmp_path, images, monkeypatch):
+    (images / "train").rename(images / "Training")
+    (tmp_path / "folder.toml").write_text(TEXT.replace("ROOT", "images").replace("MODEL", "cnn4"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    loaded = study.load(tmp_path / "folder.toml")
+    made = workflow.plan(loaded, stages.Where(store.open_store(tmp_path / "mlruns"), device="cpu"))
+    trained = 2 * 2 * 12 / (pace.IMAGES_A_SECOND["cnn4"] * 4 / 2)  # trainings x epochs x images, of 16 pixels a side in fp32
+    assert made.cost.seconds == pytest.approx(5 * trained)
+
+
 def test_a_guess_is_made_for_any_form_of_a_network_that_is_known(here):
     whole, _ = seconds(here, model=Model(name="cnn4"))
     assert seconds(here, model=Model(name="cnn4", trainable="head"))[0] < whole < seconds(here, model=Model(name="cnn4", width=2.0))[0]
@@ -55,9 +66,9 @@ def test_a_guess_is_made_for_any_form_of_a_network_that_is_known(here):
     [("cnn4", "(a rough guess; the first jobs will tell)"), ("resnet50", "not known before the first job of each network has ended")],
 )
 def test_the_first_plan_says_how_long_or_when_that_is_known(tmp_path, images, model, line):
-    study = tmp_path / "folder.toml"
-    study.write_text(TEXT.replace("ROOT", str(images)).replace("MODEL", model))
-    done = CliRunner().invoke(main, ["plan", str(study), "--store", str(tmp_path / "mlruns")], env={"COLUMNS": "200"})
+    file = tmp_path / "folder.toml"
+    file.write_text(TEXT.replace("ROOT", str(images)).replace("MODEL", model))
+    done = CliRunner().invoke(main, ["plan", str(file), "--store", str(tmp_path / "mlruns")], env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
     (time,) = [row for row in done.stdout.splitlines() if row.startswith("time")]
     assert line in time

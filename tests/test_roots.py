@@ -3,13 +3,16 @@
 import json
 import os
 import re
+import shutil
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from ablate import cli, grid, inputs, stages, store, study, workflow
+from ablate import cli, grid, inputs, journal, recipe, stages, store, study, workflow
 from ablate.errors import DataError
 from ablate.training import data
 
@@ -50,7 +53,7 @@ def project(tmp_path, monkeypatch):
 def place(checked):
     """Give the folder that the images of a study are looked for in."""
     (cell, *_) = grid.expand(checked, precision="fp32").cells
-    return inputs.located(checked, cell.recipe.data).root
+    return study.located(checked, cell.recipe.data).root
 
 
 def plan(checked, here):
@@ -161,6 +164,126 @@ def test_plan_of_a_study_whose_images_are_gone_goes_by_its_last_run(project, tmp
     assert [job.id for job in plan(loaded, here).jobs] == [job.id for job in before.jobs]
     with pytest.raises(DataError, match="other/imgs must be a folder"):
         plan(study.load(project / "pets.toml", (f"data.root={tmp_path}/other/imgs",)), here)
+
+
+NETS = """
+from torch import nn
+def one(classes, channels, image_size): return nn.Sequential(nn.Flatten(), nn.Linear(channels * image_size**2, classes))
+two = three = one
+"""
+
+
+def test_a_folder_is_looked_through_as_often_for_many_networks_and_cuts_as_for_one(project, tmp_path, monkeypatch):
+    (project / "few_nets.py").write_text(NETS)
+    survey, seen, counts = data.folder.survey, [], []
+    monkeypatch.setattr(inputs, "_look", lambda *_: inputs._Looked())  # building networks takes seconds, and looks at no image
+    monkeypatch.setattr(data.folder, "survey", lambda root: seen.append(root) or survey(root))
+    one = TEXT.replace('"cnn4"', '"few_nets:one"')
+    nets = 'model.name = ["few_nets:one", "few_nets:two", "few_nets:three"]'
+    many = TEXT.replace('model.name = "cnn4"', "") + f"{nets}\ndata.train_size = [4, 5]\n"
+    for text in (one, many):
+        (project / "pets.toml").write_text(text)
+        made = plan(study.load(project / "pets.toml"), store.open_store(tmp_path / "store"))
+        counts.append((len(made.grid.cells), len(seen)))
+        seen.clear()
+    assert [cells for cells, _ in counts] == [2, 12]
+    assert counts[0][1] == counts[1][1] > 0
+
+
+# Files that are not as they were
+
+
+def finish(checked, here):
+    """Decode the images of a study, and leave what its run leaves of each job."""
+    said = settled(checked, here)
+    for job in plan(checked, here).jobs:
+        folder = here.job(job.id)
+        journal.create(folder, job)
+        journal.write_json(folder.result, {"status": "finished", "train_images": 6, "metrics": {"time/epoch_seconds": 1.0}})
+        identity = recipe.evaluation_id(job.recipe)
+        journal.write_json(folder.outcome(identity) / "outcome.json", {"evaluation": job.recipe.evaluation.model_dump()})
+    return said
+
+
+def test_files_with_another_time_and_the_same_pixels_are_the_images_of_the_last_run(project, tmp_path):
+    here = store.open_store(tmp_path / "store")
+    loaded = study.load(project / "pets.toml")
+    finish(loaded, here)
+    before = plan(loaded, here)
+    assert (before.done, before.notes) == (2, ())
+    os.utime(project / "imgs/train/cat/0.png", (1, 1))
+    made = plan(loaded, here)
+    assert ([job.id for job in made.jobs], made.done, made.notes) == ([job.id for job in before.jobs], 2, (inputs.CHANGED,))
+    assert [job.id for job in workflow.plan(loaded, stages.Where(here, device="cpu")).jobs] == [job.id for job in before.jobs]
+    (decoding,) = settled(loaded, here)
+    assert decoding == "decoding imagefolder at 16x16, again, as the files have changed or moved since the last run"
+    after = plan(loaded, here)
+    assert ([job.id for job in after.jobs], after.done, after.notes) == ([job.id for job in before.jobs], 2, ())
+
+
+def test_a_run_trains_anew_where_a_pixel_differs_although_it_was_asked_before_it_decoded(project, tmp_path):
+    here = store.open_store(tmp_path / "store")
+    loaded = study.load(project / "pets.toml")
+    finish(loaded, here)
+    Image.new("RGB", (16, 16), (1, 2, 3)).save(project / "imgs/train/cat/0.png")
+    assert (plan(loaded, here).done, plan(loaded, here).notes) == (2, (inputs.CHANGED,))
+    known = inputs.read(loaded, here, "cpu")
+    expanded = grid.expand(loaded, precision=known.precision)
+    old = known.fingerprint(expanded.cells[0].recipe.data)
+    list(inputs.decode(known, expanded))
+    new = inputs.settle(known, expanded).fingerprints
+    assert old not in new.values()
+    made = plan(loaded, here)
+    assert (made.done, made.trainings, made.notes) == (0, 2, ("2 jobs were trained on other images the last time",))
+    store.keep(here, loaded, inputs.settle(known, expanded))
+    assert plan(loaded, here).trainings == 2
+
+
+def test_a_run_goes_on_with_images_that_are_gone_and_decoded(project, tmp_path):
+    here = store.open_store(tmp_path / "store")
+    loaded = study.load(project / "pets.toml")
+    finish(loaded, here)
+    known = inputs.read(loaded, here, "cpu")
+    expanded = grid.expand(loaded, precision=known.precision)
+    before = inputs.settle(known, expanded)
+    (project / "imgs").rename(tmp_path / "elsewhere/imgs")
+    said = settled(loaded, here)
+    assert len(said) == 1
+    start = f'{inputs.KEPT}: none are found at {project}/imgs (data.root = "imgs" is relative to the folder of the study file, {project})'
+    assert said[0].startswith(f"{start}; the current directory has {tmp_path}/elsewhere/imgs: write")
+    made = plan(loaded, here)
+    assert (made.done, list(made.notes), store.settled(here, "pets")) == (2, said, before)
+    assert inputs.test_images(loaded, expanded, here) == 6
+    assert list(inputs.shapes(loaded, [expanded.cells[0].recipe.data], here).values()) == [(3, 16, 2)]
+    with pytest.raises(DataError, match=r"data\.train_size must be at most the 6 training images"):
+        settled(study.load(project / "pets.toml", ("data.train_size=7",)), here)
+    shutil.rmtree(here.data)
+    (note,) = plan(loaded, here).notes
+    assert note.startswith(f"{inputs.LOST}: none are found at {project}/imgs")
+    with pytest.raises(DataError, match=r"is not there: check data\.root .*; the current directory has .*/imgs: write data\.root"):
+        settled(loaded, here)
+
+
+def test_a_reader_to_whom_the_folder_of_the_study_is_closed_is_told_the_same(project):
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    with tempfile.TemporaryDirectory() as name:
+        here = store.open_store(Path(name) / "store")
+        finish(study.load(project / "pets.toml"), here)
+        recalled = store.recall(here, "pets")
+        where = stages.Where(here, device="cpu")
+        mine = [job.id for job in workflow.plan(recalled, where).jobs]
+        Path(name).chmod(0o755)
+        project.chmod(0o700)
+        project.parent.chmod(0o700)
+        try:
+            os.seteuid(65534)
+            with pytest.raises(PermissionError):
+                project.is_dir()
+            theirs = workflow.plan(recalled, where)
+        finally:
+            os.seteuid(0)
+    assert ([job.id for job in theirs.jobs], theirs.done) == (mine, 2)
 
 
 # What is said of the images

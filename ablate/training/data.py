@@ -107,6 +107,14 @@ def usual_shape(data: Data) -> tuple[int, int]:
     return 1 if data.name in ("digits", "mnist", "fashion_mnist") else 3, 100 if data.name == "cifar100" else 10
 
 
+def count_files(data: Data) -> int:
+    """Count the files of a folder of images that are to be trained on; 0 where there is no such folder."""
+    try:
+        return folder.count_files(_root(data)) if data.name == "imagefolder" else 0
+    except DataError:
+        return 0
+
+
 def find(data: Data, cache: Path, *, older: bool = True) -> Prepared | None:
     """Find a data set that was prepared before; look at nothing else and decode nothing.
 

@@ -78,6 +78,12 @@ def count_classes(root: Path) -> int:
     return len(_classes(root / found[0])) if found else 0
 
 
+def count_files(root: Path) -> int:
+    """Count the files of the images to train on by the folders as they are now, whatever they are."""
+    found = _named(root, TRAIN)
+    return sum(len(files) for _, _, files in os.walk(root / found[0])) if found else 0
+
+
 def shown(path: object) -> str:
     """Write a path or name so that it can be printed, whatever bytes it has."""
     text = str(path)
