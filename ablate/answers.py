@@ -25,6 +25,7 @@ class ClaimFinding:
     direction: metrics.Direction
     verdict: ClaimVerdict
     effect: Effect  # of going from the second level to the first
+    is_unanswerable: bool = False  # it asks for equivalence, and no smallest effect is given
 
     @property
     def estimate(self) -> Estimate | None:
@@ -53,7 +54,7 @@ def claim_finding(claim: Claim, study: Study, grid: Grid, outcomes: tuple[Outcom
         effect = replace(effect, estimate=replace(effect.estimate, verdict="unstable"))  # the same whichever way it is put
     is_measured = bool(np.isfinite(table.values).any())  # else no failure of runs is why there is nothing to say
     verdict = _answer(claim.relation, effect, table.benefit) if is_measured else "not tested"
-    return ClaimFinding(claim, metric, direction, verdict, effect)
+    return ClaimFinding(claim, metric, direction, verdict, effect, is_unanswerable=claim.relation == "~" and table.min_effect is None)
 
 
 def _answer(relation: str, effect: Effect, benefit: int) -> ClaimVerdict:

@@ -76,9 +76,17 @@ def unknown(name: str, what: str, known: Iterable[str]) -> str:
     return f"{show(name)} is not {what}{near(name, names)}{listed}"
 
 
+ALIASES = {"learning_rate": "lr", "wd": "weight_decay", "bs": "batch_size", "dropout": "head_dropout", "bn": "batch_norm"}
+"""What people call fields elsewhere."""
+
+
 def unknown_field(path: str) -> str:
     """Say that there is no such recipe field; the fields of its section are listed."""
     section = [name for name in fields() if name.startswith(path.partition(".")[0] + ".")]
+    last = path.rpartition(".")[2]
+    meant = [name for name in fields() if name.rpartition(".")[2] == ALIASES.get(last, last)]
+    if meant:
+        return f"{show(path)} is not a recipe field (did you mean {meant[0]}?)"
     return unknown(path, "a recipe field", section or fields())
 
 

@@ -182,7 +182,7 @@ class TestComparison:
             "no",
         )
         assert (flip[0], flip[1], flip[3]) == ("flip false instead of true", "-", "-")
-        assert flip[2].startswith("undecided: seed has no effect")
+        assert flip[2].startswith("undecided: every seed shows the same difference")
         assert made.sentences == ("1 change in both studies, 1 in one of them only",)
         assert [row[0] for row in comparison.of_studies(other, one).rows] == [rotation[0], flip[0]]
 

@@ -340,7 +340,9 @@ class TestWords:
 
     def test_a_seed_without_effect_is_undecided_and_says_so(self):
         of = found(ROTATION, lambda cell, seed: 0.905 if not cell.is_baseline else 0.9)
-        assert words.verdict_words(only(of), of) == "undecided: seed has no effect"
+        assert (
+            words.verdict_words(only(of), of) == "undecided: every seed shows the same difference, so nothing says how much of it is chance"
+        )
 
     def test_no_pair_of_runs_is_undecided_and_says_so(self):
         assert words.verdict_words(only(nothing()), nothing()) == "undecided: no pair of finished runs"
@@ -647,7 +649,7 @@ class TestTuning:
         made = html._tables(full)
         assert [row[-1] for row in made["cells"].rows[:2]] == ["untuned", "lr 0.0123"]
         assert made["turns"].rows[0][1:] == ("+1.20", "-3.40", "changes")
-        assert "1 of the effects change their sign with tuning" in Page(full_page).said
+        assert "1 of the effects changes its sign with tuning" in Page(full_page).said
         assert [row[-1] for row in made["rates"].rows[:2]] == ["yes", ""]
 
     def test_a_study_without_tuning_has_no_such_section_and_column(self):

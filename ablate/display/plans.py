@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 LARGE = 0.1
 """A min_effect of a share from which it was probably meant in percent: 10 points."""
 
+NAMED = 5  # cells of one exclusion
+
 
 def show_plan(console: Console, plan: Plan, slots: int, outlook: "Outlook | None") -> None:
     """Print what a study needs and what is left of it."""
@@ -56,7 +58,8 @@ def _add_notes(table: Table, plan: Plan) -> None:
         table.add_row("left out", f"{count(plan.left_out, 'job')} of other cells (--only)")
     for exclusion in plan.grid.excluded:
         cells = count(len(exclusion.labels), "cell")
-        table.add_row("excluded", f"{cells}: {escape(exclusion.why)} ({escape('; '.join(exclusion.labels[:5]))})")
+        more = f"; and {len(exclusion.labels) - NAMED} more" if len(exclusion.labels) > NAMED else ""
+        table.add_row("excluded", f"{cells}: {escape(exclusion.why)} ({escape('; '.join(exclusion.labels[:NAMED]))}{more})")
     for name in plan.grid.unused:
         table.add_row("unused", f"{escape(name)} has no two cells to compare")
 

@@ -4,6 +4,8 @@ from ablate.answers import ClaimFinding
 from ablate.findings import Findings
 from ablate.report import names, words
 
+LEAST = "~ needs a min_effect, and only the study's own metric can have one"
+
 
 def sentence(found: ClaimFinding, findings: Findings) -> str:
     """Answer a claim: "BatchNorm helps": confirmed, +3.10 points [2.80, 3.40] from false to true."""
@@ -29,5 +31,6 @@ def notes(found: ClaimFinding, findings: Findings) -> list[str]:
         *(["unstable: more runs fail with one of the two than with the other"] if effect.estimate.verdict == "unstable" else []),
         *([f"known only {scope}, because runs failed or are missing"] if scope else []),
         *([] if known or found.verdict != "undecided" or not effect.scattered else ["no setting has its pair of runs under every seed"]),
+        *([LEAST] if found.is_unanswerable and found.verdict == "undecided" else []),
         *(flag for flag in names.flags(effect) if known and flag.startswith("incomplete")),
     ]

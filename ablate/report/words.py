@@ -14,6 +14,9 @@ from ablate.stats import CAP, ROUNDING, Estimate
 
 NAMED = 4  # effects named in one sentence of the headline; the others are counted
 
+REASONS = {"seed has no effect": "every seed shows the same difference, so nothing says how much of it is chance"}
+"""Why there is no interval, where the short reason of the JSON does not say it to everybody."""
+
 VERDICTS = {
     "main": {},
     "simple": {},
@@ -194,7 +197,7 @@ def _survivors(effect: Effect, findings: Findings, numbers: str) -> str:
         return "no setting is left in which runs can be compared" if effect.scattered else "no pair of finished runs is left"
     alone = replace(effect, estimate=replace(effect.estimate, verdict=effect.survivors or "undecided"))
     is_open = alone.estimate.verdict == "undecided"
-    reason = f" ({effect.estimate.reason})" if effect.estimate.reason else ""
+    reason = f" ({REASONS.get(effect.estimate.reason, effect.estimate.reason)})" if effect.estimate.reason else ""
     said = f"no verdict{reason}" if is_open else _verdict(alone, findings, numbers)
     return f"the runs that did not fail{names.where(effect.scope, findings)}: {said}"
 
@@ -205,7 +208,7 @@ def _undecided(effect: Effect, findings: Findings, *, brief: bool = False) -> st
     if estimate.reason == "no pairs":
         return "no setting has its pair of runs under every seed" if effect.scattered else "no pair of finished runs"
     if estimate.reason is not None or estimate.more_seeds is None:
-        return estimate.reason or "too few runs"
+        return REASONS.get(estimate.reason, estimate.reason) if estimate.reason else "too few runs"
     said = f"{more_seeds(estimate.more_seeds, None if brief else estimate.more_seeds_high)} if it is as large as seen"
     least, needed = findings.study.min_effect, estimate.more_seeds_min_effect
     if least is None or needed is None:
