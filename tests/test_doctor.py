@@ -253,10 +253,10 @@ def test_a_search_that_gets_more_trials_is_brought_up_to_date_in_mlflow(tmp_path
         arguments = ("--set", f"search.trials={trials}", "--set", "seeds=1", "--set", "training.epochs=1")
         code, out, err = ablate("run", tmp_path / "tiny.toml", "--store", tmp_path / "store", *arguments)
         assert code == 0, out + err
-    for one in wrong(workflow.examine(where)):
-        assert one.check == "mlflow", one
+    # More trials may find another rate, and then nobody needs the jobs of the one before: that is none of MLflow's matters.
+    for one in (one for one in wrong(workflow.examine(where)) if one.check == "mlflow"):
         follow(tmp_path / "store", one)
-    assert wrong(workflow.examine(where)) == []
+    assert {one.check for one in wrong(workflow.examine(where))} <= {"unneeded"}
 
 
 def test_every_check_has_a_row_here():

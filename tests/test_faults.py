@@ -73,14 +73,14 @@ def trained(store):
 
 
 def shown(store, address=None):
-    """Give what MLflow shows of every run, without times."""
+    """Give what MLflow shows of every run, without times and peaks of memory."""
     from mlflow import MlflowClient
 
     client = MlflowClient(address or f"sqlite:///{store}/mlflow.db")
     experiment = client.get_experiment_by_name("faulty").experiment_id
     found = {}
     for run in client.search_runs([experiment], "tags.`ablate.kind` = 'run'", max_results=1000):
-        numbers = {name: value for name, value in run.data.metrics.items() if not name.startswith("time/")}
+        numbers = {name: value for name, value in run.data.metrics.items() if not name.startswith(("time/", "memory/"))}
         curve = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "train/loss")]
         name = run.info.run_name
         assert name not in found, f"MLflow shows {name} twice"

@@ -183,7 +183,7 @@ def run_part_by_part(study, store):
     code, out, _ = ablate("run", study, "--store", store, "--only", "model.batch_norm == false")
     assert (code, attempts(store)) == (0, 2)
     assert "training 2 jobs on" in out
-    assert "2 jobs of other cells were left out (--only)" in out
+    assert "2 jobs of other cells left out (--only)" in out
     code, out, _ = ablate("run", study, "--store", store, "--seeds", 3)
     assert (code, attempts(store)) == (0, 6)
     assert "training 4 jobs on 2 slots, 2 known already" in out
