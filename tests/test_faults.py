@@ -68,8 +68,13 @@ def said(store):
 
 
 def trained(store):
-    """Give what the journals say of every job; how often it was tried is no part of it."""
-    return {name: text for name, text in results(store).items() if "attempts" not in name and not name.endswith("failure.json")}
+    """Return what the journals say of every job; how often it was tried is no part of it.
+
+    Nor is the draft of a description that a coordinator was killed over: no worker sweeps it, as another coordinator may be writing
+    one; gc does.
+    """
+    ends = {name: text for name, text in results(store).items() if "attempts" not in name and not name.endswith("failure.json")}
+    return {name: text for name, text in ends.items() if "/.recipe.json." not in name}
 
 
 def shown(store, address=None):
