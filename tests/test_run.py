@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -56,6 +57,7 @@ def test_a_study_can_be_named_as_it_was_last_run(done):
     assert json.loads(out)["total"] == {"finished": 8}
 
 
+@pytest.mark.slow  # several runs of a study
 def test_plan_counts_what_is_left_and_a_new_seed_or_evaluation_reuses_everything(done, tmp_path):
     folder, _ = done
     store = tmp_path / "store"
@@ -84,13 +86,14 @@ def test_plan_says_what_a_run_would_do_and_that_one_seed_decides_nothing(study, 
 
 def test_another_study_finds_the_jobs_it_shares(done, tmp_path):
     folder, _ = done
-    other = tmp_path / "other.toml"
+    store, other = tmp_path / "store", tmp_path / "other.toml"
+    shutil.copytree(folder / "store", store, ignore=shutil.ignore_patterns("mlflow.*", "artifacts"))  # others look at that store
     other.write_text(TINY.replace('"tiny"', '"other"').replace("[true, false]", "[false, true]"))
-    before = attempts(folder / "store")
-    code, out, _ = ablate("run", other, "--store", folder / "store")
+    before = attempts(store)
+    code, out, _ = ablate("run", other, "--store", store)
     assert code == 0
     assert "nothing to train" in out
-    assert attempts(folder / "store") == before
+    assert attempts(store) == before
 
 
 def test_the_report_as_json_has_the_keys_that_programs_rely_on(done):
@@ -133,6 +136,7 @@ def test_a_job_that_raises_is_reported_with_its_log_and_stops_no_other(study, tm
     assert attempts(tmp_path / "store") == before + 2
 
 
+@pytest.mark.slow  # two runs of a study
 def test_a_diverged_run_is_a_result_that_is_counted_and_never_averaged(study, tmp_path):
     text = TINY.replace('optimizer = { name = "adam", lr = 0.003 }', "")
     text = text.replace("model.batch_norm      = [true, false]", "optimizer.lr = [0.05, 100.0]")

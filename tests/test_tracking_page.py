@@ -113,6 +113,7 @@ def test_a_run_has_the_size_of_its_network_and_its_memory_as_metrics(done):
         assert {step for name in ("model/macs", "memory/peak_bytes") for step, _, _ in history(api, run)[name]} == {0}
 
 
+@pytest.mark.slow  # a run of its own
 def test_a_study_in_a_repository_names_its_commit(study, tmp_path, monkeypatch):
     as_somebody = ["git", "-C", tmp_path, "-c", "user.name=x", "-c", "user.email=x@example.org"]
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
