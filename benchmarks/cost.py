@@ -13,10 +13,12 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from ablate import journal, provenance, worker, workflow
-from ablate import store as stores
-from ablate.interruption import Interruption
-from ablate.stages import How, Where
+from ablate.execution import provenance, worker
+from ablate.execution.interruption import Interruption
+from ablate.execution.stages import How, Where
+from ablate.store import job_folder, layout
+from ablate.workflow import plan as planning
+from ablate.workflow import run as workflow
 from benchmarks import jobs
 from benchmarks.many import Watch
 
@@ -40,7 +42,7 @@ class Clock:
     is_busy: bool = False
 
     def wrap(self, kind: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        """Give the same function, timed."""
+        """Return the same function, timed."""
 
         @wraps(call)
         def timing(*given: Any, **named: Any) -> Any:
@@ -61,7 +63,7 @@ def clocked(payload: dict[str, Any], report: Callable[[dict[str, Any]], None], s
     clock = Clock()
     kept: dict[tuple[Any, str], Any] = {}
     for home, name, kind in (
-        (journal, "append", "tracking"), (journal, "write_json", "tracking"), (journal, "write", "weights and picture"),
+        (job_folder, "append", "tracking"), (job_folder, "write_json", "tracking"), (job_folder, "write", "weights and picture"),
         (worker, "_environment", "tracking"), (worker, "_summary", "tracking"), (worker, "print", "tracking"),
     ):  # fmt: skip
         before = getattr(home, name, print)
@@ -79,18 +81,18 @@ def clocked(payload: dict[str, Any], report: Callable[[dict[str, Any]], None], s
 
 def share(folder: Path) -> list[dict[str, float]]:
     """Train one job a few times, in a fresh folder each time; give the seconds of each."""
-    store, file = stores.open_store(folder / "mlruns"), folder / "one.toml"
+    store, file = layout.open_store(folder / "mlruns"), folder / "one.toml"
     file.write_text(ONE)
     where = Where(store, tracking_uri=f"sqlite:///{store.database}", device="cpu")
-    study = workflow.load(str(file), (), store)
+    study = planning.load(str(file), (), store)
     with Interruption() as interruption:
         workflow.run(study, where, Watch(), interruption, How())  # decodes the images
-    (item,) = workflow.plan(study, where).jobs
+    (item,) = planning.plan(study, where).jobs
     found = []
     with closing(jobs.start("clocked", 1, "benchmarks.cost")) as executor:
         for i in range(ROUNDS):
-            other = stores.open_store(folder / f"other{i}")
-            journal.create(other.job(item.id), item)
+            other = layout.open_store(folder / f"other{i}")
+            job_folder.create(other.job(item.id), item)
             evaluation = item.recipe.evaluation.model_dump()
             payload = {
                 "folder": str(other.job(item.id).path), "job": item.id, "data": str(store.data / item.data), "evaluations": [evaluation],

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as v1
 from torchvision.transforms import v2
 
-from ablate.executors.local import LocalExecutor
-from ablate.recipe import Augment
+from ablate.execution.executors.local import LocalExecutor
+from ablate.recipe.fields import Augment
 from ablate.training import images
 from ablate.training.augment import compose
 from ablate.training.augment.streams import generators
@@ -78,7 +78,7 @@ def loader(pixels: np.ndarray, labels: np.ndarray, case: str, workers: int, *, t
 
 
 def speed_of_loader(made: DataLoader[Any]) -> float:
-    """Give images a second of an epoch after its first batch, when all workers are at work."""
+    """Return images a second of an epoch after its first batch, when all workers are at work."""
     batches = iter(made)
     next(batches)
     began, count = time.perf_counter(), sum(len(labels) for _, labels in batches)
@@ -105,12 +105,12 @@ def run() -> list[Comparison]:
 
 
 def speed_of_ours(worker: LocalExecutor, augment: dict[str, Any], memory: int | None = None) -> float:
-    """Give images a second of five epochs in a worker."""
+    """Return images a second of five epochs in a worker."""
     return float(jobs.ask(worker, {"augment": augment, "threads": 2, "epochs": 5, "memory": memory})["speed"])
 
 
 def streamed_is_the_same() -> bool:
-    """Say whether images that are brought batch by batch are, bit for bit, those that lie where they are used."""
+    """Whether images that are brought batch by batch are, bit for bit, those that lie where they are used."""
     pixels, labels = jobs.noise(1000)
     both = []
     for memory in (None, 0):

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ablate.executors.base import Slot, Task
-from ablate.executors.local import LocalExecutor
-from ablate.recipe import Augment, MeanStd, Recipe
-from ablate.stages import PRELOAD
+from ablate.execution.executors.base import Slot, Task
+from ablate.execution.executors.local import LocalExecutor
+from ablate.execution.stages import PRELOAD
+from ablate.recipe.fields import Augment, MeanStd, Recipe
 from ablate.training import images, loop
 from ablate.training.augment import compose
 from ablate.training.augment.streams import generators

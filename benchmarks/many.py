@@ -21,13 +21,14 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from ablate import store as stores
-from ablate import workflow
-from ablate.executors.base import Event
-from ablate.interruption import Interruption
-from ablate.stages import How, Where
-from ablate.store import Store
+from ablate.execution.executors.base import Event
+from ablate.execution.interruption import Interruption
+from ablate.execution.stages import How, Where
+from ablate.store import layout
+from ablate.store.layout import Store
 from ablate.tracking import client
+from ablate.workflow import plan as planning
+from ablate.workflow import run as workflow
 from benchmarks.measure import Limit, Timing, rates, timed
 from benchmarks.study import clean
 
@@ -75,7 +76,7 @@ class Watch:
 
 
 def megabytes() -> float:
-    """Give the memory of this process that is resident."""
+    """Return the memory of this process that is resident."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
 
 
@@ -125,14 +126,14 @@ def work(folder: Path, store: Store, name: str, seeds: int | list[int]) -> tuple
     file.write_text(STUDY.format(name=name, seeds=seeds))
     where = Where(store, tracking_uri=f"sqlite:///{store.database}", device="cpu")
     with Interruption() as interruption:
-        ran = workflow.run(workflow.load(str(file), (), store), where, watch, interruption, How())
+        ran = workflow.run(planning.load(str(file), (), store), where, watch, interruption, How())
     assert (len(ran.ledger.failures), ran.late) == (0, 0), ran
     return watch, time.perf_counter()
 
 
 def coordinate(folder: Path, seeds: int) -> dict[str, Any]:
     """Run a small study, which imports everything there is, and then the large one; give its figures."""
-    store, calls = stores.open_store(folder / "mlruns"), Counter[str]()
+    store, calls = layout.open_store(folder / "mlruns"), Counter[str]()
     counted(calls)
     first = megabytes()
     work(folder, store, "few", [SEEDS])  # of seeds that the other has not, as the same jobs would not be trained again

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
 
-from ablate import provenance
+from ablate.execution import provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Comparison:
 
     @property
     def held(self) -> bool:
-        """Say whether the requirement holds."""
+        """Whether the requirement holds."""
         return self.required is None or self.ratio >= self.required
 
 
@@ -52,7 +52,7 @@ class Limit:
 
     @property
     def held(self) -> bool:
-        """Say whether the requirement holds."""
+        """Whether the requirement holds."""
         return self.ours.median <= self.required if self.is_most else self.ours.median >= self.required
 
 
@@ -66,7 +66,7 @@ def rates(variants: Mapping[str, Callable[[], float]], rounds: int, unit: str) -
 
 
 def timed(run: Callable[[], object]) -> float:
-    """Give the seconds that a call takes."""
+    """Return the seconds that a call takes."""
     began = time.perf_counter()
     run()
     return time.perf_counter() - began
@@ -140,5 +140,5 @@ def from_data(one: dict[str, Any]) -> Comparison | Limit:
 
 
 def as_data(comparisons: Sequence[Comparison | Limit]) -> list[dict[str, object]]:
-    """Give comparisons as JSON-able data."""
+    """Return comparisons as JSON-able data."""
     return [asdict(one) | {"held": one.held} for one in comparisons]

@@ -10,14 +10,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from ablate.executors.local import ENVIRONMENT
+from ablate.execution.executors.local import ENVIRONMENT
 from benchmarks.measure import Comparison, faster, rates
 
 ROUNDS, SECONDS = 3, 6.0
 
 
 def together(count: int, threads: int | None, precision: str, environment: dict[str, str]) -> Callable[[], float]:
-    """Give a function that runs so many trainings at once and tells images a second in all."""
+    """Return a function that runs so many trainings at once and tells images a second in all."""
     command = [sys.executable, "-m", "benchmarks.child", precision, str(threads or 0), str(SECONDS)]
     bare = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT}
 

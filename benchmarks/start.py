@@ -9,8 +9,8 @@ import sys
 import time
 from contextlib import closing
 
-from ablate.executors.base import Task
-from ablate.executors.local import LocalExecutor
+from ablate.execution.executors.base import Task
+from ablate.execution.executors.local import LocalExecutor
 from benchmarks import jobs
 from benchmarks.measure import Comparison, Timing, rates, shorter, timed
 

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from ablate.executors.local import LocalExecutor
-from ablate.recipe import Recipe
+from ablate.execution.executors.local import LocalExecutor
+from ablate.recipe.fields import Recipe
 from ablate.training import models
 from benchmarks import jobs
 from benchmarks.measure import Comparison, faster, rates, shorter
@@ -23,13 +23,13 @@ STEPS = {"cnn4": 30, "resnet_small": 10, "resnet9": 3}
 
 
 def ours(worker: LocalExecutor, name: str, precision: str) -> Callable[[], float]:
-    """Give a function that trains an epoch in a worker and tells images a second."""
+    """Return a function that trains an epoch in a worker and tells images a second."""
     payload = {"name": name, "precision": precision, "threads": 2, "batches": STEPS[name], "augment": {"crop": "none", "flip": False}}
     return lambda: jobs.ask(worker, payload)["speed"]
 
 
 def theirs(name: str) -> Callable[[], float]:
-    """Give the same of what most scripts do."""
+    """Return the same of what most scripts do."""
     fields = Recipe.model_validate({"model": {"name": name}})
     network: nn.Module = models.build(fields.model, models.Shape(3, 32, 10), seed=0)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ablate.executors.local import ENVIRONMENT
+from ablate.execution.executors.local import ENVIRONMENT
 from benchmarks.measure import Comparison, faster, rates, timed
 
 ROUNDS, EPOCHS = 2, 6
@@ -30,7 +30,7 @@ augment.rotation = [0, 15]
 
 
 def clean() -> dict[str, str]:
-    """Give the environment of a user, without what is set for our workers."""
+    """Return the environment of a user, without what is set for our workers."""
     return {name: value for name, value in os.environ.items() if name not in ENVIRONMENT}
 
 

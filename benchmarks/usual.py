@@ -43,7 +43,7 @@ def network() -> nn.Module:
 
 
 def evaluate(model: nn.Module, loader: DataLoader[Any]) -> tuple[float, float]:
-    """Give mean loss and accuracy."""
+    """Return mean loss and accuracy."""
     model.eval()
     loss, right, count = 0.0, 0, 0
     with torch.no_grad():

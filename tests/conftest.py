@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from commands import TINY, ablate
 from hypothesis import HealthCheck, settings
 
-from ablate import store
+from ablate.store import layout
 
 # No example has to be quick: how long one takes says more of what else the machine does than of the code.
 settings.register_profile("ablate", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -19,7 +19,7 @@ settings.load_profile("ablate")
 
 @pytest.fixture
 def study(tmp_path):
-    """Give the file of the tiny study."""
+    """Return the file of the tiny study."""
     path = tmp_path / "tiny.toml"
     path.write_text(TINY)
     return path
@@ -28,8 +28,8 @@ def study(tmp_path):
 @pytest.fixture
 def here(tmp_path):
     """Make an empty store."""
-    made = store.open_store(tmp_path / "mlruns")
-    store.create(made)
+    made = layout.open_store(tmp_path / "mlruns")
+    layout.create(made)
     return made
 
 

@@ -13,8 +13,12 @@ import click
 import pytest
 from commands import ablate
 
-from ablate import cli, grid, recipe, study
-from ablate.mistakes import allowed, show
+from ablate import cli
+from ablate.messages import show
+from ablate.recipe import fields
+from ablate.study import file as study_file
+from ablate.study import grid
+from ablate.study.checks import allowed
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -24,10 +28,10 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 def recipe_page():
     lines = [
         "# The fields of a recipe", "", "Any of them can be set in `[recipe]`, varied in `[factors]`, or given by `--set`.",
-        "Made from `ablate/recipe.py` by `python tests/test_docs.py`.",
+        "Made from `ablate/recipe/fields.py` by `python tests/test_docs.py`.",
     ]  # fmt: skip
-    for section, part in recipe.Recipe.model_fields.items():
-        kind = recipe.section_type(part)
+    for section, part in fields.Recipe.model_fields.items():
+        kind = fields.section_type(part)
         lines += ["", f"## {section}", "", inspect.cleandoc(kind.__doc__), "", "| field | allowed | default | |", "|---|---|---|---|"]
         for name, info in kind.model_fields.items():
             default = "see right" if info.is_required() else show("none" if info.default is None else info.default)
@@ -41,15 +45,15 @@ def test_every_field_is_listed_with_its_default():
 
 
 def test_every_field_says_what_it_is_or_speaks_for_itself():
-    silent = {path for path, info in recipe.fields().items() if not info.description}
+    silent = {path for path, info in fields.fields().items() if not info.description}
     assert silent <= {"training.epochs", "training.batch_size", "optimizer.name"}
 
 
 def test_the_study_in_the_readme_is_valid():
     whole, search = (body for kind, body in BLOCKS if kind == "toml")
-    checked = study.check(tomllib.loads(whole), "README.md")
+    checked = study_file.check(tomllib.loads(whole), "README.md")
     assert len(grid.expand(checked, precision="fp32").cells) == 18
-    searched = study.check(tomllib.loads(whole.replace("lr = 0.2, ", "") + search), "README.md")
+    searched = study_file.check(tomllib.loads(whole.replace("lr = 0.2, ", "") + search), "README.md")
     assert searched.search is not None
     assert set(searched.search.space) == {"optimizer.lr", "optimizer.weight_decay"}
 
@@ -100,7 +104,7 @@ def test_links_lead_somewhere():
             assert (ROOT / target).exists(), target
 
 
-def test_every_module_is_in_the_annotated_tree():
+def test_every_room_is_in_the_annotated_tree():
     tree = next(body for kind, body in BLOCKS if kind == "" and body.startswith("ablate/"))
     for path in (ROOT / "ablate").iterdir():
         if not path.name.startswith("__") and (path.suffix == ".py" or path.is_dir()):

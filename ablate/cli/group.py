@@ -21,14 +21,14 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except AblateError as error:
-            from ablate.mistakes import printable  # what a shared store says in a message must not command the terminal
+            from ablate.messages import printable
 
             click.echo(printable(str(error)), err=True)
             sys.exit(2)
         except OSError as error:
             if error.filename is None:
                 raise
-            from ablate.mistakes import printable
+            from ablate.messages import printable
 
             said = f"{error.filename}: cannot be used: {error.strerror}: check the path and its permissions"
             click.echo(printable(said), err=True)

@@ -23,11 +23,11 @@ def sync(study: str, sets: tuple[str, ...], store_path: str, tracking_uri: str |
     Example:
       ablate sync augmentation --tracking-uri http://localhost:5000
     """
-    from ablate import workflow
-    from ablate.mistakes import count as counted
+    from ablate.messages import count as counted
+    from ablate.workflow import tracking as tracking_workflow
 
     where = options.where(store_path, tracking_uri)
-    count = workflow.sync(options.load(study, sets, where.store, reads=True), where)
+    count = tracking_workflow.sync(options.load(study, sets, where.store, reads=True), where)
     click.echo(f"MLflow has the {counted(count, 'run')} of the study, as far as it was started")
 
 
@@ -43,9 +43,9 @@ def ui(store_path: str, tracking_uri: str | None, port: int, host: str) -> None:
     Example:
       ablate ui --port 5001
     """
-    from ablate import workflow
+    from ablate.workflow import tracking as tracking_workflow
 
-    command, environment, pages = workflow.ui(options.where(store_path, tracking_uri), host, port)
+    command, environment, pages = tracking_workflow.ui(options.where(store_path, tracking_uri), host, port)
     for name, address in pages.items():
         click.echo(f"{''.join(c if c.isprintable() else '?' for c in name)}: {address}")
     click.echo(f"MLflow on http://{host}:{port} (Ctrl-C ends it)")
@@ -66,9 +66,10 @@ def doctor(store_path: str, tracking_uri: str | None, *, as_json: bool, deep: bo
       ablate doctor
       ablate doctor --store /shared/mlruns --deep
     """
-    from ablate import display, workflow
+    from ablate.cli import display
+    from ablate.workflow import upkeep
 
-    found = workflow.examine(options.where(store_path, tracking_uri), deep=deep)
+    found = upkeep.examine(options.where(store_path, tracking_uri), deep=deep)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(one) for one in found], indent=1))
     else:
@@ -91,10 +92,11 @@ def gc(store_path: str, *, yes: bool, dry_run: bool) -> None:
       ablate gc --dry-run
       ablate gc --store /shared/mlruns --yes
     """
-    from ablate import display, workflow
+    from ablate.cli import display
+    from ablate.workflow import upkeep
 
     where, console = options.where(store_path), options.console()
-    found = workflow.garbage(where)
+    found = upkeep.garbage(where)
     display.show_garbage(console, found)
     if dry_run or not found:
         return
@@ -104,6 +106,6 @@ def gc(store_path: str, *, yes: bool, dry_run: bool) -> None:
         if not click.confirm("remove all this?"):
             click.echo("nothing was removed")
             return
-    removed = workflow.collect(where, found)
+    removed = upkeep.collect(where, found)
     display.show_removed(console, removed)
     sys.exit(1 if removed.kept else 0)

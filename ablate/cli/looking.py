@@ -21,7 +21,7 @@ FORMS = ("html", "json", "md", "tex", "csv")
 @options.JSON
 @click.option("--watch", is_flag=True, help="Show it again whenever it has changed, until nothing runs; with --json a line each time.")
 def status(study: str | None, sets: tuple[str, ...], seeds: int | None, store_path: str, *, as_json: bool, watch: bool) -> None:
-    """Say how far STUDY is: each cell under each seed, what runs and for how long, what failed and why, what came for free.
+    """Show how far STUDY is: each cell under each seed, what runs and for how long, what failed and why, what came for free.
 
     Without STUDY, list the studies of the store and how far each of them is.
 
@@ -32,13 +32,14 @@ def status(study: str | None, sets: tuple[str, ...], seeds: int | None, store_pa
       ablate status augmentation --watch
       ablate status studies/augmentation.toml --json
     """
-    from ablate import display, inspection
+    from ablate.cli import display
+    from ablate.workflow import inspect
 
     where, console = options.where(store_path), options.console()
     if study is None:
         if watch or sets or seeds:
             raise click.UsageError("--watch, --set and --seeds need a STUDY")
-        every = inspection.studies(where)
+        every = inspect.studies(where)
         if as_json:
             click.echo(json.dumps([dataclasses.asdict(one) for one in every], indent=1))
         else:
@@ -47,14 +48,14 @@ def status(study: str | None, sets: tuple[str, ...], seeds: int | None, store_pa
     loaded = options.load(study, sets, where.store, seeds, asks=True, reads=True)
     if watch:
         with contextlib.suppress(KeyboardInterrupt):  # nothing is lost by looking away
-            changes = inspection.watch(loaded, where)
+            changes = inspect.watch(loaded, where)
             if as_json:
                 for found in changes:
                     click.echo(display.status_line(found))
             else:
                 display.watch_status(console, changes)
         return
-    found = inspection.status(loaded, where)
+    found = inspect.status(loaded, where)
     if as_json:
         click.echo(json.dumps(display.status_data(found), indent=1))
     else:
@@ -73,10 +74,10 @@ def logs(job: str, store_path: str, *, follow: bool) -> None:
       ablate logs 3fa9c1
       ablate logs "augmentation:rotation=15/0" -f
     """
-    from ablate import inspection
+    from ablate.workflow import inspect
 
     said = False
-    for text in inspection.log(job, options.where(store_path), follow=follow):
+    for text in inspect.log(job, options.where(store_path), follow=follow):
         if not text and follow and not said:
             click.echo("no log yet: waiting", err=True)
         said = True
@@ -88,7 +89,7 @@ def logs(job: str, store_path: str, *, follow: bool) -> None:
 @options.STORE
 @options.JSON
 def explain(jobs: tuple[str, ...], store_path: str, *, as_json: bool) -> None:
-    """Say what JOB is, who needs it and which jobs are nearest to it; of two, which fields make them two.
+    """Show what JOB is, who needs it and which jobs are nearest to it; of two, which fields make them two.
 
     A JOB is the first digits of its identity, or a run as tables show it, STUDY:cell/seed.
 
@@ -97,11 +98,12 @@ def explain(jobs: tuple[str, ...], store_path: str, *, as_json: bool) -> None:
       ablate explain augmentation:baseline/0
       ablate explain 3fa9c1 77d0e2
     """
-    from ablate import display, inspection
+    from ablate.cli import display
+    from ablate.workflow import inspect
 
     if len(jobs) > 2:
         raise click.UsageError(f"explain takes one job or two, got {len(jobs)}")
-    found = inspection.explain(jobs, options.where(store_path))
+    found = inspect.explain(jobs, options.where(store_path))
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(found), indent=1))
     else:
@@ -142,24 +144,25 @@ def report(
     value under each seed), effects.csv, report.md and findings.json. With --metric or --cell it has a name of its own there, such as
     report-test-loss.html.
     """
-    from ablate import publishing, workflow
-    from ablate.mistakes import count, printable
+    from ablate.messages import count, printable
+    from ablate.report import publish
+    from ablate.workflow import report as reporting
 
     where = options.where(store_path)
     is_elsewhere = form != "html" or out is not None  # the store's own page is refused
     loaded = options.load(study, sets, where.store, seeds, asks=is_elsewhere, reads=True)
-    found = workflow.report(loaded, where, metric, cells)
+    found = reporting.report(loaded, where, metric, cells)
     if figures is not None:
-        number, reason = publishing.write_pictures(found, figures)
+        number, reason = publish.write_pictures(found, figures)
         forms = "HTML" if reason else "HTML, PNG and SVG"
         click.echo(f"{figures}: {count(number, 'picture')} as {forms}{f'; {reason}' if reason else ''}", err=True)
     if form == "html":
-        click.echo(str(publishing.write_page(found, where.store, out, cells=cells)))
+        click.echo(str(publish.write_page(found, where.store, out, cells=cells)))
     elif out is None:
-        written = publishing.text(found, form)
+        written = publish.text(found, form)
         click.echo(printable(written) if sys.stdout.isatty() else written, nl=False)  # names of a shared store must not command it
     else:
-        publishing.write(out, publishing.text(found, form))
+        publish.write(out, publish.text(found, form))
         click.echo(str(out))
 
 
@@ -178,14 +181,15 @@ def check(study: str, sets: tuple[str, ...], seeds: int | None, store_path: str,
       ablate check augmentation
       ablate check augmentation --strict
     """
-    from ablate import publishing, workflow
-    from ablate.mistakes import printable
+    from ablate.messages import printable
+    from ablate.report import publish
+    from ablate.workflow import report as reporting
 
     where = options.where(store_path)
-    found = workflow.report(options.load(study, sets, where.store, seeds, reads=True), where)
-    click.echo(publishing.claims(found, as_json=as_json), nl=False)
+    found = reporting.report(options.load(study, sets, where.store, seeds, reads=True), where)
+    click.echo(publish.claims(found, as_json=as_json), nl=False)
     verdicts = {claim.verdict for claim in found.claims}
-    untested = publishing.untested(found, where.store)
+    untested = publish.untested(found, where.store)
     if untested:
         click.echo(printable(untested), err=True)
     is_open = not verdicts - {"not tested"} or (strict and bool({"undecided", "not tested"} & verdicts))
@@ -205,8 +209,9 @@ def compare(studies: tuple[str, ...], store_path: str, cells: tuple[str, ...], m
       ablate compare augmentation regularisation
       ablate compare augmentation --cell baseline --cell "rotation=15"
     """
-    from ablate import display, workflow
+    from ablate.cli import display
+    from ablate.workflow import report as reporting
 
     where = options.where(store_path)
     loaded = tuple(options.load(study, (), where.store, asks=True, reads=True) for study in studies)
-    display.show_comparison(options.console(), workflow.compare(loaded, cells, where, metric))
+    display.show_comparison(options.console(), reporting.compare(loaded, cells, where, metric))

@@ -62,9 +62,10 @@ def training(command: Any) -> Any:
 
 def _store(context: click.Context, given: str | None) -> str:
     """Return the folder of the store: by default the one here, or beside the study's file where only there is one."""
-    from ablate import argument, store
+    from ablate.store import layout
+    from ablate.workflow import argument
 
-    path = Path(store.USUAL if given is None else given)
+    path = Path(layout.USUAL if given is None else given)
     if given is not None and (not given.strip() or "\0" in given):
         raise click.BadParameter(f"must name a folder, got {given!r}")
     try:
@@ -74,9 +75,9 @@ def _store(context: click.Context, given: str | None) -> str:
     if path.exists() and not path.is_dir():
         raise click.BadParameter(f"{path} must be a folder, and is a file: choose another with --store DIR")
     study = context.params.get("study")
-    if given is None and study and not store.is_store(path) and argument.is_file(study):
-        beside = Path(study).parent / store.USUAL
-        if store.is_store(beside):
+    if given is None and study and not layout.is_store(path) and argument.is_file(study):
+        beside = Path(study).parent / layout.USUAL
+        if layout.is_store(beside):
             click.echo(f"the store is {beside}, beside the study: there is none in this folder", err=True)
             return str(beside)
     return str(path)
@@ -87,22 +88,27 @@ def load(study: str, sets: tuple[str, ...], place: Any, seeds: int | None = None
 
     `asks`: also whose place it would take; `reads`: also that there is no store to read.
     """
-    from ablate import argument, store
-    from ablate.mistakes import printable
+    from ablate.messages import printable
+    from ablate.store import study_folder
+    from ablate.workflow import argument
 
     found = argument.load(study, sets, place, seeds)
     is_missing = reads and not place.path.exists() and not found.notes
-    others = (store.taken(place, found) if asks else "", f"there is no store at {place.path}: --store DIR names one" if is_missing else "")
+    others = (
+        study_folder.taken(place, found) if asks else "",
+        f"there is no store at {place.path}: --store DIR names one" if is_missing else "",
+    )
     for note in filter(None, (*found.notes, *others)):
         click.echo(printable(f"note: {note}"), err=True)
     return found
 
 
 def how(only: str | None = None, **given: Any) -> Any:
-    """Say how to go about it."""
-    from ablate import stages, workflow
+    """Return how to run: the options of execution."""
+    from ablate.execution import stages
+    from ablate.workflow import plan as planning
 
-    return stages.How(only=workflow.condition(only), **given)
+    return stages.How(only=planning.condition(only), **given)
 
 
 def where(
@@ -113,10 +119,11 @@ def where(
     jobs_per_gpu: int | None = 1,
     optuna_storage: str | None = None,
 ) -> Any:
-    """Say where and how to run."""
-    from ablate import stages, store
+    """Return where and how to run."""
+    from ablate.execution import stages
+    from ablate.store import layout
 
-    return stages.Where(store.open_store(Path(store_path)), tracking_uri, device, jobs, jobs_per_gpu, optuna_storage)
+    return stages.Where(layout.open_store(Path(store_path)), tracking_uri, device, jobs, jobs_per_gpu, optuna_storage)
 
 
 def _count_or_auto(given: str) -> int | None:
@@ -129,7 +136,7 @@ def _count_or_auto(given: str) -> int | None:
 
 
 def console(*, err: bool = False) -> Any:
-    """Give what prints to a terminal; `err`: to its error stream, where the output is for programs."""
+    """Return what prints to a terminal; `err`: to its error stream, where the output is for programs."""
     from rich.console import Console
 
     return Console(stderr=err, highlight=False)

@@ -27,7 +27,7 @@ def run(study: str, sets: tuple[str, ...], store_path: str, **given: Any) -> Non
       ablate run augmentation --seeds 8 --budget 2h
       ablate run augmentation --only 'model.batch_norm == false and augment.rotation > 0'
     """
-    from ablate import display
+    from ablate.cli import display
 
     ran, console = _run(study, sets, store_path, **given)
     display.show_ran(console, ran)
@@ -39,8 +39,9 @@ def _run(
     only: str | None, retry_failed: bool, fail_fast: bool, budget: float | None, stall: float, wait: bool, replace: bool,
     tune_only: bool = False, **place: Any,
 ) -> tuple[Any, Any]:  # fmt: skip
-    from ablate import display, workflow
-    from ablate.interruption import Interruption
+    from ablate.cli import display
+    from ablate.execution.interruption import Interruption
+    from ablate.workflow import run as workflow
 
     where, console = options.where(store_path, **place), options.console()
     checked = options.load(study, sets, where.store, seeds)
@@ -64,7 +65,7 @@ def search(study: str, sets: tuple[str, ...], store_path: str, **given: Any) -> 
       ablate search studies/lr_search.toml
       ablate search studies/lr_search.toml --set search.trials=40
     """
-    from ablate import display
+    from ablate.cli import display
 
     ran, console = _run(study, sets, store_path, tune_only=True, **given)
     display.show_tuned(console, ran)
@@ -101,8 +102,9 @@ def lr_find(
       ablate lr-find studies/augmentation.toml
       ablate lr-find studies/augmentation.toml --cell "rotation=15" --low 1e-4 --high 1 --seeds 5
     """
-    from ablate import display, workflow
-    from ablate.interruption import Interruption
+    from ablate.cli import display
+    from ablate.execution.interruption import Interruption
+    from ablate.workflow import run as workflow
 
     where, console = options.where(store_path, tracking_uri, device, jobs), options.console(err=as_json)
     checked = options.load(study, sets, where.store)
@@ -130,7 +132,7 @@ def plan(
     study: str, sets: tuple[str, ...], store_path: str, device: str, jobs: int | None, seeds: int | None, only: str | None,
     *, as_json: bool, cells: bool, verbose: bool,
 ) -> None:  # fmt: skip
-    """Say what `ablate run` would do: cells, jobs, what is done, what is excluded and why, about how long.
+    """Show what `ablate run` would do: cells, jobs, what is done, what is excluded and why, about how long.
 
     \b
     Example:
@@ -138,14 +140,15 @@ def plan(
       ablate plan studies/augmentation.toml --verbose
       ablate plan augmentation --seeds 8
     """
-    from ablate import display, workflow
-    from ablate.executors import devices
+    from ablate.cli import display
+    from ablate.execution.executors import devices
+    from ablate.workflow import plan as planning
 
     where = options.where(store_path, None, device, jobs)
-    made = workflow.plan(options.load(study, sets, where.store, seeds, asks=True), where, options.how(only), check=True)
+    made = planning.plan(options.load(study, sets, where.store, seeds, asks=True), where, options.how(only), check=True)
     slots = max(1, min(len(devices.slots(device, jobs)), len(made.work)))
-    outlook = workflow.outlook(made, where)
-    networks = workflow.networks(made, where) if verbose else {}
+    outlook = planning.outlook(made, where)
+    networks = planning.networks(made, where) if verbose else {}
     if as_json:
         click.echo(json.dumps(display.plan_data(made, slots, outlook, networks), indent=1))
         return

@@ -11,7 +11,7 @@ import textwrap
 from dataclasses import dataclass
 from typing import Any
 
-from ablate import metrics
+from ablate.recipe import metrics
 
 Figure = dict[str, Any]
 
@@ -76,7 +76,7 @@ def div(picture: Picture, *, alone: bool = False) -> str:
 
 
 def on_white(picture: Picture) -> Figure:
-    """Give a picture that no page's style sheet colours: dark text and a faint grid on white."""
+    """Return a picture that no page's style sheet colours: dark text and a faint grid on white."""
     layout, ink = picture.layout, "#22262d"
     axes = {name: axis | {"gridcolor": "#e3e6ea"} for name, axis in layout.items() if name.startswith(("xaxis", "yaxis"))}
     data = [trace | {"textfont": {"color": ink}} if trace["type"] == "heatmap" else trace for trace in picture.data]
@@ -84,7 +84,7 @@ def on_white(picture: Picture) -> Figure:
 
 
 def axis(**more: Any) -> Figure:
-    """Give an axis in the colours of the page."""
+    """Return an axis in the colours of the page."""
     if "title" in more:
         more["title"] = {"font": {"size": 13}, **more["title"]}
     return {"automargin": True, "gridcolor": GREY, "gridwidth": 1, "zeroline": False, "linecolor": GREY, **more}

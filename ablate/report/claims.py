@@ -1,7 +1,7 @@
 """The answers to claims, in words."""
 
-from ablate.answers import ClaimFinding
-from ablate.findings import Findings
+from ablate.analysis.answers import ClaimFinding
+from ablate.analysis.findings import Findings
 from ablate.report import names, words
 
 LEAST = "~ needs a min_effect, and only the study's own metric can have one"
@@ -21,7 +21,7 @@ def numbers(found: ClaimFinding, findings: Findings) -> str:
 
 
 def notes(found: ClaimFinding, findings: Findings) -> list[str]:
-    """Say what the numbers of a claim do not: which direction is better, where they hold, what is missing, what failed."""
+    """Return what the numbers of a claim do not: which direction is better, where they hold, what is missing, what failed."""
     effect, scope = found.effect, names.where(found.effect.scope, findings).removeprefix(", ")
     if found.verdict == "not tested":
         return []

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ablate.effects import Effect
-from ablate.findings import CellFinding, Findings
-from ablate.mistakes import count
+from ablate.analysis.effects import Effect
+from ablate.analysis.findings import CellFinding, Findings
+from ablate.messages import count
 from ablate.report import names, reasons, words
 
 

@@ -5,15 +5,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from ablate import metrics, recipe
-from ablate.answers import ClaimFinding
-from ablate.effects import Effect
-from ablate.findings import CellFinding, Findings
+from ablate.analysis.answers import ClaimFinding
+from ablate.analysis.effects import Effect
+from ablate.analysis.findings import CellFinding, Findings
+from ablate.analysis.outcomes import NAMES
+from ablate.analysis.tuning import TuningFinding
+from ablate.recipe import identity, metrics
 from ablate.report import claims, names, words
-from ablate.runs import NAMES
-from ablate.tuned import TuningFinding
-
-Json = dict[str, Any]
+from ablate.store.files import Json
 
 
 def to_json(findings: Findings) -> Json:
@@ -70,7 +69,7 @@ def _without_diff(environment: dict[str, Any]) -> Json:
 def _cell(found: CellFinding) -> Json:
     return {
         "cell": found.cell.label,
-        "id": found.cell.id[: recipe.ID_SHOWN],
+        "id": found.cell.id[: identity.ID_SHOWN],
         "levels": dict(found.cell.levels),
         "baseline": found.cell.is_baseline,
         "n": found.n,

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from ablate import metrics
-from ablate.effects import Effect
-from ablate.findings import Curve, Findings
+from ablate.analysis.effects import Effect
+from ablate.analysis.findings import Curve, Findings
+from ablate.recipe import metrics
 from ablate.report import names, words
 from ablate.report.canvas import CLEAR, COLOURS, GREY, HEIGHT, SYMBOLS, Figure, Picture, axis, in_unit, lines, note, picture, safe, whole
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from ablate import metrics
-from ablate.findings import Findings
-from ablate.grid import short_names
-from ablate.mistakes import count
+from ablate.analysis.findings import Findings
+from ablate.analysis.outcomes import NAMES, Status
+from ablate.messages import count
+from ablate.recipe import metrics
 from ablate.report import canvas, figures, insides, pictures, reasons, tables, tuning, words
 from ablate.report.tables import Table
-from ablate.runs import NAMES, Status
+from ablate.study.grid import short_names
 
 MOST_NETWORKS = 3  # named at the top of the page; the table of cells has all
 
@@ -91,7 +91,7 @@ def _tiles(findings: Findings) -> list[tuple[str, str]]:
 
 
 def _setting(findings: Findings) -> list[str]:
-    """Say what the runs were about: the test images and what one of them is worth, the networks, the levels of the baseline."""
+    """Return what the runs were about: the test images and what one of them is worth, the networks, the levels of the baseline."""
     said = []
     if findings.images is not None:
         images, classes = findings.images.count, count(findings.images.classes, "class", "classes")

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ablate import metrics
-from ablate.details import ClassEffect, Detail, Interplay
-from ablate.effects import Effect
-from ablate.findings import Findings
-from ablate.grid import short_names
+from ablate.analysis.diagnostics import ClassEffect, Detail, Interplay
+from ablate.analysis.effects import Effect
+from ablate.analysis.findings import Findings
+from ablate.recipe import metrics
 from ablate.report import names, words
 from ablate.report.canvas import COLOURS, GREY, SYMBOLS, Figure, Picture, axis, in_unit, lines, note, picture, safe
 from ablate.report.tables import WRITTEN
+from ablate.study.grid import short_names
 
 LINES = (GREY, "#0174f4", "#eb5e00", "#0da361", "#a837ad", "#c9a227", "#4fb6e8", "#e0607e")
 DIVERGING = [[0.0, "rgba(235,94,0,0.6)"], [0.5, "rgba(128,136,145,0.10)"], [1.0, "rgba(1,116,244,0.6)"]]  # numbers stay readable on it
@@ -170,7 +170,7 @@ def calibration(found: Sequence[Detail]) -> Picture:
 
 
 def gallery(found: Detail) -> str:
-    """Give the picture of a cell's most confident mistakes as a data address; empty where there is none, or it is too large."""
+    """Return the picture of a cell's most confident mistakes as a data address; empty where there is none, or it is too large."""
     path = Path(found.picture)
     if not found.picture or not path.is_file() or path.stat().st_size > LARGEST:
         return ""

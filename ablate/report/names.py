@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from ablate.effects import POOLED, Effect
-from ablate.findings import Findings
-from ablate.grid import short_names
-from ablate.scope import Scope
+from ablate.analysis.effects import POOLED, Effect
+from ablate.analysis.findings import Findings
+from ablate.analysis.scope import Scope
+from ablate.study.grid import short_names
 
 NAMED = 4  # parts of the settings that are named
 LONGEST = 120  # characters of their names; what is longer is counted

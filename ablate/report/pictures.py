@@ -4,11 +4,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ablate import journal
-from ablate.effects import Effect
-from ablate.findings import Findings
+from ablate.analysis.effects import Effect
+from ablate.analysis.findings import Findings
 from ablate.report import canvas, figures, insides, tuning
 from ablate.report.canvas import Picture
+from ablate.store import files
 
 WIDTH, SCALE = 760, 2  # px of an image, and dots a px of a PNG: sharp on paper
 
@@ -44,7 +44,7 @@ def write(findings: Findings, folder: Path) -> tuple[int, str]:
     """
     drawn = [one for some in every(findings).values() for one in some]
     for one in drawn:
-        journal.write(folder / f"{one.name}.html", canvas.div(one, alone=True))
+        files.write(folder / f"{one.name}.html", canvas.div(one, alone=True))
     return len(drawn), _images(drawn, folder) if drawn else ""
 
 

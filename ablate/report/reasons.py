@@ -3,10 +3,10 @@
 import math
 from collections.abc import Iterable, Sequence
 
-from ablate import metrics
-from ablate.findings import CellFinding, Findings, ImageCount
-from ablate.mistakes import count
-from ablate.runs import NAMES, Status
+from ablate.analysis.findings import CellFinding, Findings, ImageCount
+from ablate.analysis.outcomes import NAMES, Status
+from ablate.messages import count
+from ablate.recipe import metrics
 
 ORDER: tuple[Status, ...] = ("at_chance", "diverged", "crashed", "stopped", "running", "not_run")
 LISTED = 4  # values told one by one
@@ -56,7 +56,7 @@ def _short(number: float, metric: str) -> str:
 
 
 def nothing(findings: Findings) -> str:
-    """Say why no cell has a value of the metric."""
+    """Return why no cell has a value of the metric."""
     runs = f"{findings.total:,} run{'' if findings.total == 1 else 's'}"
     if findings.finished == 0:
         told = [_counted(findings.cells, status, findings) for status in ("crashed", "stopped") if _count(findings.cells, status)]
@@ -71,7 +71,7 @@ def nothing(findings: Findings) -> str:
 
 
 def no_pairs(findings: Findings) -> str:
-    """Say why no change has an effect: its baseline has no value, or no two runs are a pair."""
+    """Return why no change has an effect: its baseline has no value, or no two runs are a pair."""
     baseline, *others = findings.cells
     if any(effect.scattered for effect in findings.effects):
         said = "No effect can be said yet: no setting of the other factors has its pair of finished runs under every seed"
@@ -84,7 +84,7 @@ def no_pairs(findings: Findings) -> str:
 
 
 def _no_baseline(baseline: CellFinding, others: Sequence[CellFinding], findings: Findings) -> str:
-    """Say why the baseline has no value, and list the best of the other cells."""
+    """Return why the baseline has no value, and list the best of the other cells."""
     became = [_baseline(baseline, status, findings) for status in ORDER if baseline.counts.get(status)]
     done = baseline.counts.get("finished", 0)
     told = ", and ".join([*([f"has no value of {findings.metric} in {count(done, 'finished run')}"] if done else []), *became])

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ablate.findings import CellFinding, Findings
+from ablate.analysis.findings import CellFinding, Findings
+from ablate.analysis.outcomes import NAMES, Status
 from ablate.report import claims, reasons, words
-from ablate.runs import NAMES, Status
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ablate import metrics
-from ablate import recipe as recipes
-from ablate.answers import ClaimFinding
-from ablate.effects import Effect
-from ablate.findings import CellFinding, Curve, Findings
+from ablate.analysis.answers import ClaimFinding
+from ablate.analysis.effects import Effect
+from ablate.analysis.findings import CellFinding, Curve, Findings
+from ablate.analysis.outcomes import NAMES
+from ablate.recipe import identity, metrics
 from ablate.report import claims as answers
 from ablate.report import names, reasons, words
-from ablate.runs import NAMES
 
 MOST_ROWS = 500  # of one table: a browser stays quick, and `ablate report --format json` has all of them
 WRITTEN = 12  # classes up to which a confusion matrix has its numbers in it: all of them stand in the table, too
@@ -120,7 +119,7 @@ def cells(findings: Findings) -> Table:
     rows = []
     for number, found in enumerate(findings.cells, 1):
         # Cells that differ in their evaluation only share their trainings: the first of them is the one that has them.
-        owner = trained.setdefault(recipes.digest(recipes.canonical(found.cell.recipe, evaluation=False)), found.cell.label)
+        owner = trained.setdefault(identity.digest(identity.canonical(found.cell.recipe, evaluation=False)), found.cell.label)
         rows.append((str(number), *_cell(found, owner, findings)))
     return table("cells-table", f"{metric} of every cell: mean and standard deviation over seeds, and each seed", columns, rows)
 

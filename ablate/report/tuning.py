@@ -5,14 +5,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ablate import metrics
-from ablate.findings import Findings
-from ablate.grid import short_names
+from ablate.analysis.findings import Findings
+from ablate.analysis.tuning import History, RangeCurve, Trial, TuningFinding
+from ablate.recipe import metrics
 from ablate.report import names as labels
 from ablate.report import words
 from ablate.report.canvas import COLOURS, GREY, Figure, Picture, axis, lines, note, picture, safe, whole
 from ablate.report.tables import Kind, Table, table
-from ablate.tuned import History, RangeCurve, Trial, TuningFinding
+from ablate.study.grid import short_names
 
 COLOUR = (GREY, "#0174f4", "#eb5e00", "#0da361", "#a837ad", "#c9a227", "#4fb6e8", "#e0607e", "#7d8f2f", "#8a6fd8", "#b07a4b", "#2b8a8a")
 """One for each range test or search that is drawn; the others stand in the tables."""

@@ -4,13 +4,13 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from ablate import metrics
-from ablate.effects import Effect
-from ablate.findings import Findings
-from ablate.grid import Cell, short_names
-from ablate.mistakes import count
+from ablate.analysis.effects import Effect
+from ablate.analysis.findings import Findings
+from ablate.analysis.stats import CAP, ROUNDING, Estimate
+from ablate.messages import count
+from ablate.recipe import metrics
 from ablate.report import names, reasons
-from ablate.stats import CAP, ROUNDING, Estimate
+from ablate.study.grid import Cell, short_names
 
 NAMED = 4  # effects named in one sentence of the headline; the others are counted
 
@@ -60,7 +60,7 @@ def field(given: object) -> str:
 
 
 def tuned(cell: Cell) -> str:
-    """Say what tuning has found for a cell: "lr 0.031, weight_decay 0.0005"."""
+    """Return what tuning has found for a cell: "lr 0.031, weight_decay 0.0005"."""
     short = short_names(list(cell.tuned))
     found = ", ".join(f"{short[path]} {field(given)}" for path, given in cell.tuned.items())
     return "not found yet" if cell.pending else found or "untuned"
@@ -138,7 +138,7 @@ def p_words(estimate: Estimate) -> str:
 
 
 def counts(estimate: Estimate) -> str:
-    """Say in how many seeds the change was a benefit, nothing, a harm."""
+    """Return in how many seeds the change was a benefit, nothing, a harm."""
     losses = "1 loss" if estimate.losses == 1 else f"{estimate.losses} losses"
     return f"{count(estimate.wins, 'win')} / {count(estimate.ties, 'tie')} / {losses}"
 
@@ -150,12 +150,12 @@ def verdict(effect: Effect, findings: Findings) -> str:
 
 
 def verdict_words(effect: Effect, findings: Findings) -> str:
-    """Say what an effect is: "helps +0.93 points [0.65, 1.21]", "undecided: about 12 more seeds (up to 30) if it is ..."."""
+    """Return what an effect is: "helps +0.93 points [0.65, 1.21]", "undecided: about 12 more seeds (up to 30) if it is ..."."""
     return _verdict(effect, findings, difference(effect.estimate, findings.metric))
 
 
 def verdict_alone(effect: Effect, findings: Findings) -> str:
-    """Say the same without the numbers of the effect, for a table that has them in other columns."""
+    """Return the same without the numbers of the effect, for a table that has them in other columns."""
     return _verdict(effect, findings, "")
 
 
@@ -192,7 +192,7 @@ def _range(values: Sequence[float], metric: str) -> str:
 
 
 def _survivors(effect: Effect, findings: Findings, numbers: str) -> str:
-    """Say what the runs that did not fail say."""
+    """Return what the runs that did not fail say."""
     if effect.estimate.effect is None:
         return "no setting is left in which runs can be compared" if effect.scattered else "no pair of finished runs is left"
     alone = replace(effect, estimate=replace(effect.estimate, verdict=effect.survivors or "undecided"))
@@ -203,7 +203,7 @@ def _survivors(effect: Effect, findings: Findings, numbers: str) -> str:
 
 
 def _undecided(effect: Effect, findings: Findings, *, brief: bool = False) -> str:
-    """Say why there is no verdict, or how many seeds would give one; `brief`: without their upper figures."""
+    """Return why there is no verdict, or how many seeds would give one; `brief`: without their upper figures."""
     estimate = effect.estimate
     if estimate.reason == "no pairs":
         return "no setting has its pair of runs under every seed" if effect.scattered else "no pair of finished runs"
@@ -218,7 +218,7 @@ def _undecided(effect: Effect, findings: Findings, *, brief: bool = False) -> st
 
 
 def more_seeds(few: int, many: int | None) -> str:
-    """Say how many seeds to add: "about 12 more seeds (up to 30)", "more than 1000 more seeds"."""
+    """Return how many seeds to add: "about 12 more seeds (up to 30)", "more than 1000 more seeds"."""
     return _about(few, many, f" more seed{'' if few == 1 else 's'}")
 
 
@@ -238,7 +238,7 @@ def ranked(effects: Iterable[Effect], findings: Findings) -> list[Effect]:
 
 
 def better(findings: Findings) -> str:
-    """Say which direction is better, where the sign of an effect alone would mislead; else nothing."""
+    """Return which direction is better, where the sign of an effect alone would mislead; else nothing."""
     return f"lower {findings.metric} is better" if findings.direction == "min" else ""
 
 
@@ -248,12 +248,12 @@ def method(findings: Findings) -> str:
 
 
 def sentences(findings: Findings) -> list[str]:
-    """Say each main effect in one sentence: effect and interval first, p last but for the counts."""
+    """Return each main effect in one sentence: effect and interval first, p last but for the counts."""
     return [sentence(effect, findings) for effect in findings.effects]
 
 
 def sentence(effect: Effect, findings: Findings) -> str:
-    """Say one effect: "rotation 15 instead of 0: hurts -0.52 points [-0.90, -0.14], p (adjusted) = 0.012, ..."."""
+    """Return one effect: "rotation 15 instead of 0: hurts -0.52 points [-0.90, -0.14], p (adjusted) = 0.012, ..."."""
     estimate = effect.estimate
     said = verdict_words(effect, findings)
     numbers = difference(estimate, findings.metric)
@@ -301,7 +301,7 @@ def _one_seed(effects: Sequence[Effect], findings: Findings) -> str:
 
 
 def _decided(verdict_name: str, findings: Findings) -> list[str]:
-    """Say what helps, or what hurts, the largest first."""
+    """Return what helps, or what hurts, the largest first."""
     effects = _by_size(effect for effect in findings.effects if effect.estimate.verdict == verdict_name and not _is_part(effect))
     if not effects:
         return []
@@ -314,7 +314,7 @@ def _decided(verdict_name: str, findings: Findings) -> list[str]:
 
 
 def _others(findings: Findings) -> list[str]:
-    """Say in one sentence what is equivalent, undecided or unstable."""
+    """Return in one sentence what is equivalent, undecided or unstable."""
     rest = [effect for effect in findings.effects if effect.estimate.verdict not in ("helps", "hurts") and not _is_part(effect)]
     if len(rest) == 1:
         return [f"{names.change(rest[0], findings)}: {verdict_words(rest[0], findings)}{_but(rest[0])}."]
@@ -332,7 +332,7 @@ def _is_part(effect: Effect) -> bool:
 
 
 def _partly(findings: Findings) -> list[str]:
-    """Say in one sentence what is known of effects whose runs are missing in some settings."""
+    """Return in one sentence what is known of effects whose runs are missing in some settings."""
     effects = _by_size(effect for effect in findings.effects if _is_part(effect))
     told = _listed((f"{names.change(effect, findings)}: {verdict_words(effect, findings)}{_but(effect)}" for effect in effects), "; ")
     return [f"Known in part only, because runs failed or are missing: {told}."] if effects else []

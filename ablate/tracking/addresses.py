@@ -8,13 +8,13 @@ from urllib.parse import quote
 
 from packaging.version import Version  # MLflow brings it
 
-from ablate.store import Store
+from ablate.store.layout import Store
 
 LONGEST_REASON = 800  # characters of an error
 
 
 def uri(store: Store, given: str | None) -> str:
-    """Say where MLflow is: as given, else MLFLOW_TRACKING_URI, else the store's own SQLite file."""
+    """Return where MLflow is: as given, else MLFLOW_TRACKING_URI, else the store's own SQLite file."""
     return given or os.environ.get("MLFLOW_TRACKING_URI") or own(store)
 
 

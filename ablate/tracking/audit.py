@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ablate.mistakes import count
-from ablate.store import Store
-from ablate.study import Study
+from ablate.messages import count
+from ablate.store.layout import Store
+from ablate.study.file import Study
 from ablate.tracking.addresses import own
 from ablate.tracking.agreement import has_all, latest, params
 from ablate.tracking.client import shown
@@ -16,7 +16,7 @@ NAMED = 3  # runs named in one sentence
 
 
 def compare(address: str, study: Study, sources: Sequence[Source], store: Store) -> list[str]:
-    """Say in sentences what MLflow shows otherwise than the store has it: missing runs, their ends, params, last metrics.
+    """Return in sentences what MLflow shows otherwise than the store has it: missing runs, their ends, params, last metrics.
 
     A store that never had a database of its own has nothing to compare. Raises what MLflow raises, and a MovedError where the
     database was made for another path.

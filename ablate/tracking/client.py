@@ -14,11 +14,11 @@ from urllib.parse import quote, unquote
 
 from filelock import FileLock
 
-from ablate import journal
-from ablate import store as stores
 from ablate.errors import StoreError
-from ablate.store import Store
-from ablate.study import Study
+from ablate.store import files as store_files
+from ablate.store import job_folder, layout
+from ablate.store.layout import Store
+from ablate.study.file import Study
 from ablate.tracking import agreement, sent, view
 from ablate.tracking.addresses import is_served, own, sqlite
 from ablate.tracking.facts import Images
@@ -48,7 +48,7 @@ def log_study(address: str, study: Study, store: Store, *, note: str, files: Seq
 
 
 def shown(address: str, study: Study, store: Store) -> dict[str, Any]:
-    """Give the runs that MLflow has of a study of this store, as its own objects by key; nothing is made or changed there.
+    """Return the runs that MLflow has of a study of this store, as its own objects by key; nothing is made or changed there.
 
     Raises what MLflow raises, and a MovedError where the database was made for another path.
     """
@@ -60,7 +60,7 @@ def shown(address: str, study: Study, store: Store) -> dict[str, Any]:
         return {}
     if not is_served(address):
         _check_place(found.artifact_location, _place(study, store))
-    runs = _search(client, found.experiment_id, f"tags.`ablate.store` = '{stores.identity(store)}'")
+    runs = _search(client, found.experiment_id, f"tags.`ablate.store` = '{layout.identity(store)}'")
     return {run.data.tags["ablate.key"]: run for run in runs if "ablate.key" in run.data.tags}
 
 
@@ -100,7 +100,7 @@ class Mlflow:
         self._client = self._known = None
 
     def running(self) -> set[str]:
-        """Give the keys of the sources of which MLflow shows anything as running."""
+        """Return the keys of the sources of which MLflow shows anything as running."""
         return {_source(key) for key, sent in (self._known or {}).items() if sent.status == "RUNNING"}
 
     def send(self, source: Source, *, closing: bool, again: bool = False) -> None:
@@ -118,7 +118,7 @@ class Mlflow:
         """List the runs that MLflow has of this store, by key; those that the study no longer has are put out of sight, and ended."""
         if self._known is None:
             client, known = self._connect(), {}
-            own = f"tags.`ablate.store` = '{stores.identity(self.store)}'"
+            own = f"tags.`ablate.store` = '{layout.identity(self.store)}'"
             for run in list(_search(client, self._experiment, own)):  # all pages first: what is deleted moves those that follow
                 key = run.data.tags.get("ablate.key", "")
                 if not key:  # the study's own
@@ -150,7 +150,7 @@ class Mlflow:
     def _end_orphan(self, client: Any, run: Sent, tags: Mapping[str, str]) -> None:
         """End a run of the grid that nobody trains any more, while the stage before the grid goes on for hours."""
         folder = self.store.job(tags.get("ablate.job", ""))
-        if run.status == "RUNNING" and tags["ablate.kind"] == "run" and folder.attempts.exists() and not journal.is_running(folder):
+        if run.status == "RUNNING" and tags["ablate.kind"] == "run" and folder.attempts.exists() and not job_folder.is_running(folder):
             client.set_terminated(run.run_id, "KILLED", last_sign(folder))
             run.status = "KILLED"
 
@@ -181,7 +181,7 @@ class Mlflow:
         """Return all tags of a run but those that people may write: its note."""
         tags = {
             "ablate.kind": record.kind, "ablate.study": self.study.name, "ablate.key": record.key,
-            "ablate.store": stores.identity(self.store), "ablate.layout": sent.LAYOUT, "ablate.status": record.state.word,
+            "ablate.store": layout.identity(self.store), "ablate.layout": sent.LAYOUT, "ablate.status": record.state.word,
             "mlflow.source.name": self.study.source, "mlflow.source.type": "LOCAL", **record.tags,
         } | ({"ablate.attempt": str(record.attempts)} if record.attempts else {})  # fmt: skip
         return {name: shortened(value, LONGEST) for name, value in tags.items()}
@@ -202,7 +202,7 @@ class Mlflow:
     def log_study(self, note: str, files: Sequence[Path]) -> None:
         """Write the study's run, one for each study, made at its first report."""
         client = self._connect()
-        identity = stores.identity(self.store)
+        identity = layout.identity(self.store)
         found = list(_search(client, self._experiment, f"tags.`ablate.kind` = 'study' and tags.`ablate.store` = '{identity}'"))
         tags = {
             "ablate.kind": "study", "ablate.study": self.study.name, "ablate.store": identity, "mlflow.note.content": note,
@@ -218,17 +218,17 @@ class Mlflow:
         client.set_terminated(run_id, end_time=self._edge(client, "end_time DESC", "status != 'RUNNING'"))
 
     def _began(self, client: Any) -> int | None:
-        """Give the start of the study's own run, in ms, as it was when that was first made, here or in a database that was lost."""
+        """Return the start of the study's own run, in ms, as it was when that was first made, here or in a database that was lost."""
         path = self.store.study(self.study.name) / "began.json"
-        known = journal.read_json(path)
+        known = store_files.read_json(path)
         began: int | None = known["timestamp"] if known else self._edge(client, "start_time ASC", "status != 'SCHEDULED'")
         if known is None and began is not None:
-            journal.write_json(path, {"timestamp": began})
+            store_files.write_json(path, {"timestamp": began})
         return began
 
     def _edge(self, client: Any, order: str, condition: str) -> int | None:
-        """Give the first start or the last end of what the study has in MLflow, in ms; none where it has nothing."""
-        asked = f"{condition} and tags.`ablate.kind` != 'study' and tags.`ablate.store` = '{stores.identity(self.store)}'"
+        """Return the first start or the last end of what the study has in MLflow, in ms; none where it has nothing."""
+        asked = f"{condition} and tags.`ablate.kind` != 'study' and tags.`ablate.store` = '{layout.identity(self.store)}'"
         for run in _search(client, self._experiment, asked, order=[f"attributes.{order}"], page_size=20):
             if "ablate.stale" not in run.data.tags:
                 found: int | None = getattr(run.info, order.split(maxsplit=1)[0])
@@ -237,7 +237,7 @@ class Mlflow:
 
 
 def _source(key: str) -> str:
-    """Give the key of the source of a record: a search's, where the record is one of its trials."""
+    """Return the key of the source of a record: a search's, where the record is one of its trials."""
     return key.partition("/trial/")[0]
 
 
@@ -268,13 +268,13 @@ def _make_database(address: str, store: Store) -> None:
         left.unlink()
     draft = database.with_name(f".{database.name}.{os.getpid()}")
     _client(sqlite(draft)).search_experiments(max_results=1)
-    stores.identity(store)  # a file as the umask wants it: SQLite makes its own for one user alone
+    layout.identity(store)  # a file as the umask wants it: SQLite makes its own for one user alone
     draft.chmod(stat.S_IMODE((store.path / "id").stat().st_mode))
     draft.replace(database)
 
 
 def _place(study: Study, store: Store) -> str:
-    """Say where the artifacts of a study belong, where no server says so."""
+    """Return where the artifacts of a study belong, where no server says so."""
     return (store.artifacts / store.study(study.name).name).as_uri()
 
 

@@ -7,12 +7,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ablate import journal
-from ablate import recipe as recipes
 from ablate.errors import StoreError
-from ablate.journal import Folder
-from ablate.recipe import Recipe, Section
-from ablate.store import Store
+from ablate.recipe import fields as recipe_fields
+from ablate.recipe import identity
+from ablate.recipe.fields import Recipe, Section
+from ablate.store import files
+from ablate.store.job_folder import Folder
+from ablate.store.layout import Store
 
 NOT_SHOWN = ("data.root",)  # a path of one machine, and no part of what was trained
 
@@ -49,8 +50,8 @@ def text(value: Any) -> str:
 
 def fields(recipe: Recipe) -> dict[str, str]:
     """Return every field that matters in a recipe, by its path: with them one can filter over the runs of all studies."""
-    paths = (path for path in recipes.fields() if path not in NOT_SHOWN and recipes.is_active(recipe, path))
-    return {path: text(recipes.value(recipe, path)) for path in paths}
+    paths = (path for path in recipe_fields.fields() if path not in NOT_SHOWN and recipe_fields.is_active(recipe, path))
+    return {path: text(recipe_fields.value(recipe, path)) for path in paths}
 
 
 def origin(folder: Folder) -> Origin:
@@ -72,7 +73,7 @@ def _origin(path: Path, _modified: int, _size: int) -> Origin:
     return Origin({name: value for name, value in tags.items() if value} | dirty, str(read.get("data", "")))
 
 
-def images(data: recipes.Data, fingerprint: str, store: Store) -> Images | None:
+def images(data: recipe_fields.Data, fingerprint: str, store: Store) -> Images | None:
     """Describe the images of a job by their fingerprint, without reading them; None as long as it is not known."""
     if not fingerprint:
         return None
@@ -80,7 +81,7 @@ def images(data: recipes.Data, fingerprint: str, store: Store) -> Images | None:
     name = (Path(data.root).name or data.root) if own and data.root is not None else data.name
     source = {"uri": data.root} if own else {"name": data.name}
     kind = "local" if own else "scikit-learn" if data.name == "digits" else "torchvision"
-    return Images(name[:500], fingerprint[: recipes.ID_SHOWN], kind, json.dumps(source), _profile(store.data / fingerprint / "meta.json"))
+    return Images(name[:500], fingerprint[: identity.ID_SHOWN], kind, json.dumps(source), _profile(store.data / fingerprint / "meta.json"))
 
 
 @lru_cache(maxsize=64)
@@ -94,7 +95,7 @@ def _profile(path: Path) -> str:
 def _read(path: Path) -> dict[str, Any]:
     """Read a file that no result rests on: where it is damaged, which ablate doctor says, the run is shown without it."""
     try:
-        return journal.read_json(path) or {}
+        return files.read_json(path) or {}
     except StoreError:
         return {}
 

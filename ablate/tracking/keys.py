@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-from ablate import recipe
+from ablate.recipe import fields
 
 LONGEST = 250  # characters of a key, and of a run's name in databases that count them
 LONGEST_VALUE = 6000  # characters of a param's value: MLflow cuts what is longer, and tells only a log
@@ -61,7 +61,7 @@ def labels(names: Sequence[str]) -> dict[str, str]:
     """
     tails = [_tail(name) for name in names]
     found = {
-        name: name if name in recipe.fields() and (tails.count(tail) > 1 or tail in OWN) else tail
+        name: name if name in fields.fields() and (tails.count(tail) > 1 or tail in OWN) else tail
         for name, tail in zip(names, tails, strict=True)
     }
     for name in names:
@@ -74,7 +74,7 @@ OWN = ("seed",)  # params that are no factors
 
 
 def _tail(name: str) -> str:
-    if name not in recipe.fields():
+    if name not in fields.fields():
         return name
     section, last = name.split(".")
     return section if last == "name" else last

@@ -9,9 +9,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ablate import __version__, journal, recipe
-from ablate.store import Store
-from ablate.study import Study, to_json
+from ablate import __version__
+from ablate.recipe import identity
+from ablate.store import files as store_files
+from ablate.store.layout import Store
+from ablate.study.file import Study, to_json
 from ablate.tracking.records import RunSource
 
 SENT = "sent.json"
@@ -19,21 +21,21 @@ SENT = "sent.json"
 
 def is_current(given: str | None, study: Study, state: str, store: Store) -> bool:
     """Whether MLflow is the store's own (`given`: the address that was asked for), and has all of `state`."""
-    kept = journal.read_json(store.study(study.name) / SENT) if _is_own(given) and store.database.exists() else None
+    kept = store_files.read_json(store.study(study.name) / SENT) if _is_own(given) and store.database.exists() else None
     return kept is not None and bool(kept == _mark(state, store))
 
 
 def keep(given: str | None, study: Study, state: str, store: Store) -> None:
     """Write down that MLflow has all of `state`, once it has."""
     if _is_own(given) and store.database.exists():
-        journal.write_json(store.study(study.name) / SENT, _mark(state, store))
+        store_files.write_json(store.study(study.name) / SENT, _mark(state, store))
 
 
 def state(study: Study, runs: Iterable[RunSource], tuning: Iterable[Path], store: Store) -> str:
     """Digest what MLflow is to show of a study: its runs, the folders of its searches and range tests, and its text."""
     files = [[run.key, run.run.name, *map(_stat, _read(run))] for run in runs]
     found = [[str(path), _stat(path)] for folder in tuning for path in sorted(folder.rglob("*")) if path.is_file()]
-    return recipe.digest([__version__, str(store.path), to_json(study), files, found])
+    return identity.digest([__version__, str(store.path), to_json(study), files, found])
 
 
 def _is_own(given: str | None) -> bool:

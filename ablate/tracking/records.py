@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ablate import chance, journal, metrics
-from ablate import recipe as recipes
-from ablate.grid import Cell, Run
-from ablate.journal import Folder
-from ablate.store import Store
-from ablate.study import Study
+from ablate.recipe import chance, metrics
+from ablate.recipe import identity as identities
+from ablate.store import files as store_files
+from ablate.store import job_folder
+from ablate.store.job_folder import Folder
+from ablate.store.layout import Store
+from ablate.study.file import Study
+from ablate.study.grid import Cell, Run
 from ablate.tracking import facts
 from ablate.tracking.facts import Images
 from ablate.tracking.keys import labels
@@ -68,11 +70,11 @@ class Source(Protocol):
 
     @property
     def key(self) -> str:
-        """Give the key of its record; nested ones have it before `/trial/`."""
+        """Return the key of its record; nested ones have it before `/trial/`."""
 
     @property
     def job(self) -> str:
-        """Say what has something new when this has: what is given to `Writer.touch`."""
+        """Return what has something new when this has: what is given to `Writer.touch`."""
 
     def records(self, *, closing: bool, is_done: Callable[[str], bool]) -> Iterator[Record]:
         """Read it, a parent before its children; nothing where it was never started.
@@ -95,18 +97,18 @@ class RunSource:
 
     @property
     def job(self) -> str:
-        """Give the job that it is a view of."""
+        """Return the job that it is a view of."""
         return self.run.job_id
 
     def records(self, *, closing: bool, is_done: Callable[[str], bool]) -> Iterator[Record]:
         """Read the journal, and what it ended with only once it has ended."""
-        attempts = [] if is_done(self.key) else journal.lines(self.folder.attempts)
+        attempts = [] if is_done(self.key) else store_files.lines(self.folder.attempts)
         if not attempts:
             return
         run, state = self.run, _state(self, closing=closing)
-        lines = journal.lines(self.folder.journal)
+        lines = store_files.lines(self.folder.journal)
         end, texts, files = ((), {}, []) if state.status == "RUNNING" else _end(self, lines)
-        identity, origin = run.cell.id[: recipes.ID_SHOWN], facts.origin(self.folder)
+        identity, origin = run.cell.id[: identities.ID_SHOWN], facts.origin(self.folder)
         own = {"ablate.cell": run.cell.label, "ablate.cell_id": identity, "ablate.seed": str(run.seed), "ablate.job": run.job_id}
         yield Record(
             self.key, "run", run.name, self.params, tags={**own, **origin.tags},
@@ -117,15 +119,15 @@ class RunSource:
 
 
 def tracked(study: Study, runs: tuple[Run, ...], store: Store) -> tuple[RunSource, ...]:
-    """Give every run its key, its place on disk and its params: the factors that vary by their labels, the seed, and all of its recipe."""
+    """Return the key, the folder and the params of every run: labels of the varied factors, the seed, all of its recipe."""
     names = labels([factor.name for factor in study.factors])
     recipe = {run.cell.id: facts.fields(run.cell.recipe) for run in runs}
     return tuple(
         RunSource(
             run,
-            key=f"{run.cell.id[: recipes.ID_SHOWN]}/{run.seed}/{run.job_id[: recipes.ID_SHOWN]}",
+            key=f"{run.cell.id[: identities.ID_SHOWN]}/{run.seed}/{run.job_id[: identities.ID_SHOWN]}",
             folder=store.job(run.job_id),
-            outcome=store.job(run.job_id).outcome(recipes.evaluation_id(run.cell.recipe)),
+            outcome=store.job(run.job_id).outcome(identities.evaluation_id(run.cell.recipe)),
             params=recipe[run.cell.id] | {names[name]: level for name, level in run.cell.levels.items()} | {"seed": str(run.seed)},
             store=store,
             metric=study.metric,
@@ -134,8 +136,8 @@ def tracked(study: Study, runs: tuple[Run, ...], store: Store) -> tuple[RunSourc
     )
 
 
-def epochs(lines: Sequence[journal.Line]) -> tuple[Line, ...]:
-    """Give the epochs of a journal, each with the time that it took."""
+def epochs(lines: Sequence[store_files.Line]) -> tuple[Line, ...]:
+    """Return the epochs of a journal, each with the time that it took."""
     return tuple(Line(line["epoch"], line["timestamp"], line["metrics"] | {"time/epoch_seconds": line["seconds"]}) for line in lines)
 
 
@@ -152,28 +154,28 @@ def _note(cell: Cell, seed: int) -> str:
 
 
 def last_sign(folder: Folder) -> int:
-    """Say when a job last wrote that it is alive, in ms."""
-    lines = (line for path in (folder.attempts, folder.journal) for line in journal.lines(path)[-1:])
+    """Return when a job last wrote that it is alive, in ms."""
+    lines = (line for path in (folder.attempts, folder.journal) for line in store_files.lines(path)[-1:])
     return max((int(line["timestamp"]) for line in lines), default=0)
 
 
 def _state(one: RunSource, *, closing: bool) -> State:
-    result, outcome = journal.read_json(one.folder.result), journal.read_json(one.outcome / "outcome.json")
+    result, outcome = store_files.read_json(one.folder.result), store_files.read_json(one.outcome / "outcome.json")
     if result is not None and result["status"] == "diverged":
         return State("FINISHED", "diverged", result["timestamp"])
     if result is not None and outcome is not None:
         return State("FINISHED", chance.status(outcome)[0], outcome["timestamp"])
-    failure = journal.read_json(one.folder.failure)
+    failure = store_files.read_json(one.folder.failure)
     if failure is not None:
         return State("FAILED", "crashed", failure["timestamp"])
-    if not closing or journal.is_running(one.folder):
+    if not closing or job_folder.is_running(one.folder):
         return State("RUNNING", "running")
     return State("KILLED", "stopped", last_sign(one.folder))
 
 
-def _end(one: RunSource, lines: list[journal.Line]) -> tuple[tuple[Line, ...], dict[str, str], list[tuple[Path, str]]]:
-    """Give the last metrics, and the artifacts as texts and as files."""
-    result, outcome = journal.read_json(one.folder.result), journal.read_json(one.outcome / "outcome.json")
+def _end(one: RunSource, lines: list[store_files.Line]) -> tuple[tuple[Line, ...], dict[str, str], list[tuple[Path, str]]]:
+    """Return the last metrics, and the artifacts as texts and as files."""
+    result, outcome = store_files.read_json(one.folder.result), store_files.read_json(one.outcome / "outcome.json")
     end: tuple[Line, ...] = ()
     texts: dict[str, str] = {}
     if outcome is not None:
@@ -186,7 +188,7 @@ def _end(one: RunSource, lines: list[journal.Line]) -> tuple[tuple[Line, ...], d
     if lines:
         texts["curves.csv"] = _curves_csv(lines)
     texts["recipe.json"] = json.dumps(one.run.cell.recipe.model_dump(mode="json"), indent=1)
-    paths = (one.folder.path / "environment.json", one.folder.path / "model.json", one.folder.log, *journal.artifacts(one.outcome))
+    paths = (one.folder.path / "environment.json", one.folder.path / "model.json", one.folder.log, *job_folder.artifacts(one.outcome))
     weights = one.folder.weights(one.run.cell.recipe.evaluation.select)
     placed = [(path, "") for path in paths] + ([(weights, "model")] if outcome is not None else [])
     return end, texts, [(path, folder) for path, folder in placed if path.exists() and not path.is_symlink()]
@@ -198,7 +200,7 @@ def _csv(rows: list[list[Any]]) -> str:
     return held.getvalue()
 
 
-def _curves_csv(lines: list[journal.Line]) -> str:
+def _curves_csv(lines: list[store_files.Line]) -> str:
     names = sorted({name for line in lines for name in line["metrics"]})
     rows = ([line["epoch"], line["seconds"], *(line["metrics"].get(name, "") for name in names)] for line in lines)
     return _csv([["epoch", "seconds", *names], *rows])

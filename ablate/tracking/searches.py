@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablate import journal
-from ablate import recipe as recipes
-from ablate.journal import Folder
-from ablate.store import Store
+from ablate.recipe import identity
+from ablate.store import files as store_files
+from ablate.store import job_folder
+from ablate.store.job_folder import Folder
+from ablate.store.layout import Store
 from ablate.tracking import facts
 from ablate.tracking.keys import labels
 from ablate.tracking.records import Line, Record, State, epochs
@@ -39,15 +40,15 @@ class SearchSource:
     @property
     def key(self) -> str:
         """Name it by its id."""
-        return f"search/{self.job[: recipes.ID_SHOWN]}"
+        return f"search/{self.job[: identity.ID_SHOWN]}"
 
     def records(self, *, closing: bool, is_done: Callable[[str], bool]) -> Iterator[Record]:
         """Read the search, and then the trials that are not done."""
-        search = journal.read_json(self.folder / "search.json")
+        search = store_files.read_json(self.folder / "search.json")
         if search is None:
             return
-        trials = (journal.read_json(self.folder / "trials.json") or {"trials": []})["trials"]
-        ends = closing and not journal.is_running(Folder(self.folder))  # another study may run this very search
+        trials = (store_files.read_json(self.folder / "trials.json") or {"trials": []})["trials"]
+        ends = closing and not job_folder.is_running(Folder(self.folder))  # another study may run this very search
         open_now = {trial["number"] for trial in trials if trial["state"] == "running" and (not ends or self._goes_on(trial))}
         yield self._search(search, trials, open_now, ends=ends)
         for trial in trials:
@@ -58,8 +59,8 @@ class SearchSource:
         return f"{self.key}/trial/{trial['number']}"
 
     def _goes_on(self, trial: Mapping[str, Any]) -> bool:
-        """Say whether a process trains it: that of another study, as this one's are at their end."""
-        return any(journal.is_running(self.store.job(job)) for job in trial["jobs"].values())
+        """Whether a process trains it: that of another study, as this one's are at their end."""
+        return any(job_folder.is_running(self.store.job(job)) for job in trial["jobs"].values())
 
     def _search(self, search: Mapping[str, Any], trials: Sequence[Mapping[str, Any]], open_now: set[int], *, ends: bool) -> Record:
         ended = [trial for trial in trials if trial["state"] in ENDS]
@@ -81,7 +82,7 @@ class SearchSource:
             for seed in search["seeds"]
             if str(seed) in trial["jobs"]
         }
-        lines = {before: epochs(journal.lines(folder.journal)) for before, folder in folders.items()}
+        lines = {before: epochs(store_files.lines(folder.journal)) for before, folder in folders.items()}
         state = State("RUNNING", "running") if is_open else _ended(trial, lines)
         names = labels(list(search["space"]))
         params = {names.get(path, path): _text(value) for path, value in trial["params"].items()} | {"trial": str(trial["number"])}
@@ -92,7 +93,7 @@ class SearchSource:
         return Record(
             self._key(trial), "trial", f"trial {trial['number']}: {search['label']}", params, tags=_trial_tags(self.job, trial, folders),
             started=trial["started"], state=state, lines=lines, parent=self.key, end=end,
-            attempts=max((len(journal.lines(folder.attempts)) for folder in folders.values()), default=0),
+            attempts=max((len(store_files.lines(folder.attempts)) for folder in folders.values()), default=0),
         )  # fmt: skip
 
 
@@ -106,19 +107,19 @@ class RangeSource:
     @property
     def key(self) -> str:
         """Name it by its id."""
-        return f"range/{self.job[: recipes.ID_SHOWN]}"
+        return f"range/{self.job[: identity.ID_SHOWN]}"
 
     def records(self, *, closing: bool, is_done: Callable[[str], bool]) -> Iterator[Record]:
         """Read the curves that are there, and what they suggest."""
-        swept = None if is_done(self.key) else journal.read_json(self.folder / "range.json")
+        swept = None if is_done(self.key) else store_files.read_json(self.folder / "range.json")
         if swept is None:
             return
-        suggestion = journal.read_json(self.folder / "suggestion.json")
+        suggestion = store_files.read_json(self.folder / "suggestion.json")
         paths = {seed: self.folder / f"curve-{seed}.json" for seed in swept["seeds"]}
-        curves = {seed: curve for seed, path in paths.items() if (curve := journal.read_json(path)) is not None}
+        curves = {seed: curve for seed, path in paths.items() if (curve := store_files.read_json(path)) is not None}
         last = max([swept["started"], *(curve["timestamp"] for curve in curves.values())])
         if suggestion is None:
-            goes_on = not closing or any(journal.is_running(Folder(self.folder / str(seed))) for seed in swept["seeds"])
+            goes_on = not closing or any(job_folder.is_running(Folder(self.folder / str(seed))) for seed in swept["seeds"])
             state = State("RUNNING", "running") if goes_on else State("KILLED", "stopped", last)
         else:
             state = State("FINISHED", "finished", last)
@@ -133,17 +134,17 @@ class RangeSource:
 
 
 def searched(searches: Sequence[str], store: Store) -> tuple[SearchSource, ...]:
-    """Give a source for each search of a study, by its id; it has the search and its trials."""
+    """Return a source for each search of a study, by its id; it has the search and its trials."""
     return tuple(SearchSource(one, store.search(one), store) for one in searches)
 
 
 def ranged(ranges: Sequence[str], store: Store) -> tuple[RangeSource, ...]:
-    """Give a source for each range test of a study, by its id."""
+    """Return a source for each range test of a study, by its id."""
     return tuple(RangeSource(one, store.range(one)) for one in ranges)
 
 
 def _best(search: Mapping[str, Any], ended: Sequence[Mapping[str, Any]]) -> Iterator[Line]:
-    """Give the best value so far at each trial's end, in the order in which they ended: a later one changes no earlier line.
+    """Return the best value so far at each trial's end, in the order in which they ended: a later one changes no earlier line.
 
     Only complete trials count: what a pruned one reached is of fewer epochs, and no result to choose by.
     """
@@ -157,7 +158,7 @@ def _best(search: Mapping[str, Any], ended: Sequence[Mapping[str, Any]]) -> Iter
 
 
 def _ended(trial: Mapping[str, Any], lines: Mapping[str, tuple[Line, ...]]) -> State:
-    """Say how a trial that does not go on has ended."""
+    """Return how a trial that does not go on has ended."""
     if trial["state"] == "running":
         return State("KILLED", "stopped", max([trial["started"], *(each[-1].timestamp for each in lines.values() if each)]))
     end = ENDS[trial["state"]]
@@ -170,7 +171,7 @@ def _trial_tags(search: str, trial: Mapping[str, Any], folders: Mapping[str, Fol
 
 
 def _points(curve: Mapping[str, Any]) -> Iterator[Line]:
-    """Give a curve point by point, without what is not finite: MLflow would draw infinity, at 1.8e308, and nothing else."""
+    """Return a curve point by point, without what is not finite: MLflow would draw infinity, at 1.8e308, and nothing else."""
     for step, values in enumerate(zip(curve["rates"], curve["losses"], curve["accuracies"], strict=True)):
         named = zip(("range/lr", "range/loss", "range/accuracy"), map(float, values), strict=True)
         yield Line(step, curve["timestamp"], {name: value for name, value in named if math.isfinite(value)})

@@ -4,9 +4,9 @@ import os
 import sys
 from contextlib import suppress
 
-from ablate import store as stores
 from ablate.errors import AblateError
-from ablate.store import Store
+from ablate.store import study_folder
+from ablate.store.layout import Store
 from ablate.tracking.addresses import is_served, own, public
 from ablate.tracking.client import pages
 
@@ -16,7 +16,7 @@ def serve(address: str, store: Store, host: str, port: int) -> tuple[list[str], 
     if is_served(address):
         raise AblateError(f"MLflow is served at {public(address)} already: open that address")
     if address == own(store) and not store.database.exists():
-        hint = stores.hint(store) or "start a study with ablate run, or name another store with --store DIR"
+        hint = study_folder.hint(store) or "start a study with ablate run, or name another store with --store DIR"
         raise AblateError(f"{store.path} has no runs yet: {hint}")
     command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port), "--workers", "1"]
     environment = {
@@ -27,6 +27,6 @@ def serve(address: str, store: Store, host: str, port: int) -> tuple[list[str], 
     }
     found: dict[str, str] = {}
     with suppress(Exception):  # a database that cannot be read: MLflow's own server says why
-        found = pages(address, stores.names(store))
+        found = pages(address, study_folder.names(store))
     base = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
     return command, os.environ | environment, {name: base + page for name, page in found.items()}

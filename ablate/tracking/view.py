@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 
-from ablate.study import Study
+from ablate.study.file import Study
 from ablate.tracking.keys import key
 
 SHARE = "ablate"  # names the view in an address

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ablate.store import Store
-from ablate.study import Study
+from ablate.store.layout import Store
+from ablate.study.file import Study
 from ablate.tracking.addresses import first_line, public
 from ablate.tracking.client import Mlflow
 from ablate.tracking.records import Source
@@ -50,7 +50,7 @@ class Writer:
         self._thread.start()
 
     def touch(self, job: str) -> None:
-        """Say that a job, a search or a range test, by its id, has something new; of another id there is nothing to send."""
+        """Show that a job, a search or a range test, by its id, has something new; of another id there is nothing to send."""
         self._queue.put(job)
 
     def close(self, stopped: Callable[[], bool] = lambda: False) -> Report:

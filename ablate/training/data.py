@@ -21,9 +21,10 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from ablate import places, recipe
+from ablate import places
 from ablate.errors import DataError
-from ablate.recipe import Data
+from ablate.recipe import fields, identity
+from ablate.recipe.fields import Data
 from ablate.training import decoding, folder
 from ablate.training.decoding import Images, Labels, Split, fit
 
@@ -101,7 +102,7 @@ def survey(data: Data) -> tuple[str, ...]:
 
 
 def usual_shape(data: Data) -> tuple[int, int]:
-    """Say how many channels and classes a set is known to have, before it is decoded."""
+    """Return how many channels and classes a set is known to have, before it is decoded."""
     if data.name == "imagefolder":
         return 3, max(2, folder.count_classes(_root(data)))
     return 1 if data.name in ("digits", "mnist", "fashion_mnist") else 3, 100 if data.name == "cifar100" else 10
@@ -143,7 +144,7 @@ def split(data: Data, labels: Labels, seed: int) -> tuple[NDArray[np.int64], NDA
 
     Raises a DataError when there are not enough images for what the recipe asks.
     """
-    generator = np.random.default_rng(recipe.stream_seed(seed, "split"))
+    generator = np.random.default_rng(identity.stream_seed(seed, "split"))
     wanted = len(labels) if data.train_size is None else data.train_size
     if wanted > len(labels):
         raise DataError(f"data.train_size must be at most the {len(labels)} training images of {data.name}, got {wanted}")
@@ -158,14 +159,14 @@ def split(data: Data, labels: Labels, seed: int) -> tuple[NDArray[np.int64], NDA
 
 def check_normalize(data: Data, channels: int) -> None:
     """Raise a DataError when a normalisation is for images of other channels."""
-    given = 3 if data.normalize == "imagenet" else len(data.normalize.mean) if isinstance(data.normalize, recipe.MeanStd) else channels
+    given = 3 if data.normalize == "imagenet" else len(data.normalize.mean) if isinstance(data.normalize, fields.MeanStd) else channels
     if given not in (1, channels):
         raise DataError(f"data.normalize has {given} channels, and the images of {data.name} have {channels}: take another, or dataset")
 
 
 def warnings(data: Data, prepared: Prepared) -> list[str]:
     """List what makes a normalisation other than what one expects."""
-    if isinstance(data.normalize, recipe.MeanStd):
+    if isinstance(data.normalize, fields.MeanStd):
         wide = max(*data.normalize.mean, *data.normalize.std)
         return [f"warning: data.normalize has {wide:g}, and images are in [0, 1]: divide mean and std by 255?"] if wide > 1 else []
     names = ("red", "green", "blue") if prepared.channels == 3 else ("the only channel",)
@@ -193,7 +194,7 @@ def _source_key(data: Data) -> str:
         listing.append(decoding.VERSION)
     elif data.name == "digits":
         listing = [metadata.version("scikit-learn")]  # not by importing it: that takes a second
-    return recipe.digest([data.name, folder.shown(_root(data)), data.image_size, listing])
+    return identity.digest([data.name, folder.shown(_root(data)), data.image_size, listing])
 
 
 def _older_key(data: Data) -> str:
@@ -205,7 +206,7 @@ def _older_key(data: Data) -> str:
         for label in sorted(path for path in (_root(data) / name).iterdir() if path.is_dir() and not path.name.startswith(".")):
             taken = (path for path in label.iterdir() if path.suffix.lower() in OLDER_SUFFIXES and not path.name.startswith("."))
             listing += [(str(path), *_stat(path)) for path in sorted(taken)]
-    return recipe.digest([data.name, str(_root(data)), data.image_size, listing])
+    return identity.digest([data.name, str(_root(data)), data.image_size, listing])
 
 
 def _stat(path: Path) -> tuple[int, int]:
@@ -217,7 +218,7 @@ def _stat(path: Path) -> tuple[int, int]:
 
 
 def _root(data: Data) -> Path:
-    """Say where the images or archives of a set lie."""
+    """Return where the images or archives of a set lie."""
     if data.root is not None:
         try:
             return Path(data.root).expanduser().resolve()
@@ -361,7 +362,7 @@ def _write(cache: Path, draft: Path, classes: list[str], train: Split, test: Spl
 
 
 def _moments(images: Images, channel: int) -> tuple[float, float]:
-    """Give mean and standard deviation of one channel in [0, 1], from how often each of the 256 values occurs."""
+    """Return mean and standard deviation of one channel in [0, 1], from how often each of the 256 values occurs."""
     counts = sum(np.bincount(images[i : i + CHUNK, :, :, channel].ravel(), minlength=256) for i in range(0, len(images), CHUNK))
     values = np.arange(256) / 255
     mean = np.average(values, weights=counts)

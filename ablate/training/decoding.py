@@ -202,7 +202,7 @@ def _orientation(image: "Image") -> Any:
 
 
 def _frames(image: "Image") -> tuple[str, ...]:
-    """Say that a file has more than what was read."""
+    """Return the message that a file has more than what was read."""
     try:
         several = getattr(image, "is_animated", False)
     except Exception:  # noqa: BLE001 (what comes after the first frame is spoilt)

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from ablate import chance, metrics
-from ablate import recipe as recipes
-from ablate.recipe import Recipe
+from ablate.recipe import chance, fields, identity, metrics
+from ablate.recipe.fields import Recipe
 from ablate.training import loop, surgery
 from ablate.training.images import Images
 
@@ -78,7 +77,7 @@ def _calibration(p: Tensor, right: Tensor) -> list[tuple[int, float, float]]:
 
 
 def predict(network: nn.Module, recipe: Recipe, seed: int, test: Images, alive: Callable[[], None] = lambda: None) -> Tensor:
-    """Give class probabilities (N, K) float32 on the CPU.
+    """Return class probabilities (N, K) float32 on the CPU.
 
     MC dropout averages the probabilities of T passes with dropout on and BatchNorm in eval mode (Gal and Ghahramani
     2016, equation 6); flip TTA averages those of an image and its mirror image.
@@ -87,10 +86,10 @@ def predict(network: nn.Module, recipe: Recipe, seed: int, test: Images, alive: 
     if recipe.evaluation.tta == "flip":
         views.append(lambda x: x.flip(-1))
     network.eval()
-    passes = recipe.evaluation.mc_dropout if recipes.is_active(recipe, "evaluation.mc_dropout") else 0
+    passes = recipe.evaluation.mc_dropout if fields.is_active(recipe, "evaluation.mc_dropout") else 0
     if passes:
         surgery.sample_dropout(network)
-        torch.manual_seed(recipes.stream_seed(seed, "mc_dropout"))
+        torch.manual_seed(identity.stream_seed(seed, "mc_dropout"))
     parts = []
     with torch.inference_mode(), loop.autocast(recipe, test.device):
         for batch in test.batches(loop.EVALUATION_BATCH[test.device.type]):

@@ -132,7 +132,7 @@ def _named(root: Path, names: tuple[str, ...]) -> list[str]:
 
 
 def missing(root: Path) -> str:
-    """Say that a folder is not there, and which one is near."""
+    """Return the message that a folder is not there, and which one is near."""
     if root.exists():
         return f"{shown(root)} must be a folder with train/<class>/* and test/<class>/*, and is a file: unpack it, or check data.root"
     first = root
@@ -149,7 +149,7 @@ def missing(root: Path) -> str:
 
 
 def _without_train(root: Path) -> str:
-    """Say what a folder without train/ looks like instead."""
+    """Return what a folder without train/ looks like instead."""
     inner = [name for name in _classes(root) if _named(root / name, TRAIN)]
     if inner:
         return f"{shown(root)} must have train/ and test/, and they are one level below: set data.root to {shown(root / inner[0])}"

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ablate.recipe import MeanStd, Recipe
+from ablate.recipe.fields import MeanStd, Recipe
 from ablate.training.augment import PLAIN, Augmentation, Mixed, Step
 from ablate.training.augment.crop import take
 from ablate.training.augment.streams import move
@@ -50,11 +50,11 @@ class Images:
 
     @property
     def device(self) -> torch.device:
-        """Say where batches are wanted."""
+        """Return where batches are wanted."""
         return self.labels.device
 
     def batches(self, size: int, chosen: Tensor | None = None, augmentation: Augmentation = PLAIN) -> Iterator[Batch]:
-        """Give the images, or the `chosen` ones (on the CPU) in this order, in batches; the last one may be smaller."""
+        """Yield the images, or the `chosen` ones (on the CPU) in this order, in batches; the last one may be smaller."""
         chosen = torch.arange(len(self)) if chosen is None else chosen
         source = self._streamed(chosen, size) if self.streamed else self._resident(chosen, size)
         for pixels, which, labels in source:
@@ -104,7 +104,7 @@ class Images:
 
 
 def normalisation(recipe: Recipe, prepared: Prepared) -> MeanStd:
-    """Give the mean and standard deviation that a recipe asks for; raise a ValueError when they do not fit the channels."""
+    """Return the mean and standard deviation that a recipe asks for; raise a ValueError when they do not fit the channels."""
     normalize = recipe.data.normalize
     found = MeanStd(mean=prepared.mean, std=prepared.std) if normalize == "dataset" else IMAGENET if normalize == "imagenet" else normalize
     assert isinstance(found, MeanStd)
@@ -116,18 +116,18 @@ def normalisation(recipe: Recipe, prepared: Prepared) -> MeanStd:
 def for_training(
     recipe: Recipe, prepared: Prepared, arrays: Arrays, rows: NDArray[np.int64], device: torch.device, *, memory: int | None = None
 ) -> Images:
-    """Give some of the training images; `memory`: see `place`."""
+    """Return some of the training images; `memory`: see `place`."""
     return place(normalisation(recipe, prepared), arrays.train_images, arrays.train_labels, rows, device, memory)
 
 
 def for_test(recipe: Recipe, prepared: Prepared, arrays: Arrays, device: torch.device, *, memory: int | None = None) -> Images:
-    """Give all test images; `memory`: see `place`."""
+    """Return all test images; `memory`: see `place`."""
     rows = np.arange(len(arrays.test_labels))
     return place(normalisation(recipe, prepared), arrays.test_images, arrays.test_labels, rows, device, memory)
 
 
 def room(device: torch.device, jobs: int) -> int | None:
-    """Say how many bytes of images may go to a device that so many jobs share; none on a CPU, which maps them."""
+    """Return how many bytes of images may go to a device that so many jobs share; none on a CPU, which maps them."""
     if device.type == "cpu":
         return None
     gc.collect()

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from ablate import networks
-from ablate.recipe import Model
+from ablate.recipe import networks
+from ablate.recipe.fields import Model
 from ablate.training import models, surgery
 
 Format = Literal["channels_last", "contiguous"]

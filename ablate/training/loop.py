@@ -14,8 +14,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from ablate import recipe as recipes
-from ablate.recipe import Recipe
+from ablate.recipe import identity
+from ablate.recipe.fields import Recipe
 from ablate.training import data, images, layout, models, optim, surgery
 from ablate.training.augment import Augmentation, compose
 from ablate.training.augment.streams import generators
@@ -48,7 +48,7 @@ class Session:
 
     @property
     def finished(self) -> bool:
-        """Say whether there is nothing left to train."""
+        """Whether there is nothing left to train."""
         patience = self.recipe.training.early_stopping
         stale = patience is not None and self.epoch - self.best_epoch >= patience
         return self.diverged or stale or self.epoch >= self.recipe.training.epochs
@@ -80,14 +80,14 @@ def start(
     """
     settle(recipe, device)
     shape = models.Shape(prepared.channels, prepared.image_size, len(prepared.classes))
-    network = models.build(recipe.model, shape, seed=recipes.stream_seed(seed, "init"))
+    network = models.build(recipe.model, shape, seed=identity.stream_seed(seed, "init"))
     network = layout.place(network, recipe.model, shape, recipe.training.precision, device)
     chosen, held = data.split(recipe.data, arrays.train_labels, seed if split is None else split)
     train = images.for_training(recipe, prepared, arrays, chosen, device, memory=memory)
     validation = images.for_training(recipe, prepared, arrays, held, device, memory=memory) if len(held) else None
     streams = generators(seed)
     # The global generator is left to dropout alone: every other draw has a generator of its own.
-    torch.manual_seed(recipes.stream_seed(seed, "dropout"))
+    torch.manual_seed(identity.stream_seed(seed, "dropout"))
     return Session(
         recipe=recipe,
         device=device,
@@ -96,7 +96,7 @@ def start(
         optimizer=optim.optimizer(network, recipe.optimizer),
         train=train,
         validation=validation,
-        order=torch.Generator().manual_seed(recipes.stream_seed(seed, "order")),
+        order=torch.Generator().manual_seed(identity.stream_seed(seed, "order")),
         streams=streams,
         augmentation=compose(recipe.augment, streams),
     )
@@ -181,7 +181,7 @@ def batches_an_epoch(session: Session) -> int:
 
 
 def shuffled(session: Session) -> Iterator[Batch]:
-    """Give the augmented batches of one epoch, in an order that is drawn anew."""
+    """Yield the augmented batches of one epoch, in an order that is drawn anew."""
     size = min(session.recipe.training.batch_size, len(session.train))
     order = torch.randperm(len(session.train), generator=session.order)[: batches_an_epoch(session) * size]
     # Augmentation is not under autocast: bf16 is too coarse to say where a pixel comes from.
@@ -203,13 +203,13 @@ def step(session: Session, batch: Batch) -> Tensor:
 
 
 def set_lr(session: Session, lr: float) -> None:
-    """Give the optimizer the rate of its next steps."""
+    """Set the learning rate of the next steps."""
     for group in session.optimizer.param_groups:
         group["lr"] = lr
 
 
 def _loss(logits: Tensor, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor]:
-    """Give cross-entropy and accuracy, means over the batch; of mixed images both labels count, by their share."""
+    """Return cross-entropy and accuracy, means over the batch; of mixed images both labels count, by their share."""
     right = logits.detach().argmax(1)
     if batch.mixed is None:
         return F.cross_entropy(logits, batch.labels, label_smoothing=smoothing), (right == batch.labels).float().mean()
@@ -220,12 +220,12 @@ def _loss(logits: Tensor, batch: Batch, smoothing: float) -> tuple[Tensor, Tenso
 
 
 def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
-    """Give the context in which the network runs: bf16 where the recipe says so."""
+    """Return the context in which the network runs: bf16 where the recipe says so."""
     return torch.autocast(device.type, torch.bfloat16, enabled=recipe.training.precision == "bf16")
 
 
 def score(network: nn.Module, images: Images, recipe: Recipe, alive: Callable[[], None] = lambda: None) -> tuple[float, float]:
-    """Give mean cross-entropy and accuracy of one plain pass over some images; `alive` is called for every batch."""
+    """Return mean cross-entropy and accuracy of one plain pass over some images; `alive` is called for every batch."""
     network.eval()
     total = torch.zeros(2, device=images.device)
     with torch.inference_mode(), autocast(recipe, images.device):

@@ -10,10 +10,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from ablate import rates
-from ablate import recipe as recipes
-from ablate.rates import Curve, Sweep
-from ablate.recipe import Recipe
+from ablate.recipe import identity, range_test
+from ablate.recipe.fields import Recipe
+from ablate.recipe.range_test import Curve, Sweep
 from ablate.training import loop, surgery
 from ablate.training.data import Arrays, Prepared
 from ablate.training.images import Batch
@@ -49,29 +48,29 @@ def sweep(
     plain = recipe.model_copy(update={"training": recipe.training.model_copy(update={"compile": False})})
     found: list[list[float]] = []
     with undisturbed(device):
-        session = loop.start(plain, recipes.stream_seed(seed, "range"), prepared, arrays, device, memory=memory, split=seed)
+        session = loop.start(plain, identity.stream_seed(seed, "range"), prepared, arrays, device, memory=memory, split=seed)
         surgery.train(session.network)
         for block in _blocks(_measured(session, plan, should_stop), BLOCK if plan.per == "batch" else 1):
             found += torch.stack(block).tolist()  # the only time that the device is read
             told(len(found))
-            if rates.divergence([loss for loss, _ in found], plan.steps) is not None:
+            if range_test.divergence([loss for loss, _ in found], plan.steps) is not None:
                 break
     return _curve(plan, found)
 
 
 def _curve(plan: Sweep, found: list[list[float]]) -> Curve:
     """Cut what was measured at the step that diverged: how much was read after it depends on the block."""
-    end = rates.divergence([loss for loss, _ in found], plan.steps)
+    end = range_test.divergence([loss for loss, _ in found], plan.steps)
     kept = found if end is None else found[: end + 1]
     losses, accuracies = zip(*kept, strict=True)
-    return Curve(rates.rates(plan)[: len(kept)], losses, accuracies, "end" if end is None else "diverged")
+    return Curve(range_test.rates(plan)[: len(kept)], losses, accuracies, "end" if end is None else "diverged")
 
 
 def _measured(session: Session, plan: Sweep, should_stop: Callable[[], bool]) -> Iterator[Tensor]:
     """Train at each rate, giving loss and accuracy (2,) of each, on the device."""
     batches = _forever(session)
     steps = loop.batches_an_epoch(session) if plan.per == "epoch" else 1
-    for rate in rates.rates(plan):
+    for rate in range_test.rates(plan):
         loop.set_lr(session, rate)
         total = torch.zeros(2, device=session.device)
         for _ in range(steps):
@@ -82,7 +81,7 @@ def _measured(session: Session, plan: Sweep, should_stop: Callable[[], bool]) ->
 
 
 def _forever(session: Session) -> Iterator[Batch]:
-    """Give the batches of one epoch after another, each in an order of its own."""
+    """Yield the batches of one epoch after another, each in an order of its own."""
     while True:
         yield from loop.shuffled(session)
 

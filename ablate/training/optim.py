@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
-from ablate.recipe import Optimizer, Schedule
+from ablate.recipe.fields import Optimizer, Schedule
 
 START, END = 1 / 25, 1 / 250_000  # of the peak: OneCycleLR's div_factor and final_div_factor
 MAKE: dict[str, Callable[[Iterable[nn.Parameter], Optimizer], torch.optim.Optimizer]] = {
@@ -53,7 +53,7 @@ SCHEDULES: dict[str, Callable[[Schedule, int, int, int], float]] = {
 
 
 def lr_factor(schedule: Schedule, step: int, steps: int, epochs: int) -> float:
-    """Give the share of `optimizer.lr` that holds in step 0..steps-1 of a training of so many epochs.
+    """Return the share of `optimizer.lr` that holds in step 0..steps-1 of a training of so many epochs.
 
     cosine: Loshchilov and Hutter 2017, equation 5, without restarts, updated each step; one_cycle: Smith and Topin
     2018 with cosine flanks, as torch's OneCycleLR without its cycling of the momentum.

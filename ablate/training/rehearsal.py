@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ablate import networks
-from ablate.recipe import MeanStd, Recipe
+from ablate.recipe import networks
+from ablate.recipe.fields import MeanStd, Recipe
 from ablate.training import images, layout, loop, lr_finder, models, optim, surgery
 from ablate.training.augment import PLAIN
 from ablate.training.loop import Session

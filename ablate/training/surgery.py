@@ -49,7 +49,7 @@ def has_lazy_layers(network: nn.Module) -> bool:
 
 
 def materialize(network: nn.Module, example: Tensor) -> None:
-    """Give lazy layers (nn.LazyLinear, ...) their sizes by one forward pass of `example` (B, C, H, W) in eval mode.
+    """Materialize lazy layers (nn.LazyLinear, ...) by one forward pass of `example` (B, C, H, W) in eval mode.
 
     Their weights are drawn from torch's global generator. Every other network is left alone.
     """

@@ -12,8 +12,8 @@ from scipy import stats
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as reference
 
-from ablate import recipe
-from ablate.recipe import Augment, ColorJitter
+from ablate.recipe import identity
+from ablate.recipe.fields import Augment, ColorJitter
 from ablate.training.augment import PLAIN, color, compose, crop, erase, mix, rotation
 from ablate.training.augment.streams import ROLES, generators, move
 
@@ -61,7 +61,7 @@ def distance(ours, theirs):
 
 
 def stored(shape, dtype, images=9):
-    """Give a data set (N, H, W, C), and images of it to read, in no order and some of them twice."""
+    """Return a data set (N, H, W, C), and images of it to read, in no order and some of them twice."""
     batch, channels, height, width = shape
     pixels = torch.randint(0, 256, (images, height, width, channels), generator=generator(2), dtype=torch.uint8)
     which = torch.tensor([3, 8, 3, 0, 0, 5, 1])[:batch]
@@ -122,7 +122,7 @@ def test_reading_leaves_the_data_set_as_it_is():
 
 
 def boxes(height, width, number):
-    """Give fixed boxes: the whole image, a single pixel, a row, a column, and small ones at each corner; then drawn ones."""
+    """Return fixed boxes: the whole image, a single pixel, a row, a column, and small ones at each corner; then drawn ones."""
     fixed = [
         (0, 0, height, width), (height - 1, width - 1, 1, 1), (2, 0, 1, width), (0, 5, height, 1),
         (0, 0, 5, 7), (height - 5, width - 7, 5, 7), (3, 2, height - 3, width - 4),
@@ -204,7 +204,7 @@ PALETTE = [
 
 
 def colourful(number, channels=3, size=(8, 9)):
-    """Give noise in which every image has all the special pixels, some images are of one colour, and one is half grey."""
+    """Return noise in which every image has all the special pixels, some images are of one colour, and one is half grey."""
     images = noise((number, channels, *size))
     special = torch.tensor(PALETTE, dtype=torch.float32).T[:channels]
     images.flatten(2)[:, :, : special.shape[1]] = special
@@ -223,7 +223,7 @@ def jittered(image, order, factors):
 
 
 def every_order(kinds):
-    """Give each order of some operations with all their factors extreme, and again with drawn ones: at least 64 rows of K each."""
+    """Return each order of some operations with all their factors extreme, and again with drawn ones: at least 64 rows of K each."""
     ends = {color.HUE: (-0.5, 0.5)}
     orders, factors = [], []
     for order in itertools.permutations(kinds):
@@ -428,7 +428,7 @@ def table(sample, edges):
 
 
 def alike(ours, theirs):
-    """Say whether two samples may be of one distribution: of whole numbers by chi-square, of others by Kolmogorov-Smirnov.
+    """Whether two samples may be of one distribution: of whole numbers by chi-square, of others by Kolmogorov-Smirnov.
 
     Whole numbers are counted in at most 24 bins of about the same content. Others are rounded: theirs have 53 bits.
     """
@@ -445,13 +445,13 @@ def alike(ours, theirs):
 
 
 def equally_likely(values, possible):
-    """Say whether whole numbers may be uniform on the possible ones, and whether all of them are among these."""
+    """Whether whole numbers may be uniform on the possible ones, and whether all of them are among these."""
     counts = torch.bincount(torch.as_tensor(values), minlength=possible)
     return len(counts) == possible and stats.chisquare(counts.numpy()).pvalue > LEVEL
 
 
 def a_share_of(found, number, probability):
-    """Say whether so many of a number may be a draw with this probability."""
+    """Whether so many of a number may be a draw with this probability."""
     return stats.binomtest(int(found), number, probability).pvalue > LEVEL
 
 
@@ -727,7 +727,7 @@ def states(augment, batches=2):
 
 
 def choices():
-    """Give every combination of what can be on: (the roles, the fields)."""
+    """Return every combination of what can be on: (the roles, the fields)."""
     for levels in itertools.product(*((None, *levels) for levels in CHOICES.values())):
         on = {role: level for role, level in zip(CHOICES, levels, strict=True) if level is not None}
         fields = OFF.copy()
@@ -775,7 +775,7 @@ def test_padding_interpolation_and_strength_do_not_move_what_is_drawn_by_others(
 def test_each_role_and_each_seed_has_a_generator_of_its_own():
     found = [tuple(stream.get_state().tolist()) for seed in range(3) for stream in generators(seed).values()]
     assert len(set(found)) == len(found) == 3 * len(ROLES)
-    assert generators(5)["crop"].initial_seed() == torch.Generator().manual_seed(recipe.stream_seed(5, "crop")).initial_seed()
+    assert generators(5)["crop"].initial_seed() == torch.Generator().manual_seed(identity.stream_seed(5, "crop")).initial_seed()
 
 
 def test_the_same_seed_gives_the_same_batches_and_another_one_others():

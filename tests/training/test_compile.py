@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -107,13 +106,15 @@ import json, sys
 from pathlib import Path
 sys.path[:0] = json.loads(sys.argv[1])
 from test_loop import make
-from ablate import journal, recipe, worker
-from ablate.grid import Job
+from ablate.execution import worker
+from ablate.recipe import identity
+from ablate.store import job_folder
+from ablate.study.grid import Job
 from torch._dynamo.utils import counters
-folder, digits, changes = journal.Folder(Path(sys.argv[2])), Path(sys.argv[3]), json.loads(sys.argv[4])
+folder, digits, changes = job_folder.Folder(Path(sys.argv[2])), Path(sys.argv[3]), json.loads(sys.argv[4])
 made = make(**changes)
-job = Job(recipe.job_id(made, 0, digits.name), made, 0, digits.name)
-journal.create(folder, job)
+job = Job(identity.job_id(made, 0, digits.name), made, 0, digits.name)
+job_folder.create(folder, job)
 payload = {"folder": str(folder.path), "job": job.id, "data": str(digits), "evaluations": [{}], "device": "cpu"}
 payload["compile_cache"] = sys.argv[5]
 worker.run_job(payload, lambda _: None, lambda: False)
@@ -124,9 +125,10 @@ print(json.dumps({**counters["inductor"]}))
 @needs_compiler
 @pytest.mark.slow  # 40 s: two processes that compile
 def test_a_worker_keeps_what_it_compiled_in_the_store_and_finds_it_again(tmp_path, digits):  # noqa: F811
-    from ablate import journal, metrics
+    from ablate.recipe import metrics
+    from ablate.store import files, job_folder
 
-    paths = json.dumps([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    paths = json.dumps(sys.path)
     environment = {name: text for name, text in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"}
     told = []
     for name in ("first", "second"):
@@ -136,8 +138,8 @@ def test_a_worker_keeps_what_it_compiled_in_the_store_and_finds_it_again(tmp_pat
         )
         assert process.returncode == 0, process.stderr + (tmp_path / name / "log.txt").read_text()
         told.append(json.loads(process.stdout.splitlines()[-1]))
-        first, last = (line["metrics"] for line in journal.lines(journal.Folder(tmp_path / name).journal))
-        result = journal.read_json(tmp_path / name / "result.json")["metrics"]
+        first, last = (line["metrics"] for line in files.lines(job_folder.Folder(tmp_path / name).journal))
+        result = files.read_json(tmp_path / name / "result.json")["metrics"]
         assert first["time/compile_seconds"] == result["time/compile_seconds"] > 0
         assert "time/compile_seconds" not in last
         assert metrics.direction("time/compile_seconds") == "min"

@@ -22,7 +22,7 @@ from scipy.io import savemat
 from sklearn.datasets import load_digits
 
 from ablate.errors import DataError
-from ablate.recipe import Data
+from ablate.recipe.fields import Data
 from ablate.training import data
 
 
@@ -48,7 +48,7 @@ def fingerprint(section, tmp_path, name="cache"):
 def child(code, *arguments, **options):
     """Start Python with some code in which `section` and `cache` are what was given."""
     start = (
-        "import sys; from pathlib import Path; from ablate.recipe import Data; from ablate.training import data\n"
+        "import sys; from pathlib import Path; from ablate.recipe.fields import Data; from ablate.training import data\n"
         "section, cache = Data.model_validate_json(sys.argv[1]), Path(sys.argv[2])\n"
     )
     command = [sys.executable, "-c", start + code, *(a.model_dump_json() if isinstance(a, Data) else str(a) for a in arguments)]
@@ -360,7 +360,7 @@ def test_arrays_are_mapped_and_nothing_that_is_done_to_them_reaches_the_disk(tmp
 
 
 def whole(cache):
-    """Give the folders that look finished, and check that each is."""
+    """Return the folders that look finished, and check that each is."""
     found = [path.parent for path in cache.glob("*/meta.json") if not path.parent.name.startswith("draft-")]
     for folder in found:
         arrays, prepared = data.open_arrays(folder), data.read(folder)

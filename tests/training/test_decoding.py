@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageCms, features
 
 from ablate.errors import DataError
-from ablate.recipe import Data
+from ablate.recipe.fields import Data
 from ablate.training import data, decoding
 
 RED, GREEN, BLUE, GREY, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (90, 90, 90), (255, 255, 255)
@@ -34,7 +34,7 @@ def written(path, image, kind, **options):
 
 
 def quarters(pixels):
-    """Give the mean colours of the four quarters."""
+    """Return the mean colours of the four quarters."""
     return [tuple(pixels[i : i + 8, j : j + 8].reshape(-1, 3).mean(0).round().astype(int).tolist()) for i in (0, 8) for j in (0, 8)]
 
 

@@ -13,9 +13,8 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, recall_score
 from torch import nn
 
-from ablate import metrics
-from ablate import recipe as recipes
-from ablate.recipe import Recipe
+from ablate.recipe import identity, metrics
+from ablate.recipe.fields import Recipe
 from ablate.training import data, evaluate, gallery, loop, surgery
 from ablate.training.evaluate import Wrong
 from ablate.training.images import for_test
@@ -227,7 +226,7 @@ def by_hand(network, seed, test, passes, views=(lambda x: x,)):
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.train(passes > 0)
-    torch.manual_seed(recipes.stream_seed(seed, "mc_dropout"))
+    torch.manual_seed(identity.stream_seed(seed, "mc_dropout"))
     parts = []
     with torch.no_grad():
         for batch in test.batches(128):

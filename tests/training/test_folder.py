@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ablate import recipe
 from ablate.errors import DataError
-from ablate.recipe import Data
+from ablate.recipe import fields, identity
+from ablate.recipe.fields import Data
 from ablate.training import data, folder
 
 PICTURES = iter(range(1_000_000))
@@ -133,7 +133,7 @@ def test_one_class_is_none_and_the_classes_one_level_deeper_are_seen(root):
 
 @pytest.fixture
 def latin(root):
-    """Give a name in Latin-1, where the disk takes it."""
+    """Return a name in Latin-1, where the disk takes it."""
     name = os.fsdecode(b"caf\xe9")
     try:
         draw(root / name)
@@ -257,7 +257,7 @@ def older_note(section, cache, prepared):
             listing += [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     for path in (cache / "index").iterdir():
         path.unlink()
-    key = recipe.digest([section.name, str(root), section.image_size, listing])
+    key = identity.digest([section.name, str(root), section.image_size, listing])
     (cache / "index" / f"{key}.json").write_text(json.dumps({"fingerprint": prepared.fingerprint}))
     meta = json.loads((prepared.folder / "meta.json").read_text())
     del meta["decoding"]
@@ -319,5 +319,5 @@ def test_a_normalisation_in_bytes_is_doubted(root, tmp_path):
     section = images(root)
     prepared = data.prepare(section, tmp_path / "cache")
     assert data.warnings(section, prepared) == []
-    bytewise = section.model_copy(update={"normalize": recipe.MeanStd(mean=(125.0,), std=(60.0,))})
+    bytewise = section.model_copy(update={"normalize": fields.MeanStd(mean=(125.0,), std=(60.0,))})
     assert data.warnings(bytewise, prepared) == ["warning: data.normalize has 125, and images are in [0, 1]: divide mean and std by 255?"]

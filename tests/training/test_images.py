@@ -8,7 +8,7 @@ import pytest
 import torch
 from gpus import NEEDS_GPU
 
-from ablate.recipe import Augment, ColorJitter, Data, MeanStd, Recipe
+from ablate.recipe.fields import Augment, ColorJitter, Data, MeanStd, Recipe
 from ablate.training import data, images
 from ablate.training.augment import PLAIN, Augmentation, compose, crop
 from ablate.training.augment.streams import generators
@@ -69,7 +69,7 @@ def augmentation_of(augment, found):
 
 
 def normalised(pixels, rows, mean_std):
-    """Give (x / 255 - mean) / std of some images, (B, C, H, W), in float64."""
+    """Return (x / 255 - mean) / std of some images, (B, C, H, W), in float64."""
     x = pixels[rows].astype(np.float64) / 255
     return torch.from_numpy(((x - np.array(mean_std.mean)) / np.array(mean_std.std)).transpose(0, 3, 1, 2))
 
@@ -277,7 +277,7 @@ def test_training_images_are_the_rows_of_the_split_and_test_images_all_of_them(m
 
 @pytest.fixture
 def mapped(tmp_path):
-    """Give a data set that is mapped from a file, as `data.open_arrays` does it."""
+    """Return a data set that is mapped from a file, as `data.open_arrays` does it."""
     np.save(tmp_path / "pixels.npy", noise())
     return np.load(tmp_path / "pixels.npy", mmap_mode="c")
 

@@ -18,9 +18,8 @@ from torch.nn import functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ablate import networks
-from ablate import recipe as recipes
-from ablate.recipe import Augment, Recipe
+from ablate.recipe import identity, networks
+from ablate.recipe.fields import Augment, Recipe
 from ablate.training import data, images, loop, optim
 from ablate.training.augment import compose, rotation, streams
 
@@ -28,7 +27,7 @@ CPU = torch.device("cpu")
 
 
 def make(**changes):
-    """Give the recipe of a short training; changes are sections, merged into it."""
+    """Return the recipe of a short training; changes are sections, merged into it."""
     fields = {
         "data": {"name": "digits", "image_size": 16, "train_size": 120, "validation": 20},
         "augment": {"crop": "random_crop", "padding": 2, "flip": True},
@@ -95,7 +94,7 @@ def fingerprint(state):
 
 
 def outcome(session):
-    """Give the bits of everything that a training leaves: weights, metrics, optimizer, best epoch, every generator."""
+    """Return the bits of everything that a training leaves: weights, metrics, optimizer, best epoch, every generator."""
     state = loop.snapshot(session)
     return fingerprint(state | {"history": without_times(state["history"])})
 
@@ -261,7 +260,7 @@ def first_weight(network):
 
 
 def whole(images):
-    """Give all images as one normalised batch, without augmentation."""
+    """Return all images as one normalised batch, without augmentation."""
     (batch,) = images.batches(len(images))
     return batch.images
 
@@ -286,7 +285,7 @@ def test_another_seed_changes_weights_order_split_and_every_stream(digits):
 def test_dropout_is_drawn_from_its_own_stream(digits):
     start(make(), digits, seed=3)
     state = torch.get_rng_state()
-    torch.manual_seed(recipes.stream_seed(3, "dropout"))
+    torch.manual_seed(identity.stream_seed(3, "dropout"))
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -361,7 +360,7 @@ def test_bf16_runs_the_network_in_bf16_and_keeps_its_weights_in_fp32(digits):
 
 
 def is_drawing():
-    """Say whether random parameters are being drawn or sorted, which is on the CPU whatever the device."""
+    """Whether random parameters are being drawn or sorted, which is on the CPU whatever the device."""
     frame = sys._getframe()
     while frame is not None:
         if frame.f_code.co_name.startswith(("sample_", "_sort_by_hue", "_without_colour")):

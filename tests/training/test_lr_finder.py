@@ -18,9 +18,8 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import DataLoader
 from torch_lr_finder import LRFinder
 
-from ablate import rates
-from ablate import recipe as recipes
-from ablate.rates import Sweep
+from ablate.recipe import identity, range_test
+from ablate.recipe.range_test import Sweep
 from ablate.training import data, loop, lr_finder, optim, surgery
 
 SHORT = Sweep(low=1e-4, high=0.1, steps=12)
@@ -195,7 +194,7 @@ def test_its_draws_are_not_the_jobs_but_its_images_are(digits, sessions):
     assert tested.order.initial_seed() != job.order.initial_seed()
     seeds = {role: stream.initial_seed() for role, stream in job.streams.items()}
     assert not set(seeds.values()) & {stream.initial_seed() for stream in tested.streams.values()}
-    assert recipes.stream_seed(recipes.stream_seed(3, "range"), "dropout") != recipes.stream_seed(3, "dropout")
+    assert identity.stream_seed(identity.stream_seed(3, "range"), "dropout") != identity.stream_seed(3, "dropout")
     assert torch.equal(tested.train.rows, job.train.rows), "else the rate is chosen on images that the job validates on"
     assert torch.equal(tested.train.labels, job.train.labels)
 
@@ -212,7 +211,7 @@ def test_the_curve_is_that_of_plain_steps_at_rising_rates(digits, sessions, batc
     network.train()
     speed = [torch.zeros_like(p) for p in network.parameters()]
     clipped = 0
-    for rate, loss, accuracy, batch in zip(rates.rates(plan), curve.losses, curve.accuracies, batches, strict=True):
+    for rate, loss, accuracy, batch in zip(range_test.rates(plan), curve.losses, curve.accuracies, batches, strict=True):
         logits = network(batch.images)
         found = F.cross_entropy(logits, batch.labels, label_smoothing=0.1)
         assert loss == pytest.approx(found.item(), rel=1e-3)
@@ -234,7 +233,7 @@ def test_every_rate_is_tried_however_few_batches_an_epoch_has_and_every_epoch_ha
     )  # fmt: skip
     plan = Sweep(1e-6, 1e-3, 22)  # 5 epochs and a half
     curve = lr_finder.sweep(recipe, 0, prepared, arrays, CPU, plan)
-    assert curve.rates == rates.rates(plan)
+    assert curve.rates == range_test.rates(plan)
     assert len(batches) == 22
     seen = [tuple(round(v * 255) for v in batch.images[:, 0, 0, 0].tolist()) for batch in batches]
     for i in range(0, 20, 4):
@@ -258,9 +257,9 @@ def test_an_epoch_at_each_rate_gives_the_means_over_its_batches(digits, sessions
     curve = sweep(recipe, digits, plan)
     ((session, _),) = sessions
     assert len(batches) == 6 * 3 == 6 * loop.batches_an_epoch(session)
-    again = loop.start(recipe, recipes.stream_seed(0, "range"), digits, data.open_arrays(digits.folder), CPU, split=0)
+    again = loop.start(recipe, identity.stream_seed(0, "range"), digits, data.open_arrays(digits.folder), CPU, split=0)
     surgery.train(again.network)
-    for rate, loss, accuracy in zip(rates.rates(plan), curve.losses, curve.accuracies, strict=True):
+    for rate, loss, accuracy in zip(range_test.rates(plan), curve.losses, curve.accuracies, strict=True):
         loop.set_lr(again, rate)
         steps = [loop.step(again, batch).tolist() for batch in loop.shuffled(again)]
         assert (loss, accuracy) == pytest.approx(tuple(np.mean(steps, axis=0)), rel=1e-5)
@@ -278,20 +277,20 @@ def test_a_training_that_diverges_stops_and_says_so_wherever_the_device_is_read(
     curve = found[0]
     assert curve.stopped == "diverged"
     assert 5 < len(curve.losses) < 40
-    assert rates.divergence(curve.losses, 40) == len(curve.losses) - 1
-    assert curve.rates == rates.rates(plan)[: len(curve.losses)]
+    assert range_test.divergence(curve.losses, 40) == len(curve.losses) - 1
+    assert curve.rates == range_test.rates(plan)[: len(curve.losses)]
 
 
 def test_a_training_that_diverges_at_once_is_not_a_crash(digits):
     curve = sweep(make(model={"batch_norm": False}), digits, Sweep(1e4, 1e6, 20))
     assert curve.stopped == "diverged"
-    assert {one.status for one in rates.suggest([curve]).values()} == {"diverged at once"}
-    assert rates.from_json(rates.to_json(curve)).rates == curve.rates
+    assert {one.status for one in range_test.suggest([curve]).values()} == {"diverged at once"}
+    assert range_test.from_json(range_test.to_json(curve)).rates == curve.rates
 
 
 def test_a_healthy_network_gets_a_rate_that_trains_it_and_the_range_holds_it(digits):
     recipe = make(data={"train_size": 600}, augment={"flip": False, "padding": 1})
-    found = rates.best(rates.suggest([sweep(recipe, digits, Sweep(steps=60), seed=seed) for seed in range(2)]))
+    found = range_test.best(range_test.suggest([sweep(recipe, digits, Sweep(steps=60), seed=seed) for seed in range(2)]))
     assert found.low <= found.rate <= found.high
     losses = {}
     for rate in (found.rate, found.rate / 100):
@@ -395,7 +394,7 @@ def theirs(network, recipe, loader, plan, smooth_f=0.0):
 
 
 def suggested(finder, losses=None, tried=None):
-    """Give the rate that the public finder suggests, of a curve of its own or of a given one."""
+    """Return the rate that the public finder suggests, of a curve of its own or of a given one."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -434,10 +433,10 @@ def test_on_the_same_images_in_another_order_the_curve_is_that_of_torch_lr_finde
     loader = DataLoader(list(zip(whole.images, whole.labels, strict=True)), 32, shuffle=True, drop_last=True)
     torch.manual_seed(0)
     history = theirs(network, recipe, loader, plan).history
-    number = min(int(np.argmin(rates.smoothed(curve).losses)) for curve in curves) + 1
+    number = min(int(np.argmin(range_test.smoothed(curve).losses)) for curve in curves) + 1
 
     def smooth(losses):
-        return rates.average(np.asarray(losses[:number]), 0.8)
+        return range_test.average(np.asarray(losses[:number]), 0.8)
 
     ours, other = (smooth(curve.losses) for curve in curves)
     public = smooth(history["loss"])
@@ -462,22 +461,22 @@ def test_torch_lr_finder_leaves_the_generators_moved(digits, sessions):
 
 def test_where_torch_lr_finder_gives_a_number_for_nothing_there_is_none():
     finder = LRFinder(nn.Linear(1, 1), torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1), None)
-    tried = rates.rates(Sweep())
+    tried = range_test.rates(Sweep())
     for losses in (np.full(100, 2.3), np.random.default_rng(0).normal(2.3, 0.1, 100)):
         assert suggested(finder, losses, tried) in tried
-        curve = rates.Curve(tried, tuple(losses.tolist()), (0.1,) * 100, "end")
-        assert {one.status for one in rates.suggest([curve]).values()} == {"flat"}
+        curve = range_test.Curve(tried, tuple(losses.tolist()), (0.1,) * 100, "end")
+        assert {one.status for one in range_test.suggest([curve]).values()} == {"flat"}
 
 
 def test_where_torch_lr_finder_takes_the_slope_by_index_a_linear_sweep_moves_its_answer():
     finder = LRFinder(nn.Linear(1, 1), torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1), None)
     found = {}
     for mode in ("exponential", "linear"):
-        tried = np.array(rates.rates(Sweep(0.01, 10.0, 400, mode)))
+        tried = np.array(range_test.rates(Sweep(0.01, 10.0, 400, mode)))
         x = np.log10(tried)
         losses = 2.3 - 2 / (1 + np.exp(-3 * (x + 1)))  # steepest per decade at 0.1
-        curve = rates.Curve(tuple(tried.tolist()), tuple(losses.tolist()), (0.5,) * 400, "end")
-        found[mode] = suggested(finder, losses, tried), rates.suggest([curve])["steepest"].rate
+        curve = range_test.Curve(tuple(tried.tolist()), tuple(losses.tolist()), (0.5,) * 400, "end")
+        found[mode] = suggested(finder, losses, tried), range_test.suggest([curve])["steepest"].rate
     assert found["exponential"][0] == pytest.approx(0.1, rel=0.05)
     assert found["linear"][0] < 0.06
     assert all(ours == pytest.approx(0.1, rel=0.5) for _, ours in found.values())
@@ -496,7 +495,7 @@ def test_where_the_mean_of_torch_lr_finder_lags_ours_stands_where_the_losses_are
         expected = np.interp(np.log(tried[:number]), np.log(curve.rates[:number]), truth)
         return np.median(np.abs(np.log(np.array(losses[:number]) / expected)))
 
-    smooth = rates.smoothed(curve)
+    smooth = range_test.smoothed(curve)
     assert off(history["lr"], history["loss"]) > 0.5
     assert off(smooth.rates, smooth.losses) < 0.15
     lowest = smooth.rates[int(np.argmin(smooth.losses))]

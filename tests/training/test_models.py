@@ -10,9 +10,9 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from ablate import networks
 from ablate.errors import DataError
-from ablate.recipe import Model
+from ablate.recipe import networks
+from ablate.recipe.fields import Model
 from ablate.training import models, surgery
 from ablate.training.models import Shape, summary, weights
 from ablate.training.surgery import ModelError
@@ -32,7 +32,7 @@ def summed(shape=RGB, **fields):
 
 
 def refusal(shape=RGB, **fields):
-    """Give the sentence with which a network is refused before anything is trained."""
+    """Return the sentence with which a network is refused before anything is trained."""
     with pytest.raises(ModelError) as caught:
         summary.summarise(Model(**fields), shape)
     return str(caught.value)
@@ -301,7 +301,7 @@ def test_weights_that_begin_by_mixing_colours_are_refused_for_grey_images(name):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """Give the folder of pretrained weights, empty, with a network that cannot be reached."""
+    """Return the folder of pretrained weights, empty, with a network that cannot be reached."""
 
     def unreachable(*_args, **_kwargs):
         raise urllib.error.URLError("no route to host")
@@ -422,7 +422,7 @@ def test_a_file_that_holds_other_things_is_not_taken_nor_run(cache, monkeypatch,
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch, request):
-    """Give a function that writes a module of its own name to the import path, and gives that name."""
+    """Return a function that writes a module of its own name to the import path, and gives that name."""
     name = f"mine_{abs(hash(request.node.nodeid)):x}"
     monkeypatch.syspath_prepend(tmp_path)
 

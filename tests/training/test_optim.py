@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim import lr_scheduler
 
-from ablate.recipe import DEFAULT_LR, Optimizer, Schedule
+from ablate.recipe.fields import DEFAULT_LR, Optimizer, Schedule
 from ablate.training import optim
 
 LENGTHS = [(1, 1), (1, 2), (2, 1), (2, 3), (3, 7), (10, 1), (7, 12), (30, 5), (60, 3)]  # epochs, batches an epoch

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ablate.recipe import Augment, Data, Model, Optimizer, Recipe, Training
+from ablate.recipe.fields import Augment, Data, Model, Optimizer, Recipe, Training
 from ablate.training import data, evaluate, images, layout, loop, lr_finder, models, rehearsal
 from ablate.training.models import Shape
 from ablate.training.surgery import ModelError
@@ -43,7 +43,7 @@ SHAPE = Shape(1, 16, 3)
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch, request):
-    """Give a function that writes a class `Mine` to a module of its own, and gives the name of the network."""
+    """Return a function that writes a class `Mine` to a module of its own, and gives the name of the network."""
     name = f"own_{abs(hash(request.node.nodeid)):x}"
     monkeypatch.syspath_prepend(tmp_path)
 

@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torchvision.models import resnet18
 
-from ablate import networks
-from ablate.recipe import Model
+from ablate.recipe import networks
+from ablate.recipe.fields import Model
 from ablate.training import models, surgery
 from ablate.training.models import summary
 from ablate.training.surgery import BatchNorm, Convolution, ModelError
@@ -237,7 +237,7 @@ def test_a_linear_layer_before_a_norm_gets_a_bias_of_its_own_size():
 
 
 def dropping(network):
-    """Give the dropout layers that surgery put into a network."""
+    """Return the dropout layers that surgery put into a network."""
     return {name: module for name, module in network.named_modules() if isinstance(module, nn.Dropout)}
 
 

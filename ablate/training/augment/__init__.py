@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from ablate.recipe import Augment
+from ablate.recipe.fields import Augment
 from ablate.training.augment import color, crop, erase, mix, rotation
 from ablate.training.augment.streams import move
 
@@ -129,7 +129,7 @@ def _either(augment: Augment, streams: Streams, x: Tensor) -> Mixed:
 
 
 def compose(augment: Augment, streams: Streams) -> Augmentation:
-    """Give what a recipe asks for, once, before the loop."""
+    """Return what a recipe asks for, once, before the loop."""
     steps, erasures = (tuple(step for make in table if (step := make(augment, streams)) is not None) for table in (STEPS, ERASURES))
     way = _either if augment.mixup and augment.cutmix else _mixup if augment.mixup else _cutmix if augment.cutmix else None
     return Augmentation(

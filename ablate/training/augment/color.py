@@ -3,7 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
-from ablate.recipe import ColorJitter
+from ablate.recipe.fields import ColorJitter
 from ablate.training.augment.streams import move
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
@@ -56,7 +56,7 @@ def _without_colour(order: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sort_by_hue(order: Tensor) -> tuple[Tensor, list[int]]:
-    """Give the permutation that sorts images by the step in which their hue is turned, and where each step's images end."""
+    """Return the permutation that sorts images by the step in which their hue is turned, and where each step's images end."""
     is_hue = order == HUE
     when = torch.where(is_hue.any(1), is_hue.int().argmax(1), order.shape[1]).to(torch.int16)
     sorting = when.argsort(stable=True)
@@ -74,7 +74,7 @@ def _blend(x: Tensor, factor: Tensor, grey_share: Tensor, mean_share: Tensor) ->
 
 
 def _grey(x: Tensor) -> Tensor:
-    """Give (B, H, W): the brightness that an eye sees."""
+    """Return (B, H, W): the brightness that an eye sees."""
     if x.shape[1] == 1:
         return x[:, 0]
     return (x[:, 0] * GREY[0]).add_(x[:, 1], alpha=GREY[1]).add_(x[:, 2], alpha=GREY[2])

@@ -51,7 +51,7 @@ def cut(
 
 
 def _inside(index: Tensor, size: int, mode: str) -> Tensor:
-    """Say which pixel stands for one outside: the nearest one, to be blackened, or its mirror image."""
+    """Return which pixel stands for one outside: the nearest one, to be blackened, or its mirror image."""
     if mode == "zeros":
         return index.clamp(0, size - 1)
     return size - 1 - (size - 1 - index.abs()).abs()
@@ -92,7 +92,7 @@ def random_resized_crop(images: Tensor, top: Tensor, left: Tensor, height: Tenso
 
 
 def _resize_matrix(start: Tensor, length: Tensor, size: int, mirrored: Tensor | None = None) -> Tensor:
-    """Give (B, size, size): row o holds the weights of the source pixels in output pixel o, a triangle filter."""
+    """Return (B, size, size): row o holds the weights of the source pixels in output pixel o, a triangle filter."""
     start, length = start.to(torch.float32)[:, None], length.to(torch.float32)[:, None]
     scale = length / size
     place = torch.arange(size, device=start.device)

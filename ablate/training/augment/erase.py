@@ -43,7 +43,7 @@ def erase(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tens
 
 
 def box(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
-    """Give (B, 1, H, W) bool: the pixels of each image's box."""
+    """Return (B, 1, H, W) bool: the pixels of each image's box."""
     row, column = (torch.arange(size, device=images.device) for size in images.shape[2:])
     rows = (row >= top[:, None]) & (row < (top + height)[:, None])
     columns = (column >= left[:, None]) & (column < (left + width)[:, None])

@@ -3,14 +3,14 @@
 import torch
 from torch import Generator, Tensor
 
-from ablate import recipe
+from ablate.recipe import identity
 
 ROLES = ("crop", "flip", "rotation", "color_jitter", "erasing", "cutout", "mixup", "cutmix", "coin")
 
 
 def generators(seed: int) -> dict[str, Generator]:
     """Make one generator a role, whether it is used or not: what one draws never depends on the others."""
-    return {role: torch.Generator().manual_seed(recipe.stream_seed(seed, role)) for role in ROLES}
+    return {role: torch.Generator().manual_seed(identity.stream_seed(seed, role)) for role in ROLES}
 
 
 def move(device: torch.device, *draws: Tensor) -> tuple[Tensor, ...]:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ablate import networks
-from ablate.recipe import Model
+from ablate.recipe import networks
+from ablate.recipe.fields import Model
 from ablate.training import surgery
 from ablate.training.models import weights
 from ablate.training.models.baseline_cnn import baseline_cnn

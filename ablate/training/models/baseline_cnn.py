@@ -5,7 +5,7 @@
 
 from torch import nn
 
-from ablate.recipe import Model
+from ablate.recipe.fields import Model
 from ablate.training.models.layers import named, scaled
 
 WIDTHS = (32, 64, 128)

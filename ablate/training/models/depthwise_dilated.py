@@ -6,7 +6,7 @@ parameters; one place of the last map sees 69 pixels a side, more than the whole
 
 from torch import nn
 
-from ablate.recipe import Model
+from ablate.recipe.fields import Model
 from ablate.training.models.layers import conv_norm_relu, he_initialised, named, scaled
 
 STEM = 32

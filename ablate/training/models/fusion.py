@@ -7,7 +7,7 @@ The fused features go through two linear layers; the idea of reading several dep
 import torch
 from torch import Tensor, nn
 
-from ablate.recipe import Model
+from ablate.recipe.fields import Model
 from ablate.training.models.torchvision_net import torchvision_net
 
 HIDDEN = 256

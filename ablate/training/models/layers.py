@@ -6,7 +6,7 @@ from torch import nn
 
 
 def scaled(channels: int, width: float) -> int:
-    """Give the channels of a layer at `model.width`, never none."""
+    """Return the channels of a layer at `model.width`, never none."""
     return max(1, round(channels * width))
 
 

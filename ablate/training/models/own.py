@@ -6,7 +6,7 @@ import inspect
 
 from torch import nn
 
-from ablate.recipe import Model
+from ablate.recipe.fields import Model
 from ablate.training.surgery import ModelError
 
 ARGUMENTS = "classes, channels and image_size"

@@ -52,7 +52,7 @@ class ReceptiveField(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._seen: dict[int, tuple[Tensor, View]] = {id(image): (image, View())}  # the tensor is kept, so that its id stays its own
 
     def of(self, tensor: Tensor) -> int | None:
-        """Give the pixels a side that the last map before `tensor` sees; None: all of them."""
+        """Return the pixels a side that the last map before `tensor` sees; None: all of them."""
         view = self._view(tensor)
         largest = max(view.field) if view else 0
         return None if math.isinf(largest) else int(largest)
@@ -73,7 +73,7 @@ class ReceptiveField(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _view_of(operation: str, args: Any, kwargs: Any, views: list[View]) -> View:
-    """Say what the result of an operation sees, from what its inputs see."""
+    """Return what the result of an operation sees, from what its inputs see."""
     first = views[0]
     if operation == "convolution":
         _, weight, _, stride, _, dilation, *_ = args
@@ -95,7 +95,7 @@ def _view_of(operation: str, args: Any, kwargs: Any, views: list[View]) -> View:
 
 
 def _over_places(args: Any, kwargs: Any) -> bool:
-    """Say whether a reduction of (B, C, H, W) is over its height or width."""
+    """Whether a reduction of (B, C, H, W) is over its height or width."""
     given = args[1] if len(args) > 1 else kwargs.get("dim")
     dims = range(args[0].ndim) if given in (None, []) else _several(given)
     return args[0].ndim == 4 and any(dim % 4 in (2, 3) for dim in dims)

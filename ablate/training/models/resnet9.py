@@ -6,7 +6,7 @@ bias and its outputs are not scaled by 1/8, so that its learning rates are those
 
 from torch import Tensor, nn
 
-from ablate.recipe import Model
+from ablate.recipe.fields import Model
 from ablate.training.models.layers import conv_norm_relu, he_initialised, named, scaled
 
 WIDTHS = (64, 128, 256, 512)

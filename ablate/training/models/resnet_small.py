@@ -5,7 +5,7 @@ Where a block changes the size, its shortcut is a 1x1 convolution (option B of s
 
 from torch import Tensor, nn
 
-from ablate.recipe import Model
+from ablate.recipe.fields import Model
 from ablate.training.models.layers import conv_norm_relu, he_initialised, named, scaled
 
 WIDTHS = (16, 32, 64)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from ablate import networks
-from ablate.recipe import Model
+from ablate.recipe import networks
+from ablate.recipe.fields import Model
 from ablate.training import models, surgery
 from ablate.training.models import hints
 from ablate.training.models.receptive_field import ReceptiveField
@@ -76,7 +76,7 @@ def _pass(name: str, network: nn.Module, image: Tensor, classes: int) -> tuple[i
 
 @contextmanager
 def _understood(name: str, shape: models.Shape) -> Iterator[None]:
-    """Say in a sentence what a network makes of images that it cannot take."""
+    """Raise a ModelError that says what a network makes of images that it cannot take."""
     try:
         yield
     except ModelError:

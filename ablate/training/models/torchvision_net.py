@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import nn
 
-from ablate import networks
-from ablate.recipe import Model
+from ablate.recipe import networks
+from ablate.recipe.fields import Model
 from ablate.training.surgery import ModelError
 
 AUXILIARY = ("googlenet", "inception_v3")  # have side heads for training, and forward would return a tuple

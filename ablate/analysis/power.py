@@ -1,0 +1,83 @@
+"""What a design can see before it is run: the smallest effect that its seeds would show, from the noise of earlier runs or a bound."""
+
+import math
+import statistics
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ablate.analysis import effects, stats
+from ablate.analysis.outcomes import Outcome
+from ablate.recipe import metrics
+from ablate.study.file import Study
+from ablate.study.grid import Grid
+
+FEWEST = 3
+"""Seeds that another study must have for its noise to be a guess at this one's: the noise of two tells next to nothing."""
+
+ERROR = 0.1  # error rate that a bound supposes, where nothing was run yet
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """The smallest effect seen with a chance of 80 %, in the metric's unit, what that goes by, and seeds for the smallest one wanted."""
+
+    effect: float
+    low: float | None  # the same if the noise is at the ends of its 80 % interval; none of a bound
+    high: float | None
+    is_blind: bool  # no effect that there can be is seen
+    basis: str
+    is_bound: bool  # effects below it are out of reach, and the true one may be larger
+    seeds_for_min_effect: int | None  # stats.CAP + 1: more than that; none where the study names no smallest effect
+
+
+def alike(one: Study, other: Study) -> bool:
+    """Whether two studies have the same metric and the same images, so that the noise of one is a guess at the other's."""
+    return (one.metric, *_images(one)) == (other.metric, *_images(other))
+
+
+def _images(study: Study) -> tuple[Any, Any]:
+    """Name the images of a study; a folder of images is known by its path alone."""
+    name = study.base.get("data.name", "cifar10")
+    return name, study.base.get("data.root") if name == "imagefolder" else None
+
+
+class Noise(NamedTuple):
+    """The standard deviations of the per-seed differences of some effects, and the seeds that the fewest of them have."""
+
+    sds: tuple[float, ...] = ()
+    seeds: int = 0
+
+
+def noise(study: Study, grid: Grid, outcomes: tuple[Outcome, ...]) -> Noise:
+    """Return the noise of a study's main effects, as far as it was run."""
+    table = effects.tabulate(study, grid, outcomes, study.metric, study.direction)
+    known = [effect.estimate for effect in effects.mains(table) if effect.estimate.sd]
+    return Noise(tuple(one.sd for one in known if one.sd), min((one.n for one in known), default=0))
+
+
+def look(study: Study, noise: Noise, basis: str, n_test: int | None) -> Outlook | None:
+    """Return what a study can see; None where nothing can be said: one seed, no factor, or neither noise nor a bound is known.
+
+    `noise` is that of earlier differences on the same metric, and its median counts; without any, accuracies on `n_test`
+    test images have the bound of `stats.sd_lower_bound`.
+    """
+    family = len(list(effects.contrasts(study)))
+    is_bound = not noise.sds
+    if noise.sds:
+        sd = statistics.median(noise.sds)
+    elif n_test and study.metric == "test/accuracy":
+        sd = stats.sd_lower_bound(ERROR, n_test)
+        basis = f"at best, if one image in {1 / ERROR:.0f} is wrong: the choice of {n_test:,} test images alone makes that noise"
+    else:
+        return None
+    if family == 0 or len(study.seeds) < 2:
+        return None
+    a_seed = float(family) if study.variance == "pooled" else 1.0  # degrees of freedom: in a factorial there are more still
+    effect = stats.detectable_effect(sd, len(study.seeds), family=family, alpha=study.alpha, a_seed=a_seed)
+    assert effect is not None
+    least = study.min_effect
+    needed = None if least is None else stats.seeds_needed(sd, least, family=family, alpha=study.alpha, a_seed=a_seed)
+    reach = 1.0 if metrics.is_fraction(study.metric) else math.inf  # a share lies between 0 and 1
+    low, high = (None, None) if is_bound else tuple(min(effect * share, reach) for share in stats.sd_range(noise.seeds))
+    is_blind = effect >= reach
+    return Outlook(effect, low, high, is_blind, basis, is_bound, needed)

@@ -1,0 +1,169 @@
+"""What a study needs, and what is left of it."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ablate.analysis.stats import CAP
+from ablate.cli.display.basics import escape, seconds, show_table
+from ablate.messages import count
+from ablate.planning.plan import Plan
+from ablate.recipe import metrics
+
+if TYPE_CHECKING:
+    from ablate.analysis.power import Outlook  # brings pandas
+    from ablate.training.models.summary import Summary  # brings torch
+
+LARGE = 0.1
+"""A min_effect of a share from which it was probably meant in percent: 10 points."""
+
+NAMED = 5  # cells of one exclusion
+
+
+def show_plan(console: Console, plan: Plan, slots: int, outlook: "Outlook | None") -> None:
+    """Print what a study needs and what is left of it."""
+    study, grid = plan.study, plan.grid
+    console.print(f"[bold]{escape(study.name)}[/]  {escape(study.question)}", soft_wrap=True)
+    table = Table.grid(padding=(0, 2))
+    only = "judges" if plan.evaluation_only == 1 else "judge"
+    shared = f", {plan.evaluation_only} of them only {only} another one's training in another way" if plan.evaluation_only else ""
+    merged = f"; {count(grid.merged, 'more combination')} became equal to one of them, a factor being inactive" if grid.merged else ""
+    table.add_row("cells", f"{len(grid.cells)} ({study.design.replace('_', ' ')}{shared}{merged})")
+    table.add_row("runs", f"{len(plan.runs)} = {count(len(grid.cells), 'cell')} x {count(len(study.seeds), 'seed')}")
+    table.add_row("jobs", count(len(plan.jobs), "training"))
+    judged = len(plan.work) - plan.trainings
+    _add_tuning(table, plan)
+    table.add_row("done", f"{plan.done}" + (f", and {count(judged, 'trained one')} to be judged" if judged else ""))
+    if plan.failed:
+        again = "it is" if len(plan.failed) == 1 else "they are"
+        table.add_row("crashed", f"{len(plan.failed)} before; {again} tried again with --retry-failed")
+    table.add_row("to train", f"{plan.trainings}")
+    _add_notes(table, plan)
+    _add_statistics(table, plan, outlook)
+    if plan.cost is not None:
+        table.add_row("time", f"about {seconds(plan.cost.seconds / slots)} on {count(slots, 'slot')} ({plan.cost.basis})")
+    elif plan.trainings or plan.trials:
+        table.add_row("time", "not known before the first job of each network has ended: nothing here was like it")
+    console.print(table)
+
+
+def _add_notes(table: Table, plan: Plan) -> None:
+    """Show what is trained again, and what is left out and why."""
+    for sentence in plan.trained_again:
+        table.add_row("again", escape(sentence))
+    if plan.left_out:
+        table.add_row("left out", f"{count(plan.left_out, 'job')} of other cells (--only)")
+    for exclusion in plan.grid.excluded:
+        cells = count(len(exclusion.labels), "cell")
+        more = f"; and {len(exclusion.labels) - NAMED} more" if len(exclusion.labels) > NAMED else ""
+        table.add_row("excluded", f"{cells}: {escape(exclusion.why)} ({escape('; '.join(exclusion.labels[:NAMED]))}{more})")
+    for name in plan.grid.unused:
+        table.add_row("unused", f"{escape(name)} has no two cells to compare")
+
+
+def _add_statistics(table: Table, plan: Plan, outlook: "Outlook | None") -> None:
+    """Show what is doubtful in a study, and which effects it can see."""
+    study = plan.study
+    if len(study.seeds) < 2:
+        table.add_row("[yellow]warning[/]", "one seed shows effects and allows no verdict: ask for at least 2 seeds, better 5")
+    for note in plan.notes:
+        table.add_row("[yellow]note[/]", escape(note))
+    if study.min_effect is not None:
+        table.add_row("min_effect", escape(_min_effect(study.min_effect, study.metric)))
+    if outlook is not None:
+        table.add_row("sees", escape(_outlook(plan, outlook)))
+
+
+def _add_tuning(table: Table, plan: Plan) -> None:
+    """Show what must be found before the cells can be trained."""
+    made, search = plan.tuning, plan.study.search
+    if made.ranges:
+        curves = sum(len(test.seeds) for test in made.ranges)
+        done = len(made.ranges) - len(made.open_ranges)
+        table.add_row("range tests", f"{len(made.ranges)} of the learning rate, with {count(curves, 'curve')}, {done} done")
+    if search is not None:
+        searches = count(len(made.searches) + len(made.waiting), "search", "searches")
+        of = f"{searches} x {count(search.trials, 'trial')} ({search.sampler}; {', '.join(search.space)})"
+        table.add_row("search", f"{of}, {count(plan.trials, 'training')} left" if plan.trials else f"{of}, done")
+
+
+def _min_effect(least: float, metric: str) -> str:
+    """Write the smallest effect worth having in the report's unit, and what to write where percent were surely meant."""
+    said = f"{metrics.size(least, metric)} of {metric}"
+    if metrics.is_fraction(metric) and least >= LARGE:
+        return f"{said}: for {least:g} {'point' if least == 1 else 'points'} write {least / 100:g}"
+    return said
+
+
+def _outlook(plan: Plan, outlook: "Outlook") -> str:
+    """Return what the design can see, and what the smallest effect worth having would take."""
+    study, seeds = plan.study, len(plan.study.seeds)
+    needed, least = outlook.seeds_for_min_effect, study.min_effect
+    if outlook.is_blind:
+        said = f"nothing at {count(seeds, 'seed')}: an effect would have to be larger than {study.metric} can change"
+    else:
+        smallest, ends = _size(outlook.effect, study.metric), ""
+        if outlook.low is not None and outlook.high is not None:
+            ends = f" ({_size(outlook.low, study.metric).split()[0]} to {_size(outlook.high, study.metric).split()[0]})"
+        said = f"effects of {'more than' if outlook.is_bound else 'about'} {smallest}{ends} at {count(seeds, 'seed')}"
+    if needed is not None and least is not None and needed > seeds:
+        wanted = f"more than {CAP}" if needed > CAP else f"{'at least' if outlook.is_bound else 'about'} {needed}"
+        said += f"; {metrics.size(least, study.metric)} would take {wanted} seeds"
+    return f"{said} ({outlook.basis})"
+
+
+def _size(effect: float, metric: str) -> str:
+    return metrics.size(float(f"{effect:.2g}"), metric)
+
+
+def show_cells(console: Console, plan: Plan) -> None:
+    """Print every cell with its levels."""
+    table = Table("cell", *(escape(factor.name) for factor in plan.study.factors), box=None, header_style="bold", pad_edge=False)
+    for cell in plan.grid.cells:
+        table.add_row(escape(cell.label), *(escape(cell.levels.get(factor.name, "-")) for factor in plan.study.factors))
+    console.print(table)
+
+
+def show_networks(console: Console, networks: "Mapping[str, Summary]") -> None:
+    """Print what each network is made of and how far it sees."""
+    rows = []
+    for label, one in networks.items():
+        trained = "" if one.trainable_parameters == one.parameters else f" ({one.trainable_parameters:,} trained)"
+        field = "whole image" if one.receptive_field is None else f"{one.receptive_field} px"
+        rows.append((label, f"{one.parameters:,}{trained}", f"{one.macs / 1e6:,.1f} M", field, one.memory_format))
+    show_table(console, ("network", "parameters", "multiply-adds an image", "receptive field", "memory format"), rows)
+
+
+def plan_data(plan: Plan, slots: int, outlook: "Outlook | None", networks: "Mapping[str, Summary]") -> dict[str, Any]:
+    """Return a plan as JSON-able data."""
+    return {
+        "study": plan.study.name,
+        "design": plan.study.design,
+        "cells": [{"cell": cell.label, "levels": dict(cell.levels)} for cell in plan.grid.cells],
+        "seeds": list(plan.study.seeds),
+        "runs": len(plan.runs),
+        "jobs": len(plan.jobs),
+        "done": plan.done,
+        "to_train": plan.trainings,
+        "to_judge": len(plan.work) - plan.trainings,
+        "trained_under_other_numerics": {str(version): count for version, count in sorted(plan.renumbered.items())},
+        "failed": len(plan.failed),
+        "left_out": plan.left_out,
+        "notes": list(plan.notes),
+        "range_tests": len(plan.tuning.ranges),
+        "range_tests_left": len(plan.tuning.open_ranges),
+        "trial_trainings_left": plan.trials,
+        "evaluation_only_cells": plan.evaluation_only,
+        "excluded": [{"why": exclusion.why, "cells": list(exclusion.labels)} for exclusion in plan.grid.excluded],
+        "unused_factors": list(plan.grid.unused),
+        "seconds": None if plan.cost is None else round(plan.cost.seconds / slots),
+        "seconds_basis": None if plan.cost is None else plan.cost.basis,
+        "detectable_effect": None if outlook is None else outlook.effect,
+        "detectable_effect_range": None if outlook is None or outlook.low is None else [outlook.low, outlook.high],
+        "sees_nothing": None if outlook is None else outlook.is_blind,
+        "detectable_effect_basis": None if outlook is None else outlook.basis,
+        "seeds_for_min_effect": None if outlook is None else outlook.seeds_for_min_effect,
+    } | ({"networks": {label: dataclasses.asdict(one) for label, one in networks.items()}} if networks else {})

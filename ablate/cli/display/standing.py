@@ -1,0 +1,167 @@
+"""How far a study is, once or as long as it moves."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from ablate.analysis.outcomes import NAMES
+from ablate.analysis.status import Free, Running, Spot, Status
+from ablate.cli.display.basics import escape, seconds, show_table
+from ablate.messages import count
+from ablate.recipe import identity
+from ablate.workflow.inspect import Listed
+
+MOST_SEEDS = 10  # with a column of their own
+MOST_BROKEN = 20  # told one by one
+COLOURS: Mapping[str, str] = {
+    "finished": "green", "running": "cyan", "crashed": "red", "diverged": "yellow", "at_chance": "yellow", "stopped": "magenta",
+    "not_run": "dim",
+}  # fmt: skip
+WORDS: Mapping[str, str] = {str(status): word for status, word in NAMES.items()}
+
+
+def show_status(console: Console, status: Status) -> None:
+    """Print how far a study is."""
+    for part in _parts(console, status):
+        if isinstance(part, Table) and not console.is_terminal:  # a file has no width
+            console.width = max(console.width, _width(console, part))
+        console.print(part, soft_wrap=isinstance(part, Text))
+
+
+def watch_status(console: Console, changes: Iterable[Status]) -> None:
+    """Show a status that changes: drawn anew in a terminal, else printed again."""
+    if not console.is_terminal:
+        for i, status in enumerate(changes):
+            if i:
+                console.print()
+            show_status(console, status)
+        return
+    last = None
+    with Live(console=console, refresh_per_second=1, transient=True) as live:
+        for status in changes:
+            last = status
+            live.update(Group(*_parts(console, status)), refresh=True)
+    if last is not None:  # whole, also where it was higher than the terminal
+        show_status(console, last)
+
+
+def status_line(status: Status) -> str:
+    """Write a status as one line of JSON."""
+    return json.dumps(status_data(status))
+
+
+def status_data(status: Status) -> dict[str, object]:
+    """Return a status as JSON-able data."""
+    return dataclasses.asdict(status)
+
+
+def show_studies(console: Console, every: Sequence[Listed], folder: Path) -> None:
+    """Print the studies of a store, and how far each of them is."""
+    if not every:
+        console.print(f"no study was run in {escape(str(folder))} yet", soft_wrap=True)
+        return
+    statuses = [name for name in COLOURS if any(one.total.get(name) for one in every)]
+    rows = [
+        (one.study, str(sum(one.total.values())), *(str(one.total.get(name, 0)) for name in statuses), "now" if one.being_run else "")
+        for one in every
+    ]
+    show_table(console, ("study", "runs", *(WORDS[name] for name in statuses), "being run"), rows)
+    for one in every:
+        if one.unreadable:
+            console.print(f"{escape(one.study)}: {escape(one.unreadable)}", soft_wrap=True)
+
+
+def _parts(console: Console, status: Status) -> list[RenderableType]:
+    table = _by_seed(status)
+    if table is None or (console.is_terminal and _width(console, table) > console.width):
+        table = _by_count(status)
+    return [table, *(Text.from_markup(line) for line in _lines(status))]
+
+
+def _width(console: Console, table: Table) -> int:
+    return Measurement.get(console, console.options.update(width=10_000), table).maximum
+
+
+def _by_seed(status: Status) -> Table | None:
+    """Draw a row for each cell and a column for each seed; none where they are too many."""
+    seeds = list(dict.fromkeys(seed for spots in status.runs.values() for seed in spots))
+    if not 0 < len(seeds) <= MOST_SEEDS:
+        return None
+    now = {one.job: one for one in status.running}
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("cell", no_wrap=True)
+    for seed in seeds:
+        table.add_column(f"seed {seed}", no_wrap=True)
+    for label, spots in status.runs.items():
+        table.add_row(escape(label), *(_spot(spots[seed], now.get(spots[seed].job)) for seed in seeds))
+    return table
+
+
+def _spot(spot: Spot, running: Running | None) -> str:
+    said = _epoch(running) if spot.status == "running" and running is not None else WORDS.get(spot.status, spot.status)
+    said += f" in epoch {spot.epoch}" if spot.epoch else ""
+    return f"[{COLOURS.get(spot.status, 'default')}]{escape(said)}[/]"
+
+
+def _by_count(status: Status) -> Table:
+    """Draw a row for each cell, and how many seeds of it are done, running and so on."""
+    names = [name for name in COLOURS if status.total.get(name)]
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("cell", overflow="fold")
+    for name in names:
+        table.add_column(WORDS[name], justify="right")
+    for label, counts in [*status.cells.items(), ("all", status.total)]:
+        table.add_row(escape(label), *(str(counts.get(name, 0)) for name in names))
+    return table
+
+
+def _lines(status: Status) -> list[str]:
+    """Return lines of markup: what the table does not."""
+    total = sum(status.total.values())
+    counts = ", ".join(f"{status.total[name]} {WORDS[name]}" for name in COLOURS if status.total.get(name))
+    left = f"; about {seconds(status.seconds_left)} left" if status.seconds_left else ""
+    lines = [f"{count(total, 'run')}: {counts}{left}"] if total else []
+    if (status.total.get("not_run") or status.total.get("stopped")) and not status.moves:
+        lines.append("nothing of it runs now: ablate run goes on with what is stopped, and trains what was not run")
+    if status.free.runs:
+        lines.append(escape(free(status.free)))
+    if status.range_tests[1]:
+        lines.append(f"range tests  {status.range_tests[0]} of {status.range_tests[1]}")
+    for searched in status.searches:
+        more = f", {searched.running} running" if searched.running else ""
+        lines.append(f"search  {escape(searched.cell)}  {searched.ended} of {count(searched.trials, 'trial')}{more}")
+    for one in status.running:
+        eta = f", about {seconds(one.seconds_left)} left" if one.seconds_left else ""
+        lines.append(f"[cyan]running[/]  {one.job[: identity.ID_SHOWN]}  {escape(one.run)}  {_epoch(one)}{eta}")
+    for broken in status.broken[:MOST_BROKEN]:
+        said = f"{escape(broken.run)}: {escape(broken.reason)}"
+        word = WORDS.get(broken.status, broken.status)
+        lines.append(f"[{COLOURS[broken.status]}]{word}[/]  {broken.job[: identity.ID_SHOWN]}  {said}")
+        lines += [f"  last line: {escape(broken.last_line)}"] if broken.last_line not in ("", broken.reason) else []
+        lines += [f"  [dim]log: {escape(broken.log)}[/]"] if broken.log else []
+    if len(status.broken) > MOST_BROKEN:
+        lines.append(f"and {len(status.broken) - MOST_BROKEN} more; --json has all of them")
+    return lines
+
+
+def _epoch(one: Running) -> str:
+    if one.judging:
+        return "judging"
+    return f"epoch {one.epoch}/{one.epochs}" if one.epoch else "starting"
+
+
+def free(found: Free) -> str:
+    """Return how many runs cost no training of their own, and why."""
+    why = [f"{found.shared} {'shares' if found.shared == 1 else 'share'} another cell's training"] if found.shared else []
+    others = found.other_studies
+    if others:
+        were = "was" if sum(others.values()) == 1 else "were"
+        why.append(f"{sum(others.values())} {were} trained by another study ({', '.join(sorted(others))})")
+    return f"{found.runs} of {count(found.of, 'run')} for free: {', '.join(why)}"

@@ -1,0 +1,1 @@
+"""Running jobs: stages, scheduler, worker, searches, and the executors that place tasks."""

@@ -1,0 +1,160 @@
+"""What is around every attempt at a job: its lock, its log, signs of life, and what becomes of errors."""
+
+import contextlib
+import errno
+import faulthandler
+import os
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import Timeout
+
+from ablate.errors import UnwritableError
+from ablate.execution.executors.base import OutOfMemory, Stopped
+from ablate.store import files, job_folder
+from ablate.store.job_folder import Folder
+from ablate.training import lr_finder
+
+MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
+BEAT = 1.0  # seconds between two signs of life
+
+
+def beats(report: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
+    """Return what may be called at every step, and tells now and then that the job is alive: an epoch may take hours."""
+    told = time.monotonic()
+
+    def alive() -> None:
+        nonlocal told
+        if time.monotonic() - told >= BEAT:
+            told = time.monotonic()
+            report({})
+
+    return alive
+
+
+@contextlib.contextmanager
+def alone(
+    folder: Folder, should_stop: Callable[[], bool], alive: Callable[[], None], report: Callable[[dict[str, Any]], None] = lambda _: None
+) -> Iterator[None]:
+    """Hold the job's lock; while another coordinator's worker trains this very job, wait for it, and say so."""
+    lock, said = folder.lock(), False
+    while True:
+        try:
+            with files.writing(folder.path):
+                lock.acquire(timeout=1.0)
+            break
+        except Timeout:
+            alive()
+            if not said:
+                said = True
+                report({"elsewhere": f"waits for {last(folder)}, which trains it"})
+            if should_stop():
+                raise Stopped from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def last(folder: Folder) -> str:
+    """Name the process that has trained a job last, and for which study."""
+    line = (files.lines(folder.attempts) or [{}])[-1]
+    study = f" (study {line['study']})" if line.get("study") else ""
+    return f"process {line['pid']}{study}" if "pid" in line else "another process"
+
+
+def is_of(folder: Folder, study: str) -> bool:
+    """Whether a job was last trained for this study, which one process at a time runs: by an earlier attempt of that process."""
+    return bool(study) and (files.lines(folder.attempts) or [{}])[-1].get("study") == study
+
+
+@contextlib.contextmanager
+def accounted(folder: Folder, device: str) -> Iterator[None]:
+    """Write down that a job has failed, while its lock is held: another worker may take it up as soon as it is free.
+
+    A want of memory or of disk is no failure yet: the scheduler says what becomes of it.
+    """
+    try:
+        yield
+    except lr_finder.Stopped:
+        raise Stopped from None
+    except (Stopped, UnwritableError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in files.FULL:  # of the log, or of another disk, such as that of /tmp
+            files.try_to_write(folder.path)
+        said = "".join(traceback.format_exception_only(error)).strip()
+        if _is_out_of_memory(error):
+            raise OutOfMemory(f"{said.splitlines()[0]} (the job had {peak(torch.device(device)) / 2**30:.2f} GiB at most)") from error
+        job_folder.fail(folder, kind="error", error=said)
+        raise
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """Tell a want of memory from other errors, also where another one came of it: torch.save then complains of its file."""
+    while error is not None:
+        by_torch = isinstance(error, RuntimeError) and "DefaultCPUAllocator: " in str(error)  # it has no type of its own for a CPU's
+        by_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
+        if by_torch or by_system or isinstance(error, MemoryError | torch.OutOfMemoryError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def forget_peak(device: torch.device) -> None:
+    """Let the peak be that of what comes now: a warm worker has had other jobs before, perhaps larger ones."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with contextlib.suppress(OSError):  # no Linux, or not allowed: then the peak is that of the process
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak(device: torch.device) -> int:
+    """Return the most bytes that this process had at once, of the device's memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT
+
+
+@contextlib.contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """Send everything that this process prints, from C too, to the job's log."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    # Never through a link: others may write to a store that is shared.
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666), "ab", buffering=0) as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        faulthandler.enable(log)
+        try:
+            yield
+        except Stopped:
+            raise
+        except Exception:
+            traceback.print_exc()
+            raise
+        finally:
+            _flush()
+            faulthandler.disable()
+            for number, old in zip((1, 2), kept, strict=True):
+                os.dup2(old, number)
+                os.close(old)
+
+
+def _flush() -> None:
+    """Write out what was printed; what a full disk does not take is dropped, or it would come up again behind the next job."""
+    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+        try:
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, number)
+            os.close(nowhere)
+            stream.flush()

@@ -1,0 +1,166 @@
+"""What Optuna remembers of a search: its storage, sampler and pruner. The only home of optuna."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from ablate.errors import AblateError
+from ablate.planning import tuning
+from ablate.planning.work import CellSearch
+from ablate.recipe import fields as recipe_fields
+from ablate.recipe import identity
+from ablate.store import files, layout, search_folder
+from ablate.store.files import Json
+from ablate.store.layout import Store
+from ablate.study import search_space
+from ablate.study.search_space import Range, Search
+from ablate.tracking import public
+
+NEEDS = {"cmaes": "cmaes"}  # packages that do not come with ablate, by sampler
+DIVERGED = "ablate.diverged"
+
+
+@dataclass(slots=True)
+class OpenTrial:
+    """One trial under way."""
+
+    asked: Any  # optuna's
+    fields: Mapping[str, Any]
+    jobs: dict[int, str]  # by tuning seed
+    told: int = 0  # epochs that the pruner has seen
+
+
+@dataclass(slots=True)
+class OpenSearch:
+    """One search under way."""
+
+    search: CellSearch
+    memory: Any  # optuna's study
+    running: dict[int, OpenTrial] = field(default_factory=dict)  # by number
+    asked: int = 0  # trials that there are
+    rows: dict[int, Json] = field(default_factory=dict)  # as they are written down, by number
+
+
+def worst(one: OpenSearch) -> float:
+    """Return what a sampler is told of a diverged trial. As a pruned one, samplers of Gaussian processes would not see it at all."""
+    if one.search.search.direction == "max":
+        return 0.0  # no accuracy is below
+    known: list[float] = [row["value"] for row in one.rows.values() if row["value"] is not None]
+    return 2 * max([10.0, *known])
+
+
+def check(search: Search) -> None:
+    """Raise an AblateError where the sampler needs a library that is not here."""
+    package = NEEDS.get(search.sampler)
+    if package is not None and find_spec(package) is None:
+        raise AblateError(f'search.sampler: "{search.sampler}" needs the package {package}: pip install {package}, or take another sampler')
+
+
+def open_memory(search: CellSearch, store: Store, storage: str | None) -> Any:
+    """Open Optuna's study of a search, or make it: its first trials are the recipe as it stands, or the points of a grid."""
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    # Of experimental parts, and of values reported again. For good: `catch_warnings` is not safe beside MLflow's thread.
+    warnings.filterwarnings("ignore", module=r"optuna\b|ablate\.search")
+    tuning.describe(search, store)
+    try:
+        held: Any = storage or optuna.storages.JournalStorage(_backend(store.search(search.id) / "optuna.jsonl"))
+        memory = optuna.create_study(
+            storage=held, study_name=f"{layout.identity(store)}/{search.id}" if storage else search.id,
+            direction="maximize" if search.search.direction == "max" else "minimize",
+            sampler=sampler(search, 0), pruner=_pruner(search), load_if_exists=True,
+        )  # fmt: skip
+        for fields in first_values(search)[len(memory.get_trials(deepcopy=False)) :]:  # a kill may have come between two of them
+            memory.enqueue_trial(fields)
+    except (ImportError, OSError, ValueError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+        raise AblateError(f"Optuna's storage cannot be opened: {public(str(error).splitlines()[0])}: see --optuna-storage") from None
+    over = sum(trial.state.is_finished() for trial in memory.get_trials(deepcopy=False))
+    if over < len(search_folder.ended(search_folder.read_trials(store, search.id, search.search), search.search)):
+        raise AblateError(
+            f"the search of {search.label} has trials that this memory of Optuna does not know: give its first --optuna-storage"
+        )
+    return memory
+
+
+def first_values(search: CellSearch) -> list[Json]:
+    """List the trials that no sampler proposes."""
+    if search.search.sampler == "grid":  # Optuna's own sampler of grids repeats points where trials run side by side
+        return list(islice(search_space.grid(search.search.space), search.search.trials))
+    found = {path: recipe_fields.value(search.recipe, path) for path in search.search.space}
+    here = {path: "none" if given is None else given for path, given in found.items()}
+    return [here] if all(search_space.contains(path, tried, here[path]) for path, tried in search.search.space.items()) else []
+
+
+def suggest(asked: Any, path: str, tried: Range) -> Any:
+    """Ask a trial for one field; asking again gives the same."""
+    if tried.choices is not None:
+        return asked.suggest_categorical(path, tried.choices)
+    if search_space.is_whole(path):
+        return asked.suggest_int(path, tried.low, tried.high, log=tried.log)
+    return asked.suggest_float(path, float(tried.low or 0), float(tried.high or 0), log=tried.log)
+
+
+def sampler(search: CellSearch, number: int, path: str = "") -> Any:
+    """Make the sampler of one field of a trial. Its seed is theirs, so that it draws the same wherever a process is a new one."""
+    from optuna import samplers
+
+    seed = identity.stream_seed(number, f"{search.id}/{path}") % 2**32
+    match search.search.sampler:
+        case "tpe":
+            return samplers.TPESampler(seed=seed)
+        case "cmaes":
+            return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+        case "gp":
+            return samplers.GPSampler(seed=seed)
+    return samplers.RandomSampler(seed=seed)
+
+
+def _pruner(search: CellSearch) -> Any:
+    from optuna import pruners
+
+    match search.search.pruner:
+        case "median":
+            return pruners.MedianPruner()
+        case "hyperband":
+            return pruners.HyperbandPruner(min_resource=1, max_resource=search.recipe.training.epochs)
+    return pruners.NopPruner()
+
+
+def milliseconds(moment: Any) -> int | None:
+    """Return a moment as milliseconds since 1970, or None for none."""
+    return None if moment is None else int(moment.timestamp() * 1000)
+
+
+def _backend(path: Path) -> Any:
+    """Return the file of Optuna's memory, a line for each thing that happened; a kill may have torn the last one."""
+    from optuna.storages.journal import JournalFileBackend
+
+    if path.exists():
+        content = path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            files.write(path, whole)
+    return JournalFileBackend(str(path), lock_obj=_lock(path))
+
+
+def _lock(path: Path) -> Any:
+    """Return a lock for Optuna that dies with its process: its own are files that a kill leaves behind, for 30 seconds."""
+    held = FileLock(path.with_suffix(".lock"))
+
+    class Lock:
+        def acquire(self) -> bool:
+            held.acquire()
+            return True
+
+        def release(self) -> None:
+            held.release()
+
+    return Lock()

@@ -1,0 +1,100 @@
+"""How many jobs share one GPU best: 1, 2 and 4 of them are run for a few seconds as they would be, and nothing is kept.
+
+A small network leaves most of a GPU idle, waiting for its next kernel, and how much depends on the network, the images
+and the GPU; so it is measured, not guessed.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from ablate.errors import AblateError
+from ablate.execution.executors.base import ENDS, Executor, Slot, Task
+from ablate.execution.executors.local import LocalExecutor
+
+TRIED = (1, 2, 4)  # jobs a GPU
+WINDOW = 4.0  # seconds in which all of them are seen at work
+START = 300.0  # seconds in which all of them must have started, and then in which each must be seen again
+ROOM = 0.9  # share of the memory that may be full
+WORTH = 1.05  # what more jobs must gain in all: else fewer of them end sooner
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """So many jobs at once on one device: images a second in all, bytes in use, bytes there are."""
+
+    jobs: int
+    images_a_second: float
+    used: int
+    total: int
+
+
+def best(measure: Callable[[int], Load | None], tried: Iterable[int] = TRIED) -> tuple[int, tuple[Load, ...]]:
+    """Find how many jobs a device does most with, and what was measured.
+
+    More are tried as long as they fit, going by the memory of fewer, and as long as they gain; `measure` gives None for
+    a number that did not fit after all. Raises an AblateError when not even one job runs.
+    """
+    loads: list[Load] = []
+    for jobs in tried:
+        if loads and loads[-1].used / loads[-1].jobs * jobs > ROOM * loads[-1].total:
+            break
+        load = measure(jobs)
+        if load is None:
+            break
+        loads.append(load)
+        if len(loads) > 1 and load.images_a_second < WORTH * loads[-2].images_a_second:
+            break
+    if not loads:
+        raise AblateError("--jobs-per-gpu auto: not even one job runs on the device: try --jobs-per-gpu 1 and see its log")
+    chosen = loads[0]
+    for load in loads[1:]:
+        chosen = load if load.images_a_second >= WORTH * chosen.images_a_second else chosen
+    return chosen.jobs, tuple(loads)
+
+
+def probe(
+    function: str, slot: Slot, preload: tuple[str, ...], payload: dict[str, Any], interrupted: Callable[[], bool]
+) -> tuple[int, str]:  # fmt: skip
+    """Find by real workers how many jobs a device does most with, and say what was measured."""
+
+    def measured(jobs: int) -> Load | None:
+        with closing(LocalExecutor(function, (slot,) * jobs, preload)) as executor:
+            return measure(executor, payload, jobs, interrupted=interrupted)
+
+    jobs, loads = best(measured)
+    said = ", ".join(f"{load.jobs}: {load.images_a_second:,.0f} images/s, {load.used / 2**30:.1f} GiB" for load in loads)
+    return jobs, f"{jobs} jobs a GPU, by a probe on {slot.name} ({said})"
+
+
+def measure(
+    executor: Executor, payload: dict[str, Any], jobs: int, *, window: float = WINDOW, interrupted: Callable[[], bool] = lambda: False
+) -> Load | None:
+    """Run `jobs` probes at once (worker.probe) until all were seen at work for `window` seconds; None: one did not survive.
+
+    Raises KeyboardInterrupt when `interrupted` says so.
+    """
+    for i in range(jobs):
+        executor.submit(Task(f"probe-{i}", payload))
+    first: dict[str, dict[str, Any]] = {}
+    last: dict[str, dict[str, Any]] = {}
+    began, all_started = time.monotonic(), False
+    while True:
+        if interrupted():
+            raise KeyboardInterrupt
+        for event in executor.events(0.1):
+            if event.kind in ENDS:
+                return None
+            if event.kind == "progress":
+                last[event.task] = event.detail
+        if not all_started and len(last) == jobs:
+            all_started, began, first = True, time.monotonic(), dict(last)
+        if all_started and time.monotonic() - began > window and all(last[task]["time"] > first[task]["time"] for task in first):
+            break
+        if time.monotonic() - began > START:
+            return None
+    speed = sum((last[t]["images"] - first[t]["images"]) / (last[t]["time"] - first[t]["time"]) for t in first)
+    used = [detail["used"] for detail in last.values()]
+    return Load(jobs, speed, max(used) if payload["device_wide"] else sum(used), next(iter(last.values()))["total"])

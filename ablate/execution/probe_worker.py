@@ -1,0 +1,57 @@
+"""What a worker process does for --jobs-per-gpu auto: a few steps of training, and the memory that they take."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+from ablate.execution import attempt
+from ablate.execution.executors.base import Stopped
+from ablate.recipe import networks, user_code
+from ablate.recipe.fields import Recipe
+from ablate.store.files import Json
+from ablate.training import data, loop
+
+PROBE_TOLD = 0.25  # seconds between two reports of a probe
+
+
+def probe(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> Json:
+    """Train a recipe without keeping anything until asked to stop; tell images, time and memory a few times a second.
+
+    `payload`: recipe, seed, data, device, code, compile_cache, log.
+    """
+    with attempt.logging_to(Path(payload["log"])):
+        _probe(payload, report, should_stop)
+
+
+def _probe(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> NoReturn:
+    recipe = Recipe.model_validate(payload["recipe"])
+    if networks.is_own(recipe.model.name):
+        user_code.allow(recipe.model.name, tuple(payload["code"]))
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = payload["compile_cache"]
+    device, prepared = torch.device(payload["device"]), data.read(Path(payload["data"]))
+    session = loop.start(recipe, payload["seed"], prepared, data.open_arrays(prepared.folder), device)
+    images, told = 0, 0.0
+    while True:
+        for step in loop.steps(session):
+            images += min(recipe.training.batch_size, len(session.train))
+            if should_stop():
+                raise Stopped
+            if time.monotonic() - told > PROBE_TOLD:
+                step.tolist()  # waits for the device, so that the images are really done
+                told = time.monotonic()
+                report({"images": images, "time": told} | _memory(device))
+
+
+def _memory(device: torch.device) -> Json:
+    """Return the bytes in use, of the device by all processes or of the main memory by this one, and the bytes there are."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return {"used": total - free, "total": total}
+    return {
+        "used": attempt.peak(device),
+        "total": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    }

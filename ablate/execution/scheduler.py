@@ -1,0 +1,306 @@
+"""The queue: hands work to an executor, retries what died, and stops in good order. It does not know where jobs run."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+from ablate.errors import AblateError, UnwritableError
+from ablate.execution.executors.base import ENDS, Event, Executor, Task
+from ablate.store import job_folder
+from ablate.store.job_folder import Folder
+from ablate.store.layout import Store
+
+TICK = 0.2  # seconds between two looks at an interruption
+STALL = 600.0  # seconds without a sign of life
+FROZEN = 2.0  # seconds between two looks, after which this process was frozen, or its machine asleep
+
+ATTEMPTS = {"crashed": 3, "stalled": 2, "out of memory": 2, "killed": 10}
+"""How often a job may end so, before it has failed. An exception is its own fault and is not tried again. A process that
+somebody has ended is no fault of the job; the bound is there for what ends it each time and is not seen to do so."""
+
+KINDS = {"crashed": "crash", "killed": "crash", "stalled": "stall", "out of memory": "memory", "failed": "error"}
+"""What the journal says of a failure, by the last end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How far to go."""
+
+    fail_fast: bool = False  # stop at the first failure
+    stall: float = STALL  # seconds without a sign of life after which a job is stopped, and tried once more
+    deadline: float = math.inf  # by time.monotonic(): nothing starts that would not end before it
+    seconds: Callable[["Item"], float] = lambda _item: 0.0  # that a piece of work takes, as well as that is known
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A job that did not come to an end."""
+
+    job: str
+    error: str
+    log: str
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What became of the work: of every task each of its ends, in order. Nobody else counts attempts."""
+
+    ends: dict[str, list[str]] = field(default_factory=dict)
+    finished: list[str] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    interrupted: bool = False
+    halted: str = ""  # why nothing more was started, if that was not the user
+    late: bool = False  # some work was left, as it would not have ended before the deadline
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more may start."""
+        return self.interrupted or bool(self.halted)
+
+    def add(self, other: "Ledger") -> None:
+        """Take over what became of other work."""
+        self.ends |= other.ends
+        self.finished += other.finished
+        self.failures += other.failures
+        self.interrupted |= other.interrupted
+        self.halted = self.halted or other.halted
+        self.late |= other.late
+
+
+class Item(Protocol):
+    """A piece of work, such as `plan.Work`."""
+
+    @property
+    def id(self) -> str:
+        """Name its task."""
+
+    def folder(self, store: Store) -> Folder:
+        """Name where it writes."""
+
+    def payload(self, store: Store) -> dict[str, Any]:
+        """Return what the worker needs, once its folder is ready."""
+
+
+Fits = Callable[[Item], bool]
+"""Says whether there is time left for a piece of work."""
+
+
+class Source(Protocol):
+    """Where work comes from, piece by piece: what is next may depend on what has ended."""
+
+    def next(self, fits: Fits) -> Item | None:
+        """Return the next piece that fits; none while there is none, until something that runs has ended."""
+
+    def progressed(self, task: str) -> bool:
+        """Hear that a task has come further; say whether it should be stopped."""
+
+    def ended(self, task: str, kind: Literal["finished", "failed", "stopped"]) -> None:
+        """Hear the end of a task."""
+
+
+class Listed:
+    """A source of which all is known beforehand."""
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        """Take the items in this order."""
+        self._items = deque(items)
+
+    def next(self, fits: Fits) -> Item | None:
+        """Return the next one that fits; those before it are left for another day."""
+        while self._items:
+            item = self._items.popleft()
+            if fits(item):
+                return item
+        return None
+
+    def progressed(self, _task: str) -> bool:
+        """Let everything run to its end."""
+        return False
+
+    def ended(self, task: str, kind: Literal["finished", "failed", "stopped"]) -> None:
+        """Nothing depends on it."""
+
+
+@dataclass(slots=True)
+class _Queue:
+    """Work under way."""
+
+    source: Source
+    store: Store
+    executor: Executor
+    extra: dict[str, Any]
+    policy: Policy
+    ledger: Ledger = field(default_factory=Ledger)
+    running: dict[str, Item] = field(default_factory=dict)
+    seen: dict[str, float] = field(default_factory=dict)  # when each was last seen alive; none of those that wait to be alone
+    stalled: set[str] = field(default_factory=set)  # that were ended for want of such a sign
+    looked: float = field(default_factory=time.monotonic)  # for stalls
+    again: deque[Item] = field(default_factory=deque)
+    error: AblateError | None = None  # why nothing can go on
+
+
+def run(
+    source: Source,
+    store: Store,
+    executor: Executor,
+    *,
+    extra: dict[str, Any],
+    interrupted: Callable[[], bool],
+    listen: Callable[[Event], None],
+    policy: Policy | None = None,
+) -> Ledger:
+    """Run work to its end, or to the first interruption: then nothing new starts, and what runs is put away.
+
+    `extra` goes into every payload; `listen` hears every event but mere signs of life. Raises KeyboardInterrupt through
+    `interrupted`, which may do so when it is asked a second time after an interruption, and, once all is put away, the
+    AblateError that ended it: an UnwritableError when the store takes nothing more.
+    """
+    queue = _Queue(source, store, executor, extra, policy or Policy())
+    ledger = queue.ledger
+    while True:
+        if not ledger.is_over:
+            ledger.interrupted = interrupted()
+            if queue.running and time.monotonic() > queue.policy.deadline:
+                ledger.late, ledger.halted = True, "the time is up"
+            if ledger.is_over:
+                executor.stop()
+        else:
+            interrupted()
+        with _put_away(queue):
+            _fill(queue, listen)
+        if not queue.running:
+            if queue.error is not None:
+                raise queue.error
+            return ledger
+        for event in executor.events(TICK):
+            with _put_away(queue):
+                _hear(queue, event, listen)
+        _look_for_stalls(queue)
+
+
+@contextmanager
+def _put_away(queue: _Queue) -> Iterator[None]:
+    """Stop everything in good order when the store, or the memory of a search, cannot be used any more."""
+    try:
+        yield
+    except AblateError as error:
+        _halt(queue, str(error))
+        queue.error = queue.error or error
+
+
+def _halt(queue: _Queue, why: str) -> None:
+    if not queue.ledger.is_over:
+        queue.executor.stop()
+    queue.ledger.halted = queue.ledger.halted or why
+
+
+def _fill(queue: _Queue, listen: Callable[[Event], None]) -> None:
+    """Submit work while there are slots."""
+
+    def fits(item: Item) -> bool:
+        is_in_time = time.monotonic() + queue.policy.seconds(item) < queue.policy.deadline
+        queue.ledger.late |= not is_in_time
+        return is_in_time
+
+    while not queue.ledger.is_over and queue.executor.free():
+        item = queue.source.next(fits)
+        if item is None:  # what died waits behind the others
+            item = next((one for one in queue.again if fits(one)), None)
+            if item is None:
+                return
+            queue.again.remove(item)
+        alone = "out of memory" in queue.ledger.ends.get(item.id, ())
+        try:
+            payload = item.payload(queue.store)
+        except OSError as error:  # its folder is somebody else's: the others go on
+            _fail(queue, Event("failed", item.id, "", error=f"{error.filename}: {error.strerror}"), item, "failed", listen)
+            continue
+        task = Task(item.id, queue.extra | payload, alone=alone)
+        queue.running[item.id] = item
+        if not alone:
+            queue.seen[item.id] = time.monotonic()
+        queue.executor.submit(task)
+
+
+def _hear(queue: _Queue, event: Event, listen: Callable[[Event], None]) -> None:
+    """Take in one event."""
+    if event.task not in queue.running:
+        return
+    queue.seen[event.task] = time.monotonic()
+    if event.kind == "progress" and not event.detail:
+        return
+    listen(event)
+    if event.kind == "progress":
+        if queue.source.progressed(event.task):
+            queue.executor.cancel(event.task)
+    elif event.kind in ENDS:
+        del queue.seen[event.task]
+        _end(queue, event, queue.running.pop(event.task), listen)
+
+
+def _look_for_stalls(queue: _Queue) -> None:
+    """End what gives no sign of life, however it stands still: the process may be frozen, or hang in a driver."""
+    now = time.monotonic()
+    if now - queue.looked > FROZEN:  # it was us who stood still, and heard nobody
+        queue.seen = dict.fromkeys(queue.seen, now)
+    queue.looked = now
+    if not queue.seen:  # then nothing keeps those any more that want to be alone
+        queue.seen = dict.fromkeys(queue.running, now)
+    for task in [task for task, seen in queue.seen.items() if now - seen > queue.policy.stall]:
+        queue.stalled.add(task)
+        queue.seen[task] = math.inf
+        queue.executor.kill(task)
+
+
+def _end(queue: _Queue, event: Event, item: Item, listen: Callable[[Event], None]) -> None:
+    """Put down the end of a task, or put it back into the queue."""
+    ledger, task, kind = queue.ledger, event.task, str(event.kind)
+    if task in queue.stalled:
+        queue.stalled.remove(task)
+        kind = "stalled" if kind in ("killed", "crashed") else kind
+    ledger.ends.setdefault(task, []).append(kind)
+    if kind == "finished":
+        ledger.finished.append(task)
+        queue.source.ended(task, "finished")
+    elif kind == "stopped":
+        queue.source.ended(task, "stopped")
+    elif kind == "unwritable":
+        queue.error = queue.error or UnwritableError(event.error)
+        _halt(queue, event.error)
+        queue.source.ended(task, "stopped")
+    elif kind != "failed" and queue.source.progressed(task):  # nobody wants it any more
+        queue.source.ended(task, "stopped")
+    elif kind != "failed" and ledger.ends[task].count(kind) < ATTEMPTS[kind]:
+        queue.again.append(item)
+    else:
+        _fail(queue, event, item, kind, listen)
+
+
+def _fail(queue: _Queue, event: Event, item: Item, kind: str, listen: Callable[[Event], None]) -> None:
+    """Write down a failure; the worker has recorded an exception itself, but a dead one could not, and another may run by now."""
+    error, folder = _reason(kind, event.error, queue.policy.stall), item.folder(queue.store)
+    queue.ledger.failures.append(Failure(event.task, error, str(folder.log)))
+    with suppress(PermissionError):  # where the folder is somebody else's
+        if not folder.failure.exists() and not job_folder.is_running(folder):
+            job_folder.fail(folder, kind=KINDS[kind], error=error)
+    if kind != "failed":  # the last of several attempts
+        listen(replace(event, kind="failed", error=error))
+    queue.source.ended(event.task, "failed")
+    if queue.policy.fail_fast:
+        _halt(queue, "a job has failed, and --fail-fast was given")
+
+
+def _reason(kind: str, error: str, stall: float) -> str:
+    match kind:
+        case "out of memory":
+            return f"out of memory, also alone on its device: {error}"
+        case "stalled":
+            return f"no sign of life for {stall:.0f} s, {ATTEMPTS['stalled']} times: it was stopped; --stall says how long to wait"
+        case "killed":
+            return f"{error}, {ATTEMPTS['killed']} times"
+        case _:
+            return error

@@ -1,0 +1,246 @@
+"""Searches by Optuna: who proposes fields, trials as ordinary jobs, and what became of them. The only home of optuna.
+
+A trial is RUNNING in Optuna's memory from the moment it was asked for, and its job is found by its fields. So whatever is
+killed, and whenever: the next start finds the same trials, takes their jobs up where they stand, and tells each result once.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from ablate.errors import AblateError, UnwritableError
+from ablate.execution.optuna_memory import DIVERGED, OpenSearch, OpenTrial, milliseconds, open_memory, sampler, suggest, worst
+from ablate.planning.plan import Work
+from ablate.planning.work import CellSearch
+from ablate.store import files, search_folder
+from ablate.store.files import Json
+from ablate.store.layout import Store
+from ablate.study import search_space
+from ablate.study.grid import Job
+from ablate.tracking import public
+
+
+@contextmanager
+def _remembered() -> Iterator[None]:
+    """Raise an UnwritableError where Optuna's memory takes nothing more, be it a file or a database."""
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in files.FULL:
+            raise
+        raise UnwritableError(f"the memory of a search cannot be written ({error.strerror}): make room, and run the same again") from None
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        said = public(str(error).splitlines()[0])
+        raise AblateError(f"Optuna's storage is gone ({said}): run the same again when it is back; nothing that was told is lost") from None
+
+
+class Searches:
+    """The trials of some searches as a source of work. Equal budgets: each search has the same number of trials.
+
+    The searches take turns, so that each proposal knows as many of its search's results as can be.
+    """
+
+    def __init__(
+        self,
+        searches: Sequence[CellSearch],
+        store: Store,
+        storage: str | None,
+        changed: Callable[[str], None],
+        names: dict[str, str],
+        *,
+        retry_failed: bool = False,
+    ) -> None:
+        """Open the searches, which the caller holds, and take up the trials that were under way.
+
+        `changed` hears of each search that has something new; `names` gets the name of each job.
+        """
+        self._store, self._changed, self._names, self._retry_failed = store, changed, names, retry_failed
+        self._open = [OpenSearch(one, open_memory(one, store, storage)) for one in searches]
+        self._ready: list[Work] = []
+        self._handed: dict[str, Work] = {}  # by job: given out, and not ended
+        self._pruned: set[str] = set()  # jobs that were asked to stop
+        for one in self._open:
+            self._take_up(one)
+
+    @_remembered()
+    def next(self, fits: Callable[[Work], bool]) -> Work | None:
+        """Return the next job of a trial that fits; none while all that may be asked for are under way."""
+        while (work := next((work for work in self._ready if fits(work)), None)) is None:
+            waiting = [one for one in self._open if one.asked < one.search.search.trials and fits(_usual(one.search))]
+            if not waiting:
+                return None
+            self._ask(min(waiting, key=lambda one: (len(one.running), one.asked)))
+        self._ready.remove(work)
+        self._handed[work.job.id] = work
+        return work
+
+    @_remembered()
+    def progressed(self, task: str) -> bool:
+        """Show the pruner what has come; say whether the job should be stopped."""
+        for one, trial in self._of(task):
+            if self._is_hopeless(one, trial):
+                self._tell(one, trial, "pruned")
+        if self._of(task):
+            return False
+        self._pruned.add(task)
+        return True
+
+    @_remembered()
+    def ended(self, task: str, kind: str) -> None:
+        """Hear what became of a job: finished, failed or stopped."""
+        work = self._handed.pop(task)
+        if kind == "stopped":
+            if task in self._pruned and self._of(task):  # another trial has asked for the same meanwhile
+                self._ready.append(work)
+            self._pruned.discard(task)
+            return  # with everything: it goes on next time
+        self._pruned.discard(task)
+        for one, trial in self._of(task):
+            self._close(one, trial)
+
+    def over(self) -> int:
+        """Count the trials that have ended."""
+        return sum(row["state"] in search_folder.ENDED for one in self._open for row in one.rows.values())
+
+    def touch(self, task: str) -> None:
+        """Note that the searches that need a job have something new."""
+        for one, _ in self._of(task):
+            self._changed(one.search.id)
+
+    def _of(self, task: str) -> list[tuple[OpenSearch, OpenTrial]]:
+        return [(one, trial) for one in self._open for trial in list(one.running.values()) if task in trial.jobs.values()]
+
+    def _take_up(self, one: OpenSearch) -> None:
+        """Go on with the trials that an earlier process has left."""
+        from optuna.trial import Trial
+
+        trials = one.memory.get_trials(deepcopy=False)
+        one.asked = sum(trial.state.name != "WAITING" for trial in trials)
+        for known in trials:
+            if known.state.name == "RUNNING" and known.number < one.search.search.trials:
+                one.memory.sampler = sampler(one.search, known.number)
+                self._start(one, Trial(one.memory, known._trial_id))  # noqa: SLF001 (as Optuna's own ask does)
+        self._write(one)
+
+    def _ask(self, one: OpenSearch) -> None:
+        one.memory.sampler = sampler(one.search, one.asked)
+        asked = one.memory.ask()
+        one.asked += 1
+        self._start(one, asked)
+        self._write(one)
+
+    def _start(self, one: OpenSearch, asked: Any) -> None:
+        """Let a trial have its fields, and its jobs be done; a kill may have come before it had them."""
+        fields = {}
+        for path, tried in one.search.search.space.items():
+            one.memory.sampler = sampler(one.search, asked.number, path)
+            fields[path] = suggest(asked, path, tried)
+        jobs = _jobs(one.search, fields)
+        trial = one.running[asked.number] = OpenTrial(asked, fields, {job.seed: job.id for job in jobs})
+        for job in jobs:
+            self._names.setdefault(job.id, f"trial {asked.number} of {one.search.label} ({search_space.written(fields)})")
+            folder = self._store.job(job.id)
+            failed = folder.failure.exists() and not self._retry_failed
+            if not folder.result.exists() and not failed and job.id not in self._under_way():
+                self._ready.append(Work(job, (), trained=False))
+        self._close(one, trial)  # all of its jobs may be done already
+
+    def _close(self, one: OpenSearch, trial: OpenTrial) -> None:
+        """Tell a trial whose jobs have all ended."""
+        folders = [self._store.job(job) for job in trial.jobs.values()]
+        results = [files.read_json(folder.result) for folder in folders]
+        if any(result is not None and result["status"] == "diverged" for result in results):
+            self._tell(one, trial, "diverged")
+        elif results and all(result is not None for result in results):
+            self._tell(one, trial, "complete")
+        elif not set(trial.jobs.values()) & self._under_way():  # one has failed, and the others are as far as they will be; or none is
+            self._tell(one, trial, "failed")
+
+    def _under_way(self) -> set[str]:
+        return {*self._handed, *(work.job.id for work in self._ready)}
+
+    def _tell(self, one: OpenSearch, trial: OpenTrial, state: str) -> None:
+        """Tell Optuna, once, and write it down. A diverged trial is the worst there is, not one that never was."""
+        from optuna.trial import TrialState
+
+        if state == "complete":
+            one.memory.tell(trial.asked, value(one.search, trial.jobs, self._store))
+        elif state == "diverged":
+            trial.asked.set_user_attr(DIVERGED, True)  # noqa: FBT003 (Optuna's own signature)
+            one.memory.tell(trial.asked, worst(one))
+        else:
+            one.memory.tell(trial.asked, state=TrialState.FAIL if state == "failed" else TrialState.PRUNED)
+        del one.running[trial.asked.number]
+        self._ready = [work for work in self._ready if work.job.id not in trial.jobs.values() or self._of(work.job.id)]
+        self._write(one)
+
+    def _is_hopeless(self, one: OpenSearch, trial: OpenTrial) -> bool:
+        """Show the pruner the epochs that every seed of a trial has come to, and ask it."""
+        if one.search.search.pruner == "none":
+            return False
+        curves = [_metric_of(self._store, job, one.search.search.metric) for job in trial.jobs.values()]
+        for epoch in range(trial.told, min(len(curve) for curve in curves)):
+            reached = [curve[epoch] for curve in curves]
+            if not all(math.isfinite(part) for part in reached):
+                return False  # it diverges: it ends by itself
+            trial.asked.report(sum(reached) / len(reached), step=epoch + 1)
+            trial.told = epoch + 1
+            if trial.asked.should_prune() and epoch + 1 < one.search.recipe.training.epochs:
+                return True
+        return False
+
+    def _write(self, one: OpenSearch) -> None:
+        """Write every trial down: all that plans, reports and MLflow know of a search."""
+        for known in one.memory.get_trials(deepcopy=False):
+            trial = one.running.get(known.number)
+            fields = dict(trial.fields if trial else known.params)
+            written = one.rows.get(known.number, {"state": "running"})["state"] != "running"
+            if known.state.name == "WAITING" or written or len(fields) < len(one.search.search.space):
+                continue  # the last: killed before it had its fields, and not taken up yet
+            jobs = trial.jobs if trial else {job.seed: job.id for job in _jobs(one.search, fields)}
+            one.rows[known.number] = _row(known, fields, jobs)
+        files.write_json(self._store.search(one.search.id) / "trials.json", {"trials": list(one.rows.values())})
+        self._changed(one.search.id)
+
+
+def _usual(search: CellSearch) -> Work:
+    """Return the training of a trial as it is before its fields are known, to guess at its time."""
+    return Work(Job("", search.recipe, search.search.seeds[0], search.data, search.code), (), trained=False)
+
+
+def _jobs(search: CellSearch, fields: Mapping[str, Any]) -> tuple[Job, ...]:
+    """Return the jobs of a trial; none where its fields do not go together, such as a padding that is too large to be mirrored."""
+    try:
+        return search.jobs(fields)
+    except ValueError:
+        return ()
+
+
+def _row(known: Any, fields: Json, jobs: Mapping[int, str]) -> Json:
+    """Return what became of a trial."""
+    state = {"COMPLETE": "complete", "FAIL": "failed", "RUNNING": "running"}.get(known.state.name, "pruned")
+    if state == "complete" and DIVERGED in known.user_attrs:
+        state = "diverged"
+    return {
+        "number": known.number, "params": fields, "jobs": {str(seed): job for seed, job in jobs.items()},
+        "value": known.value if state == "complete" else None, "state": state, "proposed": "fixed_params" not in known.system_attrs,
+        "started": milliseconds(known.datetime_start), "ended": milliseconds(known.datetime_complete),
+    }  # fmt: skip
+
+
+def value(search: CellSearch, jobs: Mapping[int, str], store: Store) -> float:
+    """Return the value of a finished trial: the mean over its seeds, of the last epoch, or of the best where the cell selects that."""
+    found = []
+    for job in jobs.values():
+        curve = _metric_of(store, job, search.search.metric)
+        best = max(curve) if search.search.direction == "max" else min(curve)
+        found.append(best if search.recipe.evaluation.select == "best_validation" else curve[-1])
+    return sum(found) / len(found)
+
+
+def _metric_of(store: Store, job: str, metric: str) -> list[float]:
+    return [line["metrics"].get(metric, math.nan) for line in files.lines(store.job(job).journal)]

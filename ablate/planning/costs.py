@@ -1,0 +1,132 @@
+"""How long work takes, on one slot: by the finished jobs of the store that are like it, else by a guess."""
+
+import statistics
+from dataclasses import dataclass, field
+from typing import Any
+
+from ablate.errors import AblateError
+from ablate.recipe.fields import Evaluation, Recipe
+from ablate.store import files as store_files
+from ablate.store import job_folder
+from ablate.store.layout import Store
+from ablate.study.file import Study, located
+from ablate.training import data
+
+IMAGES_A_SECOND = {
+    "baseline_cnn": 3500.0, "cnn4": 2100.0, "resnet_small": 1000.0, "resnet9": 180.0, "depthwise_dilated": 400.0, "resnet18": 100.0,
+    "fusion": 100.0,
+}  # fmt: skip
+"""Trained on one CPU thread at 32x32 in bf16, with crop and flip (2 cores of a Xeon with AMX): a first guess, no more."""
+
+TRAIN_IMAGES = {"digits": 1_442, "cifar10": 50_000, "cifar100": 50_000, "svhn": 73_257, "mnist": 60_000, "fashion_mnist": 60_000}
+"""Of the sets that are the same everywhere, before they are decoded."""
+
+HEAD = 3.0  # times as fast where the head alone is trained: no gradients further down
+STEM = 10.0  # times as fast with the first layers that leave a sixteenth of the pixels
+JUDGED = 3.0  # images are judged so many times faster than they are trained on: without gradients
+Kind = tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Time:
+    """Seconds, and whether they are no more than a guess."""
+
+    seconds: float
+    is_guess: bool
+
+
+NOTHING = Time(0.0, is_guess=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What finished jobs took: images a second by the kind of network, seconds by that, the images and the way of judging."""
+
+    store: Store
+    speeds: dict[Kind, list[float]] = field(default_factory=dict)
+    judged: dict[tuple[Kind, str, Evaluation], list[float]] = field(default_factory=dict)
+    files: dict[str | None, int] = field(default_factory=dict)  # of folders of images that are not decoded yet
+    study: Study | None = None  # whose file relative paths of folders start from; none: the current one
+
+
+def read(store: Store, study: Study | None = None) -> Pace:
+    """Learn from every finished job of a store; `study`: whose work is asked for."""
+    found = Pace(store, study=study)
+    for path in (store.path / "jobs").glob("*/result.json"):
+        learn(found, path.parent.name)
+    return found
+
+
+def learn(pace: Pace, job: str) -> None:
+    """Learn from one finished job."""
+    folder = pace.store.job(job)
+    try:
+        result = store_files.read_json(folder.result)
+        if result is None:
+            return
+        recipe, _ = job_folder.read_recipe(folder.recipe)
+        images = store_files.read_json(folder.recipe)["data"]
+        if result["metrics"]["time/epoch_seconds"] > 0:
+            pace.speeds.setdefault(kind(recipe), []).append(result["train_images"] / result["metrics"]["time/epoch_seconds"])
+        for path in folder.path.glob("outcomes/*/outcome.json"):
+            outcome: dict[str, Any] = store_files.read_json(path)
+            if "seconds" in outcome:
+                key = (kind(recipe), images, Evaluation.model_validate(outcome["evaluation"]))
+                pace.judged.setdefault(key, []).append(outcome["seconds"])
+    except (KeyError, TypeError, ValueError, OSError, AblateError):  # of another version, removed meanwhile, or spoilt: no matter here
+        return
+
+
+def training(pace: Pace, recipe: Recipe, fingerprint: str, images: float | None = None) -> Time | None:
+    """Return how long a training takes, or so many images of it; none where nothing is known of the network or of the images."""
+    speed, is_guess = _speed(pace, recipe)
+    seen = _train_images(recipe, pace, fingerprint) if images is None else images
+    if speed is None or seen is None:
+        return None
+    return Time((recipe.training.epochs if images is None else 1) * seen / speed, is_guess)
+
+
+def judging(pace: Pace, recipe: Recipe, fingerprint: str, evaluation: Evaluation) -> Time | None:
+    """Return how long one way of judging takes."""
+    known = pace.judged.get((kind(recipe), fingerprint, evaluation))
+    if known:
+        return Time(statistics.median(known), is_guess=False)
+    speed, _ = _speed(pace, recipe)
+    meta = store_files.read_json(pace.store.data / fingerprint / "meta.json")
+    if speed is None or meta is None:
+        return None
+    passes = max(evaluation.mc_dropout, 1) * (1 if evaluation.tta == "none" else 2)
+    return Time(passes * meta["test"] / (JUDGED * speed), is_guess=True)
+
+
+def kind(recipe: Recipe) -> Kind:
+    """Name what decides the speed of a training."""
+    model = recipe.model
+    network = (model.name, model.stem, model.width, model.trainable, model.batch_norm, model.conv_dropout > 0)
+    return (*network, recipe.data.image_size, recipe.training.precision)
+
+
+def _speed(pace: Pace, recipe: Recipe) -> tuple[float | None, bool]:
+    """Return images a second, and whether that is a guess."""
+    known = pace.speeds.get(kind(recipe))
+    if known:
+        return statistics.median(known), False
+    model = recipe.model
+    if model.name not in IMAGES_A_SECOND:
+        return None, True
+    scale = (32 / recipe.data.image_size) ** 2 * (HEAD if model.trainable == "head" else 1.0) * (STEM if model.stem == "imagenet" else 1.0)
+    slower = (2.0 if recipe.training.precision == "fp32" else 1.0) * (1.5 if model.conv_dropout > 0 else 1.0) * model.width**2
+    return IMAGES_A_SECOND[model.name] * scale / slower, True
+
+
+def _train_images(recipe: Recipe, pace: Pace, fingerprint: str) -> float | None:
+    """Count the images of an epoch as well as they are known: before a folder of images is decoded, by its files."""
+    meta, root = store_files.read_json(pace.store.data / fingerprint / "meta.json"), recipe.data.root
+    if not meta and recipe.data.name not in TRAIN_IMAGES and root not in pace.files:
+        pace.files[root] = data.count_files(recipe.data if pace.study is None else located(pace.study, recipe.data))
+    known = meta["train"] if meta else TRAIN_IMAGES.get(recipe.data.name) or pace.files[root]
+    total = recipe.data.train_size or known
+    if not total:
+        return None
+    held = recipe.data.validation if isinstance(recipe.data.validation, int) else total * recipe.data.validation
+    return float(total - held)

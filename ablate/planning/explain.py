@@ -1,0 +1,178 @@
+"""Why two jobs are not one: the fields of their identities that differ. And what a job is, who needs it, what is near it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ablate.errors import AblateError
+from ablate.messages import count, show
+from ablate.planning import job_names
+from ablate.planning.job_names import Known
+from ablate.recipe import fields
+from ablate.recipe import identity as identities
+from ablate.recipe.fields import Recipe, Section
+from ablate.store import files, job_folder
+from ablate.store.layout import Store
+
+NEAREST = 5
+INACTIVE = "does not matter here"
+CODE = "code or weights"
+OUTSIDE = ("data", CODE, "numerics")  # what the recipe does not say; told first, as nobody sees it in a study
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What makes a job this job, by name: recipe fields that matter, and `seed`, `data`, `code or weights`, `numerics`."""
+
+    id: str
+    parts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One part of the identity that differs, as people read it."""
+
+    part: str
+    first: str
+    second: str
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """Another job, and what makes it another one."""
+
+    job: str
+    runs: tuple[str, ...]
+    differences: tuple[Difference, ...]
+    trained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """What one job is; the nearest others."""
+
+    job: str
+    status: str
+    reason: str
+    parts: Mapping[str, str]  # that differ from the defaults
+    runs: tuple[str, ...]  # of studies in the store that need it: "study:label/seed"
+    other_seeds: Mapping[int, str]  # the same under other seeds: their jobs
+    nearest: tuple[Near, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Two jobs, and what makes them two."""
+
+    first: Near  # without differences
+    second: Near
+
+
+def compare(first: str, second: str, known: Known) -> Compared:
+    """Return what makes two jobs two."""
+    one, other = identity(first, known), identity(second, known)
+    return Compared(_near(first, (), known), _near(second, differences(one, other), known))
+
+
+def _near(job: str, found: tuple[Difference, ...], known: Known) -> Near:
+    return Near(job, known.names.get(job, ()), found, files.is_there(known.store.job(job).result))
+
+
+def explain(job: str, known: Known) -> Explained:
+    """Return what a job is, and which jobs are nearest to it: fewest differences, those first that no study file shows."""
+    own = identity(job, known)
+    others: list[Near] = []
+    seeds: dict[int, str] = {}
+    named = {job.id for job in known.jobs.values() if not job.pending}  # of the others nobody knows yet what they will be
+    for name in (job_names.in_store(known.store) | named) - {job}:
+        try:
+            other = identity(name, known)
+        except (AblateError, PermissionError):  # a spoilt file of another job, or one of another user, is no matter here
+            continue
+        # From the other one to this: "numerics 1 -> 2" says why what is there is trained again.
+        found = differences(other, own)
+        if [one.part for one in found] == ["seed"]:
+            seeds[other.parts["seed"]] = name
+        else:
+            others.append(_near(name, found, known))
+    others.sort(key=lambda one: (len(one.differences), not any(d.part in OUTSIDE for d in one.differences), not one.trained, one.job))
+    waits = job in known.jobs and known.jobs[job].pending
+    status, reason = ("not known yet", "a range test or a search comes first") if waits else _standing(job, known.store)
+    parts = {part: _shown(part, given) for part, given in own.parts.items() if "." not in part or given != _default(part)}
+    return Explained(job, status, reason, parts, known.names.get(job, ()), dict(sorted(seeds.items())), tuple(others[:NEAREST]))
+
+
+def identity(job: str, known: Known) -> Identity:
+    """Read what makes a job this job: from its folder, or from the study that needs it."""
+    path = known.store.job(job).recipe
+    try:
+        content = files.read_json(path)
+        if content is None:
+            planned = known.jobs[job]
+            outside = {"seed": planned.seed, "data": planned.data, CODE: planned.code, "numerics": identities.NUMERICS}
+            return Identity(job, outside | _fields(planned.recipe))
+        outside = {"seed": content["seed"], "data": content["data"], CODE: content.get("code", ""), "numerics": content["numerics"]}
+        try:
+            return Identity(job, outside | _fields(job_folder.read_recipe(path)[0]))
+        except ValueError:  # of another version, with other fields: as they stand there
+            flat = {f"{section}.{name}": given for section, part in content["recipe"].items() for name, given in part.items()}
+            return Identity(job, outside | flat)
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise AblateError(f"{path}: must be what ablate has written there, and it is not: remove that folder") from None
+
+
+def _fields(made: Recipe) -> dict[str, Any]:
+    """Return the fields that matter in a training, as JSON has them."""
+    found = {}
+    for path in fields.fields():
+        if not path.startswith("evaluation.") and path != "data.root" and fields.is_active(made, path):
+            given = fields.value(made, path)
+            found[path] = (
+                given.model_dump(mode="json") if isinstance(given, Section) else list(given) if isinstance(given, tuple) else given
+            )
+    return found
+
+
+def _default(part: str) -> Any:
+    info = fields.fields().get(part)
+    return None if info is None or info.is_required() else info.default
+
+
+def differences(one: Identity, other: Identity) -> tuple[Difference, ...]:
+    """List what makes two identities two; a field that matters in one of them only counts where it is not as usual there."""
+    found = []
+    for part in {**one.parts, **other.parts}:
+        mine, theirs = (identity.parts.get(part, _default(part)) for identity in (one, other))
+        if mine != theirs:
+            found.append(Difference(part, *(_shown(part, i.parts[part]) if part in i.parts else INACTIVE for i in (one, other))))
+    return tuple(found)
+
+
+def _shown(part: str, given: Any) -> str:
+    """Write a part of an identity as people read it."""
+    match part:
+        case "data":
+            *unknown, key = given.rsplit(" ", 1)
+            return f"images {key[: identities.ID_SHOWN]}{', not decoded yet' if unknown else ''}"
+        case _ if part == CODE:
+            return (given[: identities.ID_SHOWN] if len(given) == 64 else given) or "none"
+    return show("none" if given is None else given)
+
+
+def _standing(job: str, store: Store) -> tuple[str, str]:
+    """Return what became of a job, and why."""
+    folder = store.job(job)
+    if job_folder.is_running(folder):
+        return "running", _epochs(folder)
+    result, failure = files.read_json(folder.result), files.read_json(folder.failure)
+    if result is not None and result["status"] == "diverged":
+        return "diverged", result["reason"]
+    if failure is not None:
+        return "crashed", failure["error"]
+    if result is not None:
+        return "trained", ""
+    return ("stopped", _epochs(folder)) if files.is_there(folder.attempts) else ("not run", "")
+
+
+def _epochs(folder: job_folder.Folder) -> str:
+    return f"{count(len(files.lines(folder.journal)), 'epoch')} done"

@@ -1,0 +1,137 @@
+"""The jobs of a store, and those that its studies need: found by what people write.
+
+A JOB argument is a beginning of a job's identity, or `STUDY:cell-label/seed`, the name of a run as tables show it.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ablate.errors import AblateError
+from ablate.messages import near, show, unknown
+from ablate.planning import inputs, tuning
+from ablate.recipe import identity
+from ablate.store import files, search_folder, study_folder
+from ablate.store.layout import Store
+from ablate.study import grid
+from ablate.study.file import Study
+from ablate.study.grid import Job, Run
+
+SHORTEST = 4  # hex digits of a beginning
+IDENTITY = re.compile("[0-9a-f]{64}")
+NAMED = 8  # candidates in one message
+FORMS = f"a beginning of a job's identity, of at least {SHORTEST} hex digits, or a run as tables show it: STUDY:cell/seed"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the studies of a store say of its jobs."""
+
+    store: Store
+    jobs: Mapping[str, Job] = field(default_factory=dict)  # that a study needs, trained or not
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the runs that need a job: "study:label/seed"
+    evaluations: Mapping[str, frozenset[str]] = field(default_factory=dict)  # the ways in which they judge it
+    unreadable: Mapping[str, str] = field(default_factory=dict)  # why a study of the store cannot be read, by name
+
+    def name(self, job: str) -> str:
+        """Name a job by the first run that needs it, or by its identity alone."""
+        return f"{job[: identity.ID_SHOWN]} ({self.names[job][0]})" if job in self.names else job[: identity.ID_SHOWN]
+
+
+def read(store: Store, device: str = "auto") -> Known:
+    """Read what the studies of a store, as last run, need."""
+    jobs: dict[str, Job] = {}
+    names: dict[str, dict[str, None]] = {}
+    evaluations: dict[str, set[str]] = {}
+    unreadable: dict[str, str] = {}
+    for study in study_folder.names(store):
+        try:
+            runs, needed, trials = _needs(study_folder.recall(store, study), store, device)
+        except (AblateError, ValueError) as error:  # of another version, or spoilt
+            unreadable[study] = str(error)
+        except PermissionError as error:
+            unreadable[study] = f"{error.filename}: cannot be read: {error.strerror}: ask its owner for the right to read it"
+            continue
+        jobs |= {job.id: job for job in needed if job.id not in jobs}
+        for run in runs:
+            names.setdefault(run.job_id, {})[f"{study}:{run.name}"] = None
+            evaluations.setdefault(run.job_id, set()).add(identity.evaluation_id(run.cell.recipe))
+        for job, name in trials:
+            names.setdefault(job, {})[f"{study}:{name}"] = None
+    ways = {job: frozenset(found) for job, found in evaluations.items()}
+    return Known(store, jobs, {job: tuple(found) for job, found in names.items()}, ways, unreadable)
+
+
+def _needs(study: Study, store: Store, device: str) -> tuple[tuple[Run, ...], tuple[Job, ...], list[tuple[str, str]]]:
+    """Return the runs and jobs of a study, and the jobs of its trials with what they are."""
+    known = inputs.read(study, store, device)
+    made = tuning.resolve(study, grid.expand(study, precision=known.precision), store, known.fingerprint, known.code)
+    trials = [
+        (job, f"trial {trial['number']} of {one.label}/{seed}")
+        for one in made.searches
+        for trial in search_folder.read_trials(store, one.id, one.search)
+        for seed, job in trial["jobs"].items()
+    ]
+    return *grid.runs_and_jobs(made.grid, study.seeds, known.fingerprint, known.code), trials
+
+
+def in_store(store: Store) -> set[str]:
+    """List the jobs that have a folder, those included that only another user can read."""
+    folder, found = store.path / "jobs", set()
+    for path in folder.iterdir() if files.is_there(folder) else ():
+        if not IDENTITY.fullmatch(path.name):
+            continue
+        try:
+            if files.is_there(path / "recipe.json"):
+                found.add(path.name)
+        except PermissionError:
+            found.add(path.name)
+    return found
+
+
+def find(text: str, known: Known) -> str:
+    """Return the one job that a text names; raise an AblateError with the candidates where it names none, or several."""
+    if re.fullmatch(rf"[0-9a-fA-F]{{{SHORTEST},64}}", text):
+        return _by_identity(text, known)
+    for study in sorted(study_folder.names(known.store), key=len, reverse=True):  # a name may begin with another one and a colon
+        if text.startswith(f"{study}:"):
+            return _by_run(text, study, known)
+    runs = [name for names in known.names.values() for name in names]
+    if ":" in text and "/" in text:
+        name = text.partition(":")[0]
+        hint = study_folder.hint(known.store, name)
+        is_none = unknown(name, f"a study in {known.store.path}", study_folder.names(known.store))
+        raise AblateError(f"JOB: {is_none}{f'; {hint}' if hint else ''}")
+    meant = [name for name in runs if name.partition(":")[2] == text]
+    hint = f" (did you mean {_listed(meant)}?)" if meant else ""
+    raise AblateError(f"JOB must be {FORMS}, got {show(text)}{hint}")
+
+
+def _by_identity(text: str, known: Known) -> str:
+    found = sorted(job for job in in_store(known.store) | set(known.jobs) if job.startswith(text.lower()))
+    if not found:
+        raise AblateError(
+            f"JOB: no job in {known.store.path} begins with {text}: ablate status STUDY --json lists the jobs of a study, "
+            "or name a run: STUDY:cell/seed"
+        )
+    if len(found) > 1:
+        raise AblateError(f"JOB: {len(found)} jobs begin with {text}, give more digits: {_listed([known.name(job) for job in found])}")
+    return found[0]
+
+
+def _by_run(text: str, study: str, known: Known) -> str:
+    if study in known.unreadable:
+        raise AblateError(known.unreadable[study])
+    for job, names in known.names.items():
+        if text in names:
+            return job
+    own = [name for names in known.names.values() for name in names if name.startswith(f"{study}:")]
+    if seeded := [name for name in own if name.rpartition("/")[0] == text.rstrip("/")]:
+        raise AblateError(f"JOB: {show(text)} is a cell of {study}, with a job for each seed: add a seed, such as {seeded[0]}")
+    raise AblateError(f"JOB: {show(text)} is not a run of {study}{near(text, own)}; runs are {_listed(own)}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    every = list(names)
+    more = f" and {len(every) - NAMED} more" if len(every) > NAMED else ""
+    return "; ".join(every[:NAMED]) + more  # a cell's label may have commas

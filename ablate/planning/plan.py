@@ -1,0 +1,193 @@
+"""What is left to do: jobs less what the store has, how long it may take, and what is known already."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ablate.planning import costs
+from ablate.planning import tuning as tunings
+from ablate.planning.tuning import Tuning
+from ablate.recipe import identity as identities
+from ablate.recipe.fields import Data, Evaluation, Model, Recipe
+from ablate.store import files, job_folder
+from ablate.store.job_folder import Folder
+from ablate.store.layout import Store
+from ablate.study import grid
+from ablate.study.conditions import Expression
+from ablate.study.file import Study
+from ablate.study.grid import Grid, Job, Run
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One task: train the job if it is not trained, then judge it in the ways that are missing."""
+
+    job: Job
+    evaluations: tuple[Evaluation, ...]
+    trained: bool
+
+    @property
+    def id(self) -> str:
+        """Name its task after the job."""
+        return self.job.id
+
+    def folder(self, store: Store) -> Folder:
+        """Name the folder of the job."""
+        return store.job(self.job.id)
+
+    def payload(self, store: Store) -> dict[str, Any]:
+        """Return what a worker needs, once the job's folder says what is trained."""
+        folder = self.folder(store)
+        job_folder.create(folder, self.job)
+        evaluations = [evaluation.model_dump() for evaluation in self.evaluations]
+        return {
+            "folder": str(folder.path), "job": self.job.id, "data": str(store.data / self.job.data), "evaluations": evaluations,
+            "trained": self.trained,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """A guess at the time of the work, in seconds of one slot, and what it goes by."""
+
+    seconds: float
+    basis: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A study against a store."""
+
+    study: Study
+    grid: Grid
+    runs: tuple[Run, ...]
+    jobs: tuple[Job, ...]
+    work: tuple[Work, ...]
+    failed: tuple[Job, ...]  # failed before, left alone unless asked for
+    cost: Cost | None  # none: nothing to go by
+    tuning: Tuning
+    trials: int  # trainings that searches still need
+    left_out: int = 0  # unfinished jobs that nobody asks for now
+    renumbered: Mapping[int, int] = field(default_factory=dict)  # jobs to train that an older version has trained, by its NUMERICS
+    notes: tuple[str, ...] = ()  # on what works, and is hardly meant
+
+    @property
+    def ready(self) -> tuple[Work, ...]:
+        """List the work that can be done now: not that of cells whose fields are still to be found."""
+        return tuple(work for work in self.work if not work.job.pending)
+
+    @property
+    def trainings(self) -> int:
+        """Count the jobs that will be trained."""
+        return sum(not work.trained for work in self.work)
+
+    @property
+    def done(self) -> int:
+        """Count the jobs for which nothing is left to do."""
+        return len(self.jobs) - len(self.work) - len(self.failed) - self.left_out
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every run has come to its end, and none has failed: nothing that is shown of them will change."""
+        left = self.work or self.failed or self.left_out or self.trials or self.tuning.open_ranges or self.tuning.open_searches
+        return not left
+
+    @property
+    def evaluation_only(self) -> int:
+        """Count the cells that need no training of their own: they share another cell's."""
+        known = [cell for cell in self.grid.cells if not cell.pending]
+        return len(known) - len({identities.job_id(cell.recipe, 0, "") for cell in known})
+
+    @property
+    def trained_again(self) -> tuple[str, ...]:
+        """Return a sentence for each older numerics version that its jobs are trained again, and why."""
+        return tuple(
+            f"{count} of the {self.trainings} jobs to train {'was' if count == 1 else 'were'} trained under numerics {version} and "
+            f"{'is' if count == 1 else 'are'} trained again: numbers of this version ({identities.NUMERICS}) differ"
+            for version, count in sorted(self.renumbered.items())
+        )
+
+
+def make(
+    study: Study,
+    tuning: Tuning,
+    store: Store,
+    fingerprint: Callable[[Data], str],
+    code: Callable[[Model], str] = lambda _: "",
+    *,
+    retry_failed: bool = False,
+    only: Expression | None = None,
+) -> Plan:
+    """Compare what a study needs with what its store has; `fingerprint` and `code`: see `grid.runs_and_jobs`.
+
+    `only`: what the recipes of the cells must hold whose work is wanted now; the others are left for another day.
+    """
+    expanded = tuning.grid
+    runs, jobs = grid.runs_and_jobs(expanded, study.seeds, fingerprint, code)
+    every: dict[str, dict[str, Evaluation]] = {}
+    wanted: dict[str, dict[str, Evaluation]] = {}
+    for run in runs:
+        for ways in (every, wanted) if only is None or grid.holds(run.cell, only) else (every,):
+            ways.setdefault(run.job_id, {})[identities.evaluation_id(run.cell.recipe)] = run.cell.recipe.evaluation
+    work, failed, left_out = [], [], 0
+    for job in jobs:
+        folder = store.job(job.id)
+        result = files.read_json(folder.result)
+        is_judged = result is None or result["status"] == "finished"
+        if result is not None and not (is_judged and _missing(store, job, every[job.id])):
+            continue
+        missing = _missing(store, job, wanted.get(job.id, {}))
+        if job.id not in wanted or (result is not None and not missing):
+            left_out += 1
+        elif files.is_there(folder.failure) and not retry_failed:
+            failed.append(job)
+        else:
+            work.append(Work(job, missing, trained=result is not None))
+    trials = tunings.left(tuning, study.search, store)
+    todo = [(item.job.recipe, item.job.data, 0 if item.trained else 1, item.evaluations) for item in work]
+    cost = _cost([*todo, *((recipe, data, count, ()) for recipe, data, count in trials)], store, study)
+    left = sum(count for _, _, count in trials)
+    renumbered = _renumbered({item.job.id for item in work if not item.trained}, store)
+    return Plan(study, expanded, runs, jobs, tuple(work), tuple(failed), cost, tuning, left, left_out, renumbered)
+
+
+def _missing(store: Store, job: Job, wanted: dict[str, Evaluation]) -> tuple[Evaluation, ...]:
+    folder = store.job(job.id)
+    return tuple(e for identity, e in wanted.items() if not files.is_there(folder.outcome(identity) / "outcome.json"))
+
+
+def _renumbered(wanted: set[str], store: Store) -> dict[int, int]:
+    """Count the jobs among these that were trained under another numerics version, for each version."""
+    found: dict[str, int] = {}
+    for path in (store.path / "jobs").glob("*/recipe.json") if wanted else ():
+        try:
+            text = path.read_text(encoding="utf-8")
+            if f'"numerics": {identities.NUMERICS},' in text:  # nearly all of them: a glance is enough
+                continue
+            known = json.loads(text)
+            made, seed = job_folder.read_recipe(path)
+            identity = identities.job_id(made, seed, known["data"], known.get("code", ""))
+        except (OSError, KeyError, TypeError, ValueError):  # gone meanwhile, spoilt, or with fields that this version does not have
+            continue
+        if identity in wanted and known["numerics"] != identities.NUMERICS and path.with_name("result.json").exists():
+            found[identity] = max(known["numerics"], found.get(identity, 0))
+    return dict(Counter(found.values()))
+
+
+def _cost(todo: list[tuple[Recipe, str, int, tuple[Evaluation, ...]]], store: Store, study: Study) -> Cost | None:
+    """Add up recipe, images, trainings and ways of judging; none where nothing is known of one of them."""
+    if not todo:
+        return None
+    known, total, is_guess = costs.read(store, study), 0.0, False
+    for recipe, fingerprint, count, evaluations in todo:
+        trained = costs.training(known, recipe, fingerprint) if count else costs.NOTHING
+        if trained is None:
+            return None
+        judged = [costs.judging(known, recipe, fingerprint, evaluation) for evaluation in evaluations]
+        total += count * trained.seconds + sum(time.seconds for time in judged if time is not None)
+        is_guess |= trained.is_guess
+    if not total:
+        return None
+    return Cost(total, "a rough guess; the first jobs will tell" if is_guess else "from finished jobs like these")

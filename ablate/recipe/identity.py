@@ -1,0 +1,73 @@
+"""What identifies a training: its canonical form, its identity, its random streams."""
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel
+
+from ablate.recipe.fields import Recipe, fields, is_active, value
+
+NUMERICS = 2
+"""Raised whenever the same recipe would train to other numbers (a default changes, an augmentation is corrected, ...)."""
+
+ID_SHOWN = 12
+"""Hex digits of an identity that people see; all 64 are kept."""
+
+
+def canonical(recipe: Recipe, *, evaluation: bool = True) -> dict[str, Any]:
+    """Reduce a recipe to what identifies it: active fields that differ from their default, without paths.
+
+    Leaving defaults out keeps every known identity when a later version adds a field; a default that changes its value
+    raises `NUMERICS` instead.
+    """
+    short: dict[str, Any] = {}
+    for path, info in fields().items():
+        section, name = path.split(".")
+        here = value(recipe, path)
+        if path == "data.root" or here == info.default or not is_active(recipe, path):
+            continue
+        if section != "evaluation" or evaluation:
+            short.setdefault(section, {})[name] = here.model_dump() if isinstance(here, BaseModel) else here
+    return short
+
+
+def digest(content: object) -> str:
+    """Hash any JSON-able value: sha256 of its JSON with sorted keys, 64 hex digits. 15 and 15.0 are one number."""
+    text = json.dumps(_one_form(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _one_form(content: object) -> object:
+    match content:
+        case float() if content.is_integer():
+            return int(content)
+        case dict():
+            return {key: _one_form(part) for key, part in content.items()}
+        case list() | tuple():
+            return [_one_form(part) for part in content]
+    return content
+
+
+def job_id(recipe: Recipe, seed: int, data: str, code: str = "") -> str:
+    """Identify one training: the recipe without its evaluation, the seed, the numerics version, and what lies outside of them.
+
+    That is the fingerprint of the data, and of the code of a user's own network.
+    """
+    assert recipe.training.precision != "auto", "precision is settled before a job gets its identity"
+    own = {"code": code} if code else {}
+    return digest({"recipe": canonical(recipe, evaluation=False), "seed": seed, "data": data, "numerics": NUMERICS} | own)
+
+
+def evaluation_id(recipe: Recipe) -> str:
+    """Identify the way in which a trained model is judged."""
+    return digest(canonical(recipe).get("evaluation", {}))
+
+
+def stream_seed(seed: int, role: str) -> int:
+    """Seed the generator of one role (init, split, order, crop, flip, ...), 63 bits.
+
+    Each role has a generator of its own, so that switching one choice on leaves the draws of all others where they
+    were: that is what makes the runs of one seed comparable pairs.
+    """
+    return int.from_bytes(hashlib.sha256(f"{seed}/{role}".encode()).digest()[:8]) >> 1

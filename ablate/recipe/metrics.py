@@ -1,0 +1,57 @@
+"""The metrics that a job logs: their names, and which direction is better.
+
+A metric is `split/name`; the splits are train, validation and test. The test set is read once, when a job ends.
+"""
+
+from typing import Literal
+
+Direction = Literal["max", "min"]
+
+METRICS: dict[str, Direction] = {
+    "train/loss": "min",  # mean cross-entropy of the batches of an epoch, as trained (augmented, smoothed), nats
+    "train/accuracy": "max",  # share of them that was right, 0..1
+    "validation/loss": "min",
+    "validation/accuracy": "max",
+    "test/loss": "min",  # mean negative log-likelihood, nats
+    "test/accuracy": "max",  # 0..1
+    "test/calibration_error": "min",  # expected calibration error, 15 equal bins, 0..1 (Guo et al. 2017, section 2)
+    "model/parameters": "min",
+    "time/epoch_seconds": "min",  # mean over the job's epochs, validation included
+    "time/train_seconds": "min",  # the whole training, all attempts
+    "time/compile_seconds": "min",  # what torch.compile took before the first step, all attempts; no part of the two above
+}
+PER_CLASS = "test/accuracy/"  # + class name: share of that class's test images that was right
+FRACTIONS = ("accuracy", "calibration_error")  # shown in points: 0.0123 -> "1.23 points"
+
+
+def direction(metric: str) -> Direction | None:
+    """Return which direction is better, or None for a metric that is not known here."""
+    return "max" if metric.startswith(PER_CLASS) else METRICS.get(metric)
+
+
+def is_fraction(metric: str) -> bool:
+    """Whether a metric is a share between 0 and 1, which people read in percent and points."""
+    return metric.startswith(PER_CLASS) or metric.rsplit("/", 1)[-1] in FRACTIONS
+
+
+def scale(metric: str) -> float:
+    """Return the factor from a metric to what people read: shares are read in percent."""
+    return 100.0 if is_fraction(metric) else 1.0
+
+
+def unit(metric: str) -> str:
+    """Name the unit of a difference, with a space before it; empty where the metric has none that is known here."""
+    return " points" if is_fraction(metric) else ""
+
+
+def size(number: float, metric: str) -> str:
+    """Write a size without a sign, such as `min_effect`: "0.2 points"."""
+    shown, named = f"{scale(metric) * number:.6g}", unit(metric)
+    return shown + (named.removesuffix("s") if shown == "1" else named)
+
+
+def plain_unit(metric: str) -> str:
+    """Return the unit of a metric's own values, for programs: "fraction", "nats", "s", "1" for a count; empty if it is not known."""
+    if is_fraction(metric):
+        return "fraction"
+    return {"loss": "nats", "parameters": "1"}.get(metric.rsplit("/", 1)[-1], "s" if metric.startswith("time/") else "")

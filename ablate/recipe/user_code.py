@@ -1,0 +1,74 @@
+"""The user's own networks, `package.module:function`: where their code lies, and what identifies it. Nothing is imported here."""
+
+import ast
+import hashlib
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+from ablate.errors import AblateError
+
+
+def folders(study: str) -> tuple[str, ...]:
+    """Return where own networks are looked for first: beside the study file, and in the current directory."""
+    return tuple(dict.fromkeys([study, str(Path.cwd())]))
+
+
+def find(network: str, folders: tuple[str, ...]) -> Path | None:
+    """Find the file of a network's module in these folders, or where Python finds its modules; import nothing."""
+    module = network.partition(":")[0]
+    where: list[str] = [*folders, *sys.path]
+    for part in module.split("."):
+        spec = PathFinder.find_spec(part, where)  # by its last name alone: with dots Python looks up the parent, which is not imported
+        if spec is None:
+            return None
+        where = list(spec.submodule_search_locations or ())
+    return Path(spec.origin) if spec is not None and spec.origin is not None and spec.has_location else None
+
+
+def names(network: str, folders: tuple[str, ...]) -> set[str] | None:
+    """Return the names that a network's module has at its top level, by its text; None where the text does not say all of them."""
+    path = find(network, folders)
+    if path is None or path.suffix != ".py":
+        return None
+    try:
+        body = ast.parse(path.read_bytes()).body
+    except (OSError, SyntaxError, ValueError):
+        return None
+    found: set[str] = set()
+    for node in body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)) and all(alias.name != "*" for alias in node.names):
+            found |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Assign) and all(isinstance(target, ast.Name) for target in node.targets):
+            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        elif not isinstance(node, ast.Expr):
+            return None
+    return None if "__getattr__" in found else found  # it may give any other name
+
+
+def fingerprint(network: str, folders: tuple[str, ...]) -> str:
+    """Identify the code of a network: sha256 of its file, 64 hex digits. What that file imports is not covered.
+
+    Raises an AblateError that says where it was looked for.
+    """
+    path = find(network, folders)
+    if path is None:
+        module = network.partition(":")[0]
+        looked = " or ".join(folders)
+        raise AblateError(f'model.name = "{network}": there is no module {module} in {looked}, nor installed: check the name')
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def allow(network: str, folders: tuple[str, ...]) -> None:
+    """Let this process import a network from these folders, before all others, as `find` finds it.
+
+    Raises an AblateError when another module of that name is there already, such as one of Python's own.
+    """
+    module = network.partition(":")[0]
+    there = getattr(sys.modules.get(module), "__file__", None)
+    path = find(network, folders)
+    if there is not None and path is not None and Path(there).resolve() != path.resolve():
+        raise AblateError(f'model.name = "{network}": {path} has the name of another module, {there}: rename it')
+    sys.path[:] = [*folders, *(folder for folder in sys.path if folder not in folders)]

@@ -1,0 +1,154 @@
+"""Findings as text for other places: Markdown for an issue, LaTeX for a paper, CSV for a spreadsheet."""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from ablate.analysis.effects import Effect
+from ablate.analysis.findings import Findings
+from ablate.recipe import metrics
+from ablate.report import data, names, reasons, tables, words
+from ablate.report.tables import Label, Mark, Table
+
+
+def markdown(findings: Findings) -> str:
+    """Write the answer, the effects, the claims and the cells in GitHub's Markdown."""
+    study = findings.study
+    parts = [f"# {_marked(study.name)}", _marked(study.question), "\n".join(_marked(line) for line in words.headline(findings))]
+    parts += [_markdown_table(table) for table in _tables(findings)]
+    parts.append(f"{findings.finished} of {findings.total} runs; {_marked(_conditions(findings))}")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _tables(findings: Findings) -> list[Table]:
+    every = [
+        tables.effects("effects", f"Main effects on {findings.metric}, the best first", findings.effects, findings),
+        tables.effects("simple", "Effects that another factor turns round, at each of its levels", findings.simple_effects, findings),
+        tables.effects("interactions", "Two changes together, beyond the sum of both", findings.interactions, findings),
+        tables.claims(findings),
+        tables.cells(findings),
+    ]
+    return [table for table in every if table.rows]
+
+
+def _conditions(findings: Findings) -> str:
+    """Return in a line how the intervals are to be read."""
+    least = findings.study.min_effect
+    applies = least is not None and findings.metric == findings.study.metric
+    smallest = f", smallest effect worth having {metrics.size(least, findings.metric)}" if least is not None and applies else ""
+    level = f"{100 * (1 - findings.study.alpha):g} %"
+    counted = reasons.counted(findings)
+    missing = f"; runs that do not count: {counted}" if counted else ""
+    return f"paired by seed, intervals simultaneous at {level} ({words.method(findings)}){smallest}{missing}"
+
+
+def _markdown_table(table: Table) -> str:
+    header = [title for title, _ in table.columns]
+    ruler = ["---:" if kind == "number" else "---" for _, kind in table.columns]
+    rows = [[_marked(_text(cell)) for cell in row] for row in table.rows]
+    lines = [f"| {' | '.join(row)} |" for row in ([_marked(title) for title in header], ruler, *rows)]
+    return f"**{_marked(table.caption)}**\n\n" + "\n".join(lines) + (f"\n\n{table.note}" if table.note else "")
+
+
+def _text(cell: str | Mark | Label) -> str:
+    match cell:
+        case Mark():
+            return cell.text
+        case Label():
+            return f"{cell.text} ({cell.note})" if cell.note else cell.text
+    return cell
+
+
+def _marked(text: str) -> str:
+    """Escape what Markdown would take for markup; a line break would end a row."""
+    return re.sub(r"([\\`*_{}\[\]<>#|&~$])", r"\\\1", " ".join(text.split()))
+
+
+def latex(findings: Findings) -> str:
+    r"""Write the effects as a table for \usepackage{booktabs}: effect and interval, nothing in bold."""
+    unit = metrics.unit(findings.metric).strip()
+    rows = [_latex_row(effect, findings) for effect in words.ranked(findings.effects, findings)]
+    head = ["change", f"effect{f' ({unit})' if unit else ''}", "interval", "verdict", "seeds"]
+    caption = f"{findings.study.name}: effects on {findings.metric}; {_conditions(findings)}."
+    lines = [
+        r"\begin{table}", r"\centering", rf"\caption{{{_tex(caption)}}}", r"\begin{tabular}{lrrlr}", r"\toprule",
+        " & ".join(_tex(part) for part in head) + r" \\", r"\midrule", *rows, r"\bottomrule", r"\end{tabular}", r"\end{table}",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _latex_row(effect: Effect, findings: Findings) -> str:
+    estimate = effect.estimate
+    numbers = [words.effect_words(estimate, findings.metric), words.interval_words(estimate, findings.metric)]
+    shown = [f"${number}$" if number else "--" for number in numbers]
+    return " & ".join([_tex(names.change(effect, findings)), *shown, _tex(words.verdict(effect, findings)), str(estimate.n)]) + r" \\"
+
+
+TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", '"': "''",
+    "|": r"\textbar{}", "[": "{[}", "]": "{]}", "*": "{*}",  # a row that begins with [ or * would be an option of the \\ above it
+}  # fmt: skip
+
+
+def _tex(text: str) -> str:
+    return "".join(TEX.get(character, character) for character in " ".join(text.split()))
+
+
+NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?")
+EFFECTS = (
+    "kind", "factor", "from", "to", "where", "effect", "low", "high", "p", "n", "sd", "verdict", "flags", "more_seeds", "wins", "ties",
+    "losses", "condition", "seeds_left_out",
+)  # fmt: skip
+
+
+def spreadsheet(findings: Findings) -> str:
+    """Write every effect as a row of CSV, in the metric's own unit and to the last digit; the JSON has the rest."""
+    rows, named = data.to_json(findings)["effects"], (findings.metric, metrics.plain_unit(findings.metric))
+    head = ["p (adjusted)" if column == "p" else column for column in EFFECTS]
+    return _csv((*head, "metric", "unit"), ([*(_plain(row[column]) for column in EFFECTS), *named] for row in rows))
+
+
+def cells_spreadsheet(findings: Findings) -> str:
+    """Write every cell as a row of CSV: its levels, what became of its runs, and its value under each seed."""
+    factors, seeds = [factor.name for factor in findings.study.factors], findings.study.seeds
+    why, named = reasons.ORDER, (findings.metric, metrics.plain_unit(findings.metric))
+    columns = (
+        "cell", *factors, "n", *why, "mean", "sd", *(f"seed {seed}" for seed in seeds), *(f"seed {seed} at chance" for seed in seeds),
+        "epoch_seconds", "metric", "unit",
+    )  # fmt: skip
+    rows = (
+        [
+            c.cell.label, *(c.cell.levels.get(name, "") for name in factors), c.n, *(c.counts.get(one, 0) for one in why), _plain(c.mean),
+            _plain(c.sd), *(_plain(c.values.get(seed)) for seed in seeds), *(_plain(c.at_chance.get(seed)) for seed in seeds),
+            _plain(c.epoch_seconds), *named,
+        ]
+        for c in findings.cells
+    )  # fmt: skip
+    return _csv(columns, rows)
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    held = io.StringIO()
+    writer = csv.writer(held, lineterminator="\n")
+    writer.writerows([_harmless(cell) for cell in row] for row in (columns, *rows))
+    return held.getvalue()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, list):
+        return "; ".join(str(part) for part in value)
+    return "" if value is None else value
+
+
+def _harmless(value: object) -> object:
+    """Keep a spreadsheet from taking a name for a formula; a level such as -1 is a number. A carriage return would end the row."""
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") and not NUMBER.fullmatch(text) else text
+
+
+FORMS: dict[str, Callable[[Findings], str]] = {"md": markdown, "tex": latex, "csv": spreadsheet}
+"""By the name of `ablate report --format`."""

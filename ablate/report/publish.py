@@ -1,0 +1,127 @@
+"""Findings to whoever reads them: a page, tables, pictures, text, and the study's run in MLflow."""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ablate import __version__, tracking
+from ablate.analysis.findings import Findings
+from ablate.errors import StoreError, UnwritableError
+from ablate.messages import count as counted
+from ablate.messages import printable
+from ablate.recipe import identity
+from ablate.report import claims as answers
+from ablate.report import data, exports, html, pictures, words
+from ablate.store import files as store_files
+from ablate.store import layout, study_folder
+from ablate.store.layout import Store
+
+LONGEST_NAME = 80  # characters of what a file is named after
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file that a user has asked for, whole or not at all."""
+    store_files.write(path, text)
+
+
+def write_page(found: Findings, store: Store, path: Path | None = None, *, cells: Sequence[str] = ()) -> Path:
+    """Write the HTML report to a path, or to the study's folder in the store, with its tables beside it.
+
+    A report on another metric, or with other `cells` shown from inside, has a name of its own there and no tables: what lies in one
+    folder always says the same, and a path that somebody was told keeps its content.
+    """
+    if path is None and (others := study_folder.taken(store, found.study)):
+        raise StoreError(f"{others}, or write the page elsewhere with --out FILE")
+    special = _special(found, cells) if path is None else ""
+    report = store.report(found.study.name)
+    target = path or (report.with_name(f"report-{special}.html") if special else report)
+    created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    page = html.render(found, created=created, version=__version__, study_text=found.study.text, store=str(store.path))
+    try:
+        if path is None:
+            layout.create(store)
+            if not special:
+                _write_tables(found, target.parent)
+        store_files.write(target, page)
+    except (PermissionError, StoreError) as error:
+        if path is not None:
+            raise
+        said = f"{target}: cannot be written ({error.strerror})" if isinstance(error, OSError) else str(error)
+        raise UnwritableError(f"{said}; ablate report --out FILE puts the page elsewhere") from None
+    return target
+
+
+def write_pictures(found: Findings, folder: Path) -> tuple[int, str]:
+    """Write each picture of a report as files of its own; give their number, and the reason if there are HTML pages only."""
+    return pictures.write(found, folder)
+
+
+def text(found: Findings, form: str) -> str:
+    """Return the findings in one of the forms of text; JSON has the keys that other programs rely on."""
+    return _json(data.to_json(found)) if form == "json" else exports.FORMS[form](found)
+
+
+def claims(found: Findings, *, as_json: bool) -> str:
+    """Answer every claim in a line, or as JSON; say so where a study makes none."""
+    if as_json:
+        return _json(data.to_json(found)["claims"])
+    said = [answers.sentence(claim, found) for claim in found.claims] or ["the study makes no claim"]
+    return "".join(f"{printable(line)}\n" for line in said)
+
+
+def untested(found: Findings, store: Store) -> str:
+    """Return why claims could not be tested, and what to do; empty where all were, or the study makes none."""
+    metrics = [claim.metric for claim in found.claims if claim.verdict == "not tested"]
+    count = len(metrics)
+    if not count:
+        return "" if found.claims else "nothing was tested: give the study a [[claim]]"
+    name, claims = found.study.name, f"{count} of {counted(len(found.claims), 'claim')} {'was' if count == 1 else 'were'} not tested"
+    if not found.finished:
+        return f"{claims}: no run of {name} is finished in {store.path}: run the study first, or name another store with --store DIR"
+    measured = " or ".join(dict.fromkeys(metrics))
+    return f"{claims}: no two finished runs of {name} that differ in that factor only have {measured} under the same seed"
+
+
+def _json(content: Any) -> str:
+    """Write JSON that can be shown in a terminal: what would command it stands as an escape of JSON."""
+    written = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in written) + "\n"
+
+
+def log(found: Findings, store: Store, address: str, path: Path) -> str:
+    """Put the report into MLflow; give the reason where that fails, which loses nothing."""
+    folder = store.study(found.study.name)
+    files = (path, folder / "study.json", *(folder / name for name in TABLES))
+    note = "\n\n".join([*words.headline(found), *words.sentences(found)])
+    try:
+        tracking.log_study(address, found.study, store, note=note, files=files)
+    except Exception as error:  # noqa: BLE001 (MLflow is a view: whatever its server does, the results stand)
+        return tracking.first_line(error)
+    return ""
+
+
+def _write_tables(found: Findings, folder: Path) -> None:
+    """Write the tables of a report beside it: for people who look at MLflow, and for programs."""
+    for name, make in TABLES.items():
+        store_files.write(folder / name, make(found))
+
+
+def _special(found: Findings, cells: Sequence[str]) -> str:
+    """Name what sets a report apart from the study's own: "test-loss", "cell-rotation=15"; empty if nothing does."""
+    parts = [found.metric] if found.metric != found.study.metric else []
+    parts += [f"cell-{label}" for label in cells]
+    plain = re.sub(r"[^A-Za-z0-9=._-]+", "-", "-".join(parts)).strip("-.")
+    is_plain = len(parts) < 2 and len(plain) <= LONGEST_NAME and plain == "-".join(parts).replace("/", "-").replace(", ", "-")
+    return plain if is_plain else f"{plain[:LONGEST_NAME]}-{identity.digest(parts)[: identity.ID_SHOWN]}"
+
+
+TABLES: dict[str, Callable[[Findings], str]] = {
+    "report.md": exports.markdown,
+    "effects.csv": exports.spreadsheet,
+    "cells.csv": exports.cells_spreadsheet,
+    "findings.json": lambda found: text(found, "json"),
+}
+"""What lies beside a report, by the name of its file."""

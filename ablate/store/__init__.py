@@ -1,0 +1,1 @@
+"""Every file on disk: where it lies, how it is written, who holds it."""

@@ -1,0 +1,153 @@
+"""Single files of a store: written whole or not at all, by lines, and read with a sentence where they cannot be."""
+
+import errno
+import fcntl
+import json
+import os
+import re
+import secrets
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ablate.errors import StoreError, UnwritableError
+
+Json = dict[str, Any]
+Line = Json  # of an append-only file
+DRAFT = re.compile(r"\..+\.[0-9a-f]{8}")
+DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError)
+"""What zipfile raises of bits that are wrong: of a flag it takes the file for encrypted, or for one of another method."""
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # of a disk that takes nothing more, whatever is tried
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise an UnwritableError that says what to do where a disk takes nothing more."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            if error.filename is not None and Path(error.filename).parent == path.parent:
+                error.filename = str(path)  # not its draft, which nobody knows
+            raise
+        do = "mount it for writing" if error.errno == errno.EROFS else "make room there"
+        raise UnwritableError(
+            f"{path}: cannot be written ({error.strerror}): {do} and run the same again, what is finished is kept"
+        ) from None
+
+
+def write(path: Path, content: bytes | str, *, keep: Path | None = None) -> None:
+    """Write a file whole or not at all; `keep`: where the one before goes."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with draft.open("wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            if keep is not None and path.exists():
+                path.replace(keep)
+            draft.replace(path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+
+
+def try_to_write(folder: Path) -> None:
+    """Raise an UnwritableError where the disk of a folder has no room for one more megabyte."""
+    path = folder / "room"
+    write(path, b"\0" * (1 << 20))
+    path.unlink()
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON whole or not at all; NaN and infinity stand as Python writes them, and only Python reads these files."""
+    write(path, json.dumps(content, ensure_ascii=False) + "\n")
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file or folder. Raises an OSError where that cannot be seen, which Path.exists of Python 3.14 takes for no."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON, or give None where there is none. Raises a StoreError where it is something else."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise StoreError(f"{path}: must be JSON as ablate writes it, and it is not: ablate doctor says what to do") from None
+
+
+def append(path: Path, line: Line) -> None:
+    """Add one line, mending a torn one before it."""
+    text = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+    with writing(path), path.open("ab+") as file:
+        if file.tell() > 0:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                whole = b"".join(part for part in path.read_bytes().splitlines(keepends=True) if part.endswith(b"\n"))
+                write(path, whole + text)
+                return
+        file.write(text)
+
+
+def lines(path: Path) -> list[Line]:
+    """Read the lines of an append-only file up to the first that is torn or damaged; none where there is no file."""
+    found: list[Line] = []
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return found
+    for part in content.split(b"\n")[:-1]:
+        try:
+            found.append(json.loads(part))
+        except ValueError:
+            break
+    return found
+
+
+def damage(path: Path, *, deep: bool = True) -> str:
+    """Return what is wrong with a file of torch.save, a zip archive, by the sums that are in it; empty where nothing is.
+
+    torch.load does not look at them. Not `deep`: only that it is not cut off. A disk that cannot be read just now has
+    damaged nothing, and raises its OSError.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip() if deep else None
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a place that there is not in the file
+            raise
+        return "is cut off, or no file of torch"
+    except DAMAGED:
+        return "is cut off, or no file of torch"
+    return "does not agree with its checksums" if bad else ""
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a process holds a lock, without making its file: what only looks at a store must leave it as it is.
+
+    Asked for as a reader, so that two that look at once do not take each other for a holder.
+    """
+    try:
+        descriptor = os.open(lock, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

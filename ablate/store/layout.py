@@ -1,0 +1,135 @@
+"""A store: the folder with the journals of all jobs, the studies as last run, the decoded data, and MLflow's files."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from urllib.parse import quote
+
+from filelock import FileLock
+
+from ablate.errors import StoreError
+from ablate.recipe import identity as identities
+from ablate.store import files
+from ablate.store.job_folder import Folder
+
+USUAL = "mlruns"  # name of a store
+LONGEST_NAME = 200  # characters of a quoted study name; file systems hold 255
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The paths of a store. Making one creates nothing; `create` does."""
+
+    path: Path
+
+    def job(self, identity: str) -> Folder:
+        """Name the folder of one job."""
+        return Folder(self.path / "jobs" / identity)
+
+    def search(self, identity: str) -> Path:
+        """Name the folder of one search: its trials, and Optuna's memory."""
+        return self.path / "searches" / identity
+
+    def range(self, identity: str) -> Path:
+        """Name the folder of one range test: a curve for each seed, and what they suggest."""
+        return self.path / "ranges" / identity
+
+    @property
+    def data(self) -> Path:
+        """Name the folder of the decoded data sets."""
+        return self.path / "data"
+
+    @property
+    def database(self) -> Path:
+        """Name MLflow's own SQLite file."""
+        return self.path / "mlflow.db"
+
+    @property
+    def artifacts(self) -> Path:
+        """Name the folder of MLflow's artifacts."""
+        return self.path / "artifacts"
+
+    def study(self, name: str) -> Path:
+        """Name the folder of one study; any name is allowed, so it is quoted, and cut where a file system would not hold it."""
+        quoted = quote(name, safe=" ,=+").replace(".", "%2E")
+        if len(quoted) > LONGEST_NAME:
+            quoted = f"{quoted[:LONGEST_NAME]}-{identities.digest(name)[: identities.ID_SHOWN]}"
+        return self.path / "studies" / quoted
+
+    def report(self, name: str) -> Path:
+        """Name the report of one study."""
+        return self.study(name) / "report.html"
+
+
+def open_store(path: Path) -> Store:
+    """Return the store at a path, absolute, so that no later change of directory moves it."""
+    path = path.expanduser().absolute()
+    return Store(path.resolve() if ".." in path.parts else path)  # MLflow keeps paths: the same folder must have the same one
+
+
+def is_store(path: Path) -> bool:
+    """Whether a folder is a store; MLflow, too, calls its folders mlruns."""
+    try:
+        return (path / "studies").is_dir() and (path / "jobs").is_dir()
+    except OSError:
+        return False
+
+
+@contextmanager
+def creating(store: Store) -> Iterator[None]:
+    """Make a store, and unmake it where it is new and what was begun in it fails before it has come to anything."""
+    new = [path for path in (store.path, *store.path.parents) if not os.path.lexists(path)]
+    create(store)
+    try:
+        yield
+    except Exception:
+        if new:
+            _unmake(store, new[1:])
+        raise
+
+
+def _unmake(store: Store, parents: list[Path]) -> None:
+    """Remove a store in which nothing was trained, no folder of images decoded, and nobody works, and the folders made for it."""
+    used = any(entry for pattern in ("jobs/*", "searches/*/trials.json", "ranges/*") for entry in store.path.glob(pattern))
+    decoded = any(files.read_json(note)["name"] == "imagefolder" for note in store.data.glob("index/*.json"))  # which may take hours
+    if used or decoded or any(files.is_held(lock) for lock in (store.data / "lock", *store.path.glob("studies/*/lock"))):
+        return
+    with suppress(OSError):
+        (store.path / "jobs").rmdir()  # first: whoever begins right now has put something there
+        shutil.rmtree(store.path)
+        for path in parents:
+            path.rmdir()
+
+
+def create(store: Store) -> None:
+    """Make the folders of a store, and the .gitignore that keeps it out of version control."""
+    try:
+        for folder in ("jobs", "studies", "data", "artifacts"):
+            (store.path / folder).mkdir(parents=True, exist_ok=True)
+        ignore = store.path / ".gitignore"
+        if not ignore.exists():
+            files.write(ignore, _gitignore())
+    except OSError as error:
+        reason = f"a store must be a folder that can be written to ({error.strerror})"
+        raise StoreError(f"{store.path}: {reason}: choose another with --store DIR") from None
+
+
+def identity(store: Store) -> str:
+    """Return the name that tells this store's runs from those of other stores on one MLflow server; made at first use."""
+    path = store.path / "id"
+    if not path.exists():
+        with FileLock(store.path / "id.lock"):  # two studies may be the first ones at once
+            if not path.exists():
+                files.write(path, uuid.uuid4().hex)
+    return path.read_text()
+
+
+def _gitignore() -> str:
+    inside = resources.files("ablate") / "mlruns.gitignore"
+    beside = Path(__file__).parents[2] / "mlruns.gitignore"  # where the package runs from its source folder
+    return inside.read_text() if inside.is_file() else beside.read_text()

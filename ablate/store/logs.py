@@ -1,0 +1,104 @@
+"""The log of one job: as it is, or as it grows until the job has ended.
+
+A store may be shared, so that nothing in a log may command the terminal of whoever reads it: sequences of colours, titles
+and the cursor are dropped, other control characters become spaces, and what a progress bar draws over itself stands in lines.
+"""
+
+import codecs
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from ablate.messages import printable
+from ablate.store import files, job_folder
+from ablate.store.job_folder import Folder
+
+EVERY = 0.2  # seconds between two looks at a log that grows
+CHUNK = 1 << 20  # bytes
+LONGEST_SEQUENCE = 4096  # characters; what goes on without an end is text
+_SEQUENCE = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*+[ -/]*+[@-~]"  # colours, the cursor
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x90\x98\x9b-\x9f\r\n]*+(?:\x07|\x1b\\|\x9c)"  # titles, links, the clipboard
+    r"|\x1b[ -/]*+[0-~]"  # all others
+)
+"""Of ECMA-48. A text for the terminal ends with its line: one without an end must not hide the rest of a log."""
+_BEGUN = re.compile(
+    r"(?:(?:\x1b\[|\x9b)[0-?]*+[ -/]*+"
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x90\x98\x9b-\x9f\r\n]*+\x1b?"
+    r"|\x1b[ -/]*+|\r)\Z"
+)
+"""The beginning of one, or of a line's end of two characters, at the end of a text."""
+
+
+def clean(text: str, *, final: bool = False) -> tuple[str, str]:
+    """Return a text in which a terminal finds nothing to obey, and its end that must be put before what is read next.
+
+    `final`: nothing is read next, so that nothing is held back.
+    """
+    begun = None if final else _BEGUN.search(text, max(0, len(text) - LONGEST_SEQUENCE))
+    held = begun[0] if begun else ""
+    whole = _SEQUENCE.sub("", text[: len(text) - len(held)])
+    return printable(whole.replace("\r\n", "\n").replace("\r", "\n")), held
+
+
+def read(folder: Folder) -> Iterator[str]:
+    """Return a log, cleaned; bytes that are not UTF-8 are replaced."""
+    decoder, held = codecs.getincrementaldecoder("utf-8")(errors="replace"), ""
+    with folder.log.open("rb") as file:
+        while part := file.read(CHUNK):
+            text, held = clean(held + decoder.decode(part))
+            yield text
+    yield clean(held + decoder.decode(b"", final=True), final=True)[0]
+
+
+def follow(folder: Folder, evaluations: frozenset[str]) -> Iterator[str]:
+    """Return a log as it grows, cleaned, until the job has ended; an empty text where there is nothing new.
+
+    A log that becomes shorter, or another file, is given from its beginning. `evaluations`: the ways in which the job is to
+    be judged before it has ended.
+    """
+    decoder, held = codecs.getincrementaldecoder("utf-8")(errors="replace"), ""
+    file: BinaryIO | None = None  # kept open: the number of a file that is gone would be given to the next one
+    with ExitStack() as opened:
+        while True:
+            over = has_ended(folder, evaluations)  # first: what was printed until then is given before this ends
+            if file is None or _is_another(folder.log, file):
+                opened.close()
+                decoder.reset()
+                file, held = None, ""
+                with suppress(FileNotFoundError):
+                    file = opened.enter_context(folder.log.open("rb"))
+            while file is not None and (part := file.read(CHUNK)):
+                text, held = clean(held + decoder.decode(part))
+                if text:
+                    yield text
+            if over:
+                yield clean(held + decoder.decode(b"", final=True), final=True)[0]
+                return
+            yield ""
+            time.sleep(EVERY)
+
+
+def _is_another(path: Path, file: BinaryIO) -> bool:
+    """Whether a path leads to another file by now, or to less of it than was read."""
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return True
+    return not os.path.samestat(there, os.fstat(file.fileno())) or there.st_size < file.tell()
+
+
+def has_ended(folder: Folder, evaluations: frozenset[str]) -> bool:
+    """Whether nothing more will happen to a job: nobody holds it, and it has failed, or has a result and is judged."""
+    if job_folder.is_running(folder):
+        return False
+    if files.is_there(folder.failure):
+        return True
+    result = files.read_json(folder.result)
+    return result is not None and (
+        result["status"] != "finished" or all(files.is_there(folder.outcome(identity) / "outcome.json") for identity in evaluations)
+    )

@@ -1,0 +1,139 @@
+"""Mistakes in what a user wrote, as sentences: what is allowed, what was given, and the nearest name."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from ablate.messages import near, show, unknown
+from ablate.recipe.fields import Section, fields, is_optional
+
+KINDS = {
+    "integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text", "object": "a table", "null": '"none"',
+}  # fmt: skip
+BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+
+
+TEXTS = re.compile(r""" "(?:\\.|[^"\\])*(?:"|$) | '[^']*(?:'|$) """, re.VERBOSE)
+"""Texts in quotes on a line of TOML, unfinished ones included."""
+
+WORDS = {
+    "True": "true", "False": "false", "TRUE": "true", "FALSE": "false", "None": '"none"', "null": '"none"', "yes": "true", "no": "false",
+}  # fmt: skip
+"""What other languages write for TOML's values."""
+
+
+def in_toml(text: str, error: str) -> str:
+    """Return `: write true for True` where a TOML error, `... (at line 3, column 8)`, is one that people often make."""
+    at = re.search(r"at line (\d+), column (\d+)", error)
+    if at is None:
+        return ""
+    line = text.splitlines()[int(at[1]) - 1 :][:1]
+    given = TEXTS.sub('""', line[0]).partition("#")[0] if line else ""
+    for word, right in WORDS.items():
+        if re.search(rf"[=\[,]\s*{word}\b", given):
+            return f": write {right} for {word}"
+    if number := re.search(r"[=\[,]\s*([+-]?)(\d*)\.(\d*)(?=\s|,|\]|$)", given):
+        return f": write {number[1]}{number[2] or 0}.{number[3] or 0} for {''.join(number.groups()[:2])}.{number[3]}"
+    if re.search("[\u201c\u201d\u2018\u2019]", given):
+        return ': write plain quotes, "like these"'
+    return ""
+
+
+ALIASES = {"learning_rate": "lr", "wd": "weight_decay", "bs": "batch_size", "dropout": "head_dropout", "bn": "batch_norm"}
+"""What people call fields elsewhere."""
+
+
+def unknown_field(path: str) -> str:
+    """Return the message that there is no such recipe field; the fields of its section are listed."""
+    section = [name for name in fields() if name.startswith(path.partition(".")[0] + ".")]
+    last = path.rpartition(".")[2]
+    meant = [name for name in fields() if name.rpartition(".")[2] == ALIASES.get(last, last)]
+    if meant:
+        return f"{show(path)} is not a recipe field (did you mean {meant[0]}?)"
+    return unknown(path, "a recipe field", section or fields())
+
+
+def _adapter(info: FieldInfo) -> TypeAdapter[Any]:
+    annotated: Any = Annotated[info.annotation, info]
+    return TypeAdapter(annotated, config=ConfigDict(strict=True, allow_inf_nan=False))
+
+
+def allowed(info: FieldInfo) -> str:
+    """Return what a field may hold: `a whole number at least 1`, `none, random_crop or random_resized_crop`."""
+    return _allowed(_inline(_adapter(info).json_schema()))
+
+
+def in_field(info: FieldInfo, given: Any) -> list[str]:
+    """Find what is wrong with one value of one field; the sentences carry no key path."""
+    if given in (None, "none") and is_optional(info):
+        return []
+    adapter = _adapter(info)
+    try:
+        adapter.validate_python(given)
+    except ValidationError as error:
+        return _own_words(error) or [_disallowed(given, _inline(adapter.json_schema()))]
+    return []
+
+
+def in_table(given: Any, model: type[Section], path: str = "") -> list[str]:
+    """Find everything that is wrong with a closed table, as `key.path: sentence`, tables inside it included."""
+    if not isinstance(given, dict):
+        return [f"{path}: must be a table, got {show(given)}"]
+    dot = f"{path}." if path else ""
+    found = [f"{dot}{key}: {unknown(key, 'a key here', model.model_fields)}" for key in given if key not in model.model_fields]
+    for name, info in model.model_fields.items():
+        inner = info.annotation
+        if name not in given:
+            continue
+        if isinstance(inner, type) and issubclass(inner, Section):
+            found += in_table(given[name], inner, f"{dot}{name}")
+        else:
+            found += [f"{dot}{name}: {sentence}" for sentence in in_field(info, given[name])]
+    found += [f"{dot}{name}: must be given" for name, info in model.model_fields.items() if info.is_required() and name not in given]
+    return found or _in_whole(given, model, path)
+
+
+def _in_whole(given: dict[str, Any], model: type[Section], path: str) -> list[str]:
+    """Find what is wrong between keys that are right one by one."""
+    try:
+        model.model_validate(given)
+    except ValidationError as error:
+        return [f"{path}: {words}" for words in _own_words(error)]
+    return []
+
+
+def _own_words(error: ValidationError) -> list[str]:
+    """Pick the sentences that our own validators wrote."""
+    return [e["msg"].removeprefix("Value error, ") for e in error.errors() if e["type"] == "value_error"]
+
+
+def _inline(schema: dict[str, Any]) -> dict[str, Any]:
+    """Put the tables that a schema refers to in their places."""
+    parts = schema.get("$defs", {})
+    options = [parts[part["$ref"].rsplit("/", 1)[-1]] if "$ref" in part else part for part in schema.get("anyOf", [])]
+    return schema | ({"anyOf": options} if options else {})
+
+
+def _disallowed(given: Any, schema: dict[str, Any]) -> str:
+    """Return what a field's JSON schema allows instead of what was given."""
+    names = [str(name) for name in schema.get("enum", [])]
+    if names:
+        return f"{show(given)} is not one of {', '.join(names)}{near(given, names) if isinstance(given, str) else ''}"
+    return f"must be {_allowed(schema)}, got {show(given)}"
+
+
+def _allowed(schema: dict[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(_allowed(part) for part in schema["anyOf"]))
+    if "enum" in schema:
+        return " or ".join(show(name) for name in schema["enum"])
+    if "properties" in schema:
+        return f"a table {{ {', '.join(schema['properties'])} }}"
+    if "maxLength" in schema:
+        return f"text of {schema['minLength']} to {schema['maxLength']} characters"
+    if schema.get("type") == "array":
+        return f"a list, each {_allowed(schema.get('items', {}))}"
+    bounds = " and ".join(f"{words} {schema[key]:g}" for key, words in BOUNDS.items() if key in schema)
+    return f"{KINDS.get(schema.get('type', ''), 'another value')} {bounds}".strip()

@@ -1,0 +1,172 @@
+"""The factors of a study: a recipe field and its levels, or named levels that set several fields at once."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from ablate.messages import show, unknown
+from ablate.recipe import fields, identity
+from ablate.study import conditions
+from ablate.study.checks import in_field, unknown_field
+from ablate.study.conditions import Expression
+
+FIND = "find"
+"""For `optimizer.lr`: the rate that a range test of the cell suggests."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Level:
+    """One setting of a factor: the fields that it sets, by path."""
+
+    name: str
+    set: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Factor:
+    """A choice to vary; its first level is the baseline. Inactive (`when` is false), it vanishes from the cell."""
+
+    name: str
+    levels: tuple[Level, ...]
+    when: Expression | None = None
+
+
+def leaves(table: Any, path: str = "", *, ranges: bool = False) -> Iterator[tuple[str, Any]]:
+    """Walk nested tables to (dotted path, value); what belongs to a recipe field may be a table itself, a range always is."""
+    sections = fields.Recipe.model_fields
+    whole = path in fields.fields() or (ranges and path not in sections)
+    if isinstance(table, dict) and (not path or (table and not whole)):
+        for key, part in table.items():
+            yield from leaves(part, f"{path}.{key}" if path else key, ranges=ranges)
+    else:
+        yield path, table
+
+
+def check_value(where: str, path: str, given: Any, wrong: list[str]) -> bool:
+    """Check one value for one recipe field, adding what is wrong under the key path `where`."""
+    known = fields.fields()
+    if path not in known:
+        wrong.append(f"{where}: {unknown_field(path)}")
+        return False
+    if path == "optimizer.lr" and given == FIND:
+        return True
+    found = in_field(known[path], given)
+    wrong += [f"{where}: {sentence}" for sentence in found]
+    return not found
+
+
+def name_of(given: Any) -> str:
+    """Name a level after its value: true, 0.1, random_crop."""
+    return given if isinstance(given, str) else show(given)
+
+
+def short_factors(table: Any, wrong: list[str]) -> list[Factor]:
+    """Read [factors]: a field and its levels."""
+    if not isinstance(table, dict):
+        wrong.append(f"factors: must be a table, got {show(table)}")
+        return []
+    return [_field_factor(f"factors.{path}", path, levels, wrong) for path, levels in leaves(table)]
+
+
+def _field_factor(where: str, path: str, levels: Any, wrong: list[str], when: Expression | None = None) -> Factor:
+    """Read the levels of one recipe field."""
+    if path not in fields.fields():
+        wrong.append(f"{where}: {unknown_field(path)}")
+        return Factor(path, (), when)
+    if not isinstance(levels, list):
+        wrong.append(f"{where}: must be a list of levels, got {show(levels)}")
+        return Factor(path, (), when)
+    before = len(wrong)
+    for i, given in enumerate(levels):
+        check_value(f"{where}[{i}]", path, given, wrong)
+    _check_levels(where, [name_of(given) for given in levels], wrong)
+    if len(wrong) == before and len({identity.digest(given) for given in levels}) < len(levels):
+        wrong.append(f"{where}: two of its levels are the same value, got {show(levels)}")
+    return Factor(path, tuple(Level(name_of(given), {path: given}) for given in levels), when)
+
+
+def _check_levels(where: str, names: list[str], wrong: list[str]) -> None:
+    if len(names) < 2:
+        wrong.append(f"{where}: must have at least 2 levels, the first of them the baseline, got {len(names)}")
+    if len(set(names)) < len(names):
+        wrong.append(f"{where}: must have different levels, got {', '.join(names)}")
+
+
+def long_factors(tables: Any, wrong: list[str]) -> list[Factor]:
+    """Read [[factor]]: named levels that set several fields, or a field's values under a condition."""
+    return [_long_factor(f"factor[{i}]", table, wrong) for i, table in tables_of("factor", tables, ("name", "levels", "when"), wrong)]
+
+
+def _long_factor(where: str, table: dict[str, Any], wrong: list[str]) -> Factor:
+    name, levels = table.get("name"), table.get("levels")
+    when = condition(f"{where}.when", table["when"], wrong) if "when" in table else None
+    if not isinstance(name, str) or not name.strip() or not isinstance(levels, list):
+        wrong.append(f"{where}: must have a name and a list of levels")
+        return Factor(str(name), (), when)
+    if name in fields.fields() and not any(isinstance(level, dict) and "set" in level for level in levels):
+        return _field_factor(f"{where}.levels", name, levels, wrong, when)
+    read = []
+    for i, level in enumerate(levels):
+        at = f"{where}.levels[{i}]"
+        if not (isinstance(level, dict) and {key: type(part) for key, part in level.items()} == {"name": str, "set": dict}):
+            wrong.append(f'{at}: must be {{ name = "...", set = {{ field = value }} }}, got {show(level)}')
+            continue
+        values = dict(leaves(level["set"]))
+        for path, given in values.items():
+            check_value(f"{at}.set.{path}", path, given, wrong)
+        read.append(Level(level["name"], values))
+    if len(read) == len(levels):
+        _check_levels(f"{where}.levels", [level.name for level in read], wrong)
+    return Factor(name, tuple(read), when)
+
+
+def check_overlap(base: dict[str, Any], factors: tuple[Factor, ...], wrong: list[str]) -> None:
+    """Each field is decided in one place: [recipe], or one factor; a level named `set` may override the recipe."""
+    owner: dict[str, str] = {}
+    for factor in factors:
+        for path in dict.fromkeys(path for level in factor.levels for path in level.set):
+            if path in base and factor.name == path:
+                wrong.append(f"factors.{path}: is also in [recipe]: keep it in one of them")
+            if owner.get(path, factor.name) != factor.name:
+                wrong.append(f"factor {factor.name}: sets {path}, which the factor {owner[path]} sets too: a field has one factor")
+            owner[path] = factor.name
+    names = [factor.name for factor in factors]
+    wrong += [f"factor {name}: stands twice: give each factor a name of its own" for name in dict.fromkeys(names) if names.count(name) > 1]
+
+
+def in_order(factors: Iterable[Factor]) -> list[Factor]:
+    """Put each `when` behind the factors that set what it asks for, however the file is sorted; raise a CycleError."""
+    owner = {path: factor for factor in factors for level in factor.levels for path in level.set}
+    asks = {factor: factor.when.paths() if factor.when else set() for factor in factors}
+    order = TopologicalSorter({factor: {owner[path] for path in paths & owner.keys()} for factor, paths in asks.items()})
+    return sorted(order.static_order(), key=lambda factor: factor.when is not None)
+
+
+def check_order(factors: tuple[Factor, ...], wrong: list[str]) -> None:
+    """No `when` may depend on its own answer."""
+    try:
+        in_order(factors)
+    except CycleError as error:
+        names = [factor.name for factor in error.args[1]]
+        wrong.append(f"factor {names[0]}: its when depends on itself ({' -> '.join(names)}): ask only for what does not depend on it")
+
+
+def tables_of(key: str, tables: Any, allowed: tuple[str, ...], wrong: list[str]) -> list[tuple[int, dict[str, Any]]]:
+    """Read [[key]]: a list of tables with these keys and no others."""
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        wrong.append(f"{key}: must be written as [[{key}]], got {show(tables)}")
+        return []
+    for i, table in enumerate(tables):
+        wrong += [f"{key}[{i}].{name}: {unknown(name, f'a key of [[{key}]]', allowed)}" for name in table if name not in allowed]
+    return list(enumerate(tables))
+
+
+def condition(where: str, text: Any, wrong: list[str]) -> Expression:
+    """Read `when` or `if`; with anything wrong, it never holds."""
+    if not isinstance(text, str):
+        wrong.append(f"{where}: must be a condition in quotes, got {show(text)}")
+        return Expression("false")
+    parsed, found = conditions.parse(text, fields.fields())
+    wrong += [f"{where}: {sentence}" for sentence in found]
+    return parsed

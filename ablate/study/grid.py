@@ -1,0 +1,290 @@
+"""A Study to its cells, runs and jobs: expanded, duplicates removed, identities assigned. Nothing is read or run."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import product
+from math import prod
+from typing import Any
+
+from pydantic import ValidationError
+
+from ablate.errors import StudyError
+from ablate.messages import show
+from ablate.recipe import fields as recipe_fields
+from ablate.recipe import identity as identities
+from ablate.recipe.fields import Data, Model, Recipe
+from ablate.study.conditions import Expression
+from ablate.study.factors import FIND, Factor, Level, in_order
+from ablate.study.file import Study
+
+MOST_CELLS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One combination of levels. `levels` holds a level's name for each factor that is active here."""
+
+    id: str  # 64 hex: of the whole recipe, evaluation included
+    label: str  # the levels that differ from the baseline: "rotation=15, batch_norm=false"
+    levels: Mapping[str, str]
+    recipe: Recipe
+    is_baseline: bool
+    finds: bool = False  # its learning rate is left to a range test; until that was done, the recipe has the usual one
+    pending: bool = False  # fields of it are still to be found: it cannot be trained yet
+    tuned: Mapping[str, Any] = field(default_factory=dict)  # fields that a range test or a search has set
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """Cells that are not run, under one reason."""
+
+    why: str
+    labels: tuple[str, ...]
+    levels: tuple[Mapping[str, str], ...]  # of each, as a cell has them
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """All cells of a study, the baseline first; what was excluded; how many combinations became equal to another."""
+
+    cells: tuple[Cell, ...]
+    excluded: tuple[Exclusion, ...] = ()
+    merged: int = 0
+    unused: tuple[str, ...] = ()  # factors that are active with more than one level nowhere
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Train one recipe under one seed: the unit of work."""
+
+    id: str
+    recipe: Recipe  # of one of the cells that share it: evaluation is no part of the job
+    seed: int
+    data: str  # fingerprint of the images
+    code: str = ""  # fingerprint of a user's own network
+    pending: bool = False  # of a cell whose fields are still to be found: it stands for a job that is not known yet
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One cell under one seed, as the tables and MLflow show it."""
+
+    cell: Cell
+    seed: int
+    job_id: str
+
+    @property
+    def name(self) -> str:
+        """Name it `cell-label/seed`."""
+        return f"{self.cell.label}/{self.seed}"
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What expansion has found so far; `order` is that in which conditions can be asked."""
+
+    order: tuple[Factor, ...]
+    cells: dict[str, Cell] = field(default_factory=dict)
+    excluded: dict[str, dict[str, Mapping[str, str]]] = field(default_factory=dict)  # levels by why and label
+    merged: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+
+def expand(study: Study, *, precision: str) -> Grid:
+    """Make every cell of a study; `precision` is what `training.precision = "auto"` means on this machine.
+
+    Raises a StudyError with every cell whose fields do not go together.
+    """
+    combinations = _combinations(study)
+    names = short_names([factor.name for factor in study.factors])
+    draft = _Draft(tuple(in_order(study.factors)))
+    for combination in combinations:
+        _add(draft, study, combination, names, precision)
+    labels = Counter(cell.label for cell in draft.cells.values())
+    twice = [label for label, count in labels.items() if count > 1]
+    draft.wrong += [f"cell {label}: two different cells would have this name: give their levels other names" for label in twice]
+    if not draft.wrong and not any(cell.is_baseline for cell in draft.cells.values()):
+        draft.wrong.append("exclude: leaves out the baseline, which every cell is compared with: change the first levels or the condition")
+    if draft.wrong:
+        raise StudyError([f"{study.source}: {sentence}" for sentence in dict.fromkeys(draft.wrong)])
+    cells = tuple(sorted(draft.cells.values(), key=lambda cell: not cell.is_baseline))
+    seen = {name: {cell.levels[name] for cell in cells if name in cell.levels} for name in names}
+    return Grid(
+        cells=cells,
+        excluded=tuple(Exclusion(why, tuple(found), tuple(found.values())) for why, found in draft.excluded.items()),
+        merged=draft.merged,
+        unused=tuple(name for name, levels in seen.items() if len(levels) < 2),
+    )
+
+
+def _combinations(study: Study) -> list[tuple[Level, ...]]:
+    """List the level of every factor, for every combination of the design; the baseline comes first."""
+    sizes = [len(factor.levels) for factor in study.factors]
+    count = prod(sizes) if study.design == "factorial" else 1 + sum(sizes) - len(sizes)
+    if count > MOST_CELLS:
+        allowed = f'at most {MOST_CELLS:,} are allowed: take fewer levels, or design = "one_at_a_time"'
+        raise StudyError([f"{study.source}: factors: make {count:,} cells, and {allowed}"])
+    first = tuple(factor.levels[0] for factor in study.factors)
+    if study.design == "one_at_a_time":
+        alone = [(*first[:i], level, *first[i + 1 :]) for i, factor in enumerate(study.factors) for level in factor.levels[1:]]
+        return [first, *alone]
+    return list(product(*(factor.levels for factor in study.factors)))
+
+
+def _add(draft: _Draft, study: Study, combination: tuple[Level, ...], names: Mapping[str, str], precision: str) -> None:
+    """Add the cell of one combination, unless it is excluded, equal to another, or wrong."""
+    chosen = dict(zip(study.factors, combination, strict=True))
+    try:
+        active, made = _resolve(study.base, chosen, draft.order, precision)
+    except ValidationError as error:
+        reasons = [e["msg"].removeprefix("Value error, ") for e in error.errors()]
+        where = _label({factor: level for factor, level in chosen.items() if level is not factor.levels[0]}, names)
+        draft.wrong += [f"cell {where}: {reason}" for reason in reasons]
+        return
+    except StudyError as error:
+        draft.wrong += error.mistakes
+        return
+    label = _label({factor: level for factor, level in active.items() if level is not factor.levels[0]}, names)
+    levels = {factor.name: level.name for factor, level in active.items()}
+    for exclude in study.excludes:
+        if exclude.condition.holds(partial(recipe_fields.value, made)):
+            draft.excluded.setdefault(exclude.why, {})[label] = levels
+            return
+    finds = _fields(study.base, active).get("optimizer.lr") == FIND
+    identity = identities.digest(identities.canonical(made) | ({"finds": True} if finds else {}))
+    if identity in draft.cells:
+        draft.merged += 1
+        return
+    is_baseline = all(level is factor.levels[0] for factor, level in chosen.items())
+    draft.cells[identity] = Cell(identity, label, levels, made, is_baseline, finds, pending=finds)
+
+
+def _resolve(
+    base: Mapping[str, Any], chosen: Mapping[Factor, Level], order: tuple[Factor, ...], precision: str
+) -> tuple[dict[Factor, Level], Recipe]:
+    """Build the recipe of a combination, leaving out factors that are inactive in it.
+
+    Each `when` is asked of the recipe as set by the factors before it, and they come in the order in which that has one
+    answer. A factor all of whose fields cannot matter in the end is inactive too: the recipe is built anew without it, so
+    that no condition sees a level that the cell does not show.
+    """
+    idle: set[Factor] = set()
+    while True:
+        active: dict[Factor, Level] = {}
+        for factor in order:
+            if factor not in idle and (
+                factor.when is None or factor.when.holds(partial(recipe_fields.value, _build(base, active, precision)))
+            ):
+                active[factor] = chosen[factor]
+        made = _build(base, active, precision)
+        more = {factor for factor in active if not _matters(factor, made)}
+        if not more:
+            break
+        idle |= more
+    torn = [factor.name for factor in order if factor in idle and _matters(factor, made)]
+    if torn:
+        raise StudyError([f"factor {name}: a when that asks for it decides whether it matters at all: ask for another" for name in torn])
+    return {factor: level for factor, level in chosen.items() if factor in active}, made
+
+
+def _matters(factor: Factor, made: Recipe) -> bool:
+    return any(recipe_fields.is_active(made, path) for level in factor.levels for path in level.set)
+
+
+def _build(base: Mapping[str, Any], active: Mapping[Factor, Level], precision: str) -> Recipe:
+    flat = _fields(base, active)
+    if flat.get("optimizer.lr") == FIND:
+        del flat["optimizer.lr"]
+    nested: dict[str, dict[str, Any]] = {}
+    for path, given in flat.items():
+        section, name = path.split(".")
+        nested.setdefault(section, {})[name] = given
+    if nested.get("training", {}).get("precision", "auto") == "auto":
+        nested.setdefault("training", {})["precision"] = precision
+    return Recipe.model_validate(nested)
+
+
+def _fields(base: Mapping[str, Any], active: Mapping[Factor, Level]) -> dict[str, Any]:
+    """Return what the study sets in a cell, by path."""
+    flat = dict(base)
+    for level in active.values():
+        flat |= level.set
+    return flat
+
+
+def check_factors(study: Study, expanded: Grid) -> None:
+    """Raise a StudyError that names each factor that changes nothing in any cell, and the fields that would let it.
+
+    One whose `when` never holds is left alone: a study file is often run with other values of what that asks for.
+    """
+    idle = [f for f in study.factors if f.when is None and not any(_matters(f, cell.recipe) for cell in expanded.cells)]
+    empty = [factor for factor in study.factors if not any(level.set for level in factor.levels)]
+    wrong = [f"{study.source}: factor {factor.name}: its levels set no field: it changes nothing" for factor in empty]
+    for factor in (factor for factor in idle if factor not in empty):
+        path = next(path for level in factor.levels for path in level.set)
+        needs = recipe_fields.BELONGS[path]
+        joined = " or " if path == "evaluation.mc_dropout" else " and "
+        belongs = joined.join(f"{other} {words}" for other, words in needs)
+        here = [" or ".join(dict.fromkeys(show(recipe_fields.value(cell.recipe, other)) for cell in expanded.cells)) for other, _ in needs]
+        named = "" if factor.name == path else f"factor {factor.name}: "
+        wrong.append(f"{study.source}: {named}{path} belongs to {belongs}, and every cell has {' and '.join(here)}: it changes nothing")
+    if wrong:
+        raise StudyError(wrong)
+
+
+def holds(cell: Cell, condition: Expression) -> bool:
+    """Whether a condition is true of a cell's recipe."""
+    return condition.holds(partial(recipe_fields.value, cell.recipe))
+
+
+def tune(cell: Cell, fields: Mapping[str, Any]) -> Cell:
+    """Return a cell the fields that tuning has found for it, and with them its identity."""
+    made = with_fields(cell.recipe, fields)
+    # Two cells may become one training, and stay two cells: the identity is that of what was tuned, too.
+    identity, tuned = identities.digest({"of": cell.id, "recipe": identities.canonical(made)}), {**cell.tuned, **fields}
+    return replace(cell, id=identity, recipe=made, finds=False, pending=False, tuned=tuned)
+
+
+def with_fields(made: Recipe, fields: Mapping[str, Any]) -> Recipe:
+    """Return a recipe with other values of some fields, by path; a rate that was left out is that of the optimizer that it then has."""
+    nested = made.model_dump()
+    if "lr" not in made.optimizer.model_fields_set:
+        del nested["optimizer"]["lr"]
+    for path, given in fields.items():
+        section, name = path.split(".")
+        nested[section][name] = given
+    return Recipe.model_validate(nested)
+
+
+def short_names(factors: list[str]) -> dict[str, str]:
+    """Shorten `model.batch_norm` to `batch_norm` where no other factor ends so; only a recipe field has a path to drop."""
+    tails = [name.rsplit(".", 1)[-1] for name in factors]
+    short = {name for name, tail in zip(factors, tails, strict=True) if tails.count(tail) == 1 and name in recipe_fields.fields()}
+    return {name: tail if name in short else name for name, tail in zip(factors, tails, strict=True)}
+
+
+def _label(changed: Mapping[Factor, Level], names: Mapping[str, str]) -> str:
+    return ", ".join(f"{names[factor.name]}={level.name}" for factor, level in changed.items()) or "baseline"
+
+
+def runs_and_jobs(
+    grid: Grid, seeds: tuple[int, ...], fingerprint: Callable[[Data], str], code: Callable[[Model], str] = lambda _: ""
+) -> tuple[tuple[Run, ...], tuple[Job, ...]]:
+    """Return every cell every seed, and each different training once.
+
+    Seed after seed, so that an interrupted study has whole repetitions to compare. `fingerprint` identifies the images
+    that a recipe's data section stands for, and `code` the user's own network.
+    """
+    runs: list[Run] = []
+    jobs: dict[str, Job] = {}
+    for seed in seeds:
+        for cell in grid.cells:
+            data, own = fingerprint(cell.recipe.data), code(cell.recipe.model)
+            identity = identities.job_id(cell.recipe, seed, data, own)
+            if cell.pending:  # what it will be trained as is not known, and it is surely not what lies in a store
+                identity = identities.digest({"pending": identity, "finds": cell.finds, "select": cell.recipe.evaluation.select})
+            jobs.setdefault(identity, Job(identity, cell.recipe, seed, data, own, cell.pending))
+            runs.append(Run(cell, seed, identity))
+    return tuple(runs), tuple(jobs.values())

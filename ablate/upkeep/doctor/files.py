@@ -1,0 +1,147 @@
+"""Whether every file is what ablate has written: JSON, lists of lines, weights and checkpoints."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ablate.planning.references import SPOILT
+from ablate.recipe import range_test
+from ablate.store import files, search_folder
+from ablate.store.job_folder import Folder
+from ablate.upkeep import leftovers
+from ablate.upkeep.doctor.finding import Finding, Patient, can_read
+from ablate.upkeep.leftovers import CHECKPOINTS
+
+PARTS = ("jobs", "studies", "searches", "ranges", "data")
+ANEW = "remove its folder, and run its study again"
+THAT = "remove that file"
+RIGHTS = "ask its owner for the right to read it, such as chmod -R a+rX, or ask the doctor as that user"
+AGAIN = "remove that file, and run its study again"
+FROM_FILE = "remove the folder of that study, and run its study file again: its jobs are kept"
+
+KEYS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "recipe.json": (("job", "seed", "data", "numerics", "recipe"), ANEW),
+    "result.json": (("status", "reason", "epochs", "train_images", "timestamp", "metrics"), ANEW),
+    "outcome.json": (("status", "reason", "timestamp", "metrics", "evaluation"), AGAIN),
+    "failure.json": (("error", "timestamp"), THAT),
+    "environment.json": ((), THAT),
+    "model.json": ((), THAT),
+    "study.json": (("study", "source", "text"), FROM_FILE),
+    "settled.json": (("precision", "fingerprints"), FROM_FILE),
+    "search.json": (("label", "metric", "direction", "trials", "seeds", "space", "started"), AGAIN),
+    "trials.json": (("trials",), AGAIN),
+    "range.json": (("label", "sweep", "seeds", "started"), AGAIN),
+    "suggestion.json": (("status", "rate"), AGAIN),
+    "meta.json": (("classes", "train", "test", "channels", "image_size", "mean", "std"), "remove its folder: images are decoded again"),
+}
+"""What must be in each file, and what to do where it is not. Of any other one it must be JSON."""
+
+DEEPER: Mapping[str, Callable[[Any], object]] = {
+    "trials.json": lambda content: search_folder.TRIALS.validate_python(content["trials"]),
+    "suggestion.json": search_folder.SUGGESTION.validate_python,
+    "curve": range_test.from_json,
+}
+"""What else a file must stand."""
+
+LINES: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "journal.jsonl": (("epoch", "timestamp", "seconds", "metrics"), ANEW),
+    "attempts.jsonl": (("timestamp",), "remove the bad lines of that file: it only lists attempts"),
+    "optuna.jsonl": ((), "remove the folder of that search: the jobs of its trials are kept, and found again"),
+}
+
+
+def _named(patient: Patient, suffix: str) -> Iterator[Path]:
+    for part in PARTS:
+        for entry in leftovers.walk(patient.store.path / part):
+            is_named = entry.name.endswith(suffix) and not entry.name.startswith(".")
+            if is_named and entry.is_file(follow_symlinks=False) and can_read(entry):
+                yield Path(entry.path)
+
+
+def readable(patient: Patient) -> Iterator[Finding]:
+    """Whoever looks may read it all: what he may not read, no other check speaks of."""
+    beside = [path for path in (patient.store.path / "id", patient.store.database) if path.exists()]
+    folders = [path for path in (patient.store.path / part for part in PARTS) if path.is_dir()]
+    within = (Path(entry.path) for part in PARTS for entry in leftovers.walk(patient.store.path / part) if not entry.is_symlink())
+    for path in (*beside, *folders, *within):
+        if not can_read(path) and os.path.lexists(path):  # else it was there a moment ago: a job runs
+            yield Finding("readable", "problem", "you may not read this, so nothing is said of it", RIGHTS, patient.short(path))
+
+
+def json_files(patient: Patient) -> Iterator[Finding]:
+    """Every JSON file must be JSON, and have the keys that its readers rely on."""
+    for path in _named(patient, ".json"):
+        keys, do = KEYS.get(path.name, ((), THAT))
+        try:
+            content = json.loads(path.read_bytes())
+            missing = [key for key in keys if key not in content]
+            says = f"has no {', '.join(missing)}" if missing else ""
+            if not missing:
+                DEEPER.get("curve" if path.name.startswith("curve-") else path.name, lambda _: None)(content)
+        except FileNotFoundError:  # it was there a moment ago: a job runs
+            continue
+        except OSError as error:
+            says, do = f"cannot be read ({error.strerror})", "mind its permissions and its disk: nothing says that it is wrong"
+        except UnicodeDecodeError:
+            says = "is no JSON"
+        except SPOILT as error:
+            says = "is no JSON" if isinstance(error, json.JSONDecodeError) else "is not what ablate writes there"
+        if says:
+            yield Finding("json", "problem", f"{path.name} {says}", do, patient.short(path))
+
+
+def line_files(patient: Patient) -> Iterator[Finding]:
+    """Every whole line must be JSON; a torn last one is no line, and is mended by what is written next."""
+    for path in _named(patient, ".jsonl"):
+        keys, do = LINES.get(path.name, ((), THAT))
+        *whole, rest = path.read_bytes().split(b"\n")
+        bad = [number for number, line in enumerate(whole, 1) if not _is_line(line, keys)]
+        if bad:
+            yield Finding(
+                "lines", "problem", f"{path.name} has lines that cannot be read, the first is line {bad[0]}", do, patient.short(path)
+            )
+        if rest:
+            says = f"{path.name} has a torn last line: it counts as none, and the next attempt mends it"
+            yield Finding("lines", "note", says, where=patient.short(path))
+
+
+def _is_line(text: bytes, keys: tuple[str, ...]) -> bool:
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(line, dict) and all(key in line for key in keys)
+
+
+def weights(patient: Patient) -> Iterator[Finding]:
+    """Checkpoints are read whole, as their checksums need; weights only with --deep, else that they are not cut off."""
+    for path in _named(patient, ".pt"):
+        is_checkpoint = path.name in CHECKPOINTS
+        try:
+            wrong = files.damage(path, deep=patient.deep or is_checkpoint)
+        except FileNotFoundError:  # a training that has just ended removes its checkpoint
+            continue
+        if wrong:
+            do = "remove that file: the job goes on from an earlier checkpoint, or starts anew" if is_checkpoint else ANEW
+            yield Finding("weights", "problem", f"{path.name} {wrong}", do, patient.short(path))
+
+
+def results(patient: Patient) -> Iterator[Finding]:
+    """A training that has ended has its weights, and a line for each of its epochs."""
+    for path in patient.jobs:
+        folder = Folder(path)
+        try:
+            result = files.read_json(folder.result)
+            if result is None:
+                continue
+            lines = folder.journal.read_bytes().count(b"\n") if folder.journal.exists() else 0  # bad ones are another check's
+            epochs, finished = result["epochs"], result["status"] == "finished"
+        except SPOILT:  # another check says so
+            continue
+        if finished and not folder.weights("last").exists():
+            yield Finding("results", "problem", "a job has a result and no weights", ANEW, patient.short(path))
+        if lines < epochs:
+            says = f"a job has a result of {epochs} epochs, and {lines} of them in its journal"
+            yield Finding("results", "problem", says, ANEW, patient.short(path))

@@ -1,0 +1,82 @@
+"""What a check says, and what it is given."""
+
+import os
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from ablate.planning import references
+from ablate.planning.plan import Plan
+from ablate.planning.references import Needs
+from ablate.store import files
+from ablate.store.layout import Store
+
+Severity = Literal["ok", "note", "problem"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a check has found; findings with the same words are one, in many places."""
+
+    check: str
+    severity: Severity
+    says: str
+    do: str = ""  # a command, or what to remove; empty where nothing has to be done
+    where: str = ""  # a path below the store, a study; empty where it is of the whole
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A store that is looked at, and how thoroughly."""
+
+    store: Store
+    compare: Callable[[Plan], list[str]]
+    """Says what MLflow shows otherwise than the store has it, in sentences; raises whatever MLflow raises."""
+    address: str = ""  # of MLflow, without its password
+    deep: bool = False
+    given_uri: str = ""  # of MLflow, where it was given on the command line; without its password
+
+    @cached_property
+    def is_there(self) -> bool:
+        """Whether there is a store at all."""
+        return files.is_there(self.store.path / "jobs")
+
+    @cached_property
+    def jobs(self) -> tuple[Path, ...]:
+        """List the folders of jobs that can be read; one check names the others."""
+        return tuple(path for path in sorted((self.store.path / "jobs").glob("[!.]*")) if path.is_dir() and can_read(path))
+
+    @cached_property
+    def needs(self) -> Needs:
+        """Look up what the studies need."""
+        return references.read(self.store, quick=True)
+
+    @property
+    def studies(self) -> Mapping[str, Plan]:
+        """Return the studies that can be planned."""
+        return self.needs.studies
+
+    def short(self, path: Path) -> str:
+        """Write a path as seen from the store."""
+        return str(path.relative_to(self.store.path))
+
+    def command(self, name: str, *words: str) -> str:
+        """Write a command on this store as it can be typed here."""
+        usual = Path(os.environ.get("ABLATE_STORE") or "mlruns").expanduser().absolute()
+        options = [] if self.store.path == usual else ["--store", str(self.store.path)]
+        if name == "sync" and self.given_uri:
+            options += ["--tracking-uri", self.given_uri]
+        dashed = ["--"] if any(word.startswith("-") for word in words) else []
+        return shlex.join(["ablate", name, *options, *dashed, *words])
+
+    def gc(self) -> str:
+        """Return what removes what nothing needs."""
+        return f"{self.command('gc')} removes them, and asks first"
+
+
+def can_read(path: Path | os.DirEntry[str]) -> bool:
+    """Whether this user may read a file, or list a folder and open what is in it."""
+    return os.access(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK)

@@ -1,0 +1,79 @@
+"""What nobody needs or has finished, and what is being worked on now."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ablate.messages import count
+from ablate.planning.references import IDENTITY, SPOILT
+from ablate.store import files
+from ablate.store.files import is_held
+from ablate.store.job_folder import Folder
+from ablate.upkeep import leftovers
+from ablate.upkeep.doctor.files import ANEW
+from ablate.upkeep.doctor.finding import Finding, Patient
+from ablate.upkeep.locks import holders
+
+RUN = "run its study again"
+
+
+def drafts(patient: Patient) -> Iterator[Finding]:
+    """Files that a killed process has left half-written."""
+    for path in leftovers.drafts(patient.store):
+        gone = path.name.endswith(leftovers.GONE)
+        says = "folders whose removal was cut short" if gone else "drafts of killed processes: nothing reads them"
+        yield Finding("drafts", "note", says, patient.gc(), patient.short(path))
+
+
+def unneeded(patient: Patient) -> Iterator[Finding]:
+    """Jobs that no study needs, and folders that are no jobs. Where a study cannot be planned, nobody knows."""
+    jobs, needed = set(patient.jobs), patient.needs
+    for path in patient.jobs:
+        if not (path / "recipe.json").exists():
+            jobs.remove(path)
+            yield _without_recipe(patient, path)
+    idle = [path for path in jobs if path.name not in needed.jobs]
+    if not idle or needed.unclear:
+        return
+    size = sum(map(leftovers.size, idle)) / 1e6
+    says = f"jobs that no study needs as it was last run: {len(idle)} of {len(patient.jobs)}, {size:.1f} MB"
+    do = patient.gc() if needed.studies else "run a study in this store or, where all of it can go, remove it"
+    yield Finding("unneeded", "note", says, do)
+
+
+def _without_recipe(patient: Patient, path: Path) -> Finding:
+    where = patient.short(path)
+    if not IDENTITY.fullmatch(path.name):
+        return Finding("unneeded", "note", "a folder among the jobs that is none: nothing reads it", "put it elsewhere", where)
+    if (path / "result.json").exists():
+        return Finding("unneeded", "problem", "a job has a result and no recipe.json: nobody can say what it trained", ANEW, where)
+    return Finding("unneeded", "note", "a job that was never begun", _begin_or_remove(patient, path, RUN), where)
+
+
+def _begin_or_remove(patient: Patient, path: Path, begin: str) -> str:
+    """Return what to do with a job without an end: nobody comes back to one that no study needs any more."""
+    if path.name in patient.needs.jobs:
+        return begin
+    if patient.needs.unclear:
+        return f"{begin} or, where no study needs it, remove its folder"
+    return patient.gc() if patient.studies else "remove its folder"
+
+
+def interrupted(patient: Patient) -> Iterator[Finding]:
+    """Attempts without an end."""
+    for path in patient.jobs:
+        folder = Folder(path)
+        if not folder.attempts.exists() or folder.result.exists() or folder.failure.exists() or is_held(path / "lock"):
+            continue
+        try:
+            done = len(files.lines(folder.journal))
+        except SPOILT:  # another check says so
+            continue
+        says = f"interrupted, with {count(done, 'epoch')} in the journal"
+        do = _begin_or_remove(patient, path, f"{RUN}: it goes on from its last checkpoint")
+        yield Finding("interrupted", "note", says, do, patient.short(path))
+
+
+def held(patient: Patient) -> Iterator[Finding]:
+    """What processes work on now."""
+    for one in holders(patient.store):
+        yield Finding("held", "ok", f"worked on now: {one.words}", where=patient.short(one.lock))

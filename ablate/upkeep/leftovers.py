@@ -1,0 +1,94 @@
+"""What killed processes leave behind in a store: drafts of files, and folders that were being removed. Links are never followed."""
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ablate.store.layout import Store
+
+SAFE_AGE = 3600.0
+"""Seconds after which a draft is nobody's. A younger one may be of a process on another machine that shares the store."""
+PARTS = ("jobs", "studies", "searches", "ranges", "data")
+"""Folders of a store that are ours; MLflow's files are MLflow's."""
+CHECKPOINTS = ("checkpoint.pt", "previous.pt")
+"""Of a job: needed until its training has ended."""
+GONE = ".gone"
+_DRAFT = re.compile(r"\.(?P<target>.+)\.(?P<tag>\w*\d\w*|[0-9a-f]{8})(-journal|-wal|-shm)?")  # .<name>.<process, or anything by chance>
+LONGEST_PROCESS = 7
+"""Digits of a process's number, at most; what is longer is by chance, and says nothing of a process."""
+
+
+def doomed(path: Path) -> Path:
+    """Name a folder that is being removed: nothing takes it for what it was."""
+    return path.with_name(f".{path.name}{GONE}")
+
+
+def walk(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """List what lies below a folder, folders before what is in them; nothing where there is no folder, or only a link to one.
+
+    What is in a folder that only another user can read stays his: the doctor names such folders.
+    """
+    try:
+        if folder.is_symlink() or not folder.is_dir():
+            return
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except PermissionError:
+        return
+    for entry in entries:
+        yield entry
+        if entry.is_dir(follow_symlinks=False) and not entry.name.endswith(GONE):
+            yield from walk(Path(entry.path))
+
+
+def size(path: Path) -> int:
+    """Count the bytes of a file, or of all files below a folder; what vanishes meanwhile, or cannot be read, counts nothing."""
+    total = 0
+    try:
+        if path.is_symlink() or not path.is_dir():
+            return path.lstat().st_size
+        with os.scandir(path) as found:
+            for entry in found:
+                total += size(Path(entry.path)) if entry.is_dir(follow_symlinks=False) else entry.stat(follow_symlinks=False).st_size
+    except (FileNotFoundError, PermissionError):
+        pass
+    return total
+
+
+def drafts(store: Store) -> Iterator[Path]:
+    """List the drafts that no living process will finish, and the folders whose removal was cut short."""
+    beside = (path for path in store.path.iterdir() if path.is_file()) if store.path.is_dir() else iter(())
+    within = (Path(entry.path) for part in PARTS for entry in walk(store.path / part))
+    for path in (*beside, *within):
+        if not path.is_symlink() and _is_left(path):
+            yield path
+
+
+def _is_left(path: Path) -> bool:
+    name = path.name
+    if name.startswith(".") and name.endswith(GONE):
+        return True
+    draft = _DRAFT.fullmatch(name)
+    decoding = name.startswith("draft-") and path.parent.name == "data"
+    if not draft and not decoding:
+        return False
+    try:
+        age = time.time() - path.lstat().st_mtime
+    except FileNotFoundError:
+        return False
+    return age > SAFE_AGE or (draft is not None and _is_dead(draft["tag"]))
+
+
+def _is_dead(tag: str) -> bool:
+    """Whether a draft is named after a process, and that is no more."""
+    if not tag.isdecimal() or len(tag) > LONGEST_PROCESS:
+        return False
+    try:
+        os.kill(int(tag), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # it is another user's
+        return False
+    return False

@@ -1,0 +1,55 @@
+"""Who works in a store now: the locks that living processes hold, looked at without changing a file."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ablate.errors import AblateError
+from ablate.recipe import identity
+from ablate.store import files
+from ablate.store.layout import Store
+
+LOCKS: dict["Kind", str] = {
+    "study": "studies/*/lock", "search": "searches/*/lock", "range test": "ranges/*/*/lock", "job": "jobs/*/lock", "data": "data/lock",
+}  # fmt: skip
+"""Where each kind of work has its lock, as a pattern below the store."""
+
+Kind = Literal["study", "search", "range test", "job", "data"]
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Something that a process works on, in words: study "x" by process 12 on host."""
+
+    kind: Kind
+    lock: Path
+    words: str
+
+
+def holders(store: Store) -> Iterator[Holder]:
+    """List what is worked on now."""
+    for kind, pattern in LOCKS.items():
+        for lock in sorted(store.path.glob(pattern)):
+            if files.is_held(lock):
+                yield Holder(kind, lock, _words(kind, lock))
+
+
+def _words(kind: Kind, lock: Path) -> str:
+    if kind == "study":
+        who = _content(lock.with_name("holder.json"))
+        by = f"by process {who.get('pid', '?')} on {who.get('host', '?')}"
+        kept = _content(lock.with_name("study.json")).get("study", {})
+        return f'study "{kept.get("name", lock.parent.name)}" {by}'
+    if kind == "data":
+        return "images, which are being decoded"
+    return f"{kind} {(lock.parent.parent if kind == 'range test' else lock.parent).name[: identity.ID_SHOWN]}"
+
+
+def _content(path: Path) -> dict[str, "dict[str, object]"]:
+    """Read what only serves a message: as good as nothing where it is spoilt."""
+    try:
+        content = files.read_json(path)
+    except (AblateError, ValueError, OSError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,165 @@
+"""The STUDY argument of a command: a file, or the name of a study in the store; and the seeds that the store has of it."""
+
+import difflib
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from ablate.errors import AblateError, StoreError
+from ablate.planning import inputs, tuning
+from ablate.recipe import fields
+from ablate.store import layout, origin, study_folder
+from ablate.store.layout import Store
+from ablate.store.study_folder import Past
+from ablate.study import conditions, grid
+from ablate.study import file as study_file
+from ablate.study.conditions import Expression
+from ablate.study.file import Study
+
+LONGEST_NAME = 255  # bytes of a file's name; what is longer is the name of a study
+LONGEST_PATH = 4095  # bytes
+NAMED = 5  # files named in one message
+FOLDERS = ("", "studies")  # below the current one, where people keep study files
+
+
+def load(text: str, sets: tuple[str, ...], store: Store, seeds: int | None = None) -> Study:
+    """Read a STUDY argument: a file, with its `--set`s, or the name of a study in the store, as it was last run.
+
+    `seeds`: so many of them instead of its own. Without, those that an earlier `--seeds` has added stay; what is left out of those
+    in the store is said in the study's notes. Raises a StudyError with every mistake, or a StoreError when there is no such file
+    or study.
+    """
+    path = Path(text)
+    if is_file(text):
+        if not (_may_exist(path) and path.exists()):
+            raise StoreError(f"{path}: there is no such file{_meant(text)}")
+        own = study_file.load(path, sets)
+    else:
+        if sets:
+            raise AblateError(f'--set changes a study file, and "{text}" is a study of the store: name its file')
+        own = _recall(text, store)
+    old = study_folder.past(store, own.name)
+    chosen, added = _seeded(own, sets, store, seeds, old)
+    omits = "" if old is None else _omitted(chosen, store, old)
+    notes = (_elsewhere(own, store, old), added, omits)
+    return replace(chosen, notes=tuple(note for note in notes if note), omits=omits)
+
+
+def condition(text: str | None) -> Expression | None:
+    """Read what `--only` asks of the recipes. Raises an AblateError with all that is wrong with it."""
+    if text is None:
+        return None
+    read, wrong = conditions.parse(text, fields.fields())
+    if wrong:
+        raise AblateError("\n".join(f"--only: {sentence}" for sentence in wrong))
+    return read
+
+
+def is_file(text: str) -> bool:
+    """Whether a STUDY argument means a file."""
+    path = Path(text)
+    return path.suffix == ".toml" or (_may_exist(path) and path.is_file())
+
+
+def _may_exist(path: Path) -> bool:
+    """Whether a file system can hold a path: it refuses to look for a longer one."""
+    return len(os.fsencode(path)) <= LONGEST_PATH and all(len(os.fsencode(part)) <= LONGEST_NAME for part in path.parts)
+
+
+def _recall(name: str, store: Store) -> Study:
+    """Read a study of the store; where there is none, say where one is, or which file may be meant."""
+    try:
+        return study_folder.recall(store, name)
+    except StoreError as error:
+        if study_folder.past(store, name) is not None or name in study_folder.names(store):
+            raise
+        hint = study_folder.hint(store, name)
+        raise StoreError(f"{error}; {hint}" if hint else f"{error}{_meant(name)}") from None
+
+
+def _meant(text: str) -> str:
+    """Name the study file that may be meant; nothing where none is near."""
+    path, found = Path(text), dict[str, None]()
+    if not _may_exist(path):
+        return ""
+    if path.is_dir():
+        inside = sorted(str(one) for one in path.glob("*.toml"))
+        return f"; it is a folder, with {', '.join(inside[:NAMED])}: name the file" if inside else ""
+    names = {path.name, f"{path.name}.toml"}
+    for folder in dict.fromkeys([path.parent, *map(Path, FOLDERS)]):
+        files = {one.name: one for one in sorted(folder.glob("*.toml"))} if folder.is_dir() else {}
+        close = [name for name in files if name in names] or difflib.get_close_matches(path.name, files, n=1)
+        found |= dict.fromkeys(str(files[name]) for name in close)
+    exact = [one for one in found if Path(one).name in names]
+    meant = (exact or list(found))[:1]
+    if not meant:
+        return ""
+    here = Path(meant[0]).parent == Path()
+    return f"; there is a {meant[0]} here" if here else f"; there is {meant[0]}"
+
+
+def _elsewhere(study: Study, store: Store, old: Past | None) -> str:
+    """Return the message that a store beside the study's file has the study, where this one, of the current folder, has not."""
+    beside = Store(Path(study.folder) / layout.USUAL)
+    if old is not None or not study.folder or store.path != Path(layout.USUAL).absolute() or beside.path.resolve() == store.path.resolve():
+        return ""
+    if not layout.is_store(beside.path) or study_folder.past(beside, study.name) is None:
+        return ""
+    path = os.path.relpath(beside.path)
+    return f'no run of "{study.name}" is in {os.path.relpath(store.path)}; {path}, beside the study, has it: --store {path}'
+
+
+def _seeded(study: Study, sets: tuple[str, ...], store: Store, asked: int | None, old: Past | None) -> tuple[Study, str]:
+    """Return the study under the seeds that are meant, and what is to be said of those that stay from an earlier `--seeds`."""
+    if asked is not None:
+        return _with_seeds(study, sets, asked), ""
+    has_own = any(given.partition("=")[0].strip() == "seeds" for given in sets)
+    if old is None or old.asked_seeds is None or old.asked_seeds <= len(study.seeds) or has_own:
+        return study, ""
+    more = _with_seeds(study, sets, old.asked_seeds)
+    added = _there(more, store, [seed for seed in more.seeds if seed not in study.seeds])
+    undone = f"--seeds {len(study.seeds)}"
+    if not added and origin.is_alike(old.raw, old.text, study):  # the run that asked for them was stopped before it began with one
+        return more, f"--seeds {old.asked_seeds} was asked for, and stays: {undone} undoes it"
+    if not added:
+        return study, ""
+    were, _, them = _words(added)
+    return more, f"{were} added by --seeds {old.asked_seeds}, and {'stays' if len(added) == 1 else 'stay'}: {undone} leaves {them} out"
+
+
+def _omitted(study: Study, store: Store, old: Past) -> str:
+    """Return which seeds the store has of a study's cells, and the study leaves out."""
+    left = _there(study, store, [seed for seed in old.seeds if seed not in study.seeds])
+    if not left:
+        return ""
+    seeds = sorted({*study.seeds, *left})
+    by_count = study_file.more_seeds(study.seeds, len(seeds))
+    fits = set(range(by_count) if isinstance(by_count, int) else by_count) == set(seeds)
+    _, are, them = _words(left)
+    return f"{are} in the store and not in this report: {f'--seeds {len(seeds)}' if fits else f'--set seeds={seeds}'} shows {them}"
+
+
+def _words(seeds: list[int]) -> tuple[str, str, str]:
+    listed = ", ".join(map(str, seeds))
+    return (f"seed {listed} was", f"seed {listed} is", "it") if len(seeds) == 1 else (f"seeds {listed} were", f"seeds {listed} are", "them")
+
+
+def _with_seeds(study: Study, sets: tuple[str, ...], count: int) -> Study:
+    """Return a study under so many seeds, as the store is to know it."""
+    seeds = study_file.more_seeds(study.seeds, count)
+    if study.folder:
+        more = study_file.load(Path(study.source), (*sets, f"seeds={seeds}"))
+    else:
+        more = study_file.check({**study.raw, "seeds": seeds}, study.source, f"{study.text}\n# --set seeds={seeds}")
+    return replace(more, asked_seeds=count, relative_to=study.relative_to)
+
+
+def _there(study: Study, store: Store, seeds: list[int]) -> list[int]:
+    """List those of some seeds under which a cell of a study has been trained, or begun."""
+    if not seeds:
+        return []
+    known = inputs.read(study, store, "auto")
+    made = tuning.resolve(study, grid.expand(study, precision=known.precision), store, known.fingerprint, known.code)
+    _, jobs = grid.runs_and_jobs(made.grid, tuple(seeds), known.fingerprint, known.code)
+    found = {job.seed for job in jobs if store.job(job.id).attempts.exists() or store.job(job.id).result.exists()}
+    return [seed for seed in seeds if seed in found]

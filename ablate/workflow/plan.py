@@ -1,0 +1,66 @@
+"""`ablate plan`: a STUDY argument to what is left to do, how long it takes, and what it can see."""
+
+from dataclasses import replace
+
+from ablate.analysis.power import Outlook
+from ablate.errors import AblateError
+from ablate.execution.stages import How, Where
+from ablate.planning import inputs, network_checks, tuning
+from ablate.planning import plan as planning
+from ablate.planning.inputs import Inputs
+from ablate.planning.plan import Plan
+from ablate.store import study_folder
+from ablate.study import grid
+from ablate.study.file import Study
+from ablate.study.grid import Grid
+from ablate.training.models.summary import Summary
+from ablate.workflow import argument
+
+load, condition = argument.load, argument.condition
+
+
+def plan(study: Study, where: Where, how: How = How(), *, check: bool = False) -> Plan:  # noqa: B008 (it is frozen)
+    """Return what is left to do. Only the store is read: images that were never decoded count as without finished jobs.
+
+    `check`: build the networks of which only that shows whether the recipe can be had, which takes torch and seconds.
+    """
+    known = inputs.read(study, where.store, where.device)
+    expanded = grid.expand(study, precision=known.precision)
+    if not check:
+        return make_plan(study, expanded, known, where, how)
+    notes = (*inputs.check_images(known, expanded), *network_checks.check(study, expanded, where.store))
+    made = make_plan(study, expanded, known, where, how)
+    return replace(made, notes=(*notes, *inputs.changed(known, [work.job for work in made.work if not work.trained])))
+
+
+def make_plan(study: Study, expanded: Grid, known: Inputs, where: Where, how: How) -> Plan:
+    """Put what the store has found into the cells, and see what is left to train."""
+    tuned = tuning.resolve(study, expanded, where.store, known.fingerprint, known.code)
+    if how.only is not None:
+        tuned = tuning.restrict(tuned, study.search.per if study.search else "cell", how.only)
+    return planning.make(study, tuned, where.store, known.fingerprint, known.code, retry_failed=how.retry_failed, only=how.only)
+
+
+def outlook(todo: Plan, where: Where) -> "Outlook | None":
+    """Return what a study can see, by the noise of its own finished runs, else of another study's on the same images and metric."""
+    from ablate.analysis import outcomes as run_outcomes
+    from ablate.analysis import power as looking
+
+    study, found, basis = todo.study, looking.Noise(), ""
+    if todo.done:
+        found, basis = looking.noise(study, todo.grid, run_outcomes.read(todo.runs, where.store)), "from the runs that are there"
+    for name in () if found.sds else study_folder.names(where.store):
+        try:
+            other = study_folder.recall(where.store, name)
+            theirs = plan(other, where) if name != study.name and looking.alike(other, study) else None
+        except (AblateError, ValueError, PermissionError):  # of another version, spoilt or another user's: no matter here
+            continue
+        known = looking.Noise() if theirs is None else looking.noise(other, theirs.grid, run_outcomes.read(theirs.runs, where.store))
+        if known.seeds >= max(looking.FEWEST, found.seeds + 1):  # of several the one with the most seeds
+            found, basis = known, f"from the noise of the study {name}, {known.seeds} seeds"
+    return looking.look(study, found, basis, inputs.test_images(study, todo.grid, where.store))
+
+
+def networks(todo: Plan, where: Where) -> "dict[str, Summary]":
+    """Describe each different network of a plan."""
+    return network_checks.summaries(todo.study, todo.grid, where.store)

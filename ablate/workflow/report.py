@@ -1,0 +1,67 @@
+"""`ablate report`, `check` and `compare`: what the store has to findings and pages."""
+
+from ablate.analysis.findings import Findings
+from ablate.errors import AblateError
+from ablate.execution.stages import Where
+from ablate.planning.plan import Plan
+from ablate.report.comparison import Comparison
+from ablate.study.file import Study
+from ablate.study.grid import Grid
+from ablate.workflow.plan import plan
+
+
+def report(study: Study, where: Where, metric: str | None = None, cells: tuple[str, ...] = ()) -> "Findings":
+    """Compute the findings of a study from what its store has; `cells`: labels of those that are shown from inside."""
+    from ablate.messages import unknown
+    from ablate.recipe import metrics
+
+    if metric is not None and metric != study.metric and metrics.direction(metric) is None:
+        raise AblateError(f"--metric: {unknown(metric, 'a known metric', metrics.METRICS)}")
+    todo = plan(study, where)
+    check_cells(todo.grid, cells)
+    return find(todo, where, metric, cells)
+
+
+def check_cells(expanded: Grid, labels: tuple[str, ...]) -> None:
+    """Raise an AblateError for a label that is no cell of the study."""
+    from ablate.messages import unknown
+
+    known = [cell.label for cell in expanded.cells]
+    for label in labels:
+        if label not in known:
+            raise AblateError(f"--cell: {unknown(label, 'a cell of this study', known)}")
+
+
+def compare(studies: tuple[Study, ...], cells: tuple[str, ...], where: Where, metric: str | None = None) -> "Comparison":
+    """Put two studies, or two cells of one, side by side. Raises an AblateError where there are not two of either."""
+    from ablate.report import comparison
+
+    found = [report(study, where, metric) for study in studies]
+    if len(found) == 2 and not cells:
+        return comparison.of_studies(*found)
+    if len(found) != 1 or len(cells) != 2 or cells[0] == cells[1]:
+        raise AblateError("compare needs two studies, or one study and two different cells: --cell LABEL --cell LABEL")
+    return _compare_cells(studies[0], found[0], cells, where)
+
+
+def _compare_cells(study: Study, found: "Findings", labels: tuple[str, ...], where: Where) -> "Comparison":
+    from ablate.analysis import effects
+    from ablate.analysis import outcomes as run_outcomes
+    from ablate.report import comparison
+
+    todo = plan(study, where)
+    check_cells(todo.grid, labels)
+    known = {cell.cell.label: cell for cell in found.cells}
+    table = effects.tabulate(study, todo.grid, run_outcomes.read(todo.runs, where.store), found.metric, found.direction)
+    one, other = (known[label] for label in labels)
+    return comparison.of_cells(found, one, other, effects.between(table, one.cell, other.cell))
+
+
+def find(todo: Plan, where: Where, metric: str | None = None, cells: tuple[str, ...] = ()) -> "Findings":
+    """Read the runs of a plan, and compute what they say."""
+    from ablate.analysis import findings
+    from ablate.analysis import outcomes as run_outcomes
+    from ablate.analysis import tuning as tuning_findings
+
+    outcomes, history = run_outcomes.read(todo.runs, where.store), tuning_findings.read(todo.study, todo.tuning, where.store)
+    return findings.find(todo.study, todo.grid, outcomes, metric=metric, looked_into=cells, tuning=history)

@@ -1,0 +1,43 @@
+"""`ablate doctor` and `gc`."""
+
+from ablate.execution.stages import Where
+from ablate.planning.plan import Plan
+from ablate.upkeep.doctor import Finding
+from ablate.upkeep.gc import Item, Removed
+from ablate.workflow.tracking import sources_of
+
+
+def examine(where: Where, *, deep: bool = False) -> "tuple[Finding, ...]":
+    """Check a store and its machine; nothing is changed. `deep`: read all weights for their checksums."""
+    from ablate import tracking
+    from ablate.upkeep import doctor
+
+    address = tracking.uri(where.store, where.tracking_uri)
+
+    def compare(todo: Plan) -> list[str]:
+        return tracking.compare(address, todo.study, sources_of(todo, where.store, whole=True), where.store)
+
+    return doctor.examine(doctor.Patient(where.store, compare, tracking.public(address), deep, tracking.public(where.tracking_uri or "")))
+
+
+def garbage(where: Where) -> "tuple[Item, ...]":
+    """List what nothing in the store refers to. Raises an AblateError where that cannot be said, or somebody works there."""
+    from ablate.planning import references
+    from ablate.upkeep import gc as garbages
+
+    needed = references.read(where.store, quick=False)
+    garbages.check(where.store, needed)
+    garbages.check_idle(where.store)
+    return garbages.find(where.store, needed)
+
+
+def collect(where: Where, shown: "tuple[Item, ...]") -> "Removed":
+    """Remove what was shown, as far as it is still garbage, while no study can begin."""
+    from ablate.planning import references
+    from ablate.upkeep import gc as garbages
+
+    with garbages.alone(where.store, references.read(where.store, quick=False).studies) as studies:
+        now = references.read(where.store, quick=False)
+        garbages.check(where.store, now)
+        known = {item.path for item in shown}
+        return garbages.remove([item for item in garbages.find(where.store, now) if item.path in known], where.store, studies)

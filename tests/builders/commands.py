@@ -1,0 +1,89 @@
+"""What the tests of commands share: a study of four short trainings, and how to run `ablate` as users do."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+
+RECIPE = """[recipe]
+data = { name = "digits", image_size = 16, train_size = 300 }
+augment = { crop = "none", flip = false }
+model = { name = "cnn4", head_dropout = 0.2 }
+training = { epochs = 3, batch_size = 20 }
+optimizer = { name = "adam", lr = 0.003 }
+"""
+
+TINY = f"""
+name       = "tiny"
+question   = "Does it run?"
+seeds      = 2
+metric     = "test/accuracy"
+min_effect = 0.01
+
+{RECIPE}
+[factors]
+model.batch_norm      = [true, false]
+evaluation.mc_dropout = [0, 3]
+
+[[claim]]
+text   = "BatchNorm helps"
+expect = "model.batch_norm: true > false"
+"""
+
+
+BROKEN = """
+from torch import nn
+
+class Broken(nn.Sequential):
+    def forward(self, x):
+        if self.training and len(x) > 2:  # a rehearsal has two images
+            raise ValueError("this network cannot be trained")
+        return super().forward(x)
+
+def make(classes, channels, image_size):
+    return Broken(nn.Flatten(), nn.Linear(channels * image_size**2, classes))
+"""
+
+
+def failing(study):
+    """Write a study half of whose jobs raise when they train, which no check beforehand can see."""
+    text = TINY.replace("model.batch_norm      = [true, false]", 'model.name = ["cnn4", "broken_net:make"]')
+    text = text.replace('name = "cnn4", head_dropout', "head_dropout")
+    study.write_text(text.replace("model.batch_norm: true > false", "evaluation.mc_dropout: 3 > 0"))
+    study.with_name("broken_net.py").write_text(BROKEN)
+
+
+def start(*arguments, cwd=None, **environment):
+    command = [sys.executable, "-m", "ablate", *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=os.environ | environment, start_new_session=True
+    )
+
+
+def ablate(*arguments, **environment):
+    process = start(*arguments, **environment)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def results(store):
+    """Return everything that the journals of a store say, without times."""
+    found = {}
+    for path in sorted(store.glob("jobs/*/**/*.json*")):
+        text = re.sub(r'"(timestamp|seconds|time/\w+|pid|peak_memory)": [\d.]+', r'"\1": 0', path.read_text())
+        if path.name not in ("environment.json",):
+            found[str(path.relative_to(store))] = text
+    return found
+
+
+def attempts(store):
+    return sum(len(path.read_text().splitlines()) for path in store.glob("jobs/*/attempts.jsonl"))
+
+
+def wait_for(condition, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)

@@ -1,0 +1,56 @@
+"""What MLflow shows of a study, for the tests that look at it."""
+
+import hashlib
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from mlflow import MlflowClient
+from mlflow.entities import ViewType
+
+
+def client(store):
+    return MlflowClient(f"sqlite:///{store}/mlflow.db")
+
+
+def runs_of(api, name, condition="tags.`ablate.kind` = 'run'"):
+    experiment = api.get_experiment_by_name(name)
+    return sorted(api.search_runs([experiment.experiment_id], condition, max_results=1000), key=lambda run: run.info.run_name)
+
+
+def hidden(api, name):
+    """Return the runs that MLflow shows among the deleted ones only."""
+    experiment = api.get_experiment_by_name(name)
+    found = api.search_runs([experiment.experiment_id], run_view_type=ViewType.DELETED_ONLY, max_results=1000)
+    return sorted(found, key=lambda run: run.info.run_name)
+
+
+def history(api, run):
+    points = {name: api.get_metric_history(run.info.run_id, name) for name in sorted(run.data.metrics)}
+    return {name: [(m.step, m.timestamp, m.value) for m in own] for name, own in points.items()}
+
+
+def contents(run, store):
+    """Return the sha256 of every artifact of a run, by its path; without where the store lies, and when a report was written."""
+    folder = Path(unquote(urlparse(run.info.artifact_uri).path))
+    found = {}
+    for path in folder.rglob("*"):
+        if path.is_file():
+            content = re.sub(rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC", b"NOW", path.read_bytes().replace(str(store).encode(), b"STORE"))
+            found[str(path.relative_to(folder))] = hashlib.sha256(content).hexdigest()
+    return found
+
+
+def everything(store, name, condition="tags.`ablate.store` != ''"):
+    """Return all that MLflow says about the runs of a study but the identities that it made up."""
+    api = client(store)
+    found = runs_of(api, name, condition)
+    keys = {run.info.run_id: run.data.tags.get("ablate.key") for run in found}
+    return [
+        (
+            run.info.run_name, run.info.status, run.info.start_time, run.info.end_time, run.data.params,
+            {tag: value for tag, value in run.data.tags.items() if tag != "mlflow.parentRunId"},
+            keys.get(run.data.tags.get("mlflow.parentRunId")), history(api, run), contents(run, store),
+        )
+        for run in found
+    ]  # fmt: skip

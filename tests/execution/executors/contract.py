@@ -1,0 +1,440 @@
+"""What every executor must do, whatever it places its tasks on. A test module makes a subclass of `Contract` for each."""
+
+import os
+import signal
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ablate.execution.executors.base import ENDS, Event, Executor, Slot, Task
+
+DEADLINE = 60.0  # seconds: generous, since the machine may be busy with other things
+TERMINAL = ENDS
+
+Start = Callable[..., Executor]
+
+
+def cpus(count: int) -> tuple[Slot, ...]:
+    return tuple(Slot(f"cpu:{i}", "cpu") for i in range(count))
+
+
+def task(name: str, do: str, **payload: Any) -> Task:
+    return Task(name, {"do": do} | payload)
+
+
+def alone(name: str, *, gate: str) -> Task:
+    return Task(name, {"do": "waits_for_gate", "gate": gate}, alone=True)
+
+
+def hear(executor: Executor, enough: Callable[[list[Event]], bool]) -> list[Event]:
+    """Collect events until there are enough."""
+    heard: list[Event] = []
+    end = time.monotonic() + DEADLINE
+    while not enough(heard):
+        assert time.monotonic() < end, f"heard only {heard}"
+        heard += executor.events(0.1)
+    return heard
+
+
+def run_all(executor: Executor, tasks: list[Task]) -> list[Event]:
+    """Run tasks to their ends, each as soon as a slot is free."""
+    waiting, heard = list(tasks), []
+    end = time.monotonic() + DEADLINE
+    while waiting or sum(event.kind in TERMINAL for event in heard) < len(tasks):
+        assert time.monotonic() < end, f"{waiting} never ran, heard only {heard}"
+        while waiting and executor.free():
+            executor.submit(waiting.pop(0))
+        heard += executor.events(0.1)
+    return heard
+
+
+def ended(count: int) -> Callable[[list[Event]], bool]:
+    return lambda heard: sum(event.kind in TERMINAL for event in heard) >= count
+
+
+def running(count: int) -> Callable[[list[Event]], bool]:
+    """Wait until so many tasks have said their process id."""
+    return lambda heard: sum(event.kind == "progress" for event in heard) >= count
+
+
+def kinds(heard: list[Event], name: str) -> list[str]:
+    return [event.kind for event in heard if event.task == name]
+
+
+def the(heard: list[Event], kind: str) -> Event:
+    found = [event for event in heard if event.kind == kind]
+    assert len(found) == 1, heard
+    return found[0]
+
+
+def pids(heard: list[Event]) -> set[int]:
+    return {event.detail["pid"] for event in heard if "pid" in event.detail}
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat")
+        return not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] != "Z"  # a zombie runs no more
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+def wait_until_gone(processes: set[int]) -> None:
+    assert processes
+    end = time.monotonic() + DEADLINE
+    while left := {pid for pid in processes if is_alive(pid)}:
+        assert time.monotonic() < end, f"still there: {left}"
+        time.sleep(0.02)
+
+
+class Contract(ABC):
+    """The tests of one executor, whose subclass says how it is made."""
+
+    @abstractmethod
+    def build(self, slots: tuple[Slot, ...]) -> Executor:
+        """Make an executor that calls `jobs:run` in tests/executors."""
+
+    @pytest.fixture
+    def start(self) -> Iterator[Start]:
+        made: list[Executor] = []
+
+        def start(slots: int | tuple[Slot, ...] = 1) -> Executor:
+            made.append(self.build(cpus(slots) if isinstance(slots, int) else slots))
+            return made[-1]
+
+        yield start
+        for executor in made:
+            executor.close()
+
+    # One task
+
+    def test_a_task_starts_reports_in_order_and_finishes(self, start: Start) -> None:
+        heard = run_all(start(), [task("a", "reports", times=200)])
+        assert [event.kind for event in heard] == ["started", *["progress"] * 200, "finished"]
+        assert [event.detail["i"] for event in heard[1:-1]] == list(range(200))
+        assert {(event.task, event.slot) for event in heard} == {("a", "cpu:0")}
+
+    def test_a_payload_and_a_result_travel_unchanged(self, start: Start) -> None:
+        payload = {
+            "text": "Grüße, 世界 🎲 \0 \ud800",
+            "numbers": [1, 2.5, -0.0, 1e-300, float("inf")],
+            "nothing": None,
+            "deep": {"a": [{}]},
+        }
+        heard = run_all(start(), [task("ä/🎲", "ok", **payload)])
+        assert the(heard, "finished").detail["payload"] == {"do": "ok", "device": "cpu"} | payload
+        assert {event.task for event in heard} == {"ä/🎲"}
+
+    def test_progress_may_be_unicode(self, start: Start) -> None:
+        heard = run_all(start(), [task("a", "reports", times=1, says="naïve 試 \n🎲")])
+        assert the(heard, "progress").detail["says"] == "naïve 試 \n🎲"
+
+    def test_a_payload_and_a_result_may_be_megabytes(self, start: Start) -> None:
+        heard = run_all(start(), [task("in", "reports", times=0, says="x" * 3_000_000), task("out", "big", size=1_000_000)])
+        assert kinds(heard, "in") == ["started", "finished"]
+        assert [len(event.detail["text"]) for event in heard if event.task == "out" and event.kind == "finished"] == [1_000_000]
+
+    def test_a_task_learns_the_device_of_its_slot(self, start: Start) -> None:
+        heard = run_all(start((Slot("cuda:7", "cuda"),)), [task("a", "ok")])
+        assert the(heard, "finished").detail["payload"]["device"] == "cuda"
+        assert the(heard, "finished").slot == "cuda:7"
+
+    def test_a_task_sees_the_environment_of_its_slot(self, start: Start) -> None:
+        slots = tuple(Slot(f"cuda:{i}", "cuda", {"CUDA_VISIBLE_DEVICES": str(i), "OMP_NUM_THREADS": f"{i + 3}"}) for i in range(2))
+        names = ["CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"]
+        executor = start(slots)
+        executor.submit(task("a", "environment", names=names))
+        executor.submit(task("b", "environment", names=names))
+        heard = hear(executor, ended(2))
+        seen = {event.slot: event.detail for event in heard if event.kind == "finished"}
+        assert seen == {slot.name: dict(slot.environment) for slot in slots}
+
+    # Ends that nobody wants
+
+    def test_an_exception_is_told_as_its_type_and_message(self, start: Start) -> None:
+        heard = run_all(start(), [task("a", "raises")])
+        assert [event.kind for event in heard] == ["started", "failed"]
+        assert the(heard, "failed").error == "ValueError: zwölf Äpfel\nund eine Birne 🍐"
+
+    @pytest.mark.parametrize(("do", "says"), [("segfaults", "SIGSEGV"), ("leaves", "exit code 3"), ("exits", "exit code 4")])
+    def test_the_death_of_a_process_is_told_with_its_cause(self, start: Start, do: str, says: str) -> None:
+        heard = run_all(start(), [task("a", do)])
+        assert [event.kind for event in heard] == ["started", "crashed"]
+        assert says in the(heard, "crashed").error
+
+    def test_a_request_to_end_that_goes_to_all_processes_is_left_to_the_coordinator(self, start: Start) -> None:
+        heard = run_all(start(), [task(name, "is_sent", signal=name) for name in ("SIGINT", "SIGTERM")])
+        assert [event.kind for event in heard if event.kind in TERMINAL] == ["finished", "finished"]
+
+    @pytest.mark.parametrize("name", ["SIGKILL", "SIGHUP"])
+    def test_a_death_that_somebody_else_has_brought_about_is_told_apart(self, start: Start, name: str) -> None:
+        heard = run_all(start(), [task("a", "is_sent", signal=name)])
+        assert [event.kind for event in heard] == ["started", "killed"]
+        assert name in the(heard, "killed").error
+
+    def test_a_want_of_memory_is_told_with_what_there_was_and_the_next_task_has_a_new_process(self, start: Start) -> None:
+        heard = run_all(start(), [task("a", "lacks_memory"), task("b", "cannot_allocate"), task("c", "ok")])
+        ends = {event.task: (event.kind, event.error) for event in heard if event.kind in TERMINAL}
+        assert ends["a"] == ("out of memory", "8 GiB, and 7.5 were used")
+        assert ends["b"][0] == "out of memory"
+        assert ends["c"][0] == "finished"
+        assert len(pids(heard)) == 2
+
+    def test_a_store_that_cannot_be_written_is_no_fault_of_the_task(self, start: Start) -> None:
+        heard = run_all(start(), [task("a", "cannot_write")])
+        assert (heard[-1].kind, heard[-1].error) == ("unwritable", "the disk is full: make room")
+
+    def test_a_sign_of_life_is_progress_without_detail(self, start: Start) -> None:
+        heard = run_all(start(), [task("a", "lives")])
+        assert [(event.kind, event.detail) for event in heard] == [("started", {}), ("progress", {}), ("finished", {})]
+
+    def test_what_a_process_said_before_its_death_is_heard_first(self, start: Start) -> None:
+        heard = run_all(start(), [task("a", "talks_and_dies")])
+        assert [event.kind for event in heard] == ["started", *["progress"] * 100, "crashed"]
+
+    def test_a_slot_goes_on_after_a_death_and_after_an_exception(self, start: Start) -> None:
+        heard = run_all(start(), [task("a", "is_killed"), task("b", "raises"), task("c", "leaves"), task("d", "ok")])
+        ends = {event.task: event.kind for event in heard if event.kind in TERMINAL}
+        assert ends == {"a": "killed", "b": "failed", "c": "crashed", "d": "finished"}
+
+    def test_a_death_leaves_the_other_tasks_alone(self, start: Start, tmp_path: Path) -> None:
+        executor = start(3)
+        for name in ("left", "right"):
+            executor.submit(task(name, "waits_for_gate", gate=str(tmp_path / "gate")))
+        before = hear(executor, running(2))
+        died = run_all(executor, [task(f"dies {i}", "is_killed") for i in range(3)])
+        assert [event.kind for event in died if event.kind in TERMINAL] == ["killed"] * 3
+        (tmp_path / "gate").touch()
+        after = hear(executor, ended(2))
+        assert {event.task for event in after if event.kind == "finished"} == {"left", "right"}
+        assert pids(after) == pids(before)
+
+    # Slots
+
+    def test_free_counts_the_slots_without_a_task(self, start: Start, tmp_path: Path) -> None:
+        executor, free = start(2), []
+        free.append(executor.free())
+        executor.submit(task("a", "waits_for_gate", gate=str(tmp_path / "gate")))
+        free.append(executor.free())
+        executor.submit(task("b", "is_killed"))
+        free.append(executor.free())
+        heard = hear(executor, ended(1))
+        assert the(heard, "killed").task == "b"
+        free.append(executor.free())
+        (tmp_path / "gate").touch()
+        hear(executor, ended(1))
+        free.append(executor.free())
+        assert free == [2, 1, 0, 1, 2]
+
+    def test_many_tasks_over_few_slots_each_end_exactly_once(self, start: Start) -> None:
+        expected = {"ok": "finished", "raises": "failed", "is_killed": "killed", "leaves": "crashed", "talks_and_dies": "crashed"}
+        often = ["ok"] * 6 + list(expected)
+        tasks = [task(f"{i} {do}", do) for i, do in enumerate(often * 4)]
+        heard = run_all(start(3), tasks)
+        for one in tasks:
+            assert kinds(heard, one.id)[0] == "started", one
+            assert [kind for kind in kinds(heard, one.id) if kind != "progress"][1:] == [expected[one.payload["do"]]], one
+        busy: Counter[str] = Counter()
+        for event in heard:
+            busy[event.slot] += (event.kind == "started") - (event.kind in TERMINAL)
+            assert busy[event.slot] in (0, 1), f"two tasks at once in {event.slot}"
+        assert set(busy) == {"cpu:0", "cpu:1", "cpu:2"}
+
+    def test_nothing_to_hear_is_no_news(self, start: Start) -> None:
+        assert start().events(0.0) == []
+
+    # Stopping
+
+    def test_a_task_that_is_asked_to_stop_and_does_is_stopped(self, start: Start) -> None:
+        executor = start(2)
+        executor.submit(task("a", "stops_when_asked"))
+        executor.submit(task("b", "stops_when_asked"))
+        hear(executor, running(2))
+        executor.stop()
+        heard = hear(executor, ended(2))
+        assert sorted((event.task, event.kind) for event in heard) == [("a", "stopped"), ("b", "stopped")]
+        assert executor.free() == 2
+
+    def test_a_request_to_stop_reaches_a_task_that_has_not_begun(self, start: Start) -> None:
+        executor = start()
+        executor.submit(task("a", "stops_when_asked"))
+        executor.stop()
+        assert the(hear(executor, ended(1)), "stopped").task == "a"
+
+    def test_a_task_that_ends_otherwise_when_asked_to_stop_is_what_it_became(self, start: Start) -> None:
+        executor = start(2)
+        executor.submit(task("a", "finishes_when_asked"))
+        executor.submit(task("b", "dies_when_asked"))
+        hear(executor, running(2))
+        executor.stop()
+        heard = hear(executor, ended(2))
+        assert sorted((event.task, event.kind) for event in heard) == [("a", "finished"), ("b", "crashed")]
+        assert the(heard, "finished").detail == {"finished": "anyway"}
+
+    def test_a_request_to_stop_is_not_for_the_next_task(self, start: Start) -> None:
+        executor = start()
+        executor.stop()  # nobody runs: nobody is asked
+        assert the(run_all(executor, [task("a", "was_asked")]), "finished").detail == {"asked": False}
+        executor.submit(task("b", "stops_when_asked"))
+        hear(executor, running(1))
+        executor.stop()
+        executor.stop()  # asking twice does no harm
+        hear(executor, ended(1))
+        assert the(run_all(executor, [task("c", "was_asked")]), "finished").detail == {"asked": False}
+
+    def test_one_task_can_be_cancelled_and_the_others_go_on(self, start: Start) -> None:
+        executor = start(3)
+        for name in ("a", "b", "c"):
+            executor.submit(task(name, "stops_when_asked"))
+        hear(executor, running(3))
+        executor.cancel("b")
+        heard = hear(executor, ended(1))
+        heard += executor.events(0.5)
+        assert [(event.task, event.kind) for event in heard] == [("b", "stopped")]
+        assert executor.free() == 1
+        executor.stop()
+        assert sorted((event.task, event.kind) for event in hear(executor, ended(2))) == [("a", "stopped"), ("c", "stopped")]
+
+    def test_a_task_can_be_cancelled_before_it_has_begun(self, start: Start) -> None:
+        executor = start()
+        executor.submit(task("a", "stops_when_asked"))
+        executor.cancel("a")
+        assert the(hear(executor, ended(1)), "stopped").task == "a"
+
+    def test_cancelling_what_has_ended_or_never_was_is_of_no_effect(self, start: Start) -> None:
+        executor = start()
+        run_all(executor, [task("a", "ok")])
+        executor.cancel("a")
+        executor.cancel("nobody")
+        assert executor.events(0.1) == []
+        assert the(run_all(executor, [task("b", "was_asked")]), "finished").detail == {"asked": False}
+
+    def test_a_cancelled_task_that_ends_otherwise_is_what_it_became_and_the_next_one_is_not_asked(self, start: Start) -> None:
+        executor = start()
+        executor.submit(task("a", "finishes_when_asked"))
+        hear(executor, running(1))
+        executor.cancel("a")
+        executor.cancel("a")
+        assert the(hear(executor, ended(1)), "finished").detail == {"finished": "anyway"}
+        assert the(run_all(executor, [task("b", "was_asked")]), "finished").detail == {"asked": False}
+
+    def test_a_task_that_ignores_the_request_runs_on_and_close_ends_it(self, start: Start) -> None:
+        executor = start(2)
+        executor.submit(task("deaf", "ignores_stop"))
+        executor.submit(task("good", "stops_when_asked"))
+        heard = hear(executor, running(2))
+        executor.stop()
+        heard += hear(executor, ended(1))
+        assert kinds(heard, "good") == ["started", "progress", "stopped"]
+        assert kinds(heard, "deaf") == ["started", "progress"]
+        executor.close()
+        wait_until_gone(pids(heard))
+
+    def test_close_leaves_no_process_and_may_come_twice(self, start: Start) -> None:
+        executor = start(2)
+        idle = pids(run_all(executor, [task("a", "ok")]))
+        executor.submit(task("b", "stops_when_asked"))
+        busy = pids(hear(executor, running(1)))
+        executor.close()
+        wait_until_gone(idle | busy)
+        executor.close()
+
+    def test_a_process_killed_from_outside_is_the_end_of_its_task_alone(self, start: Start) -> None:
+        executor = start(2)
+        executor.submit(task("a", "stops_when_asked"))
+        victims = pids(hear(executor, running(1)))
+        executor.submit(task("b", "stops_when_asked"))
+        hear(executor, running(1))
+        os.kill(*victims, signal.SIGKILL)
+        heard = hear(executor, ended(1))
+        assert the(heard, "killed").task == "a"
+        executor.stop()
+        assert the(hear(executor, ended(1)), "stopped").task == "b"
+
+    # Killing
+
+    def test_one_task_can_be_killed_whatever_it_does_and_the_others_go_on(self, start: Start) -> None:
+        executor = start(3)
+        for name, do in (("deaf", "ignores_stop"), ("frozen", "ignores_stop"), ("good", "stops_when_asked")):
+            executor.submit(task(name, do))
+        heard = hear(executor, running(3))
+        (frozen,) = {event.detail["pid"] for event in heard if event.task == "frozen" and event.kind == "progress"}
+        os.kill(frozen, signal.SIGSTOP)
+        executor.kill("deaf")
+        executor.kill("frozen")
+        heard += hear(executor, ended(2))
+        assert sorted((event.task, event.kind) for event in heard if event.kind in TERMINAL) == [("deaf", "killed"), ("frozen", "killed")]
+        assert executor.free() == 2
+        executor.stop()
+        assert the(hear(executor, ended(1)), "stopped").task == "good"
+
+    def test_killing_what_has_ended_and_was_not_heard_yet_costs_the_next_task_nothing(self, start: Start) -> None:
+        executor = start()
+        executor.submit(task("a", "reports", times=1, says=""))
+        time.sleep(1.0)  # it ends, and nobody listens
+        executor.kill("a")
+        assert hear(executor, ended(1))[-1].kind in ("finished", "killed")
+        assert kinds(run_all(executor, [task("b", "ok")]), "b") == ["started", "finished"]
+
+    def test_killing_what_has_ended_or_never_was_is_of_no_effect(self, start: Start) -> None:
+        executor = start()
+        before = pids(run_all(executor, [task("a", "ok")]))
+        executor.kill("a")
+        executor.kill("nobody")
+        assert executor.events(0.1) == []
+        assert pids(run_all(executor, [task("b", "ok")])) == before
+
+    # Alone
+
+    def test_a_task_that_wants_to_be_alone_waits_for_those_beside_it_and_keeps_others_out(self, start: Start, tmp_path: Path) -> None:
+        executor = start(3)
+        executor.submit(task("a", "waits_for_gate", gate=str(tmp_path / "a")))
+        executor.submit(alone("b", gate=str(tmp_path / "b")))
+        assert executor.free() == 0
+        heard = hear(executor, running(1)) + executor.events(0.3)
+        assert {event.task for event in heard} == {"a"}
+        (tmp_path / "a").touch()
+        heard = hear(executor, running(1))
+        assert [event.kind for event in heard if event.task == "b"] == ["started", "progress"]
+        assert executor.free() == 0
+        (tmp_path / "b").touch()
+        assert the(hear(executor, ended(1)), "finished").task == "b"
+        assert executor.free() == 3
+
+    def test_a_task_is_alone_on_its_device_and_the_other_devices_go_on(self, start: Start, tmp_path: Path) -> None:
+        executor = start(tuple(Slot(f"cuda:{i}", "cuda") for i in (0, 0, 1, 1)))
+        executor.submit(task("a", "waits_for_gate", gate=str(tmp_path / "a")))
+        executor.submit(alone("b", gate=str(tmp_path / "b")))
+        heard = hear(executor, running(2))
+        assert {event.task: event.slot for event in heard} == {"a": "cuda:0", "b": "cuda:1"}
+        assert executor.free() == 1
+        executor.submit(task("c", "ok"))
+        assert the(hear(executor, ended(1)), "finished").slot == "cuda:0"
+        for name in ("a", "b"):
+            (tmp_path / name).touch()
+        hear(executor, ended(2))
+        assert executor.free() == 4
+
+    @pytest.mark.parametrize(("call", "kind"), [("cancel", "stopped"), ("kill", "killed"), ("stop", "stopped")])
+    def test_a_task_that_still_waits_to_be_alone_can_be_ended(self, start: Start, tmp_path: Path, call: str, kind: str) -> None:
+        executor = start(2)
+        executor.submit(task("a", "waits_for_gate", gate=str(tmp_path / "a")))
+        executor.submit(alone("b", gate=str(tmp_path / "b")))
+        getattr(executor, call)(*(() if call == "stop" else ("b",)))
+        heard = hear(executor, ended(1))
+        assert [(event.task, event.kind) for event in heard if event.kind in TERMINAL] == [("b", kind)]
+        assert executor.free() == 1
+        (tmp_path / "a").touch()
+        assert the(hear(executor, ended(1)), "finished").task == "a"
+
+    def test_the_death_of_a_task_that_was_alone_opens_its_device_again(self, start: Start) -> None:
+        executor = start(2)
+        executor.submit(Task("a", {"do": "is_killed"}, alone=True))
+        assert hear(executor, ended(1))[-1].kind == "killed"
+        assert executor.free() == 2

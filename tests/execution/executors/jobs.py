@@ -1,0 +1,169 @@
+"""Fake jobs: what a worker's function may do, from the best to the worst. No torch, so that a worker starts at once.
+
+Workers find this module as `jobs`: they get the coordinator's sys.path, and pytest puts a test's folder there.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ablate.errors import UnwritableError
+from ablate.execution.executors.base import OutOfMemory, Stopped
+
+Json = dict[str, Any]
+Report = Callable[[Json], None]
+Asked = Callable[[], bool]
+
+POLL = 0.01  # seconds
+PATIENCE = 60.0  # seconds after which a job that waits gives up, so that a broken test leaves nothing behind
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError("the test never let this job go on")
+        time.sleep(POLL)
+
+
+def run(payload: Json, report: Report, should_stop: Asked) -> Json:
+    """Do what the payload says: `do` names one of the functions below."""
+    return globals()[payload["do"]](payload, report, should_stop)
+
+
+def by_folder(payload: Json, report: Report, should_stop: Asked) -> Json:
+    """Do what `roles` says of the job whose folder this is: the scheduler gives every job the same extra payload."""
+    return run(payload | {"do": payload["roles"][Path(payload["folder"]).name]}, report, should_stop)
+
+
+def ok(payload: Json, report: Report, should_stop: Asked) -> Json:
+    return {"pid": os.getpid(), "payload": payload}
+
+
+def reports(payload: Json, report: Report, should_stop: Asked) -> Json:
+    for i in range(payload["times"]):
+        report({"i": i, "says": payload.get("says", "")})
+    return {}
+
+
+def raises(payload: Json, report: Report, should_stop: Asked) -> Json:
+    raise ValueError("zwölf Äpfel\nund eine Birne 🍐")
+
+
+def is_killed(payload: Json, report: Report, should_stop: Asked) -> Json:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def is_killed_twice(payload: Json, report: Report, should_stop: Asked) -> Json:
+    deaths = Path(payload["folder"]) / "deaths"
+    died = len(deaths.read_text()) if deaths.exists() else 0
+    if died < 2:
+        deaths.write_text("x" * (died + 1))
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def segfaults(payload: Json, report: Report, should_stop: Asked) -> Json:
+    os.kill(os.getpid(), signal.SIGSEGV)
+    return {}
+
+
+def leaves(payload: Json, report: Report, should_stop: Asked) -> Json:
+    os._exit(3)
+
+
+def exits(payload: Json, report: Report, should_stop: Asked) -> Json:
+    sys.exit(4)
+
+
+def talks_and_dies(payload: Json, report: Report, should_stop: Asked) -> Json:
+    for i in range(100):
+        report({"i": i})
+    os._exit(5)
+
+
+def big(payload: Json, report: Report, should_stop: Asked) -> Json:
+    return {"text": "ä" * payload["size"]}
+
+
+def waits_for_gate(payload: Json, report: Report, should_stop: Asked) -> Json:
+    """Wait for a file, deaf to every request."""
+    report({"pid": os.getpid()})
+    wait_for(Path(payload["gate"]).exists)
+    return {"pid": os.getpid()}
+
+
+def stops_when_asked(payload: Json, report: Report, should_stop: Asked) -> Json:
+    report({"pid": os.getpid()})
+    wait_for(should_stop)
+    raise Stopped
+
+
+def finishes_when_asked(payload: Json, report: Report, should_stop: Asked) -> Json:
+    report({"pid": os.getpid()})
+    wait_for(should_stop)
+    return {"finished": "anyway"}
+
+
+def dies_when_asked(payload: Json, report: Report, should_stop: Asked) -> Json:
+    report({"pid": os.getpid()})
+    wait_for(should_stop)
+    os._exit(6)
+
+
+def ignores_stop(payload: Json, report: Report, should_stop: Asked) -> Json:
+    report({"pid": os.getpid()})
+    wait_for(lambda: False)
+    return {}
+
+
+def was_asked(payload: Json, report: Report, should_stop: Asked) -> Json:
+    return {"asked": should_stop()}
+
+
+def environment(payload: Json, report: Report, should_stop: Asked) -> Json:
+    return {name: os.environ.get(name) for name in payload["names"]}
+
+
+def modules(payload: Json, report: Report, should_stop: Asked) -> Json:
+    return {"modules": sorted(sys.modules)}
+
+
+def signals(payload: Json, report: Report, should_stop: Asked) -> Json:
+    return {"server": os.getppid()}
+
+
+def lacks_memory(payload: Json, report: Report, should_stop: Asked) -> Json:
+    report({"pid": os.getpid()})
+    raise OutOfMemory("8 GiB, and 7.5 were used")
+
+
+def cannot_allocate(payload: Json, report: Report, should_stop: Asked) -> Json:
+    return {"much": len(bytearray(1 << 60))}
+
+
+def cannot_write(payload: Json, report: Report, should_stop: Asked) -> Json:
+    raise UnwritableError("the disk is full: make room")
+
+
+def lives(payload: Json, report: Report, should_stop: Asked) -> Json:
+    report({})
+    return {}
+
+
+def is_sent(payload: Json, report: Report, should_stop: Asked) -> Json:
+    os.kill(os.getpid(), getattr(signal, payload["signal"]))
+    return {}
+
+
+def eats_memory(payload: Json, report: Report, should_stop: Asked) -> Json:
+    """Take more and more memory, once a file is there."""
+    report({"pid": os.getpid()})
+    wait_for(Path(payload["gate"]).exists)
+    return {"much": len([bytearray(b"x" * (1 << 20)) for _ in range(2000)])}

@@ -1,0 +1,594 @@
+"""One job: real training of a small network on real digits, in real processes, which are killed.
+
+Whatever happens to a job on its way, its end is bit for bit that of a job that nobody disturbed.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ablate.errors import AblateError
+from ablate.execution.executors.base import Event, Slot, Task
+from ablate.execution.executors.local import LocalExecutor
+from ablate.execution.stages import PRELOAD
+from ablate.recipe import identity
+from ablate.recipe.fields import Augment, Data, Evaluation, Model, Optimizer, Recipe, Training
+from ablate.store import files as store_files
+from ablate.store import job_folder
+from ablate.store.job_folder import Folder
+from ablate.study.grid import Job
+from ablate.training import data
+
+DEADLINE = 120.0
+PLAIN, MC, BEST = Evaluation(), Evaluation(mc_dropout=2), Evaluation(select="best_validation")
+DIGITS = Data(name="digits", image_size=16, train_size=100, validation=20)
+EVERY_DRAW = Recipe(  # every stream of random numbers is in use
+    data=DIGITS,
+    augment=Augment(crop="random_crop", padding=2, flip=True, rotation=15),
+    model=Model(name="cnn4", conv_dropout=0.1, head_dropout=0.3),
+    optimizer=Optimizer(lr=0.02),
+    training=Training(epochs=3, batch_size=16, precision="fp32"),
+)
+EPOCHS = EVERY_DRAW.training.epochs
+
+
+@dataclass(frozen=True)
+class House:
+    """A folder for jobs, beside decoded digits."""
+
+    path: Path
+    digits: Path
+
+    def folder(self, name: str, made: Recipe = EVERY_DRAW) -> Folder:
+        folder = Folder(self.path / name)
+        job_folder.create(folder, Job(identity.job_id(made, 0, self.digits.name), made, 0, self.digits.name))
+        return folder
+
+    def payload(self, folder: Folder, *evaluations: Evaluation, **more: Any) -> dict[str, Any]:
+        ways = [evaluation.model_dump() for evaluation in evaluations or (PLAIN,)]
+        job = store_files.read_json(folder.recipe)["job"]
+        return {"folder": str(folder.path), "job": job, "data": str(self.digits), "evaluations": ways, "git": {"commit": "abc"}} | more
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return data.prepare(DIGITS, tmp_path_factory.mktemp("data")).folder
+
+
+@pytest.fixture
+def house(tmp_path: Path, digits: Path) -> House:
+    return House(tmp_path, digits)
+
+
+# Processes
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server() -> Iterator[None]:
+    """Begin with a fork server that imports torch, and end with none: other tests want one that starts at once."""
+    forkserver._forkserver._stop()
+    yield
+    forkserver._forkserver._stop()
+
+
+@pytest.fixture
+def workers() -> Iterator[LocalExecutor]:
+    slots = tuple(Slot(f"cpu:{i}", "cpu", {"CUDA_VISIBLE_DEVICES": ""}) for i in range(2))
+    with closing(LocalExecutor("trainings:run", slots, ("ablate.execution.worker", *PRELOAD))) as executor:
+        yield executor
+
+
+def hear(executor: LocalExecutor, enough: Callable[[list[Event]], bool]) -> list[Event]:
+    heard: list[Event] = []
+    end = time.monotonic() + DEADLINE
+    while not enough(heard):
+        assert time.monotonic() < end, f"heard only {heard}"
+        heard += executor.events(0.1)
+    return heard
+
+
+def run_all(executor: LocalExecutor, payloads: dict[str, dict[str, Any]]) -> dict[str, Event]:
+    """Run jobs to their ends; give how each ended."""
+    waiting, ends = list(payloads.items()), {}
+    end = time.monotonic() + DEADLINE
+    while len(ends) < len(payloads):
+        assert time.monotonic() < end, f"ended only {ends}"
+        while waiting and executor.free():
+            executor.submit(Task(*waiting.pop(0)))
+        ends |= {event.task: event for event in executor.events(0.1) if event.kind not in ("started", "progress")}
+    return ends
+
+
+def run_one(executor: LocalExecutor, payload: dict[str, Any]) -> Event:
+    return run_all(executor, {"job": payload})["job"]
+
+
+def run_here(payload: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Run a job in this very process."""
+    from ablate.execution.worker import run_job
+
+    heard: list[dict[str, Any]] = []
+    result = run_job(payload | {"device": "cpu"}, heard.append, lambda: False)
+    return result, [detail for detail in heard if detail]  # the others are signs of life
+
+
+# What a job leaves
+
+
+def left(folder: Folder) -> dict[str, Any]:
+    """Read all that a job has found out: everything but times."""
+    result = store_files.read_json(folder.result)
+    result.pop("timestamp")
+    assert result.pop("peak_memory") > 1e6
+    result["metrics"] = {name: value for name, value in result["metrics"].items() if not name.startswith("time/")}
+    lines = [{"epoch": line["epoch"], "metrics": line["metrics"]} for line in store_files.lines(folder.journal)]
+    outcomes: dict[str, Any] = {}
+    for path in sorted((folder.path / "outcomes").rglob("*")):
+        if path.name == "outcome.json":
+            outcome = store_files.read_json(path)
+            outcomes[path.parent.name] = {key: part for key, part in outcome.items() if key not in ("timestamp", "seconds")}
+        elif path.is_file() and not path.name.startswith("."):
+            outcomes[f"{path.parent.name}/{path.name}"] = path.read_bytes()
+    weights = {select: folder.weights(select).read_bytes() for select in ("last", "best_validation") if folder.weights(select).exists()}
+    return {"result": json.dumps(result), "lines": json.dumps(lines), "outcomes": outcomes, "weights": weights}
+
+
+def files(folder: Folder) -> dict[str, tuple[int, int, bytes]]:
+    """Read every file with its number and its time: a file written anew has others."""
+    found = {str(path.relative_to(folder.path)): path for path in folder.path.rglob("*") if path.is_file()}
+    return {name: (path.stat().st_ino, path.stat().st_mtime_ns, path.read_bytes()) for name, path in found.items()}
+
+
+def attempts(folder: Folder) -> list[int]:
+    return [line["attempt"] for line in store_files.lines(folder.attempts)]
+
+
+# One job
+
+
+def test_a_job_trains_judges_and_writes_every_file(house: House) -> None:
+    folder = house.folder("a")
+    result, heard = run_here(house.payload(folder, PLAIN, MC, BEST))
+    assert result == {"status": "finished"}
+    assert [(one["epoch"], one["epochs"]) for one in heard] == [(1, EPOCHS), (2, EPOCHS), (3, EPOCHS)]
+    names = sorted(str(path.relative_to(folder.path)) for path in folder.path.rglob("*") if path.is_file())
+    assert [name for name in names if not name.startswith("outcomes/")] == [
+        *("attempts.jsonl", "best.pt", "environment.json", "journal.jsonl", "last.pt", "lock", "log.txt", "model.json", "recipe.json"),
+        "result.json",
+    ]
+    assert len([name for name in names if name.startswith("outcomes/")]) == 3 * 2
+    lines = store_files.lines(folder.journal)
+    assert [line["metrics"] for line in lines] == [one["metrics"] for one in heard]
+    assert set(lines[0]) == {"epoch", "timestamp", "seconds", "metrics"}
+    assert set(lines[0]["metrics"]) == {"train/loss", "train/accuracy", "validation/loss", "validation/accuracy"}
+    finished = store_files.read_json(folder.result)
+    assert (finished["status"], finished["epochs"], finished["train_images"]) == ("finished", EPOCHS, 80)
+    assert finished["metrics"]["time/train_seconds"] == pytest.approx(sum(line["seconds"] for line in lines))
+    for evaluation in (PLAIN, MC, BEST):
+        judged = EVERY_DRAW.model_copy(update={"evaluation": evaluation})
+        outcome = store_files.read_json(folder.outcome(identity.evaluation_id(judged)) / "outcome.json")
+        assert outcome["evaluation"] == evaluation.model_dump()
+        total, right = sum(map(sum, outcome["confusion"])), sum(row[i] for i, row in enumerate(outcome["confusion"]))
+        assert outcome["metrics"]["test/accuracy"] == pytest.approx(right / total)
+
+
+def test_who_has_trained_a_job_is_told_unless_it_was_this_study(house: House) -> None:
+    folder = house.folder("a")
+    run_here(house.payload(folder, PLAIN, study="mine", trained=False))
+    assert run_here(house.payload(folder, MC, study="mine", trained=False))[1] == [{"judging": True}]  # tried again, as it was planned
+    (heard,) = run_here(house.payload(folder, BEST, study="other", trained=False))[1]
+    assert re.fullmatch(r"trained by process \d+ \(study mine\)", heard["elsewhere"])
+    assert run_here(house.payload(folder, BEST, study="other", trained=True))[1] == [{"judging": True}]
+
+
+def test_the_best_weights_are_those_of_the_epoch_with_the_best_validation(house: House, workers: LocalExecutor) -> None:
+    import torch
+
+    def weights(path: Path) -> dict[str, Any]:
+        return torch.load(path, weights_only=True)
+
+    def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+        return all(torch.equal(one[name], other[name]) for name in one)
+
+    folder, cut = house.folder("a"), house.folder("cut")
+    assert run_one(workers, house.payload(folder, PLAIN, BEST)).kind == "finished"
+    scores = [(line["metrics"]["validation/accuracy"], -line["metrics"]["validation/loss"]) for line in store_files.lines(folder.journal)]
+    best = scores.index(max(scores)) + 1
+    assert store_files.read_json(folder.result)["best_epoch"] == best < EPOCHS
+    assert run_one(workers, house.payload(cut, how="stops_after", epoch=best)).kind == "stopped"
+    assert same(weights(folder.weights("best_validation")), weights(cut.checkpoint)["network"])
+    assert not same(weights(folder.weights("best_validation")), weights(folder.weights("last")))
+    judged = [store_files.read_json(path)["metrics"]["test/loss"] for path in folder.path.glob("outcomes/*/outcome.json")]
+    assert len(set(judged)) == 2
+
+
+def test_the_environment_says_what_a_result_came_from_and_no_variable(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_TOKEN", "hunter2")
+    folder = house.folder("a")
+    run_here(house.payload(folder))
+    told = store_files.read_json(folder.path / "environment.json")
+    assert (told["git"], told["data"]) == ({"commit": "abc"}, house.digits.name)
+    assert {"python", "torch", "ablate-studies"} <= set(told["versions"])
+    assert {"host", "cores", "processor", "device"} <= set(told["machine"])
+    assert not any(b"hunter2" in content for _, _, content in files(folder).values())
+
+
+def test_the_environment_says_how_the_images_were_read(house: House) -> None:
+    shutil.copytree(house.digits, house.path / house.digits.name)
+    meta = house.path / house.digits.name / "meta.json"
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"decoding": ["2 images turned upright", "left out 1 file"]}))
+    folder = house.folder("a")
+    run_here(house.payload(folder) | {"data": str(meta.parent)})
+    told = store_files.read_json(folder.path / "environment.json")
+    assert (told["data"], told["images"]) == (house.digits.name, "2 images turned upright; left out 1 file")
+
+
+def test_a_job_that_is_done_is_left_as_it_is(house: House, workers: LocalExecutor) -> None:
+    folder = house.folder("a")
+    run_here(house.payload(folder, PLAIN, MC))
+    before = files(folder)
+    result, heard = run_here(house.payload(folder, PLAIN, MC))
+    assert (result, heard, attempts(folder)) == ({"status": "finished"}, [], [1])
+    assert run_one(workers, house.payload(folder, PLAIN, MC)).detail == {"status": "finished"}
+    assert files(folder) == before
+
+
+def test_a_way_of_judging_that_is_added_later_trains_nothing(house: House, workers: LocalExecutor) -> None:
+    apart, together = house.folder("apart"), house.folder("together")
+    run_all(workers, {"apart": house.payload(apart, PLAIN), "together": house.payload(together, PLAIN, MC, BEST)})
+    before = files(apart)
+    assert run_one(workers, house.payload(apart, PLAIN, MC, BEST)).kind == "finished"
+    after = files(apart)
+    assert {name: after[name] for name in before if name != "log.txt"} == {name: before[name] for name in before if name != "log.txt"}
+    assert len([name for name in after if name.endswith("outcome.json")]) == 3
+    assert attempts(apart) == [1]
+    assert left(apart) == left(together)
+
+
+def test_a_failure_of_the_last_attempt_is_forgotten_when_another_starts(house: House, workers: LocalExecutor) -> None:
+    folder = house.folder("a")
+    for ways in ((PLAIN,), (PLAIN, MC)):  # to be trained; to be judged only
+        job_folder.fail(folder, kind="error", error="x")
+        assert run_one(workers, house.payload(folder, *ways)).kind == "finished"
+        assert not folder.failure.exists()
+
+
+# Killed and run again
+
+
+def one_of_each(writes: list[str]) -> dict[str, int]:
+    """Choose the last write of each kind: those of the epochs in the last epoch, those of judging once."""
+    return {re.sub("/outcomes/[0-9a-f]+/", "/outcomes/", write): i for i, write in enumerate(writes)}
+
+
+def each(writes: list[str]) -> dict[str, int]:
+    return {f"{i} {write}": i for i, write in enumerate(writes)}
+
+
+@pytest.mark.parametrize(
+    ("choose", "ways"),
+    [(one_of_each, (MC,)), pytest.param(each, (PLAIN, MC, BEST), marks=pytest.mark.slow)],  # slow: 80 trainings
+)
+def test_a_job_killed_just_before_a_write_ends_as_one_that_was_not_disturbed(
+    house: House, workers: LocalExecutor, choose: Callable[[list[str]], dict[str, int]], ways: tuple[Evaluation, ...]
+) -> None:
+    quiet = house.folder("quiet")
+    writes = run_one(workers, house.payload(quiet, *ways, how="counts")).detail["writes"]
+    for epoch_write in ("os.rename /checkpoint.pt", "open /journal.jsonl"):
+        assert writes.count(epoch_write) == EPOCHS
+    assert {"os.rename /best.pt", "os.rename /last.pt", "os.rename /result.json", "os.remove /checkpoint.pt"} <= set(writes)
+    chosen = choose(writes)
+    folders = {name: house.folder(f"killed {i}") for name, i in chosen.items()}
+    killed = run_all(workers, {name: house.payload(folders[name], *ways, how="dies_at", at=i) for name, i in chosen.items()})
+    assert {name: event.kind for name, event in killed.items()} == dict.fromkeys(chosen, "killed")
+    again = run_all(workers, {name: house.payload(folder, *ways) for name, folder in folders.items()})
+    assert {name: event.kind for name, event in again.items()} == dict.fromkeys(chosen, "finished")
+    expected = left(quiet)
+    assert [name for name, folder in folders.items() if left(folder) != expected] == []
+    big = {name: [path.name for path in folder.path.iterdir() if ".pt" in path.name] for name, folder in folders.items()}
+    assert {name: found for name, found in big.items() if sorted(found) != ["best.pt", "last.pt"]} == {}
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_job_killed_after_an_epoch_goes_on_from_that_epoch(house: House, workers: LocalExecutor, epoch: int) -> None:
+    quiet, folder = house.folder("quiet"), house.folder("a")
+    died = run_one(workers, house.payload(folder, how="dies_after", epoch=epoch, signal=signal.SIGKILL))
+    assert (died.kind, len(store_files.lines(folder.journal))) == ("killed", epoch)
+    before = store_files.lines(folder.journal)
+    workers.submit(Task("again", house.payload(folder)))
+    heard = hear(workers, lambda heard: any(event.kind == "finished" for event in heard))
+    assert [event.detail["epoch"] for event in heard if event.kind == "progress" and event.detail] == list(range(epoch + 1, EPOCHS + 1))
+    assert store_files.lines(folder.journal)[:epoch] == before
+    assert attempts(folder) == [1, 2]
+    assert f"attempt 2 on cpu: from epoch {epoch} of {EPOCHS}" in folder.log.read_text()
+    run_here(house.payload(quiet))
+    assert left(folder) == left(quiet)
+
+
+def test_a_job_killed_again_and_again_ends_as_one_that_was_not_disturbed(house: House, workers: LocalExecutor) -> None:
+    quiet, folder = house.folder("quiet"), house.folder("a")
+    for epoch in range(1, EPOCHS + 1):
+        assert run_one(workers, house.payload(folder, how="dies_after", epoch=epoch, signal=signal.SIGKILL)).kind == "killed"
+    assert run_one(workers, house.payload(folder)).kind == "finished"
+    run_here(house.payload(quiet))
+    assert left(folder) == left(quiet)
+    assert attempts(folder) == [1, 2, 3, 4]
+
+
+def damage(path: Path) -> None:
+    """Turn one bit, as a disk does."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("names", "spoil", "goes_on_from"),
+    [(("checkpoint.pt",), damage, 1), (("checkpoint.pt",), cut, 1), (("checkpoint.pt", "previous.pt"), damage, 0)],
+)
+def test_a_damaged_checkpoint_costs_epochs_and_changes_nothing(
+    house: House, workers: LocalExecutor, names: tuple[str, ...], spoil: Callable[[Path], None], goes_on_from: int
+) -> None:
+    quiet, folder = house.folder("quiet"), house.folder("a")
+    assert run_one(workers, house.payload(folder, how="stops_after", epoch=2)).kind == "stopped"
+    for name in names:
+        spoil(folder.path / name)
+    assert run_one(workers, house.payload(folder)).kind == "finished"
+    log = folder.log.read_text()
+    assert [f"{name} is damaged: the training goes on from an earlier epoch" in log for name in names] == [True] * len(names)
+    assert f"attempt 2 on cpu: from epoch {goes_on_from} of {EPOCHS}" in log
+    run_here(house.payload(quiet))
+    assert left(folder) == left(quiet)
+    assert not [path.name for path in folder.path.iterdir() if path.name in ("checkpoint.pt", "previous.pt")]
+
+
+@pytest.mark.parametrize("tail", [b'{"epoch": 3, "metr', b"\0\0\0\0", b"\0\0\0\n", b'{"epoch": 7, "metrics": {}}\n'])
+def test_a_torn_or_damaged_journal_is_mended_from_the_checkpoint(house: House, workers: LocalExecutor, tail: bytes) -> None:
+    quiet, folder = house.folder("quiet"), house.folder("a")
+    assert run_one(workers, house.payload(folder, how="stops_after", epoch=2)).kind == "stopped"
+    folder.journal.write_bytes(folder.journal.read_bytes() + tail)
+    assert run_one(workers, house.payload(folder)).kind == "finished"
+    run_here(house.payload(quiet))
+    assert left(folder) == left(quiet)
+
+
+def test_damaged_weights_are_named_and_never_judged(house: House) -> None:
+    folder = house.folder("a")
+    run_here(house.payload(folder))
+    damage(folder.weights("last"))
+    with pytest.raises(AblateError, match=r"last\.pt: must be the weights of a finished training.+remove that folder"):
+        run_here(house.payload(folder, MC))
+
+
+def test_a_job_that_gets_no_memory_says_so_and_is_no_failure_yet(house: House, workers: LocalExecutor) -> None:
+    quiet, folder = house.folder("quiet"), house.folder("a")
+    event = run_one(workers, house.payload(folder, how="lacks_memory"))
+    assert event.kind == "out of memory", event
+    assert "GiB at most" in event.error
+    assert "Traceback" in folder.log.read_text()
+    assert not folder.failure.exists()
+    assert run_one(workers, house.payload(folder)).kind == "finished"
+    run_here(house.payload(quiet))
+    assert left(folder) == left(quiet)
+
+
+def test_every_batch_is_a_sign_of_life_in_training_and_in_judging(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ablate.execution import attempt
+    from ablate.execution.worker import run_job
+
+    monkeypatch.setattr(attempt, "BEAT", 0.0)
+    heard: list[dict[str, Any]] = []
+    run_job(house.payload(house.folder("a"), PLAIN, MC) | {"device": "cpu"}, heard.append, lambda: False)
+    of_epochs = EPOCHS * (80 // 16 + 1)  # whole batches of training, and one of validation
+    of_judging = -(-357 // 128) * (1 + 2)  # batches of the test images, once plain and twice with dropout
+    assert sum(not detail for detail in heard) == of_epochs + of_judging
+
+
+def test_a_crash_in_c_is_in_the_log_with_the_place_in_python(house: House, workers: LocalExecutor) -> None:
+    folder = house.folder("a")
+    died = run_one(workers, house.payload(folder, how="dies_after", epoch=1, signal=signal.SIGSEGV))
+    assert (died.kind, died.error) == ("crashed", "the process was ended by SIGSEGV")
+    assert "Fatal Python error: Segmentation fault" in folder.log.read_text()
+    assert "in _train" in folder.log.read_text()
+
+
+# Stopped, broken, diverged
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_job_that_is_asked_to_stop_stops_after_its_epoch_and_goes_on_from_there(house: House, workers: LocalExecutor, epoch: int) -> None:
+    quiet, folder = house.folder("quiet"), house.folder("a")
+    assert run_one(workers, house.payload(folder, how="stops_after", epoch=epoch)).kind == "stopped"
+    assert [line["epoch"] for line in store_files.lines(folder.journal)] == list(range(1, epoch + 1))
+    assert folder.checkpoint.exists()
+    assert not folder.result.exists()
+    assert not job_folder.is_running(folder)
+    assert run_one(workers, house.payload(folder)).kind == "finished"
+    run_here(house.payload(quiet))
+    assert left(folder) == left(quiet)
+
+
+def test_a_job_that_is_asked_to_stop_in_its_last_epoch_is_trained_and_not_judged(house: House, workers: LocalExecutor) -> None:
+    quiet, folder = house.folder("quiet"), house.folder("a")
+    assert run_one(workers, house.payload(folder, how="stops_after", epoch=EPOCHS)).kind == "stopped"
+    assert folder.result.exists()
+    assert not (folder.path / "outcomes").exists()
+    assert run_one(workers, house.payload(folder)).kind == "finished"
+    assert attempts(folder) == [1]
+    run_here(house.payload(quiet))
+    assert left(folder) == left(quiet)
+
+
+def test_a_job_that_is_asked_to_stop_between_two_ways_of_judging_goes_on_there(house: House, workers: LocalExecutor) -> None:
+    quiet, folder = house.folder("quiet"), house.folder("a")
+    assert run_one(workers, house.payload(folder, PLAIN, MC, how="stops_when_judged")).kind == "stopped"
+    assert len(list(folder.path.glob("outcomes/*/outcome.json"))) == 1
+    before = files(folder)
+    assert run_one(workers, house.payload(folder, PLAIN, MC)).kind == "finished"
+    after = files(folder)
+    assert {name: after[name] for name in before if name != "log.txt"} == {name: before[name] for name in before if name != "log.txt"}
+    run_here(house.payload(quiet, PLAIN, MC))
+    assert left(folder) == left(quiet)
+
+
+def test_an_exception_is_raised_and_in_the_log_with_its_traceback(house: House, workers: LocalExecutor) -> None:
+    coloured = EVERY_DRAW.model_copy(update={"data": Data(name="digits", image_size=16, normalize="imagenet")})
+    folder = house.folder("a", coloured)
+    with pytest.raises(ValueError, match="has 3 channels, and the images have 1"):
+        run_here(house.payload(folder))
+    failed = run_one(workers, house.payload(folder))
+    assert (failed.kind, failed.error) == ("failed", "ValueError: data.normalize has 3 channels, and the images have 1")
+    recorded = store_files.read_json(folder.failure)
+    assert (recorded["kind"], recorded["error"]) == ("error", failed.error)
+    log = folder.log.read_text()
+    assert "Traceback (most recent call last):" in log
+    assert "in normalisation" in log
+    assert log.endswith("ValueError: data.normalize has 3 channels, and the images have 1\n")
+    assert not folder.result.exists()
+    assert not job_folder.is_running(folder)
+    assert attempts(folder) == [1, 2]
+
+
+def test_a_worker_goes_on_with_the_next_job_after_an_exception(house: House, workers: LocalExecutor) -> None:
+    bad, good = house.folder("bad"), house.folder("good")
+    missing = house.payload(bad) | {"data": str(house.path / "nowhere")}
+    failed = run_one(workers, missing)
+    assert (failed.kind, failed.error.split(":")[0]) == ("failed", "FileNotFoundError")
+    assert run_one(workers, house.payload(good)).kind == "finished"
+    assert len({line["pid"] for folder in (bad, good) for line in store_files.lines(folder.attempts)}) == 1
+    run_here(house.payload(house.folder("alone")))
+    assert left(good) == left(Folder(house.path / "alone"))
+
+
+def test_a_job_that_diverges_ends_there_and_is_not_judged(house: House, workers: LocalExecutor) -> None:
+    wild = EVERY_DRAW.model_copy(update={"optimizer": Optimizer(lr=100.0), "model": Model(name="cnn4", batch_norm=False)})
+    folder = house.folder("a", wild)
+    assert run_one(workers, house.payload(folder)).detail == {"status": "diverged"}
+    result = store_files.read_json(folder.result)
+    assert result["status"] == "diverged"
+    assert result["reason"].startswith("in epoch 1: train/loss was ")
+    assert result["epochs"] == len(store_files.lines(folder.journal)) < EPOCHS
+    assert not (folder.path / "outcomes").exists()
+    assert not folder.weights("last").exists()
+    assert not folder.checkpoint.exists()
+    before = files(folder)
+    assert run_one(workers, house.payload(folder)).detail == {"status": "diverged"}
+    assert files(folder) == before
+
+
+# What it prints
+
+
+def test_all_that_a_job_prints_is_in_its_log_and_nothing_else_is(house: House, workers: LocalExecutor) -> None:
+    folder = house.folder("a")
+    own = run_one(workers, house.payload(folder, how="prints", own=str(house.path / "own.txt"))).detail["own"]
+    log = folder.log.read_text()
+    for text in ("printed in the job", "said in the job", "written by C", "by a child", "wrong in a child"):
+        assert log.count(text) == EPOCHS
+    assert "epoch 1: train/loss" in log
+    assert "judged" in log
+    assert "before" not in log
+    assert "after" not in log
+    assert sorted(own.splitlines()) == ["after", "after, by a child", "before", "wrong after"]
+
+
+def test_what_a_process_prints_is_its_own_again_after_an_exception(house: House, workers: LocalExecutor) -> None:
+    folder, own = house.folder("a"), house.path / "own.txt"
+    missing = house.payload(folder, how="prints", own=str(own)) | {"data": str(house.path / "nowhere")}
+    assert run_one(workers, missing).kind == "failed"
+    assert sorted(own.read_text().splitlines()) == ["after", "after, by a child", "before", "wrong after"]
+    assert "after" not in folder.log.read_text()
+
+
+def test_a_job_leaves_no_file_open(house: House, workers: LocalExecutor) -> None:
+    folder = house.folder("a")
+    house.folder("a2")
+    told = run_one(workers, house.payload(folder, how="prints_twice", own=str(house.path / "own.txt")))
+    assert told.detail == {"opened": 0, "status": "finished"}
+
+
+# Two coordinators, one job
+
+
+def test_a_job_that_another_process_trains_is_waited_for_and_not_trained_again(house: House, workers: LocalExecutor) -> None:
+    folder, gate = house.folder("a"), house.path / "gate"
+    workers.submit(Task("first", house.payload(folder, PLAIN, how="pauses", gate=str(gate))))
+    hear(workers, lambda heard: any(event.kind == "progress" for event in heard))
+    assert job_folder.is_running(folder)
+    workers.submit(Task("second", house.payload(folder, PLAIN, MC, how="tells_that_it_waits", trained=False)))
+    heard = hear(workers, lambda heard: any("asked" in event.detail for event in heard))
+    assert {event.kind for event in heard} <= {"started", "progress"}
+    gate.touch()
+    heard += hear(workers, lambda heard: sum(event.kind == "finished" for event in heard) == 2)
+    other = f"process {store_files.lines(folder.attempts)[0]['pid']}"
+    told = [event.detail["elsewhere"] for event in heard if "elsewhere" in event.detail]
+    assert told == [f"waits for {other}, which trains it", f"trained by {other}"]
+    assert [event.task for event in heard if event.kind == "finished"] == ["first", "second"]
+    assert not any("epoch" in event.detail for event in heard if event.task == "second")
+    assert (attempts(folder), len(store_files.lines(folder.journal))) == ([1], EPOCHS)
+    quiet = house.folder("quiet")
+    run_here(house.payload(quiet, PLAIN, MC))
+    assert left(folder) == left(quiet)
+
+
+def test_a_job_whose_other_process_dies_is_taken_over(house: House, workers: LocalExecutor) -> None:
+    folder = house.folder("a")
+    workers.submit(Task("first", house.payload(folder, how="pauses", gate=str(house.path / "never"))))
+    hear(workers, lambda heard: any(event.kind == "progress" for event in heard))
+    workers.submit(Task("second", house.payload(folder, how="tells_that_it_waits")))
+    hear(workers, lambda heard: any("asked" in event.detail for event in heard))
+    workers._workers[0].process.kill()
+    heard = hear(workers, lambda heard: sum(event.kind in ("killed", "finished") for event in heard) == 2)
+    assert [event.detail["epoch"] for event in heard if event.task == "second" and "epoch" in event.detail] == [2, 3]
+    assert attempts(folder) == [1, 2]
+    quiet = house.folder("quiet")
+    run_here(house.payload(quiet))
+    assert left(folder) == left(quiet)
+
+
+def test_a_job_that_waits_for_another_process_stops_when_asked(house: House, workers: LocalExecutor) -> None:
+    folder = house.folder("a")
+    with folder.lock():
+        assert run_one(workers, house.payload(folder, how="tells_that_it_waits", stop=True)).kind == "stopped"
+    assert attempts(folder) == []
+
+
+# What a worker is made of
+
+
+def test_a_worker_that_trained_and_judged_has_imported_nothing_of_the_coordinator(house: House, workers: LocalExecutor) -> None:
+    imported = set(run_one(workers, house.payload(house.folder("a"), PLAIN, MC, how="modules")).detail["modules"])
+    assert {"torch", "ablate.training.loop"} <= imported
+    others = {"mlflow", "pandas", "plotly", "optuna", "click", "rich", "jinja2", "sklearn"}
+    assert others & imported == set()
+    ours = {f"ablate.{part}" for part in ("cli", "workflow", "tracking", "findings", "stats", "plan")}
+    assert ours & imported == set()
+
+
+def test_a_recipe_that_somebody_changed_in_the_store_is_refused_and_runs_no_code(house: House, tmp_path: Path) -> None:
+    folder = house.folder("a")
+    payload = house.payload(folder, code=[str(tmp_path)])
+    (tmp_path / "evil_net.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')")
+    content = store_files.read_json(folder.recipe)
+    content["recipe"]["model"]["name"] = "evil_net:make"
+    content["code"] = hashlib.sha256((tmp_path / "evil_net.py").read_bytes()).hexdigest()
+    store_files.write_json(folder.recipe, content)
+    with pytest.raises(AblateError, match="was planned as"):
+        run_here(payload)
+    assert not (tmp_path / "imported").exists()
+    assert not folder.result.exists()

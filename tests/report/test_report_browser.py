@@ -1,0 +1,324 @@
+"""The page in a real browser: pictures are drawn, nothing complains, nothing is loaded."""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from commands import ablate
+from test_report import everything, hostile, many, nothing, page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+QUIET = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-default-apps", "--no-first-run", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1", "--virtual-time-budget=8000",
+    "--window-size=400,900", "--enable-logging=stderr",
+)  # fmt: skip
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium in PATH")]
+
+EVERY = [
+    "forest",
+    "heat",
+    "interplay",
+    "curves",
+    "classes",
+    "confusion-0",
+    "confusion-1",
+    "calibration",
+    "rates",
+    "history",
+    "fields",
+    "map",
+    "cost",
+]
+PICTURES = {everything: EVERY, nothing: [], hostile: EVERY}
+TUNED = 4  # of them are of tuning
+
+
+class Browser:
+    """A page that can be clicked and typed into: Chromium's own protocol over its pipe, as keys must come from outside."""
+
+    def __init__(self, page: Path | str, folder: Path, width: int = 0) -> None:
+        ends = (*os.pipe(), *os.pipe())
+        read, self.write, self.read, write = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends)  # none of them is 3 or 4
+        for end in ends:
+            os.close(end)
+
+        def as_chromium_wants() -> None:
+            os.dup2(read, 3)
+            os.dup2(write, 4)
+
+        flags = [flag for flag in QUIET if not flag.startswith("--virtual-time")]
+        command = [CHROMIUM, *flags, "--remote-debugging-pipe", f"--user-data-dir={folder / 'clicked'}", "about:blank"]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.process = subprocess.Popen(command, preexec_fn=as_chromium_wants, close_fds=False, **quiet)  # noqa: PLW1509
+        os.close(read)
+        os.close(write)
+        self.held, self.count, self.session, self.events = b"", 0, {}, []
+        targets = self.ask("Target.getTargets")["targetInfos"]
+        target = next(one["targetId"] for one in targets if one["type"] == "page")
+        self.session = {"sessionId": self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
+        for part in ("Runtime", "Log", "Network"):
+            self.ask(f"{part}.enable")
+        if width:
+            self.ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        address = page if isinstance(page, str) else page.as_uri()
+        self.ask("Page.navigate", url=address)
+        end = time.monotonic() + 60
+        while self.run("document.readyState + location.protocol") != f"complete{address.partition('/')[0]}":
+            assert time.monotonic() < end, "the page does not load"
+            time.sleep(0.2)
+
+    def ask(self, method, **parameters):
+        self.count += 1
+        os.write(self.write, json.dumps({"id": self.count, "method": method, "params": parameters} | self.session).encode() + b"\0")
+        while True:
+            while b"\0" not in self.held:
+                part = os.read(self.read, 1 << 16)
+                assert part, "chromium has ended"
+                self.held += part
+            message, _, self.held = self.held.partition(b"\0")
+            said = json.loads(message)
+            if said.get("id") == self.count:
+                assert "error" not in said, said
+                return said["result"]
+            about = said.get("params", {})
+            text = json.dumps([part.get("value") for part in about["args"]]) if "args" in about else json.dumps(about.get("entry", ""))
+            self.events.append((said.get("method"), about.get("request", {}).get("url") or text))
+
+    def run(self, script):
+        return self.ask("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
+
+    def press(self, key, code, text=""):
+        for kind in ("keyDown", "keyUp"):
+            self.ask(
+                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, text=text if kind == "keyDown" else ""
+            )
+
+    def column(self, title):
+        """Return a column of the table of cells as it stands, and what its head says of the order."""
+        return self.run(
+            f"""(() => {{
+            const heads = [...document.querySelectorAll("#cells-table thead th")];
+            const at = heads.findIndex((head) => head.textContent.startsWith({json.dumps(title)}));
+            const sorted = heads.filter((head) => head.hasAttribute("aria-sort")).map((head) => head.textContent);
+            const rows = [...document.querySelectorAll("#cells-table tbody tr")].map((row) => row.children[at].textContent);
+            return {{rows, sorted, order: heads[at].getAttribute("aria-sort"), title: heads[at].textContent}};
+            }})()"""
+        )
+
+    def click(self, title):
+        """Click on the head of a column with the mouse."""
+        place = self.run(
+            f"""(() => {{
+            const heads = [...document.querySelectorAll("#cells-table thead th")];
+            const head = heads.find((one) => one.textContent.startsWith({json.dumps(title)}));
+            head.scrollIntoView({{block: "center", inline: "center"}});
+            const box = head.firstElementChild.getBoundingClientRect();
+            return [box.left + box.width / 2, box.top + box.height / 2];
+            }})()"""
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            self.ask("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.read)
+        os.close(self.write)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clicks")
+    (folder / "report.html").write_text(page(everything()), encoding="utf-8")
+    made = Browser(folder / "report.html", folder)
+    yield made
+    made.close()
+
+
+def opened(text: str, folder: Path) -> tuple[str, list[str], list[str]]:
+    """Open a page on the screen of a phone: the DOM after all scripts, what the console says, what the page asks for."""
+    path, log = folder / "report.html", folder / "requests.json"
+    path.write_text(text, encoding="utf-8")
+    command = [CHROMIUM, *QUIET, f"--user-data-dir={folder / 'profile'}", f"--log-net-log={log}"]
+    done = subprocess.run([*command, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    asked = [event.get("params", {}) for event in json.loads(log.read_text(encoding="utf-8"))["events"]]
+    # Chromium has errands of its own (updates, time, dictionaries): what no page asked for is "not an origin".
+    by_page = {params["url"] for params in asked if params.get("initiator", "not an origin") != "not an origin"}
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line], sorted(by_page)
+
+
+@pytest.fixture(params=PICTURES, ids=lambda of: of.__name__, scope="module")
+def report(request, tmp_path_factory):
+    return PICTURES[request.param], *opened(page(request.param()), tmp_path_factory.mktemp(request.param.__name__))
+
+
+def test_every_picture_is_drawn(report):
+    pictures, dom, _, _ = report
+    for name in pictures:
+        inside = dom[dom.index(f'<div id="{name}"') :]
+        assert '<svg class="main-svg"' in inside[: inside.index("</figure>")]
+    assert dom.count('class="plot-container') == len(pictures)
+
+
+def test_the_console_is_silent(report):
+    assert report[2] == []
+
+
+def test_nothing_is_asked_of_the_network(report):
+    assert report[3] == []
+
+
+def test_no_text_of_a_study_became_a_tag(report):
+    shown = re.sub(r'<script.*?</script>|<img class="gallery" src="data:image/png;base64,', "", report[1], flags=re.DOTALL)
+    assert re.findall(r"<(?:img|a|i|b)[ >]", shown) == []
+
+
+def test_a_page_that_complains_and_asks_would_be_noticed(tmp_path):
+    _, console, asked = opened('<img src="http://example.test/x.png"><script>undefined.x</script>', tmp_path)
+    assert len(console) == 1
+    assert asked == ["http://example.test/x.png"]
+
+
+def numbers(cells):
+    return [float(cell.replace(",", "")) for cell in cells if cell[0].isdigit()]
+
+
+def test_a_click_on_a_head_sorts_the_cells_as_numbers_and_another_one_turns_them(browser):
+    before = browser.column("mean")
+    assert (before["sorted"], before["order"]) == ([], None)
+    browser.click("mean")
+    up = browser.column("mean")
+    assert (up["sorted"], up["order"]) == ([before["title"]], "ascending")
+    assert numbers(up["rows"]) == sorted(numbers(before["rows"]))
+    assert numbers(up["rows"]) != numbers(before["rows"])
+    browser.click("mean")
+    assert browser.column("mean")["order"] == "descending"
+    assert numbers(browser.column("mean")["rows"]) == sorted(numbers(before["rows"]), reverse=True)
+
+
+def test_numbers_are_no_words_and_another_column_takes_the_order_over(browser):
+    browser.click("#")
+    found = browser.column("#")
+    assert found["sorted"] == ["#"]
+    assert found["rows"] == [str(i) for i in range(1, len(found["rows"]) + 1)], "10 comes after 9"
+
+
+def test_what_is_not_known_comes_last_whichever_way(browser):
+    for _ in range(2):
+        browser.click("seed\N{NO-BREAK SPACE}4")
+        rows = browser.column("seed\N{NO-BREAK SPACE}4")["rows"]
+        known = len(numbers(rows))
+        assert 0 < known < len(rows)
+        assert set(rows[known:]) <= {"-", "diverged", "crashed", "not run"}
+
+
+def test_names_are_sorted_as_words(browser):
+    browser.click("cell")
+    rows = browser.column("cell")["rows"]
+    assert rows[0].startswith("baseline")
+    browser.click("cell")
+    assert browser.column("cell")["rows"][-1].startswith("baseline")
+
+
+def test_the_keyboard_sorts_as_well(browser):
+    browser.run('document.querySelectorAll("#cells-table .sort")[1].focus()')
+    for _ in range(3):
+        browser.press("Tab", 9)
+    focused = browser.run("document.activeElement.textContent")
+    before = browser.column(focused)["order"]
+    assert before is None
+    browser.press("Enter", 13, text="\r")
+    assert browser.column(focused)["order"] == "ascending"
+    assert browser.column(focused)["sorted"] == [focused]
+    assert numbers(browser.column(focused)["rows"]) == sorted(numbers(browser.column(focused)["rows"]))
+
+
+def test_the_gallery_is_drawn(browser):
+    sizes = browser.run("""(() => {
+        const all = [...document.querySelectorAll("img.gallery")];
+        all.forEach((one) => { one.loading = "eager"; one.scrollIntoView(); });
+        return all.map((one) => one.src.length);
+    })()""")
+    assert len(sizes) == 2
+    end = time.monotonic() + 10
+    while browser.run('[...document.querySelectorAll("img.gallery")].map((one) => one.naturalWidth).join()') != "64,64":
+        assert time.monotonic() < end, "an image of the gallery is not drawn"
+        time.sleep(0.1)
+
+
+def test_neither_clicks_nor_pictures_complain_or_ask_for_anything(browser):
+    browser.click("mean")
+    assert browser.column("mean")["order"]
+    assert_quiet(browser)
+
+
+def assert_quiet(browser):
+    """Check that nothing was said on the console, and nothing asked of a network."""
+    told = [event for event in browser.events if event[0] in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")]
+    assert told == []
+    asked = {url for event, url in browser.events if event == "Network.requestWillBeSent"}
+    assert {url.partition(":")[0] for url in asked} <= {"file", "data", "blob"}
+    assert any(url.endswith(".html") for url in asked), "requests are seen"
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """Write the reports that are looked at: of the real quickstart, of 500 runs, of a study of which nothing is finished."""
+    folder = tmp_path_factory.mktemp("pages")
+    code, _, err = ablate("run", Path(__file__).parents[2] / "studies" / "quickstart.toml", "--store", folder / "store")
+    assert code == 0, err
+    for made in (many, nothing):
+        (folder / f"{made.__name__}.html").write_text(page(made()), encoding="utf-8")
+    (report,) = (folder / "store" / "studies").glob("*/report.html")
+    (folder / "quickstart.html").write_text(report.read_text(encoding="utf-8"), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("width", [1400, 400])
+@pytest.mark.parametrize(("name", "pictures"), [("quickstart", len(EVERY) - TUNED), ("many", len(EVERY)), ("nothing", 0)])
+def test_a_page_is_drawn_in_its_window_without_a_word_or_a_request(name, pictures, width, pages, tmp_path):
+    made = Browser(pages / f"{name}.html", tmp_path, width)
+    try:
+        assert made.run("innerWidth") == width
+        assert made.run("document.documentElement.scrollWidth") <= width, "something is wider than the window"
+        drawn = """[...document.querySelectorAll(".js-plotly-plot")].map((one) => {
+            const box = one.getBoundingClientRect();
+            const marks = one.querySelectorAll(".scatterlayer path, .heatmaplayer image, .contourlayer path").length;
+            const inside = box.width > 100 && box.right <= innerWidth && box.height > 100;
+            return [inside, marks > 0, one.querySelectorAll("svg.main-svg").length > 0];
+        })"""
+        found = made.run(drawn)
+        assert found == [[True, True, True]] * pictures
+        assert made.run('document.querySelector("h1").textContent.length') > 0
+        made.run("scrollTo(0, document.body.scrollHeight)")
+        assert_quiet(made)
+    finally:
+        made.close()
+
+
+def test_on_a_phone_the_verdict_stands_below_its_change_and_nothing_of_an_effect_is_hidden(tmp_path):
+    (tmp_path / "report.html").write_text(page(everything()), encoding="utf-8")
+    made = Browser(tmp_path / "report.html", tmp_path, 400)
+    try:
+        for name in ("effects-table", "claims-table", "interactions-table", "baseline-table"):
+            places = made.run(f"""[...document.querySelectorAll("#{name} tbody tr")].map((row) => {{
+                const boxes = [...row.children].filter((cell) => cell.textContent).map((cell) => cell.getBoundingClientRect());
+                const [change, verdict] = ["th", ".verdict"].map((one) => row.querySelector(one).getBoundingClientRect());
+                const others = [...row.querySelectorAll("td:not(.verdict)")].map((cell) => cell.getBoundingClientRect().top);
+                const inside = boxes.every((box) => box.left >= 0 && box.right <= innerWidth && box.width > 0 && box.height > 0);
+                return [inside, verdict.top >= change.bottom, others.filter(Boolean).every((top) => top >= verdict.bottom - 1)];
+            }})""")
+            assert places
+            assert places == [[True, True, True]] * len(places), name
+            shown = made.run(f"""getComputedStyle(document.querySelector("#{name} td[data-title]"), "::before").content""")
+            assert shown not in ("none", "normal"), "numbers have lost their names"
+    finally:
+        made.close()

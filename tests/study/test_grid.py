@@ -1,0 +1,448 @@
+"""A study becomes cells, runs and jobs: the same ones always, each once, and each with a name of its own.
+
+`python tests/test_grid.py` writes tests/golden/job_ids.json anew.
+"""
+
+import json
+import random
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from test_fields import legal
+
+from ablate.errors import StudyError
+from ablate.recipe import fields, identity
+from ablate.recipe.fields import MeanStd, Recipe, is_active
+from ablate.recipe.identity import canonical, digest
+from ablate.study import file as study_file
+from ablate.study import grid
+from ablate.study.file import Study
+from ablate.study.grid import Cell, Grid, Job, Run
+
+HERE = Path(__file__).parents[1]
+GOLDEN = HERE / "golden" / "job_ids.json"
+FILES = sorted((HERE.parent / "studies").glob("*.toml"))
+
+
+def expand(loaded: Study) -> Grid:
+    return grid.expand(loaded, precision="fp32")
+
+
+def runs_and_jobs(loaded: Study) -> tuple[tuple[Run, ...], tuple[Job, ...]]:
+    return grid.runs_and_jobs(expand(loaded), loaded.seeds, lambda data: "f" * 64)
+
+
+def read(**raw: Any) -> Study:
+    return study_file.check({"name": "x", "seeds": 2} | raw, "x.toml")
+
+
+def labels(loaded: Study) -> list[str]:
+    return [cell.label for cell in expand(loaded).cells]
+
+
+def mistakes(loaded: Study) -> list[str]:
+    with pytest.raises(StudyError) as caught:
+        expand(loaded)
+    return list(caught.value.mistakes)
+
+
+# Identities
+
+
+def summary(path: Path) -> dict[str, Any]:
+    loaded = study_file.load(path)
+    jobs = runs_and_jobs(loaded)[1]
+    ids = sorted(job.id for job in jobs)
+    return {"cells": len(expand(loaded).cells), "jobs": len(jobs), "ids": digest(ids), "first": jobs[0].id}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_study_keeps_its_jobs(path):
+    kept = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    assert summary(path) == kept.get(path.name), "finished runs would be trained again; if that is meant: python tests/test_grid.py"
+
+
+def test_no_job_is_kept_of_a_study_that_is_gone():
+    assert set(json.loads(GOLDEN.read_text(encoding="utf-8"))) == {path.name for path in FILES}
+
+
+# Properties of any study
+
+VARIED = [path for path in fields.fields() if path != "data.root"]
+ENTANGLED = [*fields.ACTIVE, "augment.crop", "model.name", "optimizer.name", "schedule.name"]  # drawn more often
+ASKED = {"evaluation.tta"}  # by conditions, factor or not
+
+
+def spelled(given_value: Any) -> Any:
+    return "none" if given_value is None else given_value
+
+
+def factors_draw(draw: st.DrawFn, path: str) -> list[Any]:
+    return [spelled(v) for v in draw(st.lists(st.sampled_from(legal(path)), min_size=2, max_size=3, unique_by=repr))]
+
+
+@st.composite
+def conditions(draw: st.DrawFn, paths: list[str]) -> str:
+    """Draw a condition on fields of which most are factors."""
+    path = draw(st.sampled_from(paths))
+    given_value = draw(st.sampled_from([v for v in legal(path) if not isinstance(v, dict)]))
+    part = f"{path} {draw(st.sampled_from(['==', '!=']))} {json.dumps(spelled(given_value))}"
+    more = draw(st.sampled_from(["", "", "not", "and", "or"]))
+    return {"": part, "not": f"not {part}"}.get(more) or f"{part} {more} {draw(conditions(paths))}"
+
+
+@st.composite
+def studies(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw the data of a study file: factors of all forms, conditions on factors that were drawn before, excludes."""
+    paths = draw(st.lists(st.sampled_from(VARIED + 2 * ENTANGLED), max_size=4, unique=True))
+    raw: dict[str, Any] = {
+        "name": "x",
+        "design": draw(st.sampled_from(["factorial", "factorial", "one_at_a_time"])),
+        "seeds": draw(st.integers(1, 3)),
+    }
+    raw |= {"recipe": {"data": {"root": "/images"}}, "factors": {}, "factor": [], "exclude": []}
+    for i, path in enumerate(paths):
+        section, name = path.split(".")
+        levels = factors_draw(draw, path)
+        form = draw(st.sampled_from(["short", "short", "long", "named"]))
+        asked = [*paths[:i], *ASKED.difference(paths)]
+        when = {"when": draw(conditions(asked))} if asked and draw(st.booleans()) else {}
+        if form == "short" and not when:
+            raw["factors"].setdefault(section, {})[name] = levels
+        elif form == "named":
+            other = draw(st.sampled_from([path for path in VARIED if path not in (*paths, *ASKED) and path not in str(raw["factor"])]))
+            sets = [
+                {path: given_value} | ({other: spelled(draw(st.sampled_from(legal(other))))} if draw(st.booleans()) else {})
+                for given_value in levels
+            ]
+            raw["factor"].append(
+                {"name": f"named {i}", "levels": [{"name": f"level {k}", "set": part} for k, part in enumerate(sets)]} | when
+            )
+        else:
+            raw["factor"].append({"name": path, "levels": levels} | when)
+    if paths:
+        raw["exclude"] = [{"if": draw(conditions([*paths, *ASKED])), "why": why} for why in draw(st.sampled_from(["", "", "a", "ab"]))]
+    return raw
+
+
+def shuffled(raw: Any, order: random.Random) -> Any:
+    """Sort all tables in another way; lists of levels and seeds have a meaning and stay."""
+    if isinstance(raw, dict):
+        keys = order.sample(list(raw), len(raw))
+        return {key: order.sample(raw[key], len(raw[key])) if key in ("factor", "exclude") else shuffled(raw[key], order) for key in keys}
+    return raw
+
+
+def expanded(raw: dict[str, Any]) -> tuple[Study, Grid]:
+    """Read and expand a study, passing by those that are refused: an impossible cell, or the baseline excluded."""
+    loaded = study_file.check(raw, "x.toml")
+    try:
+        return loaded, expand(loaded)
+    except StudyError:
+        assume(False)
+        raise
+
+
+drawn = settings(max_examples=150, deadline=None, derandomize=True)
+
+
+@drawn
+@given(raw=studies(), order=st.randoms(use_true_random=False))
+def test_the_order_of_keys_and_tables_changes_no_identity(raw, order):
+    def identities(raw: dict[str, Any]) -> Any:
+        loaded = study_file.check(raw, "x.toml")
+        try:
+            cells = expand(loaded)
+        except StudyError:
+            return "refused"
+        return {cell.id for cell in cells.cells}, {job.id for job in grid.runs_and_jobs(cells, loaded.seeds, str)[1]}, cells.merged
+
+    assert identities(shuffled(raw, order)) == identities(raw)
+
+
+@drawn
+@given(raw=studies())
+def test_every_cell_has_every_seed_and_every_different_training_one_job(raw):
+    loaded, cells = expanded(raw)
+    runs, jobs = grid.runs_and_jobs(cells, loaded.seeds, lambda data: data.name)
+    assert [(run.seed, run.cell) for run in runs] == [(seed, cell) for seed in loaded.seeds for cell in cells.cells]
+    trainings = {(json.dumps(canonical(run.cell.recipe, evaluation=False), sort_keys=True), run.seed) for run in runs}
+    assert len({job.id for job in jobs}) == len(jobs) == len(trainings)
+    assert {job.id for job in jobs} == {run.job_id for run in runs}
+    for _, same in groupby(sorted(runs, key=lambda run: run.job_id), key=lambda run: run.job_id):
+        assert len({(digest(canonical(run.cell.recipe, evaluation=False)), run.seed) for run in same}) == 1
+    assert all(job.id == identity.job_id(job.recipe, job.seed, job.data) for job in jobs)
+
+
+@drawn
+@given(raw=studies())
+def test_cells_are_different_have_different_names_and_the_baseline_is_first(raw):
+    loaded, cells = expanded(raw)
+    assert len({cell.id for cell in cells.cells}) == len(cells.cells)
+    assert all(cell.id == digest(canonical(cell.recipe)) for cell in cells.cells)
+    names = [cell.label for cell in cells.cells]
+    assert len(set(names)) == len(names)
+    assert [cell.is_baseline for cell in cells.cells] == [True] + [False] * (len(names) - 1)
+    assert names[0] == "baseline"
+    first = {factor.name: factor.levels[0].name for factor in loaded.factors}
+    assert cells.cells[0].levels.items() <= first.items()
+    assert not set(names) & {label for exclusion in cells.excluded for label in exclusion.labels}
+
+
+def rebuilt(loaded: Study, cell: Cell) -> Recipe:
+    """Build a cell's recipe from nothing but the levels that it shows."""
+    flat = dict(loaded.base) | {"training.precision": "fp32"}
+    for factor in loaded.factors:
+        flat |= next((level.set for level in factor.levels if level.name == cell.levels.get(factor.name)), {})
+    nested: dict[str, Any] = {}
+    for path, given_value in flat.items():
+        section, name = path.split(".")
+        nested.setdefault(section, {})[name] = given_value
+    return Recipe.model_validate(nested)
+
+
+@drawn
+@given(raw=studies())
+def test_a_cell_shows_exactly_the_levels_that_matter_in_it(raw):
+    loaded, cells = expanded(raw)
+    for cell in cells.cells:
+        assert rebuilt(loaded, cell) == cell.recipe
+        for factor in loaded.factors:
+            asked = factor.when is None or factor.when.holds(lambda path, cell=cell: fields.value(cell.recipe, path))
+            matters = any(is_active(cell.recipe, path) for level in factor.levels for path in level.set)
+            assert (factor.name in cell.levels) is (asked and matters)
+
+
+@drawn
+@given(raw=studies())
+def test_every_combination_is_a_cell_or_equal_to_one_or_excluded(raw):
+    loaded, cells = expanded(raw | {"exclude": []})
+    sizes = [len(factor.levels) for factor in loaded.factors]
+    count = 1
+    for size in sizes:
+        count = count * size if loaded.design == "factorial" else count + size - 1
+    assert len(cells.cells) + cells.merged == count
+    assert not cells.excluded
+    assert set(cells.unused) == {f.name for f in loaded.factors if len({cell.levels.get(f.name) for cell in cells.cells} - {None}) < 2}
+    loaded, fewer = expanded(raw)
+    for cell in cells.cells:
+        reasons = [e.why for e in loaded.excludes if e.condition.holds(lambda path, cell=cell: fields.value(cell.recipe, path))]
+        assert (cell.id in {kept.id for kept in fewer.cells}) is not bool(reasons)
+        assert all(cell.label not in e.labels or e.why == reasons[0] for e in fewer.excluded)
+    assert {cell.id for cell in fewer.cells} <= {cell.id for cell in cells.cells}
+
+
+# Small studies, worked out by hand
+
+CROP = {"crop": ["random_crop", "none"]}
+
+
+def test_a_factorial_is_every_combination_and_one_at_a_time_is_each_level_alone():
+    factors = {"augment": CROP | {"rotation": [0, 15, 30]}, "model": {"batch_norm": [True, False]}}
+    assert len(labels(read(factors=factors))) == 12
+    assert labels(read(factors=factors, design="one_at_a_time")) == [
+        "baseline",
+        "crop=none",
+        "rotation=15",
+        "rotation=30",
+        "batch_norm=false",
+    ]
+
+
+def test_a_study_without_factors_is_its_baseline():
+    assert labels(read()) == ["baseline"]
+    assert labels(read(design="one_at_a_time")) == ["baseline"]
+
+
+def test_evaluation_never_costs_a_second_training():
+    loaded = read(factors={"evaluation": {"mc_dropout": [0, 20], "tta": ["none", "flip"]}, "model": {"conv_dropout": [0.1, 0.2]}})
+    runs, jobs = runs_and_jobs(loaded)
+    assert (len(runs), len(jobs)) == (2 * 8, 2 * 2)
+    assert [run.name for run in runs[:3]] == ["baseline/0", "conv_dropout=0.2/0", "tta=flip/0"]
+
+
+def test_whole_repetitions_come_first():
+    runs, jobs = runs_and_jobs(read(factors={"augment": CROP}, seeds=[3, 1]))
+    assert [run.name for run in runs] == ["baseline/3", "crop=none/3", "baseline/1", "crop=none/1"]
+    assert [(job.seed, job.recipe.augment.crop) for job in jobs] == [(3, "random_crop"), (3, "none"), (1, "random_crop"), (1, "none")]
+
+
+def test_a_factor_that_cannot_matter_vanishes_and_its_cells_are_one():
+    cells = expand(read(factors={"augment": CROP | {"padding": [4, 2, 0]}}))
+    assert [(cell.label, dict(cell.levels)) for cell in cells.cells] == [
+        ("baseline", {"augment.crop": "random_crop", "augment.padding": "4"}),
+        ("padding=2", {"augment.crop": "random_crop", "augment.padding": "2"}),
+        ("padding=0", {"augment.crop": "random_crop", "augment.padding": "0"}),
+        ("crop=none", {"augment.crop": "none"}),
+    ]
+    assert (cells.merged, cells.unused) == (2, ())
+
+
+def test_a_factor_whose_when_is_false_vanishes_and_its_cells_are_one():
+    factor = {"name": "evaluation.mc_dropout", "levels": [0, 20], "when": "model.conv_dropout > 0"}
+    cells = expand(read(factors={"model": {"conv_dropout": [0.0, 0.1]}}, factor=[factor]))
+    assert [(cell.label, cell.levels.get("evaluation.mc_dropout")) for cell in cells.cells] == [
+        ("baseline", None),
+        ("conv_dropout=0.1", "0"),
+        ("conv_dropout=0.1, mc_dropout=20", "20"),
+    ]
+    assert (cells.merged, cells.unused) == (1, ())
+
+
+def test_a_factor_that_is_used_nowhere_is_told():
+    factor = {"name": "evaluation.mc_dropout", "levels": [0, 20], "when": "model.conv_dropout > 0"}
+    assert expand(read(factor=[factor])).unused == ("evaluation.mc_dropout",)
+
+
+@pytest.mark.parametrize(("path", "levels", "fixed", "said"), [
+    ("schedule.gamma", [0.1, 0.5], {}, 'gamma belongs to schedule.name = "step", and every cell has "one_cycle": it changes nothing'),
+    ("optimizer.momentum", [0.9, 0.0], {"optimizer": {"name": "adam"}}, 'belongs to optimizer.name = "sgd", and every cell has "adam"'),
+    ("model.width", [1, 2], {"model": {"name": "mynet:net"}}, 'every cell has "mynet:net"'),
+    ("model.stem", ["cifar", "imagenet"], {"model": {"name": "cnn4"}}, 'every cell has "cnn4"'),
+    ("augment.padding", [4, 2], {"augment": {"crop": "none"}}, 'belongs to augment.crop = "random_crop", and every cell has "none"'),
+    ("evaluation.mc_dropout", [0, 20], {"model": {"name": "cnn4"}}, "belongs to model.conv_dropout above 0 or model.head_dropout above 0"),
+])  # fmt: skip
+def test_a_factor_that_changes_nothing_is_refused_with_what_it_belongs_to(path, levels, fixed, said):
+    section, name = path.split(".")
+    loaded = read(recipe=fixed, factors={section: {name: levels}})
+    with pytest.raises(StudyError) as caught:
+        grid.check_factors(loaded, expand(loaded))
+    (mistake,) = caught.value.mistakes
+    assert said in mistake
+
+
+@pytest.mark.parametrize("more", [{}, {"when": "model.batch_norm == true"}], ids=str)
+def test_a_factor_whose_levels_set_nothing_is_refused(more):
+    levels = [{"name": "a", "set": {}}, {"name": "b", "set": {}}]
+    loaded = read(factor=[{"name": "net", "levels": levels, **more}], factors={"augment": {"rotation": [0, 15]}})
+    with pytest.raises(StudyError) as caught:
+        grid.check_factors(loaded, expand(loaded))
+    assert list(caught.value.mistakes) == [f"{loaded.source}: factor net: its levels set no field: it changes nothing"]
+    turned = [{"name": "a", "set": {}}, {"name": "b", "set": {"augment": {"rotation": 15}}}]
+    some = read(factor=[{"name": "net", "levels": turned}])
+    grid.check_factors(some, expand(some))
+
+
+def test_a_factor_that_matters_somewhere_or_under_a_condition_is_none_that_changes_nothing():
+    some = read(factors={"schedule": {"name": ["one_cycle", "step"], "gamma": [0.1, 0.5]}})
+    never = read(factor=[{"name": "evaluation.mc_dropout", "levels": [0, 20], "when": "model.conv_dropout > 0"}])
+    for loaded in (some, never):
+        grid.check_factors(loaded, expand(loaded))
+
+
+def test_every_field_that_may_not_matter_says_what_it_belongs_to():
+    assert fields.BELONGS.keys() == fields.ACTIVE.keys()
+
+
+def test_a_condition_may_ask_for_a_factor_that_stands_below_it():
+    above = {"name": "model.conv_dropout", "levels": [0.1, 0.2], "when": "model.batch_norm == false"}
+    below = {"name": "model.batch_norm", "levels": [True, False], "when": "optimizer.lr < 1"}
+    for factor in ([above, below], [below, above]):
+        cells = expand(read(factor=factor)).cells
+        assert [cell.recipe.model.conv_dropout for cell in cells] == [0.0, 0.1, 0.2]
+
+
+def test_a_condition_does_not_see_a_level_that_has_vanished():
+    factor = {"name": "model.conv_dropout", "levels": [0.1, 0.2], "when": "augment.padding > 0"}
+    cells = expand(read(factors={"augment": CROP | {"padding": [4, 0]}}, factor=[factor]))
+    assert [cell.label for cell in cells.cells if cell.recipe.augment.crop == "none"] == ["crop=none", "crop=none, conv_dropout=0.2"]
+
+
+def test_a_condition_that_decides_whether_what_it_asks_for_matters_is_refused():
+    factor = {"name": "augment.crop", "levels": ["none", "random_resized_crop"], "when": "augment.padding > 5"}
+    assert mistakes(read(factors={"augment": {"padding": [8, 2]}}, factor=[factor])) == [
+        "x.toml: factor augment.padding: a when that asks for it decides whether it matters at all: ask for another"
+    ]
+
+
+def test_excluded_cells_are_told_with_their_reason():
+    excludes = [
+        {"if": "augment.crop == 'none' and augment.rotation > 0", "why": "blurs"},
+        {"if": "augment.rotation == 30", "why": "too far"},
+    ]
+    cells = expand(read(factors={"augment": CROP | {"rotation": [0, 15, 30]}}, exclude=excludes))
+    assert [cell.label for cell in cells.cells] == ["baseline", "rotation=15", "crop=none"]
+    assert [(exclusion.why, exclusion.labels) for exclusion in cells.excluded] == [
+        ("too far", ("rotation=30",)),
+        ("blurs", ("crop=none, rotation=15", "crop=none, rotation=30")),
+    ]
+
+
+def test_a_cell_that_is_excluded_in_many_combinations_is_told_once():
+    excludes = [{"if": "augment.crop == 'none'", "why": "overfits"}]
+    (exclusion,) = expand(read(factors={"augment": CROP | {"padding": [4, 2, 0]}}, exclude=excludes)).excluded
+    assert exclusion.labels == ("crop=none",)
+
+
+def test_the_baseline_cannot_be_excluded():
+    assert mistakes(read(factors={"augment": CROP}, exclude=[{"if": "augment.crop == 'random_crop'", "why": "no"}])) == [
+        "x.toml: exclude: leaves out the baseline, which every cell is compared with: change the first levels or the condition"
+    ]
+
+
+def test_every_cell_whose_fields_do_not_go_together_is_told():
+    factors = {
+        "data": {"validation": [0.1, 0]},
+        "evaluation": {"select": ["last", "best_validation"]},
+        "training": {"early_stopping": ["none", 3]},
+    }
+    needs = "needs validation images, and data.validation is 0: set data.validation, such as 0.1"
+    assert mistakes(read(factors=factors)) == [
+        f"x.toml: cell validation=0, early_stopping=3: training.early_stopping {needs}",
+        f'x.toml: cell validation=0, select=best_validation: evaluation.select = "best_validation" {needs}',
+        f'x.toml: cell validation=0, select=best_validation, early_stopping=3: evaluation.select = "best_validation" {needs}',
+    ]
+    assert mistakes(read(recipe={"data": {"name": "imagefolder"}}))[0].startswith("x.toml: cell baseline: root must name the folder")
+
+
+@pytest.mark.parametrize(("design", "count"), [("factorial", 101 * 100), ("one_at_a_time", 1 + 10_001)])
+def test_more_than_ten_thousand_cells_are_refused(design, count):
+    epochs = range(1, 102 if design == "factorial" else 10_003)
+    decay = {"optimizer": {"weight_decay": [i / 100 for i in range(100)]}} if design == "factorial" else {}
+    assert mistakes(read(factors={"training": {"epochs": list(epochs)}} | decay, design=design)) == [
+        f'x.toml: factors: make {count:,} cells, and at most 10,000 are allowed: take fewer levels, or design = "one_at_a_time"'
+    ]
+
+
+def test_ten_thousand_cells_are_allowed():
+    assert len(expand(read(factors={"training": {"epochs": list(range(1, 10_001))}})).cells) == 10_000
+
+
+def test_labels_that_cannot_be_told_apart_are_refused():
+    def named(name: str, *levels: str) -> dict[str, Any]:
+        lr = {"a": 0.2, "b": 0.3}[name]
+        path = {"a": "optimizer.lr", "b": "optimizer.weight_decay"}[name]
+        return {"name": name, "levels": [{"name": level, "set": {path: lr + i / 10}} for i, level in enumerate(levels)]}
+
+    loaded = read(factor=[named("a", "x", "y", "y, b=z"), named("b", "x", "z")])
+    assert mistakes(loaded) == ["x.toml: cell a=y, b=z: two different cells would have this name: give their levels other names"]
+
+
+def test_the_path_of_a_field_is_left_out_of_a_label_where_one_can_tell():
+    lr = {"name": "lr 0.5", "levels": [{"name": "no", "set": {}}, {"name": "yes", "set": {"optimizer": {"lr": 0.5}}}]}
+    factors = {"data": {"name": ["cifar10", "svhn"]}, "optimizer": {"name": ["sgd", "adam"]}, "augment": CROP}
+    assert labels(read(factors=factors, factor=[lr], design="one_at_a_time")) == [
+        *("baseline", "data.name=svhn", "optimizer.name=adam", "crop=none", "lr 0.5=yes"),
+    ]
+
+
+def test_precision_is_settled_before_cells_are_told_apart():
+    loaded = read(factors={"training": {"precision": ["auto", "bf16", "fp32"]}})
+    assert [(cell.label, cell.recipe.training.precision) for cell in expand(loaded).cells] == [
+        ("baseline", "fp32"),
+        ("precision=bf16", "bf16"),
+    ]
+    assert [cell.recipe.training.precision for cell in grid.expand(loaded, precision="bf16").cells] == ["bf16", "fp32"]
+
+
+def test_a_recipe_of_a_cell_can_be_given_as_a_table():
+    (_, cell) = expand(read(factors={"data": {"normalize": ["dataset", {"mean": [0.5], "std": [0.25]}]}})).cells
+    assert (cell.label, cell.recipe.data.normalize) == ('normalize={"mean": [0.5], "std": [0.25]}', MeanStd(mean=(0.5,), std=(0.25,)))
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(json.dumps({path.name: summary(path) for path in FILES}, indent=1) + "\n", encoding="utf-8")
