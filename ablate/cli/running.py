@@ -141,12 +141,13 @@ def plan(
       ablate plan augmentation --seeds 8
     """
     from ablate.cli import display
-    from ablate.execution.executors import devices
+    from ablate.execution import executors
+    from ablate.execution.executors.base import Options
     from ablate.workflow import plan as planning
 
     where = options.where(store_path, None, device, jobs)
     made = planning.plan(options.load(study, sets, where.store, seeds, asks=True), where, options.how(only), check=True)
-    slots = max(1, min(len(devices.slots(device, jobs)), len(made.work)))
+    slots = max(1, min(executors.resources(where.executor, Options(device, jobs)).slots, len(made.work)))
     outlook = planning.outlook(made, where)
     networks = planning.networks(made, where) if verbose else {}
     if as_json:

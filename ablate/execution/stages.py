@@ -2,20 +2,18 @@
 
 import math
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from ablate import places
-from ablate.execution import scheduler
-from ablate.execution.executors import devices
-from ablate.execution.executors.base import Event, Executor
+from ablate.execution import executors, scheduler
+from ablate.execution.executors.base import Event, Executor, Options, Program
 from ablate.execution.interruption import Interruption
-from ablate.execution.scheduler import Failure, Item, Ledger, Policy, Source
+from ablate.execution.scheduler import Budget, Failure, Item, Ledger, Policy, Source
 from ablate.messages import count
 from ablate.planning import costs, tuning
 from ablate.planning import work as works
@@ -26,11 +24,12 @@ from ablate.recipe import user_code
 from ablate.recipe.fields import Recipe
 from ablate.store import files
 from ablate.store.layout import Store
+from ablate.store.tasks import Context, ProbeTask
 from ablate.study.conditions import Expression
 
-WORKER, PROBE = "ablate.execution.worker:work", "ablate.execution.worker:probe"
 PRELOAD = ("torch._dynamo", "torchmetrics.functional.classification", "PIL.Image", "PIL.ImageDraw", "PIL.PngImagePlugin")
 """What every worker needs, imported once in the process that they are forked from. torch's optimizers import _dynamo, for 0.9 s."""
+PROGRAM = Program("ablate.execution.worker:work", PRELOAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +42,7 @@ class Where:
     jobs: int | None = None
     jobs_per_gpu: int | None = 1  # none: as many as a probe finds best
     optuna_storage: str | None = None  # none: files of the store
+    executor: str = "local"  # a row of EXECUTORS
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Stages:
     interruption: Interruption
     executor: Executor
     slots: int
-    extra: dict[str, Any]
+    context: Context
     retry_failed: bool
     policy: Policy
     pace: Pace
@@ -96,12 +96,12 @@ class Stages:
         def listen(event: Event) -> None:
             self.screen.event(event)
             touch(event.task)
-            if event.kind == "finished" and self.policy.deadline < math.inf:
+            if event.kind == "finished" and self.policy.budget.seconds < math.inf:
                 costs.learn(self.pace, event.task)
 
         ledger = scheduler.run(
             source, self.where.store, self.executor,
-            extra=self.extra, interrupted=self.is_interrupted, listen=listen, policy=self.policy,
+            context=self.context, interrupted=self.is_interrupted, listen=listen, policy=self.policy,
         )  # fmt: skip
         self.ledger.add(ledger)
         self.screen.stop()
@@ -112,22 +112,22 @@ class Stages:
 
 
 @contextmanager
-def begin(todo: Plan, where: Where, screen: Screen, interruption: Interruption, how: How, began: float) -> Iterator[Stages]:
-    """Start the workers for whatever a plan has to do; at the end none of them is left. `began`: by time.monotonic()."""
-    from ablate.execution.executors.local import LocalExecutor
-
+def begin(todo: Plan, where: Where, screen: Screen, interruption: Interruption, how: How) -> Iterator[Stages]:
+    """Start the workers for whatever a plan has to do; at the end none of them is left."""
     recipes = list(every_recipe(todo)) or [work.job.recipe for work in todo.work]
-    threads = max(recipe.training.threads for recipe in recipes)
-    extra = _extra(todo)
-    sharing = _jobs_per_gpu(todo, where, extra, screen, interruption)
-    slots = devices.slots(where.device, where.jobs, threads, sharing)
-    slots = slots if todo.trials else slots[: len(todo.work) + tuning.RANGE_SEEDS * len(todo.tuning.open_ranges)]
-    extra["jobs_a_device"] = max(Counter(slot.name for slot in slots).values())
-    deadline = math.inf if how.budget is None else began + how.budget
-    known = Pace(where.store) if how.budget is None else costs.read(where.store)
-    policy = Policy(how.fail_fast, how.stall, deadline, partial(_seconds, known))
-    with closing(LocalExecutor(WORKER, slots, PRELOAD)) as executor:
-        yield Stages(where, screen, interruption, executor, len(slots), extra, how.retry_failed, policy, known)
+    context = _context(todo)
+    options = Options(
+        where.device, where.jobs, _jobs_per_gpu(todo, where, context, screen, interruption),
+        max(recipe.training.threads for recipe in recipes),
+        None if todo.trials else len(todo.work) + tuning.RANGE_SEEDS * len(todo.tuning.open_ranges),
+    )  # fmt: skip
+    budget = Budget() if how.budget is None else Budget(how.budget)
+    pace = Pace(where.store) if how.budget is None else costs.read(where.store)
+    policy = Policy(how.fail_fast, how.stall, budget, partial(_seconds, pace))
+    with closing(executors.start(where.executor, PROGRAM, options)) as executor:
+        resources = executor.resources()
+        context = context.model_copy(update={"jobs_a_device": resources.jobs_a_device})
+        yield Stages(where, screen, interruption, executor, resources.slots, context, how.retry_failed, policy, pace)
 
 
 def _seconds(known: Pace, item: Item) -> float:
@@ -204,16 +204,16 @@ def unanswered(made: tuning.Tuning, store: Store) -> list[Failure]:
     return [Failure("", sentence, "") for sentence in tuning.unanswered(made, store)]
 
 
-def _extra(todo: Plan) -> dict[str, Any]:
-    """Return what every job's payload has besides its own."""
+def _context(todo: Plan) -> Context:
+    """Return what every task has besides its own."""
     from ablate.execution import provenance
 
-    return {
-        "study": todo.study.name,  # for the line of the attempt
-        "git": provenance.git(Path.cwd()),
-        "compile_cache": os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(_compiled())),
-        "code": user_code.folders(todo.study.folder) if todo.study.folder else None,
-    }
+    return Context(
+        study=todo.study.name,
+        git=provenance.git(Path.cwd()),
+        compile_cache=os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(_compiled())),
+        code=user_code.folders(todo.study.folder) if todo.study.folder else None,
+    )
 
 
 def _compiled() -> Path:
@@ -221,23 +221,24 @@ def _compiled() -> Path:
     return places.cache() / "compiled"
 
 
-def _jobs_per_gpu(todo: Plan, where: Where, extra: dict[str, Any], screen: Screen, interruption: Interruption) -> int:
+def _jobs_per_gpu(todo: Plan, where: Where, context: Context, screen: Screen, interruption: Interruption) -> int:
     """Return how many jobs share a GPU; where that is to be measured, by the first job that is left to train."""
     work = next((work for work in todo.work if not work.trained), None)
-    first = devices.slots(where.device, 1)[0]
     if where.jobs_per_gpu is not None or where.jobs is not None or work is None:
         return where.jobs_per_gpu or 1
-    if first.device == "cpu":
+    resources = executors.resources(where.executor, Options(where.device, 1))
+    if resources.device == "cpu":
         screen.notice("--jobs-per-gpu auto: there is no GPU to probe; jobs get a CPU core each")
         return 1
     from ablate.execution import probe
 
-    payload = extra | {
-        "recipe": work.job.recipe.model_dump(mode="json"), "seed": work.job.seed, "data": str(where.store.data / work.job.data),
-        "device_wide": True, "log": str(where.store.path / "probe.log"),
-    }  # fmt: skip
-    jobs, said = probe.probe(PROBE, first, PRELOAD, payload, lambda: interruption.asked(screen.notice))
-    screen.notice(said)
+    task = ProbeTask(
+        context=context, recipe=work.job.recipe, seed=work.job.seed,
+        data=where.store.data / work.job.data, log=where.store.path / "probe.log",
+    )  # fmt: skip
+    start = partial(executors.start, where.executor, PROGRAM)
+    jobs, notice = probe.probe(start, where.device, task, lambda: interruption.asked(screen.notice))
+    screen.notice(notice)
     return jobs
 
 

@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from ablate.planning import costs
 from ablate.planning import tuning as tunings
@@ -14,6 +13,7 @@ from ablate.recipe.fields import Data, Evaluation, Model, Recipe
 from ablate.store import files, job_folder
 from ablate.store.job_folder import Folder
 from ablate.store.layout import Store
+from ablate.store.tasks import Context, TrainTask
 from ablate.study import grid
 from ablate.study.conditions import Expression
 from ablate.study.file import Study
@@ -37,15 +37,16 @@ class Work:
         """Name the folder of the job."""
         return store.job(self.job.id)
 
-    def payload(self, store: Store) -> dict[str, Any]:
-        """Return what a worker needs, once the job's folder says what is trained."""
-        folder = self.folder(store)
-        job_folder.create(folder, self.job)
-        evaluations = [evaluation.model_dump() for evaluation in self.evaluations]
-        return {
-            "folder": str(folder.path), "job": self.job.id, "data": str(store.data / self.job.data), "evaluations": evaluations,
-            "trained": self.trained,
-        }  # fmt: skip
+    def prepare(self, store: Store) -> None:
+        """Write what is trained into the folder of the job."""
+        job_folder.create(self.folder(store), self.job)
+
+    def task(self, store: Store, context: Context) -> TrainTask:
+        """Return what a worker is handed."""
+        return TrainTask(
+            context=context, folder=self.folder(store).path, job=self.job.id, data=store.data / self.job.data,
+            evaluations=self.evaluations, trained=self.trained,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

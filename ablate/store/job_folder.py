@@ -13,6 +13,7 @@
     outcomes/<id>/    one way of evaluating: outcome.json is written last
     log.txt           what the job printed, tracebacks included
     lock              held by the process that trains
+    lease-1           renewed by that process, for machines that locks do not reach; see lease.py
 
 Every file but the two append-only ones is written beside itself and renamed, so that a kill at any instant leaves the
 old file or the new one. A torn last line of the other two is not a line. Nothing here asks which machine it is on: a
@@ -30,6 +31,7 @@ from filelock import FileLock
 
 from ablate.recipe import identity
 from ablate.recipe.fields import Recipe
+from ablate.store import lease
 from ablate.store.files import DRAFT, Line, is_held, read_json, write, write_json
 from ablate.study.grid import Job
 
@@ -134,8 +136,8 @@ def fail(folder: Folder, *, kind: str, error: str) -> None:
 
 
 def is_running(folder: Folder) -> bool:
-    """Whether a process holds the job's lock."""
-    return is_held(folder.path / "lock")
+    """Whether a process holds the job's lock, or one of another machine its lease."""
+    return is_held(folder.path / "lock") or lease.is_held_elsewhere(folder.path)
 
 
 def artifacts(outcome: Path) -> Iterator[Path]:

@@ -1,6 +1,5 @@
 """The story of each command as a few named steps. All wiring is here: which part is given to which."""
 
-import time
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -8,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablate.execution import stages
-from ablate.execution.executors import devices
+from ablate.execution import executors, stages
+from ablate.execution.executors.base import Options
 from ablate.execution.interruption import Interruption
 from ablate.execution.scheduler import Ledger
 from ablate.execution.stages import How, Screen, Where
@@ -55,9 +54,8 @@ def run(
     from ablate import tracking
     from ablate.report import publish
 
-    began = time.monotonic()
     _check_search(study)
-    devices.slots(where.device, 1)  # is there one?
+    executors.resources(where.executor, Options(where.device, 1))  # is there one?
     waits = screen.notice if how.wait else None
     with ExitStack() as stack:
         stack.enter_context(layout.creating(where.store))
@@ -85,7 +83,7 @@ def run(
         for notice in () if how.tune_only else before.trained_again:
             screen.notice(notice)
         is_sent = before.is_done and tracking.marks.is_current(where.tracking_uri, study, _state(before, where), where.store)
-        todo, ledger, sent = _work(before, replan, where, screen, interruption, how, began, is_sent=is_sent)
+        todo, ledger, sent = _work(before, replan, where, screen, interruption, how, is_sent=is_sent)
         left = _left(replan(), how) if ledger.late else 0
         found = find(todo, where)
         path, reason = publish.write_page(found, where.store), sent.error
@@ -115,7 +113,7 @@ def lr_find(
     chosen = [cell for cell in expanded.cells if cell.label in cells or (not cells and cell.is_baseline)]
     inputs.check_images(known, replace(expanded, cells=tuple(chosen)))
     network_checks.check_networks(study, replace(expanded, cells=tuple(chosen)), where.store)
-    devices.slots(where.device, 1)  # is there one?
+    executors.resources(where.executor, Options(where.device, 1))  # is there one?
     with layout.creating(where.store):
         network_checks.fetch_weights(cell.recipe for cell in chosen)
         for notice in inputs.decode(known, replace(expanded, cells=tuple(chosen))):
@@ -129,7 +127,7 @@ def lr_find(
     different = tuple({test.id: test for test in tests.values()}.values())
     made = tuning.Tuning(Grid(tuple(chosen)), different, open_ranges=different)
     todo = planning.Plan(study, made.grid, (), (), (), (), None, made, 0)
-    with stages.begin(todo, where, screen, interruption, How(retry_failed=True), time.monotonic()) as crew:
+    with stages.begin(todo, where, screen, interruption, How(retry_failed=True)) as crew:
         _shown(todo, where, screen, interruption, partial(stages.find_rates, crew, made), whole=False)
     return {label: tuning.suggestions(where.store, test) for label, test in tests.items()}, crew.ledger
 
@@ -147,7 +145,7 @@ def _check_search(study: Study) -> None:
 
 
 def _work(
-    todo: Plan, replan: Callable[[], Plan], where: Where, screen: Screen, interruption: Interruption, how: How, began: float,
+    todo: Plan, replan: Callable[[], Plan], where: Where, screen: Screen, interruption: Interruption, how: How,
     *, is_sent: bool,
 ) -> tuple[Plan, Ledger, "Sent"]:  # fmt: skip
     """Go through the stages that have something to do; return the plan as it then stands, and what became of it.
@@ -157,7 +155,7 @@ def _work(
     from ablate import tracking
 
     ledger, has_work = Ledger(), bool(todo.trials or todo.tuning.open_ranges or (todo.ready and not how.tune_only))
-    with stages.begin(todo, where, screen, interruption, how, began) if has_work else nullcontext() as crew:
+    with stages.begin(todo, where, screen, interruption, how) if has_work else nullcontext() as crew:
         if crew is not None:
             ledger = crew.ledger
             if todo.tuning.open_ranges:

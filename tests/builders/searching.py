@@ -62,7 +62,7 @@ class Workers:
         while not until():
             while len(self.running) < self.slots and (work := source.next(lambda _work: True)) is not None:
                 assert work.id not in self.running, "it runs already"
-                work.payload(self.store)
+                work.prepare(self.store)
                 self.handed[work.id] += 1
                 self.running[work.id] = work
             self.most = max(self.most, len(self.running))

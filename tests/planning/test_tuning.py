@@ -343,7 +343,7 @@ def test_a_range_test_is_concluded_once_all_of_its_curves_are_there(here):
 def test_a_seed_of_a_range_test_that_failed_is_left_alone_unless_asked_for(here):
     (test,) = resolve(read(factors={"optimizer": {"lr": [0.1, "find"]}}), here).ranges
     first = tuning.range_work((test,), here)[0]
-    first.payload(here)
+    first.prepare(here)
     job_folder.fail(first.folder(here), kind="error", error="as the test wants it")
     assert first not in tuning.range_work((test,), here)
     assert first in tuning.range_work((test,), here, retry_failed=True)

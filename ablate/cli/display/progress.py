@@ -107,7 +107,7 @@ class Terminal:
 
 def _word(kind: str) -> str:
     """Name the end of an attempt: what failed for good is a run that crashed, as in every table."""
-    return "crashed" if kind == "failed" else kind
+    return "crashed" if kind == "failed" else kind.replace("_", " ")
 
 
 def _epoch(detail: dict[str, Any]) -> str:
