@@ -108,16 +108,20 @@ def write(path: Path, batch: Iterable[TrainTask | RangeTask | ProbeTask]) -> Non
 def read(path: Path, index: int) -> TrainTask | RangeTask | ProbeTask:
     """Read one task of a file. Raises an AblateError where there is none."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError:
         raise AblateError(f"{path}: must be a file of tasks as ablate writes it, one a line, and is no text") from None
+    if lines == [""]:
+        raise AblateError(f"{path}: has no tasks")
     if not 0 <= index < len(lines):
-        there = f"0 to {len(lines) - 1}" if lines else "none"
+        there = f"0 to {len(lines) - 1}"
         raise AblateError(f"{path}: has no task {index}: its tasks are {there}")
     try:
-        return _TASK.validate_json(lines[index])
+        return from_json(json.loads(lines[index]))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        detail = f"{place}: {first['msg']}" if place else first["msg"]
-        raise AblateError(f"{path}: line {index + 1} is no task of this version of ablate ({detail})") from None
+        reason = f"{place}: {first['msg']}" if place else first["msg"]
+    except ValueError:
+        reason = "no JSON"
+    raise AblateError(f"{path}: line {index + 1} is no task of this version of ablate ({reason})")

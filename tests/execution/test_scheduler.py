@@ -43,6 +43,8 @@ class Scripted:
     An end `asked` comes only after a request to stop. Every call is noted.
     """
 
+    starts_at_once = True
+
     def __init__(self, slots: int, script: dict[str, list[str]] | None = None) -> None:
         self.slots = slots
         self.script = {job: deque(ends) for job, ends in (script or {}).items()}
@@ -64,6 +66,8 @@ class Scripted:
         self.calls.append(("submit", task.id))
         self.running[task.id] = task
         self.news.append(Event("queued", task.id, ""))
+        if self.starts_at_once:
+            self.news.append(Event("started", task.id, "s"))
         self.most = max(self.most, len(self.running))
 
     def events(self, timeout: float) -> list[Event]:
@@ -76,7 +80,7 @@ class Scripted:
                 ends.popleft()
             del self.running[job]
             kind: Any = "stopped" if end == "asked" else end
-            news = [Event("started", job, "s"), Event("progress", job, "s", {"epoch": 1}), Event(kind, job, "s", error=f"because {end}")]
+            news = [Event("progress", job, "s", {"epoch": 1}), Event(kind, job, "s", error=f"because {end}")]
             return self.told() + news
         return self.told()
 
@@ -256,10 +260,6 @@ class Silent(Scripted):
         self.silent = silent
         self.looks = 0
 
-    def submit(self, task: Task, *, exclusive: bool = False) -> None:
-        super().submit(task, exclusive=exclusive)
-        self.news.append(Event("started", task.id, "s"))
-
     def events(self, timeout: float) -> list[Event]:
         time.sleep(0.01)
         self.looks += 1
@@ -368,6 +368,8 @@ def test_what_is_queued_for_long_is_not_taken_for_stalled_and_is_watched_once_it
 
     class Crowded(Scripted):
         """Has one slot, and takes more tasks than that."""
+
+        starts_at_once = False
 
         def free(self) -> int:
             return 2 - len(self.running)
