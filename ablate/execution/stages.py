@@ -28,7 +28,7 @@ from ablate.store import files
 from ablate.store.layout import Store
 from ablate.study.conditions import Expression
 
-WORKER, PROBE = "ablate.execution.worker:work", "ablate.execution.worker:probe"
+WORKER, PROBE = "ablate.execution.worker:work", "ablate.execution.probe_worker:probe"
 PRELOAD = ("torch._dynamo", "torchmetrics.functional.classification", "PIL.Image", "PIL.ImageDraw", "PIL.PngImagePlugin")
 """What every worker needs, imported once in the process that they are forked from. torch's optimizers import _dynamo, for 0.9 s."""
 

@@ -65,7 +65,7 @@ def payload(tmp_path_factory):
 
 
 def executor(jobs):
-    return LocalExecutor("ablate.execution.worker:probe", tuple(Slot(f"cpu:{i}", "cpu") for i in range(jobs)))
+    return LocalExecutor("ablate.execution.probe_worker:probe", tuple(Slot(f"cpu:{i}", "cpu") for i in range(jobs)))
 
 
 @pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])

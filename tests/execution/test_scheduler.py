@@ -562,7 +562,7 @@ if __name__ == "__main__":
 def coordinator(tmp_path: Path, role: str, *, shell: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[str]]:
     (tmp_path / "coordinator.py").write_text(COORDINATOR)
     command = [*shell, sys.executable, str(tmp_path / "coordinator.py"), str(tmp_path / "mlruns"), role]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(JOBS), str(JOBS.parent)])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(JOBS), *sys.path])}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment)
     with process:
         try:
