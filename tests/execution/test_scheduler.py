@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_plan import finish, make, read
+from plans import finish, make, read
 
 from ablate.errors import AblateError, UnwritableError
 from ablate.execution import scheduler
@@ -537,7 +537,7 @@ from ablate.execution.executors.base import Slot
 from ablate.execution.executors.local import LocalExecutor
 from ablate.store import layout
 from ablate.execution.interruption import Interruption
-from test_plan import make, read
+from plans import make, read
 
 if __name__ == "__main__":
     here = layout.open_store(Path(sys.argv[1]))
