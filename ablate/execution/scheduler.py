@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
@@ -22,7 +22,9 @@ ATTEMPTS = {"crashed": 3, "stalled": 2, "out of memory": 2, "killed": 10}
 """How often a job may end so, before it has failed. An exception is its own fault and is not tried again. A process that
 somebody has ended is no fault of the job; the bound is there for what ends it each time and is not seen to do so."""
 
-KINDS = {"crashed": "crash", "killed": "crash", "stalled": "stall", "out of memory": "memory", "failed": "error"}
+KINDS: Mapping[str, job_folder.Kind] = {
+    "crashed": "crash", "killed": "crash", "stalled": "stall", "out of memory": "memory", "failed": "error",
+}  # fmt: skip
 """What the journal says of a failure, by the last end."""
 
 
@@ -285,8 +287,7 @@ def _fail(queue: _Queue, event: Event, item: Item, kind: str, listen: Callable[[
     error, folder = _reason(kind, event.error, queue.policy.stall), item.folder(queue.store)
     queue.ledger.failures.append(Failure(event.task, error, str(folder.log)))
     with suppress(PermissionError):  # where the folder is somebody else's
-        if not folder.failure.exists() and not job_folder.is_running(folder):
-            job_folder.fail(folder, kind=KINDS[kind], error=error)
+        job_folder.fail_for_the_dead(folder, kind=KINDS[kind], error=error)
     if kind != "failed":  # the last of several attempts
         listen(replace(event, kind="failed", error=error))
     queue.source.ended(event.task, "failed")

@@ -11,7 +11,6 @@ from ablate.recipe.range_test import Sweep
 from ablate.store.files import Json
 from ablate.store.job_folder import Folder
 from ablate.store.layout import Store
-from ablate.store.search_folder import curve_path
 from ablate.study import grid as grids
 from ablate.study.grid import Job
 from ablate.study.search_space import Search
@@ -44,7 +43,7 @@ class RangeWork:
 
     def folder(self, store: Store) -> Folder:
         """Name the folder of its log."""
-        return Folder(store.range(self.test.id) / str(self.seed))
+        return store.range(self.test.id).seed(self.seed)
 
     def payload(self, store: Store) -> Json:
         """Return what a worker needs."""
@@ -52,7 +51,7 @@ class RangeWork:
         folder.path.mkdir(parents=True, exist_ok=True)
         return {
             "sweep": dataclasses.asdict(self.test.sweep), "recipe": self.test.recipe.model_dump(mode="json"), "seed": self.seed,
-            "folder": str(folder.path), "curve": str(curve_path(store, self.test.id, self.seed)), "data": str(store.data / self.test.data),
+            "folder": str(folder.path), "curve": str(store.range(self.test.id).curve(self.seed)), "data": str(store.data / self.test.data),
             "code_fingerprint": self.test.code,
         }  # fmt: skip
 
