@@ -1,6 +1,7 @@
 """The house rules of the code, read from its text: which way imports point, where heavy libraries live, how long things are."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,14 @@ def test_one_file_of_tracking_imports_mlflow():
 def test_there_are_twelve_rooms_and_every_module_has_a_layer():
     assert {part_of(path) for path in FILES} == set(RANK)
     assert len({part_of(path) for path in FILES if len(path.relative_to(ROOT).parts) > 1}) == 12
+
+
+def test_no_test_imports_a_test():
+    tests = Path(__file__).parent
+    for path in tests.rglob("*.py"):
+        text = path.read_text()
+        assert not any(name.split(".")[0].startswith("test_") for name in imported(path)), path.name
+        assert not re.search(r"^(from|import) test_", text, re.MULTILINE), f"{path.name}: a child process imports a test"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

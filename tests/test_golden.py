@@ -1,11 +1,10 @@
 """A small finished study, whose journals lie in tests/golden, says to other programs what it always said.
 
-`python tests/test_golden.py` writes the JSON anew, where it changes on purpose; with `--train` the journals too, which is needed
-when NUMERICS is raised.
+`PYTHONPATH=tests/builders python tests/test_golden.py` writes the JSON anew, where it changes on purpose; with `--train`
+the journals too, which is needed when NUMERICS is raised.
 """
 
 import json
-import math
 import shutil
 import sys
 import tempfile
@@ -13,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 from commands import TINY, ablate
+from golden import GOLDEN, same
 from PIL import Image
 from sklearn.datasets import load_digits
 
-GOLDEN = Path(__file__).parent / "golden"
 STORE, JSON = GOLDEN / "finished", GOLDEN / "finished.json"
 KEPT = ("recipe.json", "environment.json", "model.json", "journal.jsonl", "result.json", "outcomes/*/outcome.json")
 PROMISED = {"study", "metric", "direction", "seeds", "cells", "effects", "claims"}
@@ -27,23 +26,6 @@ def reported(store):
     code, out, err = ablate("report", "tiny", "--store", store, "--format", "json")
     assert code == 0, err
     return json.loads(out.replace(str(store), "STORE"))
-
-
-def same(found, golden, where="$"):
-    """Compare two JSON values, numbers to the last digits that no processor changes."""
-    assert type(found) is type(golden), where
-    if isinstance(golden, dict):
-        assert list(found) == list(golden), where
-        for key, value in golden.items():
-            same(found[key], value, f"{where}.{key}")
-    elif isinstance(golden, list):
-        assert len(found) == len(golden), where
-        for i, value in enumerate(golden):
-            same(found[i], value, f"{where}[{i}]")
-    elif isinstance(golden, float):
-        assert math.isclose(found, golden, rel_tol=1e-9, abs_tol=1e-12), where
-    else:
-        assert found == golden, where
 
 
 def test_a_finished_study_says_what_it_always_said(tmp_path):

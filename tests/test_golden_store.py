@@ -9,16 +9,14 @@ the keys that other programs rely on, and the curves.
 import json
 import shutil
 import tarfile
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from commands import ablate
-from test_golden import same
+from golden import GOLDEN, same
 
 from ablate.cli import main
 
-GOLDEN = Path(__file__).parent / "golden"
 REPORTED = json.loads((GOLDEN / "store.json").read_text(encoding="utf-8"))
 HALF = "f5964d7c83d6061bcdff3feb2b5999c08bd39f181093847eff081cd74a088618"
 

@@ -232,7 +232,7 @@ def _curves(outcomes: tuple[Outcome, ...]) -> tuple[Curve, ...]:
     found = []
     for label, own in trainings.items():
         for metric in CURVES:
-            rows = pd.DataFrame([(line["epoch"], line["metrics"][metric]) for o in own for line in o.lines if metric in line["metrics"]])
+            rows = pd.DataFrame([(line.epoch, line.metrics[metric]) for o in own for line in o.lines if metric in line.metrics])
             if len(rows):
                 grouped = rows.replace([np.inf, -np.inf], np.nan).dropna().groupby(0)[1].agg(["mean", "min", "max"])
                 ends = (tuple(float(x) for x in grouped[name]) for name in ("mean", "min", "max"))

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-from ablate.recipe import chance
 from ablate.recipe import identity as identities
 from ablate.store import files, job_folder
+from ablate.store.job_folder import Folder
+from ablate.store.job_state import JobState, state
 from ablate.store.layout import Store
+from ablate.store.records import Epoch
 from ablate.study.grid import Run
 
 Status = Literal["finished", "diverged", "at_chance", "crashed", "stopped", "running", "not_run"]
@@ -29,7 +31,7 @@ class Outcome:
     reason: str
     log: str  # path; empty where the job was never started
     metrics: dict[str, float]  # empty unless finished or at chance
-    lines: tuple[files.Line, ...]  # of the epochs
+    lines: tuple[Epoch, ...]  # of the epochs
     confusion: tuple[tuple[int, ...], ...]  # [true class][answer]; empty unless judged
     classes: tuple[str, ...]
     environment: dict[str, Any]
@@ -38,63 +40,66 @@ class Outcome:
     trained: bool = False  # to the end; it may still have to be judged
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What the folder of a job says of all of its runs."""
+
+    state: JobState
+    lines: tuple[Epoch, ...]
+    environment: dict[str, Any]
+    log: str
+
+
 def read(runs: tuple[Run, ...], store: Store) -> tuple[Outcome, ...]:
-    """Read what the store knows of every run; each job's folder is read once."""
-    jobs: dict[str, dict[str, Any]] = {}
+    """Read what the store has of every run; each job's folder is read once."""
+    jobs: dict[str, _Job] = {}
     environments: dict[str, dict[str, Any]] = {}  # jobs of one commit share one: each may have a diff of 200 KB
-    found = []
+    outcomes = []
     for run in runs:
         if run.job_id not in jobs:
-            known = jobs[run.job_id] = _read_job(store, run.job_id)
-            known["environment"] = environments.setdefault(str(known["environment"]), known["environment"])
-        found.append(_outcome(run, store, jobs[run.job_id]))
-    return tuple(found)
+            jobs[run.job_id] = _read_job(store.job(run.job_id), environments)
+        outcomes.append(_outcome(run, store.job(run.job_id), jobs[run.job_id]))
+    return tuple(outcomes)
 
 
-def _read_job(store: Store, identity: str) -> dict[str, Any]:
-    folder = store.job(identity)
-    running = job_folder.is_running(folder)  # first: what ends while it is read counts as running, not as never started
-    result = files.read_json(folder.result)
-    failure = files.read_json(folder.failure) if result is None or result["status"] == "finished" else None
-    return {
-        "result": result,
-        "failure": failure,
-        "lines": tuple(files.lines(folder.journal)),
-        "environment": files.read_json(folder.path / "environment.json") or {},
-        "log": str(folder.log) if folder.log.exists() else "",
-        "running": failure is None and running,
-        "begun": folder.attempts.exists() or folder.journal.exists(),
-    }
-
-
-def _outcome(run: Run, store: Store, job: dict[str, Any]) -> Outcome:
-    folder = store.job(run.job_id).outcome(identities.evaluation_id(run.cell.recipe))
-    judged = files.read_json(folder / "outcome.json") or {}
-    result = job["result"] or {}
-    status, reason, metrics = "not_run", "", {}
-    if result.get("status") == "diverged":
-        status, reason = "diverged", result["reason"]
-    elif result and judged:
-        (status, reason), metrics = chance.status(judged), result["metrics"] | judged["metrics"]
-    elif job["failure"]:
-        status, reason = "crashed", job["failure"]["error"]
-    elif job["running"]:
-        status = "running"
-    elif result:
-        reason = "trained, and not judged yet"
-    elif job["begun"]:
-        status, reason = "stopped", _stopped(run, job["lines"])
-    confusion = tuple(tuple(row) for row in judged.get("confusion", ()))
-    calibration = tuple((count, confidence, right) for count, confidence, right in judged.get("calibration", ()))
-    picture = folder / "misclassified.png"
-    return Outcome(
-        run=run, status=cast("Status", status), reason=reason, log=job["log"], metrics=metrics, lines=job["lines"], confusion=confusion,
-        classes=tuple(judged.get("classes", ())), calibration=calibration, picture=str(picture) if judged and picture.exists() else "",
-        environment=job["environment"], trained=bool(result),
+def _read_job(folder: Folder, environments: dict[str, dict[str, Any]]) -> _Job:
+    standing = state(folder)  # first: what ends while it is read counts as running, not as never started
+    environment = files.read_json(folder.environment) or {}
+    return _Job(
+        standing, tuple(job_folder.read_epochs(folder)), environments.setdefault(str(environment), environment),
+        str(folder.log) if folder.log.exists() else "",
     )  # fmt: skip
 
 
-def _stopped(run: Run, lines: tuple[files.Line, ...]) -> str:
+def _outcome(run: Run, folder: Folder, job: _Job) -> Outcome:
+    identity = identities.evaluation_id(run.cell.recipe)
+    evaluation, result, failure = job_folder.read_evaluation(folder, identity), job.state.result, job.state.failure
+    status: Status = "not_run"
+    reason, metrics = "", {}
+    match job.state.stage(is_evaluated=evaluation is not None):
+        case "diverged":
+            status, reason = "diverged", result.reason if result else ""
+        case "evaluated" if evaluation and result:
+            (status, reason), metrics = evaluation.end(), result.metrics | evaluation.metrics
+        case "crashed":
+            status, reason = "crashed", failure.error if failure else ""
+        case "running":
+            status = "running"
+        case "trained":
+            reason = "trained, and not judged yet"
+        case "stopped":
+            status, reason = "stopped", _stopped(run, job.lines)
+    picture = folder.outcome(identity) / "misclassified.png"
+    return Outcome(
+        run=run, status=status, reason=reason, log=job.log, metrics=metrics, lines=job.lines,
+        confusion=evaluation.confusion if evaluation else (), classes=evaluation.classes if evaluation else (),
+        calibration=evaluation.calibration if evaluation else (),
+        picture=str(picture) if evaluation and picture.exists() else "",
+        environment=job.environment, trained=result is not None,
+    )  # fmt: skip
+
+
+def _stopped(run: Run, lines: tuple[Epoch, ...]) -> str:
     """Return where a job was when its process ended, and that nothing is lost."""
-    where = f"in epoch {lines[-1]['epoch']} of {run.cell.recipe.training.epochs}" if lines else "before the end of its first epoch"
+    where = f"in epoch {lines[-1].epoch} of {run.cell.recipe.training.epochs}" if lines else "before the end of its first epoch"
     return f"stopped {where}; ablate run goes on from there"

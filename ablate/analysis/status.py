@@ -15,7 +15,7 @@ from ablate.messages import printable
 from ablate.planning import costs
 from ablate.planning.tuning import Tuning
 from ablate.recipe.fields import Recipe
-from ablate.store import files, search_folder, study_folder
+from ablate.store import job_folder, search_folder, study_folder
 from ablate.store.layout import Store
 from ablate.study.grid import Run
 
@@ -109,7 +109,7 @@ def summarise(outcomes: tuple[Outcome, ...]) -> Status:
     for one in outcomes:
         label, job = one.run.cell.label, one.run.job_id
         cells.setdefault(label, Counter())[one.status] += 1
-        stopped_in = one.lines[-1]["epoch"] if one.status == "stopped" and one.lines else 0
+        stopped_in = one.lines[-1].epoch if one.status == "stopped" and one.lines else 0
         spots.setdefault(label, {})[one.run.seed] = Spot(one.status, job, stopped_in)
         if one.status == "running":
             running.setdefault(job, _running(one))
@@ -125,14 +125,14 @@ def summarise(outcomes: tuple[Outcome, ...]) -> Status:
 
 
 def _running(one: Outcome) -> Running:
-    epoch, epochs, each = one.lines[-1]["epoch"] if one.lines else 0, one.run.cell.recipe.training.epochs, _epoch_seconds(one)
+    epoch, epochs, each = one.lines[-1].epoch if one.lines else 0, one.run.cell.recipe.training.epochs, _epoch_seconds(one)
     left = 0.0 if one.trained else None if each is None else (epochs - epoch) * each
     return Running(one.run.name, epoch, epochs, one.run.job_id, left, judging=one.trained)
 
 
 def _epoch_seconds(one: Outcome) -> float | None:
     """Return the seconds of an epoch of one job."""
-    seconds = [line["seconds"] for line in one.lines if "seconds" in line]
+    seconds = [line.seconds for line in one.lines]
     return statistics.mean(seconds) if seconds else one.metrics.get("time/epoch_seconds")
 
 
@@ -195,7 +195,7 @@ def _free(study: str, outcomes: tuple[Outcome, ...], store: Store) -> Free:
     jobs = dict.fromkeys(one.run.job_id for one in ended)
     others: Counter[str] = Counter()
     for job in jobs:
-        names = [line.get("study") or study for line in files.lines(store.job(job).attempts)]
+        names = [attempt.study or study for attempt in job_folder.read_attempts(store.job(job))]
         if names and study not in names:
             others[names[-1]] += 1
     shared = len(ended) - len(jobs)
@@ -206,8 +206,8 @@ def with_tuning(status: Status, made: Tuning, store: Store) -> Status:
     """Add how far range tests and searches are."""
     searches = []
     for one in made.searches:
-        trials = search_folder.read_trials(store, one.id, one.search)
-        ended, running = len(search_folder.ended(trials, one.search)), sum(trial["state"] == "running" for trial in trials)
+        trials = search_folder.read_trials(store.search(one.id), one.search)
+        ended, running = len(search_folder.ended(trials, one.search)), sum(trial.state == "running" for trial in trials)
         searches.append(Searched(one.label, ended, one.search.trials, running))
     return replace(status, range_tests=(len(made.ranges) - len(made.open_ranges), len(made.ranges)), searches=tuple(searches))
 

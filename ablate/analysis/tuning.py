@@ -14,7 +14,7 @@ from ablate.planning.tuning import Tuning
 from ablate.planning.work import CellSearch
 from ablate.recipe import range_test
 from ablate.recipe.range_test import Suggestion
-from ablate.store import search_folder
+from ablate.store import range_folder, search_folder
 from ablate.store.layout import Store
 from ablate.study.file import Study
 from ablate.study.search_space import Search
@@ -108,7 +108,7 @@ def read(study: Study, made: Tuning, store: Store) -> TuningFinding | None:
 
 def _range_curve(made: Tuning, store: Store, test: work.RangeTest) -> RangeCurve | None:
     """Combine the curves of a range test, as far as they are there."""
-    curves = list(search_folder.read_curves(store, test.id).values())
+    curves = list(range_folder.read_curves(store.range(test.id)).values())
     if not curves:
         return None
     middle = range_test.combine(curves)
@@ -127,16 +127,16 @@ def _range_curve(made: Tuning, store: Store, test: work.RangeTest) -> RangeCurve
         high=tuple(np.nanmax(values[:, known], axis=0).tolist()),
         tried=tuple(rate for rate, there in zip(middle.rates, known, strict=True) if there),
         suggestions=tuning.suggestions(store, test),
-        chosen=search_folder.read_suggestion(store, test.id),
+        chosen=range_folder.read_suggestion(store.range(test.id)),
     )
 
 
 def _history(one: CellSearch, store: Store) -> History:
     rows = sorted(
-        (row for row in search_folder.read_trials(store, one.id, one.search) if row["number"] < one.search.trials),
-        key=lambda row: row["number"],
+        (row for row in search_folder.read_trials(store.search(one.id), one.search) if row.number < one.search.trials),
+        key=lambda row: row.number,
     )
-    trials = tuple(Trial(row["number"], row["params"], row["value"], row["state"], row["proposed"]) for row in rows)
+    trials = tuple(Trial(row.number, row.params, row.value, row.state, row.proposed) for row in rows)
     sign = 1 if one.search.direction == "max" else -1
     best_so_far: list[tuple[int, float]] = []
     best: Trial | None = None

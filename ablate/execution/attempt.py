@@ -111,14 +111,15 @@ def _owner(folder: Folder, watch: Watch) -> str:
 
 def last(folder: Folder) -> str:
     """Name the process that has trained a job last, and for which study."""
-    line = (files.lines(folder.attempts) or [{}])[-1]
-    study = f" (study {line['study']})" if line.get("study") else ""
-    return f"process {line['pid']}{study}" if "pid" in line else "another process"
+    *_, attempt = (None, *job_folder.read_attempts(folder))
+    if attempt is None or attempt.pid is None:
+        return "another process"
+    return f"process {attempt.pid}" + (f" (study {attempt.study})" if attempt.study else "")
 
 
 def is_of(folder: Folder, study: str) -> bool:
     """Whether a job was last trained for this study, which one process at a time runs: by an earlier attempt of that process."""
-    return bool(study) and (files.lines(folder.attempts) or [{}])[-1].get("study") == study
+    return bool(study) and [attempt.study for attempt in job_folder.read_attempts(folder)[-1:]] == [study]
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from ablate.recipe import identity
 from ablate.store import files, layout, search_folder
 from ablate.store.files import Json
 from ablate.store.layout import Store
+from ablate.store.records import Trial
 from ablate.study import search_space
 from ablate.study.search_space import Range, Search
 from ablate.tracking import public
@@ -44,14 +45,14 @@ class OpenSearch:
     memory: Any  # optuna's study
     running: dict[int, OpenTrial] = field(default_factory=dict)  # by number
     asked: int = 0  # trials that there are
-    rows: dict[int, Json] = field(default_factory=dict)  # as they are written down, by number
+    rows: dict[int, Trial] = field(default_factory=dict)  # as they are written down, by number
 
 
 def worst(one: OpenSearch) -> float:
     """Return what a sampler is told of a diverged trial. As a pruned one, samplers of Gaussian processes would not see it at all."""
     if one.search.search.direction == "max":
         return 0.0  # no accuracy is below
-    known: list[float] = [row["value"] for row in one.rows.values() if row["value"] is not None]
+    known: list[float] = [trial.value for trial in one.rows.values() if trial.value is not None]
     return 2 * max([10.0, *known])
 
 
@@ -72,7 +73,7 @@ def open_memory(search: CellSearch, store: Store, storage: str | None) -> Any:
     warnings.filterwarnings("ignore", module=r"optuna\b|ablate\.search")
     tuning.describe(search, store)
     try:
-        held: Any = storage or optuna.storages.JournalStorage(_backend(store.search(search.id) / "optuna.jsonl"))
+        held: Any = storage or optuna.storages.JournalStorage(_backend(store.search(search.id).memory))
         memory = optuna.create_study(
             storage=held, study_name=f"{layout.identity(store)}/{search.id}" if storage else search.id,
             direction="maximize" if search.search.direction == "max" else "minimize",
@@ -83,7 +84,8 @@ def open_memory(search: CellSearch, store: Store, storage: str | None) -> Any:
     except (ImportError, OSError, ValueError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
         raise AblateError(f"Optuna's storage cannot be opened: {public(str(error).splitlines()[0])}: see --optuna-storage") from None
     over = sum(trial.state.is_finished() for trial in memory.get_trials(deepcopy=False))
-    if over < len(search_folder.ended(search_folder.read_trials(store, search.id, search.search), search.search)):
+    written = search_folder.read_trials(store.search(search.id), search.search)
+    if over < len(search_folder.ended(written, search.search)):
         raise AblateError(
             f"the search of {search.label} has trials that this memory of Optuna does not know: give its first --optuna-storage"
         )

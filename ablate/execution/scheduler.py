@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
@@ -24,7 +24,9 @@ ATTEMPTS = {"crashed": 3, "stalled": 2, "out_of_memory": 2, "killed": 10}
 """How often a job may end so before it has failed. An exception is its own fault and is not tried again. A process that
 somebody has ended is no fault of the job; the bound is there for what ends it each time and is not seen to do so."""
 
-KINDS = {"crashed": "crash", "killed": "crash", "stalled": "stall", "out_of_memory": "memory", "failed": "error"}
+KINDS: Mapping[str, job_folder.Kind] = {
+    "crashed": "crash", "killed": "crash", "stalled": "stall", "out_of_memory": "memory", "failed": "error",
+}  # fmt: skip
 """The kind of a failure in the store, by the last end."""
 
 
@@ -309,8 +311,7 @@ def _fail(queue: _Queue, event: Event, item: Item, kind: str, listen: Callable[[
     error, folder = _reason(kind, event.error, queue.policy.stall), item.folder(queue.store)
     queue.ledger.failures.append(Failure(event.task, error, str(folder.log)))
     with suppress(PermissionError):  # where the folder is somebody else's
-        if not folder.failure.exists() and not job_folder.is_running(folder):
-            job_folder.fail(folder, kind=KINDS[kind], error=error)
+        job_folder.fail_for_the_dead(folder, kind=KINDS[kind], error=error)
     if kind != "failed":  # the last of several attempts
         listen(replace(event, kind="failed", error=error))
     queue.source.ended(event.task, "failed")

@@ -7,18 +7,24 @@ killed, and whenever: the next start finds the same trials, takes their jobs up 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from ablate.errors import AblateError, UnwritableError
 from ablate.execution.optuna_memory import DIVERGED, OpenSearch, OpenTrial, milliseconds, open_memory, sampler, suggest, worst
 from ablate.planning.plan import Work
 from ablate.planning.work import CellSearch
-from ablate.store import files, search_folder
+from ablate.store import files, job_folder, search_folder
 from ablate.store.files import Json
+from ablate.store.job_state import state
 from ablate.store.layout import Store
+from ablate.store.records import Trial
 from ablate.study import search_space
 from ablate.study.grid import Job
 from ablate.tracking import public
+
+End = Literal["running", "complete", "pruned", "failed", "diverged"]
+ENDS: Mapping[str, End] = {"COMPLETE": "complete", "FAIL": "failed", "RUNNING": "running"}
+"""The states of a trial as trials.json has them, by Optuna's names for them."""
 
 
 @contextmanager
@@ -104,7 +110,7 @@ class Searches:
 
     def over(self) -> int:
         """Count the trials that have ended."""
-        return sum(row["state"] in search_folder.ENDED for one in self._open for row in one.rows.values())
+        return sum(trial.state in search_folder.ENDED for one in self._open for trial in one.rows.values())
 
     def touch(self, task: str) -> None:
         """Note that the searches that need a job have something new."""
@@ -143,19 +149,18 @@ class Searches:
         trial = one.running[asked.number] = OpenTrial(asked, fields, {job.seed: job.id for job in jobs})
         for job in jobs:
             self._names.setdefault(job.id, f"trial {asked.number} of {one.search.label} ({search_space.written(fields)})")
-            folder = self._store.job(job.id)
-            failed = folder.failure.exists() and not self._retry_failed
-            if not folder.result.exists() and not failed and job.id not in self._under_way():
+            standing = state(self._store.job(job.id))
+            failed = standing.stage() == "crashed" and not self._retry_failed
+            if standing.result is None and not failed and job.id not in self._under_way():
                 self._ready.append(Work(job, (), trained=False))
         self._close(one, trial)  # all of its jobs may be done already
 
     def _close(self, one: OpenSearch, trial: OpenTrial) -> None:
         """Tell a trial whose jobs have all ended."""
-        folders = [self._store.job(job) for job in trial.jobs.values()]
-        results = [files.read_json(folder.result) for folder in folders]
-        if any(result is not None and result["status"] == "diverged" for result in results):
+        states = [state(self._store.job(job)) for job in trial.jobs.values()]
+        if any(standing.stage() == "diverged" for standing in states):
             self._tell(one, trial, "diverged")
-        elif results and all(result is not None for result in results):
+        elif states and all(standing.is_trained for standing in states):
             self._tell(one, trial, "complete")
         elif not set(trial.jobs.values()) & self._under_way():  # one has failed, and the others are as far as they will be; or none is
             self._tell(one, trial, "failed")
@@ -198,12 +203,12 @@ class Searches:
         for known in one.memory.get_trials(deepcopy=False):
             trial = one.running.get(known.number)
             fields = dict(trial.fields if trial else known.params)
-            written = one.rows.get(known.number, {"state": "running"})["state"] != "running"
+            written = known.number in one.rows and one.rows[known.number].state != "running"
             if known.state.name == "WAITING" or written or len(fields) < len(one.search.search.space):
                 continue  # the last: killed before it had its fields, and not taken up yet
             jobs = trial.jobs if trial else {job.seed: job.id for job in _jobs(one.search, fields)}
             one.rows[known.number] = _row(known, fields, jobs)
-        files.write_json(self._store.search(one.search.id) / "trials.json", {"trials": list(one.rows.values())})
+        search_folder.write_trials(self._store.search(one.search.id), tuple(one.rows.values()))
         self._changed(one.search.id)
 
 
@@ -220,16 +225,16 @@ def _jobs(search: CellSearch, fields: Mapping[str, Any]) -> tuple[Job, ...]:
         return ()
 
 
-def _row(known: Any, fields: Json, jobs: Mapping[int, str]) -> Json:
+def _row(known: Any, fields: Json, jobs: Mapping[int, str]) -> Trial:
     """Return what became of a trial."""
-    state = {"COMPLETE": "complete", "FAIL": "failed", "RUNNING": "running"}.get(known.state.name, "pruned")
-    if state == "complete" and DIVERGED in known.user_attrs:
-        state = "diverged"
-    return {
-        "number": known.number, "params": fields, "jobs": {str(seed): job for seed, job in jobs.items()},
-        "value": known.value if state == "complete" else None, "state": state, "proposed": "fixed_params" not in known.system_attrs,
-        "started": milliseconds(known.datetime_start), "ended": milliseconds(known.datetime_complete),
-    }  # fmt: skip
+    end: End = ENDS.get(known.state.name, "pruned")
+    if end == "complete" and DIVERGED in known.user_attrs:
+        end = "diverged"
+    return Trial(
+        number=known.number, params=fields, jobs={str(seed): job for seed, job in jobs.items()},
+        value=known.value if end == "complete" else None, state=end, proposed="fixed_params" not in known.system_attrs,
+        started=milliseconds(known.datetime_start), ended=milliseconds(known.datetime_complete),
+    )  # fmt: skip
 
 
 def value(search: CellSearch, jobs: Mapping[int, str], store: Store) -> float:
@@ -243,4 +248,4 @@ def value(search: CellSearch, jobs: Mapping[int, str], store: Store) -> float:
 
 
 def _metric_of(store: Store, job: str, metric: str) -> list[float]:
-    return [line["metrics"].get(metric, math.nan) for line in files.lines(store.job(job).journal)]
+    return [line.metrics.get(metric, math.nan) for line in job_folder.read_epochs(store.job(job))]

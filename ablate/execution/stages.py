@@ -22,7 +22,7 @@ from ablate.planning.plan import Plan, Work
 from ablate.planning.work import RangeWork
 from ablate.recipe import user_code
 from ablate.recipe.fields import Recipe
-from ablate.store import files
+from ablate.store import job_folder
 from ablate.store.layout import Store
 from ablate.store.tasks import Context, ProbeTask
 from ablate.study.conditions import Expression
@@ -143,7 +143,7 @@ def _seconds(known: Pace, item: Item) -> float:
         times = [costs.judging(known, recipe, data, evaluation) for evaluation in item.evaluations]
         trained = None if item.trained else costs.training(known, recipe, data)
         if trained is not None:
-            left = 1 - len(files.lines(item.folder(known.store).journal)) / recipe.training.epochs
+            left = 1 - len(job_folder.read_epochs(item.folder(known.store))) / recipe.training.epochs
             times.append(replace(trained, seconds=trained.seconds * left))
     return sum(time.seconds for time in times if time is not None and not time.is_guess)
 

@@ -30,11 +30,14 @@ def build_network(folder: Folder, recipe: Recipe, prepared: data.Prepared, devic
     return layout.place(network, recipe.model, shape, recipe.training.precision, device)
 
 
-def save(path: Path, content: Json, *, keep: Path | None = None) -> None:
-    """Write tensors and plain values to a file, whole or not at all. `keep`: the name under which the file of before is kept."""
+def save(path: Path, content: Json, *, keep: Path | None = None, durable: bool = False) -> None:
+    """Write tensors and plain values to a file, whole or not at all.
+
+    `keep`: the name under which the file of before is kept; for `durable` see `files.write`.
+    """
     held = io.BytesIO()
     torch.save(content, held)
-    files.write(path, held.getvalue(), keep=keep)
+    files.write(path, held.getvalue(), keep=keep, durable=durable)
 
 
 def last_state(folder: Folder, device: torch.device) -> Json | None:

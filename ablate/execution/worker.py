@@ -21,10 +21,11 @@ from ablate.execution.weights import build_network, last_state, save
 from ablate.recipe import identity, networks, range_test, user_code
 from ablate.recipe.fields import Evaluation, Model, Recipe
 from ablate.recipe.range_test import Curve
-from ablate.store import files, job_folder, tasks
+from ablate.store import files, job_folder, records, tasks
 from ablate.store.files import Json
 from ablate.store.job_folder import Folder
 from ablate.store.lease import LeaseLostError
+from ablate.store.records import Attempt, Epoch, Result, SeedCurve
 from ablate.store.tasks import Context, RangeTask, TrainTask
 from ablate.training import data, evaluate, gallery, images, layout, loop, lr_finder, models
 from ablate.training.models import summary
@@ -65,7 +66,8 @@ def _run_range(task: RangeTask, report: Report, should_stop: Asked) -> Json:
             alive = Alive(beat, lease)
             curve = _sweep(task, report, should_stop, alive)
             alive.check()
-            files.write_json(task.curve, range_test.to_json(curve) | {"timestamp": _now()})
+            content = range_test.to_json(curve) | {"timestamp": _now()}
+            records.write(task.curve, SeedCurve.model_validate(content, strict=False))
     return {"status": "finished"}
 
 
@@ -107,29 +109,28 @@ def _run_job(task: TrainTask, report: Report, should_stop: Asked) -> Json:
     ):
         alive = Alive(beat, lease)
         folder.failure.unlink(missing_ok=True)
-        if folder.result.exists():
+        if job_folder.read_result(folder) is not None:
             is_known = task.trained or attempt.is_of(folder, task.context.study)
             report({"judging": True} if is_known else {"elsewhere": f"trained by {attempt.last(folder)}"})
         else:
             _train(folder, task, report, should_stop, alive)
         job_folder.sweep(folder)
-        result: Json = files.read_json(folder.result)
-        if result["status"] == "finished":
+        result = job_folder.read_result(folder)
+        assert result is not None
+        if result.status == "finished":
             _judge_all(folder, task, should_stop, alive)
-    return {"status": result["status"]}
+    return {"status": result.status}
 
 
 def _train(folder: Folder, task: TrainTask, report: Report, should_stop: Asked, alive: Alive) -> None:
     """Train from the last checkpoint, or from the start, to result.json."""
-    recipe, seed = _read_recipe(folder, task)
+    recipe, seed, code = _read_recipe(folder, task)
     device = torch.device(task.device)
-    number = len(files.lines(folder.attempts)) + 1
-    about = {
-        "attempt": number, "timestamp": _now(), "pid": os.getpid(), "device": task.device, "study": task.context.study,
-    }  # fmt: skip
-    files.append(folder.attempts, about)
-    files.write_json(folder.path / "environment.json", _environment(task, device))
-    _allow_own_code(recipe, task.context, files.read_json(folder.recipe).get("code", ""))
+    number = len(job_folder.read_attempts(folder)) + 1
+    about = Attempt(attempt=number, timestamp=_now(), pid=os.getpid(), device=task.device, study=task.context.study)
+    records.append(folder.attempts, about)
+    files.write_json(folder.environment, _environment(task, device), durable=False)
+    _allow_own_code(recipe, task.context, code)
     if recipe.training.compile:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = task.context.compile_cache  # importing torch._dynamo has put another one there
         print("torch.compile: half a minute when this network is new here", flush=True)
@@ -160,23 +161,27 @@ def _epochs(folder: Folder, session: loop.Session, report: Report, should_stop: 
     for line in loop.epochs(session):
         alive.check()
         if session.best_epoch == session.epoch:
-            save(folder.weights("best_validation"), session.network.state_dict())
-        # before the line: what stands in the journal is never trained again
+            save(folder.weights("best_validation"), session.network.state_dict(), durable=True)
+        # Before the line: what stands in the journal is never trained again.
         save(folder.checkpoint, loop.snapshot(session), keep=folder.previous)
-        files.append(folder.journal, line)
+        records.append(folder.journal, Epoch.model_validate(line))
         print(f"epoch {line['epoch']}: " + ", ".join(f"{k} {v:.4g}" for k, v in line["metrics"].items()), flush=True)
         report({"epoch": line["epoch"], "epochs": epochs, "metrics": line["metrics"]})
         if should_stop() and not session.finished:
             raise Stopped
 
 
-def _read_recipe(folder: Folder, task: TrainTask) -> tuple[Recipe, int]:
-    """Read what is trained, and see that it is the very job that was planned: a store may be shared, and others write to it."""
-    recipe, seed = job_folder.read_recipe(folder.recipe)
-    content = files.read_json(folder.recipe)
-    if identity.job_id(recipe, seed, content["data"], content.get("code", "")) != task.job:
-        raise AblateError(f"{folder.recipe} is not what the job {task.job[: identity.ID_SHOWN]} was planned as: remove that folder")
-    return recipe, seed
+def _read_recipe(folder: Folder, task: TrainTask) -> tuple[Recipe, int, str]:
+    """Return what is trained, the seed and the code, which must be of the very job that was planned.
+
+    A store may be shared, and others write to it.
+    """
+    description = job_folder.read_description(folder)
+    recipe = None if description is None else description.parsed()
+    if description is None or recipe is None or (identity.job_id(recipe, description.seed, description.data, description.code) != task.job):
+        short = task.job[: identity.ID_SHOWN]
+        raise AblateError(f"{folder.recipe} is not what the job {short} was planned as: remove that folder")
+    return recipe, description.seed, description.code
 
 
 def _allow_own_code(recipe: Recipe, context: Context, planned: str) -> None:
@@ -202,29 +207,29 @@ def _summary(model: Model, shape: models.Shape) -> Json:
 
 def _finish(folder: Folder, session: loop.Session, shape: models.Shape) -> None:
     described = _summary(session.recipe.model, shape) | {"memory_format": layout.of(session.network)}
-    files.write_json(folder.path / "model.json", {"model": session.recipe.model.model_dump()} | described)
+    files.write_json(folder.model, {"model": session.recipe.model.model_dump()} | described, durable=False)
     seconds = [line["seconds"] for line in session.history]
     parameters = sum(p.numel() for p in session.network.parameters())
     compiling = [line["metrics"]["time/compile_seconds"] for line in session.history if "time/compile_seconds" in line["metrics"]]
     last = session.history[-1]
     broken = [f"{name} was {value}" for name, value in last["metrics"].items() if not math.isfinite(value)]
-    files.write_json(
-        folder.result,
-        {
-            "status": "diverged" if session.diverged else "finished",
-            "reason": f"in epoch {last['epoch']}: {', '.join(broken)}" if session.diverged else "",
-            "epochs": session.epoch,
-            "best_epoch": session.best_epoch,
-            "train_images": len(session.train),
-            "parameters": parameters,
-            "peak_memory": attempt.peak(session.device),  # bytes, of the attempt that ended it
-            "timestamp": _now(),
-            "streamed": session.train.streamed,
-            "metrics": last["metrics"]
+    job_folder.finish(
+        folder,
+        Result(
+            status="diverged" if session.diverged else "finished",
+            reason=f"in epoch {last['epoch']}: {', '.join(broken)}" if session.diverged else "",
+            epochs=session.epoch,
+            best_epoch=session.best_epoch,
+            train_images=len(session.train),
+            parameters=parameters,
+            peak_memory=attempt.peak(session.device),
+            timestamp=_now(),
+            streamed=session.train.streamed,
+            metrics=last["metrics"]
             | {"model/parameters": parameters}
             | {"time/epoch_seconds": sum(seconds) / len(seconds), "time/train_seconds": sum(seconds)}
             | ({"time/compile_seconds": sum(compiling)} if compiling else {}),
-        },
+        ),
     )
 
 
@@ -238,14 +243,13 @@ def _judge_all(folder: Folder, task: TrainTask, should_stop: Asked, alive: Alive
 
 def _judge(folder: Folder, task: TrainTask, evaluation: Evaluation, alive: Alive) -> None:
     """Judge the trained network in one way, unless that was done; outcome.json is written last."""
-    recipe, seed = _read_recipe(folder, task)
+    recipe, seed, code = _read_recipe(folder, task)
     recipe = recipe.model_copy(update={"evaluation": evaluation})
-    target = folder.outcome(identity.evaluation_id(recipe))
-    if (target / "outcome.json").exists():
+    if job_folder.is_evaluated(folder, identity.evaluation_id(recipe)):
         return
     began, device = time.perf_counter(), torch.device(task.device)
     loop.settle(recipe, device)
-    _allow_own_code(recipe, task.context, files.read_json(folder.recipe).get("code", ""))
+    _allow_own_code(recipe, task.context, code)
     prepared = data.read(task.data)
     arrays = data.open_arrays(prepared.folder)
     network = build_network(folder, recipe, prepared, device)
@@ -253,22 +257,20 @@ def _judge(folder: Folder, task: TrainTask, evaluation: Evaluation, alive: Alive
     test = images.for_test(recipe, prepared, arrays, device, memory=memory)
     judgement = evaluate.judge(network, recipe, seed, test, prepared.classes, alive)
     alive.check()
-    files.write(target / "misclassified.png", gallery.draw(judgement.wrong, arrays.test_images, prepared.classes))
-    files.write_json(
-        target / "outcome.json",
-        {
-            "evaluation": evaluation.model_dump(),
-            "status": "at_chance" if judgement.at_chance else "finished",
-            "reason": judgement.at_chance or "",
-            "timestamp": _now(),
-            "seconds": round(time.perf_counter() - began, 4),
-            "classes": prepared.classes,
-            "metrics": judgement.metrics,
-            "confusion": judgement.confusion,
-            "calibration": judgement.calibration,
-            "wrong": [{"index": w.index, "label": w.label, "answer": w.answer, "confidence": w.confidence} for w in judgement.wrong],
-        },
+    outcome = records.Evaluation(
+        evaluation=evaluation.model_dump(),
+        status="at_chance" if judgement.at_chance else "finished",
+        reason=judgement.at_chance or "",
+        timestamp=_now(),
+        seconds=round(time.perf_counter() - began, 4),
+        classes=tuple(prepared.classes),
+        metrics=judgement.metrics,
+        confusion=tuple(map(tuple, judgement.confusion)),
+        calibration=tuple(judgement.calibration),
+        wrong=tuple(records.Wrong(**dataclasses.asdict(wrong)) for wrong in judgement.wrong),
     )
+    picture = gallery.draw(judgement.wrong, arrays.test_images, prepared.classes)
+    job_folder.evaluate(folder, identity.evaluation_id(recipe), outcome, picture)
     print(f"judged {evaluation.model_dump()}: test/accuracy {judgement.metrics['test/accuracy']:.4f}", flush=True)
 
 

@@ -2,13 +2,12 @@
 
 import statistics
 from dataclasses import dataclass, field
-from typing import Any
 
 from ablate.errors import AblateError
 from ablate.recipe.fields import Evaluation, Recipe
-from ablate.store import files as store_files
-from ablate.store import job_folder
+from ablate.store import job_folder, records
 from ablate.store.layout import Store
+from ablate.store.records import ImageSet
 from ablate.study.file import Study, located
 from ablate.training import data
 
@@ -61,18 +60,17 @@ def learn(pace: Pace, job: str) -> None:
     """Learn from one finished job."""
     folder = pace.store.job(job)
     try:
-        result = store_files.read_json(folder.result)
-        if result is None:
+        result, description = job_folder.read_result(folder), job_folder.read_description(folder)
+        if result is None or description is None:
             return
-        recipe, _ = job_folder.read_recipe(folder.recipe)
-        images = store_files.read_json(folder.recipe)["data"]
-        if result["metrics"]["time/epoch_seconds"] > 0:
-            pace.speeds.setdefault(kind(recipe), []).append(result["train_images"] / result["metrics"]["time/epoch_seconds"])
-        for path in folder.path.glob("outcomes/*/outcome.json"):
-            outcome: dict[str, Any] = store_files.read_json(path)
-            if "seconds" in outcome:
-                key = (kind(recipe), images, Evaluation.model_validate(outcome["evaluation"]))
-                pace.judged.setdefault(key, []).append(outcome["seconds"])
+        recipe = description.parsed()
+        seconds = result.metrics["time/epoch_seconds"]
+        if seconds > 0:
+            pace.speeds.setdefault(kind(recipe), []).append(result.train_images / seconds)
+        for outcome in job_folder.read_evaluations(folder):
+            if outcome.seconds is not None:
+                key = (kind(recipe), description.data, Evaluation.model_validate(outcome.evaluation))
+                pace.judged.setdefault(key, []).append(outcome.seconds)
     except (KeyError, TypeError, ValueError, OSError, AblateError):  # of another version, removed meanwhile, or spoilt: no matter here
         return
 
@@ -92,11 +90,11 @@ def judging(pace: Pace, recipe: Recipe, fingerprint: str, evaluation: Evaluation
     if known:
         return Time(statistics.median(known), is_guess=False)
     speed, _ = _speed(pace, recipe)
-    meta = store_files.read_json(pace.store.data / fingerprint / "meta.json")
-    if speed is None or meta is None:
+    images = records.read(pace.store.data / fingerprint / "meta.json", ImageSet)
+    if speed is None or images is None:
         return None
     passes = max(evaluation.mc_dropout, 1) * (1 if evaluation.tta == "none" else 2)
-    return Time(passes * meta["test"] / (JUDGED * speed), is_guess=True)
+    return Time(passes * images.test / (JUDGED * speed), is_guess=True)
 
 
 def kind(recipe: Recipe) -> Kind:
@@ -121,10 +119,10 @@ def _speed(pace: Pace, recipe: Recipe) -> tuple[float | None, bool]:
 
 def _train_images(recipe: Recipe, pace: Pace, fingerprint: str) -> float | None:
     """Count the images of an epoch as well as they are known: before a folder of images is decoded, by its files."""
-    meta, root = store_files.read_json(pace.store.data / fingerprint / "meta.json"), recipe.data.root
+    meta, root = records.read(pace.store.data / fingerprint / "meta.json", ImageSet), recipe.data.root
     if not meta and recipe.data.name not in TRAIN_IMAGES and root not in pace.files:
         pace.files[root] = data.count_files(recipe.data if pace.study is None else located(pace.study, recipe.data))
-    known = meta["train"] if meta else TRAIN_IMAGES.get(recipe.data.name) or pace.files[root]
+    known = meta.train if meta else TRAIN_IMAGES.get(recipe.data.name) or pace.files[root]
     total = recipe.data.train_size or known
     if not total:
         return None

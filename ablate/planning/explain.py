@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ablate.errors import AblateError
+from ablate.errors import AblateError, StoreError
 from ablate.messages import count, show
 from ablate.planning import job_names
 from ablate.planning.job_names import Known
@@ -12,6 +12,7 @@ from ablate.recipe import fields
 from ablate.recipe import identity as identities
 from ablate.recipe.fields import Recipe, Section
 from ablate.store import files, job_folder
+from ablate.store.job_state import state
 from ablate.store.layout import Store
 
 NEAREST = 5
@@ -106,18 +107,21 @@ def identity(job: str, known: Known) -> Identity:
     """Read what makes a job this job: from its folder, or from the study that needs it."""
     path = known.store.job(job).recipe
     try:
-        content = files.read_json(path)
-        if content is None:
+        description = job_folder.read_description(known.store.job(job))
+        if description is None:
             planned = known.jobs[job]
             outside = {"seed": planned.seed, "data": planned.data, CODE: planned.code, "numerics": identities.NUMERICS}
             return Identity(job, outside | _fields(planned.recipe))
-        outside = {"seed": content["seed"], "data": content["data"], CODE: content.get("code", ""), "numerics": content["numerics"]}
+        outside = {
+            "seed": description.seed, "data": description.data, CODE: description.code, "numerics": description.numerics,
+        }  # fmt: skip
         try:
-            return Identity(job, outside | _fields(job_folder.read_recipe(path)[0]))
+            return Identity(job, outside | _fields(description.parsed()))
         except ValueError:  # of another version, with other fields: as they stand there
-            flat = {f"{section}.{name}": given for section, part in content["recipe"].items() for name, given in part.items()}
+            sections = description.recipe.items()
+            flat = {f"{section}.{name}": value for section, part in sections for name, value in part.items()}
             return Identity(job, outside | flat)
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (KeyError, TypeError, AttributeError, ValueError, StoreError):
         raise AblateError(f"{path}: must be what ablate has written there, and it is not: remove that folder") from None
 
 
@@ -162,17 +166,15 @@ def _shown(part: str, given: Any) -> str:
 def _standing(job: str, store: Store) -> tuple[str, str]:
     """Return what became of a job, and why."""
     folder = store.job(job)
-    if job_folder.is_running(folder):
-        return "running", _epochs(folder)
-    result, failure = files.read_json(folder.result), files.read_json(folder.failure)
-    if result is not None and result["status"] == "diverged":
-        return "diverged", result["reason"]
-    if failure is not None:
-        return "crashed", failure["error"]
-    if result is not None:
-        return "trained", ""
-    return ("stopped", _epochs(folder)) if files.is_there(folder.attempts) else ("not run", "")
-
-
-def _epochs(folder: job_folder.Folder) -> str:
-    return f"{count(len(files.lines(folder.journal)), 'epoch')} done"
+    standing = state(folder)
+    match standing.stage():
+        case "diverged" as stage:
+            return stage, standing.result.reason if standing.result else ""
+        case "crashed" as stage:
+            return stage, standing.failure.error if standing.failure else ""
+        case "running" | "stopped" as stage:
+            return stage, f"{count(len(job_folder.read_epochs(folder)), 'epoch')} done"
+        case "not_run":
+            return "not run", ""
+        case stage:
+            return stage, ""

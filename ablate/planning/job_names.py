@@ -67,10 +67,10 @@ def _needs(study: Study, store: Store, device: str) -> tuple[tuple[Run, ...], tu
     known = inputs.read(study, store, device)
     made = tuning.resolve(study, grid.expand(study, precision=known.precision), store, known.fingerprint, known.code)
     trials = [
-        (job, f"trial {trial['number']} of {one.label}/{seed}")
+        (job, f"trial {trial.number} of {one.label}/{seed}")
         for one in made.searches
-        for trial in search_folder.read_trials(store, one.id, one.search)
-        for seed, job in trial["jobs"].items()
+        for trial in search_folder.read_trials(store.search(one.id), one.search)
+        for seed, job in trial.jobs.items()
     ]
     return *grid.runs_and_jobs(made.grid, study.seeds, known.fingerprint, known.code), trials
 

@@ -1,6 +1,5 @@
 """What is left to do: jobs less what the store has, how long it may take, and what is known already."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,9 +9,11 @@ from ablate.planning import tuning as tunings
 from ablate.planning.tuning import Tuning
 from ablate.recipe import identity as identities
 from ablate.recipe.fields import Data, Evaluation, Model, Recipe
-from ablate.store import files, job_folder
+from ablate.store import job_folder
 from ablate.store.job_folder import Folder
+from ablate.store.job_state import state
 from ablate.store.layout import Store
+from ablate.store.records import JobRecipe
 from ablate.store.tasks import Context, TrainTask
 from ablate.study import grid
 from ablate.study.conditions import Expression
@@ -135,17 +136,16 @@ def make(
     work, failed, left_out = [], [], 0
     for job in jobs:
         folder = store.job(job.id)
-        result = files.read_json(folder.result)
-        is_judged = result is None or result["status"] == "finished"
-        if result is not None and not (is_judged and _missing(store, job, every[job.id])):
+        standing = state(folder)
+        if standing.stage() == "diverged" or (standing.is_trained and not _missing(store, job, every[job.id])):
             continue
         missing = _missing(store, job, wanted.get(job.id, {}))
-        if job.id not in wanted or (result is not None and not missing):
+        if job.id not in wanted or (standing.is_trained and not missing):
             left_out += 1
-        elif files.is_there(folder.failure) and not retry_failed:
+        elif standing.stage() == "crashed" and not retry_failed:
             failed.append(job)
         else:
-            work.append(Work(job, missing, trained=result is not None))
+            work.append(Work(job, missing, trained=standing.is_trained))
     trials = tunings.left(tuning, study.search, store)
     todo = [(item.job.recipe, item.job.data, 0 if item.trained else 1, item.evaluations) for item in work]
     cost = _cost([*todo, *((recipe, data, count, ()) for recipe, data, count in trials)], store, study)
@@ -156,7 +156,7 @@ def make(
 
 def _missing(store: Store, job: Job, wanted: dict[str, Evaluation]) -> tuple[Evaluation, ...]:
     folder = store.job(job.id)
-    return tuple(e for identity, e in wanted.items() if not files.is_there(folder.outcome(identity) / "outcome.json"))
+    return tuple(e for identity, e in wanted.items() if not job_folder.is_evaluated(folder, identity))
 
 
 def _renumbered(wanted: set[str], store: Store) -> dict[int, int]:
@@ -167,13 +167,12 @@ def _renumbered(wanted: set[str], store: Store) -> dict[int, int]:
             text = path.read_text(encoding="utf-8")
             if f'"numerics": {identities.NUMERICS},' in text:  # nearly all of them: a glance is enough
                 continue
-            known = json.loads(text)
-            made, seed = job_folder.read_recipe(path)
-            identity = identities.job_id(made, seed, known["data"], known.get("code", ""))
+            known = JobRecipe.model_validate_json(text)
+            identity = identities.job_id(known.parsed(), known.seed, known.data, known.code)
         except (OSError, KeyError, TypeError, ValueError):  # gone meanwhile, spoilt, or with fields that this version does not have
             continue
-        if identity in wanted and known["numerics"] != identities.NUMERICS and path.with_name("result.json").exists():
-            found[identity] = max(known["numerics"], found.get(identity, 0))
+        if identity in wanted and known.numerics != identities.NUMERICS and Folder(path.parent).result.exists():
+            found[identity] = max(known.numerics, found.get(identity, 0))
     return dict(Counter(found.values()))
 
 

@@ -5,15 +5,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ablate.errors import AblateError
 from ablate.planning import inputs, tuning, work
 from ablate.planning.inputs import Inputs
 from ablate.planning.plan import Plan
 from ablate.recipe.fields import Data, Model
-from ablate.store import files, study_folder
+from ablate.store import files, records, study_folder
 from ablate.store.layout import Store
+from ablate.store.records import JobRecipe
 from ablate.store.search_folder import read_trials
 from ablate.study import grid
 from ablate.study.file import Study
@@ -86,8 +86,8 @@ def _check(plans: list[Plan]) -> None:
 
 
 def _trials(one: work.CellSearch, store: Store) -> Iterator[str]:
-    for trial in read_trials(store, one.id, one.search):
-        yield from trial["jobs"].values()
+    for trial in read_trials(store.search(one.id), one.search):
+        yield from trial.jobs.values()
 
 
 def _plans(study: Study, store: Store, *, quick: bool) -> Iterator[Plan]:
@@ -135,8 +135,8 @@ def _pretrained(store: Store, names: set[str]) -> dict[str, list[str]]:
 
 def _started_from(path: Path) -> tuple[str, str]:
     try:
-        content: dict[str, Any] = files.read_json(path)
-        model = content["recipe"]["model"]
-        return (model["name"], content.get("code", "")) if model["pretrained"] else ("", "")
+        description = records.read(path, JobRecipe)
+        model = {} if description is None else description.recipe["model"]
+        return (model["name"], description.code) if description is not None and model["pretrained"] else ("", "")
     except SPOILT:
         return "", ""

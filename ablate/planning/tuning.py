@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from ablate.errors import AblateError
 from ablate.planning.work import CellSearch, RangeTest, RangeWork
@@ -26,10 +26,12 @@ from ablate.recipe import identity as identities
 from ablate.recipe import range_test as range_tests
 from ablate.recipe.fields import Data, Model, Recipe
 from ablate.recipe.range_test import Suggestion, Sweep
-from ablate.store import files
+from ablate.store import range_folder, records, search_folder
 from ablate.store.files import Json
+from ablate.store.job_state import state
 from ablate.store.layout import Store
-from ablate.store.search_folder import curve_path, ended, read_curves, read_suggestion, read_trials, repeats, winner
+from ablate.store.range_folder import read_curves, read_suggestion
+from ablate.store.search_folder import ended, read_trials, repeats, winner
 from ablate.study import grid as grids
 from ablate.study import search_space
 from ablate.study.conditions import Expression
@@ -77,12 +79,12 @@ def resolve(study: Study, expanded: Grid, store: Store, fingerprint: Callable[[D
         if cell.finds:
             test = range_test(cell.label, cell.recipe, fingerprint(cell.recipe.data), code(cell.recipe.model))
             ranges.setdefault(test.id, test)
-            suggestion = read_suggestion(store, test.id)
+            suggestion = read_suggestion(store.range(test.id))
             found[cell.label] = Tuned(range_test=test.id, suggestion=suggestion)
             if suggestion is not None and suggestion.status == "ok":
                 cells[i] = grids.tune(cell, {"optimizer.lr": suggestion.rate})
     made = Tuning(replace(expanded, cells=tuple(cells)), tuple(ranges.values()), cells=found)
-    made = replace(made, open_ranges=tuple(test for test in made.ranges if read_suggestion(store, test.id) is None))
+    made = replace(made, open_ranges=tuple(test for test in made.ranges if read_suggestion(store.range(test.id)) is None))
     return _searched(study.search, made, store, fingerprint, code) if study.search else made
 
 
@@ -103,7 +105,7 @@ def _searched(search: Search, made: Tuning, store: Store, fingerprint: Callable[
             cells.append(cell)
             continue
         searches.setdefault(one.id, one)
-        trials = read_trials(store, one.id, one.search)
+        trials = read_trials(store.search(one.id), one.search)
         best = winner(trials, one.search)
         known = replace(
             found.get(cell.label, Tuned()), search=one.id, trials=len(ended(trials, one.search)), of=one.search.trials,
@@ -116,7 +118,11 @@ def _searched(search: Search, made: Tuning, store: Store, fingerprint: Callable[
             cells.append(replace(cell, pending=True))
             known = replace(known, misfit=True)
         found[cell.label] = known
-    still = tuple(one for one in searches.values() if len(ended(read_trials(store, one.id, one.search), one.search)) < one.search.trials)
+    still = tuple(
+        one
+        for one in searches.values()
+        if len(ended(read_trials(store.search(one.id), one.search), one.search)) < one.search.trials
+    )
     return replace(
         made, grid=replace(made.grid, cells=tuple(cells)), searches=tuple(searches.values()), waiting=tuple(waiting.values()),
         open_searches=still, cells=found,
@@ -176,47 +182,48 @@ def cell_search(search: Search, cell: Cell, data: str, code: str) -> CellSearch 
 
 def range_work(tests: Sequence[RangeTest], store: Store, *, retry_failed: bool = False) -> tuple[RangeWork, ...]:
     """List the seeds whose curves are missing; those that have failed only with `retry_failed`."""
-    missing = [RangeWork(test, seed) for test in tests for seed in test.seeds if not curve_path(store, test.id, seed).exists()]
-    return tuple(work for work in missing if retry_failed or not work.folder(store).failure.exists())
+    missing = [
+        RangeWork(test, seed) for test in tests for seed in test.seeds if not store.range(test.id).curve(seed).exists()
+    ]
+    return tuple(work for work in missing if retry_failed or state(work.folder(store)).stage() != "crashed")
 
 
 def describe_range(test: RangeTest, store: Store) -> None:
     """Write down what is tested, once."""
-    path = store.range(test.id) / "range.json"
+    path = store.range(test.id).test
     if not path.exists():
-        sweep = dataclasses.asdict(test.sweep)
-        files.write_json(path, {"label": test.label, "sweep": sweep, "seeds": list(test.seeds), "started": time.time_ns() // 1_000_000})
+        sweep = records.Sweep(**dataclasses.asdict(test.sweep))
+        started = time.time_ns() // 1_000_000
+        records.write(path, records.RangeTest(label=test.label, sweep=sweep, seeds=test.seeds, started=started))
 
 
 def conclude(tests: Sequence[RangeTest], store: Store) -> None:
     """Write down what the curves of each test suggest, where all of them are there; the rate with two digits, as it knows no more."""
     for test in tests:
         every = suggestions(store, test)
-        if every and read_suggestion(store, test.id) is None:
+        if every and read_suggestion(store.range(test.id)) is None:
             best = range_tests.best(every) or every[range_tests.RULES[0]]
             rate = None if best.rate is None else float(f"{best.rate:.2g}")
-            files.write_json(store.range(test.id) / "suggestion.json", dataclasses.asdict(replace(best, rate=rate)))
+            range_folder.write_suggestion(store.range(test.id), replace(best, rate=rate))
 
 
 def suggestions(store: Store, test: RangeTest) -> dict[str, Suggestion]:
     """Return what each rule makes of a test's curves; nothing before all of them are there."""
-    curves = read_curves(store, test.id)
+    curves = read_curves(store.range(test.id))
     return range_tests.suggest([curves[seed] for seed in test.seeds]) if set(curves) >= set(test.seeds) else {}
 
 
 def describe(search: CellSearch, store: Store) -> None:
     """Write down what is searched, once."""
-    path = store.search(search.id) / "search.json"
-    known = files.read_json(path) or {"started": time.time_ns() // 1_000_000}
-    asked = search.search
-    files.write_json(
-        path,
-        {
-            "label": search.label, "metric": asked.metric, "direction": asked.direction, "sampler": asked.sampler, "pruner": asked.pruner,
-            "trials": max(asked.trials, known.get("trials", 0)), "seeds": list(asked.seeds),
-            "space": {path: tried.model_dump(exclude_defaults=True) for path, tried in asked.space.items()}, "started": known["started"],
-        },
+    folder, asked = store.search(search.id), search.search
+    before = search_folder.read_search(folder)
+    space = {path: tried.model_dump(exclude_defaults=True) for path, tried in asked.space.items()}
+    description = records.Search(
+        label=search.label, metric=asked.metric, direction=asked.direction, sampler=asked.sampler, pruner=asked.pruner,
+        trials=max(asked.trials, before.trials if before else 0), seeds=tuple(asked.seeds), space=space,
+        started=before.started if before else time.time_ns() // 1_000_000,
     )  # fmt: skip
+    records.write(folder.search, description)
 
 
 def hold(searches: Sequence[CellSearch], store: Store, stack: ExitStack, waits: Callable[[str], None], stopped: Callable[[], bool]) -> bool:
@@ -226,8 +233,8 @@ def hold(searches: Sequence[CellSearch], store: Store, stack: ExitStack, waits: 
     """
     for one in sorted(searches, key=lambda one: one.id):
         folder = store.search(one.id)
-        folder.mkdir(parents=True, exist_ok=True)
-        lock, said = FileLock(folder / "lock"), False
+        folder.path.mkdir(parents=True, exist_ok=True)
+        lock, said = folder.lock(), False
         while True:
             try:
                 stack.enter_context(lock.acquire(timeout=0.5))
@@ -243,7 +250,7 @@ def hold(searches: Sequence[CellSearch], store: Store, stack: ExitStack, waits: 
 
 def left(made: Tuning, search: Search | None, store: Store) -> list[tuple[Recipe, str, int]]:
     """List the trainings that the searches still need: recipe, fingerprint of the images (empty: not known yet), how many."""
-    over = [len(ended(read_trials(store, one.id, one.search), one.search)) for one in made.open_searches]
+    over = [len(ended(read_trials(store.search(one.id), one.search), one.search)) for one in made.open_searches]
     named = [
         (one.recipe, one.data, (one.search.trials - n) * len(one.search.seeds)) for one, n in zip(made.open_searches, over, strict=True)
     ]
@@ -254,7 +261,11 @@ def unanswered(made: Tuning, store: Store) -> list[str]:
     """Return a sentence for which cells tuning has ended without an answer: they cannot be trained."""
     wrong = []
     failed = {
-        test.id: [work for work in range_work((test,), store, retry_failed=True) if work.folder(store).failure.exists()]
+        test.id: [
+            work
+            for work in range_work((test,), store, retry_failed=True)
+            if state(work.folder(store)).stage() == "crashed"
+        ]
         for test in made.open_ranges
     }
     asked = [cell for cell in made.grid.cells if made.wanted is None or cell.label in made.wanted]
@@ -270,9 +281,9 @@ def unanswered(made: Tuning, store: Store) -> list[str]:
         if logs:
             wrong.append(f"cell {cell.label}: its range test failed: look at {logs[0]}, and try it again with --retry-failed")
     for one in made.searches:
-        trials = ended(read_trials(store, one.id, one.search), one.search)
+        trials = ended(read_trials(store.search(one.id), one.search), one.search)
         if all(made.cells.get(cell.label, Tuned()).search != one.id for cell in asked):
             continue
-        if len(trials) == one.search.trials and not any(trial["state"] == "complete" for trial in trials):
+        if len(trials) == one.search.trials and not any(trial.state == "complete" for trial in trials):
             wrong.append(f"cell {one.label}: none of its {len(trials)} trials is complete: look at their logs, or change search.space")
     return wrong

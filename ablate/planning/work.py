@@ -9,7 +9,6 @@ from ablate.recipe.fields import Recipe
 from ablate.recipe.range_test import Sweep
 from ablate.store.job_folder import Folder
 from ablate.store.layout import Store
-from ablate.store.search_folder import curve_path
 from ablate.store.tasks import Context, RangeTask
 from ablate.study import grid as grids
 from ablate.study.grid import Job
@@ -43,7 +42,7 @@ class RangeWork:
 
     def folder(self, store: Store) -> Folder:
         """Name the folder of its log."""
-        return Folder(store.range(self.test.id) / str(self.seed))
+        return store.range(self.test.id).seed(self.seed)
 
     def prepare(self, store: Store) -> None:
         """Make the folder that the worker writes into."""
@@ -53,7 +52,7 @@ class RangeWork:
         """Return what a worker is handed."""
         return RangeTask(
             context=context, test=self.test.id, seed=self.seed, recipe=self.test.recipe, sweep=self.test.sweep,
-            folder=self.folder(store).path, curve=curve_path(store, self.test.id, self.seed),
+            folder=self.folder(store).path, curve=store.range(self.test.id).curve(self.seed),
             data=store.data / self.test.data, code=self.test.code,
         )  # fmt: skip
 

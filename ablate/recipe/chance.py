@@ -17,23 +17,25 @@ Two exceptions, where that test says too little, leave one answer for all images
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal
 
+End = Literal["finished", "at_chance"]
 CRITICAL = 1.96  # of |z|, two-sided at 0.05
 STRONG = 0.25  # V^2 from which answers are a class's name, be it another one's
 
 
-def status(judged: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the status and the reason of an outcome.json, by its confusion matrix.
+def status(
+    written: End, reason: str, confusion: Sequence[Sequence[int]], classes: Sequence[str]
+) -> tuple[End, str]:
+    """Return the status of an evaluation and its reason, by its confusion matrix; as `written` where it has none.
 
-    Outcomes that earlier versions wrote carry the status of an older rule, which called runs chance that were not.
+    Evaluations that earlier versions wrote carry the status of an older rule, which called runs chance that were not.
     """
-    confusion = judged.get("confusion")
     if not confusion:
-        return judged["status"], judged["reason"]
-    reason = at_chance(confusion, judged["classes"])
-    return ("at_chance", reason) if reason else ("finished", "")
+        return written, reason
+    why = at_chance(confusion, classes)
+    return ("at_chance", why) if why else ("finished", "")
 
 
 def at_chance(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> str | None:

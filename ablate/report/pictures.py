@@ -44,7 +44,7 @@ def write(findings: Findings, folder: Path) -> tuple[int, str]:
     """
     drawn = [one for some in every(findings).values() for one in some]
     for one in drawn:
-        files.write(folder / f"{one.name}.html", canvas.div(one, alone=True))
+        files.write(folder / f"{one.name}.html", canvas.div(one, alone=True), durable=False)
     return len(drawn), _images(drawn, folder) if drawn else ""
 
 

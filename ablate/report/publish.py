@@ -24,7 +24,7 @@ LONGEST_NAME = 80  # characters of what a file is named after
 
 def write(path: Path, text: str) -> None:
     """Write a file that a user has asked for, whole or not at all."""
-    store_files.write(path, text)
+    store_files.write(path, text, durable=False)
 
 
 def write_page(found: Findings, store: Store, path: Path | None = None, *, cells: Sequence[str] = ()) -> Path:
@@ -45,7 +45,7 @@ def write_page(found: Findings, store: Store, path: Path | None = None, *, cells
             layout.create(store)
             if not special:
                 _write_tables(found, target.parent)
-        store_files.write(target, page)
+        store_files.write(target, page, durable=False)
     except (PermissionError, StoreError) as error:
         if path is not None:
             raise
@@ -106,7 +106,7 @@ def log(found: Findings, store: Store, address: str, path: Path) -> str:
 def _write_tables(found: Findings, folder: Path) -> None:
     """Write the tables of a report beside it: for people who look at MLflow, and for programs."""
     for name, make in TABLES.items():
-        store_files.write(folder / name, make(found))
+        store_files.write(folder / name, make(found), durable=False)
 
 
 def _special(found: Findings, cells: Sequence[str]) -> str:

@@ -1,4 +1,8 @@
-"""Single files of a store: written whole or not at all, by lines, and read with a sentence where they cannot be."""
+"""Single files of a store: written whole or not at all, by lines, and read with a sentence where they cannot be.
+
+What a power cut leaves: the bytes of a file are safe once the file was synced, its name once its folder was. So whatever
+rests on other files is written after a `sync` of them, and its own folder is synced after the rename.
+"""
 
 import errno
 import fcntl
@@ -21,6 +25,7 @@ Line = Json  # of an append-only file
 DRAFT = re.compile(r"\..+\.[0-9a-f]{8}")
 DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError)
 """What zipfile raises of bits that are wrong: of a flag it takes the file for encrypted, or for one of another method."""
+UNSYNCED = {errno.EINVAL, errno.ENOTSUP}  # of file systems on which a folder cannot be synced
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # of a disk that takes nothing more, whatever is tried
 
 
@@ -40,11 +45,14 @@ def writing(path: Path) -> Iterator[None]:
         ) from None
 
 
-def write(path: Path, content: bytes | str, *, keep: Path | None = None) -> None:
-    """Write a file whole or not at all; `keep`: where the one before goes."""
+def write(path: Path, content: bytes | str, *, keep: Path | None = None, durable: bool = True) -> None:
+    """Write a file whole or not at all; `keep`: where the one before goes.
+
+    `durable`: also after a power cut, once this has returned. Else either file may be there then, until `sync` of its folder.
+    """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make(path.parent, durable=durable)
         try:
             with draft.open("wb") as file:
                 file.write(content.encode() if isinstance(content, str) else content)
@@ -56,18 +64,42 @@ def write(path: Path, content: bytes | str, *, keep: Path | None = None) -> None
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
+        if durable:
+            sync(path.parent)
+
+
+def make(folder: Path, *, durable: bool = True) -> None:
+    """Make a folder, and those above it."""
+    missing = [path for path in (folder, *folder.parents) if not path.is_dir()]
+    folder.mkdir(parents=True, exist_ok=True)
+    if durable:
+        sync(*(path.parent for path in missing))
+
+
+def sync(*paths: Path) -> None:
+    """Make the bytes of files, and the names in folders, outlast a power cut."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in UNSYNCED:
+                error.filename = str(path)
+                raise
+        finally:
+            os.close(descriptor)
 
 
 def try_to_write(folder: Path) -> None:
     """Raise an UnwritableError where the disk of a folder has no room for one more megabyte."""
     path = folder / "room"
-    write(path, b"\0" * (1 << 20))
+    write(path, b"\0" * (1 << 20), durable=False)
     path.unlink()
 
 
-def write_json(path: Path, content: object) -> None:
+def write_json(path: Path, content: object, *, durable: bool = True) -> None:
     """Write JSON whole or not at all; NaN and infinity stand as Python writes them, and only Python reads these files."""
-    write(path, json.dumps(content, ensure_ascii=False) + "\n")
+    write(path, json.dumps(content, ensure_ascii=False) + "\n", durable=durable)
 
 
 def is_there(path: Path) -> bool:
@@ -80,7 +112,7 @@ def is_there(path: Path) -> bool:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON, or give None where there is none. Raises a StoreError where it is something else."""
+    """Read JSON; None where there is no file. Raises a StoreError where it is something else."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -90,7 +122,7 @@ def read_json(path: Path) -> Any:
 
 
 def append(path: Path, line: Line) -> None:
-    """Add one line, mending a torn one before it."""
+    """Add one line, mending a torn one before it. A power cut may tear it until the file is synced."""
     text = json.dumps(line, ensure_ascii=False).encode() + b"\n"
     with writing(path), path.open("ab+") as file:
         if file.tell() > 0:

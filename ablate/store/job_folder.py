@@ -12,27 +12,34 @@
     failure.json      why the last attempt failed; gone when another one starts
     outcomes/<id>/    one way of evaluating: outcome.json is written last
     log.txt           what the job printed, tracebacks included
-    lock              held by the process that trains
+    lock              held by the process that trains, and by whoever else writes here
     lease-1           renewed by that process, for machines that locks do not reach; see lease.py
 
 Every file but the two append-only ones is written beside itself and renamed, so that a kill at any instant leaves the
 old file or the new one. A torn last line of the other two is not a line. Nothing here asks which machine it is on: a
 folder that several share will do.
+
+A power cut may undo whatever was not synced, in any order. Before result.json is written, all that it rests on is synced
+(`finish`); before that, an older checkpoint is as good as a newer one, but never with the best weights of another epoch, so
+that best.pt is durable before the checkpoint that speaks of it.
 """
 
 import json
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
+from ablate.errors import StoreError
 from ablate.recipe import identity
 from ablate.recipe.fields import Recipe
-from ablate.store import lease
-from ablate.store.files import DRAFT, Line, is_held, read_json, write, write_json
+from ablate.store import files, lease, records
+from ablate.store.files import DRAFT, Line
+from ablate.store.records import Attempt, Epoch, Evaluation, Failure, JobRecipe, Result
 from ablate.study.grid import Job
 
 
@@ -49,66 +56,139 @@ class Folder:
 
     @property
     def attempts(self) -> Path:
-        """List the attempts."""
+        """Return the lines of the attempts."""
         return self.path / "attempts.jsonl"
 
     @property
+    def environment(self) -> Path:
+        """Return what the last attempt ran on: commit, versions, machine."""
+        return self.path / "environment.json"
+
+    @property
+    def model(self) -> Path:
+        """Return the network's description: parameters, multiplications, receptive field."""
+        return self.path / "model.json"
+
+    @property
     def journal(self) -> Path:
-        """List the finished epochs."""
+        """Return the lines of the finished epochs."""
         return self.path / "journal.jsonl"
 
     @property
     def checkpoint(self) -> Path:
-        """Hold the state to go on from."""
+        """Return the state to go on from."""
         return self.path / "checkpoint.pt"
 
     @property
     def previous(self) -> Path:
-        """Hold the state of an epoch before."""
+        """Return the state of an epoch before."""
         return self.path / "previous.pt"
 
     @property
     def log(self) -> Path:
-        """Hold what the job printed."""
+        """Return what the job printed."""
         return self.path / "log.txt"
 
     def weights(self, select: str) -> Path:
-        """Hold the weights that an evaluation judges: of `last` or of `best_validation`."""
+        """Return the weights that are evaluated: of `last` or of `best_validation`."""
         return self.path / ("last.pt" if select == "last" else "best.pt")
 
     @property
     def result(self) -> Path:
-        """Hold the end of the training."""
+        """Return the end of the training."""
         return self.path / "result.json"
 
     @property
     def failure(self) -> Path:
-        """Hold why the last attempt failed."""
+        """Return why the last attempt failed."""
         return self.path / "failure.json"
 
     def outcome(self, evaluation: str) -> Path:
-        """Hold one way of evaluating."""
+        """Return the folder of one way of evaluating."""
         return self.path / "outcomes" / evaluation[: identity.ID_SHOWN]
+
+    def evaluation(self, evaluation: str) -> Path:
+        """Return how the network did, evaluated in one way."""
+        return self.outcome(evaluation) / "outcome.json"
 
     def lock(self) -> FileLock:
         """Make the lock that the training process holds; it is released when the process ends, however it ends."""
         return FileLock(self.path / "lock")
 
 
+# What is trained
+
+
 def create(folder: Folder, job: Job) -> None:
-    """Write what is trained, where it is not written yet. What is there already is the same, by the job's identity."""
-    if not folder.recipe.exists():
-        settled = job.recipe.model_dump(mode="json")
-        settled["data"].pop("root")  # a path: no part of what is trained
-        settled.pop("evaluation")
-        content = {"job": job.id, "seed": job.seed, "data": job.data, "code": job.code, "numerics": identity.NUMERICS, "recipe": settled}
-        write_json(folder.recipe, content)
+    """Write what is trained, where it is not written yet, and sweep what killed processes left half-written.
+
+    What is there already is the same, by the job's identity. Where another process holds the job, all that is its own affair.
+    """
+    while not folder.recipe.exists() or any(drafts(folder)):
+        with try_to_hold(folder, 0.1) as is_ours:
+            if is_ours:
+                sweep_drafts(folder)
+                if not folder.recipe.exists():
+                    records.write(folder.recipe, _description(job), durable=False)
+                return
+        if folder.recipe.exists():
+            return
+
+
+def _description(job: Job) -> JobRecipe:
+    settled = job.recipe.model_dump(mode="json")
+    settled["data"].pop("root")  # a path: no part of what is trained
+    settled.pop("evaluation")
+    return JobRecipe(job=job.id, seed=job.seed, data=job.data, code=job.code, numerics=identity.NUMERICS, recipe=settled)
+
+
+def read_description(folder: Folder) -> JobRecipe | None:
+    """Read what is trained, as it was written."""
+    return records.read(folder.recipe, JobRecipe)
 
 
 def read_recipe(path: Path) -> tuple[Recipe, int]:
     """Read what a recipe.json says is trained: the recipe, whose root and evaluation mean nothing, and the seed."""
-    content = read_json(path)
-    return Recipe.model_validate(content["recipe"] | {"data": content["recipe"]["data"] | {"root": ""}}), content["seed"]
+    description = records.read(path, JobRecipe)
+    if description is None:
+        raise StoreError(f"{path}: must say what is trained, and is gone")
+    return description.parsed(), description.seed
+
+
+# How it went
+
+
+def read_attempts(folder: Folder) -> list[Attempt]:
+    """Read the attempts at a job."""
+    return records.lines(folder.attempts, Attempt)
+
+
+def read_epochs(folder: Folder) -> list[Epoch]:
+    """Read the epochs that a job's journal has."""
+    return records.lines(folder.journal, Epoch)
+
+
+def read_result(folder: Folder) -> Result | None:
+    """Read the end of a training; none before it has ended."""
+    return records.read(folder.result, Result)
+
+
+def read_evaluation(folder: Folder, evaluation: str) -> Evaluation | None:
+    """Read how a network did, evaluated in one way."""
+    return records.read(folder.evaluation(evaluation), Evaluation)
+
+
+def read_evaluations(folder: Folder) -> Iterator[Evaluation]:
+    """Read how a network did in every way in which it was evaluated."""
+    for path in sorted(folder.path.glob("outcomes/[!.]*/outcome.json")):
+        outcome = records.read(path, Evaluation)
+        if outcome is not None:
+            yield outcome
+
+
+def is_evaluated(folder: Folder, evaluation: str) -> bool:
+    """Whether the network was evaluated in one way."""
+    return files.is_there(folder.evaluation(evaluation))
 
 
 def restore_journal(folder: Folder, history: list[Line]) -> None:
@@ -116,28 +196,78 @@ def restore_journal(folder: Folder, history: list[Line]) -> None:
     text = b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in history)
     there = folder.journal.read_bytes() if folder.journal.exists() else b""
     if there != text:
-        write(folder.journal, text)
+        files.write(folder.journal, text, durable=False)
+
+
+def finish(folder: Folder, result: Result) -> None:
+    """Write the end of a training, once all that it rests on outlasts a power cut."""
+    files.sync(folder.attempts, folder.journal, folder.path, folder.path.parent)
+    records.write(folder.result, result)
+
+
+def evaluate(folder: Folder, evaluation: str, outcome: Evaluation, picture: bytes) -> None:
+    """Write how a network did, and the picture of its worst mistakes before it."""
+    place = folder.outcome(evaluation)
+    files.write(place / "misclassified.png", picture)
+    records.write(folder.evaluation(evaluation), outcome)
 
 
 def sweep(folder: Folder) -> None:
-    """Remove what a finished training needs no more: its checkpoints, and the drafts of attempts that were killed.
-
-    For who holds the lock: nobody else writes here, but for coordinators that say what is trained, or that it has failed.
-    """
-    for path in (folder.checkpoint, folder.previous, *folder.path.rglob(".*")):
-        is_draft = DRAFT.fullmatch(path.name) and not path.name.startswith((".recipe.json.", ".failure.json."))
-        if is_draft or not path.name.startswith("."):
-            path.unlink(missing_ok=True)
+    """Remove what a finished training needs no more: its checkpoints, and what killed processes left. For who holds the lock."""
+    for path in (folder.checkpoint, folder.previous):
+        path.unlink(missing_ok=True)
+    sweep_drafts(folder)
 
 
-def fail(folder: Folder, *, kind: str, error: str) -> None:
+def sweep_drafts(folder: Folder) -> None:
+    """Remove what killed processes left half-written. For who holds the lock, as whoever writes here does."""
+    for path in drafts(folder):
+        path.unlink(missing_ok=True)
+
+
+def drafts(folder: Folder) -> Iterator[Path]:
+    """List the files that are half-written, be it that somebody is writing them now."""
+    yield from (path for path in folder.path.rglob(".*") if DRAFT.fullmatch(path.name))
+
+
+Kind = Literal["error", "crash", "memory", "stall"]
+
+
+def fail(folder: Folder, *, kind: Kind, error: str) -> None:
     """Record why a job failed: `kind` is error (an exception), crash (its process died), memory or stall."""
-    write_json(folder.failure, {"kind": kind, "error": error, "timestamp": time.time_ns() // 1_000_000})
+    records.write(folder.failure, Failure(kind=kind, error=error, timestamp=time.time_ns() // 1_000_000))
+
+
+def fail_for_the_dead(folder: Folder, *, kind: Kind, error: str) -> None:
+    """Record the failure of a job whose process could not: unless it has, or another process runs the job by now."""
+    with try_to_hold(folder, 0.1) as is_ours:  # not 0: `is_running` has the lock for an instant
+        if is_ours and not folder.failure.exists():
+            fail(folder, kind=kind, error=error)
+
+
+# Who works on it
+
+
+@contextmanager
+def try_to_hold(folder: Folder, patience: float) -> Iterator[bool]:
+    """Hold a job for a moment, as whoever writes into its folder does; false where another process holds it for longer."""
+    lock = folder.lock()
+    try:
+        with files.writing(folder.path):
+            files.make(folder.path, durable=False)
+            lock.acquire(timeout=patience)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield not lease.is_held_elsewhere(folder.path)
+    finally:
+        lock.release()
 
 
 def is_running(folder: Folder) -> bool:
     """Whether a process holds the job's lock, or one of another machine its lease."""
-    return is_held(folder.path / "lock") or lease.is_held_elsewhere(folder.path)
+    return files.is_held(folder.path / "lock") or lease.is_held_elsewhere(folder.path)
 
 
 def artifacts(outcome: Path) -> Iterator[Path]:

@@ -16,6 +16,8 @@ from ablate.errors import StoreError
 from ablate.recipe import identity as identities
 from ablate.store import files
 from ablate.store.job_folder import Folder
+from ablate.store.range_folder import RangeFolder
+from ablate.store.search_folder import SearchFolder
 
 USUAL = "mlruns"  # name of a store
 LONGEST_NAME = 200  # characters of a quoted study name; file systems hold 255
@@ -28,16 +30,16 @@ class Store:
     path: Path
 
     def job(self, identity: str) -> Folder:
-        """Name the folder of one job."""
+        """Return the folder of one job."""
         return Folder(self.path / "jobs" / identity)
 
-    def search(self, identity: str) -> Path:
-        """Name the folder of one search: its trials, and Optuna's memory."""
-        return self.path / "searches" / identity
+    def search(self, identity: str) -> SearchFolder:
+        """Return the folder of one search."""
+        return SearchFolder(self.path / "searches" / identity)
 
-    def range(self, identity: str) -> Path:
-        """Name the folder of one range test: a curve for each seed, and what they suggest."""
-        return self.path / "ranges" / identity
+    def range(self, identity: str) -> RangeFolder:
+        """Return the folder of one range test."""
+        return RangeFolder(self.path / "ranges" / identity)
 
     @property
     def data(self) -> Path:
@@ -113,7 +115,7 @@ def create(store: Store) -> None:
             (store.path / folder).mkdir(parents=True, exist_ok=True)
         ignore = store.path / ".gitignore"
         if not ignore.exists():
-            files.write(ignore, _gitignore())
+            files.write(ignore, _gitignore(), durable=False)
     except OSError as error:
         reason = f"a store must be a folder that can be written to ({error.strerror})"
         raise StoreError(f"{store.path}: {reason}: choose another with --store DIR") from None

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ablate.messages import printable
-from ablate.store import files, job_folder
+from ablate.store import job_folder
 from ablate.store.job_folder import Folder
+from ablate.store.job_state import state
 
 EVERY = 0.2  # seconds between two looks at a log that grows
 CHUNK = 1 << 20  # bytes
@@ -94,11 +95,6 @@ def _is_another(path: Path, file: BinaryIO) -> bool:
 
 def has_ended(folder: Folder, evaluations: frozenset[str]) -> bool:
     """Whether nothing more will happen to a job: nobody holds it, and it has failed, or has a result and is judged."""
-    if job_folder.is_running(folder):
-        return False
-    if files.is_there(folder.failure):
-        return True
-    result = files.read_json(folder.result)
-    return result is not None and (
-        result["status"] != "finished" or all(files.is_there(folder.outcome(identity) / "outcome.json") for identity in evaluations)
-    )
+    standing = state(folder)
+    is_evaluated = all(job_folder.is_evaluated(folder, identity) for identity in evaluations)
+    return not standing.is_running and standing.stage(is_evaluated=is_evaluated) in ("diverged", "crashed", "evaluated")

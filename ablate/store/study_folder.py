@@ -222,7 +222,7 @@ def hold(
                 waits(f"{said}: waiting for it")
                 told = True
     try:
-        files.write_json(holder, {"pid": os.getpid(), "host": socket.gethostname()})
+        files.write_json(holder, {"pid": os.getpid(), "host": socket.gethostname()}, durable=False)
         yield
     finally:
         with suppress(OSError):

@@ -223,7 +223,7 @@ class Mlflow:
         known = store_files.read_json(path)
         began: int | None = known["timestamp"] if known else self._edge(client, "start_time ASC", "status != 'SCHEDULED'")
         if known is None and began is not None:
-            store_files.write_json(path, {"timestamp": began})
+            store_files.write_json(path, {"timestamp": began}, durable=False)
         return began
 
     def _edge(self, client: Any, order: str, condition: str) -> int | None:

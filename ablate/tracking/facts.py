@@ -14,6 +14,7 @@ from ablate.recipe.fields import Recipe, Section
 from ablate.store import files
 from ablate.store.job_folder import Folder
 from ablate.store.layout import Store
+from ablate.store.records import Result
 
 NOT_SHOWN = ("data.root",)  # a path of one machine, and no part of what was trained
 
@@ -56,7 +57,7 @@ def fields(recipe: Recipe) -> dict[str, str]:
 
 def origin(folder: Folder) -> Origin:
     """Read where a job's last attempt was made."""
-    path = folder.path / "environment.json"
+    path = folder.environment
     try:
         about = path.stat()
     except FileNotFoundError:
@@ -100,10 +101,10 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
 
 
-def size(folder: Folder, result: Mapping[str, Any]) -> dict[str, float]:
+def size(folder: Folder, result: Result) -> dict[str, float]:
     """Return what a finished training says of its network and of the memory that it took, as metrics."""
-    model = _read(folder.path / "model.json")
+    model = _read(folder.model)
     found = {
-        "model/parameters": result.get("parameters"), "model/macs": model.get("macs"), "memory/peak_bytes": result.get("peak_memory"),
+        "model/parameters": result.parameters, "model/macs": model.get("macs"), "memory/peak_bytes": result.peak_memory,
     }  # fmt: skip
     return {name: float(value) for name, value in found.items() if value is not None}

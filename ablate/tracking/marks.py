@@ -28,7 +28,7 @@ def is_current(given: str | None, study: Study, state: str, store: Store) -> boo
 def keep(given: str | None, study: Study, state: str, store: Store) -> None:
     """Write down that MLflow has all of `state`, once it has."""
     if _is_own(given) and store.database.exists():
-        store_files.write_json(store.study(study.name) / SENT, _mark(state, store))
+        store_files.write_json(store.study(study.name) / SENT, _mark(state, store), durable=False)
 
 
 def state(study: Study, runs: Iterable[RunSource], tuning: Iterable[Path], store: Store) -> str:

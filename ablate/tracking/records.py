@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ablate.recipe import chance, metrics
 from ablate.recipe import identity as identities
-from ablate.store import files as store_files
-from ablate.store import job_folder
+from ablate.recipe import metrics
+from ablate.store import job_folder, records
 from ablate.store.job_folder import Folder
+from ablate.store.job_state import state
 from ablate.store.layout import Store
+from ablate.store.records import Epoch, Evaluation
 from ablate.study.file import Study
 from ablate.study.grid import Cell, Run
 from ablate.tracking import facts
@@ -102,17 +103,17 @@ class RunSource:
 
     def records(self, *, closing: bool, is_done: Callable[[str], bool]) -> Iterator[Record]:
         """Read the journal, and what it ended with only once it has ended."""
-        attempts = [] if is_done(self.key) else store_files.lines(self.folder.attempts)
+        attempts = [] if is_done(self.key) else job_folder.read_attempts(self.folder)
         if not attempts:
             return
-        run, state = self.run, _state(self, closing=closing)
-        lines = store_files.lines(self.folder.journal)
-        end, texts, files = ((), {}, []) if state.status == "RUNNING" else _end(self, lines)
+        run, stands = self.run, _state(self, closing=closing)
+        lines = job_folder.read_epochs(self.folder)
+        end, texts, files = ((), {}, []) if stands.status == "RUNNING" else _end(self, lines)
         identity, origin = run.cell.id[: identities.ID_SHOWN], facts.origin(self.folder)
         own = {"ablate.cell": run.cell.label, "ablate.cell_id": identity, "ablate.seed": str(run.seed), "ablate.job": run.job_id}
         yield Record(
             self.key, "run", run.name, self.params, tags={**own, **origin.tags},
-            started=attempts[0]["timestamp"], state=state, lines={"": epochs(lines)}, attempts=len(attempts),
+            started=attempts[0].timestamp, state=stands, lines={"": epochs(lines)}, attempts=len(attempts),
             images=facts.images(run.cell.recipe.data, origin.data, self.store),
             note=_note(run.cell, run.seed), alike=f"tags.`ablate.cell_id` = '{identity}'", end=end, texts=texts, files=files,
         )  # fmt: skip
@@ -136,9 +137,11 @@ def tracked(study: Study, runs: tuple[Run, ...], store: Store) -> tuple[RunSourc
     )
 
 
-def epochs(lines: Sequence[store_files.Line]) -> tuple[Line, ...]:
+def epochs(lines: Sequence[Epoch]) -> tuple[Line, ...]:
     """Return the epochs of a journal, each with the time that it took."""
-    return tuple(Line(line["epoch"], line["timestamp"], line["metrics"] | {"time/epoch_seconds": line["seconds"]}) for line in lines)
+    return tuple(
+        Line(line.epoch, line.timestamp, line.metrics | {"time/epoch_seconds": line.seconds}) for line in lines
+    )
 
 
 def plain(text: str) -> str:
@@ -155,40 +158,40 @@ def _note(cell: Cell, seed: int) -> str:
 
 def last_sign(folder: Folder) -> int:
     """Return when a job last wrote that it is alive, in ms."""
-    lines = (line for path in (folder.attempts, folder.journal) for line in store_files.lines(path)[-1:])
-    return max((int(line["timestamp"]) for line in lines), default=0)
+    attempts, lines = job_folder.read_attempts(folder)[-1:], job_folder.read_epochs(folder)[-1:]
+    return max((*(one.timestamp for one in attempts), *(one.timestamp for one in lines)), default=0)
 
 
 def _state(one: RunSource, *, closing: bool) -> State:
-    result, outcome = store_files.read_json(one.folder.result), store_files.read_json(one.outcome / "outcome.json")
-    if result is not None and result["status"] == "diverged":
-        return State("FINISHED", "diverged", result["timestamp"])
-    if result is not None and outcome is not None:
-        return State("FINISHED", chance.status(outcome)[0], outcome["timestamp"])
-    failure = store_files.read_json(one.folder.failure)
-    if failure is not None:
-        return State("FAILED", "crashed", failure["timestamp"])
-    if not closing or job_folder.is_running(one.folder):
+    standing, evaluation = state(one.folder), records.read(one.outcome / "outcome.json", Evaluation)
+    match standing.stage(is_evaluated=evaluation is not None):
+        case "diverged" if standing.result:
+            return State("FINISHED", "diverged", standing.result.timestamp)
+        case "evaluated" if evaluation:
+            return State("FINISHED", evaluation.end()[0], evaluation.timestamp)
+        case "crashed" if standing.failure:
+            return State("FAILED", "crashed", standing.failure.timestamp)
+    if standing.is_running or not closing:
         return State("RUNNING", "running")
     return State("KILLED", "stopped", last_sign(one.folder))
 
 
-def _end(one: RunSource, lines: list[store_files.Line]) -> tuple[tuple[Line, ...], dict[str, str], list[tuple[Path, str]]]:
+def _end(one: RunSource, lines: list[Epoch]) -> tuple[tuple[Line, ...], dict[str, str], list[tuple[Path, str]]]:
     """Return the last metrics, and the artifacts as texts and as files."""
-    result, outcome = store_files.read_json(one.folder.result), store_files.read_json(one.outcome / "outcome.json")
+    result, outcome = job_folder.read_result(one.folder), records.read(one.outcome / "outcome.json", Evaluation)
     end: tuple[Line, ...] = ()
     texts: dict[str, str] = {}
-    if outcome is not None:
-        named = {name: v for name, v in outcome["metrics"].items() if name == one.metric or not name.startswith(metrics.PER_CLASS)}
-        whole = named | {"time/train_seconds": result["metrics"]["time/train_seconds"]}
-        end = (Line(lines[-1]["epoch"] if lines else 0, outcome["timestamp"], whole),)
+    if outcome is not None and result is not None:
+        whole = {n: v for n, v in outcome.metrics.items() if n == one.metric or not n.startswith(metrics.PER_CLASS)}
+        whole |= {"time/train_seconds": result.metrics["time/train_seconds"]}
+        end = (Line(lines[-1].epoch if lines else 0, outcome.timestamp, whole),)
         texts |= {"confusion_matrix.csv": _confusion_csv(outcome), "per_class_accuracy.csv": _per_class_csv(outcome)}
     if result is not None:  # at step 0: MLflow draws a metric of later steps alone as a curve of one point
-        end += (Line(0, result["timestamp"], facts.size(one.folder, result)),)
+        end += (Line(0, result.timestamp, facts.size(one.folder, result)),)
     if lines:
         texts["curves.csv"] = _curves_csv(lines)
     texts["recipe.json"] = json.dumps(one.run.cell.recipe.model_dump(mode="json"), indent=1)
-    paths = (one.folder.path / "environment.json", one.folder.path / "model.json", one.folder.log, *job_folder.artifacts(one.outcome))
+    paths = (one.folder.environment, one.folder.model, one.folder.log, *job_folder.artifacts(one.outcome))
     weights = one.folder.weights(one.run.cell.recipe.evaluation.select)
     placed = [(path, "") for path in paths] + ([(weights, "model")] if outcome is not None else [])
     return end, texts, [(path, folder) for path, folder in placed if path.exists() and not path.is_symlink()]
@@ -200,16 +203,17 @@ def _csv(rows: list[list[Any]]) -> str:
     return held.getvalue()
 
 
-def _curves_csv(lines: list[store_files.Line]) -> str:
-    names = sorted({name for line in lines for name in line["metrics"]})
-    rows = ([line["epoch"], line["seconds"], *(line["metrics"].get(name, "") for name in names)] for line in lines)
+def _curves_csv(lines: list[Epoch]) -> str:
+    names = sorted({name for line in lines for name in line.metrics})
+    rows = ([line.epoch, line.seconds, *(line.metrics.get(name, "") for name in names)] for line in lines)
     return _csv([["epoch", "seconds", *names], *rows])
 
 
-def _confusion_csv(outcome: dict[str, Any]) -> str:
-    rows = zip(outcome["classes"], outcome["confusion"], strict=True)
-    return _csv([["true class / answer", *outcome["classes"]], *([name, *counts] for name, counts in rows)])
+def _confusion_csv(outcome: Evaluation) -> str:
+    rows = zip(outcome.classes, outcome.confusion, strict=True)
+    return _csv([["true class / answer", *outcome.classes], *([name, *counts] for name, counts in rows)])
 
 
-def _per_class_csv(outcome: dict[str, Any]) -> str:
-    return _csv([["class", "accuracy"], *([n, outcome["metrics"].get(metrics.PER_CLASS + n, "")] for n in outcome["classes"])])
+def _per_class_csv(outcome: Evaluation) -> str:
+    shares = outcome.metrics
+    return _csv([["class", "accuracy"], *([name, shares.get(metrics.PER_CLASS + name, "")] for name in outcome.classes)])

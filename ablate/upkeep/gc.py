@@ -18,7 +18,7 @@ from ablate.errors import AblateError, StoreError
 from ablate.messages import show
 from ablate.planning.references import IDENTITY, SPOILT, Needs, first_line
 from ablate.recipe import identity
-from ablate.store import files, study_folder
+from ablate.store import job_folder, study_folder
 from ablate.store.job_folder import Folder
 from ablate.store.layout import Store
 from ablate.upkeep import leftovers
@@ -92,15 +92,15 @@ def _jobs(store: Store, needs: Needs) -> Iterator[Item]:
 
 def _why(folder: Folder) -> str:
     try:
-        content = files.read_json(folder.recipe)
-        if content is None:
+        description = job_folder.read_description(folder)
+        if description is None:
             return "has no recipe.json: nobody can say what it trains"
-        numerics = content["numerics"]
+        numerics = description.numerics
     except SPOILT:
         return "its recipe.json cannot be read"
     if numerics != identity.NUMERICS:
         return f"trained under numerics {numerics}, and this version trains it anew"
-    studies = [str(line["study"]) for line in files.lines(folder.attempts) if line.get("study")]
+    studies = [attempt.study for attempt in job_folder.read_attempts(folder) if attempt.study]
     trained = f"; trained for {show(studies[-1])}" if studies else ""
     return f"{'' if folder.result.exists() else 'not finished, and '}no study needs it{trained}"
 
@@ -108,7 +108,7 @@ def _why(folder: Folder) -> str:
 def _seconds(folder: Folder) -> float:
     """Add up the epochs of a job."""
     try:
-        return float(sum(line["seconds"] for line in files.lines(folder.journal)))
+        return float(sum(line.seconds for line in job_folder.read_epochs(folder)))
     except SPOILT:
         return 0.0
 
@@ -204,7 +204,7 @@ def _remove_folder(path: Path) -> None:
         if gone.exists():
             shutil.rmtree(gone)
         path.rename(gone)
-    (gone / "result.json").unlink(missing_ok=True)  # first: who lists all results of a store finds whole jobs only
+    Folder(gone).result.unlink(missing_ok=True)  # first: who lists all results of a store finds whole jobs only
     shutil.rmtree(gone)
 
 

@@ -1,6 +1,7 @@
 """`ablate plan`: a STUDY argument to what is left to do, how long it takes, and what it can see."""
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ablate.analysis.power import Outlook
 from ablate.errors import AblateError
@@ -13,8 +14,10 @@ from ablate.store import study_folder
 from ablate.study import grid
 from ablate.study.file import Study
 from ablate.study.grid import Grid
-from ablate.training.models.summary import Summary
 from ablate.workflow import argument
+
+if TYPE_CHECKING:
+    from ablate.training.models.summary import Summary  # brings torch
 
 load, condition = argument.load, argument.condition
 

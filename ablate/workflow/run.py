@@ -98,7 +98,7 @@ def _state(todo: Plan, where: Where) -> str:
     from ablate import tracking
 
     made, store = todo.tuning, where.store
-    folders = (*(store.range(test.id) for test in made.ranges), *(store.search(one.id) for one in made.searches))
+    folders = (*(store.range(test.id).path for test in made.ranges), *(store.search(one.id).path for one in made.searches))
     return tracking.marks.state(todo.study, tracking.tracked(todo.study, todo.runs, store), folders, store)
 
 

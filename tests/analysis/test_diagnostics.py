@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from outcomes import make, outcomes, random_value
 from scipy.stats import ttest_1samp
-from test_findings import make, outcomes, random_value
 
 from ablate.analysis import diagnostics, effects, findings
 from ablate.report import insides, tables

@@ -4,9 +4,9 @@ import itertools
 import math
 
 import numpy as np
+import outcomes as made_up
 import pandas as pd
 import pytest
-import test_findings as made_up
 from scipy import integrate
 from scipy import stats as distributions
 from statsmodels.regression.linear_model import OLS

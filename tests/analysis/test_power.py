@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 from commands import ablate
+from outcomes import find, make, outcomes, random_value
 from scipy.stats import chi2
-from test_findings import find, make, outcomes, random_value
 
 from ablate.analysis import power, stats
 from ablate.cli.display import plans

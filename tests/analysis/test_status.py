@@ -14,16 +14,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from rich.console import Console
-from test_plan import finish, make, read
+from plans import finish, make, read
+from statuses import judge, shown, status
 
-from ablate.analysis import outcomes
 from ablate.analysis import status as standing
-from ablate.analysis.status import Free, Spot, Status, summarise
-from ablate.cli import display
+from ablate.analysis.status import Free, Spot, Status
 from ablate.errors import AblateError
 from ablate.planning.plan import Plan
-from ablate.recipe import identity
 from ablate.recipe.fields import Evaluation
 from ablate.store import files, job_folder, study_folder
 from ablate.store.layout import Store
@@ -31,10 +28,6 @@ from ablate.study.grid import Job
 
 ROTATION = {"augment": {"rotation": [0, 15]}}
 CONSTANT = "at chance level: test accuracy 0.5000, and all 20 test images got the same answer, a"
-
-
-def status(made: Plan, here: Store) -> Status:
-    return summarise(outcomes.read(made.runs, here))
 
 
 def whole(made: Plan, here: Store) -> Status:
@@ -50,22 +43,6 @@ def attempt(here: Store, job: Job, *studies: str | None) -> None:
 def epochs(here: Store, job: Job, count: int, seconds: float) -> None:
     for epoch in range(1, count + 1):
         files.append(here.job(job.id).journal, {"epoch": epoch, "seconds": seconds, "metrics": {}})
-
-
-def shown(found: Status, *, terminal: bool = False, width: int = 80) -> str:
-    out = io.StringIO()
-    display.show_status(Console(file=out, force_terminal=terminal, width=width, highlight=False, color_system=None), found)
-    return out.getvalue()
-
-
-def judge(here: Store, job: Job, status: str = "finished", reason: str = "", evaluation: Evaluation | None = None) -> None:
-    judged = job.recipe.model_copy(update={"evaluation": evaluation or Evaluation()})
-    confusion = [[10, 0], [10, 0]] if status == "at_chance" else [[9, 1], [1, 9]]
-    content: dict[str, Any] = {"status": status, "reason": reason, "metrics": {"test/accuracy": 0.9}} | {
-        "classes": ["a", "b"],
-        "confusion": confusion,
-    }
-    files.write_json(here.job(job.id).outcome(identity.evaluation_id(judged)) / "outcome.json", content)
 
 
 def test_a_study_that_was_never_run_is_missing_altogether(here: Store) -> None:

@@ -147,7 +147,7 @@ def prints(payload: Json, report: Report, should_stop: Asked) -> Json:
     os.dup2(number, 2)
 
     def see(detail: Json) -> None:
-        if not detail:  # a sign of life, on a slow machine
+        if "epoch" not in detail:  # a sign of life of a slow machine
             return
         print("printed in the job")
         print("said in the job", file=sys.stderr)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from commands import ablate, start
-from test_worker import EVERY_DRAW, House, left
+from houses import EVERY_DRAW, House, left
 
 from ablate.cli import main
 from ablate.execution import executors

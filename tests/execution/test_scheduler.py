@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_plan import finish, make, read
+from plans import finish, make, read
 
 from ablate.errors import AblateError, UnwritableError
 from ablate.execution import scheduler
@@ -622,7 +622,7 @@ from ablate.execution.executors.local import LocalExecutor
 from ablate.store import files, layout
 from ablate.store.tasks import Context
 from ablate.execution.interruption import Interruption
-from test_plan import make, read
+from plans import make, read
 
 if __name__ == "__main__":
     here = layout.open_store(Path(sys.argv[1]))
@@ -648,7 +648,7 @@ if __name__ == "__main__":
 def coordinator(tmp_path: Path, role: str, *, shell: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[str]]:
     (tmp_path / "coordinator.py").write_text(COORDINATOR)
     command = [*shell, sys.executable, str(tmp_path / "coordinator.py"), str(tmp_path / "mlruns"), role]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(JOBS), str(JOBS.parent)])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(JOBS), *sys.path])}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment)
     with process:
         try:

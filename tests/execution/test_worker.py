@@ -11,13 +11,13 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trainings
+from houses import BEST, DIGITS, EVERY_DRAW, MC, PLAIN, House, left, run_here
 from trainings import Call
 
 from ablate.errors import AblateError
@@ -25,49 +25,14 @@ from ablate.execution.executors.base import ENDS, Event, Slot
 from ablate.execution.executors.local import LocalExecutor
 from ablate.execution.stages import PRELOAD
 from ablate.recipe import identity
-from ablate.recipe.fields import Augment, Data, Evaluation, Model, Optimizer, Recipe, Training
+from ablate.recipe.fields import Data, Evaluation, Model, Optimizer
 from ablate.store import files as store_files
 from ablate.store import job_folder
 from ablate.store.job_folder import Folder
-from ablate.store.tasks import Context, TrainTask
-from ablate.study.grid import Job
 from ablate.training import data
 
 DEADLINE = 120.0
-PLAIN, MC, BEST = Evaluation(), Evaluation(mc_dropout=2), Evaluation(select="best_validation")
-DIGITS = Data(name="digits", image_size=16, train_size=100, validation=20)
-EVERY_DRAW = Recipe(  # every stream of random numbers is in use
-    data=DIGITS,
-    augment=Augment(crop="random_crop", padding=2, flip=True, rotation=15),
-    model=Model(name="cnn4", conv_dropout=0.1, head_dropout=0.3),
-    optimizer=Optimizer(lr=0.02),
-    training=Training(epochs=3, batch_size=16, precision="fp32"),
-)
 EPOCHS = EVERY_DRAW.training.epochs
-
-
-@dataclass(frozen=True)
-class House:
-    """A folder for jobs, beside decoded digits."""
-
-    path: Path
-    digits: Path
-
-    def folder(self, name: str, made: Recipe = EVERY_DRAW) -> Folder:
-        folder = Folder(self.path / name)
-        job_folder.create(folder, Job(identity.job_id(made, 0, self.digits.name), made, 0, self.digits.name))
-        return folder
-
-    def task(self, folder: Folder, *evaluations: Evaluation, **context: Any) -> TrainTask:
-        """Return the task of a job, evaluated once if nothing else is said."""
-        return TrainTask(
-            context=Context(git={"commit": "abc"}, **context), folder=folder.path, data=self.digits,
-            job=store_files.read_json(folder.recipe)["job"], evaluations=evaluations or (PLAIN,),
-        )  # fmt: skip
-
-    def payload(self, folder: Folder, *evaluations: Evaluation, **more: Any) -> dict[str, Any]:
-        """Return that task as what a worker gets, with more values for the functions in trainings.py."""
-        return self.task(folder, *evaluations).to_json() | more
 
 
 @pytest.fixture(scope="session")
@@ -123,32 +88,7 @@ def run_one(executor: LocalExecutor, payload: dict[str, Any]) -> Event:
     return run_all(executor, {"job": payload})["job"]
 
 
-def run_here(payload: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Run a job in this very process."""
-    heard: list[dict[str, Any]] = []
-    result = trainings.run_job(payload, heard.append, lambda: False)
-    return result, [detail for detail in heard if detail]  # the others are signs of life
-
-
 # What a job leaves
-
-
-def left(folder: Folder) -> dict[str, Any]:
-    """Read all that a job has found out: everything but times."""
-    result = store_files.read_json(folder.result)
-    result.pop("timestamp")
-    assert result.pop("peak_memory") > 1e6
-    result["metrics"] = {name: value for name, value in result["metrics"].items() if not name.startswith("time/")}
-    lines = [{"epoch": line["epoch"], "metrics": line["metrics"]} for line in store_files.lines(folder.journal)]
-    outcomes: dict[str, Any] = {}
-    for path in sorted((folder.path / "outcomes").rglob("*")):
-        if path.name == "outcome.json":
-            outcome = store_files.read_json(path)
-            outcomes[path.parent.name] = {key: part for key, part in outcome.items() if key not in ("timestamp", "seconds")}
-        elif path.is_file() and not path.name.startswith("."):
-            outcomes[f"{path.parent.name}/{path.name}"] = path.read_bytes()
-    weights = {select: folder.weights(select).read_bytes() for select in ("last", "best_validation") if folder.weights(select).exists()}
-    return {"result": json.dumps(result), "lines": json.dumps(lines), "outcomes": outcomes, "weights": weights}
 
 
 def files(folder: Folder) -> dict[str, tuple[int, int, bytes]]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from test_plan import finish, read
+from plans import finish, read
 
 from ablate.errors import AblateError
 from ablate.execution import stages

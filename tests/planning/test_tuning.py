@@ -6,6 +6,7 @@ from searching import BOTH, RATE, put, read, resolve, searches_of, settled, sugg
 from ablate.analysis import status
 from ablate.errors import AblateError, StoreError
 from ablate.planning import plan, tuning
+from ablate.recipe import identity
 from ablate.recipe.range_test import Sweep
 from ablate.store import files, job_folder
 from ablate.store.job_folder import Folder
@@ -410,7 +411,7 @@ def finish(here, runs, jobs):
         job_folder.create(here.job(job.id), job)
         files.write_json(here.job(job.id).result, {"status": "finished", "metrics": {"time/epoch_seconds": 1.0}, "train_images": 9})
     for run in runs:
-        judged = here.job(run.job_id).outcome(grid.recipe.evaluation_id(run.cell.recipe))
+        judged = here.job(run.job_id).outcome(identity.evaluation_id(run.cell.recipe))
         files.write_json(judged / "outcome.json", {"status": "finished", "reason": "", "metrics": {"test/accuracy": 0.5}})
 
 

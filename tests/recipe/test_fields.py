@@ -1,17 +1,16 @@
 """What identifies a training, what does not, and which random numbers it draws."""
 
 import json
-from functools import cache
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from recipes import legal
 
 from ablate.recipe import fields as recipe_fields
 from ablate.recipe import identity as identities
 from ablate.recipe.fields import Recipe, is_active, value
 from ablate.recipe.identity import canonical, evaluation_id, job_id, stream_seed
-from ablate.study.checks import in_field
 
 DATA = "f" * 64
 
@@ -88,12 +87,6 @@ BASES: list[dict[str, Any]] = [
     {"optimizer.name": "adam", "augment.crop": "random_resized_crop"},
 ]
 
-CANDIDATES = (
-    *(None, False, True, 0, 1, 2, 3, 8, 16, 24, 32, 64, 0.05, 0.25, 0.5, 2.5, 15.5, "a", "b"),
-    *("cnn4", "resnet_small", "resnet18", "mobilenet_v2", "fusion", "nets:mine", ["a", "b"], {"brightness": 0.5}, {"hue": 0.1}),
-    *({"mean": [0.5], "std": [0.25]}, {"mean": [0.5, 0.4, 0.3], "std": [0.25, 0.25, 0.25]}),
-)
-
 
 def make(fields: dict[str, Any]) -> Recipe:
     """Build a recipe from dotted paths."""
@@ -102,16 +95,6 @@ def make(fields: dict[str, Any]) -> Recipe:
         section, name = path.split(".")
         nested.setdefault(section, {})[name] = given
     return Recipe.model_validate(nested)
-
-
-@cache
-def legal(path: str) -> tuple[Any, ...]:
-    """List some values that a field allows, whatever fields there will be."""
-    info = recipe_fields.fields()[path]
-    kinds = [info.annotation, *get_args(info.annotation)]
-    names = [name for kind in kinds for name in get_args(kind) if isinstance(name, str)]
-    found = {repr(given): given for given in (*CANDIDATES, *names) if not in_field(info, given)}
-    return tuple(given for given in found.values() if given != "auto")
 
 
 def id_of(fields: dict[str, Any]) -> str:

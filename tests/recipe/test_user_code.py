@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from commands import ablate, attempts
-from test_worker import DIGITS, House, run_here
+from houses import DIGITS, House, run_here
 
 from ablate.errors import AblateError
 from ablate.recipe import identity, user_code

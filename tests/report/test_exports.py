@@ -8,8 +8,8 @@ import subprocess
 
 import numpy as np
 import pytest
-from test_findings import turned
-from test_report import ROTATION, by_level, everything, found, level, nothing, rotated
+from outcomes import turned
+from reports import ROTATION, by_level, everything, found, level, nothing, rotated
 
 from ablate.analysis import effects
 from ablate.report import comparison, data, exports, reasons, words

@@ -4,10 +4,10 @@ import shutil
 from xml.etree import ElementTree as ET
 
 import pytest
+from browser import CHROMIUM, Browser, assert_quiet
 from commands import ablate
 from PIL import Image
-from test_report import everything, nothing
-from test_report_browser import CHROMIUM, Browser, assert_quiet
+from reports import everything, nothing
 
 from ablate.report import pictures
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from plans import finish, make, read
+from reports import HELPS, ROTATION, by_level, found, page
 from rich.console import Console
-from test_plan import finish, make, read
-from test_report import HELPS, ROTATION, by_level, found, page
-from test_status import judge, shown, status
+from statuses import judge, shown, status
 
 from ablate import cli
 from ablate.analysis import outcomes

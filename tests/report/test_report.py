@@ -1,15 +1,9 @@
 """What a report says, in words, in tables, in JSON and on the page; findings come from the real code, runs are made up."""
 
-import atexit
 import base64
-import hashlib
 import json
 import re
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,237 +11,32 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-from PIL import Image
+from reports import (
+    EQUIVALENT,
+    HELPS,
+    HOSTILE,
+    HURTS,
+    ROTATED,
+    ROTATION,
+    UNDECIDED,
+    by_level,
+    everything,
+    found,
+    hostile,
+    level,
+    nothing,
+    page,
+    png,
+    rotated,
+)
 
-from ablate.analysis import findings
 from ablate.analysis.findings import Effect, Findings
-from ablate.analysis.outcomes import Outcome
 from ablate.analysis.stats import CAP, Estimate
-from ablate.analysis.tuning import History, Map, RangeCurve, Trial, TuningFinding, Turn
-from ablate.recipe.range_test import Suggestion
+from ablate.analysis.tuning import TuningFinding
 from ablate.report import canvas, data, figures, html, insides, names, pictures, summary, tables, words
 from ablate.report.canvas import Picture
-from ablate.study import file as study_file
-from ablate.study import grid
-from ablate.study.grid import Cell
-from ablate.study.search_space import Range, Search
 
-ENVIRONMENT = {
-    "git": {"commit": "3f2a9c1d", "dirty": True, "diff": "SECRET DIFF"},
-    "versions": {"python": "3.11.7", "torch": "2.9.0"},
-    "machine": {"host": "node1", "processor": "Xeon", "cores": 2, "device": "cpu"},
-    "threads": 1,
-    "data": "fingerprint-1",
-}
-REASONS = {
-    "diverged": "the training loss was nan in epoch 3",
-    "at_chance": "0.1 of the answers were right",
-    "crashed": "RuntimeError: boom",
-}
-JUDGED = ("finished", "at_chance")
-HOSTILE = "<script>alert(1)</script>"
-ATTACK = "</script><script>alert(2)</script><a href='javascript:alert(3)'>link</a>"
-
-Value = Callable[[Cell, int], float]
-
-
-def found(
-    raw: dict[str, Any],
-    value: Value,
-    *,
-    status: Callable[[Cell, int], str] = lambda cell, seed: "finished",
-    environment: Callable[[Cell, int], dict[str, Any]] = lambda cell, seed: ENVIRONMENT,
-    metric: str | None = None,
-    epochs: int = 4,
-    classes: tuple[str, ...] = (),
-    picture: str = "",
-) -> Findings:
-    """Find what the code says of made-up runs: a value of the study's metric for each cell and seed; with classes, their insides."""
-    checked = study_file.check({"name": "x", "recipe": {"data": {"name": "digits"}}} | raw, "studies/x.toml")
-    expanded = grid.expand(checked, precision="fp32")
-    runs, _ = grid.runs_and_jobs(expanded, checked.seeds, lambda section: "f" * 64)
-    outcomes = []
-    for run in runs:
-        became = status(run.cell, run.seed)
-        given = value(run.cell, run.seed)
-        lines = () if became in ("not_run", "running", "crashed") else tuple(line(epoch, epochs, given) for epoch in range(1, epochs + 1))
-        seconds = 10.0 + len(run.cell.label) / 10
-        values = {"test/loss": 1 - given, checked.metric: given, "time/epoch_seconds": seconds, "time/train_seconds": epochs * seconds}
-        log = "" if became == "not_run" else f"/store/jobs/{run.job_id[:12]}/log.txt"
-        came_from = {} if became == "not_run" else environment(run.cell, run.seed)
-        outcome = Outcome(run, became, REASONS.get(became, ""), log, values if became in JUDGED else {}, lines, (), (), came_from)  # type: ignore[arg-type]
-        outcomes.append(inside(outcome, given, classes, picture) if became in JUDGED and classes else outcome)
-    return findings.find(checked, expanded, tuple(outcomes), metric=metric)
-
-
-def inside(outcome: Outcome, given: float, classes: tuple[str, ...], picture: str) -> Outcome:
-    """Put into a run 1000 images of each class, of which the next two classes get the mistakes, and two bins of confidence."""
-    known, seed = len(classes), outcome.run.seed
-    rights = [int(1000 * given) - 7 * i * (seed + i) - len(outcome.run.cell.label) for i in range(known)]
-    thirds = [(1000 - right) // 3 for right in rights]
-    taken = [
-        {i: right, (i + 1) % known: one, (i + 2) % known: 1000 - right - one}
-        for i, (right, one) in enumerate(zip(rights, thirds, strict=True))
-    ]
-    confusion = tuple(tuple(row.get(j, 0) for j in range(known)) for row in taken)
-    metrics = outcome.metrics | {f"test/accuracy/{name}": right / 1000 for name, right in zip(classes, rights, strict=True)}
-    bins = ((0, 0.0, 0.0), (100 + seed, 0.5123, 0.4 + seed / 100), (900 - seed, 0.9, given))
-    return replace(outcome, metrics=metrics, confusion=confusion, classes=classes, calibration=bins, picture=picture)
-
-
-@cache
-def png(side: int = 64) -> str:
-    """Leave a real PNG of noise behind, which cannot be compressed, for as long as the tests run."""
-    folder = tempfile.mkdtemp()
-    atexit.register(shutil.rmtree, folder)
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)).save(Path(folder) / "wrong.png")
-    return str(Path(folder) / "wrong.png")
-
-
-def line(epoch: int, epochs: int, given: float) -> dict[str, Any]:
-    share = epoch / epochs
-    accuracies = {"train/accuracy": given * share, "validation/accuracy": 0.98 * given * share}
-    losses = {"train/loss": 2 - share, "validation/loss": 2.1 - share}
-    return {"epoch": epoch, "timestamp": 0, "seconds": 1.0, "metrics": accuracies | losses}
-
-
-def by_level(changes: Mapping[tuple[str, str], list[float]], *, base: float = 0.9) -> Value:
-    """Make values to which each level adds its own change in each seed, so that the per-seed effects are these very numbers."""
-    return lambda cell, seed: base + 0.001 * seed + sum(d[seed] for (name, level), d in changes.items() if cell.levels.get(name) == level)
-
-
-ROTATION = {"factors": {"augment": {"rotation": [0, 15]}}}
-HELPS = [0.0093, 0.0085, 0.0101, 0.0090, 0.0096]
-HURTS = [-0.031, -0.029, -0.032, -0.030, -0.031]
-EQUIVALENT = [0.0002, -0.0003, 0.0001, -0.0002, 0.0001]
-UNDECIDED = [0.004, -0.003, 0.002, -0.001, 0.0025]
-ROTATED = by_level({("augment.rotation", "15"): HELPS})
 UNSTABLE = "of 5 with rotation 0; the runs that did not fail: "
-
-EVERYTHING = {
-    "name": "augmentation",
-    "question": "Which augmentations help?",
-    "min_effect": 0.002,
-    "factors": {
-        "augment": {"crop": ["random_crop", "random_resized_crop"], "rotation": [0, 15], "flip": [True, False]},
-        "model": {"conv_dropout": [0.0, 0.1], "batch_norm": [True, False]},
-        "evaluation": {"tta": ["none", "flip"]},
-    },
-    "exclude": [{"if": "augment.rotation > 0 and model.batch_norm == false and model.conv_dropout > 0", "why": "is known to diverge"}],
-    "claim": [
-        {"text": "RandomCrop beats RandomResizedCrop", "source": "a blog", "expect": "augment.crop: random_crop > random_resized_crop"},
-        {"text": "Rotation hurts", "expect": "augment.rotation: 15 < 0"},
-        {"text": "Dropout matters", "expect": "model.conv_dropout: 0.1 > 0.0"},
-    ],
-}
-CHANGES = {
-    ("augment.rotation", "15"): HELPS,
-    ("augment.crop", "random_resized_crop"): HURTS,
-    ("augment.flip", "false"): EQUIVALENT,
-    ("model.conv_dropout", "0.1"): UNDECIDED,
-    ("model.batch_norm", "false"): [-0.05, -0.051, -0.049, -0.05, -0.052],
-    ("evaluation.tta", "flip"): [0.004, 0.004, 0.004, 0.004, 0.004],
-}
-
-
-def everything() -> Findings:
-    """Make a study with every verdict, failures, exclusions, claims, shared trainings and two versions of torch."""
-
-    def status(cell: Cell, seed: int) -> str:
-        if cell.levels["model.batch_norm"] == "false" and seed == 4:
-            return "diverged"
-        return {("rotation=15", 4): "crashed", ("rotation=15, tta=flip", 4): "not_run"}.get((cell.label, seed), "finished")
-
-    def environment(cell: Cell, seed: int) -> dict[str, Any]:
-        return ENVIRONMENT if seed < 4 else ENVIRONMENT | {"versions": {"python": "3.11.7", "torch": "2.10.0"}}
-
-    made = found(
-        EVERYTHING, by_level(CHANGES), status=status, environment=environment, classes=("cat", "dog", "bird", "frog"), picture=png()
-    )
-    return with_tuning(made)
-
-
-def many() -> Findings:
-    """Make a study of 500 runs: 100 cells under 5 seeds, 10 classes, 30 epochs."""
-    factors = {"rotation": [0, 5, 10, 15, 20], "erasing": [0, 0.1, 0.2, 0.3, 0.4], "flip": [True, False]}
-    raw = {"name": "many", "factors": {"augment": factors, "model": {"batch_norm": [True, False]}}, "recipe": {"model": {"name": "cnn4"}}}
-    classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-    noise = np.random.default_rng(1).normal(0.85, 0.004, (1000, 5))
-    return with_tuning(found(raw, lambda cell, seed: noise[hash_of(cell.label) % 1000, seed], epochs=30, classes=classes, picture=png()))
-
-
-def hash_of(text: str) -> int:
-    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
-
-
-def with_tuning(of: Findings) -> Findings:
-    """Let a study have searched and found rates for its cells: a history, a map, an effect that turns, a range test each."""
-    labels = [found.cell.label for found in of.cells][:14]  # more than are drawn
-    tried = {
-        path: Range(low=low, high=high, log=True)
-        for path, low, high in (("optimizer.lr", 1e-3, 1.0), ("optimizer.weight_decay", 1e-6, 1e-2))
-    }
-    asked = Search(5, "cell", "random", "median", (1_000_000,), "validation/accuracy", tried)
-    states = ("complete", "complete", "pruned", "complete", "diverged")
-    trials = tuple(
-        Trial(
-            i,
-            {"optimizer.lr": 10 ** -(i / 2), "optimizer.weight_decay": 10 ** -(i + 2)},
-            0.5 + 0.1 * i if state == "complete" else None,
-            state,
-            i > 0,
-        )
-        for i, state in enumerate(states)
-    )
-    best = ((1, 0.5), (2, 0.6), (3, 0.6), (4, 0.8), (5, 0.8))
-    mapped = Map(
-        ("optimizer.lr", "optimizer.weight_decay"),
-        (1e-3, 1e-2, 1.0),
-        (1e-6, 1e-4, 1e-2),
-        ((0.5, 0.6, 0.7), (0.5, 0.7, 0.8), (0.4, 0.5, 0.5)),
-    )
-    histories = [History(label, asked, tuple(tried), frozenset(tried), trials, 3, best, ((1, 0.6), (2, 0.7)), mapped) for label in labels]
-    suggested = {"valley": Suggestion("valley", "ok", 0.01, 0.005, 0.02), "steepest": Suggestion("steepest", "flat")}
-    rates = tuple(10 ** (i / 10 - 5) for i in range(50))
-    losses = (*(2.3 - 0.03 * i for i in range(49)), float("inf"))
-    ranges = [
-        RangeCurve(label, rates, losses, tuple(loss - 0.1 for loss in losses[:49]), losses[:49], rates[:49], suggested, suggested["valley"])
-        for label in labels
-    ]
-    change = of.effects[0].changes[0] if of.effects else ("a", "b", "c")
-    turns = (Turn(change, 0.012, -0.034),)
-    cells = tuple(replace(one, cell=replace(one.cell, tuned={"optimizer.lr": 0.01234} if i % 2 else {})) for i, one in enumerate(of.cells))
-    return replace(of, cells=cells, tuning=TuningFinding(tuple(ranges), tuple(histories), turns))
-
-
-def nothing() -> Findings:
-    return found(ROTATION | {"name": "empty"}, lambda cell, seed: 0.0, status=lambda cell, seed: "not_run")
-
-
-def level(name: str, **augment: Any) -> dict[str, Any]:
-    return {"name": name, "set": {"augment": augment}}
-
-
-def hostile() -> Findings:
-    """Make a study whose every free text attacks the page."""
-    raw = {
-        "name": HOSTILE,
-        "question": f'"><img src=x onerror=alert(1)> {HOSTILE}',
-        "factor": [
-            {"name": f"<b>{HOSTILE}</b> %{{x}} $a$", "levels": [level('a "quoted" \' level', rotation=0), level(ATTACK, rotation=15)]},
-            {"name": "{{ 7 * 7 }}", "levels": [level("off", flip=False), level("<i>on</i>", flip=True)]},
-        ],
-        "claim": [{"text": HOSTILE, "source": "<b>me</b>", "expect": "{{ 7 * 7 }}: off > <i>on</i>"}],
-    }
-    classes = (HOSTILE, "<b>{{ 7 * 7 }}</b> %{x} $a$", "<img src=x onerror=alert(4)>")
-    made = found(
-        raw, lambda cell, seed: 0.8 + 0.01 * len(cell.label) ** 0.5 + 0.001 * ((seed * 7) % 5) * len(cell.label) / 100, classes=classes
-    )
-    return with_tuning(made)
-
-
-def page(of: Findings) -> str:
-    return html.render(of, created="20 Nov 2026", version="0.1.0", study_text='name = "x"  # a & b', store="/store")
 
 
 @pytest.fixture(scope="module")
@@ -263,11 +52,6 @@ def full_page(full) -> str:
 def only(of: Findings) -> Effect:
     (effect,) = of.effects
     return effect
-
-
-def rotated(changes: list[float], **more: Any) -> Findings:
-    """Find a study of one factor, whose change in each seed is given."""
-    return found(ROTATION | {"seeds": len(changes)} | more, by_level({("augment.rotation", "15"): changes}))
 
 
 def with_estimate(of: Findings, **changes: Any) -> tuple[Effect, Findings]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from test_fields import legal
+from recipes import legal
 
 from ablate.errors import StudyError
 from ablate.recipe import fields, identity

@@ -15,7 +15,7 @@ from PIL import Image
 from ablate import cli
 from ablate.errors import DataError
 from ablate.execution import stages
-from ablate.planning import inputs
+from ablate.planning import inputs, network_checks
 from ablate.recipe import identity as identities
 from ablate.store import files, job_folder, layout, study_folder
 from ablate.study import file as study_file
@@ -183,7 +183,9 @@ two = three = one
 def test_a_folder_is_looked_through_as_often_for_many_networks_and_cuts_as_for_one(project, tmp_path, monkeypatch):
     (project / "few_nets.py").write_text(NETS)
     survey, seen, counts = data.folder.survey, [], []
-    monkeypatch.setattr(inputs, "_look", lambda *_: inputs._Looked())  # building networks takes seconds, and looks at no image
+    monkeypatch.setattr(
+        network_checks, "_look", lambda *_: network_checks._Looked()
+    )  # building networks takes seconds, and looks at no image
     monkeypatch.setattr(data.folder, "survey", lambda root: seen.append(root) or survey(root))
     one = TEXT.replace('"cnn4"', '"few_nets:one"')
     nets = 'model.name = ["few_nets:one", "few_nets:two", "few_nets:three"]'

@@ -8,8 +8,8 @@ import time
 import urllib.request
 
 import pytest
+from browser import CHROMIUM, Browser
 from commands import RECIPE, ablate, start, wait_for
-from test_report_browser import CHROMIUM, Browser
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium in PATH")]
 

@@ -6,7 +6,7 @@ import posixpath
 import pytest
 from mlflow.utils.validation import _validate_metric_name, _validate_param_name
 from shown import client, runs_of
-from test_searches import begun
+from tracked import begun
 
 from ablate import tracking
 from ablate.recipe import fields as recipe_fields

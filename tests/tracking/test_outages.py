@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from commands import RECIPE, ablate, attempts, start, wait_for
 from shown import client, everything, history, runs_of
-from test_searches import begun, read, until
+from tracked import begun, read, until
 
 from ablate import tracking
 from ablate.store import files, layout

@@ -7,18 +7,17 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from urllib.parse import unquote
 
 import pytest
 from markdown_it import MarkdownIt
 from shown import client, everything, hidden, history, runs_of
+from tracked import begun, read, sync, until
 
 from ablate import tracking
 from ablate.recipe import identity as identities
 from ablate.store import files, job_folder, layout
 from ablate.study import file as study_file
-from ablate.study import grid
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of MLflow's own dependencies, at import
@@ -28,23 +27,12 @@ pytestmark = [
 HOSTILE = "a'b\"c`d](http://x.y) <script>alert(1)</script> **é** &lt; www.x.y\n# $x$ |"
 
 
-def read(name, levels=("one", "two")):
-    """Check a study of one factor whose levels have these names."""
-    table = {"name": "part", "levels": [{"name": level, "set": {"augment.rotation": 5 * i}} for i, level in enumerate(levels)]}
-    small = {"data": {"name": "digits", "train_size": 300}, "model": {"name": "cnn4"}, "training": {"epochs": 3}}
-    return study_file.check({"name": name, "seeds": 2, "recipe": small, "factor": [table]}, "x.toml")
-
-
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     """Return a store that several tests use, each for a study and searches of its own: a database takes seconds to make."""
     held = layout.open_store(tmp_path_factory.mktemp("searches") / "store")
     layout.create(held)
     return held
-
-
-def sync(held, loaded, *sources):
-    tracking.sync(tracking.uri(held, None), loaded, sources, held)
 
 
 def rebuilt(held, name, send, tmp_path):
@@ -163,13 +151,6 @@ def test_the_best_so_far_is_of_complete_trials_in_the_order_of_their_ends(shared
     run = by_name(shared, loaded)["search: best"]
     points = history(client(shared.path), run)["best/validation/loss"]
     assert sorted(points, key=lambda point: point[1]) == [(2, 1200, 0.7), (3, 1300, 0.7), (1, 1400, 0.5), (4, 1500, 0.5)]
-
-
-def until(condition):
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.05)
 
 
 def test_what_a_writer_sent_bit_by_bit_is_what_a_lost_database_is_rebuilt_to(shared, tmp_path):
@@ -323,16 +304,6 @@ def test_what_was_never_started_is_not_shown(shared):
     assert everything(shared.path, "nothing") == []
 
 
-def begun(held, loaded):
-    """Return the runs of a study, each of which has begun."""
-    runs, _ = grid.runs_and_jobs(grid.expand(loaded, precision="fp32"), loaded.seeds, lambda data: identities.digest(loaded.name))
-    for one in runs:
-        folder = held.job(one.job_id)
-        folder.path.mkdir(parents=True)
-        files.append(folder.attempts, {"number": 1, "timestamp": 1000})
-    return runs
-
-
 def test_each_run_links_all_runs_of_its_cell_whatever_its_name_holds(shared):
     loaded = read("links", ("one", HOSTILE))
     sync(shared, loaded, *tracking.tracked(loaded, begun(shared, loaded), shared))
@@ -373,14 +344,16 @@ from pathlib import Path
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from ablate.tracking.client import Mlflow
-from test_searches import read, stores, tracking
+from tracked import read
+from ablate import tracking
+from ablate.store import layout
 
 @event.listens_for(Engine, "after_cursor_execute")
 def see(connection, cursor, statement, *_):
     if "CREATE TABLE scorers" in statement:
         os.kill(os.getpid(), signal.SIGKILL)
 
-held = stores.open_store(Path(sys.argv[1]))
+held = layout.open_store(Path(sys.argv[1]))
 Mlflow(tracking.uri(held, None), read("killed"), held, None)._connect()
 """
 

@@ -3,6 +3,9 @@
 import pytest
 import torch
 from gpus import NEEDS_GPU
+from sessions import make
+
+from ablate.training import data
 
 
 @pytest.fixture(autouse=True)
@@ -17,3 +20,9 @@ def _one_thread():
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
 def device(request):
     return torch.device(request.param)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """Prepare the digits that the short trainings of builders/sessions.py see."""
+    return data.prepare(make().data, tmp_path_factory.mktemp("cache"))

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from test_loop import CPU, EVERYTHING, digits, fingerprint, make, outcome, start, train, without_times  # noqa: F401 (digits: a fixture)
+from sessions import CPU, EVERYTHING, fingerprint, make, outcome, start, train, without_times
 
 from ablate.training import data, loop
 
@@ -21,7 +21,7 @@ needs_compiler = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["crop, flip", "everything"])
-def test_a_training_whose_images_are_streamed_ends_with_the_same_bits(changes, digits):  # noqa: F811
+def test_a_training_whose_images_are_streamed_ends_with_the_same_bits(changes, digits):
     recipe = make(**changes)
     session = loop.start(recipe, 0, digits, data.open_arrays(digits.folder), CPU, memory=0)
     for _ in loop.epochs(session):
@@ -57,7 +57,7 @@ def close(ours, theirs):
 @pytest.mark.filterwarnings("default")  # torch's own
 @pytest.mark.usefixtures("cache")
 @pytest.mark.parametrize("changes", [SMALL, WITH_DROPOUT], ids=["plain", "with dropout"])
-def test_the_compiling_step_leaves_no_trace_and_a_compiled_training_can_be_taken_up(changes, digits):  # noqa: F811
+def test_the_compiling_step_leaves_no_trace_and_a_compiled_training_can_be_taken_up(changes, digits):
     recipe = make(**changes)
     session = start(recipe, digits)
     before, drawn = outcome(session), fingerprint(torch.get_rng_state())
@@ -91,7 +91,7 @@ def test_the_compiling_step_leaves_no_trace_and_a_compiled_training_can_be_taken
 @pytest.mark.slow  # 25 s: it compiles three times
 @pytest.mark.filterwarnings("default")
 @pytest.mark.usefixtures("cache")
-def test_a_warm_worker_compiles_each_network_anew_and_mistakes_none_for_another(digits):  # noqa: F811
+def test_a_warm_worker_compiles_each_network_anew_and_mistakes_none_for_another(digits):
     """By default torch looks at no hook, so it takes a network with dropout for the same one without."""
     alone = train(make(**WITH_DROPOUT), digits)
     plain = train(make(**SMALL), digits)
@@ -105,7 +105,7 @@ JOB = """
 import json, sys
 from pathlib import Path
 sys.path[:0] = json.loads(sys.argv[1])
-from test_loop import make
+from sessions import make
 from ablate.execution import worker
 from ablate.recipe import identity
 from ablate.recipe.fields import Evaluation
@@ -125,7 +125,7 @@ print(json.dumps({**counters["inductor"]}))
 
 @needs_compiler
 @pytest.mark.slow  # 40 s: two processes that compile
-def test_a_worker_keeps_what_it_compiled_in_the_store_and_finds_it_again(tmp_path, digits):  # noqa: F811
+def test_a_worker_keeps_what_it_compiled_in_the_store_and_finds_it_again(tmp_path, digits):
     from ablate.recipe import metrics
     from ablate.store import files, job_folder
 

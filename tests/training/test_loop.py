@@ -1,7 +1,6 @@
 """A training is decided by its recipe and its seed to the last bit, wherever it is interrupted, and pairs share their draws."""
 
 import copy
-import hashlib
 import io
 import itertools
 import json
@@ -12,91 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sessions
 import torch
 from gpus import NEEDS_GPU
+from sessions import CPU, EVERYTHING, IN_CHILD, TRAININGS, Reads, Scalars, fingerprint, make, numbered, outcome, start, train, without_times
 from torch.nn import functional as F  # noqa: N812
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ablate.recipe import identity, networks
-from ablate.recipe.fields import Augment, Recipe
+from ablate.recipe.fields import Augment
 from ablate.training import data, images, loop, optim
 from ablate.training.augment import compose, rotation, streams
-
-CPU = torch.device("cpu")
-
-
-def make(**changes):
-    """Return the recipe of a short training; changes are sections, merged into it."""
-    fields = {
-        "data": {"name": "digits", "image_size": 16, "train_size": 120, "validation": 20},
-        "augment": {"crop": "random_crop", "padding": 2, "flip": True},
-        "model": {"name": "cnn4"},
-        "optimizer": {"lr": 0.05},
-        "training": {"epochs": 3, "batch_size": 32, "precision": "fp32"},
-    }
-    for section, values in changes.items():
-        fields[section] = fields.get(section, {}) | values
-    return Recipe.model_validate(fields)
-
-
-JITTER = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05}
-EVERYTHING = {
-    "augment": {
-        "crop": "random_resized_crop", "rotation": 15.0, "color_jitter": JITTER, "erasing": 0.5, "cutout": 4, "mixup": 0.5, "cutmix": 1.0,
-    },
-    "model": {"conv_dropout": 0.1, "head_dropout": 0.2},
-    "training": {"label_smoothing": 0.1, "gradient_clip": 1.0, "early_stopping": 3, "epochs": 4},
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    return data.prepare(make().data, tmp_path_factory.mktemp("cache"))
-
-
-def start(recipe, prepared, seed=0):
-    return loop.start(recipe, seed, prepared, data.open_arrays(prepared.folder), CPU)
-
-
-def train(recipe, prepared, seed=0):
-    session = start(recipe, prepared, seed)
-    for _ in loop.epochs(session):
-        pass
-    return session
-
-
-def without_times(history):
-    return [{"epoch": line["epoch"], "metrics": line["metrics"]} for line in history]
-
-
-def fingerprint(state):
-    """Hash any nest of tensors and plain values by their bits."""
-    whole = hashlib.sha256()
-
-    def add(part):
-        if isinstance(part, torch.Tensor):
-            bits = part.detach().contiguous().view(-1).view(torch.uint8)
-            whole.update(f"{part.dtype}{tuple(part.shape)}".encode() + bits.numpy().tobytes())
-        elif isinstance(part, dict):
-            for key, value in part.items():
-                whole.update(repr(key).encode())
-                add(value)
-        elif isinstance(part, list | tuple):
-            whole.update(b"[")
-            for value in part:
-                add(value)
-        else:
-            whole.update(repr(part).encode())
-
-    add(state)
-    return whole.hexdigest()
-
-
-def outcome(session):
-    """Return the bits of everything that a training leaves: weights, metrics, optimizer, best epoch, every generator."""
-    state = loop.snapshot(session)
-    return fingerprint(state | {"history": without_times(state["history"])})
 
 
 def test_the_fingerprint_of_this_file_sees_one_bit():
@@ -108,33 +32,14 @@ def test_the_fingerprint_of_this_file_sees_one_bit():
     assert fingerprint({"a": 0.1 + 0.2}) != fingerprint({"a": 0.3})
 
 
-# What is trained twice, and put away and taken up at each of its epochs.
-TRAININGS: dict[str, dict[str, dict[str, object]]] = {
-    "plain": {"augment": {"crop": "none", "flip": False}},
-    "crop, flip": {},
-    "everything": EVERYTHING,
-    "everything in bf16": EVERYTHING | {"training": EVERYTHING["training"] | {"precision": "bf16"}},
-    "stopping early": {"optimizer": {"lr": 0.5}, "training": {"early_stopping": 2, "epochs": 8}, "augment": {"rotation": 15.0}},
-    "adam": {"optimizer": {"name": "adam", "lr": 0.003}, "model": {"conv_dropout": 0.2}},
-    "adamw, step": {"optimizer": {"name": "adamw", "lr": 0.003}, "schedule": {"name": "step", "step_epochs": 1}},
-    "cosine, no batch norm": {"schedule": {"name": "cosine"}, "model": {"batch_norm": False}},
-    "no validation": {"data": {"validation": 0}, "augment": {"rotation": 30.0, "padding_mode": "reflect"}},
-    "sgd without momentum": {"optimizer": {"momentum": 0.0, "lr": 0.05}, "schedule": {"name": "constant"}},
-    "diverging": {
-        "optimizer": {"lr": 100.0}, "model": {"batch_norm": False}, "schedule": {"name": "constant"}, "training": {"batch_size": 10},
-    },
-}  # fmt: skip
-
-# The child trains these after other jobs; the parent trains each first.
-IN_CHILD = ["everything", "everything in bf16", "adam"]
-
 CHILD = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 import torch
-import test_loop as t
-prepared = t.data.read(Path(sys.argv[2]))
+import sessions as t
+from ablate.training import data
+prepared = data.read(Path(sys.argv[2]))
 torch.manual_seed(12345)
 torch.rand(7)
 t.train(t.make(**t.TRAININGS["diverging"]), prepared, seed=5)
@@ -165,7 +70,7 @@ def test_the_same_seed_gives_the_same_bits_after_whatever_else_the_process_did(n
 
 
 def test_the_same_seed_gives_the_same_bits_in_another_process(digits, undisturbed):
-    command = [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(digits.folder)]
+    command = [sys.executable, "-c", CHILD, str(Path(sessions.__file__).parent), str(digits.folder)]
     child = subprocess.run(command, capture_output=True, text=True, check=False)
     assert child.returncode == 0, child.stderr
     assert json.loads(child.stdout) == {name: undisturbed(name)[1] for name in IN_CHILD}
@@ -359,47 +264,6 @@ def test_bf16_runs_the_network_in_bf16_and_keeps_its_weights_in_fp32(digits):
     assert kinds == {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def is_drawing():
-    """Whether random parameters are being drawn or sorted, which is on the CPU whatever the device."""
-    frame = sys._getframe()
-    while frame is not None:
-        if frame.f_code.co_name.startswith(("sample_", "_sort_by_hue", "_without_colour")):
-            return True
-        frame = frame.f_back
-    return False
-
-
-class Reads(TorchFunctionMode):
-    """Count the calls that wait for the device and bring its numbers to Python."""
-
-    NAMES = (
-        "item", "tolist", "numpy", "cpu", "equal", "nonzero", "is_nonzero", "__bool__", "__float__", "__int__", "__index__", "__array__",
-    )  # fmt: skip
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func.__name__ in self.NAMES and not is_drawing():
-            self.seen.append(func.__name__)
-        return func(*args, **(kwargs or {}))
-
-
-class Scalars(TorchDispatchMode):
-    """Count the same where torch does it itself."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        waits = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default, torch.ops.aten.equal.default)
-        if func in waits and not is_drawing():
-            self.seen.append(func)
-        return func(*args, **(kwargs or {}))
-
-
 def reads_of_an_epoch(recipe, prepared):
     session = start(recipe, prepared)
     lines = loop.epochs(session)
@@ -566,14 +430,6 @@ def test_validation_is_a_plain_pass_in_eval_mode_over_all_held_out_images(digits
     assert line["metrics"]["validation/accuracy"] == pytest.approx(right / 300)
     loop.score(session.network, session.validation, recipe)
     assert all(torch.equal(part, statistics[name]) for name, part in session.network.state_dict().items())
-
-
-def numbered(number, size=16):
-    """Make images that say which they are: every pixel of image i is i."""
-    pixels = np.broadcast_to(np.arange(number, dtype=np.uint8)[:, None, None, None], (number, size, size, 1)).copy()
-    labels = np.arange(number, dtype=np.int64) % 2
-    prepared = data.Prepared(Path(), "", ("even", "odd"), number, number, 1, size, (0.0,), (1.0,))
-    return prepared, data.Arrays(pixels, labels, pixels, labels)
 
 
 @pytest.mark.parametrize(

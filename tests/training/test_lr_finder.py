@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from gpus import NEEDS_GPU
-from test_loop import CPU, EVERYTHING, Reads, Scalars, fingerprint, make, numbered, start, without_times
+from sessions import CPU, EVERYTHING, Reads, Scalars, fingerprint, make, numbered, start, without_times
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import DataLoader
@@ -25,11 +25,6 @@ from ablate.training import data, loop, lr_finder, optim, surgery
 SHORT = Sweep(low=1e-4, high=0.1, steps=12)
 TOO_FAR = Sweep(low=1e-2, high=100.0, steps=20)
 PLAIN = {"crop": "none", "flip": False}
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    return data.prepare(make().data, tmp_path_factory.mktemp("cache"))
 
 
 def sweep(recipe, prepared, plan=SHORT, seed=0, **given):

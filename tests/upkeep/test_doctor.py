@@ -17,13 +17,12 @@ from click.testing import CliRunner
 from commands import TINY, ablate
 from filelock import FileLock
 from mlflow import MlflowClient
+from stores import DEAD, change, job, other_job
 
 from ablate.cli import main
 from ablate.execution import stages
 from ablate.execution.executors import devices
 from ablate.planning import references
-from ablate.recipe import fields as recipe_fields
-from ablate.recipe import identity as identities
 from ablate.store import layout
 from ablate.upkeep import doctor
 from ablate.upkeep.doctor import machine
@@ -36,8 +35,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # MLflow leaves its SQLite connections to the collector
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-DEAD = 2**22 + 1  # no process has this number
 
 
 @pytest.fixture
@@ -56,14 +53,6 @@ def examine(store, *, deep=False):
 
 def wrong(found):
     return [one for one in found if one.severity != "ok"]
-
-
-def job(store):
-    return min(store.glob("jobs/[0-9a-f]*"))
-
-
-def change(path, **fields):
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
 def flip(path):
@@ -96,16 +85,6 @@ def search_without_jobs(store):
     (store / "searches/x").mkdir(parents=True)
     row = {"number": 0, "params": {}, "jobs": {"7": "a" * 64}, "value": 0.5, "state": "complete", "started": 1, "ended": 2}
     (store / "searches/x/trials.json").write_text(json.dumps({"trials": [row]}))
-
-
-def other_job(store, seed=7):
-    """Put a finished job into a store that no study there needs."""
-    content = json.loads((job(store) / "recipe.json").read_text())
-    made = recipe_fields.Recipe.model_validate(content["recipe"])
-    identity = identities.job_id(made, seed, content["data"], content["code"])
-    shutil.copytree(job(store), store / "jobs" / identity)
-    change(store / "jobs" / identity / "recipe.json", seed=seed, job=identity)
-    return store / "jobs" / identity
 
 
 def outcome(store):

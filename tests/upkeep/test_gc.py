@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 from commands import TINY, ablate, results, start, wait_for
 from filelock import FileLock
-from test_doctor import DEAD, change, job, other_job
+from stores import DEAD, change, job, other_job
 
 from ablate.errors import AblateError
 from ablate.execution import stages

@@ -1,15 +1,13 @@
 """Whether every file is what ablate has written: JSON, lists of lines, weights and checkpoints."""
 
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from ablate.planning.references import SPOILT
-from ablate.recipe import range_test
-from ablate.store import files, search_folder
+from ablate.store import files, records
 from ablate.store.job_folder import Folder
+from ablate.store.job_state import state
 from ablate.upkeep import leftovers
 from ablate.upkeep.doctor.finding import Finding, Patient, can_read
 from ablate.upkeep.leftovers import CHECKPOINTS
@@ -21,35 +19,15 @@ RIGHTS = "ask its owner for the right to read it, such as chmod -R a+rX, or ask 
 AGAIN = "remove that file, and run its study again"
 FROM_FILE = "remove the folder of that study, and run its study file again: its jobs are kept"
 
-KEYS: Mapping[str, tuple[tuple[str, ...], str]] = {
-    "recipe.json": (("job", "seed", "data", "numerics", "recipe"), ANEW),
-    "result.json": (("status", "reason", "epochs", "train_images", "timestamp", "metrics"), ANEW),
-    "outcome.json": (("status", "reason", "timestamp", "metrics", "evaluation"), AGAIN),
-    "failure.json": (("error", "timestamp"), THAT),
-    "environment.json": ((), THAT),
-    "model.json": ((), THAT),
-    "study.json": (("study", "source", "text"), FROM_FILE),
-    "settled.json": (("precision", "fingerprints"), FROM_FILE),
-    "search.json": (("label", "metric", "direction", "trials", "seeds", "space", "started"), AGAIN),
-    "trials.json": (("trials",), AGAIN),
-    "range.json": (("label", "sweep", "seeds", "started"), AGAIN),
-    "suggestion.json": (("status", "rate"), AGAIN),
-    "meta.json": (("classes", "train", "test", "channels", "image_size", "mean", "std"), "remove its folder: images are decoded again"),
-}
-"""What must be in each file, and what to do where it is not. Of any other one it must be JSON."""
-
-DEEPER: Mapping[str, Callable[[Any], object]] = {
-    "trials.json": lambda content: search_folder.TRIALS.validate_python(content["trials"]),
-    "suggestion.json": search_folder.SUGGESTION.validate_python,
-    "curve": range_test.from_json,
-}
-"""What else a file must stand."""
-
-LINES: Mapping[str, tuple[tuple[str, ...], str]] = {
-    "journal.jsonl": (("epoch", "timestamp", "seconds", "metrics"), ANEW),
-    "attempts.jsonl": (("timestamp",), "remove the bad lines of that file: it only lists attempts"),
-    "optuna.jsonl": ((), "remove the folder of that search: the jobs of its trials are kept, and found again"),
-}
+ADVICE: Mapping[str, str] = {
+    "recipe.json": ANEW, "result.json": ANEW, "outcome.json": AGAIN, "failure.json": THAT,
+    "study.json": FROM_FILE, "settled.json": FROM_FILE,
+    "search.json": AGAIN, "trials.json": AGAIN, "range.json": AGAIN, "suggestion.json": AGAIN,
+    "meta.json": "remove its folder: images are decoded again",
+    "journal.jsonl": ANEW, "attempts.jsonl": "remove the bad lines of that file: it only lists attempts",
+    "optuna.jsonl": "remove the folder of that search: the jobs of its trials are kept, and found again",
+}  # fmt: skip
+"""What to do where a file is not what it must be; another one is removed."""
 
 
 def _named(patient: Patient, suffix: str) -> Iterator[Path]:
@@ -71,23 +49,15 @@ def readable(patient: Patient) -> Iterator[Finding]:
 
 
 def json_files(patient: Patient) -> Iterator[Finding]:
-    """Every JSON file must be JSON, and have the keys that its readers rely on."""
+    """Every JSON file must be what its readers take it for."""
     for path in _named(patient, ".json"):
-        keys, do = KEYS.get(path.name, ((), THAT))
+        do = ADVICE.get(path.name, THAT)
         try:
-            content = json.loads(path.read_bytes())
-            missing = [key for key in keys if key not in content]
-            says = f"has no {', '.join(missing)}" if missing else ""
-            if not missing:
-                DEEPER.get("curve" if path.name.startswith("curve-") else path.name, lambda _: None)(content)
+            says = records.complaint(path.name, path.read_bytes())
         except FileNotFoundError:  # it was there a moment ago: a job runs
             continue
         except OSError as error:
             says, do = f"cannot be read ({error.strerror})", "mind its permissions and its disk: nothing says that it is wrong"
-        except UnicodeDecodeError:
-            says = "is no JSON"
-        except SPOILT as error:
-            says = "is no JSON" if isinstance(error, json.JSONDecodeError) else "is not what ablate writes there"
         if says:
             yield Finding("json", "problem", f"{path.name} {says}", do, patient.short(path))
 
@@ -95,9 +65,9 @@ def json_files(patient: Patient) -> Iterator[Finding]:
 def line_files(patient: Patient) -> Iterator[Finding]:
     """Every whole line must be JSON; a torn last one is no line, and is mended by what is written next."""
     for path in _named(patient, ".jsonl"):
-        keys, do = LINES.get(path.name, ((), THAT))
+        do = ADVICE.get(path.name, THAT)
         *whole, rest = path.read_bytes().split(b"\n")
-        bad = [number for number, line in enumerate(whole, 1) if not _is_line(line, keys)]
+        bad = [number for number, line in enumerate(whole, 1) if records.complaint(path.name, line)]
         if bad:
             yield Finding(
                 "lines", "problem", f"{path.name} has lines that cannot be read, the first is line {bad[0]}", do, patient.short(path)
@@ -105,14 +75,6 @@ def line_files(patient: Patient) -> Iterator[Finding]:
         if rest:
             says = f"{path.name} has a torn last line: it counts as none, and the next attempt mends it"
             yield Finding("lines", "note", says, where=patient.short(path))
-
-
-def _is_line(text: bytes, keys: tuple[str, ...]) -> bool:
-    try:
-        line = json.loads(text)
-    except ValueError:
-        return False
-    return isinstance(line, dict) and all(key in line for key in keys)
 
 
 def weights(patient: Patient) -> Iterator[Finding]:
@@ -133,14 +95,14 @@ def results(patient: Patient) -> Iterator[Finding]:
     for path in patient.jobs:
         folder = Folder(path)
         try:
-            result = files.read_json(folder.result)
-            if result is None:
-                continue
+            result = state(folder).result
             lines = folder.journal.read_bytes().count(b"\n") if folder.journal.exists() else 0  # bad ones are another check's
-            epochs, finished = result["epochs"], result["status"] == "finished"
         except SPOILT:  # another check says so
             continue
-        if finished and not folder.weights("last").exists():
+        if result is None:
+            continue
+        epochs = result.epochs
+        if result.status == "finished" and not folder.weights("last").exists():
             yield Finding("results", "problem", "a job has a result and no weights", ANEW, patient.short(path))
         if lines < epochs:
             says = f"a job has a result of {epochs} epochs, and {lines} of them in its journal"

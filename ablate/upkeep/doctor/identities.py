@@ -7,7 +7,9 @@ from ablate.messages import count
 from ablate.planning.references import SPOILT
 from ablate.recipe import identity as identities
 from ablate.recipe.fields import Evaluation, Recipe
-from ablate.store import files, job_folder, study_folder
+from ablate.store import files, job_folder, records, study_folder
+from ablate.store.job_folder import Folder
+from ablate.store.search_folder import SearchFolder, read_any_trials
 from ablate.upkeep.doctor.files import ANEW, FROM_FILE, RIGHTS
 from ablate.upkeep.doctor.finding import Finding, Patient
 
@@ -16,14 +18,14 @@ def jobs(patient: Patient) -> Iterator[Finding]:
     """The folder of a job has the name that its recipe gives it."""
     for path in patient.jobs:
         try:
-            content = files.read_json(path / "recipe.json")
-            if content is None:
-                continue
-            numerics, seed, data, code = content["numerics"], content["seed"], content["data"], content.get("code", "")
+            description = job_folder.read_description(Folder(path))
         except SPOILT:  # another check says so
             continue
-        if numerics != identities.NUMERICS:
-            says = f"jobs were trained under numerics {numerics}: this version, with {identities.NUMERICS}, trains them again"
+        if description is None:
+            continue
+        if description.numerics != identities.NUMERICS:
+            then, now = description.numerics, identities.NUMERICS
+            says = f"jobs were trained under numerics {then}: this version, with {now}, trains them again"
             yield Finding("identity", "note", says, patient.gc(), patient.short(path))
             continue
         recipe = _recipe(path)
@@ -31,8 +33,8 @@ def jobs(patient: Patient) -> Iterator[Finding]:
             says = "recipe.json says what this version of ablate cannot train"
             yield Finding("identity", "problem", says, "use the version that wrote it, or remove its folder", patient.short(path))
             continue
-        found = identities.job_id(recipe, seed, data, code)
-        if found != path.name or content["job"] != path.name:
+        found = identities.job_id(recipe, description.seed, description.data, description.code)
+        if found != path.name or description.job != path.name:
             yield Finding("identity", "problem", "a job is not what its folder is named after", ANEW, patient.short(path))
 
 
@@ -43,7 +45,10 @@ def outcomes(patient: Patient) -> Iterator[Finding]:
         recipe = _recipe(path) if found else None
         for outcome in found if recipe is not None else ():
             try:
-                evaluation = Evaluation.model_validate(files.read_json(outcome)["evaluation"])
+                written = records.read(outcome, records.Evaluation)
+                if written is None:  # it was there a moment ago
+                    continue
+                evaluation = Evaluation.model_validate(written.evaluation)
             except SPOILT:  # another check says so
                 continue
             assert recipe is not None
@@ -55,7 +60,7 @@ def outcomes(patient: Patient) -> Iterator[Finding]:
 
 def _recipe(path: Path) -> Recipe | None:
     try:
-        return job_folder.read_recipe(path / "recipe.json")[0]
+        return job_folder.read_recipe(Folder(path).recipe)[0]
     except SPOILT:
         return None
 
@@ -83,10 +88,10 @@ def trials(patient: Patient) -> Iterator[Finding]:
     """The jobs of a search's trials are there."""
     for path in sorted(patient.store.path.glob("searches/*/trials.json")):
         try:
-            trials = files.read_json(path)["trials"]
-            gone = [job for trial in trials for job in trial["jobs"].values() if not patient.store.job(job).path.is_dir()]
+            jobs = [job for trial in read_any_trials(SearchFolder(path.parent)) for job in trial.jobs.values()]
         except SPOILT:  # another check says so
             continue
+        gone = [job for job in jobs if not patient.store.job(job).path.is_dir()]
         if gone:
             says = f"the folders of {count(len(gone), 'job')} of its trials are gone: the values stay, the curves do not"
             yield Finding("trials", "note", says, where=patient.short(path.parent))

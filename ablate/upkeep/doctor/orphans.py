@@ -5,9 +5,9 @@ from pathlib import Path
 
 from ablate.messages import count
 from ablate.planning.references import IDENTITY, SPOILT
-from ablate.store import files
-from ablate.store.files import is_held
+from ablate.store import job_folder
 from ablate.store.job_folder import Folder
+from ablate.store.job_state import state
 from ablate.upkeep import leftovers
 from ablate.upkeep.doctor.files import ANEW
 from ablate.upkeep.doctor.finding import Finding, Patient
@@ -28,7 +28,7 @@ def unneeded(patient: Patient) -> Iterator[Finding]:
     """Jobs that no study needs, and folders that are no jobs. Where a study cannot be planned, nobody knows."""
     jobs, needed = set(patient.jobs), patient.needs
     for path in patient.jobs:
-        if not (path / "recipe.json").exists():
+        if not Folder(path).recipe.exists():
             jobs.remove(path)
             yield _without_recipe(patient, path)
     idle = [path for path in jobs if path.name not in needed.jobs]
@@ -44,7 +44,7 @@ def _without_recipe(patient: Patient, path: Path) -> Finding:
     where = patient.short(path)
     if not IDENTITY.fullmatch(path.name):
         return Finding("unneeded", "note", "a folder among the jobs that is none: nothing reads it", "put it elsewhere", where)
-    if (path / "result.json").exists():
+    if Folder(path).result.exists():
         return Finding("unneeded", "problem", "a job has a result and no recipe.json: nobody can say what it trained", ANEW, where)
     return Finding("unneeded", "note", "a job that was never begun", _begin_or_remove(patient, path, RUN), where)
 
@@ -62,10 +62,10 @@ def interrupted(patient: Patient) -> Iterator[Finding]:
     """Attempts without an end."""
     for path in patient.jobs:
         folder = Folder(path)
-        if not folder.attempts.exists() or folder.result.exists() or folder.failure.exists() or is_held(path / "lock"):
-            continue
         try:
-            done = len(files.lines(folder.journal))
+            if state(folder).stage() != "stopped":
+                continue
+            done = len(job_folder.read_epochs(folder))
         except SPOILT:  # another check says so
             continue
         says = f"interrupted, with {count(done, 'epoch')} in the journal"

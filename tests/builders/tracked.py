@@ -1,0 +1,37 @@
+"""Studies whose files are there for MLflow, without any training."""
+
+import time
+
+from ablate import tracking
+from ablate.recipe import identity as identities
+from ablate.store import files
+from ablate.study import file as study_file
+from ablate.study import grid
+
+
+def read(name, levels=("one", "two")):
+    """Check a study of one factor whose levels have these names."""
+    table = {"name": "part", "levels": [{"name": level, "set": {"augment.rotation": 5 * i}} for i, level in enumerate(levels)]}
+    small = {"data": {"name": "digits", "train_size": 300}, "model": {"name": "cnn4"}, "training": {"epochs": 3}}
+    return study_file.check({"name": name, "seeds": 2, "recipe": small, "factor": [table]}, "x.toml")
+
+
+def sync(held, loaded, *sources):
+    tracking.sync(tracking.uri(held, None), loaded, sources, held)
+
+
+def until(condition):
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
+def begun(held, loaded):
+    """Return the runs of a study, each of which has begun."""
+    runs, _ = grid.runs_and_jobs(grid.expand(loaded, precision="fp32"), loaded.seeds, lambda data: identities.digest(loaded.name))
+    for one in runs:
+        folder = held.job(one.job_id)
+        folder.path.mkdir(parents=True)
+        files.append(folder.attempts, {"number": 1, "timestamp": 1000})
+    return runs
