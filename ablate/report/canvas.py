@@ -11,8 +11,6 @@ import textwrap
 from dataclasses import dataclass
 from typing import Any
 
-from ablate.recipe import metrics
-
 Figure = dict[str, Any]
 
 COLOURS = {"helps": "#0174f4", "hurts": "#eb5e00", "equivalent": "#0da361", "undecided": "#828891", "unstable": "#a837ad"}
@@ -23,6 +21,15 @@ GREY = "#828891"
 WRAP = 46  # characters of 13 px that fit on a phone
 HEIGHT = {"yref": "paper", "y0": 0, "y1": 1}  # of the whole picture
 CLEAR = "rgba(0,0,0,0)"
+LINES = (
+    GREY, "#0174f4", "#eb5e00", "#0da361", "#a837ad", "#c9a227", "#4fb6e8", "#e0607e", "#7d8f2f", "#8a6fd8",
+    "#b07a4b", "#2b8a8a",
+)  # fmt: skip
+"""One for each line of a picture: for trainings, the first is that of the baseline."""
+WRITTEN = 12  # rows of a heat map up to which its numbers are written in it: all of them stand in a table, too
+BELOW = "height"
+"""Room for the labels of an x axis: below it alone. At some widths plotly else turns them, makes room at the side, and
+turns them back."""
 
 
 def safe(text: str) -> str:
@@ -100,14 +107,14 @@ def whole(most: int) -> Figure:
     return {"tickmode": "linear", "tick0": 1 if step == 1 else 0, "dtick": step, "tickformat": "d"}
 
 
-def in_unit(metric: str) -> str:
-    """Write the unit of a metric behind its name."""
-    return f",{metrics.unit(metric)}" if metrics.unit(metric) else ""
-
-
 def note(text: str, depth: float) -> Figure:
     """Put text at the left edge, its top at `depth`."""
     return {
         "text": text, "x": 0, "xref": "paper", "xanchor": "left", "y": depth, "yref": "y", "yanchor": "top", "align": "left",
         "showarrow": False, "borderpad": 0,
     }  # fmt: skip
+
+
+def title(text: str, top: float = 1) -> Figure:
+    """Put the name of what is drawn above the axes whose top is at `top` of the picture."""
+    return note(text, top) | {"yref": "paper", "yanchor": "bottom"}

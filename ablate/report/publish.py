@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def write_page(found: Findings, store: Store, path: Path | None = None, *, cells
     report = store.report(found.study.name)
     target = path or (report.with_name(f"report-{special}.html") if special else report)
     created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    page = html.render(found, created=created, version=__version__, study_text=found.study.text, store=str(store.path))
+    page = html.render(found, created=created, version=__version__, store=str(store.path))
     try:
         if path is None:
             layout.create(store)
@@ -94,7 +94,7 @@ def _json(content: Any) -> str:
 def log(found: Findings, store: Store, address: str, path: Path) -> str:
     """Put the report into MLflow; give the reason where that fails, which loses nothing."""
     folder = store.study(found.study.name)
-    files = (path, folder / "study.json", *(folder / name for name in TABLES))
+    files = (path, folder / "study.json", *(folder / name for name in tables(found)))
     note = "\n\n".join([*words.headline(found), *words.sentences(found)])
     try:
         tracking.log_study(address, found.study, store, note=note, files=files)
@@ -105,8 +105,14 @@ def log(found: Findings, store: Store, address: str, path: Path) -> str:
 
 def _write_tables(found: Findings, folder: Path) -> None:
     """Write the tables of a report beside it: for people who look at MLflow, and for programs."""
-    for name, make in TABLES.items():
-        store_files.write(folder / name, make(found))
+    for name, content in tables(found).items():
+        store_files.write(folder / name, content)
+
+
+def tables(found: Findings) -> dict[str, str]:
+    """Return what lies beside a report, by the name of its file."""
+    sheets = {f"{name}.csv": content for name, content in exports.spreadsheets(found).items()}
+    return {"report.md": exports.markdown(found), **sheets, "findings.json": text(found, "json")}
 
 
 def _special(found: Findings, cells: Sequence[str]) -> str:
@@ -116,12 +122,3 @@ def _special(found: Findings, cells: Sequence[str]) -> str:
     plain = re.sub(r"[^A-Za-z0-9=._-]+", "-", "-".join(parts)).strip("-.")
     is_plain = len(parts) < 2 and len(plain) <= LONGEST_NAME and plain == "-".join(parts).replace("/", "-").replace(", ", "-")
     return plain if is_plain else f"{plain[:LONGEST_NAME]}-{identity.digest(parts)[: identity.ID_SHOWN]}"
-
-
-TABLES: dict[str, Callable[[Findings], str]] = {
-    "report.md": exports.markdown,
-    "effects.csv": exports.spreadsheet,
-    "cells.csv": exports.cells_spreadsheet,
-    "findings.json": lambda found: text(found, "json"),
-}
-"""What lies beside a report, by the name of its file."""

@@ -242,6 +242,18 @@ def better(findings: Findings) -> str:
     return f"lower {findings.metric} is better" if findings.direction == "min" else ""
 
 
+def higher(findings: Findings) -> str:
+    """Return which values of the metric are better."""
+    return f"{'higher' if findings.direction == 'max' else 'lower'} is better"
+
+
+def least(findings: Findings) -> str:
+    """Write the smallest effect worth having; empty where the study names none for this metric."""
+    smallest = findings.study.min_effect
+    is_own = findings.metric == findings.study.metric
+    return metrics.size(smallest, findings.metric) if smallest is not None and is_own else ""
+
+
 def method(findings: Findings) -> str:
     """Name what the intervals go by: "Student's t, Sidak"."""
     return "one variance for all cells, Dunnett" if findings.study.variance == "pooled" else "Student's t, Sidak"

@@ -12,7 +12,7 @@ from statsmodels.stats.weightstats import DescrStatsW
 
 from ablate.analysis import effects, findings
 from ablate.analysis.outcomes import Outcome
-from ablate.report import claims, data, exports, names, tables, words
+from ablate.report import claims, data, exports, names, sections, words
 from ablate.study import file as study_file
 from ablate.study import grid
 
@@ -422,7 +422,7 @@ def test_more_and_less_are_about_values_and_better_and_worse_about_benefits(expe
     (claim,) = found.claims
     assert claim.verdict == answer
     assert claims.sentence(claim, found).endswith("(lower is better)")
-    assert tables.claims(found).rows[0][3].endswith("(lower is better)")
+    assert sections.claims.claims_table(found).rows[0][3].endswith("(lower is better)")
 
 
 @pytest.mark.parametrize("expect", ["true > false", "false < true", "false > true", "true < false", "true ~ false", "false ~ true"])
