@@ -13,10 +13,22 @@ from typing import Any
 
 Figure = dict[str, Any]
 
-COLOURS = {"helps": "#0174f4", "hurts": "#eb5e00", "equivalent": "#0da361", "undecided": "#828891", "unstable": "#a837ad"}
+COLOURS = {
+    "helps": "#0174f4",
+    "hurts": "#eb5e00",
+    "equivalent": "#0da361",
+    "undecided": "#828891",
+    "unstable": "#a837ad",
+}
 """By verdict: any two at least 22 apart in CIELAB, also as each of the three colour blindnesses sees them (matrices of Machado
 et al. 2009, severity 1), and with contrast 3:1 on both backgrounds. Shapes and words say the same."""
-SYMBOLS = {"helps": "triangle-up", "hurts": "triangle-down", "equivalent": "square", "undecided": "circle-open", "unstable": "x"}
+SYMBOLS = {
+    "helps": "triangle-up",
+    "hurts": "triangle-down",
+    "equivalent": "square",
+    "undecided": "circle-open",
+    "unstable": "x",
+}
 GREY = "#828891"
 WRAP = 46  # characters of 13 px that fit on a phone
 HEIGHT = {"yref": "paper", "y0": 0, "y1": 1}  # of the whole picture
@@ -26,7 +38,9 @@ LINES = (
     "#b07a4b", "#2b8a8a",
 )  # fmt: skip
 """One for each line of a picture: for trainings, the first is that of the baseline."""
-WRITTEN = 12  # rows of a heat map up to which its numbers are written in it: all of them stand in a table, too
+WRITTEN = (
+    12  # rows of a heat map up to which its numbers are written in it: all of them stand in a table, too
+)
 BELOW = "height"
 """Room for the labels of an x axis: below it alone. At some widths plotly else turns them, makes room at the side, and
 turns them back."""
@@ -59,7 +73,12 @@ def picture(name: str, data: list[Figure], layout: Figure, *, tools: bool = Fals
         "autosize": True,
         "dragmode": False,
         "font": {"family": "system-ui, sans-serif", "size": 13, "color": GREY},
-        "hoverlabel": {"bgcolor": "#22262d", "bordercolor": "#22262d", "font": {"color": "#ffffff", "size": 13}, "align": "left"},
+        "hoverlabel": {
+            "bgcolor": "#22262d",
+            "bordercolor": "#22262d",
+            "font": {"color": "#ffffff", "size": 13},
+            "align": "left",
+        },
         "hovermode": "closest",
         "modebar": {"bgcolor": CLEAR, "color": GREY, "activecolor": COLOURS["helps"]},
         "paper_bgcolor": CLEAR,
@@ -79,22 +98,48 @@ def div(picture: Picture, *, alone: bool = False) -> str:
         "responsive": True,
     }
     figure = on_white(picture) if alone else {"data": picture.data, "layout": picture.layout}
-    return str(plotly.io.to_html(figure, config=config, include_plotlyjs=alone, full_html=alone, div_id=picture.name, validate=False))
+    return str(
+        plotly.io.to_html(
+            figure,
+            config=config,
+            include_plotlyjs=alone,
+            full_html=alone,
+            div_id=picture.name,
+            validate=False,
+        )
+    )
 
 
 def on_white(picture: Picture) -> Figure:
     """Return a picture that no page's style sheet colours: dark text and a faint grid on white."""
     layout, ink = picture.layout, "#22262d"
-    axes = {name: axis | {"gridcolor": "#e3e6ea"} for name, axis in layout.items() if name.startswith(("xaxis", "yaxis"))}
-    data = [trace | {"textfont": {"color": ink}} if trace["type"] == "heatmap" else trace for trace in picture.data]
-    return {"data": data, "layout": layout | axes | {"paper_bgcolor": "#ffffff", "font": layout["font"] | {"color": ink}}}
+    axes = {
+        name: axis | {"gridcolor": "#e3e6ea"}
+        for name, axis in layout.items()
+        if name.startswith(("xaxis", "yaxis"))
+    }
+    data = [
+        trace | {"textfont": {"color": ink}} if trace["type"] == "heatmap" else trace
+        for trace in picture.data
+    ]
+    return {
+        "data": data,
+        "layout": layout | axes | {"paper_bgcolor": "#ffffff", "font": layout["font"] | {"color": ink}},
+    }
 
 
 def axis(**more: Any) -> Figure:
     """Return an axis in the colours of the page."""
     if "title" in more:
         more["title"] = {"font": {"size": 13}, **more["title"]}
-    return {"automargin": True, "gridcolor": GREY, "gridwidth": 1, "zeroline": False, "linecolor": GREY, **more}
+    return {
+        "automargin": True,
+        "gridcolor": GREY,
+        "gridwidth": 1,
+        "zeroline": False,
+        "linecolor": GREY,
+        **more,
+    }
 
 
 def whole(most: int) -> Figure:

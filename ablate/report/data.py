@@ -7,11 +7,15 @@ from typing import Any
 
 from ablate.analysis.findings import Findings
 from ablate.report import sections, words
+from ablate.report.sections import Sections
 from ablate.store.files import Json
 
 
-def to_json(findings: Findings) -> Json:
-    """Lay everything out as JSON has it: null for what is not known or not a number, seeds as text where they are keys."""
+def to_json(findings: Findings, every: Sections | None = None) -> Json:
+    """Lay everything out as JSON has it: null for what is not known or not a number, seeds as text where they are keys.
+
+    `every`: the sections, where they have been made already.
+    """
     study = findings.study
     head = {
         "study": study.name,
@@ -29,7 +33,7 @@ def to_json(findings: Findings) -> Json:
         "test_images": asdict(findings.images) if findings.images else None,
         "networks": [asdict(network) for network in findings.networks],
     }
-    everything: Json = plain(head | sections.data(sections.make(findings)))
+    everything: Json = plain(head | sections.data(every or sections.make(findings)))
     return everything
 
 

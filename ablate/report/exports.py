@@ -9,17 +9,22 @@ from ablate.analysis.effects import Effect
 from ablate.analysis.findings import Findings
 from ablate.recipe import metrics
 from ablate.report import data, names, reasons, sections, words
+from ablate.report.sections import Sections
 from ablate.report.tables import Label, Mark, Table
 
 MARKDOWN = ("effects", "interactions", "claims", "cells")
 """The sections whose open tables stand in the Markdown."""
 
 
-def markdown(findings: Findings) -> str:
+def markdown(findings: Findings, every: Sections | None = None) -> str:
     """Write the answer, the effects, the claims and the cells in GitHub's Markdown."""
     study = findings.study
-    parts = [f"# {_marked(study.name)}", _marked(study.question), "\n".join(_marked(line) for line in words.headline(findings))]
-    every = sections.make(findings)
+    parts = [
+        f"# {_marked(study.name)}",
+        _marked(study.question),
+        "\n".join(_marked(line) for line in words.headline(findings)),
+    ]
+    every = every or sections.make(findings)
     parts += [_markdown_table(table) for name in MARKDOWN for table in every[name].open_tables]
     parts.append(f"{findings.finished} of {findings.total} runs; {_marked(_conditions(findings))}")
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -29,7 +34,11 @@ def _conditions(findings: Findings) -> str:
     """Return in a line how the intervals are to be read."""
     least = findings.study.min_effect
     applies = least is not None and findings.metric == findings.study.metric
-    smallest = f", smallest effect worth having {metrics.size(least, findings.metric)}" if least is not None and applies else ""
+    smallest = (
+        f", smallest effect worth having {metrics.size(least, findings.metric)}"
+        if least is not None and applies
+        else ""
+    )
     level = f"{100 * (1 - findings.study.alpha):g} %"
     counted = reasons.counted(findings)
     missing = f"; runs that do not count: {counted}" if counted else ""
@@ -41,7 +50,9 @@ def _markdown_table(table: Table) -> str:
     ruler = ["---:" if kind == "number" else "---" for _, kind in table.columns]
     rows = [[_marked(_text(cell)) for cell in row] for row in table.rows]
     lines = [f"| {' | '.join(row)} |" for row in ([_marked(title) for title in header], ruler, *rows)]
-    return f"**{_marked(table.caption)}**\n\n" + "\n".join(lines) + (f"\n\n{table.note}" if table.note else "")
+    return (
+        f"**{_marked(table.caption)}**\n\n" + "\n".join(lines) + (f"\n\n{table.note}" if table.note else "")
+    )
 
 
 def _text(cell: str | Mark | Label) -> str:
@@ -75,7 +86,17 @@ def _latex_row(effect: Effect, findings: Findings) -> str:
     estimate = effect.estimate
     numbers = [words.effect_words(estimate, findings.metric), words.interval_words(estimate, findings.metric)]
     shown = [f"${number}$" if number else "--" for number in numbers]
-    return " & ".join([_tex(names.change(effect, findings)), *shown, _tex(words.verdict(effect, findings)), str(estimate.n)]) + r" \\"
+    return (
+        " & ".join(
+            [
+                _tex(names.change(effect, findings)),
+                *shown,
+                _tex(words.verdict(effect, findings)),
+                str(estimate.n),
+            ]
+        )
+        + r" \\"
+    )
 
 
 TEX = {
@@ -94,13 +115,12 @@ NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?")
 
 def spreadsheet(findings: Findings, name: str = "effects") -> str:
     """Write a sheet as CSV, in the metric's own unit and to the last digit; the JSON has the rest."""
-    return spreadsheets(findings)[name]
+    return spreadsheets(sections.make(findings))[name]
 
 
-def spreadsheets(findings: Findings) -> dict[str, str]:
+def spreadsheets(every: Sections) -> dict[str, str]:
     """Write every sheet of the sections as CSV, by its name."""
-    every = sections.sheets(sections.make(findings))
-    return {name: _csv(sheet.columns, sheet.rows) for name, sheet in every.items()}
+    return {name: _csv(sheet.columns, sheet.rows) for name, sheet in sections.sheets(every).items()}
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -15,15 +15,18 @@ from ablate.analysis.outcomes import NAMES, Status
 from ablate.messages import count
 from ablate.report import canvas, reasons, sections, words
 from ablate.report.canvas import Picture
+from ablate.report.sections import Sections
 from ablate.report.sections.provenance import mixed
 from ablate.study.grid import short_names
 
 MOST_NETWORKS = 3  # named at the top of the page; the table of cells has all
 
 
-def render(findings: Findings, *, created: str = "", version: str, store: str) -> str:
-    """Write the page; `created` is a time in words, `store` the folder that the runs are in."""
-    every = [section for section in sections.make(findings).values() if section.blocks]
+def render(
+    findings: Findings, every: Sections | None = None, *, created: str = "", version: str, store: str
+) -> str:
+    """Write the page; `every`: the sections, where they have been made already; `created` is a time in words, `store` a folder."""
+    shown = [section for section in (every or sections.make(findings)).values() if section.blocks]
     return _template().render(
         f=findings,
         study=findings.study,
@@ -33,8 +36,8 @@ def render(findings: Findings, *, created: str = "", version: str, store: str) -
         setting=_setting(findings),
         tiles=_tiles(findings),
         mixed=mixed(findings),
-        sections=every,
-        plotly=Markup(_plotly()) if any(section.pictures for section in every) else "",  # noqa: S704
+        sections=shown,
+        plotly=Markup(_plotly()) if any(section.pictures for section in shown) else "",  # noqa: S704
         created=created,
         version=version,
         store=store,
@@ -45,7 +48,11 @@ def render(findings: Findings, *, created: str = "", version: str, store: str) -
 def _template() -> Template:
     folder = Path(__file__).parent
     environment = Environment(
-        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["zip"] = partial(zip, strict=True)
     environment.filters["div"] = _div
@@ -67,7 +74,10 @@ def _tiles(findings: Findings) -> list[tuple[str, str]]:
     """Name the few numbers that say how far the study is."""
     counts = {status: sum(cell.counts.get(status, 0) for cell in findings.cells) for status in reasons.ORDER}
     chance = reasons.at_chance(findings.cells, findings)
-    named: dict[Status, str] = {**NAMES, "at_chance": f"at chance level ({chance})" if chance else "at chance level"}
+    named: dict[Status, str] = {
+        **NAMES,
+        "at_chance": f"at chance level ({chance})" if chance else "at chance level",
+    }
     return [
         ("runs finished", f"{findings.finished:,} of {findings.total:,}"),
         *((named[status], f"{count:,}") for status, count in counts.items() if count),
@@ -88,5 +98,12 @@ def _setting(findings: Findings) -> list[str]:
         parameters = " to ".join(f"{number:,}" for number in network.parameters)
         networks.append(f"{network.name} ({parameters} parameters)" if parameters else network.name)
     said.append(f"{'Network' if len(networks) == 1 else 'Networks'}: {', '.join(networks)}.")
-    short, levels = short_names([factor.name for factor in findings.study.factors]), findings.cells[0].cell.levels
-    return [*said, f"Baseline: {', '.join(f'{short[name]} = {level}' for name, level in levels.items())}."] if levels else said
+    short, levels = (
+        short_names([factor.name for factor in findings.study.factors]),
+        findings.cells[0].cell.levels,
+    )
+    return (
+        [*said, f"Baseline: {', '.join(f'{short[name]} = {level}' for name, level in levels.items())}."]
+        if levels
+        else said
+    )

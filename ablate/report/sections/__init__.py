@@ -22,6 +22,7 @@ from ablate.report.sections import (
     tuning,
 )
 
+Sections = Mapping[str, Section]
 SECTIONS: dict[str, Callable[[Findings], Section]] = {
     "effects": effects.section,
     "claims": claims.section,
@@ -42,12 +43,12 @@ SECTIONS: dict[str, Callable[[Findings], Section]] = {
 """By name, in the order of the page."""
 
 
-def make(findings: Findings) -> dict[str, Section]:
+def make(findings: Findings) -> Sections:
     """Make every section of a report."""
     return {name: section(findings) for name, section in SECTIONS.items()}
 
 
-def data(sections: Mapping[str, Section]) -> dict[str, object]:
+def data(sections: Sections) -> dict[str, object]:
     """Return the data of all sections by key; a list that several have is joined, in their order."""
     joined: dict[str, object] = {}
     for section in sections.values():
@@ -56,16 +57,20 @@ def data(sections: Mapping[str, Section]) -> dict[str, object]:
             if key not in joined:
                 joined[key] = value
             else:
-                assert isinstance(earlier, list) and isinstance(value, list), f"two sections have the key {key}"  # noqa: PT018
+                assert isinstance(earlier, list) and isinstance(value, list), (
+                    f"two sections have the key {key}"
+                )  # noqa: PT018
                 joined[key] = earlier + value
     return joined
 
 
-def sheets(sections: Mapping[str, Section]) -> dict[str, Sheet]:
+def sheets(sections: Sections) -> dict[str, Sheet]:
     """Return the sheets of all sections by name, the rows of one name joined."""
     joined: dict[str, Sheet] = {}
     for sheet in (sheet for section in sections.values() for sheet in section.sheets):
         earlier = joined.get(sheet.name)
         assert earlier is None or earlier.columns == sheet.columns, f"two sheets {sheet.name}"
-        joined[sheet.name] = Sheet(sheet.name, sheet.columns, (*(earlier.rows if earlier else ()), *sheet.rows))
+        joined[sheet.name] = Sheet(
+            sheet.name, sheet.columns, (*(earlier.rows if earlier else ()), *sheet.rows)
+        )
     return joined

@@ -18,10 +18,18 @@ def section(findings: Findings) -> Section:
     points = _points(findings)
     is_drawn = len(points) > 1 and findings.metric != "time/epoch_seconds"
     data = [
-        {"cell": cell.cell.label, "number": number, "epoch_seconds": cell.epoch_seconds, "mean": cell.mean, "sd": cell.sd}
+        {
+            "cell": cell.cell.label,
+            "number": number,
+            "epoch_seconds": cell.epoch_seconds,
+            "mean": cell.mean,
+            "sd": cell.sd,
+        }
         for number, cell in points
     ]
-    return Section("cost-title", "Cost and benefit", plots(CAPTION, [cost(findings)] if is_drawn else []), {"cost": data})
+    return Section(
+        "cost-title", "Cost and benefit", plots(CAPTION, [cost(findings)] if is_drawn else []), {"cost": data}
+    )
 
 
 def _points(findings: Findings) -> list[tuple[int, CellFinding]]:
@@ -36,9 +44,16 @@ def cost(findings: Findings) -> Picture:
     seconds = [c.epoch_seconds or 0.0 for _, c in points]
     texts = [f"{words.value(c.mean, metric)}, {words.seconds(c.epoch_seconds)} s an epoch" for _, c in points]
     hover = [
-        "<br>".join([*lines(f"{i}: {c.cell.label}"), text]) for (i, c), text in zip(points, texts, strict=True)
+        "<br>".join([*lines(f"{i}: {c.cell.label}"), text])
+        for (i, c), text in zip(points, texts, strict=True)
     ]
-    error = {"type": "data", "array": [by * (c.sd or 0.0) for _, c in points], "color": GREY, "thickness": 1, "width": 0}
+    error = {
+        "type": "data",
+        "array": [by * (c.sd or 0.0) for _, c in points],
+        "color": GREY,
+        "thickness": 1,
+        "width": 0,
+    }
     data: list[Figure] = [{
         "type": "scatter", "x": seconds, "y": [by * (c.mean or 0.0) for _, c in points], "mode": "markers+text",
         "error_y": error, "text": [f"{i}" for i, _ in points],

@@ -6,7 +6,19 @@ from ablate.analysis.effects import Effect
 from ablate.analysis.findings import Findings
 from ablate.recipe import metrics
 from ablate.report import names, words
-from ablate.report.canvas import COLOURS, GREY, HEIGHT, SYMBOLS, Figure, Picture, axis, lines, note, picture, safe
+from ablate.report.canvas import (
+    COLOURS,
+    GREY,
+    HEIGHT,
+    SYMBOLS,
+    Figure,
+    Picture,
+    axis,
+    lines,
+    note,
+    picture,
+    safe,
+)
 from ablate.report.section import Note, Section, Sheet, plots, shown
 from ablate.report.tables import Cell, Column, Mark, Table, in_unit, table
 from ablate.store.files import Json
@@ -17,16 +29,22 @@ ROW = 40  # px of one interval with its dots
 
 def section(findings: Findings) -> Section:
     """Return the main effects, and those that another factor turns round at each of its levels."""
-    main = effects_table("effects-table", f"Main effects on {findings.metric}, the best first", findings.effects, findings)
+    main = effects_table(
+        "effects-table", f"Main effects on {findings.metric}, the best first", findings.effects, findings
+    )
     turned = "Effects that another factor turns round, at each of its levels"
     known = any(effect.estimate.effect is not None for effect in findings.effects)
     least = words.least(findings)
-    band = f"Inside the shaded band ({least} to either side of 0) an effect is too small to be worth having." if least else ""
+    band = (
+        f"Inside the shaded band ({least} to either side of 0) an effect is too small to be worth having."
+        if least
+        else ""
+    )
     caption = (
         "Each change, the best first: the point is its effect, the thick line its interval, the grey dots the "
         f"differences in single seeds. {band}"
     )
-    every = (*findings.effects, *findings.simple_effects)
+    data = [effect_data(effect, findings) for effect in (*findings.effects, *findings.simple_effects)]
     return Section(
         "effects",
         "Effects",
@@ -35,8 +53,8 @@ def section(findings: Findings) -> Section:
             *(shown(main) or (Note("No factor is varied."),)),
             *shown(effects_table("simple-table", turned, findings.simple_effects, findings)),
         ),
-        {"effects": [effect_data(effect, findings) for effect in every]},
-        (effects_sheet(every, findings),),
+        {"effects": data},
+        (effects_sheet(data, findings),),
     )
 
 
@@ -87,7 +105,12 @@ def _row(effect: Effect, findings: Findings, *, at: float, by: float) -> list[Fi
     if estimate.low is not None and estimate.high is not None:
         ends = {"x": [by * estimate.low, by * estimate.high], "y": [at, at], "hoverinfo": "skip"}
         # Markers, because plotly leaves no room beside the end of a mere line.
-        line = {"mode": "lines+markers", "marker": {"size": 1}, "line": {"color": colour, "width": 7}, "opacity": 0.55}
+        line = {
+            "mode": "lines+markers",
+            "marker": {"size": 1},
+            "line": {"color": colour, "width": 7},
+            "opacity": 0.55,
+        }
         drawn.append({"type": "scatter", **ends, **line})
     unit = metrics.unit(findings.metric)
     drawn.append({
@@ -112,7 +135,9 @@ def effects_table(name: str, caption: str, effects: Iterable[Effect], findings: 
         ("change", "head"), (f"effect{unit}", "number"), (f"interval{unit}", "number"), ("verdict", "verdict"),
         ("seeds", "number"), ("wins / ties / losses", "number"), ("p (adjusted)", "number"), ("flags", "text"),
     ]  # fmt: skip
-    return table(name, caption, columns, (_cells(effect, findings) for effect in words.ranked(effects, findings)))
+    return table(
+        name, caption, columns, (_cells(effect, findings) for effect in words.ranked(effects, findings))
+    )
 
 
 def _cells(effect: Effect, findings: Findings) -> tuple[Cell, ...]:
@@ -134,9 +159,13 @@ def effect_data(effect: Effect, findings: Findings) -> Json:
     estimate = effect.estimate
     return {
         "kind": effect.kind,
-        "change": names.change(effect, findings),  # in words, with the settings where it is known in some only
+        "change": names.change(
+            effect, findings
+        ),  # in words, with the settings where it is known in some only
         "factor": effect.factor,
-        "where": list(effect.where) if effect.where else None,  # of a simple effect: the factor that is held, its level
+        "where": list(effect.where)
+        if effect.where
+        else None,  # of a simple effect: the factor that is held, its level
         "from": effect.start,
         "to": effect.end,
         "effect": estimate.effect,
@@ -183,9 +212,9 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def effects_sheet(effects: Iterable[Effect], findings: Findings) -> Sheet:
-    """Return a row for every effect, in the metric's own unit; the JSON has the rest."""
+def effects_sheet(effects: Iterable[Json], findings: Findings) -> Sheet:
+    """Return a row for the data of every effect, in the metric's own unit; the JSON has the rest."""
     head = tuple("p (adjusted)" if column == "p" else column for column in COLUMNS)
     metric = findings.metric, metrics.plain_unit(findings.metric)
-    every = (effect_data(effect, findings) for effect in effects)
-    return Sheet("effects", (*head, "metric", "unit"), tuple((*(row[c] for c in COLUMNS), *metric) for row in every))
+    rows = tuple((*(effect[column] for column in COLUMNS), *metric) for effect in effects)
+    return Sheet("effects", (*head, "metric", "unit"), rows)

@@ -60,7 +60,12 @@ def section(findings: Findings) -> Section:
         ),
         {
             "inside": [
-                {"cell": c.label, "classes": c.classes, "confusion": c.confusion, "calibration": c.calibration}
+                {
+                    "cell": c.label,
+                    "classes": c.classes,
+                    "confusion": c.confusion,
+                    "calibration": c.calibration,
+                }
                 for c in cells
             ]
         },
@@ -125,7 +130,10 @@ def _squares(cell: Detail) -> Figure:
         for true, row in zip(cell.classes, rows, strict=True)
     ]  # most of 100 x 100 are empty, and the page is large enough
     text = [[f"{100 * share:.0f}" if 100 * share >= 0.5 else "" for share in row] for row in rows]
-    z = [[None if i == j else round(100 * share, 4) for j, share in enumerate(row)] for i, row in enumerate(rows)]
+    z = [
+        [None if i == j else round(100 * share, 4) for j, share in enumerate(row)]
+        for i, row in enumerate(rows)
+    ]
     return {
         "type": "heatmap", "z": z, "x": list(range(count)), "y": list(range(count)), "hovertext": hover,
         "hoverinfo": "text", "text": text if count <= WRITTEN else None, "texttemplate": "%{text}",
@@ -166,7 +174,9 @@ def confusion_table(findings: Findings) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for cell in findings.details:
         shares = [(share, i, j) for i, row in enumerate(cell.confusion) for j, share in enumerate(row)]
-        best = sorted((pair for pair in shares if pair[1] != pair[2] and pair[0] > 0), key=lambda pair: -pair[0])
+        best = sorted(
+            (pair for pair in shares if pair[1] != pair[2] and pair[0] > 0), key=lambda pair: -pair[0]
+        )
         if len(cell.classes) > WRITTEN:
             best = best[:MOST_CONFUSIONS]
         else:
@@ -185,7 +195,9 @@ def calibration_table(findings: Findings) -> Table:
         ("cell", "head"), ("answers", "number"), ("mean confidence, %", "number"), ("right, %", "number")
     ]  # fmt: skip
     rows = (
-        (d.label, f"{n:,}", f"{100 * c:.1f}", f"{100 * a:.1f}") for d in findings.details for n, c, a in d.calibration
+        (d.label, f"{n:,}", f"{100 * c:.1f}", f"{100 * a:.1f}")
+        for d in findings.details
+        for n, c, a in d.calibration
     )
     caption = "Confidence and accuracy of the test answers of all seeds, in 15 equal bins"
     return table("calibration-table", caption, columns, rows)

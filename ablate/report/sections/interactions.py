@@ -34,6 +34,7 @@ def section(findings: Findings) -> Section:
     """Return the interactions of a factorial study, and the lines of the strongest."""
     caption = "Two changes together, beyond the sum of both"
     squares = effects_table("interactions-table", caption, findings.interactions, findings)
+    data = [effect_data(effect, findings) for effect in findings.interactions]
     return Section(
         "interactions",
         "Interactions",
@@ -41,10 +42,10 @@ def section(findings: Findings) -> Section:
         if squares.rows
         else (),
         {
-            "effects": [effect_data(effect, findings) for effect in findings.interactions],
+            "effects": data,
             "interplay": _data(findings.interplay) if findings.interplay else None,
         },
-        (effects_sheet(findings.interactions, findings),),
+        (effects_sheet(data, findings),),
     )
 
 
@@ -69,7 +70,9 @@ def _plots(findings: Findings) -> tuple[Block, ...]:
 def heat(findings: Findings) -> Picture:
     """Draw every interaction as a square: two changes together, beyond the sum of both; blue is a benefit."""
     known = [effect for effect in findings.interactions if effect.estimate.effect is not None]
-    across, down = (list(dict.fromkeys(effect.changes[i] for effect in known)) for i in (0, 1))  # two may have one name
+    across, down = (
+        list(dict.fromkeys(effect.changes[i] for effect in known)) for i in (0, 1)
+    )  # two may have one name
     place = {effect.changes: effect for effect in known}
     by = metrics.scale(findings.metric) * (1 if findings.direction == "max" else -1)
     squares: list[list[Effect | None]] = [[place.get((one, other)) for one in across] for other in down]
@@ -77,9 +80,12 @@ def heat(findings: Findings) -> Picture:
     z = [[None if size is None else by * size for size in row] for row in sizes]
     reach = max((abs(value) for row in z for value in row if value is not None), default=1.0) or 1.0
     text = [["" if e is None else _number(e, findings) for e in row] for row in squares]
-    hover = [["" if e is None else "<br>".join(lines(words.sentence(e, findings))) for e in row] for row in squares]
+    hover = [
+        ["" if e is None else "<br>".join(lines(words.sentence(e, findings))) for e in row] for row in squares
+    ]
     columns, rows = (
-        ["<br>".join(lines(_change(findings, change), 16)) for change in changes] for changes in (across, down)
+        ["<br>".join(lines(_change(findings, change), 16)) for change in changes]
+        for changes in (across, down)
     )
     data: list[Figure] = [{
         "type": "heatmap", "z": z, "x": list(range(len(across))), "y": list(range(len(down))),
@@ -141,7 +147,11 @@ def interplay_table(findings: Findings) -> Table:
     (down, across), (rows, columns) = strongest.factors, strongest.levels
     head: list[Column] = [(down, "head"), *((f"{across} {level}", "number") for level in columns)]
     cells = ((a, *(words.bare(strongest.means.get((a, b)), metric) for b in columns)) for a in rows)
-    uneven = "; runs are missing, so that the means are not over the same seeds and settings" if strongest.uneven else ""
+    uneven = (
+        "; runs are missing, so that the means are not over the same seeds and settings"
+        if strongest.uneven
+        else ""
+    )
     caption = f"Mean {metric}{in_unit(metric, share='%')} at the levels of the strongest interaction{uneven}"
     return table("interplay-table", caption, head, cells)
 
