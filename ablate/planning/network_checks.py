@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ablate.errors import AblateError, StudyError
 from ablate.messages import show
@@ -15,7 +16,9 @@ from ablate.store import study_folder
 from ablate.store.layout import Store
 from ablate.study.file import Study
 from ablate.study.grid import Grid, check_factors
-from ablate.training.models.summary import Summary
+
+if TYPE_CHECKING:
+    from ablate.training.models.summary import Summary  # brings torch
 
 
 def check(study: Study, expanded: Grid, store: Store) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """`ablate plan`: a STUDY argument to what is left to do, how long it takes, and what it can see."""
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from ablate.analysis.power import Outlook
 from ablate.errors import AblateError
 from ablate.execution.stages import How, Where
 from ablate.planning import inputs, network_checks, tuning
@@ -13,8 +13,11 @@ from ablate.store import study_folder
 from ablate.study import grid
 from ablate.study.file import Study
 from ablate.study.grid import Grid
-from ablate.training.models.summary import Summary
 from ablate.workflow import argument
+
+if TYPE_CHECKING:
+    from ablate.analysis.power import Outlook  # brings pandas
+    from ablate.training.models.summary import Summary  # brings torch
 
 load, condition = argument.load, argument.condition
 

@@ -1,13 +1,17 @@
 """`ablate report`, `check` and `compare`: what the store has to findings and pages."""
 
-from ablate.analysis.findings import Findings
+from typing import TYPE_CHECKING
+
 from ablate.errors import AblateError
 from ablate.execution.stages import Where
 from ablate.planning.plan import Plan
-from ablate.report.comparison import Comparison
 from ablate.study.file import Study
 from ablate.study.grid import Grid
 from ablate.workflow.plan import plan
+
+if TYPE_CHECKING:
+    from ablate.analysis.findings import Findings  # brings pandas
+    from ablate.report.comparison import Comparison
 
 
 def report(study: Study, where: Where, metric: str | None = None, cells: tuple[str, ...] = ()) -> "Findings":
