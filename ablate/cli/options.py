@@ -21,9 +21,7 @@ PER_GPU = click.option(
 )  # fmt: skip
 OPTUNA = click.option("--optuna-storage", metavar="URL", help="A database for Optuna's memory, instead of files of the store.")
 WAIT = click.option("--wait", is_flag=True, help="Wait for another process that runs this study, instead of ending.")
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-
-
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON; notes and progress go to stderr.")
 SEEDS = click.option(
     "--seeds", type=click.IntRange(1, 10_000), metavar="N",
     help="So many seeds, also the next time: those that are there are kept, and what is left out of them is said.",
@@ -133,10 +131,3 @@ def _count_or_auto(given: str) -> int | None:
     if not given.isdecimal() or not 1 <= int(given) <= 64:
         raise click.BadParameter(f"must be a count from 1 to 64, or auto, got {given}")
     return int(given)
-
-
-def console(*, err: bool = False) -> Any:
-    """Return what prints to a terminal; `err`: to its error stream, where the output is for programs."""
-    from rich.console import Console
-
-    return Console(stderr=err, highlight=False)

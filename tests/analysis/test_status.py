@@ -20,7 +20,7 @@ from test_plan import finish, make, read
 from ablate.analysis import outcomes
 from ablate.analysis import status as standing
 from ablate.analysis.status import Free, Spot, Status, summarise
-from ablate.cli import display
+from ablate.cli.status import show_status
 from ablate.errors import AblateError
 from ablate.planning.plan import Plan
 from ablate.recipe import identity
@@ -54,7 +54,7 @@ def epochs(here: Store, job: Job, count: int, seconds: float) -> None:
 
 def shown(found: Status, *, terminal: bool = False, width: int = 80) -> str:
     out = io.StringIO()
-    display.show_status(Console(file=out, force_terminal=terminal, width=width, highlight=False, color_system=None), found)
+    show_status(Console(file=out, force_terminal=terminal, width=width, highlight=False, color_system=None), found)
     return out.getvalue()
 
 
@@ -424,7 +424,7 @@ def test_jobs_that_come_and_go_while_they_are_read_are_no_matter(here: Store) ->
 FRESH = """
 import json, sys
 from pathlib import Path
-from ablate.cli import display
+from ablate.cli.status import show_status
 from ablate.execution import stages
 from ablate.store import layout
 from ablate.workflow import argument, inspect

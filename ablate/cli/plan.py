@@ -1,14 +1,15 @@
-"""What a study needs, and what is left of it."""
+"""`ablate plan`: what a study needs, and what is left of it."""
 
-import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import click
 from rich.console import Console
 from rich.table import Table
 
 from ablate.analysis.stats import CAP
-from ablate.cli.display.basics import escape, seconds, show_table
+from ablate.cli import options, terminal
+from ablate.cli.terminal import escape, seconds, show_table
 from ablate.messages import count
 from ablate.planning.plan import Plan
 from ablate.recipe import metrics
@@ -21,6 +22,48 @@ LARGE = 0.1
 """A min_effect of a share from which it was probably meant in percent: 10 points."""
 
 NAMED = 5  # cells of one exclusion
+
+
+@click.command()
+@options.STUDY
+@options.SET
+@options.STORE
+@options.DEVICE
+@options.JOBS
+@options.SEEDS
+@options.ONLY
+@options.JSON
+@click.option("--cells", is_flag=True, help="List every cell with its levels.")
+@click.option("--verbose", is_flag=True, help="Describe every network: parameters, operations, receptive field.")
+def plan(
+    study: str, sets: tuple[str, ...], store_path: str, device: str, jobs: int | None, seeds: int | None, only: str | None,
+    *, as_json: bool, cells: bool, verbose: bool,
+) -> None:  # fmt: skip
+    """Show what a run would do: cells, jobs, time, detectable effects.
+
+    Also what is done, what is excluded and why. Nothing is trained or written.
+
+    \b
+    Example:
+      ablate plan studies/augmentation.toml --cells
+      ablate plan studies/augmentation.toml --verbose
+      ablate plan augmentation --seeds 8
+    """
+    from ablate.workflow import answers
+    from ablate.workflow import plan as planning
+
+    where = options.where(store_path, None, device, jobs)
+    loaded = options.load(study, sets, where.store, seeds, asks=True)
+    preview = planning.preview(loaded, where, options.how(only), with_networks=verbose)
+    if as_json:
+        click.echo(answers.text(answers.planned(preview)))
+        return
+    console = terminal.console()
+    show_plan(console, preview.plan, preview.slots, preview.outlook)
+    if cells:
+        show_cells(console, preview.plan)
+    if verbose:
+        show_networks(console, preview.networks)
 
 
 def show_plan(console: Console, plan: Plan, slots: int, outlook: "Outlook | None") -> None:
@@ -135,35 +178,3 @@ def show_networks(console: Console, networks: "Mapping[str, Summary]") -> None:
         field = "whole image" if one.receptive_field is None else f"{one.receptive_field} px"
         rows.append((label, f"{one.parameters:,}{trained}", f"{one.macs / 1e6:,.1f} M", field, one.memory_format))
     show_table(console, ("network", "parameters", "multiply-adds an image", "receptive field", "memory format"), rows)
-
-
-def plan_data(plan: Plan, slots: int, outlook: "Outlook | None", networks: "Mapping[str, Summary]") -> dict[str, Any]:
-    """Return a plan as JSON-able data."""
-    return {
-        "study": plan.study.name,
-        "design": plan.study.design,
-        "cells": [{"cell": cell.label, "levels": dict(cell.levels)} for cell in plan.grid.cells],
-        "seeds": list(plan.study.seeds),
-        "runs": len(plan.runs),
-        "jobs": len(plan.jobs),
-        "done": plan.done,
-        "to_train": plan.trainings,
-        "to_judge": len(plan.work) - plan.trainings,
-        "trained_under_other_numerics": {str(version): count for version, count in sorted(plan.renumbered.items())},
-        "failed": len(plan.failed),
-        "left_out": plan.left_out,
-        "notes": list(plan.notes),
-        "range_tests": len(plan.tuning.ranges),
-        "range_tests_left": len(plan.tuning.open_ranges),
-        "trial_trainings_left": plan.trials,
-        "evaluation_only_cells": plan.evaluation_only,
-        "excluded": [{"why": exclusion.why, "cells": list(exclusion.labels)} for exclusion in plan.grid.excluded],
-        "unused_factors": list(plan.grid.unused),
-        "seconds": None if plan.cost is None else round(plan.cost.seconds / slots),
-        "seconds_basis": None if plan.cost is None else plan.cost.basis,
-        "detectable_effect": None if outlook is None else outlook.effect,
-        "detectable_effect_range": None if outlook is None or outlook.low is None else [outlook.low, outlook.high],
-        "sees_nothing": None if outlook is None else outlook.is_blind,
-        "detectable_effect_basis": None if outlook is None else outlook.basis,
-        "seeds_for_min_effect": None if outlook is None else outlook.seeds_for_min_effect,
-    } | ({"networks": {label: dataclasses.asdict(one) for label, one in networks.items()}} if networks else {})

@@ -1,10 +1,10 @@
-"""How far a study is, once or as long as it moves."""
+"""`ablate status`: how far a study is, once or as long as it moves; or the studies of a store."""
 
-import dataclasses
-import json
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import click
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.measure import Measurement
@@ -13,7 +13,8 @@ from rich.text import Text
 
 from ablate.analysis.outcomes import NAMES
 from ablate.analysis.status import Free, Running, Spot, Status
-from ablate.cli.display.basics import escape, seconds, show_table
+from ablate.cli import options, terminal
+from ablate.cli.terminal import escape, seconds, show_table
 from ablate.messages import count
 from ablate.recipe import identity
 from ablate.workflow.inspect import Listed
@@ -25,6 +26,60 @@ COLOURS: Mapping[str, str] = {
     "not_run": "dim",
 }  # fmt: skip
 WORDS: Mapping[str, str] = {str(status): word for status, word in NAMES.items()}
+
+
+@click.command()
+@click.argument("study", metavar="[STUDY]", required=False)
+@options.SET
+@options.SEEDS
+@options.STORE
+@options.JSON
+@click.option(
+    "--watch", is_flag=True,
+    help="Show it again whenever it has changed, until nothing runs; with --json, a line each time.",
+)  # fmt: skip
+def status(
+    study: str | None, sets: tuple[str, ...], seeds: int | None, store_path: str, *, as_json: bool, watch: bool
+) -> None:  # fmt: skip
+    """Show the progress of a study, or list the studies of a store.
+
+    Of a study: each cell under each seed, what runs and for how long, what failed and why, what needed no training of its own.
+    Without STUDY: the studies of the store, and the progress of each.
+
+    \b
+    Example:
+      ablate status
+      ablate status augmentation
+      ablate status augmentation --watch
+      ablate status studies/augmentation.toml --json
+    """
+    from ablate.workflow import answers, inspect
+
+    where, console = options.where(store_path), terminal.console()
+    if study is None:
+        if watch or sets or seeds:
+            raise click.UsageError("--watch, --set and --seeds need a STUDY")
+        studies = inspect.studies(where)
+        if as_json:
+            click.echo(answers.text(studies))
+        else:
+            show_studies(console, studies, where.store.path)
+        return
+    loaded = options.load(study, sets, where.store, seeds, asks=True, reads=True)
+    if watch:
+        with contextlib.suppress(KeyboardInterrupt):  # nothing is lost by looking away
+            changes = inspect.watch(loaded, where)
+            if as_json:
+                for change in changes:
+                    click.echo(answers.line(change))
+            else:
+                watch_status(console, changes)
+        return
+    now = inspect.status(loaded, where)
+    if as_json:
+        click.echo(answers.text(now))
+    else:
+        show_status(console, now)
 
 
 def show_status(console: Console, status: Status) -> None:
@@ -50,16 +105,6 @@ def watch_status(console: Console, changes: Iterable[Status]) -> None:
             live.update(Group(*_parts(console, status)), refresh=True)
     if last is not None:  # whole, also where it was higher than the terminal
         show_status(console, last)
-
-
-def status_line(status: Status) -> str:
-    """Write a status as one line of JSON."""
-    return json.dumps(status_data(status))
-
-
-def status_data(status: Status) -> dict[str, object]:
-    """Return a status as JSON-able data."""
-    return dataclasses.asdict(status)
 
 
 def show_studies(console: Console, every: Sequence[Listed], folder: Path) -> None:

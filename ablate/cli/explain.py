@@ -1,14 +1,42 @@
-"""What a job is, and what makes two jobs two."""
+"""`ablate explain`: what a job is, and what makes two jobs two."""
 
 from collections.abc import Sequence
 
+import click
 from rich.console import Console
 
-from ablate.cli.display.basics import escape, show_table
+from ablate.cli import options, terminal
+from ablate.cli.terminal import escape, show_table
 from ablate.planning.explain import Compared, Difference, Explained
 from ablate.recipe import identity
 
 MOST_RUNS = 10  # named one by one
+
+
+@click.command()
+@click.argument("jobs", metavar="JOB [JOB]", nargs=-1, required=True)
+@options.STORE
+@options.JSON
+def explain(jobs: tuple[str, ...], store_path: str, *, as_json: bool) -> None:
+    """Show what a job consists of, or how two jobs differ.
+
+    Of one job: the fields that make it this job, the runs that need it, and the jobs nearest to it. A JOB is the first
+    digits of its identity, or a run as tables show it, STUDY:cell/seed.
+
+    \b
+    Example:
+      ablate explain augmentation:baseline/0
+      ablate explain 3fa9c1 77d0e2
+    """
+    from ablate.workflow import answers, inspect
+
+    if len(jobs) > 2:
+        raise click.UsageError(f"explain takes one job or two, got {len(jobs)}")
+    explained = inspect.explain(jobs, options.where(store_path))
+    if as_json:
+        click.echo(answers.text(explained))
+    else:
+        show_explained(terminal.console(), explained)
 
 
 def show_explained(console: Console, found: Explained | Compared) -> None:
