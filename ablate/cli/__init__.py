@@ -1,4 +1,4 @@
-"""The commands, one a file: its options, one workflow call, what the terminal shows. The only home of click and rich."""
+"""One file a command: options, one workflow call, what the terminal shows. The home of click and rich."""
 
 from ablate.cli.group import main
 

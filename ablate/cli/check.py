@@ -14,7 +14,9 @@ from ablate.cli import options
 @options.STORE
 @options.JSON
 @click.option("--strict", is_flag=True, help="Exit with 3 where a claim is neither confirmed nor refuted.")
-def check(study: str, sets: tuple[str, ...], seeds: int | None, store_path: str, *, as_json: bool, strict: bool) -> None:
+def check(
+    study: str, sets: tuple[str, ...], seeds: int | None, store_path: str, *, as_json: bool, strict: bool
+) -> None:  # fmt: skip
     """Test the claims of a study, with an exit code for CI.
 
     Exit code 1 if a claim is refuted, 3 if none could be tested, else 0.

@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 @click.argument("studies", metavar="STUDY...", nargs=-1, required=True)
 @options.STORE
 @options.JSON
-@click.option("--cell", "cells", multiple=True, metavar="LABEL", help="A cell of STUDY, twice; see plan --cells.")
+@click.option("--cell", "cells", multiple=True, metavar="LABEL", help="A cell of the study; two are needed.")
 @click.option("--metric", metavar="NAME", help="Compare another metric, such as test/calibration_error.")
 def compare(
     studies: tuple[str, ...], store_path: str, cells: tuple[str, ...], metric: str | None, *, as_json: bool
 ) -> None:  # fmt: skip
     """Compare two studies, or two cells of one study.
 
-    Studies are compared by the effects of the same changes, cells seed by seed.
+    Studies are compared by the effects of the same changes, cells seed by seed. `ablate plan STUDY --cells`
+    lists the labels of its cells.
 
     \b
     Example:

@@ -39,19 +39,20 @@ def doctor(store_path: str, tracking_uri: str | None, *, as_json: bool, deep: bo
     sys.exit(1 if any(finding.severity == "problem" for finding in findings) else 0)
 
 
-def show_findings(console: Console, found: tuple[Finding, ...]) -> None:
+def show_findings(console: Console, findings: tuple[Finding, ...]) -> None:
     """Print findings, those with the same words as one, and how many problems there are."""
     same: dict[tuple[str, str, str, str], list[str]] = {}
-    for one in found:
-        same.setdefault((one.check, one.severity, one.says, one.do), []).append(one.where)
-    for (check, severity, says, do), places in same.items():
+    for finding in findings:
+        same.setdefault((finding.check, finding.severity, finding.says, finding.do), []).append(finding.where)
+    for (check, severity, says, remedy), places in same.items():
         times = f" ({len(places)} times)" if len(places) > 1 else ""
-        console.print(f"[{COLORS[severity]}]{severity:8}[/]{escape(check):12}{escape(says)}{times}", soft_wrap=True)
+        line = f"[{COLORS[severity]}]{severity:8}[/]{escape(check):12}{escape(says)}{times}"
+        console.print(line, soft_wrap=True)
         for place in filter(None, places[:SHOWN]):
             console.print(f"{'':20}[dim]{escape(place)}[/]", soft_wrap=True)
         if len(places) > SHOWN:
             console.print(f"{'':20}[dim]and {len(places) - SHOWN} more; --json lists all[/]")
-        if do:
-            console.print(f"{'':20}-> {escape(do)}", soft_wrap=True)
+        if remedy:
+            console.print(f"{'':20}-> {escape(remedy)}", soft_wrap=True)
     problems, notes = (sum(key[1] == severity for key in same) for severity in ("problem", "note"))
     console.print(f"{count(problems, 'problem')}, {count(notes, 'note')}")

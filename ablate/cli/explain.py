@@ -20,8 +20,8 @@ MOST_RUNS = 10  # named one by one
 def explain(jobs: tuple[str, ...], store_path: str, *, as_json: bool) -> None:
     """Show what a job consists of, or how two jobs differ.
 
-    Of one job: the fields that make it this job, the runs that need it, and the jobs nearest to it. A JOB is the first
-    digits of its identity, or a run as tables show it, STUDY:cell/seed.
+    Of one job: the fields that make it this job, the runs that need it, and the jobs nearest to it. A JOB is
+    the first digits of its identity, or a run as tables show it, STUDY:cell/seed.
 
     \b
     Example:
@@ -39,49 +39,53 @@ def explain(jobs: tuple[str, ...], store_path: str, *, as_json: bool) -> None:
         show_explained(terminal.console(), explained)
 
 
-def show_explained(console: Console, found: Explained | Compared) -> None:
+def show_explained(console: Console, explained: Explained | Compared) -> None:
     """Print one job, or two side by side."""
-    if isinstance(found, Compared):
-        _show_compared(console, found)
+    if isinstance(explained, Compared):
+        _show_compared(console, explained)
     else:
-        _show_one(console, found)
+        _show_job(console, explained)
 
 
-def _show_compared(console: Console, found: Compared) -> None:
-    one, other = found.first, found.second
-    if one.job == other.job:
-        console.print(f"both are the same job, {_short(one.job)}: one training for all of them", soft_wrap=True)
-        console.print(escape(_needed(one.runs)), soft_wrap=True)
+def _show_compared(console: Console, compared: Compared) -> None:
+    first, second = compared.first, compared.second
+    if first.job == second.job:
+        line = f"both are the same job, {_short(first.job)}: one training for all of them"
+        console.print(line, soft_wrap=True)
+        console.print(escape(_needed(first.runs)), soft_wrap=True)
         return
-    for near in (one, other):
+    for near in (first, second):
         console.print(f"[bold]{_short(near.job)}[/]  {escape(_needed(near.runs))}", soft_wrap=True)
-    rows = [(d.part, d.first, d.second) for d in other.differences]
-    show_table(console, ("what differs", _short(one.job), _short(other.job)), rows)
+    rows = [(difference.part, difference.first, difference.second) for difference in second.differences]
+    show_table(console, ("what differs", _short(first.job), _short(second.job)), rows)
 
 
-def _show_one(console: Console, found: Explained) -> None:
-    console.print(f"[bold]{_short(found.job)}[/]  {found.status}{f': {escape(found.reason)}' if found.reason else ''}", soft_wrap=True)
-    show_table(console, ("what makes it this job", "besides defaults"), list(found.parts.items()))
-    console.print(escape(_needed(found.runs)), soft_wrap=True)
-    if found.other_seeds:
-        seeds = [f"{seed} ({_short(job)})" for seed, job in list(found.other_seeds.items())[:MOST_RUNS]]
-        more = f" and {len(found.other_seeds) - MOST_RUNS} more" if len(found.other_seeds) > MOST_RUNS else ""
+def _show_job(console: Console, explained: Explained) -> None:
+    reason = f": {escape(explained.reason)}" if explained.reason else ""
+    console.print(f"[bold]{_short(explained.job)}[/]  {explained.status}{reason}", soft_wrap=True)
+    show_table(console, ("what makes it this job", "besides defaults"), list(explained.parts.items()))
+    console.print(escape(_needed(explained.runs)), soft_wrap=True)
+    others = list(explained.other_seeds.items())
+    if others:
+        seeds = [f"{seed} ({_short(job)})" for seed, job in others[:MOST_RUNS]]
+        more = f" and {len(others) - MOST_RUNS} more" if len(others) > MOST_RUNS else ""
         console.print(f"the same under other seeds: {', '.join(seeds)}{more}", soft_wrap=True)
-    if not found.nearest:
+    if not explained.nearest:
         console.print("no other job is known")
         return
     console.print("nearest other jobs, and what is different here:")
-    for near in found.nearest:
-        said = "; ".join(_change(difference) for difference in near.differences)
+    for near in explained.nearest:
+        changes = "; ".join(_change(difference) for difference in near.differences)
         runs = f"  {near.runs[0]}" if near.runs else ""
         state = "" if near.trained else ", not trained"
-        console.print(f"  {_short(near.job)}{escape(runs)}{state}  {escape(said)}", soft_wrap=True)
+        console.print(f"  {_short(near.job)}{escape(runs)}{state}  {escape(changes)}", soft_wrap=True)
 
 
 def _change(difference: Difference) -> str:
     """Return a difference in a few words."""
     if difference.part == "data":
-        return f"data: other images ({difference.first.removeprefix('images ')} -> {difference.second.removeprefix('images ')})"
+        first, second = (side.removeprefix("images ") for side in (difference.first, difference.second))
+        return f"data: other images ({first} -> {second})"
     return f"{difference.part} {difference.first} -> {difference.second}"
 
 

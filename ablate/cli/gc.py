@@ -20,9 +20,9 @@ from ablate.upkeep.gc import Item, Removed
 def gc(store_path: str, *, as_json: bool, yes: bool, dry_run: bool) -> None:
     """Remove what no study of a store needs.
 
-    That is jobs, searches, range tests and decoded images that no study, as it was last run, refers to, and what killed
-    processes have left behind. They are listed first, and you are asked. To forget a study, remove its folder in studies/
-    first. MLflow's runs and artifacts are left alone.
+    That is jobs, searches, range tests and decoded images that no study, as it was last run, refers to, and
+    what killed processes have left behind. They are listed first, and you are asked. To forget a study,
+    remove its folder in studies/ first. MLflow's runs and artifacts are left alone.
 
     \b
     Example:

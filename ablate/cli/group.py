@@ -1,8 +1,8 @@
 """The command `ablate`: its table of commands, each imported when it is called, and how errors end it.
 
-Exit codes: 0 done, 1 some jobs failed (the report is still written) or a claim is refuted, 2 the user's mistake, 3 no
-claim could be tested, or one is open under `check --strict`, 130 interrupted, by Ctrl-C or by the end of `--budget`,
-141 whoever read the output has gone, as after `| head`.
+Exit codes: 0 done, 1 some jobs failed (the report is still written) or a claim is refuted, 2 the user's
+mistake, 3 no claim could be tested, or one is open under `check --strict`, 130 interrupted, by Ctrl-C or by
+the end of `--budget`, 141 whoever read the output has gone, as after `| head`.
 """
 
 import errno
@@ -25,7 +25,7 @@ NO_READER = 141
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A command: the module of `ablate.cli` that has it, under the module's own name, and its help in one line."""
+    """A command: its module in `ablate.cli`, which has it under that name too, and its help in a line."""
 
     module: str
     help: str
@@ -83,7 +83,7 @@ class Group(click.Group):
             formatter.write_dl([(name, row.help) for name, row in COMMANDS.items() if not row.is_hidden])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command: a user's mistake ends it with 2, Ctrl-C with 130, a reader that has gone with 141."""
+        """Run a command; a user's mistake ends it with 2, Ctrl-C with 130, a lost reader with 141."""
         from ablate.messages import printable
 
         try:
@@ -92,8 +92,10 @@ class Group(click.Group):
             click.echo(printable(str(error)), err=True)
             sys.exit(2)
         except OSError as error:
-            if error.errno == errno.EPIPE and any(lost_reader(stream) for stream in (sys.stdout, sys.stderr)):
-                end_unread()
+            if error.errno == errno.EPIPE:
+                if any(lost_reader(stream) for stream in (sys.stdout, sys.stderr)):
+                    end_unread()
+                raise RuntimeError("a pipe to another process is broken") from error  # click would hide it
             if error.filename is None:
                 raise
             reason = f"{error.filename}: cannot be used: {error.strerror}: check the path and its permissions"

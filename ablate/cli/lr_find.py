@@ -34,7 +34,7 @@ from ablate.recipe.range_test import Suggestion
     "--per", type=click.Choice(["batch", "epoch"]), default="batch", show_default=True,
     help="How long each rate is trained.",
 )  # fmt: skip
-@click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True, help="Curves; their median counts.")
+@click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True, help="How many curves.")
 @options.JSON
 def lr_find(
     study: str, sets: tuple[str, ...], store_path: str, cells: tuple[str, ...], seeds: int, *, as_json: bool,
@@ -42,8 +42,8 @@ def lr_find(
 ) -> None:  # fmt: skip
     """Find a learning rate by a range test.
 
-    Networks that are thrown away are trained at rising rates. In a study, optimizer.lr = "find" does the same for each cell,
-    and trains it with the rate that is found.
+    Networks that are thrown away are trained at rising rates. In a study, optimizer.lr = "find" does the same
+    for each cell, and trains it with the rate that is found.
 
     \b
     Example:
@@ -56,8 +56,9 @@ def lr_find(
 
     where, console = options.where(store_path, tracking_uri, device, jobs), terminal.console(err=as_json)
     loaded = options.load(study, sets, where.store)
+    screen = Terminal(console)
     with Interruption() as interruption:
-        suggested, ledger = workflow.lr_find(loaded, where, Terminal(console), interruption, cells, seeds, sweep)
+        suggested, ledger = workflow.lr_find(loaded, where, screen, interruption, cells, seeds, sweep)
     if as_json:
         click.echo(answers.text(answers.rates(suggested)))
     else:
@@ -78,7 +79,8 @@ def show_rates(console: Console, suggested: Mapping[str, Mapping[str, Suggestion
     for label, suggestions in suggested.items():
         console.print(f"{escape(label)}: {_chosen(suggestions)}", soft_wrap=True)
     for failure in ledger.failures:
-        console.print(f"[red]crashed[/]: {escape(failure.error)}\n  log: {escape(failure.log)}", soft_wrap=True)
+        console.print(f"[red]crashed[/]: {escape(failure.error)}", soft_wrap=True)
+        console.print(f"  log: {escape(failure.log)}", soft_wrap=True)
 
 
 def _chosen(suggestions: Mapping[str, Suggestion]) -> str:

@@ -34,10 +34,10 @@ NAMED = 5  # cells of one exclusion
 @options.ONLY
 @options.JSON
 @click.option("--cells", is_flag=True, help="List every cell with its levels.")
-@click.option("--verbose", is_flag=True, help="Describe every network: parameters, operations, receptive field.")
+@click.option("--verbose", is_flag=True, help="Describe every network: its size, cost, receptive field.")
 def plan(
-    study: str, sets: tuple[str, ...], store_path: str, device: str, jobs: int | None, seeds: int | None, only: str | None,
-    *, as_json: bool, cells: bool, verbose: bool,
+    study: str, sets: tuple[str, ...], store_path: str, device: str, jobs: int | None, seeds: int | None,
+    only: str | None, *, as_json: bool, cells: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Show what a run would do: cells, jobs, time, detectable effects.
 
@@ -71,15 +71,15 @@ def show_plan(console: Console, plan: Plan, slots: int, outlook: "Outlook | None
     study, grid = plan.study, plan.grid
     console.print(f"[bold]{escape(study.name)}[/]  {escape(study.question)}", soft_wrap=True)
     table = Table.grid(padding=(0, 2))
-    only = "judges" if plan.evaluation_only == 1 else "judge"
-    shared = f", {plan.evaluation_only} of them only {only} another one's training in another way" if plan.evaluation_only else ""
-    merged = f"; {count(grid.merged, 'more combination')} became equal to one of them, a factor being inactive" if grid.merged else ""
-    table.add_row("cells", f"{len(grid.cells)} ({study.design.replace('_', ' ')}{shared}{merged})")
-    table.add_row("runs", f"{len(plan.runs)} = {count(len(grid.cells), 'cell')} x {count(len(study.seeds), 'seed')}")
+    design = study.design.replace("_", " ")
+    table.add_row("cells", f"{len(grid.cells)} ({design}{_shared(plan)}{_merged(plan)})")
+    cells, seeds = count(len(grid.cells), "cell"), count(len(study.seeds), "seed")
+    table.add_row("runs", f"{len(plan.runs)} = {cells} x {seeds}")
     table.add_row("jobs", count(len(plan.jobs), "training"))
-    judged = len(plan.work) - plan.trainings
     _add_tuning(table, plan)
-    table.add_row("done", f"{plan.done}" + (f", and {count(judged, 'trained one')} to be judged" if judged else ""))
+    judged = len(plan.work) - plan.trainings
+    to_judge = f", and {count(judged, 'trained one')} to be judged" if judged else ""
+    table.add_row("done", f"{plan.done}{to_judge}")
     if plan.failed:
         again = "it is" if len(plan.failed) == 1 else "they are"
         table.add_row("crashed", f"{len(plan.failed)} before; {again} tried again with --retry-failed")
@@ -87,10 +87,28 @@ def show_plan(console: Console, plan: Plan, slots: int, outlook: "Outlook | None
     _add_notes(table, plan)
     _add_statistics(table, plan, outlook)
     if plan.cost is not None:
-        table.add_row("time", f"about {seconds(plan.cost.seconds / slots)} on {count(slots, 'slot')} ({plan.cost.basis})")
+        time = seconds(plan.cost.seconds / slots)
+        table.add_row("time", f"about {time} on {count(slots, 'slot')} ({plan.cost.basis})")
     elif plan.trainings or plan.trials:
-        table.add_row("time", "not known before the first job of each network has ended: nothing here was like it")
+        reason = "not known before the first job of each network has ended: nothing here was like it"
+        table.add_row("time", reason)
     console.print(table)
+
+
+def _shared(plan: Plan) -> str:
+    """Count the cells that need no training of their own."""
+    if not plan.evaluation_only:
+        return ""
+    verb = "judges" if plan.evaluation_only == 1 else "judge"
+    return f", {plan.evaluation_only} of them only {verb} another one's training in another way"
+
+
+def _merged(plan: Plan) -> str:
+    """Count the combinations that are no cells of their own."""
+    if not plan.grid.merged:
+        return ""
+    combinations = count(plan.grid.merged, "more combination")
+    return f"; {combinations} became equal to one of them, a factor being inactive"
 
 
 def _add_notes(table: Table, plan: Plan) -> None:
@@ -102,7 +120,8 @@ def _add_notes(table: Table, plan: Plan) -> None:
     for exclusion in plan.grid.excluded:
         cells = count(len(exclusion.labels), "cell")
         more = f"; and {len(exclusion.labels) - NAMED} more" if len(exclusion.labels) > NAMED else ""
-        table.add_row("excluded", f"{cells}: {escape(exclusion.why)} ({escape('; '.join(exclusion.labels[:NAMED]))}{more})")
+        labels = escape("; ".join(exclusion.labels[:NAMED]))
+        table.add_row("excluded", f"{cells}: {escape(exclusion.why)} ({labels}{more})")
     for name in plan.grid.unused:
         table.add_row("unused", f"{escape(name)} has no two cells to compare")
 
@@ -111,51 +130,56 @@ def _add_statistics(table: Table, plan: Plan, outlook: "Outlook | None") -> None
     """Show what is doubtful in a study, and which effects it can see."""
     study = plan.study
     if len(study.seeds) < 2:
-        table.add_row("[yellow]warning[/]", "one seed shows effects and allows no verdict: ask for at least 2 seeds, better 5")
+        reason = "one seed shows effects and allows no verdict: ask for at least 2 seeds, better 5"
+        table.add_row("[yellow]warning[/]", reason)
     for note in plan.notes:
         table.add_row("[yellow]note[/]", escape(note))
     if study.min_effect is not None:
         table.add_row("min_effect", escape(_min_effect(study.min_effect, study.metric)))
     if outlook is not None:
-        table.add_row("sees", escape(_outlook(plan, outlook)))
+        table.add_row("detects", escape(_outlook(plan, outlook)))
 
 
 def _add_tuning(table: Table, plan: Plan) -> None:
     """Show what must be found before the cells can be trained."""
-    made, search = plan.tuning, plan.study.search
-    if made.ranges:
-        curves = sum(len(test.seeds) for test in made.ranges)
-        done = len(made.ranges) - len(made.open_ranges)
-        table.add_row("range tests", f"{len(made.ranges)} of the learning rate, with {count(curves, 'curve')}, {done} done")
+    tuning, search = plan.tuning, plan.study.search
+    if tuning.ranges:
+        curves = count(sum(len(test.seeds) for test in tuning.ranges), "curve")
+        done = len(tuning.ranges) - len(tuning.open_ranges)
+        table.add_row("range tests", f"{len(tuning.ranges)} of the learning rate, with {curves}, {done} done")
     if search is not None:
-        searches = count(len(made.searches) + len(made.waiting), "search", "searches")
+        searches = count(len(tuning.searches) + len(tuning.waiting), "search", "searches")
+        left = f"{count(plan.trials, 'training')} left" if plan.trials else "done"
         of = f"{searches} x {count(search.trials, 'trial')} ({search.sampler}; {', '.join(search.space)})"
-        table.add_row("search", f"{of}, {count(plan.trials, 'training')} left" if plan.trials else f"{of}, done")
+        table.add_row("search", f"{of}, {left}")
 
 
 def _min_effect(least: float, metric: str) -> str:
-    """Write the smallest effect worth having in the report's unit, and what to write where percent were surely meant."""
-    said = f"{metrics.size(least, metric)} of {metric}"
+    """Write the smallest effect worth having in the report's unit; a hint where percent were surely meant."""
+    size = f"{metrics.size(least, metric)} of {metric}"
     if metrics.is_fraction(metric) and least >= LARGE:
-        return f"{said}: for {least:g} {'point' if least == 1 else 'points'} write {least / 100:g}"
-    return said
+        return f"{size}: for {least:g} {'point' if least == 1 else 'points'} write {least / 100:g}"
+    return size
 
 
 def _outlook(plan: Plan, outlook: "Outlook") -> str:
     """Return what the design can see, and what the smallest effect worth having would take."""
     study, seeds = plan.study, len(plan.study.seeds)
     needed, least = outlook.seeds_for_min_effect, study.min_effect
+    at = f"at {count(seeds, 'seed')}"
     if outlook.is_blind:
-        said = f"nothing at {count(seeds, 'seed')}: an effect would have to be larger than {study.metric} can change"
+        visible = f"nothing {at}: an effect would have to be larger than {study.metric} can change"
     else:
         smallest, ends = _size(outlook.effect, study.metric), ""
         if outlook.low is not None and outlook.high is not None:
-            ends = f" ({_size(outlook.low, study.metric).split()[0]} to {_size(outlook.high, study.metric).split()[0]})"
-        said = f"effects of {'more than' if outlook.is_bound else 'about'} {smallest}{ends} at {count(seeds, 'seed')}"
+            low, high = (_size(end, study.metric).split()[0] for end in (outlook.low, outlook.high))
+            ends = f" ({low} to {high})"
+        visible = f"effects of {'more than' if outlook.is_bound else 'about'} {smallest}{ends} {at}"
     if needed is not None and least is not None and needed > seeds:
-        wanted = f"more than {CAP}" if needed > CAP else f"{'at least' if outlook.is_bound else 'about'} {needed}"
-        said += f"; {metrics.size(least, study.metric)} would take {wanted} seeds"
-    return f"{said} ({outlook.basis})"
+        about = "at least" if outlook.is_bound else "about"
+        wanted = f"more than {CAP}" if needed > CAP else f"{about} {needed}"
+        visible += f"; {metrics.size(least, study.metric)} would take {wanted} seeds"
+    return f"{visible} ({outlook.basis})"
 
 
 def _size(effect: float, metric: str) -> str:
@@ -164,17 +188,21 @@ def _size(effect: float, metric: str) -> str:
 
 def show_cells(console: Console, plan: Plan) -> None:
     """Print every cell with its levels."""
-    table = Table("cell", *(escape(factor.name) for factor in plan.study.factors), box=None, header_style="bold", pad_edge=False)
+    names = [factor.name for factor in plan.study.factors]
+    table = Table("cell", *map(escape, names), box=None, header_style="bold", pad_edge=False)
     for cell in plan.grid.cells:
-        table.add_row(escape(cell.label), *(escape(cell.levels.get(factor.name, "-")) for factor in plan.study.factors))
+        table.add_row(escape(cell.label), *(escape(cell.levels.get(name, "-")) for name in names))
     console.print(table)
 
 
 def show_networks(console: Console, networks: "Mapping[str, Summary]") -> None:
     """Print what each network is made of and how far it sees."""
     rows = []
-    for label, one in networks.items():
-        trained = "" if one.trainable_parameters == one.parameters else f" ({one.trainable_parameters:,} trained)"
-        field = "whole image" if one.receptive_field is None else f"{one.receptive_field} px"
-        rows.append((label, f"{one.parameters:,}{trained}", f"{one.macs / 1e6:,.1f} M", field, one.memory_format))
-    show_table(console, ("network", "parameters", "multiply-adds an image", "receptive field", "memory format"), rows)
+    for label, network in networks.items():
+        is_whole = network.trainable_parameters == network.parameters
+        trained = "" if is_whole else f" ({network.trainable_parameters:,} trained)"
+        field = "whole image" if network.receptive_field is None else f"{network.receptive_field} px"
+        size, cost = f"{network.parameters:,}{trained}", f"{network.macs / 1e6:,.1f} M"
+        rows.append((label, size, cost, field, network.memory_format))
+    header = ("network", "parameters", "multiply-adds an image", "receptive field", "memory format")
+    show_table(console, header, rows)

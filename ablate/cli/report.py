@@ -40,11 +40,12 @@ def report(
 ) -> None:  # fmt: skip
     """Write the report: a page, JSON, Markdown, LaTeX or CSV.
 
-    It compares the cells: effects with intervals and verdicts, the answers to claims, curves. csv and tex have the effects.
+    It compares the cells: effects with intervals and verdicts, the answers to claims, curves. csv and tex
+    have the effects.
 
-    The page is written to the store, unless --out puts it elsewhere, beside cells.csv (every cell with its value under each
-    seed), effects.csv, report.md and findings.json. With --metric or --cell it has a name of its own there, such as
-    report-test-loss.html.
+    The page is written to the store, unless --out puts it elsewhere, beside cells.csv (every cell with its
+    value under each seed), effects.csv, report.md and findings.json. With --metric or --cell it has a name of
+    its own there, such as report-test-loss.html.
 
     \b
     Example:
@@ -71,7 +72,8 @@ def report(
         click.echo(str(publish.write_page(findings, where.store, out, cells=cells)))
     elif out is None:
         text = publish.text(findings, form)
-        click.echo(printable(text) if sys.stdout.isatty() else text, nl=False)  # names of a shared store must not command it
+        is_shown = sys.stdout.isatty()  # names of a shared store must not command a terminal
+        click.echo(printable(text) if is_shown else text, nl=False)
     else:
         publish.write(out, publish.text(findings, form))
         click.echo(str(out))

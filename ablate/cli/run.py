@@ -26,8 +26,9 @@ from ablate.workflow.run import Ran
 def run(study: str, sets: tuple[str, ...], store_path: str, *, as_json: bool, **given: Any) -> None:
     """Train every cell under every seed, and report the effects.
 
-    Rates are found and fields searched first, where the study asks for it. Only what is missing is trained: running it again
-    resumes it, and a second time trains nothing. The first Ctrl-C stops when the running epochs have ended, a second at once.
+    Rates are found and fields searched first, where the study asks for it. Only what is missing is trained:
+    running it again resumes it, and a second time trains nothing. The first Ctrl-C stops when the running
+    epochs have ended, a second at once.
 
     \b
     Example:
@@ -44,13 +45,14 @@ def run(study: str, sets: tuple[str, ...], store_path: str, *, as_json: bool, **
         click.echo(answers.text(answers.reported(ran)))
     else:
         show_ran(console, ran)
-    sys.exit(130 if ran.ledger.interrupted or ran.left else 1 if ran.ledger.failures or ran.plan.failed else 0)
+    has_failed = ran.ledger.failures or ran.plan.failed
+    sys.exit(130 if ran.ledger.interrupted or ran.left else 1 if has_failed else 0)
 
 
 def execute(
-    console: Console, study: str, sets: tuple[str, ...], store_path: str, *, seeds: int | None, only: str | None,
-    retry_failed: bool, fail_fast: bool, budget: float | None, stall: float, wait: bool, replace: bool,
-    tune_only: bool = False, **place: Any,
+    console: Console, study: str, sets: tuple[str, ...], store_path: str, *, seeds: int | None,
+    only: str | None, retry_failed: bool, fail_fast: bool, budget: float | None, stall: float, wait: bool,
+    replace: bool, tune_only: bool = False, **place: Any,
 ) -> Ran:  # fmt: skip
     """Run a study by the options of a command line, with its progress on a console."""
     from ablate.execution.interruption import Interruption
@@ -59,15 +61,15 @@ def execute(
     where = options.where(store_path, **place)
     loaded = options.load(study, sets, where.store, seeds)
     how = options.how(
-        only, retry_failed=retry_failed, fail_fast=fail_fast, budget=budget, stall=stall, wait=wait, replace=replace,
-        tune_only=tune_only,
+        only, retry_failed=retry_failed, fail_fast=fail_fast, budget=budget, stall=stall, wait=wait,
+        replace=replace, tune_only=tune_only,
     )  # fmt: skip
     with Interruption() as interruption:
         return workflow.run(loaded, where, Terminal(console), interruption, how)
 
 
 def show_ran(console: Console, ran: Ran) -> None:
-    """Print the end of `ablate run`: what happened, the cells, the verdicts in words, and where the report is."""
+    """Print the end of `ablate run`: what happened, the cells, the verdicts in words, the report's path."""
     from ablate.report import summary  # brings pandas
 
     plan = ran.plan
@@ -121,23 +123,28 @@ def show_end(console: Console, ran: Ran) -> None:
     """Print what went wrong, and where the report is."""
     ledger, plan, failed = ran.ledger, ran.plan, ran.plan.failed
     for failure in ledger.failures:
-        console.print(f"[red]crashed[/] {failure.job[: identity.ID_SHOWN]}: {escape(failure.error)}".replace(" :", ":"), soft_wrap=True)
+        job = f" {failure.job[: identity.ID_SHOWN]}" if failure.job else ""
+        console.print(f"[red]crashed[/]{job}: {escape(failure.error)}", soft_wrap=True)
         if failure.log:
             console.print(f"  log: {escape(failure.log)}", soft_wrap=True)
     if failed:
-        console.print(f"{count(len(failed), 'job')} crashed before and {_left(len(failed))}: --retry-failed tries again")
+        jobs = count(len(failed), "job")
+        console.print(f"{jobs} crashed before and {_left(len(failed))}: --retry-failed tries again")
     if plan.left_out:
         console.print(f"{count(plan.left_out, 'job')} of other cells left out (--only)")
     lost = Counter(end for ends in ledger.ends.values() for end in ends if end in ATTEMPTS)
     if lost:
-        console.print(f"attempts that were lost: {', '.join(f'{count} {end}' for end, count in lost.items())}")
+        ends = ", ".join(f"{number} {end}" for end, number in lost.items())
+        console.print(f"attempts that were lost: {ends}")
     if ran.left:
-        said = f"the time is up (--budget): {count(ran.left, 'job')} left, and the same command goes on from here"
-        console.print(said, soft_wrap=True)
+        jobs = count(ran.left, "job")
+        line = f"the time is up (--budget): {jobs} left, and the same command goes on from here"
+        console.print(line, soft_wrap=True)
     elif ledger.halted and not ledger.late:
         console.print(f"stopped: {escape(ledger.halted)}; the same command goes on from here", soft_wrap=True)
     if ledger.interrupted:
         console.print("interrupted: everything finished is kept, and the same command goes on from here")
     if ran.late_reason:
-        console.print(f"MLflow is not up to date ({escape(ran.late_reason)}): ablate sync sends what is missing", soft_wrap=True)
+        line = f"MLflow is not up to date ({escape(ran.late_reason)}): ablate sync sends what is missing"
+        console.print(line, soft_wrap=True)
     console.print(f"report: {escape(str(ran.report))}", soft_wrap=True)

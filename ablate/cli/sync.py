@@ -11,10 +11,12 @@ from ablate.cli import options
 @options.STORE
 @options.URI
 @options.JSON
-def sync(study: str, sets: tuple[str, ...], store_path: str, tracking_uri: str | None, *, as_json: bool) -> None:
+def sync(
+    study: str, sets: tuple[str, ...], store_path: str, tracking_uri: str | None, *, as_json: bool
+) -> None:  # fmt: skip
     """Send MLflow what it is missing of a study.
 
-    For a server that was away while the study ran, or one that never had it: the store's journals are the truth.
+    For a server that was away while the study ran, or that never had it. The store's journals are the truth.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""What all commands share of the terminal: its console, texts that it shows as they are, times, sizes, small tables."""
+"""What all commands share of the terminal: its console, texts shown as they are, times, sizes, tables."""
 
 import threading
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def console(*, err: bool = False) -> Console:
 
 
 def escape(text: str) -> str:
-    """Write a text so that a terminal shows it as it is, and finds nothing in it to obey: no markup, no escape sequences."""
+    """Write a text so that a terminal shows it as it is, with no markup or escape sequences to obey."""
     return markup.escape(printable(text))
 
 

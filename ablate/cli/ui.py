@@ -11,7 +11,7 @@ from ablate.cli import options
 @click.command()
 @options.STORE
 @options.URI
-@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port to serve on.")
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Its port.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve on.")
 def ui(store_path: str, tracking_uri: str | None, port: int, host: str) -> None:
     """Open the store in MLflow's web interface.

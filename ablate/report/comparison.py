@@ -1,4 +1,4 @@
-"""Two things side by side: what two studies say of the same changes, or two cells of one study seed by seed."""
+"""Two things side by side: two studies by the effects of the same changes, or two cells of one by seed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,9 +93,10 @@ def of_studies(one: Findings, other: Findings) -> Comparison:
         changes.append(Change(names.whole(named, owner), *key, (first, second), _agreement(pair)))
     shared = sum(key in found[0] and key in found[1] for key in keys)
     sentence = f"{count(shared, 'change')} in both studies, {len(keys) - shared} in one of them only"
-    differing = () if one.metric == other.metric else (f"the metrics differ: {one.metric} and {other.metric}",)
+    metrics = (one.metric, other.metric)
+    differing = () if one.metric == other.metric else (f"the metrics differ: {' and '.join(metrics)}",)
     titles, sentences = (one.study.name, other.study.name), (sentence, *differing)
-    values = Studies(titles, (one.metric, other.metric), tuple(changes), sentences)
+    values = Studies(titles, metrics, tuple(changes), sentences)
     return Comparison(("change", *titles, "same verdict"), tuple(rows), sentences, values)
 
 
@@ -104,7 +105,7 @@ def _key(effect: Effect) -> tuple[str, str, str]:
 
 
 def _told(effect: Effect | None, findings: Findings) -> str:
-    """Write the verdict with its numbers, of an undecided effect, too, and with the settings that they are of."""
+    """Write the verdict with its numbers, of an undecided effect too, and the settings that they are of."""
     if effect is None:
         return "-"
     numbers = words.difference(effect.estimate, findings.metric)
@@ -138,17 +139,15 @@ def of_cells(findings: Findings, one: CellFinding, other: CellFinding, effect: E
     rows, seeds = [], []
     for seed in findings.study.seeds:
         seeds.append(Seed(seed, (one.values.get(seed), other.values.get(seed)), effect.per_seed.get(seed)))
-        values = [
-            words.value(found.values[seed], metric) if seed in found.values else reasons.of_seed(found, seed, metric)
-            for found in (one, other)
-        ]
+        values = [_value(cell, seed, metric) for cell in (one, other)]
         change = effect.per_seed.get(seed)
         moved = "-" if change is None else words.moved(change, metric)
         rows.append((f"seed {seed}", *values, moved))
-    both = [seed for seed in findings.study.seeds if seed in effect.per_seed]  # the difference is one of these alone
+    both = [seed for seed in findings.study.seeds if seed in effect.per_seed]  # the difference is of these
     means = [sum(found.values[seed] for seed in both) / len(both) if both else None for found in (one, other)]
     of = "mean" if len(both) in (0, len(findings.study.seeds)) else f"mean of {count(len(both), 'seed')}"
-    rows.append((of, *(words.value(mean, metric) for mean in means), words.difference(effect.estimate, metric) or "-"))
+    difference = words.difference(effect.estimate, metric) or "-"
+    rows.append((of, *(words.value(mean, metric) for mean in means), difference))
     labels = (one.cell.label, other.cell.label)
     sentence = f"{labels[1]} instead of {labels[0]}: {_told(effect, findings)}"
     others = len(findings.cells) - 1
@@ -157,3 +156,10 @@ def of_cells(findings: Findings, one: CellFinding, other: CellFinding, effect: E
     sentences = (sentence, alone) if others > 1 else (sentence,)
     numbers = Cells(findings.study.name, metric, labels, tuple(seeds), _numbers(effect, findings), sentences)
     return Comparison((metric, *labels, "difference"), tuple(rows), sentences, numbers)
+
+
+def _value(cell: CellFinding, seed: int, metric: str) -> str:
+    """Write the value of a cell under a seed, or why it has none."""
+    if seed not in cell.values:
+        return reasons.of_seed(cell, seed, metric)
+    return words.value(cell.values[seed], metric)

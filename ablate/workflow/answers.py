@@ -1,7 +1,8 @@
 """What the commands answer, as typed values: `--json` prints them, and a service returns the same.
 
-A value that a room has anyway is its own answer: Status, Explained, Compared, Finding. The others are here, each made
-from what its workflow returns. Names that a JSON key shares with Python (`from`) end in an underscore here.
+A value that a room has anyway is its own answer: Status, Explained, Compared, Finding. The others are here,
+each made from what its workflow returns. Names that a JSON key shares with Python (`from`) end in an
+underscore here.
 """
 
 import json
@@ -175,7 +176,7 @@ def _tuned(cell: Cell, tuned: "Tuned | None") -> TunedCell:
 
 
 def reported(ran: "Ran") -> dict[str, Any]:
-    """Return the answer of `ablate run`: what it came to, and the findings by the keys of `ablate report --json`."""
+    """Return the answer of `ablate run`: what it came to, and the report's JSON as `findings`."""
     from ablate.report import data  # brings pandas
 
     return {**plain(ended(ran)), "findings": data.to_json(ran.findings)}
@@ -184,7 +185,7 @@ def reported(ran: "Ran") -> dict[str, Any]:
 def rates(
     suggested: "Mapping[str, Mapping[str, Suggestion]]",
 ) -> "dict[str, dict[str, Suggestion | str | None]]":
-    """Return the answer of `ablate lr-find`: by cell what each rule suggests, and as `taken` the rule that counts."""
+    """Return the answer of `ablate lr-find`: by cell, what each rule suggests, and the one `taken`."""
     from ablate.recipe import range_test
 
     answer: dict[str, dict[str, Suggestion | str | None]] = {}
