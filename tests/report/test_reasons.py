@@ -16,7 +16,7 @@ from statuses import judge, shown, status
 
 from ablate import cli
 from ablate.analysis import outcomes
-from ablate.cli import display
+from ablate.cli.plan import show_plan
 from ablate.report import canvas, data, exports, html, reasons, sections, summary, words
 from ablate.store import files, job_folder
 from ablate.store.layout import Store
@@ -205,7 +205,7 @@ def test_without_a_study_status_lists_those_of_the_store(finished: Path, tmp_pat
 def test_one_of_a_thing_is_not_many(here: Store) -> None:
     out = io.StringIO()
     made = make(read(seeds=1, design="one_at_a_time", factors={"augment": {"rotation": [0, 15]}}), here)
-    display.show_plan(Console(file=out, width=200), made, 1, None)
+    show_plan(Console(file=out, width=200), made, 1, None)
     assert "2 cells x 1 seed\n" in "\n".join(line.rstrip() for line in out.getvalue().splitlines())
     assert " 1 seeds" not in out.getvalue()
     alone = status(make(read(seeds=1, factors={}), here), here)
