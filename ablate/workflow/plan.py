@@ -1,10 +1,12 @@
 """`ablate plan`: a STUDY argument to what is left to do, how long it takes, and what it can see."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ablate.analysis.power import Outlook
 from ablate.errors import AblateError
+from ablate.execution import executors
+from ablate.execution.executors.base import Options
 from ablate.execution.stages import How, Where
 from ablate.planning import inputs, network_checks, tuning
 from ablate.planning import plan as planning
@@ -17,9 +19,28 @@ from ablate.study.grid import Grid
 from ablate.workflow import argument
 
 if TYPE_CHECKING:
+    from ablate.analysis.power import Outlook  # brings pandas
     from ablate.training.models.summary import Summary  # brings torch
 
 load, condition = argument.load, argument.condition
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A plan, the slots that there are for it, which effects it can see, and its networks where they are asked for."""
+
+    plan: Plan
+    slots: int
+    outlook: "Outlook | None"  # none where nothing can be said
+    networks: "Mapping[str, Summary]"  # by label
+
+
+def preview(study: Study, where: Where, how: How = How(), *, with_networks: bool = False) -> Preview:  # noqa: B008 (it is frozen)
+    """Return what a run would do, how long it would take and what it could show."""
+    todo = plan(study, where, how, check=True)
+    resources = executors.resources(where.executor, Options(where.device, where.jobs))
+    slots = max(1, min(resources.slots, len(todo.work)))
+    return Preview(todo, slots, outlook(todo, where), networks(todo, where) if with_networks else {})
 
 
 def plan(study: Study, where: Where, how: How = How(), *, check: bool = False) -> Plan:  # noqa: B008 (it is frozen)

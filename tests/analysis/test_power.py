@@ -16,7 +16,7 @@ from outcomes import find, make, outcomes, random_value
 from scipy.stats import chi2
 
 from ablate.analysis import power, stats
-from ablate.cli.display import plans
+from ablate.cli import plan as plans
 from ablate.errors import AblateError
 from ablate.execution import stages
 from ablate.store import layout, study_folder
@@ -94,15 +94,13 @@ def test_noise_counts_for_any_metric():
 FRESH = """
 import json, sys
 from pathlib import Path
-from ablate.cli import display
 from ablate.execution import stages
 from ablate.store import layout
 from ablate.study import file
-from ablate.workflow import plan
+from ablate.workflow import answers, plan
 where = stages.Where(layout.open_store(Path(sys.argv[2])))
-made = plan.plan(file.load(Path(sys.argv[1])), where, check=True)
-seen = plan.outlook(made, where)
-print(json.dumps({"data": display.plan_data(made, 1, seen, {}), "modules": sorted(sys.modules)}))
+preview = plan.preview(file.load(Path(sys.argv[1])), where)
+print(json.dumps({"data": answers.plain(answers.planned(preview)), "modules": sorted(sys.modules)}))
 """
 
 

@@ -401,7 +401,7 @@ def test_jobs_that_come_and_go_while_they_are_read_are_no_matter(here: Store) ->
 FRESH = """
 import json, sys
 from pathlib import Path
-from ablate.cli import display
+from ablate.cli.status import show_status
 from ablate.execution import stages
 from ablate.store import layout
 from ablate.workflow import argument, inspect

@@ -18,7 +18,8 @@ from ablate.analysis.findings import Findings
 from ablate.analysis.outcomes import Outcome
 from ablate.analysis.tuning import History, Map, RangeCurve, Trial, TuningFinding, Turn
 from ablate.recipe.range_test import Suggestion
-from ablate.report import html
+from ablate.report import html, pictures, sections, tables
+from ablate.report.canvas import Picture
 from ablate.study import file as study_file
 from ablate.study import grid
 from ablate.study.grid import Cell
@@ -236,7 +237,19 @@ def hostile() -> Findings:
 
 
 def page(of: Findings) -> str:
-    return html.render(of, created="20 Nov 2026", version="0.1.0", study_text='name = "x"  # a & b', store="/store")
+    written = replace(of, study=replace(of.study, text='name = "x"  # a & b'))
+    return html.render(written, created="20 Nov 2026", version="0.1.0", store="/store")
+
+
+def tables_of(of: Findings) -> dict[str, tables.Table]:
+    """Return the tables of the page by name."""
+    every = (table for section in sections.make(of).values() for table in section.tables)
+    return {table.name.removesuffix("-table"): table for table in every}
+
+
+def pictures_of(of: Findings) -> dict[str, Picture]:
+    """Return the pictures of the page by name."""
+    return {picture.name: picture for picture in pictures.every(of)}
 
 
 def rotated(changes: list[float], **more: Any) -> Findings:

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from ablate.analysis import outcomes
 from ablate.analysis.status import Status, summarise
-from ablate.cli import display
+from ablate.cli.status import show_status
 from ablate.planning.plan import Plan
 from ablate.recipe import identity
 from ablate.recipe.fields import Evaluation
@@ -22,7 +22,7 @@ def status(made: Plan, here: Store) -> Status:
 
 def shown(found: Status, *, terminal: bool = False, width: int = 80) -> str:
     out = io.StringIO()
-    display.show_status(Console(file=out, force_terminal=terminal, width=width, highlight=False, color_system=None), found)
+    show_status(Console(file=out, force_terminal=terminal, width=width, highlight=False, color_system=None), found)
     return out.getvalue()
 
 

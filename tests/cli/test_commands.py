@@ -37,6 +37,16 @@ def test_check_answers_claims_and_ends_by_them(tiny, found):
     assert (code, err) == (claim["verdict"] == "refuted", "")
 
 
+def test_check_notes_a_name_that_another_file_has_as_the_report_does(done, tmp_path):
+    folder, _ = done
+    path = tmp_path / "tiny.toml"
+    path.write_text((folder / "tiny.toml").read_text().replace("Does it run?", "Another question"))
+    where = ("--store", str(folder / "store"))
+    told = CliRunner().invoke(main, ["report", str(path), *where, "--json"]).stderr
+    assert told.startswith("note: ")
+    assert check(path, *where)[2] == told
+
+
 def test_check_prints_the_claims_of_the_json_report(tiny, found):
     assert json.loads(ablate("check", *tiny, "--json")[1]) == found["claims"]
 

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from ablate.cli.display import Terminal
+from ablate.cli.progress import Terminal
 from ablate.execution.executors.base import Event
 
 

@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ablate.cli.display.basics import escape, seconds
+from ablate.cli.terminal import escape, seconds
 from ablate.execution.executors.base import ENDS, Event
 from ablate.messages import printable
 from ablate.recipe import identity
