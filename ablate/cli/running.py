@@ -148,7 +148,7 @@ def plan(
     made = planning.plan(options.load(study, sets, where.store, seeds, asks=True), where, options.how(only), check=True)
     slots = max(1, min(len(devices.slots(device, jobs)), len(made.work)))
     outlook = planning.outlook(made, where)
-    networks = planning.networks(made, where) if verbose else {}
+    networks = planning.networks(made) if verbose else {}
     if as_json:
         click.echo(json.dumps(display.plan_data(made, slots, outlook, networks), indent=1))
         return

@@ -13,15 +13,13 @@ from ablate.execution.executors import devices
 from ablate.execution.interruption import Interruption
 from ablate.execution.scheduler import Ledger
 from ablate.execution.stages import How, Screen, Where
-from ablate.planning import inputs, network_checks, tuning
+from ablate.planning import inputs, network_checks, resolve, tuning
 from ablate.planning import plan as planning
 from ablate.planning.plan import Plan
 from ablate.recipe.range_test import Suggestion, Sweep
 from ablate.store import layout, study_folder
-from ablate.study import grid
 from ablate.study.file import Study
-from ablate.study.grid import Grid
-from ablate.workflow.plan import make_plan
+from ablate.study.grid import Fingerprints, Grid
 from ablate.workflow.report import check_cells, find
 from ablate.workflow.tracking import sources_of
 
@@ -66,28 +64,27 @@ def run(
             screen.notice(notice)
         with interruption.at_once():
             known = inputs.read(study, where.store, where.device)
-            expanded = grid.expand(study, precision=known.precision)
-            inputs.check_images(known, expanded)
-            for note in network_checks.check(study, expanded, where.store):
+            inputs.check_images(known)
+            for note in network_checks.check(known):
                 screen.notice(f"note: {note}")
-            weights = network_checks.fetch_weights(
-                stages.every_recipe(make_plan(study, expanded, known, where, how))
-            )  # before what takes longer
-            for notice in inputs.decode(known, expanded):
-                screen.notice(notice)
+            resolved = resolve.resolve_inputs(known)
+            todo = planning.make(resolved, retry_failed=how.retry_failed, only=how.only)
+            weights = network_checks.fetch_weights(stages.every_recipe(todo))  # before what takes longer
+            fingerprints = replace(resolved.fingerprints, data=inputs.decode(known, screen.notice))
 
         def replan() -> Plan:
-            return make_plan(study, expanded, known, where, how)
+            now = resolve.resolve_inputs(known, fingerprints)
+            return planning.make(now, retry_failed=how.retry_failed, only=how.only)
 
         before = replan()
         network_checks.fetch_weights(stages.every_recipe(before), weights)
-        study_folder.keep(where.store, study, inputs.settle(known, expanded))
+        study_folder.keep(where.store, study, inputs.settle(known, fingerprints))
         for notice in () if how.tune_only else before.trained_again:
             screen.notice(notice)
         is_sent = before.is_done and tracking.marks.is_current(where.tracking_uri, study, _state(before, where), where.store)
         todo, ledger, sent = _work(before, replan, where, screen, interruption, how, began, is_sent=is_sent)
         left = _left(replan(), how) if ledger.late else 0
-        found = find(todo, where)
+        found = find(todo.resolved)
         path, reason = publish.write_page(found, where.store), sent.error
         if not sent.late and not is_sent:
             reason = publish.log(found, where.store, tracking.uri(where.store, where.tracking_uri), path)
@@ -110,25 +107,20 @@ def lr_find(
     """Test ranges of the learning rate on some cells, by default the baseline; give what each rule suggests, by cell."""
     asked = Sweep(**sweep)
     known = inputs.read(study, where.store, where.device)
-    expanded = grid.expand(study, precision=known.precision)
-    check_cells(expanded, cells)
-    chosen = [cell for cell in expanded.cells if cell.label in cells or (not cells and cell.is_baseline)]
-    inputs.check_images(known, replace(expanded, cells=tuple(chosen)))
-    network_checks.check_networks(study, replace(expanded, cells=tuple(chosen)), where.store)
+    check_cells(known.grid, cells)
+    chosen = [cell for cell in known.grid.cells if cell.label in cells or (not cells and cell.is_baseline)]
+    known = replace(known, grid=replace(known.grid, cells=tuple(chosen)))
+    inputs.check_images(known)
+    network_checks.check_networks(known)
     devices.slots(where.device, 1)  # is there one?
     with layout.creating(where.store):
         network_checks.fetch_weights(cell.recipe for cell in chosen)
-        for notice in inputs.decode(known, replace(expanded, cells=tuple(chosen))):
-            screen.notice(notice)
-    tests = {
-        cell.label: tuning.range_test(
-            cell.label, cell.recipe, known.fingerprint(cell.recipe.data), known.code(cell.recipe.model), asked, seeds
-        )
-        for cell in chosen
-    }
+        decoded = Fingerprints(inputs.decode(known, screen.notice))
+    fingerprints = inputs.fingerprints(known, chosen, decoded)
+    tests = {cell.label: tuning.range_test(cell.label, cell.recipe, *fingerprints.of(cell.recipe), asked, seeds) for cell in chosen}
     different = tuple({test.id: test for test in tests.values()}.values())
     made = tuning.Tuning(Grid(tuple(chosen)), different, open_ranges=different)
-    todo = planning.Plan(study, made.grid, (), (), (), (), None, made, 0)
+    todo = planning.Plan(resolve.Resolved(known, fingerprints, made, (), ()), (), (), None, 0)
     with stages.begin(todo, where, screen, interruption, How(retry_failed=True), time.monotonic()) as crew:
         _shown(todo, where, screen, interruption, partial(stages.find_rates, crew, made), whole=False)
     return {label: tuning.suggestions(where.store, test) for label, test in tests.items()}, crew.ledger
@@ -184,7 +176,7 @@ def _shown(
     """Run a stage while a thread keeps MLflow up to date; `whole`: the plan's runs are all that the study has."""
     from ablate import tracking
 
-    sources = sources_of(todo, where.store, whole=whole)
+    sources = sources_of(todo.resolved, whole=whole)
     writer = tracking.Writer(tracking.uri(where.store, where.tracking_uri), todo.study, sources, where.store, screen.notice, whole=whole)
     try:
         stage(writer.touch)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from resolving import fingerprints
 from scipy.stats import ttest_1samp, ttest_rel
 from statsmodels.stats.weightstats import DescrStatsW
 
@@ -29,7 +30,7 @@ def make(factors=FACTORS, **more):
 def outcomes(made, value, *, status=lambda cell, seed: "finished"):
     """Fabricate what the journals would say; `value` gives a run's accuracy."""
     checked, expanded = made
-    runs, _ = grid.runs_and_jobs(expanded, checked.seeds, lambda data: "f" * 64)
+    runs, _ = grid.runs_and_jobs(expanded, checked.seeds, fingerprints(expanded))
     found = []
     for run in runs:
         how = status(run.cell, run.seed)

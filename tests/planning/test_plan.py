@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from resolving import resolved
 
 from ablate.planning import plan
 from ablate.planning.plan import Plan
-from ablate.planning.tuning import Tuning
 from ablate.recipe import fields, identity
 from ablate.recipe.fields import Evaluation
 from ablate.store import files, job_folder, layout
 from ablate.store.layout import Store
-from ablate.study import conditions, grid
+from ablate.study import conditions
 from ablate.study import file as study_file
 from ablate.study.conditions import Expression
 from ablate.study.file import Study
@@ -42,7 +42,7 @@ def read(name: str = "x", **raw: Any) -> Study:
 
 
 def make(loaded: Study, here: Store, **options: Any) -> Plan:
-    return plan.make(loaded, Tuning(grid.expand(loaded, precision="fp32")), here, lambda data: "f" * 64, **options)
+    return plan.make(resolved(loaded, here), **options)
 
 
 def finish(here: Store, job: Job, *, status: str = "finished", epoch_seconds: float = 3.0) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 from PIL import Image
+from resolving import fingerprints
 
 from ablate.analysis import findings
 from ablate.analysis.findings import Effect, Findings
@@ -65,7 +66,7 @@ def found(
     """Find what the code says of made-up runs: a value of the study's metric for each cell and seed; with classes, their insides."""
     checked = study_file.check({"name": "x", "recipe": {"data": {"name": "digits"}}} | raw, "studies/x.toml")
     expanded = grid.expand(checked, precision="fp32")
-    runs, _ = grid.runs_and_jobs(expanded, checked.seeds, lambda section: "f" * 64)
+    runs, _ = grid.runs_and_jobs(expanded, checked.seeds, fingerprints(expanded))
     outcomes = []
     for run in runs:
         became = status(run.cell, run.seed)

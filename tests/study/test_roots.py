@@ -15,11 +15,12 @@ from PIL import Image
 from ablate import cli
 from ablate.errors import DataError
 from ablate.execution import stages
-from ablate.planning import inputs
+from ablate.planning import inputs, network_checks
 from ablate.recipe import identity as identities
 from ablate.store import files, job_folder, layout, study_folder
 from ablate.study import file as study_file
 from ablate.study import grid
+from ablate.study.grid import Fingerprints
 from ablate.training import data
 from ablate.workflow import plan as planning
 
@@ -69,10 +70,9 @@ def plan(checked, here):
 
 def settled(checked, here):
     """Decode the images of a study as its run does, and keep what that settles."""
-    known = inputs.read(checked, here, "cpu")
-    expanded = grid.expand(checked, precision=known.precision)
-    said = list(inputs.decode(known, expanded))
-    study_folder.keep(here, checked, inputs.settle(known, expanded))
+    known, said = inputs.read(checked, here, "cpu"), []
+    fingerprints = Fingerprints(inputs.decode(known, said.append))
+    study_folder.keep(here, checked, inputs.settle(known, fingerprints))
     return said
 
 
@@ -183,7 +183,9 @@ two = three = one
 def test_a_folder_is_looked_through_as_often_for_many_networks_and_cuts_as_for_one(project, tmp_path, monkeypatch):
     (project / "few_nets.py").write_text(NETS)
     survey, seen, counts = data.folder.survey, [], []
-    monkeypatch.setattr(inputs, "_look", lambda *_: inputs._Looked())  # building networks takes seconds, and looks at no image
+    monkeypatch.setattr(
+        network_checks, "_look", lambda *_: network_checks._Looked()
+    )  # building networks takes seconds, and looks at no image
     monkeypatch.setattr(data.folder, "survey", lambda root: seen.append(root) or survey(root))
     one = TEXT.replace('"cnn4"', '"few_nets:one"')
     nets = 'model.name = ["few_nets:one", "few_nets:two", "few_nets:three"]'
@@ -235,14 +237,12 @@ def test_a_run_trains_anew_where_a_pixel_differs_although_it_was_asked_before_it
     Image.new("RGB", (16, 16), (1, 2, 3)).save(project / "imgs/train/cat/0.png")
     assert (plan(loaded, here).done, plan(loaded, here).notes) == (2, (inputs.CHANGED,))
     known = inputs.read(loaded, here, "cpu")
-    expanded = grid.expand(loaded, precision=known.precision)
-    old = known.fingerprint(expanded.cells[0].recipe.data)
-    list(inputs.decode(known, expanded))
-    new = inputs.settle(known, expanded).fingerprints
-    assert old not in new.values()
+    old = inputs.fingerprints(known, known.grid.cells)
+    new = Fingerprints(inputs.decode(known, [].append))
+    assert not {*old.data.values()} & {*new.data.values()}
     made = plan(loaded, here)
     assert (made.done, made.trainings, made.notes) == (0, 2, ("2 jobs were trained on other images the last time",))
-    study_folder.keep(here, loaded, inputs.settle(known, expanded))
+    study_folder.keep(here, loaded, inputs.settle(known, new))
     assert plan(loaded, here).trainings == 2
 
 
@@ -251,8 +251,7 @@ def test_a_run_goes_on_with_images_that_are_gone_and_decoded(project, tmp_path):
     loaded = study_file.load(project / "pets.toml")
     finish(loaded, here)
     known = inputs.read(loaded, here, "cpu")
-    expanded = grid.expand(loaded, precision=known.precision)
-    before = inputs.settle(known, expanded)
+    before = inputs.settle(known, inputs.fingerprints(known, known.grid.cells))
     (project / "imgs").rename(tmp_path / "elsewhere/imgs")
     said = settled(loaded, here)
     assert len(said) == 1
@@ -260,8 +259,8 @@ def test_a_run_goes_on_with_images_that_are_gone_and_decoded(project, tmp_path):
     assert said[0].startswith(f"{start}; the current directory has {tmp_path}/elsewhere/imgs: write")
     made = plan(loaded, here)
     assert (made.done, list(made.notes), study_folder.settled(here, "pets")) == (2, said, before)
-    assert inputs.test_images(loaded, expanded, here) == 6
-    assert list(inputs.shapes(loaded, [expanded.cells[0].recipe.data], here).values()) == [(3, 16, 2)]
+    assert inputs.test_images(known) == 6
+    assert list(inputs.shapes(known, [known.grid.cells[0].recipe.data]).values()) == [(3, 16, 2)]
     with pytest.raises(DataError, match=r"data\.train_size must be at most the 6 training images"):
         settled(study_file.load(project / "pets.toml", ("data.train_size=7",)), here)
     shutil.rmtree(here.data)

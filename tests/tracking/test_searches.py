@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 import pytest
 from markdown_it import MarkdownIt
+from resolving import fingerprints
 from shown import client, everything, hidden, history, runs_of
 
 from ablate import tracking
@@ -325,7 +326,8 @@ def test_what_was_never_started_is_not_shown(shared):
 
 def begun(held, loaded):
     """Return the runs of a study, each of which has begun."""
-    runs, _ = grid.runs_and_jobs(grid.expand(loaded, precision="fp32"), loaded.seeds, lambda data: identities.digest(loaded.name))
+    cells = grid.expand(loaded, precision="fp32")
+    runs, _ = grid.runs_and_jobs(cells, loaded.seeds, fingerprints(cells, identities.digest(loaded.name)))
     for one in runs:
         folder = held.job(one.job_id)
         folder.path.mkdir(parents=True)

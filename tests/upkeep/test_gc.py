@@ -10,6 +10,7 @@ from collections import Counter
 import pytest
 from commands import TINY, ablate, results, start, wait_for
 from filelock import FileLock
+from resolving import fingerprints
 from test_doctor import DEAD, change, job, other_job
 
 from ablate.errors import AblateError
@@ -260,7 +261,7 @@ def test_jobs_of_a_pretrained_network_are_needed_whichever_weights_they_began_wi
     expanded = grid.expand(checked, precision=known.precision)
     jobs = []
     for code in ("resnet18-5c106cde.pth", "resnet18-of-old.pth"):
-        jobs += grid.runs_and_jobs(expanded, checked.seeds, lambda _: data, lambda _, code=code: code)[1]
+        jobs += grid.runs_and_jobs(expanded, checked.seeds, fingerprints(expanded, data, code))[1]
     for one in jobs:
         job_folder.create(here.job(one.id), one)
     found = references.read(here, quick=quick)
