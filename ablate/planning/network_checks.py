@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ablate.errors import AblateError, StudyError
 from ablate.messages import show
@@ -14,7 +15,9 @@ from ablate.recipe.fields import Model, Recipe
 from ablate.store import study_folder
 from ablate.study.file import Study
 from ablate.study.grid import Grid, check_factors
-from ablate.training.models.summary import Summary
+
+if TYPE_CHECKING:  # brings torch, which most checks can do without
+    from ablate.training.models.summary import Summary
 
 
 def check(known: Inputs) -> tuple[str, ...]:

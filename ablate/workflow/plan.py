@@ -1,8 +1,8 @@
 """`ablate plan`: a STUDY argument to what is left to do, how long it takes, and what it can see."""
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from ablate.analysis.power import Outlook
 from ablate.errors import AblateError
 from ablate.execution.stages import How, Where
 from ablate.planning import inputs, network_checks
@@ -11,8 +11,11 @@ from ablate.planning.plan import Plan
 from ablate.planning.resolve import resolve, resolve_inputs
 from ablate.store import study_folder
 from ablate.study.file import Study
-from ablate.training.models.summary import Summary
 from ablate.workflow import argument
+
+if TYPE_CHECKING:  # these bring scipy and torch, which a plan can do without
+    from ablate.analysis.power import Outlook
+    from ablate.training.models.summary import Summary
 
 load, condition = argument.load, argument.condition
 

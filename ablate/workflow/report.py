@@ -1,12 +1,16 @@
 """`ablate report`, `check` and `compare`: what the store has to findings and pages."""
 
-from ablate.analysis.findings import Findings
+from typing import TYPE_CHECKING
+
 from ablate.errors import AblateError
 from ablate.execution.stages import Where
 from ablate.planning.resolve import Resolved, resolve
-from ablate.report.comparison import Comparison
 from ablate.study.file import Study
 from ablate.study.grid import Grid
+
+if TYPE_CHECKING:  # these bring pandas, which `status` and `plan` can do without
+    from ablate.analysis.findings import Findings
+    from ablate.report.comparison import Comparison
 
 
 def report(study: Study, where: Where, metric: str | None = None, cells: tuple[str, ...] = ()) -> "Findings":

@@ -265,7 +265,7 @@ def test_mc_dropout_is_a_choice_for_networks_that_bring_their_own_dropout():
 
 
 def test_pretrained_weights_are_part_of_the_identity(tmp_path):
-    text = BASE + 'model = { name = "resnet18", stem = "imagenet" }\nfactors.model.pretrained = [true, false]\n'
+    text = BASE + 'model = { name = "resnet18", stem = "imagenet" }\n[factors]\nmodel.pretrained = [true, false]\n'
     known = inputs.read(study_file.check(tomllib.loads(text), "s"), layout.open_store(tmp_path), "cpu")
     identified = inputs.fingerprints(known, known.grid.cells)
     codes = [identified.of(cell.recipe)[1] for cell in known.grid.cells]

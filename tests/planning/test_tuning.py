@@ -1,7 +1,7 @@
 """What must be found before the cells: which searches and range tests are the same, what is put into the cells, what has no answer."""
 
 import pytest
-from resolving import fingerprints
+from resolving import fingerprints, resolved
 from searching import BOTH, RATE, put, read, resolve, searches_of, settled, suggest, value_of
 
 from ablate.analysis import status
@@ -402,7 +402,7 @@ def test_more_trials_go_on_where_fewer_have_ended(here):
 
 
 def planned(loaded, here):
-    return plan.make(loaded, resolve(loaded, here), here, lambda _: "f" * 64)
+    return plan.make(resolved(loaded, here))
 
 
 def finish(here, runs, jobs):
