@@ -105,10 +105,10 @@ def load(study: str, sets: tuple[str, ...], place: Any, seeds: int | None = None
 
 def how(only: str | None = None, **given: Any) -> Any:
     """Return how to run: the options of execution."""
-    from ablate.execution import stages
+    from ablate.execution.options import How
     from ablate.workflow import plan as planning
 
-    return stages.How(only=planning.condition(only), **given)
+    return How(only=planning.condition(only), **given)
 
 
 def where(
@@ -120,10 +120,10 @@ def where(
     optuna_storage: str | None = None,
 ) -> Any:
     """Return where and how to run."""
-    from ablate.execution import stages
+    from ablate.execution.options import Where
     from ablate.store import layout
 
-    return stages.Where(layout.open_store(Path(store_path)), tracking_uri, device, jobs, jobs_per_gpu, optuna_storage)
+    return Where(layout.open_store(Path(store_path)), tracking_uri, device, jobs, jobs_per_gpu, optuna_storage)
 
 
 def _count_or_auto(given: str) -> int | None:

@@ -40,7 +40,7 @@ def _run(
     tune_only: bool = False, **place: Any,
 ) -> tuple[Any, Any]:  # fmt: skip
     from ablate.cli import display
-    from ablate.execution.interruption import Interruption
+    from ablate.execution.crew import assemble
     from ablate.workflow import run as workflow
 
     where, console = options.where(store_path, **place), options.console()
@@ -48,8 +48,8 @@ def _run(
     how = options.how(
         only, retry_failed=retry_failed, fail_fast=fail_fast, budget=budget, stall=stall, wait=wait, replace=replace, tune_only=tune_only
     )
-    with Interruption() as interruption:
-        return workflow.run(checked, where, display.Terminal(console), interruption, how), console
+    with assemble(where, how, display.Terminal(console).observe) as crew:
+        return workflow.run(checked, crew), console
 
 
 @click.command()
@@ -103,13 +103,13 @@ def lr_find(
       ablate lr-find studies/augmentation.toml --cell "rotation=15" --low 1e-4 --high 1 --seeds 5
     """
     from ablate.cli import display
-    from ablate.execution.interruption import Interruption
+    from ablate.execution.crew import assemble
     from ablate.workflow import run as workflow
 
     where, console = options.where(store_path, tracking_uri, device, jobs), options.console(err=as_json)
     checked = options.load(study, sets, where.store)
-    with Interruption() as interruption:
-        found, ledger = workflow.lr_find(checked, where, display.Terminal(console), interruption, cells, seeds, sweep)
+    with assemble(where, options.how(retry_failed=True), display.Terminal(console).observe) as crew:
+        found, ledger = workflow.lr_find(checked, crew, cells, seeds, sweep)
     if as_json:
         click.echo(json.dumps(display.rates_data(found), indent=1))
     else:

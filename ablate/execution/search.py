@@ -11,6 +11,7 @@ from typing import Any
 
 from ablate.errors import AblateError, UnwritableError
 from ablate.execution.optuna_memory import DIVERGED, OpenSearch, OpenTrial, milliseconds, open_memory, sampler, suggest, worst
+from ablate.messages import public
 from ablate.planning.plan import Work
 from ablate.planning.work import CellSearch
 from ablate.store import files, search_folder
@@ -18,7 +19,6 @@ from ablate.store.files import Json
 from ablate.store.layout import Store
 from ablate.study import search_space
 from ablate.study.grid import Job
-from ablate.tracking import public
 
 
 @contextmanager

@@ -101,6 +101,15 @@ class Plan:
         return tuple(work for work in self.work if not work.job.pending)
 
     @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """List the recipes that will be trained, as far as they are known: their weights can be fetched beforehand."""
+        return (
+            *(work.job.recipe for work in self.work if not work.trained),
+            *(test.recipe for test in self.tuning.open_ranges),
+            *(search.recipe for search in self.tuning.open_searches),
+        )
+
+    @property
     def trainings(self) -> int:
         """Count the jobs that will be trained."""
         return sum(not work.trained for work in self.work)

@@ -7,7 +7,7 @@ from functools import partial
 from ablate.analysis import status as standing
 from ablate.analysis.status import Status
 from ablate.errors import AblateError
-from ablate.execution.stages import Where
+from ablate.execution.options import Where
 from ablate.planning import explain as explaining
 from ablate.planning import job_names
 from ablate.planning.explain import Compared, Explained

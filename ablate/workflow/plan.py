@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ablate.errors import AblateError
-from ablate.execution.stages import How, Where
+from ablate.execution.options import How, Where
 from ablate.planning import inputs, network_checks
 from ablate.planning import plan as planning
 from ablate.planning.plan import Plan

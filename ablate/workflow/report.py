@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ablate.errors import AblateError
-from ablate.execution.stages import Where
+from ablate.execution.options import Where
 from ablate.planning.resolve import Resolved, resolve
 from ablate.study.file import Study
 from ablate.study.grid import Grid

@@ -1,7 +1,7 @@
 """`ablate ui` and `sync`: MLflow's view of a store."""
 
 from ablate.errors import AblateError, StoreError
-from ablate.execution.stages import Where
+from ablate.execution.options import Where
 from ablate.planning.resolve import Resolved, resolve
 from ablate.store import layout, study_folder
 from ablate.study.file import Study

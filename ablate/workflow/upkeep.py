@@ -1,6 +1,6 @@
 """`ablate doctor` and `gc`."""
 
-from ablate.execution.stages import Where
+from ablate.execution.options import Where
 from ablate.planning.resolve import Resolved
 from ablate.upkeep.doctor import Finding
 from ablate.upkeep.gc import Item, Removed

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from ablate.errors import AblateError
+from ablate.execution.crew import PRELOAD
 from ablate.execution.executors.base import Event, Slot, Task
 from ablate.execution.executors.local import LocalExecutor
-from ablate.execution.stages import PRELOAD
 from ablate.recipe import identity
 from ablate.recipe.fields import Augment, Data, Evaluation, Model, Optimizer, Recipe, Training
 from ablate.store import files as store_files

@@ -121,12 +121,12 @@ def test_every_network_that_cannot_be_had_is_named_at_once_with_its_file_and_cel
 FRESH = """
 import sys
 from pathlib import Path
-from ablate.execution import stages
+from ablate.execution import options
 from ablate.store import layout
 from ablate.study import file
 from ablate.workflow import plan
 loaded = file.load(Path(sys.argv[1]))
-plan.plan(loaded, stages.Where(layout.open_store(Path(sys.argv[2]))), check=True)
+plan.plan(loaded, options.Where(layout.open_store(Path(sys.argv[2]))), check=True)
 print(len({"torch", "torchvision"} & set(sys.modules)))
 """
 

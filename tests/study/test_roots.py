@@ -14,7 +14,7 @@ from PIL import Image
 
 from ablate import cli
 from ablate.errors import DataError
-from ablate.execution import stages
+from ablate.execution import options
 from ablate.planning import inputs, network_checks
 from ablate.recipe import identity as identities
 from ablate.store import files, job_folder, layout, study_folder
@@ -65,7 +65,7 @@ def place(checked):
 
 
 def plan(checked, here):
-    return planning.plan(checked, stages.Where(here, device="cpu"), check=True)
+    return planning.plan(checked, options.Where(here, device="cpu"), check=True)
 
 
 def settled(checked, here):
@@ -223,7 +223,7 @@ def test_files_with_another_time_and_the_same_pixels_are_the_images_of_the_last_
     os.utime(project / "imgs/train/cat/0.png", (1, 1))
     made = plan(loaded, here)
     assert ([job.id for job in made.jobs], made.done, made.notes) == ([job.id for job in before.jobs], 2, (inputs.CHANGED,))
-    assert [job.id for job in planning.plan(loaded, stages.Where(here, device="cpu")).jobs] == [job.id for job in before.jobs]
+    assert [job.id for job in planning.plan(loaded, options.Where(here, device="cpu")).jobs] == [job.id for job in before.jobs]
     (decoding,) = settled(loaded, here)
     assert decoding == "decoding imagefolder at 16x16, again, as the files have changed or moved since the last run"
     after = plan(loaded, here)
@@ -277,7 +277,7 @@ def test_a_reader_to_whom_the_folder_of_the_study_is_closed_is_told_the_same(pro
         here = layout.open_store(Path(name) / "store")
         finish(study_file.load(project / "pets.toml"), here)
         recalled = study_folder.recall(here, "pets")
-        where = stages.Where(here, device="cpu")
+        where = options.Where(here, device="cpu")
         mine = [job.id for job in planning.plan(recalled, where).jobs]
         Path(name).chmod(0o755)
         project.chmod(0o700)

@@ -14,7 +14,7 @@ from resolving import fingerprints
 from test_doctor import DEAD, change, job, other_job
 
 from ablate.errors import AblateError
-from ablate.execution import stages
+from ablate.execution import options
 from ablate.planning import references
 from ablate.store import job_folder, layout, study_folder
 from ablate.study import file as study_file
@@ -35,7 +35,7 @@ def store(done, tmp_path):
 
 
 def where(store):
-    return stages.Where(layout.open_store(store))
+    return options.Where(layout.open_store(store))
 
 
 def found(store):
