@@ -402,10 +402,10 @@ FRESH = """
 import json, sys
 from pathlib import Path
 from ablate.cli.status import show_status
-from ablate.execution import stages
+from ablate.execution import options
 from ablate.store import layout
 from ablate.workflow import argument, inspect
-where = stages.Where(layout.open_store(Path(sys.argv[1])))
+where = options.Where(layout.open_store(Path(sys.argv[1])))
 found = inspect.status(argument.load("mine", (), where.store), where)
 inspect.explain(("mine:baseline/0",), where)
 print(json.dumps({"runs": sum(found.total.values()), "modules": sorted(sys.modules)}))

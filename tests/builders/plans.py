@@ -2,15 +2,15 @@
 
 from typing import Any
 
+from resolving import resolved
+
 from ablate.planning import plan
 from ablate.planning.plan import Plan
-from ablate.planning.tuning import Tuning
 from ablate.recipe import identity
 from ablate.recipe.fields import Evaluation
 from ablate.store import files, job_folder
 from ablate.store.layout import Store
 from ablate.study import file as study_file
-from ablate.study import grid
 from ablate.study.file import Study
 from ablate.study.grid import Job
 
@@ -31,7 +31,7 @@ def read(name: str = "x", **raw: Any) -> Study:
 
 
 def make(loaded: Study, here: Store, **options: Any) -> Plan:
-    return plan.make(loaded, Tuning(grid.expand(loaded, precision="fp32")), here, lambda data: "f" * 64, **options)
+    return plan.make(resolved(loaded, here), **options)
 
 
 def finish(here: Store, job: Job, *, status: str = "finished", epoch_seconds: float = 3.0) -> None:

@@ -3,6 +3,8 @@
 import math
 from collections import Counter
 
+from resolving import fingerprints
+
 from ablate.execution.search import Searches
 from ablate.planning import tuning
 from ablate.recipe import fields
@@ -24,7 +26,8 @@ def read(search=None, factors=None, seeds=2, name="x", **recipe):
 
 
 def resolve(loaded, store, data="f" * 64, code=""):
-    return tuning.resolve(loaded, grid.expand(loaded, precision="fp32"), store, lambda _: data, lambda _: code)
+    expanded = grid.expand(loaded, precision="fp32")
+    return tuning.resolve(loaded, expanded, store, fingerprints(expanded, data, code))
 
 
 def settled(made):

@@ -316,12 +316,12 @@ def test_of_a_job_that_cells_share_only_what_is_asked_for_is_judged(here: Store)
 FRESH = """
 import json, sys
 from pathlib import Path
-from ablate.execution import stages
+from ablate.execution import options
 from ablate.store import layout
 from ablate.study import file
 from ablate.workflow import plan
 loaded = file.load(Path(sys.argv[1]))
-made = plan.plan(loaded, stages.Where(layout.open_store(Path(sys.argv[2]))))
+made = plan.plan(loaded, options.Where(layout.open_store(Path(sys.argv[2]))))
 print(json.dumps({"trainings": made.trainings, "modules": sorted(sys.modules)}))
 """
 

@@ -1,6 +1,7 @@
 """What must be found before the cells: which searches and range tests are the same, what is put into the cells, what has no answer."""
 
 import pytest
+from resolving import fingerprints, resolved
 from searching import BOTH, RATE, put, read, resolve, searches_of, settled, suggest, value_of
 
 from ablate.analysis import status
@@ -167,7 +168,7 @@ def test_cells_that_tuning_makes_equal_stay_two_cells_that_share_their_jobs(here
     made = resolve(loaded, here)
     assert [value_of(cell, "optimizer.lr") for cell in made.grid.cells] == [0.02, 0.02]
     assert len({cell.id for cell in made.grid.cells}) == 2
-    runs, jobs = grid.runs_and_jobs(made.grid, (0, 1), lambda data: "f" * 64)
+    runs, jobs = grid.runs_and_jobs(made.grid, (0, 1), fingerprints(made.grid))
     assert (len(runs), len(jobs)) == (4, 2)
 
 
@@ -402,7 +403,7 @@ def test_more_trials_go_on_where_fewer_have_ended(here):
 
 
 def planned(loaded, here):
-    return plan.make(loaded, resolve(loaded, here), here, lambda _: "f" * 64)
+    return plan.make(resolved(loaded, here))
 
 
 def finish(here, runs, jobs):
