@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import record_files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -50,7 +51,7 @@ def finish(here: Store, job: Job, *, status: str = "finished", epoch_seconds: fl
     folder = here.job(job.id)
     job_folder.create(folder, job)
     metrics = {"train/loss": 0.1, "time/epoch_seconds": epoch_seconds}
-    files.write_json(folder.result, {"status": status, "reason": "", "train_images": 900, "metrics": metrics})
+    files.write_json(folder.result, record_files.result(status, train_images=900, metrics=metrics))
 
 
 def judge(here: Store, job: Job, *evaluations: Evaluation) -> None:
@@ -58,7 +59,7 @@ def judge(here: Store, job: Job, *evaluations: Evaluation) -> None:
         judged = job.recipe.model_copy(update={"evaluation": evaluation})
         files.write_json(
             here.job(job.id).outcome(identity.evaluation_id(judged)) / "outcome.json",
-            {"status": "finished", "evaluation": evaluation.model_dump(), "seconds": 0.5 * max(evaluation.mc_dropout, 1)},
+            record_files.evaluation(evaluation=evaluation.model_dump(), seconds=0.5 * max(evaluation.mc_dropout, 1)),
         )
 
 
@@ -68,8 +69,8 @@ def put(here: Store, job: Job, state: str) -> None:
     if state != "missing":
         job_folder.create(folder, job)
     if state == "begun":
-        files.append(folder.attempts, {"attempt": 1})
-        files.append(folder.journal, {"epoch": 1})
+        files.append(folder.attempts, record_files.attempt())
+        files.append(folder.journal, record_files.epoch(1))
         files.write(folder.checkpoint, b"")
     if state in ("trained", "judged", "half judged", "failed judging", "mended"):
         finish(here, job)
@@ -188,7 +189,7 @@ def renumber(here: Store, job: Job, version: int, *, trained: bool = True) -> No
     folder = here.job(identity.digest([job.id, version]))
     files.write_json(folder.recipe, content)
     if trained:
-        files.write_json(folder.result, {"status": "finished", "train_images": 900, "metrics": {"time/epoch_seconds": 3.0}})
+        files.write_json(folder.result, record_files.result(train_images=900))
 
 
 def test_a_job_that_another_numerics_version_has_trained_is_trained_again_and_told(here: Store) -> None:

@@ -175,11 +175,12 @@ def test_an_older_file_is_kept_where_that_is_asked_for(tmp_path: Path) -> None:
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"now": "3", "before": "2"}
 
 
-def test_drafts_of_the_dead_are_swept_away_but_those_that_coordinators_write(folder: Folder) -> None:
+def test_drafts_of_the_dead_are_swept_away_with_the_checkpoints(folder: Folder) -> None:
     (folder.path / "outcomes" / "x").mkdir(parents=True)
     (folder.path / ".ipynb_checkpoints").mkdir()
     names = [".result.json.1a2b3c4d", ".best.pt.1a2b3c4d", "checkpoint.pt", "previous.pt", "outcomes/x/.outcome.json.1a2b3c4d"]
-    kept = [".mine", ".failure.json.1a2b3c4d", ".recipe.json.1a2b3c4d", "best.pt", "journal.jsonl", "outcomes/x/outcome.json"]
+    names += [".failure.json.1a2b3c4d", ".recipe.json.1a2b3c4d"]
+    kept = [".mine", "best.pt", "journal.jsonl", "outcomes/x/outcome.json"]
     for name in names + kept:
         (folder.path / name).touch()
     job_folder.sweep(folder)
