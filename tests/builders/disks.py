@@ -32,7 +32,7 @@ class Op:
 
     @property
     def folder(self) -> str:
-        return os.path.dirname(self.path)
+        return "" if os.sep not in self.path else self.path.rpartition(os.sep)[0]
 
     @property
     def is_naming(self) -> bool:
@@ -50,7 +50,7 @@ class Disk:
 
     def inside(self, path: object) -> str | None:
         """Return a path as seen from the root, or none where it is not below it."""
-        text = os.path.abspath(os.fspath(path)) if isinstance(path, str | os.PathLike) else ""
+        text = str(Path(path).absolute()) if isinstance(path, str | os.PathLike) else ""
         return os.path.relpath(text, self.root) if text.startswith(f"{self.root}{os.sep}") else None
 
     def look(self) -> None:

@@ -76,7 +76,7 @@ def test_a_search_ends_with_exactly_its_trials(here, sampler):
         assert trial.value == pytest.approx(0.9 - near(trial) / 100)
         assert trial.ended >= trial.started
     best = tuning.winner(trials, one.search)
-    assert near({"params": best}) == min(map(near, trials))
+    assert best == min(trials, key=near).params
 
 
 @pytest.mark.parametrize("sampler", ["tpe", pytest.param("gp", marks=pytest.mark.slow)])
@@ -367,8 +367,8 @@ def interrupted(here, searches, storage=None, slots=2, judge=accuracy, seed=0):
         for one in searches:
             now = {trial.number: trial for trial in trials_of(here, one)}
             for number, trial in known.get(one.id, {}).items():
-                assert now[number]["params"] == trial.params
-                assert now[number]["jobs"] == trial.jobs
+                assert now[number].params == trial.params
+                assert now[number].jobs == trial.jobs
                 assert trial.state == "running" or now[number] == trial
         end = sum(workers.epochs.values()) + draw.randint(1, 9)
         workers.run(source, until=lambda end=end: sum(workers.epochs.values()) >= end)
@@ -398,7 +398,7 @@ def test_an_interrupted_search_goes_on_in_a_database(here, tmp_path):
     assert starts > 3
     for one in both:
         assert states(trials_of(here, one)) == {"complete": 4}
-        assert not (here.search(one.id).memory).exists()
+        assert not here.search(one.id).memory.exists()
         assert [trial.state.name for trial in memory(here, one, storage)] == ["COMPLETE"] * 4
 
 
@@ -485,13 +485,13 @@ def test_a_storage_that_cannot_be_opened_is_a_sentence(here, address):
 def test_a_search_is_described_for_those_that_only_look(here):
     one = first_of(here, {"seeds": 2, "trials": 3})
     search([one], here)
-    said = files.read_json(here.search(one.id) / "search.json")
+    said = files.read_json(here.search(one.id).search)
     assert {key: said[key] for key in ("label", "metric", "direction", "sampler", "pruner", "trials", "seeds")} == {
         "label": "baseline", "metric": "validation/accuracy", "direction": "max", "sampler": "random", "pruner": "none", "trials": 3,
         "seeds": [TUNING_SEED, TUNING_SEED + 1],
     }  # fmt: skip
     search([first_of(here, {"seeds": 2, "trials": 5})], here)
-    assert files.read_json(here.search(one.id) / "search.json") == said | {"trials": 5}
+    assert files.read_json(here.search(one.id).search) == said | {"trials": 5}
 
 
 def test_a_search_that_is_held_is_waited_for_and_let_go_at_the_end(here):

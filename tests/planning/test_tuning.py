@@ -7,8 +7,10 @@ from searching import BOTH, RATE, put, read, resolve, searches_of, settled, sugg
 from ablate.analysis import status
 from ablate.errors import AblateError, StoreError
 from ablate.planning import plan, tuning
+from ablate.recipe import identity
 from ablate.recipe.range_test import Sweep
 from ablate.store import files, job_folder
+from ablate.store.records import Trial
 from ablate.study import grid
 
 LR = {"optimizer": {"lr": RATE}}
@@ -354,7 +356,9 @@ def test_a_seed_of_a_range_test_that_failed_is_left_alone_unless_asked_for(here)
 
 def won(*trials, count=None, direction="validation/accuracy"):
     search = read({"space": LR, "trials": count or len(trials), "metric": direction}).search
-    rows = tuple({"number": i, "state": state, "value": value, "params": {"optimizer.lr": i}} for i, (state, value) in enumerate(trials))
+    rows = tuple(
+        Trial(number=i, state=state, value=value, params={"optimizer.lr": i}) for i, (state, value) in enumerate(trials)
+    )
     best = tuning.winner(rows, search)
     return None if best is None else best["optimizer.lr"]
 
@@ -410,7 +414,7 @@ def finish(here, runs, jobs):
         job_folder.create(here.job(job.id), job)
         files.write_json(here.job(job.id).result, record_files.result())
     for run in runs:
-        judged = here.job(run.job_id).outcome(grid.recipe.evaluation_id(run.cell.recipe))
+        judged = here.job(run.job_id).outcome(identity.evaluation_id(run.cell.recipe))
         files.write_json(judged / "outcome.json", record_files.evaluation(metrics={"test/accuracy": 0.5}))
 
 
