@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import record_files
 from plans import finish, read
 
 from ablate.errors import AblateError
@@ -204,8 +205,8 @@ def test_a_job_is_told_with_what_became_of_it(here: Store, state: str) -> None:
     folder = here.job(job.id)
     job_folder.create(folder, job)
     if state != "not run":
-        files.append(folder.attempts, {"attempt": 1})
-        files.append(folder.journal, {"epoch": 1})
+        files.append(folder.attempts, record_files.attempt())
+        files.append(folder.journal, record_files.epoch(1))
     if state == "crashed":
         job_folder.fail(folder, kind="error", error="ValueError: x")
     if state == "diverged":

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import record_files
 from click.testing import CliRunner
 from PIL import Image
 
@@ -208,9 +209,9 @@ def finish(checked, here):
     for job in plan(checked, here).jobs:
         folder = here.job(job.id)
         job_folder.create(folder, job)
-        files.write_json(folder.result, {"status": "finished", "train_images": 6, "metrics": {"time/epoch_seconds": 1.0}})
+        files.write_json(folder.result, record_files.result(train_images=6))
         identity = identities.evaluation_id(job.recipe)
-        files.write_json(folder.outcome(identity) / "outcome.json", {"evaluation": job.recipe.evaluation.model_dump()})
+        files.write_json(folder.outcome(identity) / "outcome.json", record_files.evaluation(evaluation=job.recipe.evaluation.model_dump()))
     return said
 
 

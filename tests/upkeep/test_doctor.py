@@ -94,7 +94,9 @@ def outcome(store):
 ROWS = {
     "a result that is no JSON": (lambda s: cut(job(s) / "result.json"), {("json", "problem")}, "result.json is no JSON"),
     "a recipe without its data": (lambda s: (job(s) / "recipe.json").write_text('{"job": 1}'), {("json", "problem")}, "has no seed, data"),
-    "an outcome that is a list": (lambda s: outcome(s).write_text("[]"), {("json", "problem")}, "has no status"),
+    "an outcome that is a list": (
+        lambda s: outcome(s).write_text("[]"), {("json", "problem")}, "outcome.json is not what ablate writes there",
+    ),
     "trials that are none": (
         lambda s: [search_without_jobs(s), (s / "searches/x/trials.json").write_text('{"trials": [1]}')],
         {("json", "problem")}, "trials.json is not what ablate writes there",
