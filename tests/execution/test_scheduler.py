@@ -24,7 +24,7 @@ from ablate.planning.plan import Work
 from ablate.store import files, job_folder
 from ablate.store.layout import Store
 
-DEADLINE = 60.0
+DEADLINE = 300.0
 JOBS = Path(__file__).parent / "executors"
 
 
