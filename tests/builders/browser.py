@@ -45,7 +45,7 @@ class Browser:
             self.ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         address = page if isinstance(page, str) else page.as_uri()
         self.ask("Page.navigate", url=address)
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while self.run("document.readyState + location.protocol") != f"complete{address.partition('/')[0]}":
             assert time.monotonic() < end, "the page does not load"
             time.sleep(0.2)

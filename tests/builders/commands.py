@@ -81,7 +81,7 @@ def attempts(store):
     return sum(len(path.read_text().splitlines()) for path in store.glob("jobs/*/attempts.jsonl"))
 
 
-def wait_for(condition, process, seconds=120):
+def wait_for(condition, process, seconds=300):
     end = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()

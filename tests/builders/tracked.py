@@ -23,7 +23,7 @@ def sync(held, loaded, *sources):
 
 
 def until(condition):
-    end = time.monotonic() + 30
+    end = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.05)

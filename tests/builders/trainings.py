@@ -21,7 +21,7 @@ Json = dict[str, Any]
 Report = Callable[[Json], None]
 Asked = Callable[[], bool]
 
-PATIENCE = 60.0  # seconds after which a job that waits gives up, so that a broken test leaves nothing behind
+PATIENCE = 300.0  # seconds after which a job that waits gives up, so that a broken test leaves nothing behind
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ def copied(done, tmp_path):
     return folder / "tiny.toml", tmp_path / "store"
 
 
-def answer(process, seconds=60):
-    out, err = process.communicate(timeout=seconds)
+def answer(process):
+    out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
 
@@ -71,7 +71,7 @@ def test_ctrl_c_ends_the_watching_without_a_word(copied):
         watching = start("status", study, "--store", path, "--watch", PYTHONUNBUFFERED="1")
         shown = [watching.stdout.readline() for _ in range(7)]  # all that it has to say
         watching.send_signal(signal.SIGINT)
-        code, out, err = answer(watching, 20)
+        code, out, err = answer(watching)
     assert (code, out, err) == (0, "", "")
     assert shown[5:] == ["8 runs: 8 done\n", "4 of 8 runs for free: 4 share another cell's training\n"]
 
@@ -99,7 +99,7 @@ def test_a_log_is_followed_from_before_it_exists_until_its_job_has_failed(grown)
         job_folder.fail(folder, kind="error", error="ValueError: x")
         time.sleep(0.5)
         assert following.poll() is None  # its process has not let go yet
-    assert answer(following, 10) == (0, "ValueError: x\n", "")
+    assert answer(following) == (0, "ValueError: x\n", "")
 
 
 def test_ctrl_c_ends_the_following_with_130(grown):
@@ -110,7 +110,7 @@ def test_ctrl_c_ends_the_following_with_130(grown):
     following = start("logs", "tiny:baseline/2", "--store", path, "-f")
     assert following.stderr.readline() == "no log yet: waiting\n"
     following.send_signal(signal.SIGINT)
-    code, out, err = answer(following, 10)
+    code, out, err = answer(following)
     assert (code, out) == (130, "")
     assert "Traceback" not in err
 

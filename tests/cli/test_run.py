@@ -156,7 +156,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_does_the_rest(study, tmp
     process = start("run", study, "--store", store, *long)
     wait_for(lambda: list(store.glob("jobs/*/result.json")), process)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130, out + err
     assert "interrupted: everything finished is kept" in out
     finished = {path: path.stat().st_mtime_ns for path in store.glob("jobs/*/result.json")}

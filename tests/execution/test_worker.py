@@ -31,7 +31,7 @@ from ablate.store import job_folder
 from ablate.store.job_folder import Folder
 from ablate.training import data
 
-DEADLINE = 120.0
+DEADLINE = 300.0
 EPOCHS = EVERY_DRAW.training.epochs
 
 

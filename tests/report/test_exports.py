@@ -115,7 +115,7 @@ class TestLatex:
         body = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + exports.latex(make()) + "\\end{document}\n"
         (tmp_path / "x.tex").write_text(body, encoding="utf-8")
         command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "x.tex"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stdout[-2000:]
 
 

@@ -27,7 +27,7 @@ from ablate.store.job_folder import Folder
 from ablate.study import grid
 from ablate.study.grid import Job
 
-DEADLINE = 60.0
+DEADLINE = 300.0
 
 
 @pytest.fixture

@@ -156,7 +156,7 @@ def test_a_store_has_one_identity_even_if_several_processes_ask_first_at_once(ma
             assert process.stdin is not None
             process.stdin.write("\n")
             process.stdin.flush()
-        told = {process.communicate(timeout=60)[0].strip() for process in asking}
+        told = {process.communicate(timeout=300)[0].strip() for process in asking}
     assert told == {layout.identity(made)}
     other = layout.open_store(tmp_path / "other")
     layout.create(other)

@@ -61,12 +61,12 @@ def served(tmp_path_factory):
         yield printed
     finally:
         server.terminate()
-        server.communicate(timeout=60)
+        server.communicate(timeout=300)
 
 
 def looked(address, folder, count):
     """Open an address and give the heads and rows of its table, once it has so many rows."""
-    browser, end = Browser(address, folder, 1600), time.monotonic() + 90
+    browser, end = Browser(address, folder, 1600), time.monotonic() + 300
     try:
         while len((seen := json.loads(browser.run(ROWS)))["rows"]) < count:
             assert time.monotonic() < end, browser.run("document.body.innerText")

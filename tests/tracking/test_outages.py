@@ -269,7 +269,7 @@ def test_a_second_ctrl_c_ends_at_once_though_the_server_hangs(study, tmp_path):
             while "stopping when the running epochs have ended" not in process.stdout.readline():
                 assert process.poll() is None
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=60)  # the server would be waited for ten minutes
+            out, err = process.communicate(timeout=300)  # the server would be waited for ten minutes
         finally:
             process.kill()
     assert process.returncode == 130, out + err
@@ -292,7 +292,7 @@ def test_after_a_kill_the_next_start_ends_what_it_does_not_take_up_and_a_rebuilt
     again = start("run", study, "--store", store, "--jobs", "1", GATE=str(gate))
     wait_for(lambda: statuses(store, "tiny") == both | {"lr=0.001/0": "KILLED"}, again)  # one slot takes up one of them
     gate.touch()
-    out, err = again.communicate(timeout=120)
+    out, err = again.communicate(timeout=300)
     assert again.returncode == 0, out + err
     api = client(store)
     for run in runs_of(api, "tiny"):

@@ -220,7 +220,7 @@ def test_a_real_server_takes_the_same_runs_and_the_ui_serves_them(done, study, t
         assert [run.data.metrics["test/accuracy"] for run in remote] == [run.data.metrics["test/accuracy"] for run in local]
     finally:
         server.terminate()
-        server.communicate(timeout=60)
+        server.communicate(timeout=300)
 
 
 @pytest.fixture
