@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
-from commands import TINY, start
+from commands import TINY, ablate, start
 
 from ablate.cli import group, main
 from ablate.cli.group import COMMANDS
@@ -78,20 +78,18 @@ def test_a_command_that_nobody_reads_ends_quietly(done, arguments):
     assert (process.returncode, process.stderr) == (141, "")
 
 
+@pytest.mark.slow  # a study is trained, in two parts
 def test_a_run_that_nobody_reads_any_more_keeps_what_is_finished(tmp_path):
     (tmp_path / "tiny.toml").write_text(TINY)
-    run = start("run", tmp_path / "tiny.toml", "--store", tmp_path / "store", "--jobs", 1)
-    for line in run.stdout:
-        if line.startswith("[1/4]"):
-            break
-    run.stdout.close()
-    assert (run.wait(120), run.stderr.read()) == (141, "")
+    with start("run", tmp_path / "tiny.toml", "--store", tmp_path / "store", "--jobs", 1) as run:
+        next(line for line in run.stdout if line.startswith("[1/4]"))
+        run.stdout.close()
+        assert (run.wait(), run.stderr.read()) == (141, "")
     finished = list((tmp_path / "store").glob("jobs/*/result.json"))
     assert 1 <= len(finished) < 4
     before = {path: path.read_bytes() for path in finished}
-    again = start("run", tmp_path / "tiny.toml", "--store", tmp_path / "store")
-    out, err = again.communicate(timeout=300)
-    assert (again.returncode, err) == (0, "")
+    code, out, err = ablate("run", tmp_path / "tiny.toml", "--store", tmp_path / "store")
+    assert (code, err) == (0, "")
     assert f"{len(finished)} known already" in out
     assert {path: path.read_bytes() for path in finished} == before
 

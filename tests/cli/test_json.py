@@ -12,14 +12,20 @@ from click.testing import CliRunner
 from ablate.cli import main
 from ablate.cli.group import COMMANDS
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of MLflow's own dependencies
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # MLflow leaves its SQLite connections to the collector
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
 GOLDEN = Path(__file__).parents[1] / "golden"
 STREAMS = {"logs", "ui"}  # show text as it comes
 ENDED = {"study", "tuned", "done", "failures", "failed_before", "interrupted", "stopped", "left", "mlflow_late", "report"}
 EFFECT = {"effect", "low", "high", "p", "n", "verdict"}
 ROWS = {  # command -> its arguments on the golden store, and keys of its answer, or of each of them where it is a list
     "plan": (("factorial.toml",), {"study", "cells", "seeds", "runs", "jobs", "done", "to_train", "seconds", "networks"}),
-    "run": (("factorial.toml", "--set", "seeds=1"), ENDED | {"findings"}),
-    "search": (("tuned.toml", "--set", "seeds=1"), ENDED),
+    "run": (("factorial.toml",), ENDED | {"findings"}),
+    "search": (("tuned.toml",), ENDED),
     "lr-find": (("factorial.toml", "--steps", "5", "--seeds", "1"), {"baseline"}),
     "status": (("half",), {"study", "cells", "total", "runs", "running", "broken", "searches", "free", "seconds_left"}),
     "report": (("factorial",), {"study", "metric", "direction", "seeds", "cells", "effects", "claims"}),
@@ -44,15 +50,15 @@ def folder(tmp_path_factory):
     return made
 
 
-def call(folder, *arguments):
-    """Call a command in this process: what it printed on stdout, and on stderr. Its exit code must be 0."""
+def call(folder, *arguments, codes=(0,)):
+    """Call a command in this process: what it printed on stdout, and on stderr."""
     before = Path.cwd()
     os.chdir(folder)
     try:
         result = CliRunner().invoke(main, [*map(str, arguments), "--store", "store"], catch_exceptions=False)
     finally:
         os.chdir(before)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code in codes, result.output
     return result.stdout, result.stderr
 
 
@@ -72,7 +78,8 @@ def test_every_command_but_those_that_stream_has_a_row():
 @pytest.mark.parametrize("name", ROWS)
 def test_a_command_answers_in_json(folder, name):
     arguments, keys = ROWS[name]
-    out, _ = call(folder, name, *arguments, "--json")
+    has_problems = name == "doctor"  # MLflow has not seen the studies that were not synced
+    out, _ = call(folder, name, *arguments, "--json", codes=(0, 1) if has_problems else (0,))
     answer = strict(out)
     for part in answer if isinstance(answer, list) else [answer]:
         assert keys <= set(part)
@@ -80,8 +87,8 @@ def test_a_command_answers_in_json(folder, name):
 
 
 def test_progress_and_notes_stay_off_stdout(folder):
-    out, err = call(folder, "lr-find", "factorial.toml", "--steps", "5", "--seeds", "2", "--json")
-    assert strict(out)["baseline"]["taken"] is None or strict(out)["baseline"]["taken"] in strict(out)["baseline"]
+    out, err = call(folder, "lr-find", "factorial.toml", "--steps", "5", "--seeds", "1", "--json")
+    assert "taken" in strict(out)["baseline"]
     assert "range tests of the learning rate" in err
 
 
