@@ -43,6 +43,10 @@ from ablate.store.records import Attempt, Epoch, Evaluation, Failure, JobRecipe,
 from ablate.study.grid import Job
 
 
+HARD: dict[str, Any] = {"fallback_to_soft": False} if "fallback_to_soft" in signature(FileLock.__init__).parameters else {}
+"""No file that stands for a lock where there are none: it would outlive its process. There a job has its lease alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Folder:
     """The paths of one job."""
@@ -113,7 +117,7 @@ class Folder:
 
     def lock(self) -> FileLock:
         """Make the lock that the training process holds; it is released when the process ends, however it ends."""
-        return FileLock(self.path / "lock")
+        return FileLock(self.path / "lock", **HARD)
 
 
 # What is trained
