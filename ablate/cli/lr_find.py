@@ -50,15 +50,14 @@ def lr_find(
       ablate lr-find studies/augmentation.toml
       ablate lr-find studies/augmentation.toml --cell "rotation=15" --low 1e-4 --high 1 --seeds 5
     """
-    from ablate.execution.interruption import Interruption
+    from ablate.execution.crew import assemble
     from ablate.workflow import answers
     from ablate.workflow import run as workflow
 
     where, console = options.where(store_path, tracking_uri, device, jobs), terminal.console(err=as_json)
     loaded = options.load(study, sets, where.store)
-    screen = Terminal(console)
-    with Interruption() as interruption:
-        suggested, ledger = workflow.lr_find(loaded, where, screen, interruption, cells, seeds, sweep)
+    with assemble(where, options.how(retry_failed=True), Terminal(console).observe) as crew:
+        suggested, ledger = workflow.lr_find(loaded, crew, cells, seeds, sweep)
     if as_json:
         click.echo(answers.text(answers.rates(suggested)))
     else:

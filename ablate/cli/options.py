@@ -9,7 +9,7 @@ import click
 from ablate.execution.executors import EXECUTORS
 
 if TYPE_CHECKING:
-    from ablate.execution.stages import How, Where
+    from ablate.execution.options import How, Where
     from ablate.store.layout import Store
     from ablate.study.file import Study
 
@@ -141,10 +141,10 @@ def load(
 
 def how(only: str | None = None, **options: Any) -> "How":
     """Return how to run: the options of execution."""
-    from ablate.execution import stages
+    from ablate.execution.options import How
     from ablate.workflow import plan as planning
 
-    return stages.How(only=planning.condition(only), **options)
+    return How(only=planning.condition(only), **options)
 
 
 def where(
@@ -157,11 +157,11 @@ def where(
     executor: str = "local",
 ) -> "Where":
     """Return where to run: the store, MLflow, and the machine's devices."""
-    from ablate.execution import stages
+    from ablate.execution.options import Where
     from ablate.store import layout
 
     store = layout.open_store(Path(store_path))
-    return stages.Where(store, tracking_uri, device, jobs, jobs_per_gpu, optuna_storage, executor)
+    return Where(store, tracking_uri, device, jobs, jobs_per_gpu, optuna_storage, executor)
 
 
 def _count_or_auto(value: str) -> int | None:

@@ -9,9 +9,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from ablate.cli.terminal import escape, seconds
-from ablate.execution.executors.base import ENDS, Event
+from ablate.execution import events
+from ablate.execution.events import AttemptLost, EpochEnded, EvaluationStarted, RateTested, TaskElsewhere, TaskEnded
 from ablate.messages import printable
-from ablate.recipe import identity
 
 JUDGING = "judging"
 
@@ -21,9 +21,7 @@ class Terminal:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._names: dict[str, str] = {}
         self._running: dict[str, dict[str, Any]] = {}
-        self._said: set[str] = set()
         self._done = self._failed = 0
         self._began = 0.0
         self._bar = Progress(
@@ -37,19 +35,26 @@ class Terminal:
         self._task: TaskID | None = None
         self._live: Live | None = None
 
-    def notice(self, text: str) -> None:
-        """Show a message once."""
-        self._console.print(f"[dim]{escape(text)}[/]", soft_wrap=True)
+    def observe(self, event: events.Event) -> None:
+        """Show what happens."""
+        match event:
+            case events.Notice():
+                self._console.print(f"[dim]{escape(event.text)}[/]", soft_wrap=True)
+            case events.StageStarted():
+                self._start(event.what, event.tasks)
+            case events.StageEnded():
+                self._stop()
+            case events.TaskStarted():
+                self._running[event.task] = {"name": event.name, "slot": event.slot, "text": "starting"}
+            case EpochEnded() | RateTested() | EvaluationStarted() | TaskElsewhere():
+                self._running[event.task]["text"] = _text(event)
+            case AttemptLost() | TaskEnded():
+                last = self._running.pop(event.task, {"text": ""})
+                self._end(event, "judged" if last["text"] == JUDGING else last["text"])
 
-    def _once(self, text: str) -> None:
-        """Show once what many jobs say."""
-        if text not in self._said:
-            self._said.add(text)
-            self.notice(text)
-
-    def start(self, what: str, total: int, names: dict[str, str]) -> None:
-        """Begin to follow a stage; `names` may grow while it runs."""
-        self._names, self._began, self._done, self._failed = names, time.monotonic(), 0, 0
+    def _start(self, what: str, total: int) -> None:
+        """Begin to follow a stage."""
+        self._began, self._done, self._failed = time.monotonic(), 0, 0
         self._console.print(what)
         if self._task is not None:
             self._bar.remove_task(self._task)
@@ -58,31 +63,18 @@ class Terminal:
             self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True)
             self._live.start()
 
-    def event(self, event: Event) -> None:
-        """Follow a job."""
-        name = self._names.get(event.task, event.task[: identity.ID_SHOWN])
-        if event.kind == "started":
-            self._running[event.task] = {"name": name, "slot": event.slot, "text": "starting"}
-        elif event.kind == "progress" and "notice" in event.detail:
-            self._once(event.detail["notice"])
-        elif event.kind == "progress":
-            self._running[event.task]["text"] = _epoch(event.detail)
-        elif event.kind in ENDS:
-            last = self._running.pop(event.task, {"text": ""})
-            self._end(event, name, "judged" if last["text"] == JUDGING else last["text"])
-
-    def _end(self, event: Event, name: str, last: str) -> None:
+    def _end(self, event: AttemptLost | TaskEnded, last: str) -> None:
         assert self._task is not None
-        if event.kind in ("finished", "failed", "stopped"):  # a trial that was pruned has ended too
+        if isinstance(event, TaskEnded):  # a trial that was pruned has ended too
             self._done += 1
             self._bar.advance(self._task)
-        self._failed += event.kind == "failed"
-        if event.kind not in ("finished", "stopped"):
-            self._console.print(f"[red]{escape(name)} {_word(event.kind)}: {escape(event.error)}[/]", soft_wrap=True)
-        elif not self._console.is_terminal and event.kind in ("finished", "stopped"):
+        self._failed += event.end == "failed"
+        if event.end not in ("finished", "stopped"):
+            self._console.print(f"[red]{escape(event.name)} {_word(event.end)}: {escape(event.error)}[/]", soft_wrap=True)
+        elif not self._console.is_terminal:
             total = self._bar.tasks[0].total or 0
-            ended = "" if event.kind == "finished" else ", stopped"
-            self._console.print(escape(f"[{self._done}/{total:.0f}] {name}: {last}{ended}"), soft_wrap=True)
+            ended = "" if event.end == "finished" else ", stopped"
+            self._console.print(escape(f"[{self._done}/{total:.0f}] {event.name}: {last}{ended}"), soft_wrap=True)
         self._bar.update(self._task, note=self._note())
 
     def _note(self) -> str:
@@ -98,24 +90,26 @@ class Terminal:
             grid.add_row(f"  [cyan]{one['slot']}[/]  {escape(one['name'])}  [dim]{escape(one['text'])}[/]")
         return grid
 
-    def stop(self) -> None:
+    def _stop(self) -> None:
         """Leave the terminal as it was."""
         if self._live is not None:
             self._live.stop()
             self._live = None
 
 
-def _word(kind: str) -> str:
-    """Name the end of an attempt: what failed for good is a run that crashed, as in every table."""
-    return "crashed" if kind == "failed" else kind.replace("_", " ")
+def _word(end: str) -> str:
+    """Return the word for the end of an attempt: what failed for good is a run that crashed, as in every table."""
+    return "crashed" if end == "failed" else end.replace("_", " ")
 
 
-def _epoch(detail: dict[str, Any]) -> str:
-    if "elsewhere" in detail:
-        return printable(str(detail["elsewhere"]))
-    if "judging" in detail:
-        return JUDGING
-    if "rates" in detail:
-        return f"rate {detail['rate']}/{detail['rates']}"
-    shown = {name: value for name, value in detail["metrics"].items() if name in ("train/loss", "validation/accuracy")}
-    return f"epoch {detail['epoch']}/{detail['epochs']} " + " ".join(f"{name} {value:.4g}" for name, value in shown.items())
+def _text(event: EpochEnded | RateTested | EvaluationStarted | TaskElsewhere) -> str:
+    """Return what a task does now."""
+    match event:
+        case TaskElsewhere():
+            return printable(event.who)
+        case EvaluationStarted():
+            return JUDGING
+        case RateTested():
+            return f"rate {event.rate}/{event.rates}"
+    shown = {name: value for name, value in event.metrics.items() if name in ("train/loss", "validation/accuracy")}
+    return f"epoch {event.epoch}/{event.epochs} " + " ".join(f"{name} {value:.4g}" for name, value in shown.items())

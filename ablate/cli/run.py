@@ -55,7 +55,7 @@ def execute(
     replace: bool, tune_only: bool = False, **place: Any,
 ) -> Ran:  # fmt: skip
     """Run a study by the options of a command line, with its progress on a console."""
-    from ablate.execution.interruption import Interruption
+    from ablate.execution.crew import assemble
     from ablate.workflow import run as workflow
 
     where = options.where(store_path, **place)
@@ -64,8 +64,8 @@ def execute(
         only, retry_failed=retry_failed, fail_fast=fail_fast, budget=budget, stall=stall, wait=wait,
         replace=replace, tune_only=tune_only,
     )  # fmt: skip
-    with Interruption() as interruption:
-        return workflow.run(loaded, where, Terminal(console), interruption, how)
+    with assemble(where, how, Terminal(console).observe) as crew:
+        return workflow.run(loaded, crew)
 
 
 def show_ran(console: Console, ran: Ran) -> None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablate.execution.options import Where
 from ablate.execution.scheduler import ATTEMPTS, Failure
-from ablate.execution.stages import Where
 from ablate.study.file import Study
 from ablate.study.grid import Cell
 from ablate.workflow.plan import Preview

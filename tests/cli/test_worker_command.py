@@ -13,8 +13,8 @@ from houses import EVERY_DRAW, House, left
 
 from ablate.cli import main
 from ablate.execution import executors
+from ablate.execution.crew import PROGRAM
 from ablate.execution.executors.base import ENDS, Options
-from ablate.execution.stages import PROGRAM
 from ablate.recipe.fields import Evaluation, Training
 from ablate.recipe.range_test import Sweep
 from ablate.store import files, job_folder, tasks

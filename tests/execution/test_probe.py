@@ -8,9 +8,9 @@ from commands import ablate
 
 from ablate.errors import AblateError
 from ablate.execution import executors, probe
+from ablate.execution.crew import PROGRAM
 from ablate.execution.executors.base import Options
 from ablate.execution.probe import Load
-from ablate.execution.stages import PROGRAM
 from ablate.recipe.fields import Recipe
 from ablate.store.tasks import Context, ProbeTask
 from ablate.training import data

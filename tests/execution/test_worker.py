@@ -21,9 +21,9 @@ from houses import BEST, DIGITS, EVERY_DRAW, MC, PLAIN, House, left, run_here
 from trainings import Call
 
 from ablate.errors import AblateError
+from ablate.execution.crew import PRELOAD
 from ablate.execution.executors.base import ENDS, Event, Slot
 from ablate.execution.executors.local import LocalExecutor
-from ablate.execution.stages import PRELOAD
 from ablate.recipe import identity
 from ablate.recipe.fields import Data, Evaluation, Model, Optimizer
 from ablate.store import files as store_files

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import record_files
 from click.testing import CliRunner
 from plans import finish, make, read
 from reports import HELPS, ROTATION, by_level, found, page
@@ -110,8 +111,8 @@ def test_a_killed_run_is_stopped_in_its_epoch_and_one_never_begun_is_not_run(her
     killed, at_once, trained, never = made.jobs
     for job in (killed, at_once):
         job_folder.create(here.job(job.id), job)
-        files.append(here.job(job.id).attempts, {"attempt": 1})
-    files.append(here.job(killed.id).journal, {"epoch": 3, "metrics": {}})
+        files.append(here.job(job.id).attempts, record_files.attempt())
+    files.append(here.job(killed.id).journal, record_files.epoch(3))
     finish(here, trained)
     assert [(o.status, o.reason) for o in outcomes.read(made.runs, here)] == [
         ("stopped", "stopped in epoch 3 of 10; ablate run goes on from there"),

@@ -4,7 +4,6 @@ import base64
 import json
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from reports import (
     ROTATED,
     ROTATION,
     UNDECIDED,
+    Page,
     by_level,
     everything,
     found,
@@ -366,39 +366,6 @@ class TestJson:
         (effect,) = [e for e in data.to_json(of)["effects"] if e["kind"] == "main"]
         assert effect["effect"] == only(of).estimate.effect
         assert effect["low"] == only(of).estimate.low
-
-
-class Page(HTMLParser):
-    """The tags, the text outside scripts and styles, and whether every tag is closed."""
-
-    VOID = frozenset({"meta", "br", "img", "link", "input", "hr"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.text: list[str] = []
-        self.scripts: list[str] = []
-        self.styles: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag, tag
-        self.text.append(" " if tag in ("td", "th", "p", "h1", "h2", "span") else "")
-
-    def handle_data(self, data):
-        into = {"script": self.scripts, "style": self.styles}.get(self.open[-1] if self.open else "", self.text)
-        into.append(data)
-
-    @property
-    def said(self) -> str:
-        return " ".join("".join(self.text).split())
 
 
 LOADING = ("src", "href", "srcset", "action", "data", "poster")

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from test_report import Page, everything, nothing, page
+from reports import Page, everything, nothing, page
 
 from ablate.report import canvas, data, exports, pictures, publish, sections
 from ablate.report.section import Note, Plots, Section, Sheet
