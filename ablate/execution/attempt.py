@@ -94,8 +94,9 @@ def _acquire(folder: Folder, lock: BaseFileLock, watch: Watch) -> Lease | None:
                 lock.acquire(timeout=PATIENCE)
             except Timeout:
                 return None
-            except NotImplementedError:  # this file system has no locks
-                pass
+            except (NotImplementedError, OSError) as error:
+                if isinstance(error, OSError) and error.errno != errno.ENOSYS:
+                    raise  # else this file system has no locks
         owned = watch.take(has_lock=lock.is_locked)
     if owned is None:
         time.sleep(min(PATIENCE, watch.owner.get("term", leases.TERM) / leases.RENEWALS))

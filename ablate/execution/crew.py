@@ -96,9 +96,9 @@ class Crew:
         """Start the workers for whatever a plan has to do; at the end none of them is left."""
         context = _context(todo)
         options = Options(
-            self.where.device, self.where.jobs, _jobs_per_gpu(self, todo, context),
-            max(recipe.training.threads for recipe in todo.recipes or [work.job.recipe for work in todo.work]),
-            None if todo.trials else len(todo.work) + tuning.RANGE_SEEDS * len(todo.tuning.open_ranges),
+            device=self.where.device, jobs=self.where.jobs, jobs_per_gpu=_jobs_per_gpu(self, todo, context),
+            threads=max(recipe.training.threads for recipe in todo.recipes or [work.job.recipe for work in todo.work]),
+            most=None if todo.trials else len(todo.work) + tuning.RANGE_SEEDS * len(todo.tuning.open_ranges),
         )  # fmt: skip
         seconds = self.how.budget
         pace = Pace(self.store) if seconds is None else costs.read(self.store)

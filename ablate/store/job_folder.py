@@ -29,8 +29,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -41,6 +42,9 @@ from ablate.store import files, lease, records
 from ablate.store.files import DRAFT, Line
 from ablate.store.records import Attempt, Epoch, Evaluation, Failure, JobRecipe, Result
 from ablate.study.grid import Job
+
+HARD: dict[str, Any] = {"fallback_to_soft": False} if "fallback_to_soft" in signature(FileLock.__init__).parameters else {}
+"""No file that stands for a lock where there are none: it would outlive its process. There a job has its lease alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,7 @@ class Folder:
 
     def lock(self) -> FileLock:
         """Make the lock that the training process holds; it is released when the process ends, however it ends."""
-        return FileLock(self.path / "lock")
+        return FileLock(self.path / "lock", **HARD)
 
 
 # What is trained

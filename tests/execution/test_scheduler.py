@@ -479,7 +479,7 @@ def test_what_a_worker_has_recorded_of_its_failure_is_kept(here: Store) -> None:
 def test_a_job_that_another_process_has_taken_up_by_now_is_not_recorded_as_failed(here: Store) -> None:
     (item,) = todo = work(here, 1)
     folder = here.job(item.job.id)
-    folder.path.mkdir(parents=True)
+    item.prepare(here)
     with folder.lock():
         ledger, _ = run(todo, here, Scripted(1, {item.job.id: ["crashed"] * 3}))
     assert [failure.job for failure in ledger.failures] == [item.job.id]

@@ -2,7 +2,7 @@
 
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, Protocol
 
 from ablate.errors import UnwritableError
@@ -55,6 +55,7 @@ class Options:
 
     device: str = "auto"  # auto, cpu, cuda
     jobs: int | None = None  # at a time
+    _: KW_ONLY
     jobs_per_gpu: int = 1
     threads: int = 1  # CPU cores that one job wants
     devices: int | None = None  # GPUs that are used; None: all
