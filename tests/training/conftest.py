@@ -1,8 +1,12 @@
 """Fixtures of the tests of the training engine."""
 
+import copy
+
 import pytest
 import torch
+from augmented import SHAPES, noise
 from gpus import NEEDS_GPU
+from patients import NETWORKS, original
 from sessions import make
 
 from ablate.training import data
@@ -26,3 +30,29 @@ def device(request):
 def digits(tmp_path_factory):
     """Prepare the digits that the short trainings of builders/sessions.py see."""
     return data.prepare(make().data, tmp_path_factory.mktemp("cache"))
+
+
+# Images to augment
+
+
+@pytest.fixture(params=SHAPES, ids=lambda shape: "x".join(map(str, shape)))
+def shape(request):
+    return request.param
+
+
+@pytest.fixture(params=[torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels_last"])
+def images(request, shape):
+    return noise(shape).contiguous(memory_format=request.param)
+
+
+# Networks to operate on
+
+
+@pytest.fixture(params=NETWORKS)
+def case(request):
+    return NETWORKS[request.param]
+
+
+@pytest.fixture
+def network(case):
+    return copy.deepcopy(original(case[0]))

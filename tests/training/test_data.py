@@ -1,33 +1,24 @@
 """Data sets: real images decoded once, found again by their content, and refused with a sentence when something is wrong."""
 
-import gzip
-import hashlib
 import io
 import json
 import os
-import pickle
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tarfile
 import time
 
 import numpy as np
 import pytest
+from pictures import noise, whole
 from PIL import Image
-from scipy.io import savemat
 from sklearn.datasets import load_digits
 
 from ablate.errors import DataError
 from ablate.recipe.fields import Data
 from ablate.training import data
-
-
-def noise(seed, *shape):
-    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
 def write_images(root, *, size=(20, 24), per_class=3, classes=("a", "b ü"), suffix="png"):
@@ -359,15 +350,6 @@ def test_arrays_are_mapped_and_nothing_that_is_done_to_them_reaches_the_disk(tmp
     assert data.open_arrays(folder).train_labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
-def whole(cache):
-    """Return the folders that look finished, and check that each is."""
-    found = [path.parent for path in cache.glob("*/meta.json") if not path.parent.name.startswith("draft-")]
-    for folder in found:
-        arrays, prepared = data.open_arrays(folder), data.read(folder)
-        assert (len(arrays.train_labels), len(arrays.test_images)) == (prepared.train, prepared.test)
-    return found
-
-
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="needs a limit on the size of files")
 @pytest.mark.parametrize("limit", [0, 50_000, 369_000])
 def test_a_process_that_is_killed_in_the_middle_of_writing_leaves_nothing_that_looks_finished(limit, tmp_path):
@@ -428,268 +410,3 @@ def test_processes_that_prepare_the_same_set_at_once_agree(tmp_path):
     assert {out.strip() for out, _ in found} == {fingerprint(section, tmp_path)}, found
     assert len(whole(tmp_path / "cache")) == 1
     assert not list((tmp_path / "cache").glob("draft-*"))
-
-
-# Splits
-
-LABELS = np.repeat(np.arange(10), [100, 100, 100, 100, 100, 100, 100, 100, 100, 60]).astype(np.int64)
-
-
-@pytest.mark.parametrize(
-    ("section", "train", "held"),
-    [
-        ({}, 864, 96),
-        ({"validation": 0}, 960, 0),
-        ({"validation": 0.0}, 960, 0),
-        ({"validation": 50}, 910, 50),
-        ({"validation": 1}, 959, 1),
-        ({"train_size": 200}, 180, 20),
-        ({"train_size": 200, "validation": 0.25}, 150, 50),
-        ({"train_size": 960, "validation": 958}, 2, 958),
-        ({"train_size": 12, "validation": 2}, 10, 2),
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("seed", [0, 3])
-def test_a_split_is_disjoint_sorted_balanced_and_of_the_size_that_was_asked_for(section, train, held, seed):
-    chosen, kept = data.split(Data(name="digits", **section), LABELS, seed)
-    assert (len(chosen), len(kept)) == (train, held)
-    assert not set(chosen) & set(kept)
-    for part in (chosen, kept):
-        assert np.array_equal(part, np.unique(part))
-        assert set(part) <= set(range(len(LABELS)))
-    for part in (kept, np.concatenate([kept, chosen])):  # what is held back, and all that is used, to within an image a class
-        expected = np.bincount(LABELS) / len(LABELS) * len(part)
-        assert np.abs(np.bincount(LABELS[part], minlength=10) - expected).max() <= 1.5
-
-
-def test_a_split_without_order_in_its_labels_is_as_balanced():
-    labels = np.random.default_rng(0).permutation(LABELS)
-    _, kept = data.split(Data(name="digits", validation=96), labels, 0)
-    assert np.abs(np.bincount(labels[kept], minlength=10) - np.array([10] * 9 + [6])).max() <= 1
-
-
-def test_every_image_is_held_back_by_some_seed():
-    held = [data.split(Data(name="digits", validation=0.5), LABELS, seed)[1] for seed in range(20)]
-    assert set(np.concatenate(held)) == set(range(len(LABELS)))
-
-
-def test_another_seed_draws_another_split_and_the_same_seed_the_same():
-    section = Data(name="digits", train_size=300)
-    one, same, other = (data.split(section, LABELS, seed) for seed in (0, 0, 1))
-    assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
-    assert not any(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
-
-
-def test_a_larger_train_size_keeps_the_images_of_the_smaller():
-    small, large = (set(np.concatenate(data.split(Data(name="digits", train_size=n), LABELS, 5))) for n in (100, 200))
-    assert small < large
-
-
-# A change here is another split in every study: raise NUMERICS.
-GOLDEN = {
-    (0, None, 0.1): ("train 864 442b55dcc3", [5, 6, 10, 17, 18, 35, 42, 52]),
-    (1, None, 0.1): ("train 864 8c4c576154", [1, 23, 33, 44, 53, 59, 63, 70]),
-    (0, 50, 0.2): ("train 40 592f66d479", [17, 117, 214, 330, 432, 474, 512, 658]),
-    (7, 200, 20): ("train 180 f4c3258602", [36, 41, 102, 120, 247, 250, 340, 345]),
-}
-
-
-@pytest.mark.parametrize(("seed", "train_size", "validation"), GOLDEN)
-def test_splits_are_the_ones_that_earlier_results_were_trained_with(seed, train_size, validation):
-    chosen, kept = data.split(Data(name="digits", train_size=train_size, validation=validation), LABELS, seed)
-    shown = f"train {len(chosen)} {hashlib.sha256(chosen.tobytes()).hexdigest()[:10]}"
-    assert (shown, kept[:8].tolist()) == GOLDEN[seed, train_size, validation]
-
-
-@pytest.mark.parametrize(
-    ("section", "sentence"),
-    [
-        ({"train_size": 961}, "data.train_size must be at most the 960 training images of digits, got 961"),
-        ({"validation": 959}, "data.validation leaves 1 of 960 images to train on: make it smaller"),
-        ({"validation": 5000}, "data.validation leaves 0 of 960 images to train on: make it smaller"),
-        ({"train_size": 2, "validation": 1}, "data.validation leaves 1 of 2 images to train on: make it smaller"),
-        ({"train_size": 20, "validation": 0.99}, "data.validation leaves 0 of 20 images to train on: make it smaller"),
-        ({"train_size": 4, "validation": 0.1}, "data.validation = 0.1 holds none of 4 images back: make it larger, or 0"),
-        ({"validation": 1e-4}, "data.validation = 0.0001 holds none of 960 images back: make it larger, or 0"),
-    ],
-    ids=str,
-)
-def test_a_split_that_cannot_be_is_a_sentence(section, sentence):
-    with pytest.raises(DataError) as caught:
-        data.split(Data(name="digits", **section), LABELS, 0)
-    assert str(caught.value) == sentence
-
-
-# torchvision's sets, read by torchvision from files in their own format. The real ones are hundreds of megabytes and cannot be had
-# here, and torchvision checks the MD5 sums of its files: so the sums that its classes list are replaced by those of the tiny files.
-
-
-def md5(path):
-    return hashlib.md5(path.read_bytes()).hexdigest()
-
-
-def write_cifar(root, monkeypatch, kind, label_key, classes):
-    """Write the pickled batches of CIFAR in their archive: (what is in train, in test, the classes, the archive)."""
-    batches = {name: (noise(i, 4, 3072), [i, 3, 2, classes - 1]) for i, (name, _) in enumerate([*kind.train_list, *kind.test_list])}
-    folder = root / kind.base_folder
-    folder.mkdir(parents=True)
-    for name, (pixels, labels) in batches.items():
-        (folder / name).write_bytes(pickle.dumps({"data": pixels, label_key: labels, "coarse_labels": [0] * 4}))
-    names = [f"class {i}" for i in range(classes)]
-    (folder / kind.meta["filename"]).write_bytes(pickle.dumps({kind.meta["key"]: names}))
-    monkeypatch.setattr(kind, "train_list", [[name, md5(folder / name)] for name, _ in kind.train_list])
-    monkeypatch.setattr(kind, "test_list", [[name, md5(folder / name)] for name, _ in kind.test_list])
-    monkeypatch.setattr(kind, "meta", kind.meta | {"md5": md5(folder / kind.meta["filename"])})
-    archive = root / kind.filename
-    with tarfile.open(archive, "w:gz") as tar:
-        tar.add(folder, kind.base_folder)
-    monkeypatch.setattr(kind, "tgz_md5", md5(archive))
-
-    def part(chosen):
-        pixels = np.concatenate([batches[name][0] for name, _ in chosen])
-        labels = [label for name, _ in chosen for label in batches[name][1]]
-        return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
-
-    return part(kind.train_list), part(kind.test_list), names, folder
-
-
-def write_cifar10(root, monkeypatch, kind):
-    return write_cifar(root, monkeypatch, kind, "labels", 10)
-
-
-def write_cifar100(root, monkeypatch, kind):
-    return write_cifar(root, monkeypatch, kind, "fine_labels", 100)
-
-
-def write_svhn(root, monkeypatch, kind):
-    root.mkdir()
-    found, listed = [], dict(kind.split_list)
-    for i, split in enumerate(("train", "test")):
-        pixels, labels = noise(i, 32, 32, 3, 5 + i), np.array([1, 2, 10, 9, 10, 3][: 5 + i])
-        path = root / listed[split][1]
-        savemat(path, {"X": pixels, "y": labels[:, None]})
-        listed[split] = [listed[split][0], path.name, md5(path)]
-        found.append((pixels.transpose(3, 0, 1, 2), (labels % 10).tolist()))  # its zeros are labelled 10
-    monkeypatch.setattr(kind, "split_list", listed)
-    return *found, [str(i) for i in range(10)], None
-
-
-def write_mnist(root, monkeypatch, kind):
-    """Write the IDX files of MNIST, packed as they are downloaded."""
-    folder = root / kind.__name__ / "raw"
-    folder.mkdir(parents=True)
-    found, packed = [], []
-    for i, part in enumerate(("train", "t10k")):
-        pixels, labels = noise(i, 6 - i, 28, 28), noise(i, 6 - i) % 10
-        for array, name in ((pixels, "images-idx3"), (labels, "labels-idx1")):
-            content = np.array([2048 + array.ndim, *array.shape], ">i4").tobytes() + array.tobytes()
-            path = folder / f"{part}-{name}-ubyte.gz"
-            path.write_bytes(gzip.compress(content))
-            packed.append((path.name, md5(path)))
-        found.append((pixels[:, :, :, None], labels.tolist()))
-    monkeypatch.setattr(kind, "resources", packed)
-    return *found, list(kind.classes), None
-
-
-WRITERS = {"cifar10": write_cifar10, "cifar100": write_cifar100, "svhn": write_svhn, "mnist": write_mnist, "fashion_mnist": write_mnist}
-SIZE = {"mnist": 28, "fashion_mnist": 28}  # else 32
-
-
-@pytest.fixture
-def offline(monkeypatch):
-    """Lead every download to a port of this machine where nobody listens."""
-    from torchvision import datasets
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        nowhere = f"http://127.0.0.1:{free.getsockname()[1]}/"
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    for kind in (datasets.CIFAR10, datasets.CIFAR100):
-        monkeypatch.setattr(kind, "url", nowhere + kind.filename)
-    monkeypatch.setattr(datasets.SVHN, "split_list", {k: [nowhere + v[1], *v[1:]] for k, v in datasets.SVHN.split_list.items()})
-    for kind in (datasets.MNIST, datasets.FashionMNIST):
-        monkeypatch.setattr(kind, "mirrors", [nowhere])
-    return nowhere
-
-
-def written(name, root, monkeypatch):
-    from torchvision import datasets
-
-    return WRITERS[name](root, monkeypatch, getattr(datasets, data.TORCHVISION[name][0]))
-
-
-def test_the_sets_of_this_file_are_all_there_are():
-    assert set(WRITERS) == set(data.TORCHVISION)
-
-
-@pytest.mark.parametrize("name", WRITERS)
-def test_torchvisions_sets_are_read_from_their_own_files(name, tmp_path, monkeypatch, offline):
-    train, test, classes, unpacked = written(name, tmp_path / "archives", monkeypatch)
-    if unpacked is not None:
-        shutil.rmtree(unpacked)  # only the archive, as the message of the error says
-    section = Data(name=name, root=str(tmp_path / "archives"), image_size=SIZE.get(name, 32))
-    prepared = data.prepare(section, tmp_path / "cache")
-    arrays = data.open_arrays(prepared.folder)
-    assert prepared.classes == tuple(classes)
-    assert prepared.channels == (1 if "mnist" in name else 3)
-    read = (arrays.train_images, arrays.train_labels), (arrays.test_images, arrays.test_labels)
-    for (pixels, labels), (images, found) in zip((train, test), read, strict=True):
-        assert np.array_equal(images, pixels)
-        assert found.tolist() == labels
-        assert found.dtype == np.int64
-    shutil.rmtree(tmp_path / "archives")
-    assert data.prepare(section, tmp_path / "cache") == prepared, "a second time, the files are not needed"
-
-
-@pytest.mark.parametrize("name", WRITERS)
-def test_torchvisions_sets_are_resized_to_the_size_of_the_recipe(name, tmp_path, monkeypatch, offline):
-    (pixels, _), _, _, _ = written(name, tmp_path / "archives", monkeypatch)
-    prepared = data.prepare(Data(name=name, root=str(tmp_path / "archives"), image_size=40), tmp_path / "cache")
-    first = Image.fromarray(pixels[0].squeeze()).resize((40, 40), Image.Resampling.BILINEAR)
-    assert np.array_equal(data.open_arrays(prepared.folder).train_images[0].squeeze(), np.asarray(first))
-
-
-@pytest.mark.parametrize("download", [False, True], ids=["without asking the network", "without a network"])
-@pytest.mark.parametrize("name", data.TORCHVISION)
-def test_without_the_files_it_says_where_it_looked_and_both_ways_out(name, download, tmp_path, offline):
-    root = tmp_path / "archives"
-    with pytest.raises(DataError) as caught:
-        data.prepare(Data(name=name, root=str(root)), tmp_path / "cache", download=download)
-    message = str(caught.value)
-    archive = {"cifar10": "cifar-10-python.tar.gz", "cifar100": "cifar-100-python.tar.gz"}.get(name, "the files that torchvision downloads")
-    assert message.startswith(f"{name} must be in {root} or be downloadable, and it is neither (")
-    assert f": put {archive}" in message
-    assert message.endswith("there, or try the study with --set data.name=digits")
-    assert "\n" not in message
-    assert caught.value.__cause__ is None
-    assert not whole(tmp_path / "cache")
-    assert data.find(Data(name=name, root=str(root)), tmp_path / "cache") is None
-
-
-@pytest.mark.parametrize("content", [b"", b"<html>", bytes([0, 0, 8, 3, 0, 0, 0, 9])], ids=["empty", "a web page", "cut off"])
-@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
-def test_files_that_are_cut_off_are_the_same_sentence(name, content, tmp_path, monkeypatch, offline):
-    written(name, tmp_path / "archives", monkeypatch)
-    folder = tmp_path / "archives" / data.TORCHVISION[name][0] / "raw"
-    data.prepare(Data(name=name, root=str(tmp_path / "archives")), tmp_path / "cache")
-    (folder / "train-images-idx3-ubyte").write_bytes(content)
-    with pytest.raises(DataError, match=rf"^{name} must be in .* and it is neither \(.+\): put "):
-        data.prepare(Data(name=name, root=str(tmp_path / "archives")), tmp_path / "another cache")
-
-
-@pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn"])
-def test_files_with_another_checksum_are_not_read(name, tmp_path, monkeypatch, offline):
-    written(name, tmp_path / "archives", monkeypatch)
-    for path in (tmp_path / "archives").rglob("*"):
-        if path.is_file():
-            path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(DataError, match=rf"^{name} must be in "):
-        data.prepare(Data(name=name, root=str(tmp_path / "archives")), tmp_path / "cache")
-
-
-def test_without_a_root_downloads_go_to_the_users_cache(tmp_path, monkeypatch, offline):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    with pytest.raises(DataError, match=re.escape(f"cifar10 must be in {tmp_path}/home/ablate/datasets or be downloadable")):
-        data.prepare(Data(name="cifar10"), tmp_path / "cache", download=False)
