@@ -1,4 +1,4 @@
-"""Who works for a command: built first, and handed on, so that every step knows where, how, who may interrupt and who watches."""
+"""Who works for a command: built first and handed on, with its options, its workers and its observers."""
 
 import math
 import os
@@ -29,8 +29,17 @@ from ablate.store import files
 from ablate.store.layout import Store
 
 WORKER, PROBE = "ablate.execution.worker:work", "ablate.execution.worker:probe"
-PRELOAD = ("torch._dynamo", "torchmetrics.functional.classification", "PIL.Image", "PIL.ImageDraw", "PIL.PngImagePlugin")
-"""What every worker needs, imported once in the process that they are forked from. torch's optimizers import _dynamo, for 0.9 s."""
+PRELOAD = (
+    "torch._dynamo",
+    "torchmetrics.functional.classification",
+    "PIL.Image",
+    "PIL.ImageDraw",
+    "PIL.PngImagePlugin",
+)
+"""What every worker needs, imported once in the process that they are forked from.
+
+torch's optimizers import _dynamo, for 0.9 s.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +54,7 @@ class Workers:
 
 @dataclass(slots=True)
 class Crew:
-    """Where and how a command works, who may interrupt it, who observes it, its workers, and what became of their work."""
+    """Where and how a command works, who may interrupt and who observes it, its workers and their ledger."""
 
     where: Where
     how: How
@@ -68,7 +77,7 @@ class Crew:
         return self.workers.slots if self.workers is not None else 0
 
     def tell(self, event: Event) -> None:
-        """Let every observer hear an event, one at a time: MLflow's writer has a thread of its own, and notices of its own."""
+        """Let every observer hear an event, one at a time: MLflow's writer has notices from a thread of its own."""
         with self.lock:
             for observe in self.observers:
                 observe(event)
@@ -100,10 +109,16 @@ class Crew:
         """Start the workers for whatever a plan has to do; at the end none of them is left."""
         from ablate.execution.executors.local import LocalExecutor
 
-        threads = max(recipe.training.threads for recipe in todo.recipes or [work.job.recipe for work in todo.work])
+        threads = max(
+            recipe.training.threads for recipe in todo.recipes or [work.job.recipe for work in todo.work]
+        )
         extra = _extra(todo)
         slots = devices.slots(self.where.device, self.where.jobs, threads, _jobs_per_gpu(self, todo, extra))
-        slots = slots if todo.trials else slots[: len(todo.work) + tuning.RANGE_SEEDS * len(todo.tuning.open_ranges)]
+        slots = (
+            slots
+            if todo.trials
+            else slots[: len(todo.work) + tuning.RANGE_SEEDS * len(todo.tuning.open_ranges)]
+        )
         extra["jobs_a_device"] = max(Counter(slot.name for slot in slots).values())
         budget = self.how.budget
         pace = Pace(self.store) if budget is None else costs.read(self.store)
@@ -117,8 +132,13 @@ class Crew:
             finally:
                 self.workers = None
 
-    def run(self, source: Source, stage: StageStarted, names: Mapping[str, str], touch: Callable[[str], None]) -> None:
-        """Run the work of one stage to its end; `names` of tasks may grow meanwhile, `touch` hears which task has something new."""
+    def run(
+        self, source: Source, stage: StageStarted, names: Mapping[str, str], touch: Callable[[str], None]
+    ) -> None:
+        """Run the work of one stage to its end.
+
+        `names` of tasks may grow meanwhile; `touch` hears which task has something new.
+        """
         assert self.workers is not None
 
         def listen(heard: base.Event) -> None:
@@ -132,8 +152,8 @@ class Crew:
         self.tell(stage)
         try:
             ledger = scheduler.run(
-                source, self.store, self.workers.executor, extra=dict(self.workers.extra), interrupted=self.is_interrupted,
-                listen=listen, policy=self.workers.policy,
+                source, self.store, self.workers.executor, extra=dict(self.workers.extra),
+                interrupted=self.is_interrupted, listen=listen, policy=self.workers.policy,
             )  # fmt: skip
             self.ledger.add(ledger)
         finally:
@@ -158,7 +178,7 @@ def _learn(pace: Pace, event: Event) -> None:
 
 
 def _seconds(pace: Pace, item: Item) -> float:
-    """Return how long a piece of work takes from where it stands; 0 where that is a guess: it is started as long as there is time."""
+    """Return how long work takes from where it stands; 0 where that is a guess, as it is then started in any case."""
     times: list[Time | None] = []
     if isinstance(item, RangeWork):
         test = item.test
@@ -187,12 +207,12 @@ def _extra(todo: Plan) -> dict[str, Any]:
 
 
 def _compiled() -> Path:
-    """Return the folder of what torch has compiled: the user's own, as torch unpickles what it finds there and a store may be shared."""
+    """Return the folder of what torch has compiled: the user's own, as torch unpickles it and stores are shared."""
     return places.cache() / "compiled"
 
 
 def _jobs_per_gpu(crew: Crew, todo: Plan, extra: dict[str, Any]) -> int:
-    """Return how many jobs share a GPU; where that is to be measured, by the first job that is left to train."""
+    """Return how many jobs share a GPU; where that is to be measured, by the first job that is left."""
     where = crew.where
     work = next((work for work in todo.work if not work.trained), None)
     first = devices.slots(where.device, 1)[0]
@@ -204,8 +224,8 @@ def _jobs_per_gpu(crew: Crew, todo: Plan, extra: dict[str, Any]) -> int:
     from ablate.execution import probe
 
     payload = extra | {
-        "recipe": work.job.recipe.model_dump(mode="json"), "seed": work.job.seed, "data": str(where.store.data / work.job.data),
-        "device_wide": True, "log": str(where.store.path / "probe.log"),
+        "recipe": work.job.recipe.model_dump(mode="json"), "seed": work.job.seed,
+        "data": str(where.store.data / work.job.data), "device_wide": True, "log": str(where.store.path / "probe.log"),
     }  # fmt: skip
     jobs, said = probe.probe(PROBE, first, PRELOAD, payload, crew.is_interrupted)
     crew.notice(said)

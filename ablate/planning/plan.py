@@ -67,7 +67,9 @@ class Plan:
     cost: Cost | None  # none: nothing to go by
     trials: int  # trainings that searches still need
     left_out: int = 0  # unfinished jobs that nobody asks for now
-    renumbered: Mapping[int, int] = field(default_factory=dict)  # jobs to train that an older version has trained, by its NUMERICS
+    renumbered: Mapping[int, int] = field(
+        default_factory=dict
+    )  # jobs to train that an older version has trained, by its NUMERICS
     notes: tuple[str, ...] = ()  # on what works, and is hardly meant
 
     @property
@@ -102,7 +104,7 @@ class Plan:
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
-        """List the recipes that will be trained, as far as they are known: their weights can be fetched beforehand."""
+        """List the recipes that will be trained, as far as they are known: weights are fetched beforehand."""
         return (
             *(work.job.recipe for work in self.work if not work.trained),
             *(test.recipe for test in self.tuning.open_ranges),
@@ -121,8 +123,15 @@ class Plan:
 
     @property
     def is_done(self) -> bool:
-        """Whether every run has come to its end, and none has failed: nothing that is shown of them will change."""
-        left = self.work or self.failed or self.left_out or self.trials or self.tuning.open_ranges or self.tuning.open_searches
+        """Whether every run has come to its end, and none has failed: nothing shown of them will change."""
+        left = (
+            self.work
+            or self.failed
+            or self.left_out
+            or self.trials
+            or self.tuning.open_ranges
+            or self.tuning.open_searches
+        )
         return not left
 
     @property
@@ -144,7 +153,7 @@ class Plan:
 def make(resolved: Resolved, *, retry_failed: bool = False, only: Expression | None = None) -> Plan:
     """Compare what a study needs with what its store has.
 
-    `only`: what the recipes of the cells must hold whose work is wanted now; the others are left for another day.
+    `only`: what the recipes of the cells must hold whose work is wanted now; the others are left out.
     """
     study, store = resolved.study, resolved.store
     if only is not None:
@@ -155,7 +164,9 @@ def make(resolved: Resolved, *, retry_failed: bool = False, only: Expression | N
     wanted: dict[str, dict[str, Evaluation]] = {}
     for run in runs:
         for ways in (every, wanted) if only is None or grid.holds(run.cell, only) else (every,):
-            ways.setdefault(run.job_id, {})[identities.evaluation_id(run.cell.recipe)] = run.cell.recipe.evaluation
+            ways.setdefault(run.job_id, {})[identities.evaluation_id(run.cell.recipe)] = (
+                run.cell.recipe.evaluation
+            )
     work, failed, left_out = [], [], 0
     for job in jobs:
         folder = store.job(job.id)
@@ -180,7 +191,9 @@ def make(resolved: Resolved, *, retry_failed: bool = False, only: Expression | N
 
 def _missing(store: Store, job: Job, wanted: dict[str, Evaluation]) -> tuple[Evaluation, ...]:
     folder = store.job(job.id)
-    return tuple(e for identity, e in wanted.items() if not files.is_there(folder.outcome(identity) / "outcome.json"))
+    return tuple(
+        e for identity, e in wanted.items() if not files.is_there(folder.outcome(identity) / "outcome.json")
+    )
 
 
 def _renumbered(wanted: set[str], store: Store) -> dict[int, int]:
@@ -194,14 +207,25 @@ def _renumbered(wanted: set[str], store: Store) -> dict[int, int]:
             known = json.loads(text)
             made, seed = job_folder.read_recipe(path)
             identity = identities.job_id(made, seed, known["data"], known.get("code", ""))
-        except (OSError, KeyError, TypeError, ValueError):  # gone meanwhile, spoilt, or with fields that this version does not have
+        except (
+            OSError,
+            KeyError,
+            TypeError,
+            ValueError,
+        ):  # gone meanwhile, spoilt, or with fields that this version does not have
             continue
-        if identity in wanted and known["numerics"] != identities.NUMERICS and path.with_name("result.json").exists():
+        if (
+            identity in wanted
+            and known["numerics"] != identities.NUMERICS
+            and path.with_name("result.json").exists()
+        ):
             found[identity] = max(known["numerics"], found.get(identity, 0))
     return dict(Counter(found.values()))
 
 
-def _cost(todo: list[tuple[Recipe, str, int, tuple[Evaluation, ...]]], store: Store, study: Study) -> Cost | None:
+def _cost(
+    todo: list[tuple[Recipe, str, int, tuple[Evaluation, ...]]], store: Store, study: Study
+) -> Cost | None:
     """Add up recipe, images, trainings and ways of judging; none where nothing is known of one of them."""
     if not todo:
         return None
@@ -215,4 +239,6 @@ def _cost(todo: list[tuple[Recipe, str, int, tuple[Evaluation, ...]]], store: St
         is_guess |= trained.is_guess
     if not total:
         return None
-    return Cost(total, "a rough guess; the first jobs will tell" if is_guess else "from finished jobs like these")
+    return Cost(
+        total, "a rough guess; the first jobs will tell" if is_guess else "from finished jobs like these"
+    )

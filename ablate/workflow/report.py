@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # these bring pandas, which `status` and `plan` can do withou
 
 
 def report(study: Study, where: Where, metric: str | None = None, cells: tuple[str, ...] = ()) -> "Findings":
-    """Compute the findings of a study from what its store has; `cells`: labels of those that are shown from inside."""
+    """Compute the findings of a study from its store; `cells`: labels of those that are shown from inside."""
     from ablate.messages import unknown
     from ablate.recipe import metrics
 
@@ -35,15 +35,19 @@ def check_cells(expanded: Grid, labels: tuple[str, ...]) -> None:
             raise AblateError(f"--cell: {unknown(label, 'a cell of this study', known)}")
 
 
-def compare(studies: tuple[Study, ...], cells: tuple[str, ...], where: Where, metric: str | None = None) -> "Comparison":
-    """Put two studies, or two cells of one, side by side. Raises an AblateError where there are not two of either."""
+def compare(
+    studies: tuple[Study, ...], cells: tuple[str, ...], where: Where, metric: str | None = None
+) -> "Comparison":
+    """Put two studies, or two cells of one, side by side; raise an AblateError where there are not two."""
     from ablate.report import comparison
 
     found = [report(study, where, metric) for study in studies]
     if len(found) == 2 and not cells:
         return comparison.of_studies(*found)
     if len(found) != 1 or len(cells) != 2 or cells[0] == cells[1]:
-        raise AblateError("compare needs two studies, or one study and two different cells: --cell LABEL --cell LABEL")
+        raise AblateError(
+            "compare needs two studies, or one study and two different cells: --cell LABEL --cell LABEL"
+        )
     return _compare_cells(studies[0], found[0], cells, where)
 
 
@@ -55,7 +59,9 @@ def _compare_cells(study: Study, found: "Findings", labels: tuple[str, ...], whe
     resolved = resolve(study, where.store, where.device)
     check_cells(resolved.grid, labels)
     known = {cell.cell.label: cell for cell in found.cells}
-    table = effects.tabulate(study, resolved.grid, run_outcomes.read(resolved.runs, where.store), found.metric, found.direction)
+    table = effects.tabulate(
+        study, resolved.grid, run_outcomes.read(resolved.runs, where.store), found.metric, found.direction
+    )
     one, other = (known[label] for label in labels)
     return comparison.of_cells(found, one, other, effects.between(table, one.cell, other.cell))
 
@@ -67,5 +73,8 @@ def find(resolved: Resolved, metric: str | None = None, cells: tuple[str, ...] =
     from ablate.analysis import tuning as tuning_findings
 
     study, store = resolved.study, resolved.store
-    outcomes, history = run_outcomes.read(resolved.runs, store), tuning_findings.read(study, resolved.tuning, store)
+    outcomes, history = (
+        run_outcomes.read(resolved.runs, store),
+        tuning_findings.read(study, resolved.tuning, store),
+    )
     return findings.find(study, resolved.grid, outcomes, metric=metric, looked_into=cells, tuning=history)

@@ -10,7 +10,7 @@ from ablate.workflow.report import find
 
 
 def ui(where: Where, host: str, port: int) -> tuple[list[str], dict[str, str], dict[str, str]]:
-    """Return the command that serves MLflow's page on the store, its environment, and the address of each study on it, by name."""
+    """Return the command that serves MLflow's page, its environment, and each study's address on it, by name."""
     from ablate import tracking
 
     return tracking.serve(tracking.uri(where.store, where.tracking_uri), where.store, host, port)
@@ -36,7 +36,10 @@ def sync(study: Study, where: Where) -> int:
     from ablate import tracking
     from ablate.report import publish
 
-    resolved, address = resolve(study, where.store, where.device), tracking.uri(where.store, where.tracking_uri)
+    resolved, address = (
+        resolve(study, where.store, where.device),
+        tracking.uri(where.store, where.tracking_uri),
+    )
     if others := study_folder.taken(where.store, study):
         raise StoreError(others)
     layout.create(where.store)
@@ -45,7 +48,9 @@ def sync(study: Study, where: Where) -> int:
             tracking.sync(address, study, sources_of(resolved, whole=True), where.store)
         except Exception as error:  # whatever a server does: one sentence says it
             reason = tracking.first_line(error)
-            raise AblateError(f"MLflow at {tracking.public(address)} does not take the runs: {reason}") from error
+            raise AblateError(
+                f"MLflow at {tracking.public(address)} does not take the runs: {reason}"
+            ) from error
         findings = find(resolved)
         reason = publish.log(findings, where.store, address, publish.write_page(findings, where.store))
     if reason:

@@ -48,7 +48,9 @@ def ids(of):
 def test_plan_status_references_and_job_names_have_the_same_jobs(own, here):
     layout.create(here)
     known = inputs.read(own, here)
-    images = replace(inputs.fingerprints(known, known.grid.cells), data={known.grid.cells[0].recipe.data: "f" * 64})
+    images = replace(
+        inputs.fingerprints(known, known.grid.cells), data={known.grid.cells[0].recipe.data: "f" * 64}
+    )
     mine = resolve_inputs(known, images)
     study_folder.keep(here, own, inputs.settle(known, images))
     stored = study_folder.recall(here, "own")
@@ -70,7 +72,12 @@ def test_what_is_identified_once_stays_so_although_the_code_changes(own, here, t
     again = resolve_inputs(first.inputs, first.fingerprints)
     now = resolve_inputs(first.inputs)
     assert ids(again) == ids(first)
-    assert [mine == theirs for mine, theirs in zip(ids(first), ids(now), strict=True)] == [True, False, True, False]
+    assert [mine == theirs for mine, theirs in zip(ids(first), ids(now), strict=True)] == [
+        True,
+        False,
+        True,
+        False,
+    ]
 
 
 def test_a_network_that_a_search_has_chosen_is_identified_too(here, tmp_path):
@@ -105,7 +112,13 @@ def test_resolving_opens_no_file_of_a_job(here, monkeypatch):
 
 
 def test_a_resolved_study_shows_what_its_tuning_has_found(here):
-    study = read({"space": {"optimizer": {"weight_decay": {"low": 1e-6, "high": 1.0}}}, "trials": 1, "sampler": "random"})
+    study = read(
+        {
+            "space": {"optimizer": {"weight_decay": {"low": 1e-6, "high": 1.0}}},
+            "trials": 1,
+            "sampler": "random",
+        }
+    )
     made = resolve(study, here)
     for search in made.searches:
         put(here, search, ("complete", 0.9, {"optimizer.weight_decay": 0.25}))
