@@ -1,4 +1,4 @@
-"""Who works for a command: built first, and handed on, so that every step knows where, how, who may interrupt and who watches."""
+"""Who works for a command: built first and handed on, with its options, its workers and its observers."""
 
 import os
 import threading
@@ -42,7 +42,7 @@ class Workers:
 
 @dataclass(slots=True)
 class Crew:
-    """Where and how a command works, who may interrupt it, who observes it, its workers, and what became of their work."""
+    """Where and how a command works, who may interrupt and who observes it, its workers and their ledger."""
 
     where: Where
     how: How
@@ -64,7 +64,7 @@ class Crew:
         return self.workers.slots if self.workers is not None else 0
 
     def tell(self, event: Event) -> None:
-        """Let every observer hear an event, one at a time: MLflow's writer has a thread of its own, and notices of its own."""
+        """Let every observer hear an event, one at a time: MLflow's writer has notices from a thread of its own."""
         with self.lock:
             for observe in self.observers:
                 observe(event)
@@ -116,7 +116,10 @@ class Crew:
                 self.workers = None
 
     def run(self, source: Source, stage: StageStarted, names: Mapping[str, str], touch: Callable[[str], None]) -> None:
-        """Run the work of one stage to its end; `names` of tasks may grow meanwhile, `touch` hears which task has something new."""
+        """Run the work of one stage to its end.
+
+        `names` of tasks may grow meanwhile; `touch` hears which task has something new.
+        """
         assert self.workers is not None
 
         def listen(heard: base.Event) -> None:
@@ -156,7 +159,7 @@ def _learn(pace: Pace, event: Event) -> None:
 
 
 def _seconds(pace: Pace, item: Item) -> float:
-    """Return how long a piece of work takes from where it stands; 0 where that is a guess: it is started as long as there is time."""
+    """Return how long work takes from where it stands; 0 where that is a guess, as it is then started in any case."""
     times: list[Time | None] = []
     if isinstance(item, RangeWork):
         test = item.test
@@ -185,7 +188,7 @@ def _context(todo: Plan) -> Context:
 
 
 def _compiled() -> Path:
-    """Return the folder of what torch has compiled: the user's own, as torch unpickles what it finds there and a store may be shared."""
+    """Return the folder of what torch has compiled: the user's own, as torch unpickles it and stores are shared."""
     return places.cache() / "compiled"
 
 

@@ -1,4 +1,4 @@
-"""What happens while a command works, as its observers hear it: the terminal, MLflow's writer, whoever else is added.
+"""What happens while a command works, as its observers hear it: the terminal, MLflow's writer, any other.
 
 An event is a frozen value of plain fields, so that it can also be written as JSON and sent elsewhere.
 """
@@ -105,15 +105,15 @@ class Updated:
 
 
 Event = (
-    Notice | StageStarted | StageEnded | TaskStarted | EpochEnded | RateTested | EvaluationStarted | TaskElsewhere | AttemptLost
-    | TaskEnded | Updated
+    Notice | StageStarted | StageEnded | TaskStarted | EpochEnded | RateTested | EvaluationStarted
+    | TaskElsewhere | AttemptLost | TaskEnded | Updated
 )  # fmt: skip
 Observer = Callable[[Event], None]
 """Hears every event, one at a time, not always from the same thread; what it raises ends the command."""
 
 
 def of_task(event: base.Event, name: str) -> Event | None:
-    """Return what an executor tells of a task, under the name that people know it by; none where that is nothing new."""
+    """Return what an executor tells of a task, under its name for people; none where that is nothing new."""
     match event.kind:
         case "started":
             return TaskStarted(event.task, name, event.slot)

@@ -1,4 +1,4 @@
-"""The stages of a run, one after another: range tests, searches, the grid. Each is a source of work for the crew."""
+"""The stages of a run, one after another: range tests, searches, the grid. Each is work for the crew."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -22,8 +22,8 @@ def find_rates(crew: Crew, tuning: Tuning) -> None:
     work = tunings.range_work(tuning.open_ranges, crew.store, retry_failed=crew.how.retry_failed)
     if work:
         names = {item.id: f"range test of {test.label}/{i}" for test in tuning.open_ranges for i, item in _of(work, test)}
-        what = f"range tests of the learning rate: {len(tuning.open_ranges)}, with {count(len(work), 'curve')} to train"
-        stage = StageStarted(f"{what} on {count(crew.slots, 'slot')}", len(work))
+        what = f"range tests of the learning rate: {len(tuning.open_ranges)}, with {count(len(work), 'curve')}"
+        stage = StageStarted(f"{what} to train on {count(crew.slots, 'slot')}", len(work))
         crew.run(scheduler.Listed(work), stage, names, lambda task: crew.updated(task.partition("/")[0]))
     else:
         crew.notice("range tests of the learning rate: the curves of an earlier time are taken, nothing is trained")
@@ -35,7 +35,7 @@ def _of(work: Iterable[RangeWork], test: RangeTest) -> Iterator[tuple[int, Range
 
 
 def search(crew: Crew, tuning: Tuning) -> None:
-    """Run the searches that are missing, all of them side by side; another study's search of the same is waited for."""
+    """Run the searches that are missing, side by side; another study's search of the same is waited for."""
     from ablate.execution.search import Searches
 
     with ExitStack() as held:
@@ -47,7 +47,8 @@ def search(crew: Crew, tuning: Tuning) -> None:
         trials = Searches(
             tuning.open_searches, crew.store, storage, crew.updated, names, retry_failed=crew.how.retry_failed
         )  # fmt: skip
-        what = f"{count(len(tuning.open_searches), 'search', 'searches')} of {count(first.trials, 'trial')} ({first.sampler})"
+        searches = count(len(tuning.open_searches), "search", "searches")
+        what = f"{searches} of {count(first.trials, 'trial')} ({first.sampler})"
         total = (sum(each.search.trials for each in tuning.open_searches) - trials.over()) * len(first.seeds)
         crew.run(trials, StageStarted(f"{what} on {count(crew.slots, 'slot')}", total), names, trials.touch)
 

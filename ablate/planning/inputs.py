@@ -1,4 +1,4 @@
-"""What the recipes of a study stand for on this machine: the precision, the images, the networks. Nothing is trained here."""
+"""What the recipes of a study stand for on this machine: precision, images, networks. Nothing is trained here."""
 
 import os
 from collections import Counter
@@ -31,7 +31,7 @@ AGAIN = "the images were decoded by an older version: the next run decodes them 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a study is resolved from: its cells in the precision of this machine, and what its last run has settled."""
+    """What a study is resolved from: its cells in this machine's precision, and what its last run has settled."""
 
     study: Study
     store: Store
@@ -51,8 +51,9 @@ def read(study: Study, store: Store, device: str = "auto") -> Inputs:
 def fingerprints(known: Inputs, cells: Iterable[Cell], earlier: Fingerprints | None = None) -> Fingerprints:
     """Identify the images and the networks of cells; what `earlier` has of them is not looked up again.
 
-    Images are those that the files as they are now were decoded to and, where they never were, those of the study's last run:
-    only a run decodes. Own networks are as they are now or, where their code is gone or must not be looked for, as they were then.
+    Images are those that the files as they are now were decoded to and, where they never were, those of the
+    study's last run: only a run decodes. Own networks are as they are now or, where their code is gone or must not
+    be looked for, as they were then.
     """
     recipes = [cell.recipe for cell in cells]
     images, codes = (dict(earlier.data), dict(earlier.code)) if earlier else ({}, {})
@@ -70,7 +71,7 @@ def fingerprints(known: Inputs, cells: Iterable[Cell], earlier: Fingerprints | N
 
 
 def _images(known: Inputs, section: Data) -> str:
-    """Identify the images of a data section; where neither they nor any others were decoded for this study, as such."""
+    """Identify the images of a data section; where none were ever decoded for this study, as such."""
     key = study_folder.data_key(section)
     old = known.settled.fingerprints.get(key)
     try:
@@ -83,7 +84,7 @@ def _images(known: Inputs, section: Data) -> str:
 
 
 def _weights(known: Inputs, name: str) -> str:
-    """Identify a pretrained network by its weights: the newest ones of another version of torchvision are others."""
+    """Identify a pretrained network by its weights: other versions of torchvision have others."""
     if known.weights is not None:
         return known.weights.get(name, "")
     from ablate.training.models import weights
@@ -92,7 +93,7 @@ def _weights(known: Inputs, name: str) -> str:
 
 
 def _code(known: Inputs, name: str) -> str:
-    """Identify a user's own network by its code; empty for every other one. A study of the store has no code here."""
+    """Identify a user's own network by its code; empty for others. A study of the store has no code here."""
     if not networks.is_own(name):
         return ""
     old = known.settled.codes.get(name)
@@ -105,20 +106,20 @@ def _code(known: Inputs, name: str) -> str:
 
 
 def last(store: Store, settled: Settled, section: Data) -> Prepared | None:
-    """Return the images of a data section as the study's last run has decoded them; None where they are not in the store any more."""
+    """Return the images of a data section as the study's last run has decoded them; None where they are gone."""
     made = store.data / settled.fingerprints.get(study_folder.data_key(section), "none")
     return data.read(made) if (made / "meta.json").exists() else None
 
 
 def _different(sections: Iterable[Data]) -> dict[str, Data]:
-    """Return one data section for each set of images, by its `data_key`: a folder may be large, and is looked through once."""
+    """Return one data section for each set of images, by its `data_key`: a large folder is looked through once."""
     return {study_folder.data_key(section): section for section in sections}
 
 
 def check_images(known: Inputs) -> tuple[str, ...]:
     """Return what there is to say of the folders of images before they are decoded.
 
-    Raises a DataError for all that cannot be used. One that is gone, and was decoded for this study, is known well enough.
+    Raises a DataError for all that cannot be used. One that is gone, and was decoded before, will do.
     """
     said: dict[str, None] = {}
     wrong: dict[str, None] = {}
@@ -144,7 +145,7 @@ def check_images(known: Inputs) -> tuple[str, ...]:
 
 
 def _have_changed(known: Inputs, section: Data) -> bool:
-    """Whether a folder of images that is not decoded as it is now was decoded for the last run; the other sets are always the same."""
+    """Whether a folder that is not decoded as it is now was so for the last run; other sets are always the same."""
     return section.name == "imagefolder" and last(known.store, known.settled, section) is not None
 
 
@@ -227,7 +228,7 @@ def settle(known: Inputs, fingerprints: Fingerprints) -> Settled:
 
 
 def changed(known: Inputs, jobs: Iterable[Job]) -> tuple[str, ...]:
-    """Return for how many of these jobs the store has the same training with the code or the images of the study's last run."""
+    """Return how many of these jobs the store has with the code or the images of the study's last run."""
     found: Counter[str] = Counter()
     for job in jobs:
         own = networks.is_own(job.recipe.model.name)
@@ -244,7 +245,7 @@ def changed(known: Inputs, jobs: Iterable[Job]) -> tuple[str, ...]:
 
 
 def test_images(known: Inputs) -> int | None:
-    """Count the test images of a study, as well as they are known; none where its cells have different ones, or nobody has counted."""
+    """Count the test images of a study; none where its cells have different ones, or nobody has counted."""
     sections = {cell.recipe.data.name: cell.recipe.data for cell in known.grid.cells}
     if len(sections) > 1:
         return None
@@ -254,7 +255,7 @@ def test_images(known: Inputs) -> int | None:
 
 
 def shapes(known: Inputs, sections: Iterable[Data]) -> dict[str, tuple[int, int, int]]:
-    """Return channels, pixels a side and classes of each set of images, by its `data_key`: before it is decoded, as well as known."""
+    """Return channels, pixels a side and classes of each set of images, by its `data_key`, as well as known."""
     return {key: _shape(known, section) for key, section in _different(sections).items()}
 
 

@@ -104,7 +104,7 @@ class Plan:
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
-        """List the recipes that will be trained, as far as they are known: their weights can be fetched beforehand."""
+        """List the recipes that will be trained, as far as they are known: weights are fetched beforehand."""
         return (
             *(work.job.recipe for work in self.work if not work.trained),
             *(test.recipe for test in self.tuning.open_ranges),
@@ -123,7 +123,7 @@ class Plan:
 
     @property
     def is_done(self) -> bool:
-        """Whether every run has come to its end, and none has failed: nothing that is shown of them will change."""
+        """Whether every run has come to its end, and none has failed: nothing shown of them will change."""
         left = self.work or self.failed or self.left_out or self.trials or self.tuning.open_ranges or self.tuning.open_searches
         return not left
 
@@ -146,7 +146,7 @@ class Plan:
 def make(resolved: Resolved, *, retry_failed: bool = False, only: Expression | None = None) -> Plan:
     """Compare what a study needs with what its store has.
 
-    `only`: what the recipes of the cells must hold whose work is wanted now; the others are left for another day.
+    `only`: what the recipes of the cells must hold whose work is wanted now; the others are left out.
     """
     study, store = resolved.study, resolved.store
     if only is not None:

@@ -1,4 +1,4 @@
-"""What the studies of a store refer to, as they were last run: their jobs, searches, range tests and images. Trains and writes nothing."""
+"""What the studies of a store refer to, as they were last run: jobs, searches, range tests and images."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -37,7 +37,7 @@ class Needs:
 
 
 def read(store: Store, *, quick: bool) -> Needs:
-    """Look up what every study needs. `quick`: without torch, which only names what pretrained networks will need next.
+    """Return what every study needs. `quick`: without torch, which names what pretrained networks will need next.
 
     Images and networks count as they were at the last run, and as they are now: what either needs is needed.
     """
@@ -87,7 +87,7 @@ def _trials(one: work.CellSearch, store: Store) -> Iterator[str]:
 
 
 def _resolve(study: Study, store: Store, *, quick: bool) -> Iterator[Resolved]:
-    """Resolve a study as it was last run, with each of the weights that its networks have begun with, and as it is now."""
+    """Resolve a study as it was last run, with all weights that its networks began with, and as it is now."""
     known = inputs.read(study, store)
     if not known.settled.precision:
         raise AblateError("settled.json does not say in which precision it was run")

@@ -1,6 +1,6 @@
 """A study against what its store knows: its cells as far as they are tuned, their runs and their jobs.
 
-The one place where this pipeline stands. Whatever asks what a study's jobs are starts here: plan, status, report, explain, gc.
+The one place where this pipeline stands: plan, status, report, explain and gc all start here.
 """
 
 from dataclasses import dataclass
@@ -41,12 +41,12 @@ class Resolved:
 
 
 def resolve(study: Study, store: Store, device: str = "auto", *, seeds: tuple[int, ...] | None = None) -> Resolved:
-    """Resolve a study against its store; only files of the store and of the study are read. `seeds`: instead of its own."""
+    """Resolve a study against its store, of which no job is looked into. `seeds`: instead of its own."""
     return resolve_inputs(inputs.read(study, store, device), seeds=seeds)
 
 
 def resolve_inputs(known: Inputs, fingerprints: Fingerprints | None = None, *, seeds: tuple[int, ...] | None = None) -> Resolved:
-    """Resolve what was read, and perhaps checked, before; `fingerprints`: those that are not to be looked up again."""
+    """Resolve what was read, and perhaps checked, before. `fingerprints`: what is not to be looked up again."""
     identified = inputs.fingerprints(known, known.grid.cells, fingerprints)
     tuned = tuning.resolve(known.study, known.grid, known.store, identified)
     identified = inputs.fingerprints(known, tuned.grid.cells, identified)  # a search may have chosen another network

@@ -1,4 +1,4 @@
-"""The story of the commands that look into a store and change nothing: how far a study is, what a job is, what it prints."""
+"""The commands that look into a store and change nothing: how far a study is, what a job is, its log."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from ablate.study.file import Study
 
 
 def status(study: Study, where: Where) -> Status:
-    """Return how far a study is. Quicker than a plan, which asks of every job what is left of it, and how long that takes."""
+    """Return how far a study is: quicker than a plan, which asks of every job what is left, and how long it takes."""
     resolved = resolve(study, where.store, where.device)
     return standing.of(study.name, resolved.runs, resolved.tuning, where.store)
 
@@ -44,7 +44,13 @@ def studies(where: Where) -> tuple[Listed, ...]:
             found.append(Listed(name, "", {}, being_run=False, unreadable=str(error).partition("\n")[0]))
         except OSError as error:  # another user's, or a folder where a file should be
             found.append(
-                Listed(name, "", {}, being_run=False, unreadable=f"{error.filename or 'a file of it'} cannot be read: {error.strerror}")
+                Listed(
+                    name,
+                    "",
+                    {},
+                    being_run=False,
+                    unreadable=f"{error.filename or 'a file of it'} cannot be read: {error.strerror}",
+                )
             )
         else:
             found.append(Listed(name, known.question, now.total, now.being_run))
@@ -64,7 +70,7 @@ def explain(texts: tuple[str, ...], where: Where) -> Explained | Compared:
 
 
 def log(text: str, where: Where, *, follow: bool) -> Iterator[str]:
-    """Return the log of a job as it is, or as it grows until the job has ended. Raises an AblateError where there is none to give."""
+    """Return the log of a job as it is, or as it grows until the job has ended; raise an AblateError without one."""
     known = job_names.read(where.store, where.device)
     job = job_names.find(text, known)
     folder = where.store.job(job)

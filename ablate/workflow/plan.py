@@ -44,7 +44,7 @@ def preview(study: Study, where: Where, how: How = How(), *, with_networks: bool
 def plan(study: Study, where: Where, how: How = How(), *, check: bool = False) -> Plan:  # noqa: B008 (it is frozen)
     """Return what is left to do. Only the store is read: images that were never decoded count as without finished jobs.
 
-    `check`: build the networks of which only that shows whether the recipe can be had, which takes torch and seconds.
+    `check`: build the networks of which only that shows whether they can be had, which takes torch and seconds.
     """
     known = inputs.read(study, where.store, where.device)
     notes = (*inputs.check_images(known), *network_checks.check(known)) if check else ()
@@ -55,19 +55,26 @@ def plan(study: Study, where: Where, how: How = How(), *, check: bool = False) -
 
 
 def outlook(todo: Plan, where: Where) -> "Outlook | None":
-    """Return what a study can see, by the noise of its own finished runs, else of another study's on the same images and metric."""
+    """Return what a study can see, by the noise of its own runs, else of another study's on the same images."""
     from ablate.analysis import outcomes as run_outcomes
     from ablate.analysis import power as looking
 
     study, found, basis = todo.study, looking.Noise(), ""
     if todo.done:
-        found, basis = looking.noise(study, todo.grid, run_outcomes.read(todo.runs, where.store)), "from the runs that are there"
+        found, basis = (
+            looking.noise(study, todo.grid, run_outcomes.read(todo.runs, where.store)),
+            "from the runs that are there",
+        )
     for name in () if found.sds else study_folder.names(where.store):
         try:
             other = study_folder.recall(where.store, name)
             is_like = name != study.name and looking.alike(other, study)
             theirs = resolve(other, where.store, where.device) if is_like else None
-        except (AblateError, ValueError, PermissionError):  # of another version, spoilt or another user's: no matter here
+        except (
+            AblateError,
+            ValueError,
+            PermissionError,
+        ):  # of another version, spoilt or another user's: no matter here
             continue
         known = looking.Noise() if theirs is None else looking.noise(other, theirs.grid, run_outcomes.read(theirs.runs, where.store))
         if known.seeds >= max(looking.FEWEST, found.seeds + 1):  # of several the one with the most seeds

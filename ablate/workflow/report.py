@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # these bring pandas, which `status` and `plan` can do withou
 
 
 def report(study: Study, where: Where, metric: str | None = None, cells: tuple[str, ...] = ()) -> "Findings":
-    """Compute the findings of a study from what its store has; `cells`: labels of those that are shown from inside."""
+    """Compute the findings of a study from its store; `cells`: labels of those that are shown from inside."""
     from ablate.messages import unknown
     from ablate.recipe import metrics
 
@@ -36,7 +36,7 @@ def check_cells(expanded: Grid, labels: tuple[str, ...]) -> None:
 
 
 def compare(studies: tuple[Study, ...], cells: tuple[str, ...], where: Where, metric: str | None = None) -> "Comparison":
-    """Put two studies, or two cells of one, side by side. Raises an AblateError where there are not two of either."""
+    """Put two studies, or two cells of one, side by side; raise an AblateError where there are not two."""
     from ablate.report import comparison
 
     found = [report(study, where, metric) for study in studies]
@@ -67,5 +67,8 @@ def find(resolved: Resolved, metric: str | None = None, cells: tuple[str, ...] =
     from ablate.analysis import tuning as tuning_findings
 
     study, store = resolved.study, resolved.store
-    outcomes, history = run_outcomes.read(resolved.runs, store), tuning_findings.read(study, resolved.tuning, store)
+    outcomes, history = (
+        run_outcomes.read(resolved.runs, store),
+        tuning_findings.read(study, resolved.tuning, store),
+    )
     return findings.find(study, resolved.grid, outcomes, metric=metric, looked_into=cells, tuning=history)

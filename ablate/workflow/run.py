@@ -1,4 +1,4 @@
-"""`ablate run`, `search` and `lr-find` as a few named steps. All wiring is here: which part is given to which."""
+"""`ablate run`, `search` and `lr-find` as a few named steps, and the wiring: which part gets which."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -45,7 +45,7 @@ class Ran:
 
 
 def run(study: Study, crew: Crew) -> Ran:
-    """Find rates, search, train what is missing, keep MLflow up to date, and report. Running it again is resuming it."""
+    """Find rates, search, train what is missing, keep MLflow up to date, report. To run it again is to resume it."""
     from ablate import tracking
     from ablate.report import publish
 
@@ -75,7 +75,7 @@ def run(study: Study, crew: Crew) -> Ran:
 
 
 def _prepare(study: Study, crew: Crew) -> tuple[Plan, Callable[[], Plan]]:
-    """Check a study, fetch its weights, decode its images, record it; return its plan, and what plans it again."""
+    """Check a study, fetch weights, decode images, record it; return its plan, and what plans it again."""
     how = crew.how
     with crew.interruption.at_once():
         known = inputs.read(study, crew.store, crew.where.device)
@@ -110,7 +110,7 @@ def _state(todo: Plan) -> str:
 def lr_find(
     study: Study, crew: Crew, cells: tuple[str, ...], seeds: int, sweep: dict[str, Any]
 ) -> "tuple[dict[str, dict[str, Suggestion]], Ledger]":
-    """Test ranges of the learning rate on some cells, by default the baseline; return what each rule suggests, by cell."""
+    """Test ranges of the learning rate on cells, by default the baseline; return each rule's suggestion by cell."""
     asked = Sweep(**sweep)
     known = inputs.read(study, crew.store, crew.where.device)
     check_cells(known.grid, cells)
@@ -136,7 +136,7 @@ def lr_find(
 
 
 def _left(todo: Plan, how: How) -> int:
-    """Count what is still to be done: work that was under way when the time was up may have ended all the same."""
+    """Count what is still to be done: work under way when the time was up may have ended all the same."""
     return todo.trials + len(todo.tuning.open_ranges) + (0 if how.tune_only else len(todo.work))
 
 
@@ -148,7 +148,7 @@ def _check_search(study: Study) -> None:
 
 
 def _work(crew: Crew, todo: Plan, replan: Callable[[], Plan], *, is_sent: bool) -> tuple[Plan, "Sent"]:
-    """Go through the stages that have something to do; return the plan as it then stands, and what MLflow has not taken.
+    """Go through the stages that have something to do; return the plan then, and what MLflow has not taken.
 
     `is_sent`: nothing is to be done, and MLflow has it all.
     """
@@ -176,10 +176,13 @@ def _nothing() -> None:
 
 
 def _shown(crew: Crew, todo: Plan, stage: Callable[[], None], *, whole: bool) -> "Sent":
-    """Run a stage while a thread keeps MLflow up to date; `whole`: the plan's runs are all that the study has."""
+    """Run a stage while a thread keeps MLflow up to date; `whole`: the runs are all that the study has."""
     from ablate import tracking
 
-    sources, address = sources_of(todo.resolved, whole=whole), tracking.uri(crew.store, crew.where.tracking_uri)
+    sources, address = (
+        sources_of(todo.resolved, whole=whole),
+        tracking.uri(crew.store, crew.where.tracking_uri),
+    )
     writer = tracking.Writer(address, todo.study, sources, crew.store, crew.notice, whole=whole)
     interruption = crew.interruption
     try:

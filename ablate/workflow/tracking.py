@@ -10,7 +10,7 @@ from ablate.workflow.report import find
 
 
 def ui(where: Where, host: str, port: int) -> tuple[list[str], dict[str, str], dict[str, str]]:
-    """Return the command that serves MLflow's page on the store, its environment, and the address of each study on it, by name."""
+    """Return the command that serves MLflow's page, its environment, and each study's address on it, by name."""
     from ablate import tracking
 
     return tracking.serve(tracking.uri(where.store, where.tracking_uri), where.store, host, port)
@@ -36,7 +36,10 @@ def sync(study: Study, where: Where) -> int:
     from ablate import tracking
     from ablate.report import publish
 
-    resolved, address = resolve(study, where.store, where.device), tracking.uri(where.store, where.tracking_uri)
+    resolved, address = (
+        resolve(study, where.store, where.device),
+        tracking.uri(where.store, where.tracking_uri),
+    )
     if others := study_folder.taken(where.store, study):
         raise StoreError(others)
     layout.create(where.store)

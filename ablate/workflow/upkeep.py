@@ -21,7 +21,7 @@ def examine(where: Where, *, deep: bool = False) -> "tuple[Finding, ...]":
 
 
 def garbage(where: Where) -> "tuple[Item, ...]":
-    """List what nothing in the store refers to. Raises an AblateError where that cannot be said, or somebody works there."""
+    """List what nothing in the store refers to; raise an AblateError where that is unclear, or somebody works there."""
     from ablate.planning import references
     from ablate.upkeep import gc as garbages
 
