@@ -311,6 +311,12 @@ def fields() -> dict[str, FieldInfo]:
     }
 
 
+def short(path: str) -> str:
+    """Return what a field is called where one can tell: `rotation`; the section of a name, which a name alone does not tell."""
+    section, last = path.split(".")
+    return section if last == "name" else last
+
+
 def section_type(info: FieldInfo) -> type[Section]:
     """Return the class of one section of a recipe."""
     assert isinstance(info.annotation, type)

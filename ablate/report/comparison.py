@@ -32,12 +32,8 @@ def of_studies(one: Findings, other: Findings) -> Comparison:
         rows.append((names.whole(named, owner), *told, _agreement(pair)))
     shared = sum(key in found[0] and key in found[1] for key in keys)
     sentence = f"{count(shared, 'change')} in both studies, {len(keys) - shared} in one of them only"
-    differing = (
-        () if one.metric == other.metric else (f"the metrics differ: {one.metric} and {other.metric}",)
-    )
-    return Comparison(
-        ("change", one.study.name, other.study.name, "same verdict"), tuple(rows), (sentence, *differing)
-    )
+    differing = () if one.metric == other.metric else (f"the metrics differ: {one.metric} and {other.metric}",)
+    return Comparison(("change", one.study.name, other.study.name, "same verdict"), tuple(rows), (sentence, *differing))
 
 
 def _key(effect: Effect) -> tuple[str, str, str]:
@@ -71,27 +67,19 @@ def of_cells(findings: Findings, one: CellFinding, other: CellFinding, effect: E
     rows = []
     for seed in findings.study.seeds:
         values = [
-            words.value(found.values[seed], metric)
-            if seed in found.values
-            else reasons.of_seed(found, seed, metric)
+            words.value(found.values[seed], metric) if seed in found.values else reasons.of_seed(found, seed, metric)
             for found in (one, other)
         ]
         change = effect.per_seed.get(seed)
         moved = "-" if change is None else words.moved(change, metric)
         rows.append((f"seed {seed}", *values, moved))
-    both = [
-        seed for seed in findings.study.seeds if seed in effect.per_seed
-    ]  # the difference is one of these alone
+    both = [seed for seed in findings.study.seeds if seed in effect.per_seed]  # the difference is one of these alone
     means = [sum(found.values[seed] for seed in both) / len(both) if both else None for found in (one, other)]
     of = "mean" if len(both) in (0, len(findings.study.seeds)) else f"mean of {count(len(both), 'seed')}"
-    rows.append(
-        (of, *(words.value(mean, metric) for mean in means), words.difference(effect.estimate, metric) or "-")
-    )
+    rows.append((of, *(words.value(mean, metric) for mean in means), words.difference(effect.estimate, metric) or "-"))
     labels = (one.cell.label, other.cell.label)
     sentence = f"{labels[1]} instead of {labels[0]}: {_told(effect, findings)}"
     others = len(findings.cells) - 1
     every = f"the report's hold together for all {others} cells against the baseline, and are wider"
     alone = f"this interval is that of a single comparison, these two cells; {every}"
-    return Comparison(
-        (metric, *labels, "difference"), tuple(rows), (sentence, alone) if others > 1 else (sentence,)
-    )
+    return Comparison((metric, *labels, "difference"), tuple(rows), (sentence, alone) if others > 1 else (sentence,))

@@ -5,7 +5,7 @@ What stands on the page is a row of blocks; each kind of block has its markup in
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from markupsafe import Markup
 
@@ -93,7 +93,7 @@ class Section:
     anchor: str  # the id of its heading
     title: str
     blocks: tuple[Block, ...]
-    data: Mapping[str, object]  # for the JSON, by key; lists of several sections under one key are joined
+    data: Mapping[str, Any]  # for the JSON, by key; lists of several sections under one key are joined
     sheets: tuple[Sheet, ...] = ()
 
     @property
