@@ -10,6 +10,7 @@ from ablate import hardware
 from ablate.errors import DataError
 from ablate.messages import show
 from ablate.recipe import identity, networks, user_code
+from ablate.recipe.datasets import DATASETS, is_folder
 from ablate.recipe.fields import Data, Model
 from ablate.store import study_folder
 from ablate.store.layout import Store
@@ -130,7 +131,7 @@ def check_images(known: Inputs, expanded: Grid) -> tuple[str, ...]:
 
 def _have_changed(known: Inputs, section: Data) -> bool:
     """Whether a folder of images that is not decoded as it is now was decoded for the last run; the other sets are always the same."""
-    return section.name == "imagefolder" and last(known.store, known.settled, section) is not None
+    return is_folder(section.name) and last(known.store, known.settled, section) is not None
 
 
 def _gone(study: Study, section: Data, source: Data) -> str:
@@ -230,7 +231,7 @@ def test_images(study: Study, expanded: Grid, store: Store) -> int | None:
         return None
     (section,) = sections.values()
     found = data.find(located(study, section), store.data) or last(store, study_folder.settled(store, study.name), section)
-    return found.test if found else data.TEST_IMAGES.get(section.name)
+    return found.test if found else DATASETS[section.name].test
 
 
 def shapes(study: Study, sections: Iterable[Data], store: Store) -> dict[str, tuple[int, int, int]]:
