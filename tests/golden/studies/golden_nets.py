@@ -14,7 +14,7 @@ class Fails(nn.Sequential):
 
 
 class Explodes(nn.Sequential):
-    """Return a loss that is not finite once it trains on more than two images."""
+    """Give a loss that is not finite once it trains on more than two images."""
 
     def forward(self, x):
         scores = super().forward(x)
