@@ -1,4 +1,4 @@
-"""The data sets by name, with what is known of each before it is decoded; `ablate/training/data.py` reads them.
+"""The data sets by name, with what is known before decoding; `ablate/training/data.py` reads them.
 
 A new one is a row here and a function there.
 """
@@ -71,33 +71,40 @@ def _share_or_count(images: float) -> float:
 class Data(Section):
     """The images, and how they are split.
 
-    A folder of images has `train/<class>/*` and `test/<class>/*`, with sub-folders of a class; `Training/`, `test_set/` and the like
-    are taken too. `val/` (`valid/`, `validation/`) is the test set where there is no `test/`, and is not used where there is one.
+    A folder of images has `train/<class>/*` and `test/<class>/*`, with sub-folders of a class; `Training/`,
+    `test_set/` and the like are taken too. `val/` (`valid/`, `validation/`) is the test set where there is no
+    `test/`, and is not used where there is one.
 
-    Images are read as a viewer shows them, as 8-bit RGB: turned upright by their EXIF orientation, transparent parts on white, the
-    first frame or page, of grey ones with 9 to 16 bits the upper 8 of their range. Colour profiles are not applied. Grey images of 32
-    bits have no known range and are refused, as is what cannot be decoded, by name. A JPEG of more than 178,956,970 pixels is decoded
-    at a lower size, another such image is refused. Other files are left out; `plan`, the line after "decoding" and the report's
-    provenance count and name them. HEIC is read where the package pillow-heif is installed.
+    Images are read as a viewer shows them, as 8-bit RGB: turned upright by their EXIF orientation,
+    transparent parts on white, the first frame or page, of grey ones with 9 to 16 bits the upper 8 of their
+    range. Colour profiles are not applied. Grey images of 32 bits have no known range and are refused, as is
+    what cannot be decoded, by name. A JPEG of more than 178,956,970 pixels is decoded at a lower size,
+    another such image is refused. Other files are left out; `plan`, the line after "decoding" and the
+    report's provenance count and name them. HEIC is read where the package pillow-heif is installed.
     """
 
     name: Name = "cifar10"
     """`digits` are 1,797 real handwritten digits that come with scikit-learn; `imagefolder` needs `root`."""
     root: str | None = None
-    """Folder of the images or of the downloaded archive; a relative one starts from the study file's folder, after `--set` from the
-    current directory. A path: not part of a job's identity."""
+    """Folder of the images or of the downloaded archive; a relative one starts from the study file's
+    folder, after `--set` from the current directory. A path: not part of a job's identity."""
     image_size: int = Field(32, ge=16, le=1024)
-    """Pixels a side. Other sizes are resized: shorter side, antialiased bilinear, then the centre is cut out."""
+    """Pixels a side. Other sizes are resized: shorter side, antialiased bilinear, then the centre is cut
+    out."""
     train_size: int | None = Field(None, ge=2)
     """Images to train and validate on, a class-balanced draw by each seed; none: all of them."""
     validation: Annotated[int | float, AfterValidator(_share_or_count)] = Field(0.1, ge=0)
-    """Part of the training images held out: a share below 1, or a count. Drawn by each seed, class-balanced."""
+    """Part of the training images held out: a share below 1, or a count. Drawn by each seed,
+    class-balanced."""
     normalize: Literal["dataset", "imagenet"] | MeanStd = "dataset"
-    """Per-channel mean and standard deviation: of the training images (at least 1/255: one grey level), of ImageNet, or given as
-    `{ mean, std }`."""
+    """Per-channel mean and standard deviation: of the training images (at least 1/255: one grey level), of
+    ImageNet, or given as `{ mean, std }`."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if is_folder(self.name) and self.root is None:
-            raise ValueError("root must name the folder with train/<class>/* and test/<class>/* for an imagefolder: set data.root")
+            raise ValueError(
+                "root must name the folder with train/<class>/* and test/<class>/* for an imagefolder: set "
+                "data.root"
+            )
         return self

@@ -1,7 +1,8 @@
 """One training run: its fields with their defaults, its canonical form, its identity and its random streams.
 
-Everything that can change a result is a field here, and nothing else is: device, workers, paths, labels and the study's
-name are outside by construction. Defaults exist once: in the sections, most of which stand beside the table of their names.
+Everything that can change a result is a field here, and nothing else is: device, workers, paths, labels and
+the study's name are outside by construction. Defaults exist once: in the sections, most of which stand beside
+the table of their names.
 """
 
 from typing import Any, Literal, Self
@@ -18,7 +19,8 @@ from ablate.recipe.schedules import Schedule
 from ablate.recipe.section import Section, is_optional
 
 __all__ = [
-    "Augment", "ColorJitter", "Data", "Evaluation", "MeanStd", "Model", "Optimizer", "Recipe", "Schedule", "Section",
+    "Augment", "ColorJitter", "Data", "Evaluation", "MeanStd", "Model", "Optimizer", "Recipe", "Schedule",
+    "Section",
     "Training", "fields", "is_active", "is_optional", "section_type", "short", "value",
 ]  # fmt: skip
 
@@ -35,20 +37,25 @@ class Training(Section):
     gradient_clip: float | None = Field(None, gt=0)
     """Largest L2 norm of the whole gradient; none: not clipped."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """bf16 is autocast with fp32 weights. `auto` is settled before a job gets its identity: bf16 where the hardware has it."""
+    """bf16 is autocast with fp32 weights. `auto` is settled before a job gets its identity: bf16 where the
+    hardware has it."""
     threads: int = Field(1, ge=1, le=256)
-    """CPU threads of a job. It changes the order of sums, hence the last bits, hence it is part of the identity."""
+    """CPU threads of a job. It changes the order of sums, hence the last bits, hence it is part of the
+    identity."""
     compile: bool = False
-    """torch.compile of the training step: half a minute before the first one (`time/compile_seconds`), 0.9-1.2x the speed on a CPU."""
+    """torch.compile of the training step: half a minute before the first one (`time/compile_seconds`),
+    0.9-1.2x the speed on a CPU."""
 
 
 class Evaluation(Section):
     """How a trained model is judged. Cells that differ only here share one training."""
 
     select: Literal["last", "best_validation"] = "last"
-    """The weights that are judged: after the last epoch, or of the epoch with the best validation accuracy."""
+    """The weights that are judged: after the last epoch, or of the epoch with the best validation
+    accuracy."""
     mc_dropout: int = Field(0, ge=0, le=1000)
-    """Passes with dropout left on whose probabilities are averaged (Gal and Ghahramani 2016); 0: one usual pass."""
+    """Passes with dropout left on whose probabilities are averaged (Gal and Ghahramani 2016); 0: one usual
+    pass."""
     tta: Literal["none", "flip"] = "none"
     """Test-time augmentation: `flip` averages the probabilities of each image and its mirror image."""
 
@@ -71,16 +78,31 @@ class Recipe(Section):
             (self.training.early_stopping is not None, "training.early_stopping"),
         ):
             if needs and self.data.validation == 0:
-                raise ValueError(f"{name} needs validation images, and data.validation is 0: set data.validation, such as 0.1")
+                raise ValueError(
+                    f"{name} needs validation images, and data.validation is 0: set data.validation, such as "
+                    f"0.1"
+                )
         augment = self.augment
-        if augment.crop == "random_crop" and augment.padding_mode == "reflect" and augment.padding >= self.data.image_size:
+        if (
+            augment.crop == "random_crop"
+            and augment.padding_mode == "reflect"
+            and augment.padding >= self.data.image_size
+        ):
             size = self.data.image_size
-            raise ValueError(f"augment.padding must be below data.image_size to be mirrored, got {augment.padding} and {size}")
+            raise ValueError(
+                f"augment.padding must be below data.image_size to be mirrored, got {augment.padding} and "
+                f"{size}"
+            )
         model = self.model
         if model.pretrained and not networks.has_weights(model.name):
-            raise ValueError(f"model.pretrained needs a network of torchvision or fusion, and there are no weights of {model.name}")
+            raise ValueError(
+                f"model.pretrained needs a network of torchvision or fusion, and there are no weights of "
+                f"{model.name}"
+            )
         if model.pretrained and networks.has_stem(model.name) and model.stem != "imagenet":
-            raise ValueError('model.pretrained needs model.stem = "imagenet": the weights are of those first layers')
+            raise ValueError(
+                'model.pretrained needs model.stem = "imagenet": the weights are of those first layers'
+            )
         if not model.batch_norm and model.name in networks.WITHOUT_BATCH_NORM:
             raise ValueError(f"model.batch_norm = false has nothing to remove: {model.name} has no BatchNorm")
         return self
@@ -88,7 +110,8 @@ class Recipe(Section):
 
 NEEDS = augmentations.NEEDS | networks.NEEDS | optimizers.NEEDS | schedules.NEEDS
 ACTIVE = {path: need.holds for path, need in NEEDS.items()}
-"""Fields that only matter beside others. Where one does not, it is no part of the identity, and no factor of the cell."""
+"""Fields that only matter beside others. Where one does not, it is no part of the identity, and no factor
+of the cell."""
 BELONGS = {path: need.words for path, need in NEEDS.items()}
 """What `ACTIVE` asks of other fields, in words."""
 
@@ -96,12 +119,14 @@ BELONGS = {path: need.words for path, need in NEEDS.items()}
 def fields() -> dict[str, FieldInfo]:
     """List every field by its dotted path, such as `augment.crop`, in the order of the file."""
     return {
-        f"{section}.{name}": info for section, part in Recipe.model_fields.items() for name, info in section_type(part).model_fields.items()
+        f"{section}.{name}": info
+        for section, part in Recipe.model_fields.items()
+        for name, info in section_type(part).model_fields.items()
     }
 
 
 def short(path: str) -> str:
-    """Return what a field is called where one can tell: `rotation`; the section of a name, which a name alone does not tell."""
+    """Return what a field is called where one can tell: its last part, or the section of a `name`."""
     section, last = path.split(".")
     return section if last == "name" else last
 

@@ -1,4 +1,4 @@
-"""The networks by name, with what is known of each without building one: a study is checked in no time, without torch.
+"""The networks by name, with what is known of each without building one: checks need no torch.
 
 A new one is a row here, and a function in `ablate/training/models`, registered by the same name.
 """
@@ -18,11 +18,13 @@ class Facts:
     """What is known of a network."""
 
     speed: float | None = None
-    """Images a second, trained on one CPU thread at 32x32 in bf16, with crop and flip (2 cores of a Xeon with AMX): a guess."""
+    """Images a second, trained on one CPU thread at 32x32 in bf16, with crop and flip (2 cores of a Xeon
+    with AMX): a guess."""
     no_batch_norm: bool = False  # whether it surely has none
     width: bool = False  # whether `model.width` scales it
     stem: bool = False  # whether `model.stem` chooses its first layers, as of torchvision's residual networks
-    weights: bool = False  # whether torchvision has pretrained ones
+    weights: str = ""  # the network of torchvision whose pretrained ones it starts from
+    drawn: tuple[str, ...] = ()  # layers for which these have none, where that is more than the last one
     dropout: bool = False  # whether it may have some of its own
     side_heads: bool = False  # for training, with which its forward would return a tuple
     sized: str = ""  # the argument of torchvision's function that takes the size of the images
@@ -34,20 +36,30 @@ BUILT_IN = {
     "resnet_small": Facts(1000.0, width=True),
     "resnet9": Facts(180.0, width=True),
     "depthwise_dilated": Facts(400.0, width=True),
-    "fusion": Facts(100.0, stem=True, weights=True),
+    "fusion": Facts(100.0, stem=True, weights="resnet18", drawn=("hidden", "head")),
 }
 
 _CLASSIFIERS = (
-    "alexnet", "convnext_base", "convnext_large", "convnext_small", "convnext_tiny", "densenet121", "densenet161", "densenet169",
-    "densenet201", "efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4", "efficientnet_b5",
-    "efficientnet_b6", "efficientnet_b7", "efficientnet_v2_l", "efficientnet_v2_m", "efficientnet_v2_s", "googlenet", "inception_v3",
-    "maxvit_t", "mnasnet0_5", "mnasnet0_75", "mnasnet1_0", "mnasnet1_3", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small",
-    "regnet_x_16gf", "regnet_x_1_6gf", "regnet_x_32gf", "regnet_x_3_2gf", "regnet_x_400mf", "regnet_x_800mf", "regnet_x_8gf",
-    "regnet_y_128gf", "regnet_y_16gf", "regnet_y_1_6gf", "regnet_y_32gf", "regnet_y_3_2gf", "regnet_y_400mf", "regnet_y_800mf",
-    "regnet_y_8gf", "resnet101", "resnet152", "resnet18", "resnet34", "resnet50", "resnext101_32x8d", "resnext101_64x4d",
-    "resnext50_32x4d", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "shufflenet_v2_x2_0", "squeezenet1_0",
-    "squeezenet1_1", "swin_b", "swin_s", "swin_t", "swin_v2_b", "swin_v2_s", "swin_v2_t", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn",
-    "vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "vit_b_16", "vit_b_32", "vit_h_14", "vit_l_16", "vit_l_32", "wide_resnet101_2",
+    "alexnet", "convnext_base", "convnext_large", "convnext_small", "convnext_tiny", "densenet121",
+    "densenet161", "densenet169",
+    "densenet201", "efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3",
+    "efficientnet_b4", "efficientnet_b5",
+    "efficientnet_b6", "efficientnet_b7", "efficientnet_v2_l", "efficientnet_v2_m", "efficientnet_v2_s",
+    "googlenet", "inception_v3",
+    "maxvit_t", "mnasnet0_5", "mnasnet0_75", "mnasnet1_0", "mnasnet1_3", "mobilenet_v2", "mobilenet_v3_large",
+    "mobilenet_v3_small",
+    "regnet_x_16gf", "regnet_x_1_6gf", "regnet_x_32gf", "regnet_x_3_2gf", "regnet_x_400mf", "regnet_x_800mf",
+    "regnet_x_8gf",
+    "regnet_y_128gf", "regnet_y_16gf", "regnet_y_1_6gf", "regnet_y_32gf", "regnet_y_3_2gf", "regnet_y_400mf",
+    "regnet_y_800mf",
+    "regnet_y_8gf", "resnet101", "resnet152", "resnet18", "resnet34", "resnet50", "resnext101_32x8d",
+    "resnext101_64x4d",
+    "resnext50_32x4d", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "shufflenet_v2_x2_0",
+    "squeezenet1_0",
+    "squeezenet1_1", "swin_b", "swin_s", "swin_t", "swin_v2_b", "swin_v2_s", "swin_v2_t", "vgg11", "vgg11_bn",
+    "vgg13", "vgg13_bn",
+    "vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "vit_b_16", "vit_b_32", "vit_h_14", "vit_l_16", "vit_l_32",
+    "wide_resnet101_2",
     "wide_resnet50_2",
 )  # fmt: skip
 _STEMS, _SIDE_HEADS = ("resnet", "resnext", "wide_resnet"), ("googlenet", "inception_v3")
@@ -57,7 +69,12 @@ _SIZED, _SPEED = {"vit": "image_size", "maxvit": "input_size"}, {"resnet18": 100
 def _classifier(name: str) -> Facts:
     stem, sized = name.startswith(_STEMS), _SIZED.get(name.split("_", maxsplit=1)[0], "")
     return Facts(
-        _SPEED.get(name), stem=stem, weights=True, dropout=not stem, side_heads=name in _SIDE_HEADS, sized=sized
+        _SPEED.get(name),
+        stem=stem,
+        weights=name,
+        dropout=not stem,
+        side_heads=name in _SIDE_HEADS,
+        sized=sized,
     )
 
 
@@ -93,12 +110,12 @@ def facts(name: str) -> Facts:
 
 
 def is_certain(model: Any) -> bool:
-    """Whether a network surely can be built as the recipe asks, which all other checks have seen: else only building it tells."""
+    """Whether a network that passed all other checks can surely be built: else only building it tells."""
     return (model.name in BUILT_IN or facts(model.name).stem) and model.trainable in ("all", "head")
 
 
 def may_have_dropout(name: str) -> bool:
-    """Whether a network may have dropout of its own; the built-in ones and torchvision's residual networks have none."""
+    """Whether a network may have dropout of its own; ours and torchvision's residual networks have none."""
     return facts(name).dropout
 
 
@@ -108,13 +125,13 @@ def has_width(name: str) -> bool:
 
 
 def has_stem(name: str) -> bool:
-    """Whether a network is one of torchvision's residual networks, whose first layers `model.stem` chooses."""
+    """Whether a network is a residual one of torchvision, whose first layers `model.stem` chooses."""
     return facts(name).stem
 
 
 def has_weights(name: str) -> bool:
     """Whether torchvision has pretrained weights for a network."""
-    return facts(name).weights
+    return bool(facts(name).weights)
 
 
 def _parts(given: str | tuple[str, ...]) -> str | tuple[str, ...]:
@@ -132,15 +149,17 @@ class Model(Section):
     """The network. `batch_norm` and the dropouts are surgery on any network, not variants of one."""
 
     name: Annotated[str, AfterValidator(check)] = "resnet18"
-    """Small ones: `baseline_cnn` (no BatchNorm), `cnn4`, `resnet_small`, `resnet9`, `depthwise_dilated`; any classifier of torchvision by
-    its name, such as `resnet18`; `fusion` (layer3 and layer4 of a ResNet-18 side by side); your own: `package.module:function`."""
+    """Small ones: `baseline_cnn` (no BatchNorm), `cnn4`, `resnet_small`, `resnet9`, `depthwise_dilated`;
+    any classifier of torchvision by its name, such as `resnet18`; `fusion` (layer3 and layer4 of a
+    ResNet-18 side by side); your own: `package.module:function`."""
     pretrained: bool = False
     """Start from torchvision's newest ImageNet weights; needs `stem = "imagenet"` where there is a stem."""
     trainable: Parts = "all"
-    """`all`; `head`: the last layer alone; or a part, such as `layer4`, or a list of parts: these and the head. What is frozen keeps
-    its weights and the statistics of its BatchNorm."""
+    """`all`; `head`: the last layer alone; or a part, such as `layer4`, or a list of parts: these and the
+    head. What is frozen keeps its weights and the statistics of its BatchNorm."""
     stem: Literal["cifar", "imagenet"] = "cifar"
-    """First layers of a torchvision resnet: 3x3 stride 1 without pooling, for images up to 64 pixels, or 7x7 stride 2 with pooling."""
+    """First layers of a torchvision resnet: 3x3 stride 1 without pooling, for images up to 64 pixels, or
+    7x7 stride 2 with pooling."""
     width: float = Field(1.0, gt=0, le=16)
     """Factor on the channels of a small network."""
     batch_norm: bool = True
@@ -159,7 +178,11 @@ NEEDS = {
         lambda recipe: has_width(recipe.model.name), (("model.name", "of a small network of ablate's own"),)
     ),
     "evaluation.mc_dropout": Need(
-        lambda recipe: recipe.model.conv_dropout > 0 or recipe.model.head_dropout > 0 or may_have_dropout(recipe.model.name),
+        lambda recipe: (
+            recipe.model.conv_dropout > 0
+            or recipe.model.head_dropout > 0
+            or may_have_dropout(recipe.model.name)
+        ),
         (("model.conv_dropout", "above 0"), ("model.head_dropout", "above 0, or a network with dropout")),
     ),
 }

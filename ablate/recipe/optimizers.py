@@ -1,6 +1,7 @@
 """The optimizers by name, with what is known of each; `ablate/training/optim.py` makes them.
 
-A new one is a row here and a function there. A field of its own stands in the section below, and its need with it.
+A new one is a row here and a function there. A field of its own stands in the section below, and its need
+with it.
 """
 
 from collections.abc import Callable
@@ -36,18 +37,20 @@ class Optimizer(Section):
 
     name: Name = "sgd"
     lr: float = Field(gt=0, le=100)
-    """Peak learning rate. Left out: 0.1 for sgd, 0.001 for adam and adamw. In a study, `"find"`: what a range test of the cell suggests."""
+    """Peak learning rate. Left out: 0.1 for sgd, 0.001 for adam and adamw. In a study, `"find"`: what a
+    range test of the cell suggests."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Of sgd."""
     weight_decay: float = Field(5e-4, ge=0, le=1)
-    """On every parameter: an L2 gradient for sgd and adam, decoupled for adamw (Loshchilov and Hutter 2019)."""
+    """On every parameter: an L2 gradient for sgd and adam, decoupled for adamw (Loshchilov and Hutter
+    2019)."""
     nesterov: bool = True
     """Of sgd with momentum (Sutskever et al. 2013, section 2)."""
 
     @model_validator(mode="wrap")
     @classmethod
     def _default_lr(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Fill in the rate of the optimizer where none is given; then `lr` is not among the fields that are set, see `with_fields`."""
+        """Fill in the customary rate where none is set; `lr` is then not in `model_fields_set`."""
         name = given.get("name", "sgd") if isinstance(given, dict) and "lr" not in given else None
         if name not in OPTIMIZERS:
             return handler(given)

@@ -1,4 +1,4 @@
-"""The schedules of the learning rate by name, with the fields that each uses; `ablate/training/optim.py` computes them.
+"""The learning-rate schedules by name, with the fields of each; `ablate/training/optim.py` computes them.
 
 A new one is a row here and a function there.
 """
@@ -35,7 +35,8 @@ class Schedule(Section):
     """The learning rate over the training, as a share of `optimizer.lr`, set before every step."""
 
     name: Name = "one_cycle"
-    """`one_cycle`: up from 1/25 and down to 1/250,000, both by a cosine (Smith and Topin 2018; torch's OneCycleLR)."""
+    """`one_cycle`: up from 1/25 and down to 1/250,000, both by a cosine (Smith and Topin 2018; torch's
+    OneCycleLR)."""
     warmup: float = Field(0.2, ge=0, lt=1)
     """Share of the training in which `one_cycle` rises."""
     step_epochs: int = Field(10, ge=1)

@@ -1,4 +1,4 @@
-"""The table of sections: page, pictures, spreadsheets, Markdown and JSON have what it names, and nothing is forgotten."""
+"""The table of sections: page, pictures, spreadsheets, Markdown and JSON have all that it names."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Runs that an earlier version named otherwise get the name of today, in their place; a name that a person gave them stays."""
+"""Runs that an earlier version named otherwise are renamed in their place; a person's own name stays."""
 
 import pytest
 from commands import RECIPE, ablate
@@ -28,11 +28,18 @@ def test_runs_known_under_an_old_label_are_renamed_and_not_doubled(tmp_path):
     before, api = everything(store, "schedules"), client(store)
     runs = {run.info.run_name: run.info.run_id for run in runs_of(api, "schedules")}
     assert set(runs) == {"baseline/0", "schedule=constant/0", "schedule=cosine/0"}
-    for level, name in (("constant", "name=constant/0"), ("cosine", "mine")):  # as version 0.1.0 left them, one renamed by hand
+    for level, name in (
+        ("constant", "name=constant/0"),
+        ("cosine", "mine"),
+    ):  # as version 0.1.0 left them, one renamed by hand
         run_id = runs[f"schedule={level}/0"]
         api.set_tag(run_id, "ablate.cell", f"name={level}")
         api.update_run(run_id, name=name)
-    assert {run.info.run_name for run in runs_of(api, "schedules")} == {"baseline/0", "name=constant/0", "mine"}
+    assert {run.info.run_name for run in runs_of(api, "schedules")} == {
+        "baseline/0",
+        "name=constant/0",
+        "mine",
+    }
     code, _, err = ablate("run", study, "--store", store)
     assert code == 0, err
     after = {run.info.run_name: run for run in runs_of(client(store), "schedules")}

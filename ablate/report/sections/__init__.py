@@ -1,4 +1,4 @@
-"""The table of sections: the page, the pictures, the spreadsheets and the JSON are all made from it, so that none forgets one."""
+"""The table of sections: page, pictures, spreadsheets and JSON are made from it, so that none forgets one."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
