@@ -1,6 +1,6 @@
 """The networks by name, with what is known of each without building one: checks need no torch.
 
-A new one is a row here, and a function in `ablate/training/models`, registered by the same name.
+A new one is a row here, and a function in a module of `ablate/training/models`, both of that name.
 """
 
 import difflib

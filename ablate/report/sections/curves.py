@@ -103,7 +103,7 @@ def _epochs(findings: Findings) -> int:
 
 
 def _is_wide(curves: Sequence[Curve]) -> bool:
-    """Whether the first epochs of a loss flatten all others: it is positive, and its largest far from its middle."""
+    """Whether a loss is positive, and its first epochs would flatten all others."""
     losses = sorted(y for curve in curves if curve.metric.endswith("/loss") for y in curve.mean)
     lowest = min((y for curve in curves if curve.metric.endswith("/loss") for y in curve.low), default=0.0)
     return bool(losses) and lowest > 0 and losses[-1] > WIDE * losses[len(losses) // 2]
