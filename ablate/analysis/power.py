@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ablate.analysis import effects, stats
 from ablate.analysis.outcomes import Outcome
 from ablate.recipe import metrics
+from ablate.recipe.datasets import Data, is_folder
 from ablate.study.file import Study
 from ablate.study.grid import Grid
 
@@ -37,8 +38,8 @@ def alike(one: Study, other: Study) -> bool:
 
 def _images(study: Study) -> tuple[Any, Any]:
     """Name the images of a study; a folder of images is known by its path alone."""
-    name = study.base.get("data.name", "cifar10")
-    return name, study.base.get("data.root") if name == "imagefolder" else None
+    name = study.base.get("data.name", Data().name)
+    return name, study.base.get("data.root") if is_folder(name) else None
 
 
 class Noise(NamedTuple):

@@ -4,21 +4,14 @@ import statistics
 from dataclasses import dataclass, field
 
 from ablate.errors import AblateError
+from ablate.recipe import networks
+from ablate.recipe.datasets import DATASETS
 from ablate.recipe.fields import Evaluation, Recipe
 from ablate.store import job_folder, records
 from ablate.store.layout import Store
 from ablate.store.records import ImageSet
 from ablate.study.file import Study, located
 from ablate.training import data
-
-IMAGES_A_SECOND = {
-    "baseline_cnn": 3500.0, "cnn4": 2100.0, "resnet_small": 1000.0, "resnet9": 180.0, "depthwise_dilated": 400.0, "resnet18": 100.0,
-    "fusion": 100.0,
-}  # fmt: skip
-"""Trained on one CPU thread at 32x32 in bf16, with crop and flip (2 cores of a Xeon with AMX): a first guess, no more."""
-
-TRAIN_IMAGES = {"digits": 1_442, "cifar10": 50_000, "cifar100": 50_000, "svhn": 73_257, "mnist": 60_000, "fashion_mnist": 60_000}
-"""Of the sets that are the same everywhere, before they are decoded."""
 
 HEAD = 3.0  # times as fast where the head alone is trained: no gradients further down
 STEM = 10.0  # times as fast with the first layers that leave a sixteenth of the pixels
@@ -110,19 +103,21 @@ def _speed(pace: Pace, recipe: Recipe) -> tuple[float | None, bool]:
     if known:
         return statistics.median(known), False
     model = recipe.model
-    if model.name not in IMAGES_A_SECOND:
+    guess = networks.facts(model.name).speed
+    if guess is None:
         return None, True
     scale = (32 / recipe.data.image_size) ** 2 * (HEAD if model.trainable == "head" else 1.0) * (STEM if model.stem == "imagenet" else 1.0)
     slower = (2.0 if recipe.training.precision == "fp32" else 1.0) * (1.5 if model.conv_dropout > 0 else 1.0) * model.width**2
-    return IMAGES_A_SECOND[model.name] * scale / slower, True
+    return guess * scale / slower, True
 
 
 def _train_images(recipe: Recipe, pace: Pace, fingerprint: str) -> float | None:
     """Count the images of an epoch as well as they are known: before a folder of images is decoded, by its files."""
     meta, root = records.read(pace.store.data / fingerprint / "meta.json", ImageSet), recipe.data.root
-    if not meta and recipe.data.name not in TRAIN_IMAGES and root not in pace.files:
+    usual = DATASETS[recipe.data.name].train
+    if not meta and usual is None and root not in pace.files:
         pace.files[root] = data.count_files(recipe.data if pace.study is None else located(pace.study, recipe.data))
-    known = meta.train if meta else TRAIN_IMAGES.get(recipe.data.name) or pace.files[root]
+    known = meta.train if meta else usual or pace.files[root]
     total = recipe.data.train_size or known
     if not total:
         return None

@@ -10,6 +10,7 @@ from ablate import hardware
 from ablate.errors import DataError
 from ablate.messages import show
 from ablate.recipe import identity, networks, user_code
+from ablate.recipe.datasets import DATASETS, is_folder
 from ablate.recipe.fields import Data
 from ablate.store import study_folder
 from ablate.store.layout import Store
@@ -146,7 +147,7 @@ def check_images(known: Inputs) -> tuple[str, ...]:
 
 def _have_changed(known: Inputs, section: Data) -> bool:
     """Whether a folder that is not decoded as it is now was so for the last run; other sets are always the same."""
-    return section.name == "imagefolder" and last(known.store, known.settled, section) is not None
+    return is_folder(section.name) and last(known.store, known.settled, section) is not None
 
 
 def _gone(study: Study, section: Data, source: Data) -> str:
@@ -251,7 +252,7 @@ def test_images(known: Inputs) -> int | None:
         return None
     (section,) = sections.values()
     prepared = data.find(located(known.study, section), known.store.data) or last(known.store, known.settled, section)
-    return prepared.test if prepared else data.TEST_IMAGES.get(section.name)
+    return prepared.test if prepared else DATASETS[section.name].test
 
 
 def shapes(known: Inputs, sections: Iterable[Data]) -> dict[str, tuple[int, int, int]]:

@@ -1,26 +1,88 @@
-"""The networks by name, and what can be said of them without building one: a study is checked in no time, without torch."""
+"""The networks by name, with what is known of each without building one: checks need no torch.
+
+A new one is a row here, and a function in a module of `ablate/training/models`, both of that name.
+"""
 
 import difflib
 import re
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
-BUILT_IN = ("baseline_cnn", "cnn4", "resnet_small", "resnet9", "depthwise_dilated", "fusion")
-WITHOUT_BATCH_NORM = frozenset({"baseline_cnn"})  # of the built-in ones
+from pydantic import AfterValidator, Field
 
-TORCHVISION = (
-    "alexnet", "convnext_base", "convnext_large", "convnext_small", "convnext_tiny", "densenet121", "densenet161", "densenet169",
-    "densenet201", "efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4", "efficientnet_b5",
-    "efficientnet_b6", "efficientnet_b7", "efficientnet_v2_l", "efficientnet_v2_m", "efficientnet_v2_s", "googlenet", "inception_v3",
-    "maxvit_t", "mnasnet0_5", "mnasnet0_75", "mnasnet1_0", "mnasnet1_3", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small",
-    "regnet_x_16gf", "regnet_x_1_6gf", "regnet_x_32gf", "regnet_x_3_2gf", "regnet_x_400mf", "regnet_x_800mf", "regnet_x_8gf",
-    "regnet_y_128gf", "regnet_y_16gf", "regnet_y_1_6gf", "regnet_y_32gf", "regnet_y_3_2gf", "regnet_y_400mf", "regnet_y_800mf",
-    "regnet_y_8gf", "resnet101", "resnet152", "resnet18", "resnet34", "resnet50", "resnext101_32x8d", "resnext101_64x4d",
-    "resnext50_32x4d", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "shufflenet_v2_x2_0", "squeezenet1_0",
-    "squeezenet1_1", "swin_b", "swin_s", "swin_t", "swin_v2_b", "swin_v2_s", "swin_v2_t", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn",
-    "vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "vit_b_16", "vit_b_32", "vit_h_14", "vit_l_16", "vit_l_32", "wide_resnet101_2",
+from ablate.recipe.section import Need, Section
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a network."""
+
+    speed: float | None = None
+    """Images a second, trained on one CPU thread at 32x32 in bf16, with crop and flip (2 cores of a Xeon
+    with AMX): a guess."""
+    no_batch_norm: bool = False  # whether it surely has none
+    width: bool = False  # whether `model.width` scales it
+    stem: bool = False  # whether `model.stem` chooses its first layers, as of torchvision's residual networks
+    weights: str = ""  # the network of torchvision whose pretrained ones it starts from
+    drawn: tuple[str, ...] = ()  # layers for which these have none, where that is more than the last one
+    dropout: bool = False  # whether it may have some of its own
+    side_heads: bool = False  # for training, with which its forward would return a tuple
+    sized: str = ""  # the argument of torchvision's function that takes the size of the images
+
+
+BUILT_IN = {
+    "baseline_cnn": Facts(3500.0, no_batch_norm=True, width=True),
+    "cnn4": Facts(2100.0, width=True),
+    "resnet_small": Facts(1000.0, width=True),
+    "resnet9": Facts(180.0, width=True),
+    "depthwise_dilated": Facts(400.0, width=True),
+    "fusion": Facts(100.0, stem=True, weights="resnet18", drawn=("hidden", "head")),
+}
+
+_CLASSIFIERS = (
+    "alexnet", "convnext_base", "convnext_large", "convnext_small", "convnext_tiny", "densenet121",
+    "densenet161", "densenet169",
+    "densenet201", "efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3",
+    "efficientnet_b4", "efficientnet_b5",
+    "efficientnet_b6", "efficientnet_b7", "efficientnet_v2_l", "efficientnet_v2_m", "efficientnet_v2_s",
+    "googlenet", "inception_v3",
+    "maxvit_t", "mnasnet0_5", "mnasnet0_75", "mnasnet1_0", "mnasnet1_3", "mobilenet_v2", "mobilenet_v3_large",
+    "mobilenet_v3_small",
+    "regnet_x_16gf", "regnet_x_1_6gf", "regnet_x_32gf", "regnet_x_3_2gf", "regnet_x_400mf", "regnet_x_800mf",
+    "regnet_x_8gf",
+    "regnet_y_128gf", "regnet_y_16gf", "regnet_y_1_6gf", "regnet_y_32gf", "regnet_y_3_2gf", "regnet_y_400mf",
+    "regnet_y_800mf",
+    "regnet_y_8gf", "resnet101", "resnet152", "resnet18", "resnet34", "resnet50", "resnext101_32x8d",
+    "resnext101_64x4d",
+    "resnext50_32x4d", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "shufflenet_v2_x2_0",
+    "squeezenet1_0",
+    "squeezenet1_1", "swin_b", "swin_s", "swin_t", "swin_v2_b", "swin_v2_s", "swin_v2_t", "vgg11", "vgg11_bn",
+    "vgg13", "vgg13_bn",
+    "vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "vit_b_16", "vit_b_32", "vit_h_14", "vit_l_16", "vit_l_32",
+    "wide_resnet101_2",
     "wide_resnet50_2",
 )  # fmt: skip
+_STEMS, _SIDE_HEADS = ("resnet", "resnext", "wide_resnet"), ("googlenet", "inception_v3")
+_SIZED, _SPEED = {"vit": "image_size", "maxvit": "input_size"}, {"resnet18": 100.0}
+
+
+def _classifier(name: str) -> Facts:
+    stem, sized = name.startswith(_STEMS), _SIZED.get(name.split("_", maxsplit=1)[0], "")
+    return Facts(
+        _SPEED.get(name),
+        stem=stem,
+        weights=name,
+        dropout=not stem,
+        side_heads=name in _SIDE_HEADS,
+        sized=sized,
+    )
+
+
+TORCHVISION = {name: _classifier(name) for name in _CLASSIFIERS}
 """torchvision's classifiers, as of 0.24 to 0.29."""
+NETWORKS = BUILT_IN | TORCHVISION
+WITHOUT_BATCH_NORM = frozenset(name for name, facts in NETWORKS.items() if facts.no_batch_norm)
+UNKNOWN = Facts(dropout=True)  # the user's own
 
 OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -42,26 +104,77 @@ def is_own(name: str) -> bool:
     return ":" in name
 
 
+def facts(name: str) -> Facts:
+    """Return what is known of a network; of the user's own, next to nothing."""
+    return NETWORKS.get(name, UNKNOWN)
+
+
 def is_certain(model: Any) -> bool:
-    """Whether a network surely can be built as the recipe asks, which all other checks have seen: else only building it tells."""
-    return (model.name in BUILT_IN or has_stem(model.name)) and model.trainable in ("all", "head")
+    """Whether a network that passed all other checks can surely be built: else only building it tells."""
+    return (model.name in BUILT_IN or facts(model.name).stem) and model.trainable in ("all", "head")
 
 
 def may_have_dropout(name: str) -> bool:
-    """Whether a network may have dropout of its own; the built-in ones and torchvision's residual networks have none."""
-    return name not in BUILT_IN and not has_stem(name)
+    """Whether a network may have dropout of its own; ours and torchvision's residual networks have none."""
+    return facts(name).dropout
 
 
 def has_width(name: str) -> bool:
     """Whether `model.width` scales a network."""
-    return name in BUILT_IN and name != "fusion"
+    return facts(name).width
 
 
 def has_stem(name: str) -> bool:
-    """Whether a network is one of torchvision's residual networks, whose first layers `model.stem` chooses."""
-    return name == "fusion" or (name in TORCHVISION and name.startswith(("resnet", "resnext", "wide_resnet")))
+    """Whether a network is a residual one of torchvision, whose first layers `model.stem` chooses."""
+    return facts(name).stem
 
 
 def has_weights(name: str) -> bool:
     """Whether torchvision has pretrained weights for a network."""
-    return name == "fusion" or name in TORCHVISION
+    return bool(facts(name).weights)
+
+
+def _parts(given: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    parts = (given,) if isinstance(given, str) else tuple(sorted(set(given)))
+    parts = tuple(part for part in parts if part != "head") or parts  # the head is always trained
+    if "" in parts or ("all" in parts and len(parts) > 1):
+        raise ValueError(f"must be all, head, or names of parts, got {', '.join(parts)}")
+    return parts[0] if len(parts) == 1 else parts
+
+
+Parts = Annotated[str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)], AfterValidator(_parts)]
+
+
+class Model(Section):
+    """The network. `batch_norm` and the dropouts are surgery on any network, not variants of one."""
+
+    name: Annotated[str, AfterValidator(check)] = "resnet18"
+    """Small ones: `baseline_cnn` (no BatchNorm), `cnn4`, `resnet_small`, `resnet9`, `depthwise_dilated`;
+    any classifier of torchvision by its name, such as `resnet18`; `fusion` (layer3 and layer4 of a
+    ResNet-18 side by side); your own: `package.module:function`."""
+    pretrained: bool = False
+    """Start from torchvision's newest ImageNet weights; needs `stem = "imagenet"` where there is a stem."""
+    trainable: Parts = "all"
+    """`all`; `head`: the last layer alone; or a part, such as `layer4`, or a list of parts: these and the
+    head. What is frozen keeps its weights and the statistics of its BatchNorm."""
+    stem: Literal["cifar", "imagenet"] = "cifar"
+    """First layers of a torchvision resnet: 3x3 stride 1 without pooling, for images up to 64 pixels, or
+    7x7 stride 2 with pooling."""
+    width: float = Field(1.0, gt=0, le=16)
+    """Factor on the channels of a small network."""
+    batch_norm: bool = True
+    """False takes every BatchNorm out and gives the convolutions before them their bias back."""
+    conv_dropout: float = Field(0.0, ge=0, lt=1)
+    """Probability of dropout after every convolution; 0: none."""
+    head_dropout: float = Field(0.0, ge=0, lt=1)
+    """Probability of dropout before the last linear layer; 0: none."""
+
+
+NEEDS = {
+    "model.stem": Need(lambda recipe: has_stem(recipe.model.name), (("model.name", "of a residual network of torchvision"),)),
+    "model.width": Need(lambda recipe: has_width(recipe.model.name), (("model.name", "of a small network of ablate's own"),)),
+    "evaluation.mc_dropout": Need(
+        lambda recipe: recipe.model.conv_dropout > 0 or recipe.model.head_dropout > 0 or may_have_dropout(recipe.model.name),
+        (("model.conv_dropout", "above 0"), ("model.head_dropout", "above 0, or a network with dropout")),
+    ),
+}

@@ -1,9 +1,9 @@
 """What all pictures share: plain dicts, in colours that read on light and on dark.
 
-Figures are plain dicts, because plotly's classes add a theme to each; the tests check the dicts with those classes. Text
-comes from study files, and plotly renders a few tags in every label: `safe` escapes whatever is not ours. Backgrounds are
-transparent, and the page's style sheet colours text, axes and grid by `!important`, so that one figure reads on light and
-on dark.
+Figures are plain dicts, because plotly's classes add a theme to each; the tests check the dicts with those
+classes. Text comes from study files, and plotly renders a few tags in every label: `safe` escapes whatever is
+not ours. Backgrounds are transparent, and the page's style sheet colours text, axes and grid by `!important`,
+so that one figure reads on light and on dark.
 """
 
 import html
@@ -20,8 +20,9 @@ COLOURS = {
     "undecided": "#828891",
     "unstable": "#a837ad",
 }
-"""By verdict: any two at least 22 apart in CIELAB, also as each of the three colour blindnesses sees them (matrices of Machado
-et al. 2009, severity 1), and with contrast 3:1 on both backgrounds. Shapes and words say the same."""
+"""By verdict: any two at least 22 apart in CIELAB, also as each of the three colour blindnesses sees them
+(matrices of Machado et al. 2009, severity 1), and with contrast 3:1 on both backgrounds. Shapes and words
+say the same."""
 SYMBOLS = {
     "helps": "triangle-up",
     "hurts": "triangle-down",
@@ -40,12 +41,12 @@ LINES = (
 """One for each line of a picture: for trainings, the first is that of the baseline."""
 WRITTEN = 12  # rows of a heat map up to which its numbers are written in it: all of them stand in a table, too
 BELOW = "height"
-"""Room for the labels of an x axis: below it alone. At some widths plotly else turns them, makes room at the side, and
-turns them back."""
+"""Room for the labels of an x axis: below it alone. At some widths plotly else turns them, makes room at
+the side, and turns them back."""
 
 
 def safe(text: str) -> str:
-    """Escape what plotly would take for markup or, between two $, for mathematics; it shows &quot; as it stands."""
+    """Escape what plotly would take for markup or, between two $, for mathematics; it shows &quot; as is."""
     return html.escape(text, quote=False).replace("$", "&#36;")
 
 
@@ -66,7 +67,7 @@ class Picture:
 
 
 def picture(name: str, data: list[Figure], layout: Figure, *, tools: bool = False) -> Picture:
-    """Put the layout that all pictures share under that of one. Dragging is off, so that a finger still scrolls the page."""
+    """Put the layout that all pictures share under that of one. No dragging: a finger scrolls the page."""
     base: Figure = {
         "autosize": True,
         "dragmode": False,
@@ -146,7 +147,8 @@ def whole(most: int) -> Figure:
 def note(text: str, depth: float) -> Figure:
     """Put text at the left edge, its top at `depth`."""
     return {
-        "text": text, "x": 0, "xref": "paper", "xanchor": "left", "y": depth, "yref": "y", "yanchor": "top", "align": "left",
+        "text": text, "x": 0, "xref": "paper", "xanchor": "left", "y": depth, "yref": "y", "yanchor": "top",
+        "align": "left",
         "showarrow": False, "borderpad": 0,
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Findings to plain data for other programs: strictly valid JSON, whose keys others rely on (DESIGN.md, section 9)."""
+"""Findings to plain data for other programs: strictly valid JSON, whose keys others rely on."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from ablate.store.files import Json
 
 
 def to_json(findings: Findings, every: Sections | None = None) -> Json:
-    """Lay everything out as JSON has it: null for what is not known or not a number, seeds as text where they are keys.
+    """Lay everything out as JSON has it: null for what is not known or no number, text for seeds as keys.
 
     `every`: the sections, where they have been made already.
     """

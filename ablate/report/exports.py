@@ -70,8 +70,10 @@ def latex(findings: Findings) -> str:
     head = ["change", f"effect{f' ({unit})' if unit else ''}", "interval", "verdict", "seeds"]
     caption = f"{findings.study.name}: effects on {findings.metric}; {_conditions(findings)}."
     lines = [
-        r"\begin{table}", r"\centering", rf"\caption{{{_tex(caption)}}}", r"\begin{tabular}{lrrlr}", r"\toprule",
-        " & ".join(_tex(part) for part in head) + r" \\", r"\midrule", *rows, r"\bottomrule", r"\end{tabular}", r"\end{table}",
+        r"\begin{table}", r"\centering", rf"\caption{{{_tex(caption)}}}", r"\begin{tabular}{lrrlr}",
+        r"\toprule",
+        " & ".join(_tex(part) for part in head) + r" \\", r"\midrule", *rows, r"\bottomrule",
+        r"\end{tabular}", r"\end{table}",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
@@ -94,9 +96,12 @@ def _latex_row(effect: Effect, findings: Findings) -> str:
 
 
 TEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", '"': "''",
-    "|": r"\textbar{}", "[": "{[}", "]": "{]}", "*": "{*}",  # a row that begins with [ or * would be an option of the \\ above it
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    '"': "''",
+    # A row that begins with [ or * would be an option of the \\ above it.
+    "|": r"\textbar{}", "[": "{[}", "]": "{]}", "*": "{*}",
 }  # fmt: skip
 
 
@@ -132,7 +137,10 @@ def _written(cell: object) -> object:
 
 
 def _harmless(value: object) -> object:
-    """Keep a spreadsheet from taking a name for a formula; a level such as -1 is a number. A carriage return would end the row."""
+    """Keep a spreadsheet from taking a name for a formula; a level such as -1 is a number.
+
+    A carriage return would end the row.
+    """
     if not isinstance(value, str):
         return value
     text = value.replace("\r\n", "\n").replace("\r", "\n")

@@ -1,7 +1,8 @@
 """Findings to one HTML page: readable in ten years without a network, because everything stands in it.
 
-The page forbids itself every request by its Content-Security-Policy. plotly.js (4.8 MB) stands in it once, below the
-answer, so that the answer is on the screen before a browser has read it; a page without pictures goes without.
+The page forbids itself every request by its Content-Security-Policy. plotly.js (4.8 MB) stands in it once,
+below the answer, so that the answer is on the screen before a browser has read it; a page without pictures
+goes without.
 """
 
 from functools import cache, partial
@@ -23,7 +24,10 @@ MOST_NETWORKS = 3  # named at the top of the page; the table of cells has all
 
 
 def render(findings: Findings, every: Sections | None = None, *, created: str = "", version: str, store: str) -> str:
-    """Write the page; `every`: the sections, where they have been made already; `created` is a time in words, `store` a folder."""
+    """Write the page.
+
+    `every`: the sections, where they have been made already; `created` is a time in words, `store` a folder.
+    """
     shown = [section for section in (every or sections.make(findings)).values() if section.blocks]
     return _template().render(
         f=findings,
@@ -85,7 +89,7 @@ def _tiles(findings: Findings) -> list[tuple[str, str]]:
 
 
 def _setting(findings: Findings) -> list[str]:
-    """Return what the runs were about: the test images and what one of them is worth, the networks, the levels of the baseline."""
+    """Return what the runs were about: the test images, the networks, the levels of the baseline."""
     said = []
     if findings.images is not None:
         images, classes = findings.images.count, count(findings.images.classes, "class", "classes")

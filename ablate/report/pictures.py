@@ -18,7 +18,7 @@ def every(findings: Findings) -> list[Picture]:
 
 
 def write(findings: Findings, folder: Path) -> tuple[int, str]:
-    """Write every picture as a page that needs no network, and as PNG and SVG where kaleido and a browser are there.
+    """Write every picture as a page that needs no network, and with kaleido and a browser as PNG and SVG.
 
     Return the number of pictures, and the reason if there are pages only.
     """
@@ -40,6 +40,6 @@ def _images(drawn: list[Picture], folder: Path) -> str:
         asked += [{"fig": figure, "path": folder / f"{one.name}.{form}", "opts": size | {"format": form}} for form in ("png", "svg")]
     try:
         kaleido.write_fig_from_object_sync(asked, kopts={"mathjax": False})
-    except Exception as error:  # noqa: BLE001 (a browser that is not there, or does not start: the pages are written)
+    except Exception as error:  # noqa: BLE001 (no browser, or none that starts: the pages are written)
         return f"no PNG and SVG: kaleido has no browser to draw them: {str(error).strip().splitlines()[0]}"
     return ""

@@ -31,8 +31,8 @@ def write(path: Path, text: str) -> None:
 def write_page(found: Findings, store: Store, path: Path | None = None, *, cells: Sequence[str] = ()) -> Path:
     """Write the HTML report to a path, or to the study's folder in the store, with its tables beside it.
 
-    A report on another metric, or with other `cells` shown from inside, has a name of its own there and no tables: what lies in one
-    folder always says the same, and a path that somebody was told keeps its content.
+    A report on another metric, or with other `cells` shown from inside, has a name of its own there and no
+    tables: what lies in one folder always says the same, and a path that somebody was told keeps its content.
     """
     if path is None and (others := study_folder.taken(store, found.study)):
         raise StoreError(f"{others}, or write the page elsewhere with --out FILE")
@@ -57,7 +57,7 @@ def write_page(found: Findings, store: Store, path: Path | None = None, *, cells
 
 
 def write_pictures(found: Findings, folder: Path) -> tuple[int, str]:
-    """Write each picture of a report as files of its own; give their number, and the reason if there are HTML pages only."""
+    """Write each picture as files of its own; return their number, and the reason if there are pages only."""
     return pictures.write(found, folder)
 
 
@@ -75,7 +75,7 @@ def claims(found: Findings, *, as_json: bool) -> str:
 
 
 def untested(found: Findings, store: Store) -> str:
-    """Return why claims could not be tested, and what to do; empty where all were, or the study makes none."""
+    """Return why claims could not be tested, and what to do; empty where all were."""
     metrics = [claim.metric for claim in found.claims if claim.verdict == "not tested"]
     count = len(metrics)
     if not count:
@@ -85,9 +85,11 @@ def untested(found: Findings, store: Store) -> str:
         f"{count} of {counted(len(found.claims), 'claim')} {'was' if count == 1 else 'were'} not tested",
     )
     if not found.finished:
-        return f"{claims}: no run of {name} is finished in {store.path}: run the study first, or name another store with --store DIR"
+        remedy = "run the study first, or name another store with --store DIR"
+        return f"{claims}: no run of {name} is finished in {store.path}: {remedy}"
     measured = " or ".join(dict.fromkeys(metrics))
-    return f"{claims}: no two finished runs of {name} that differ in that factor only have {measured} under the same seed"
+    pairs = f"no two finished runs of {name} that differ in that factor only"
+    return f"{claims}: {pairs} have {measured} under the same seed"
 
 
 def _json(content: Any) -> str:
@@ -122,7 +124,7 @@ def _names(every: Sections) -> tuple[str, ...]:
 
 
 def _special(found: Findings, cells: Sequence[str]) -> str:
-    """Name what sets a report apart from the study's own: "test-loss", "cell-rotation=15"; empty if nothing does."""
+    """Name what sets a report apart from the study's own: "test-loss", "cell-rotation=15"; else empty."""
     parts = [found.metric] if found.metric != found.study.metric else []
     parts += [f"cell-{label}" for label in cells]
     plain = re.sub(r"[^A-Za-z0-9=._-]+", "-", "-".join(parts)).strip("-.")

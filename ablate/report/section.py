@@ -1,11 +1,12 @@
-"""A section of the report as one value: what the page shows of it, its data and its sheets, so that none of them is forgotten.
+"""A section of the report as one value: what the page shows of it, its data, its sheets.
 
-What stands on the page is a row of blocks; each kind of block has its markup in the template, and most sections need no other.
+What stands on the page is a row of blocks; each kind of block has its markup in the template, and most
+sections need no other.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from markupsafe import Markup
 
@@ -79,7 +80,7 @@ Block = Plots | Table | Folded | Note | Image | Items | Terms | Source
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """Rows for a spreadsheet, unrounded; sections that name the same sheet continue it, with the same columns."""
+    """Rows for a spreadsheet, unrounded; sections that name one sheet continue it, with its columns."""
 
     name: str  # of its file
     columns: tuple[str, ...]
@@ -88,12 +89,12 @@ class Sheet:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A section of the report. One without blocks is not on the page; its data are in the JSON all the same."""
+    """A section of the report. One without blocks is not on the page; its data are in the JSON."""
 
     anchor: str  # the id of its heading
     title: str
     blocks: tuple[Block, ...]
-    data: Mapping[str, object]  # for the JSON, by key; lists of several sections under one key are joined
+    data: Mapping[str, Any]  # for the JSON, by key; lists of several sections under one key are joined
     sheets: tuple[Sheet, ...] = ()
 
     @property

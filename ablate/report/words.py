@@ -173,10 +173,7 @@ def _failed(effect: Effect, findings: Findings) -> str:
     counted = effect.failures
     assert counted is not None
     (before, all_before), (after, all_after) = counted.before, counted.after
-    diverged, chance = (
-        after - counted.at_chance,
-        f"at chance level{_range(counted.chance_values, findings.metric)}",
-    )
+    diverged, chance = after - counted.at_chance, f"at chance level{_range(counted.chance_values, findings.metric)}"
     why = "diverged" if not counted.at_chance else f"stayed {chance}"
     if diverged and counted.at_chance:
         why = f"failed ({diverged} diverged, {counted.at_chance} {chance})"
@@ -237,10 +234,7 @@ def _about(few: int, many: int | None, noun: str) -> str:
 def ranked(effects: Iterable[Effect], findings: Findings) -> list[Effect]:
     """Sort effects, the best first and those that are not known last."""
     sign = 1 if findings.direction == "max" else -1
-    return sorted(
-        effects,
-        key=lambda effect: math.inf if effect.estimate.effect is None else -sign * effect.estimate.effect,
-    )
+    return sorted(effects, key=lambda effect: math.inf if effect.estimate.effect is None else -sign * effect.estimate.effect)
 
 
 def better(findings: Findings) -> str:
@@ -299,12 +293,7 @@ def headline(findings: Findings) -> list[str]:
     elif all(effect.estimate.reason == "one seed" and effect.estimate.verdict == "undecided" for effect in known):
         found = [_one_seed(known, findings)]
     else:
-        found = [
-            *_decided("helps", findings),
-            *_decided("hurts", findings),
-            *_others(findings),
-            *_partly(findings),
-        ]
+        found = [*_decided("helps", findings), *_decided("hurts", findings), *_others(findings), *_partly(findings)]
     if better(findings) and known:
         found[0] = f"{found[0].removesuffix('.')} ({better(findings)})."
     if findings.finished < findings.total:

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from filelock import FileLock
 
 from ablate.errors import StoreError
+from ablate.recipe import datasets
 from ablate.recipe import identity as identities
 from ablate.store import files
 from ablate.store.job_folder import Folder
@@ -98,7 +99,7 @@ def creating(store: Store) -> Iterator[None]:
 def _unmake(store: Store, parents: list[Path]) -> None:
     """Remove a store in which nothing was trained, no folder of images decoded, and nobody works, and the folders made for it."""
     used = any(entry for pattern in ("jobs/*", "searches/*/trials.json", "ranges/*") for entry in store.path.glob(pattern))
-    decoded = any(files.read_json(note)["name"] == "imagefolder" for note in store.data.glob("index/*.json"))  # which may take hours
+    decoded = any(datasets.is_folder(files.read_json(note)["name"]) for note in store.data.glob("index/*.json"))  # which may take hours
     if used or decoded or any(files.is_held(lock) for lock in (store.data / "lock", *store.path.glob("studies/*/lock"))):
         return
     with suppress(OSError):

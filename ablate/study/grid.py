@@ -271,10 +271,14 @@ def with_fields(made: Recipe, fields: Mapping[str, Any]) -> Recipe:
 
 
 def short_names(factors: list[str]) -> dict[str, str]:
-    """Shorten `model.batch_norm` to `batch_norm` where no other factor ends so; only a recipe field has a path to drop."""
-    tails = [name.rsplit(".", 1)[-1] for name in factors]
-    short = {name for name, tail in zip(factors, tails, strict=True) if tails.count(tail) == 1 and name in recipe_fields.fields()}
-    return {name: tail if name in short else name for name, tail in zip(factors, tails, strict=True)}
+    """Shorten `model.batch_norm` to `batch_norm` and `schedule.name` to `schedule`, where no other factor is called so.
+
+    Only a recipe field has a path to drop.
+    """
+    fields = recipe_fields.fields()
+    short = {name: recipe_fields.short(name) if name in fields else name.rsplit(".", 1)[-1] for name in factors}
+    taken = [*short.values(), *(name for name in factors if name not in fields and name != short[name])]
+    return {name: tail if name in fields and taken.count(tail) == 1 else name for name, tail in short.items()}
 
 
 def _label(changed: Mapping[Factor, Level], names: Mapping[str, str]) -> str:

@@ -25,7 +25,7 @@ from ablate.tracking.facts import Images
 from ablate.tracking.keys import LONGEST as LONGEST_KEY
 from ablate.tracking.keys import key as _key
 from ablate.tracking.keys import shortened
-from ablate.tracking.records import Line, Record, Source, last_sign
+from ablate.tracking.records import Line, Record, RunSource, Source, last_sign
 from ablate.tracking.sent import Sent
 
 LONGEST = 7900  # characters of a note or tag: MLflow cuts at 8000 and only warns
@@ -106,10 +106,13 @@ class Mlflow:
     def send(self, source: Source, *, closing: bool, again: bool = False) -> None:
         """Send what a source has that MLflow has not; `closing` ends what does not go on, `again` asks of what has finished, too."""
         runs = self._runs()
+        label = source.run.cell.label if isinstance(source, RunSource) else None
 
         def is_done(key: str) -> bool:
             known = runs.get(key)
-            return not again and known is not None and known.status == "FINISHED" and known.tags.get("ablate.layout") == sent.LAYOUT
+            if again or known is None or known.tags.get("ablate.cell") != label:  # an earlier version may have called it otherwise
+                return False
+            return known.status == "FINISHED" and known.tags.get("ablate.layout") == sent.LAYOUT
 
         for record in source.records(closing=closing, is_done=is_done):
             self._send(record, runs)
@@ -166,8 +169,10 @@ class Mlflow:
             for child in [run for run in runs.values() if replaced and run.tags.get("mlflow.parentRunId") == replaced]:
                 client.set_tag(child.run_id, "mlflow.parentRunId", known.run_id)
                 child.tags["mlflow.parentRunId"] = known.run_id
-        elif known.status not in ("RUNNING", state.status):
-            client.update_run(known.run_id, status="RUNNING")
+        else:
+            sent.rename(client, known, record, tags)
+            if known.status not in ("RUNNING", state.status):
+                client.update_run(known.run_id, status="RUNNING")
         _log_values(client, known, record, tags, was_ended=was_ended)
         if record.images is not None and not known.has_images:
             _log_images(client, known.run_id, record.images)

@@ -10,6 +10,7 @@ from typing import Any
 from ablate.errors import StoreError
 from ablate.recipe import fields as recipe_fields
 from ablate.recipe import identity
+from ablate.recipe.datasets import DATASETS, is_folder
 from ablate.recipe.fields import Recipe, Section
 from ablate.store import files
 from ablate.store.job_folder import Folder
@@ -78,10 +79,10 @@ def images(data: recipe_fields.Data, fingerprint: str, store: Store) -> Images |
     """Describe the images of a job by their fingerprint, without reading them; None as long as it is not known."""
     if not fingerprint:
         return None
-    own = data.name == "imagefolder" and data.root is not None
+    own = is_folder(data.name) and data.root is not None
     name = (Path(data.root).name or data.root) if own and data.root is not None else data.name
     source = {"uri": data.root} if own else {"name": data.name}
-    kind = "local" if own else "scikit-learn" if data.name == "digits" else "torchvision"
+    kind = DATASETS[data.name].source
     return Images(name[:500], fingerprint[: identity.ID_SHOWN], kind, json.dumps(source), _profile(store.data / fingerprint / "meta.json"))
 
 

@@ -76,5 +76,4 @@ OWN = ("seed",)  # params that are no factors
 def _tail(name: str) -> str:
     if name not in fields.fields():
         return name
-    section, last = name.split(".")
-    return section if last == "name" else last
+    return fields.short(name)

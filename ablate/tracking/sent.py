@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ablate.tracking import agreement
-from ablate.tracking.keys import key
+from ablate.tracking.keys import LONGEST, key, shortened
 from ablate.tracking.records import Record
 
 LAYOUT = "2"  # of params, tags and metrics: runs of an older one get what they lack
@@ -41,6 +41,16 @@ def hide(client: Any, run: Sent) -> None:
     if run.status == "RUNNING":
         client.set_terminated(run.run_id, "KILLED")
     client.delete_run(run.run_id)
+
+
+def rename(client: Any, run: Sent, record: Record, tags: Mapping[str, str]) -> None:
+    """Name a run after what its cell is called now, unless somebody has given it a name of their own."""
+    before, label, name = run.tags.get("ablate.cell"), tags.get("ablate.cell"), shortened(record.name, LONGEST)
+    if before is None or before == label or "ablate.seed" not in tags:
+        return
+    if run.tags.get("mlflow.runName") == shortened(f"{before}/{tags['ablate.seed']}", LONGEST):
+        client.update_run(run.run_id, name=name)
+        run.tags["mlflow.runName"] = name
 
 
 def is_other(client: Any, known: Sent, record: Record, tags: Mapping[str, str]) -> bool:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ablate import places
 from ablate.errors import DataError
 from ablate.recipe import fields, identity
+from ablate.recipe.datasets import DATASETS, is_folder
 from ablate.recipe.fields import Data
 from ablate.training import decoding, folder
 from ablate.training.decoding import Images, Labels, Split, fit
@@ -77,7 +78,7 @@ def prepare(data: Data, cache: Path, *, download: bool = True) -> Prepared:
         draft = cache / f"draft-{secrets.token_hex(4)}"
         draft.mkdir()  # as the umask wants it: a group may share the store
         try:
-            made = _write(cache, draft, *_load(data, draft, download=download))
+            made = _write(cache, draft, *LOADERS[data.name](data, draft, download=download))
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         _write_json(note, {"fingerprint": made.name, "name": data.name, "root": data.root, "image_size": data.image_size})
@@ -86,32 +87,31 @@ def prepare(data: Data, cache: Path, *, download: bool = True) -> Prepared:
 
 def is_there(data: Data) -> bool:
     """Whether the source of a data set is here: without its folder of images, only what was decoded is known."""
-    return data.name != "imagefolder" or folder.is_there(_root(data))
+    return not is_folder(data.name) or folder.is_there(_root(data))
 
 
 def check_root(data: Data) -> None:
     """Raise a DataError where there is no folder of images at all."""
     root = _root(data)
-    if data.name == "imagefolder" and not root.is_dir():
+    if is_folder(data.name) and not root.is_dir():
         raise DataError(folder.missing(root))
 
 
 def survey(data: Data) -> tuple[str, ...]:
     """Return what there is to say of a set before it is decoded. Raises a DataError where it cannot be."""
-    return folder.survey(_root(data)).said if data.name == "imagefolder" else ()
+    return folder.survey(_root(data)).said if is_folder(data.name) else ()
 
 
 def usual_shape(data: Data) -> tuple[int, int]:
     """Return how many channels and classes a set is known to have, before it is decoded."""
-    if data.name == "imagefolder":
-        return 3, max(2, folder.count_classes(_root(data)))
-    return 1 if data.name in ("digits", "mnist", "fashion_mnist") else 3, 100 if data.name == "cifar100" else 10
+    facts = DATASETS[data.name]
+    return facts.channels, facts.classes or max(2, folder.count_classes(_root(data)))
 
 
 def count_files(data: Data) -> int:
     """Count the files of a folder of images that are to be trained on; 0 where there is no such folder."""
     try:
-        return folder.count_files(_root(data)) if data.name == "imagefolder" else 0
+        return folder.count_files(_root(data)) if is_folder(data.name) else 0
     except DataError:
         return 0
 
@@ -188,18 +188,19 @@ def _balanced_order(labels: Labels, generator: np.random.Generator) -> NDArray[n
 def _source_key(data: Data) -> str:
     """Identify what would be decoded: name, place, size, and for a folder of images its files with sizes and times."""
     listing: list[Any] = []
-    if data.name == "imagefolder":
+    package = DATASETS[data.name].package
+    if is_folder(data.name):
         found = folder.survey(_root(data))
         listing = [(folder.shown(path), *_stat(path)) for part in (found.train, found.test) for _, path in part.images]
         listing.append(decoding.VERSION)
-    elif data.name == "digits":
-        listing = [metadata.version("scikit-learn")]  # not by importing it: that takes a second
+    elif package:
+        listing = [metadata.version(package)]  # not by importing it: that takes a second
     return identity.digest([data.name, folder.shown(_root(data)), data.image_size, listing])
 
 
 def _older_key(data: Data) -> str:
     """Identify a folder of images as versions before decoding.VERSION 2 did: they knew fewer endings, and no sub-folders."""
-    if data.name != "imagefolder":
+    if not is_folder(data.name):
         return _source_key(data)
     listing = []
     for name in ("train", "test"):
@@ -227,17 +228,10 @@ def _root(data: Data) -> Path:
     return places.cache() / "datasets"
 
 
-def _load(data: Data, draft: Path, *, download: bool) -> tuple[list[str], Split, Split, list[str]]:
-    """Decode train and test to uint8 (N, H, W, C) and int64 labels; what may not fit into memory goes to files in `draft`.
-
-    Also returns what there is to say of how it was read.
-    """
-    if data.name == "imagefolder":
-        return _load_folder(data, draft)
-    return *(_load_digits(data) if data.name == "digits" else _load_torchvision(data, download=download)), []
+Loaded = tuple[list[str], Split, Split, list[str]]  # classes, train, test, and how they were read where that is to be said
 
 
-def _load_digits(data: Data) -> tuple[list[str], Split, Split]:
+def _load_digits(data: Data, _draft: Path, *, download: bool) -> Loaded:  # noqa: ARG001
     """scikit-learn's 1,797 handwritten digits, 8x8 with 17 grey levels; every fifth one of a class is a test image."""
     from sklearn.datasets import load_digits
 
@@ -249,11 +243,8 @@ def _load_digits(data: Data) -> tuple[list[str], Split, Split]:
     for label in range(10):
         rank[labels == label] = np.arange((labels == label).sum())
     test = rank % 5 == 4
-    return [str(name) for name in range(10)], (images[~test], labels[~test]), (images[test], labels[test])
+    return [str(name) for name in range(10)], (images[~test], labels[~test]), (images[test], labels[test]), []
 
-
-TEST_IMAGES = {"digits": 355, "cifar10": 10_000, "cifar100": 10_000, "svhn": 26_032, "mnist": 10_000, "fashion_mnist": 10_000}
-"""Of the sets that are the same everywhere."""
 
 TORCHVISION: dict[str, tuple[str, Callable[[bool], dict[str, Any]]]] = {
     "cifar10": ("CIFAR10", lambda train: {"train": train}),
@@ -264,7 +255,7 @@ TORCHVISION: dict[str, tuple[str, Callable[[bool], dict[str, Any]]]] = {
 }
 
 
-def _load_torchvision(data: Data, *, download: bool) -> tuple[list[str], Split, Split]:
+def _load_torchvision(data: Data, _draft: Path, *, download: bool) -> Loaded:
     """Read one of torchvision's sets, downloading it first where it is not there."""
     from torchvision import datasets
 
@@ -282,7 +273,7 @@ def _load_torchvision(data: Data, *, download: bool) -> tuple[list[str], Split, 
                 f"put {archive} there, or try the study with --set data.name=digits"
             ) from None
     names = getattr(parts[0], "classes", None) or [str(label) for label in range(10)]  # SVHN names no classes
-    return list(names), _to_split(parts[0], data.image_size), _to_split(parts[1], data.image_size)
+    return list(names), _to_split(parts[0], data.image_size), _to_split(parts[1], data.image_size), []
 
 
 def _to_split(dataset: Any, size: int) -> Split:
@@ -293,7 +284,7 @@ def _to_split(dataset: Any, size: int) -> Split:
     return np.stack([fit(image, size) for image in images]), np.asarray(labels, np.int64)
 
 
-def _load_folder(data: Data, draft: Path) -> tuple[list[str], Split, Split, list[str]]:
+def _load_folder(data: Data, draft: Path, *, download: bool) -> Loaded:  # noqa: ARG001
     """Decode a folder of images, on as many threads as there are cores (Pillow releases the GIL); say how it was read.
 
     Each image goes to its place in a mapped file at once, so that a set may be larger than the memory.
@@ -327,6 +318,15 @@ def _load_folder(data: Data, draft: Path) -> tuple[list[str], Split, Split, list
     number = {label: i for i, label in enumerate(found.classes)}
     train, test = ((images[name], np.array([number[label] for label, _ in part], np.int64)) for name, part in parts.items())
     return list(found.classes), train, test, [*said, *found.said]
+
+
+LOADERS: dict[str, Callable[..., Loaded]] = {
+    "digits": _load_digits,
+    "imagefolder": _load_folder,
+    **dict.fromkeys(TORCHVISION, _load_torchvision),
+}
+"""By name. Each decodes train and test to uint8 (N, H, W, C) and int64 labels; what may not fit into memory goes to files in the
+folder `draft`."""
 
 
 def _write(cache: Path, draft: Path, classes: list[str], train: Split, test: Split, said: list[str]) -> Path:

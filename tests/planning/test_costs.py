@@ -7,6 +7,7 @@ from PIL import Image
 from ablate.cli import main
 from ablate.execution import options
 from ablate.planning import costs
+from ablate.recipe import networks
 from ablate.recipe.fields import Data, Model, Recipe, Training
 from ablate.store import layout
 from ablate.study import file as study_file
@@ -43,7 +44,7 @@ def test_a_folder_that_is_not_decoded_is_counted_by_its_files(here, images):
     data = Data(name="imagefolder", root=str(images), image_size=32, validation=0.25)
     (time, is_guess) = seconds(here, data=data, model=Model(name="cnn4"))
     assert is_guess
-    assert time == pytest.approx(2 * 12 / (costs.IMAGES_A_SECOND["cnn4"] / 2))
+    assert time == pytest.approx(2 * 12 / (networks.facts("cnn4").speed / 2))
     assert seconds(here, data=data.model_copy(update={"root": str(images / "nowhere")}), model=Model(name="cnn4")) is None
 
 
@@ -54,7 +55,7 @@ def test_a_folder_that_is_not_decoded_is_counted_where_the_study_has_it_by_any_u
     monkeypatch.chdir(tmp_path / "elsewhere")
     loaded = study_file.load(tmp_path / "folder.toml")
     made = planning.plan(loaded, options.Where(layout.open_store(tmp_path / "mlruns"), device="cpu"))
-    trained = 2 * 2 * 12 / (costs.IMAGES_A_SECOND["cnn4"] * 4 / 2)  # trainings x epochs x images, of 16 pixels a side in fp32
+    trained = 2 * 2 * 12 / (networks.facts("cnn4").speed * 4 / 2)  # trainings x epochs x images, of 16 pixels a side in fp32
     assert made.cost.seconds == pytest.approx(5 * trained)
 
 

@@ -252,7 +252,7 @@ def test_a_field_that_does_not_matter_in_a_cell_is_not_searched_there(here):
 
 def test_a_cell_in_which_no_field_of_the_space_matters_is_trained_as_it_stands(here):
     made = resolve(read({"space": MOMENTUM}, factors=OPTIMIZERS), here)
-    assert [(cell.label, cell.pending) for cell in made.grid.cells] == [("baseline", True), ("name=adam", False)]
+    assert [(cell.label, cell.pending) for cell in made.grid.cells] == [("baseline", True), ("optimizer=adam", False)]
     assert [one.label for one in made.searches] == ["baseline"]
 
 

@@ -438,8 +438,23 @@ def test_the_path_of_a_field_is_left_out_of_a_label_where_one_can_tell():
     lr = {"name": "lr 0.5", "levels": [{"name": "no", "set": {}}, {"name": "yes", "set": {"optimizer": {"lr": 0.5}}}]}
     factors = {"data": {"name": ["cifar10", "svhn"]}, "optimizer": {"name": ["sgd", "adam"]}, "augment": CROP}
     assert labels(read(factors=factors, factor=[lr], design="one_at_a_time")) == [
-        *("baseline", "data.name=svhn", "optimizer.name=adam", "crop=none", "lr 0.5=yes"),
+        *("baseline", "data=svhn", "optimizer=adam", "crop=none", "lr 0.5=yes"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("factors", "short"),
+    [
+        (["schedule.name"], ["schedule"]),
+        (["model.name", "data.name", "optimizer.lr"], ["model", "data", "lr"]),
+        (["schedule.name", "schedule"], ["schedule.name", "schedule"]),
+        (["augment.crop", "crop"], ["augment.crop", "crop"]),
+        (["model.name", "my.model"], ["model.name", "my.model"]),
+        (["augment.rotation", "name"], ["rotation", "name"]),
+    ],
+)
+def test_a_field_called_name_is_told_by_its_section_and_no_two_factors_are_called_alike(factors, short):
+    assert grid.short_names(factors) == dict(zip(factors, short, strict=True))
 
 
 def test_precision_is_settled_before_cells_are_told_apart():

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim import lr_scheduler
 
-from ablate.recipe.fields import DEFAULT_LR, Optimizer, Schedule
+from ablate.recipe.fields import Optimizer, Schedule
+from ablate.recipe.optimizers import OPTIMIZERS
 from ablate.training import optim
 
 LENGTHS = [(1, 1), (1, 2), (2, 1), (2, 3), (3, 7), (10, 1), (7, 12), (30, 5), (60, 3)]  # epochs, batches an epoch
@@ -126,7 +127,7 @@ def network():
 
 
 def test_the_optimizers_of_this_file_are_all_there_are():
-    assert set(KINDS) == set(VALUES) == set(optim.MAKE) == set(DEFAULT_LR)
+    assert set(KINDS) == set(VALUES) == set(optim.MAKE) == set(OPTIMIZERS)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -141,7 +142,7 @@ def test_an_optimizer_is_torchs_fused_one_with_the_values_of_the_recipe(name):
 @pytest.mark.parametrize("name", KINDS)
 def test_an_optimizer_without_values_has_the_recipes_defaults(name):
     (group,) = optim.optimizer(network(), Optimizer(name=name)).param_groups
-    assert (group["lr"], group["weight_decay"]) == (DEFAULT_LR[name], 5e-4)
+    assert (group["lr"], group["weight_decay"]) == (OPTIMIZERS[name].lr, 5e-4)
     if name == "sgd":
         assert (group["momentum"], group["nesterov"]) == (0.9, True)
     else:

@@ -1,6 +1,7 @@
-"""The table of sections: the page, the pictures, the spreadsheets and the JSON are all made from it, so that none forgets one."""
+"""The table of sections: page, pictures, spreadsheets and JSON are made from it, so that none forgets one."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from ablate.analysis.findings import Findings
 from ablate.report.section import Section, Sheet
@@ -48,18 +49,16 @@ def make(findings: Findings) -> Sections:
     return {name: section(findings) for name, section in SECTIONS.items()}
 
 
-def data(sections: Sections) -> dict[str, object]:
+def data(sections: Sections) -> dict[str, Any]:
     """Return the data of all sections by key; a list that several have is joined, in their order."""
-    joined: dict[str, object] = {}
+    joined: dict[str, Any] = {}
     for section in sections.values():
         for key, value in section.data.items():
-            earlier = joined.get(key)
-            if key not in joined:
-                joined[key] = value
+            if key in joined:
+                assert isinstance(joined[key], list), f"two sections have the key {key}"
+                joined[key] = joined[key] + list(value)
             else:
-                assert isinstance(earlier, list), f"two sections have the key {key}"
-                assert isinstance(value, list), f"two sections have the key {key}"
-                joined[key] = earlier + value
+                joined[key] = value
     return joined
 
 

@@ -22,14 +22,15 @@ def cells_table(findings: Findings) -> Table:
         ("#", "number"), ("cell", "head"), (f"mean{in_unit(metric, share='%')}", "number"),
         (f"sd{in_unit(metric)}", "number"), ("n", "number"),
         *((NAMES[status], "number") for status in reasons.occurring(findings)),
-        *((f"seed\N{NO-BREAK SPACE}{seed}", "number") for seed in findings.study.seeds), ("s/epoch", "number"),
+        *((f"seed\N{NO-BREAK SPACE}{seed}", "number") for seed in findings.study.seeds),
+        ("s/epoch", "number"),
     ]  # fmt: skip
     if findings.tuning is not None:
         columns.append(("tuned", "text"))
     trained: dict[str, str] = {}
     rows = []
     for number, cell in enumerate(findings.cells, 1):
-        # Cells that differ in their evaluation only share their trainings: the first of them is the one that has them.
+        # Cells that differ in their evaluation only share their trainings: the first of them has them.
         training = identity.digest(identity.canonical(cell.cell.recipe, evaluation=False))
         rows.append((str(number), *_cells(cell, trained.setdefault(training, cell.cell.label), findings)))
     caption = f"{metric} of every cell: mean and standard deviation over seeds, and each seed"

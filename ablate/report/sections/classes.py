@@ -22,7 +22,8 @@ def section(findings: Findings) -> Section:
     chosen = strongest(findings)
     wide = f" Where a class has no interval, {WIDE}." if any(c.effect.says_nothing for c in findings.class_effects) else ""
     caption = (
-        f"What the largest change ({chosen[0] if chosen else ''}) does to the accuracy on each class. The intervals of all "
+        f"What the largest change ({chosen[0] if chosen else ''}) does to the accuracy on each class. The "
+        f"intervals of all "
         f"changes and classes hold together.{wide}"
     )
     everything = classes_table(findings)
@@ -62,14 +63,16 @@ def classes(effects: Sequence[ClassEffect], findings: Findings) -> Picture:
         estimate, colour = one.effect.estimate, COLOURS[one.effect.estimate.verdict]
         if estimate.low is not None and estimate.high is not None and not one.effect.says_nothing:
             data.append({
-                "type": "scatter", "x": [100 * estimate.low, 100 * estimate.high], "y": [i, i], "mode": "lines",
+                "type": "scatter", "x": [100 * estimate.low, 100 * estimate.high], "y": [i, i],
+                "mode": "lines",
                 "hoverinfo": "skip", "line": {"color": colour, "width": 6}, "opacity": 0.55,
             })  # fmt: skip
         told = estimate if not one.effect.says_nothing else replace(estimate, low=None, high=None)
         numbers = words.difference(told, metrics.PER_CLASS)
         hover = "<br>".join(lines(f"{one.name}: {numbers}, {words.verdict(one.effect, findings)}"))
         data.append({
-            "type": "scatter", "x": [100 * (estimate.effect or 0.0)], "y": [i], "mode": "markers", "hoverinfo": "text",
+            "type": "scatter", "x": [100 * (estimate.effect or 0.0)], "y": [i], "mode": "markers",
+            "hoverinfo": "text",
             "hovertext": hover, "marker": {"color": colour, "size": 10, "symbol": SYMBOLS[estimate.verdict]},
         })  # fmt: skip
     change = safe(f"change of the accuracy on a class{in_unit(metrics.PER_CLASS)}")

@@ -8,13 +8,15 @@ from ablate.report.section import Section, plots
 from ablate.report.tables import in_unit
 
 CAPTION = (
-    "Mean of each cell, numbered as in the table of cells, with one standard deviation over seeds to either side; the "
-    "baseline is the diamond. Times are those of the machines that happened to train a cell: a hint, no benchmark."
+    "Mean of each cell, numbered as in the table of cells, with one standard deviation over seeds to either "
+    "side; the "
+    "baseline is the diamond. Times are those of the machines that happened to train a cell: a hint, no "
+    "benchmark."
 )
 
 
 def section(findings: Findings) -> Section:
-    """Return what each cell costs and yields; there is nothing to draw for one cell, or where the metric is the cost."""
+    """Return what each cell costs and yields: no picture of one cell, or where the metric is the cost."""
     points = _points(findings)
     is_drawn = len(points) > 1 and findings.metric != "time/epoch_seconds"
     data = [
@@ -50,7 +52,8 @@ def cost(findings: Findings) -> Picture:
         "width": 0,
     }
     data: list[Figure] = [{
-        "type": "scatter", "x": seconds, "y": [by * (c.mean or 0.0) for _, c in points], "mode": "markers+text",
+        "type": "scatter", "x": seconds, "y": [by * (c.mean or 0.0) for _, c in points],
+        "mode": "markers+text",
         "error_y": error, "text": [f"{i}" for i, _ in points],
         "textposition": [f"middle {('left', 'right')[i % 2]}" for i, _ in points],
         "hoverinfo": "text", "hovertext": hover,

@@ -28,7 +28,8 @@ def section(findings: Findings) -> Section:
     trainings = len({curve.label for curve in findings.curves})
     nearest = f"Drawn are the {len(LINES)} trainings that differ least from the baseline, of {trainings}."
     caption = (
-        "Validation solid, train dotted; the line is the mean over seeds, the band reaches from the lowest to the highest "
+        "Validation solid, train dotted; the line is the mean over seeds, the band reaches from the lowest "
+        "to the highest "
         f"seed. A click on a name hides its lines. {nearest if trainings > len(LINES) else ''}"
     )
     return Section(
@@ -52,7 +53,7 @@ def _distance(levels: Mapping[str, str], findings: Findings) -> int:
 
 
 def curves(findings: Findings) -> Picture:
-    """Draw accuracy over loss: a colour a training, validation solid, train dotted, a band from lowest to highest seed."""
+    """Draw accuracy over loss: a colour a training, validation solid, train dotted, a band over the seeds."""
     labels = drawn_trainings(findings)
     metrics_drawn = [curve.metric for curve in findings.curves]
     panels = [name for name in ("accuracy", "loss") if any(metric.endswith(f"/{name}") for metric in metrics_drawn)]
@@ -94,14 +95,14 @@ def _epochs(findings: Findings) -> int:
 
 
 def _is_wide(curves: Sequence[Curve]) -> bool:
-    """Whether the first epochs of a loss would flatten all others: it is positive, its largest mean far from the middle."""
+    """Whether a loss is positive, and its first epochs would flatten all others."""
     losses = sorted(y for curve in curves if curve.metric.endswith("/loss") for y in curve.mean)
     lowest = min((y for curve in curves if curve.metric.endswith("/loss") for y in curve.low), default=0.0)
     return bool(losses) and lowest > 0 and losses[-1] > WIDE * losses[len(losses) // 2]
 
 
 def _curve(curve: Curve, colour: str, panel: int) -> list[Figure]:
-    """Draw one mean line over its band; the legend shows one entry a training, and a click on it hides all of it."""
+    """Draw one mean line over its band; the legend has an entry a training, and a click hides all of it."""
     number = f"{panel + 1}" if panel else ""
     by, axes = metrics.scale(curve.metric), {"xaxis": f"x{number}", "yaxis": f"y{number}"}
     trained = curve.metric.startswith("train/")
@@ -131,7 +132,7 @@ def _short(numbers: Iterable[float]) -> list[float]:
 
 
 def curves_table(findings: Findings) -> Table:
-    """Lay out the curves that are drawn: mean [lowest, highest seed], an epoch a row, thinned where there are many."""
+    """Lay out the curves that are drawn: mean [lowest, highest seed], an epoch a row, thinned if many."""
     shown = list(dict.fromkeys(curve.metric for curve in findings.curves))
     columns: list[Column] = [("training", "head"), ("epoch", "number")]
     columns += [(f"{metric}{in_unit(metric, share='%')}", "number") for metric in shown]
@@ -149,11 +150,9 @@ def curves_table(findings: Findings) -> Table:
 
 
 def _points(curve: Curve) -> dict[int, str]:
-    ends = zip(curve.epochs, curve.mean, curve.low, curve.high, strict=True)
-    return {
-        epoch: f"{words.bare(mean, curve.metric)} [{words.bare(low, curve.metric)}, {words.bare(high, curve.metric)}]"
-        for epoch, mean, low, high in ends
-    }
+    columns = ([words.bare(y, curve.metric) for y in some] for some in (curve.mean, curve.low, curve.high))
+    rows = zip(curve.epochs, *columns, strict=True)
+    return {epoch: f"{mean} [{low}, {high}]" for epoch, mean, low, high in rows}
 
 
 def _data(curve: Curve) -> Json:

@@ -1,4 +1,4 @@
-"""What each change does to the metric; and how an effect is written, drawn and laid out, wherever it stands."""
+"""What each change does to the metric; and how an effect is drawn and laid out, wherever it stands."""
 
 from collections.abc import Iterable, Sequence
 
@@ -35,7 +35,8 @@ def section(findings: Findings) -> Section:
     least = words.least(findings)
     band = f"Inside the shaded band ({least} to either side of 0) an effect is too small to be worth having." if least else ""
     caption = (
-        "Each change, the best first: the point is its effect, the thick line its interval, the grey dots the "
+        "Each change, the best first: the point is its effect, the thick line its interval, the grey dots "
+        "the "
         f"differences in single seeds. {band}"
     )
     data = [effect_data(effect, findings) for effect in (*findings.effects, *findings.simple_effects)]
@@ -53,7 +54,7 @@ def section(findings: Findings) -> Section:
 
 
 def forest(effects: Sequence[Effect], findings: Findings) -> Picture:
-    """Draw a row for each effect, the best first: words, thick simultaneous interval, point, per-seed differences as dots.
+    """Draw a row for each effect, the best first: words, thick interval, point, a dot for each seed.
 
     The words stand above the interval, because beside it there is no room on a phone.
     """
@@ -108,7 +109,8 @@ def _row(effect: Effect, findings: Findings, *, at: float, by: float) -> list[Fi
         drawn.append({"type": "scatter", **ends, **line})
     unit = metrics.unit(findings.metric)
     drawn.append({
-        "type": "scatter", "x": [by * d for d in effect.per_seed.values()], "y": [at + 13] * len(effect.per_seed),
+        "type": "scatter", "x": [by * d for d in effect.per_seed.values()],
+        "y": [at + 13] * len(effect.per_seed),
         "mode": "markers", "marker": {"color": GREY, "size": 7, "opacity": 0.75}, "hoverinfo": "text",
         "hovertext": [f"seed {seed}: {by * d:+.4g}{unit}" for seed, d in effect.per_seed.items()],
     })  # fmt: skip
@@ -116,7 +118,8 @@ def _row(effect: Effect, findings: Findings, *, at: float, by: float) -> list[Fi
         "type": "scatter", "x": [by * estimate.effect], "y": [at], "mode": "markers", "hoverinfo": "text",
         "hovertext": "<br>".join(lines(words.sentence(effect, findings))),
         "marker": {
-            "color": colour, "size": 13, "symbol": SYMBOLS[estimate.verdict], "line": {"color": colour, "width": 2},
+            "color": colour, "size": 13, "symbol": SYMBOLS[estimate.verdict],
+            "line": {"color": colour, "width": 2},
         },
     })  # fmt: skip
     return drawn
@@ -126,8 +129,10 @@ def effects_table(name: str, caption: str, effects: Iterable[Effect], findings: 
     """Lay out effects, the best first: effect and interval first, p last."""
     unit = in_unit(findings.metric)
     columns: list[Column] = [
-        ("change", "head"), (f"effect{unit}", "number"), (f"interval{unit}", "number"), ("verdict", "verdict"),
-        ("seeds", "number"), ("wins / ties / losses", "number"), ("p (adjusted)", "number"), ("flags", "text"),
+        ("change", "head"), (f"effect{unit}", "number"), (f"interval{unit}", "number"),
+        ("verdict", "verdict"),
+        ("seeds", "number"), ("wins / ties / losses", "number"), ("p (adjusted)", "number"),
+        ("flags", "text"),
     ]  # fmt: skip
     return table(name, caption, columns, (_cells(effect, findings) for effect in words.ranked(effects, findings)))
 
@@ -195,7 +200,8 @@ def _failures(effect: Effect, findings: Findings) -> Json | None:
 
 
 COLUMNS = (
-    "kind", "factor", "from", "to", "where", "effect", "low", "high", "p", "n", "sd", "verdict", "flags", "more_seeds",
+    "kind", "factor", "from", "to", "where", "effect", "low", "high", "p", "n", "sd", "verdict", "flags",
+    "more_seeds",
     "wins", "ties", "losses", "condition", "seeds_left_out",
 )  # fmt: skip
 

@@ -8,8 +8,10 @@ from ablate.report.section import Note, Section, shown
 from ablate.report.tables import Column, Table, table
 
 NOTE = Markup(
-    "Runs that diverged, or stayed at chance level (their answers do not depend on the class), enter no mean and are "
-    "always counted. Runs that crashed say nothing about their cell, and <code>ablate run --retry-failed</code> tries "
+    "Runs that diverged, or stayed at chance level (their answers do not depend on the class), enter no mean "
+    "and are "
+    "always counted. Runs that crashed say nothing about their cell, and <code>ablate run "
+    "--retry-failed</code> tries "
     "them again."
 )
 

@@ -1,4 +1,4 @@
-"""Two cells from inside: which classes are taken for which, how far confidence can be trusted, and the worst mistakes."""
+"""Two cells from inside: which classes are taken for which, how far to trust confidence, mistakes."""
 
 import base64
 import itertools
@@ -33,13 +33,14 @@ LARGEST = 500_000  # bytes of one gallery that the page takes in
 LEGEND = 38  # characters of 13 px that fit on a phone beside the line of a legend
 CONFUSION = "Which class is taken for which, in percent of its images, mean over seeds. Right answers are on the diagonal, uncoloured."
 CALIBRATION = (
-    "Calibration: how often an answer of some confidence is right. Below the diagonal the network is too sure of itself; "
+    "Calibration: how often an answer of some confidence is right. Below the diagonal the network is too "
+    "sure of itself; "
     "a small point stands for few answers."
 )
 
 
 def section(findings: Findings) -> Section:
-    """Return the cells that are shown from inside: the baseline and the best, or those that were asked for."""
+    """Return the cells that are shown from inside: baseline and best, or those that were asked for."""
     cells = findings.details
     drawn = [cell for cell in cells if len(cell.classes) <= MOST_CLASSES]
     calibrated = [cell for cell in cells if cell.calibration]
@@ -79,7 +80,8 @@ def _gallery(cell: Detail) -> tuple[Block, ...]:
     if not source:
         return ()
     alternative = (
-        f"Test images that {cell.label} got wrong, each with its class, the answer and its confidence; the commonest "
+        f"Test images that {cell.label} got wrong, each with its class, the answer and its confidence; the "
+        f"commonest "
         "mistakes stand in the table above"
     )
     caption = f"{cell.label}, seed {cell.picture_seed}: the most confident mistakes on test images."
@@ -87,7 +89,7 @@ def _gallery(cell: Detail) -> tuple[Block, ...]:
 
 
 def gallery(cell: Detail) -> str:
-    """Return the picture of a cell's most confident mistakes as a data address; empty if there is none, or too large."""
+    """Return the most confident mistakes as a data address; empty without a picture, or if it is large."""
     path = Path(cell.picture)
     if not cell.picture or not path.is_file() or path.stat().st_size > LARGEST:
         return ""
@@ -95,7 +97,7 @@ def gallery(cell: Detail) -> str:
 
 
 def confusion(cell: Detail, name: str) -> Picture:
-    """Draw which class is taken for which; right answers are left grey, so that mistakes are what one sees."""
+    """Draw which class is taken for which; right answers stay grey, so that mistakes are what one sees."""
     count = len(cell.classes)
     head = [f"<b>{line}</b>" for line in lines(cell.label)]
     top = 12 + 17 * len(head)
@@ -107,7 +109,9 @@ def confusion(cell: Detail, name: str) -> Picture:
     layout = {
         "height": min(620, 120 + 34 * count) + top, "margin": {"l": 8, "r": 8, "t": top, "b": 8},
         "xaxis": axis(showgrid=False, title={"text": "answer", "standoff": 8}, automargin=BELOW, **ticks),
-        "yaxis": axis(showgrid=False, autorange="reversed", title={"text": "true class", "standoff": 8}, **ticks),
+        "yaxis": axis(
+            showgrid=False, autorange="reversed", title={"text": "true class", "standoff": 8}, **ticks,
+        ),
         "annotations": [title("<br>".join(head)) | {"yshift": 4}, *right],
     }  # fmt: skip
     return picture(name, [_squares(cell)], layout)
@@ -132,7 +136,7 @@ def _squares(cell: Detail) -> Figure:
 
 
 def calibration(cells: Sequence[Detail]) -> Picture:
-    """Draw how often answers of some confidence are right; on the diagonal confidence can be taken at its word."""
+    """Draw how often answers of some confidence are right; on the diagonal it can be taken at its word."""
     data: list[Figure] = [{
         "type": "scatter", "x": [0, 100], "y": [0, 100], "mode": "lines",
         "line": {"color": GREY, "width": 1, "dash": "dot"}, "hoverinfo": "skip", "showlegend": False,
@@ -142,8 +146,11 @@ def calibration(cells: Sequence[Detail]) -> Picture:
         bins = cell.calibration
         data.append({
             "type": "scatter", "mode": "lines+markers", "x": [100 * c for _, c, _ in bins],
-            "y": [100 * a for _, _, a in bins], "name": "<br>".join(lines(cell.label, LEGEND)), "hoverinfo": "text",
-            "hovertext": [f"{n:,} answers of {100 * c:.0f} % confidence: {100 * a:.1f} % right" for n, c, a in bins],
+            "y": [100 * a for _, _, a in bins], "name": "<br>".join(lines(cell.label, LEGEND)),
+            "hoverinfo": "text",
+            "hovertext": [
+                f"{n:,} answers of {100 * c:.0f} % confidence: {100 * a:.1f} % right" for n, c, a in bins
+            ],
             "line": {"color": colour, "width": 2},
             "marker": {"size": [4 + 14 * (n / most) ** 0.5 for n, _, _ in bins], "color": colour},
         })  # fmt: skip
@@ -151,7 +158,8 @@ def calibration(cells: Sequence[Detail]) -> Picture:
         "height": 380, "margin": {"l": 8, "r": 8, "t": 30, "b": 60},
         "legend": {"orientation": "h", "x": 0, "y": -0.2, "xanchor": "left", "yanchor": "top"},
         "annotations": [title("<b>answers that are right</b>, %")],
-        "xaxis": axis(range=[0, 102], title={"text": "confidence, %", "standoff": 8}), "yaxis": axis(range=[0, 102]),
+        "xaxis": axis(range=[0, 102], title={"text": "confidence, %", "standoff": 8}),
+        "yaxis": axis(range=[0, 102]),
     }  # fmt: skip
     return picture("calibration", data, layout)
 

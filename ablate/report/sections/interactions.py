@@ -26,6 +26,7 @@ from ablate.store.files import Json
 from ablate.study.grid import short_names
 
 COLOURS = LINES[:8]
+UNEVEN = " Runs are missing, so that the means are not over the same seeds and settings."
 # Numbers stay readable on these.
 DIVERGING = [[0.0, "rgba(235,94,0,0.6)"], [0.5, "rgba(128,136,145,0.10)"], [1.0, "rgba(1,116,244,0.6)"]]
 
@@ -51,14 +52,12 @@ def _plots(findings: Findings) -> tuple[Block, ...]:
     known = any(effect.estimate.effect is not None for effect in findings.interactions)
     partly = any(effect.scope is not None for effect in findings.interactions)
     squares = (
-        f"What two changes do together, beyond the sum of both ({words.higher(findings)}): blue is more than the sum, "
+        f"What two changes do together, beyond the sum of both ({words.higher(findings)}): blue is more than "
+        f"the sum, "
         f"orange is less.{' A star: known in some settings only; the table says in which.' if partly else ''}"
     )
     uneven = findings.interplay is not None and findings.interplay.uneven
-    means = (
-        "The strongest of them: the mean at each pair of levels. Parallel lines would be no interaction."
-        f"{' Runs are missing, so that the means are not over the same seeds and settings.' if uneven else ''}"
-    )
+    means = f"The strongest of them: the mean at each pair of levels. Parallel lines would be no interaction.{UNEVEN if uneven else ''}"
     return (
         *plots(squares, [heat(findings)] if known else []),
         *plots(means, [interplay(findings.interplay, findings)] if findings.interplay else []),
@@ -87,11 +86,13 @@ def heat(findings: Findings) -> Picture:
     layout = {
         "height": 90 + 52 * len(down), "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
         "xaxis": axis(
-            showgrid=False, side="bottom", tickmode="array", tickvals=list(range(len(across))), ticktext=columns,
+            showgrid=False, side="bottom", tickmode="array", tickvals=list(range(len(across))),
+            ticktext=columns,
             automargin=BELOW,
         ),
         "yaxis": axis(
-            showgrid=False, autorange="reversed", tickmode="array", tickvals=list(range(len(down))), ticktext=rows,
+            showgrid=False, autorange="reversed", tickmode="array", tickvals=list(range(len(down))),
+            ticktext=rows,
         ),
     }  # fmt: skip
     return picture("heat", data, layout)
@@ -108,7 +109,7 @@ def _change(findings: Findings, change: tuple[str, str, str]) -> str:
 
 
 def interplay(strongest: Interplay, findings: Findings) -> Picture:
-    """Draw the strongest interaction: the mean at each level of one factor, a line for each level of the other."""
+    """Draw the strongest interaction: the mean at each level of one factor, a line a level of the other."""
     by = metrics.scale(findings.metric)
     short = short_names([factor.name for factor in findings.study.factors])
     first, second = (short[name] for name in strongest.factors)
@@ -117,7 +118,8 @@ def interplay(strongest: Interplay, findings: Findings) -> Picture:
     for level, colour in zip(levels[1], itertools.cycle(COLOURS), strict=False):
         points = [(a, by * means[a, level]) for a in levels[0] if (a, level) in means]
         data.append({
-            "type": "scatter", "mode": "lines+markers", "x": [safe(a) for a, _ in points], "y": [y for _, y in points],
+            "type": "scatter", "mode": "lines+markers", "x": [safe(a) for a, _ in points],
+            "y": [y for _, y in points],
             "name": safe(f"{second} {level}"), "line": {"color": colour, "width": 2.5},
             "marker": {"size": 9, "color": colour},
         })  # fmt: skip
@@ -125,7 +127,8 @@ def interplay(strongest: Interplay, findings: Findings) -> Picture:
         "height": 340, "margin": {"l": 8, "r": 8, "t": 30, "b": 60},
         "legend": {"orientation": "h", "x": 0, "y": -0.22, "xanchor": "left", "yanchor": "top"},
         "annotations": [title(f"<b>{safe(findings.metric)}</b>{in_unit(findings.metric, share='%')}")],
-        "xaxis": axis(showgrid=False, type="category", title={"text": safe(first), "standoff": 8}), "yaxis": axis(),
+        "xaxis": axis(showgrid=False, type="category", title={"text": safe(first), "standoff": 8}),
+        "yaxis": axis(),
     }  # fmt: skip
     return picture("interplay", data, layout)
 
@@ -146,6 +149,7 @@ def interplay_table(findings: Findings) -> Table:
 def _data(strongest: Interplay) -> Json:
     means = [{"levels": list(pair), "mean": mean} for pair, mean in strongest.means.items()]
     return {
-        "factors": list(strongest.factors), "levels": [list(levels) for levels in strongest.levels], "means": means,
+        "factors": list(strongest.factors), "levels": [list(levels) for levels in strongest.levels],
+        "means": means,
         "uneven": strongest.uneven,
     }  # fmt: skip

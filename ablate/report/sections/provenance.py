@@ -33,14 +33,14 @@ def provenance_table(findings: Findings) -> Table:
 
 
 def mixed(findings: Findings) -> list[str]:
-    """List versions, devices and commits that differ between runs: a difference between cells may be theirs."""
+    """List versions, devices and commits that differ between runs: part of an effect may be theirs."""
     facts, single = _facts(findings), ("machine device", "machine processor", "git commit")
     telling = [name for name in facts if name.startswith("versions ") or name in single]
     return [f"{name}: {', '.join(facts[name])}" for name in telling if len(facts[name]) > 1]
 
 
 def _facts(findings: Findings) -> dict[str, list[str]]:
-    """Collect `section name` to the different values; a diff is too long, the fingerprint of the data stands apart."""
+    """Collect `section name` to the different values, without the diff and the data's fingerprint."""
     facts: dict[str, dict[str, None]] = {}
     for environment in findings.environments:
         for section_name, content in environment.items():

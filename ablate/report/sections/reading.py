@@ -7,9 +7,12 @@ from ablate.report import words
 from ablate.report.section import Note, Section, Terms
 
 SEED = (
-    "A seed is one complete repetition of the study: it draws the initial weights, the validation split, the order of the "
-    "images, every augmentation and dropout. In every cell the same seed makes the same draws, so two cells differ in "
-    "nothing but their levels. Each effect is first computed inside a seed, from pairs of runs that differ in that one "
+    "A seed is one complete repetition of the study: it draws the initial weights, the validation split, the "
+    "order of the "
+    "images, every augmentation and dropout. In every cell the same seed makes the same draws, so two cells "
+    "differ in "
+    "nothing but their levels. Each effect is first computed inside a seed, from pairs of runs that differ "
+    "in that one "
     "factor; {} The test images are the same for every seed."
 )
 SPREAD = {
@@ -17,21 +20,26 @@ SPREAD = {
     "pooled": "the uncertainty is the noise of all cells together.",
 }
 TOGETHER = (
-    "The intervals of one table hold together, at {} ({}, for the number of effects in the table). If no effect of a table "
-    "is real, the chance that one or more of them are said to help or to hurt is {}. Interval, p and verdict never disagree."
+    "The intervals of one table hold together, at {} ({}, for the number of effects in the table). If no "
+    "effect of a table "
+    "is real, the chance that one or more of them are said to help or to hurt is {}. Interval, p and verdict "
+    "never disagree."
 )
 MARK = Markup('<span class="mark {0}">{0}</span>')
 UNSTABLE = (
-    "the share of failed runs is more than 10 percentage points higher than without the change; where they are, and what "
+    "the share of failed runs is more than 10 percentage points higher than without the change; where they "
+    "are, and what "
     "the surviving runs say, stands beside it."
 )
 TURNED = "another factor turns the sign of this effect round: the table below the effects has it at each level of that factor."
 INCOMPLETE = (
-    "an effect is a mean over all settings of the other factors. The seeds that are named lack a run of it (crashed, failed "
+    "an effect is a mean over all settings of the other factors. The seeds that are named lack a run of it "
+    "(crashed, failed "
     "or not run yet), and are left out. Excluded cells are not planned, and nothing lacks them."
 )
 CONDITIONAL = (
-    "so many runs are missing that fewer than two seeds have all settings: the effect is that of the settings which its "
+    "so many runs are missing that fewer than two seeds have all settings: the effect is that of the "
+    "settings which its "
     "name says, and not of the whole factor."
 )
 INTERACTION = "an interaction: two changes do more than the sum of both, less, or just their sum."
@@ -47,6 +55,7 @@ def section(findings: Findings) -> Section:
 
 def _terms(findings: Findings) -> tuple[tuple[str | Markup, str | Markup], ...]:
     least, alpha = words.least(findings), f"{findings.study.alpha:g}"
+    below = f"it is below {alpha} exactly"
     both = MARK.format("helps") + " / " + MARK.format("hurts")
     metric = f"({findings.metric}: {words.higher(findings)})"
     interaction = (("better together, worse together, additive", INTERACTION),) if findings.interactions else ()
@@ -60,7 +69,7 @@ def _terms(findings: Findings) -> tuple[tuple[str | Markup, str | Markup], ...]:
         ("conditional", CONDITIONAL),
         (
             "p (adjusted)",
-            f"p, adjusted for the number of effects in the table: it is below {alpha} exactly where the interval excludes 0.",
+            f"p, adjusted for the number of effects in the table: {below} where the interval excludes 0.",
         ),
         *interaction,
     )
@@ -76,6 +85,7 @@ def _equivalent(least: str) -> str | Markup:
 def _undecided(least: str) -> str:
     last = f"; the last number would show one of {least}" if least else ""
     return (
-        "neither: these runs cannot tell. The number of further seeds would show an effect as large as the one seen with a "
+        "neither: these runs cannot tell. The number of further seeds would show an effect as large as the "
+        "one seen with a "
         f"chance of 80 %{last}. What stands in brackets allows for noise that is larger than it looked."
     )

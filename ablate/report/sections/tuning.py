@@ -36,7 +36,8 @@ LOG: Figure = {"type": "log", "showgrid": False, "exponentformat": "power", "dti
 WORST = "rgba(128,136,145,0.35)"  # a line of a trial that is not among the better half
 SUGGESTED = "What the range tests suggest: the first rule that has an answer is taken"
 RATES = (
-    "Range tests: the training loss while the learning rate rises, the median of the seeds, smoothed, over the band of all "
+    "Range tests: the training loss while the learning rate rises, the median of the seeds, smoothed, over "
+    "the band of all "
     "of them. The diamond is the rate that was taken."
 )
 HISTORY = "Trials: a dot is the value of one trial, the line the best so far{}."
@@ -44,7 +45,8 @@ EXPECTED = ", the dotted line what so many random trials give on the average"
 FIELDS = "The trials of {}: a line a trial, the better half in blue, the best one thick."
 MAP = "The same trials over two fields; between the dots the colour is only interpolated. The orange dot is the best."
 TURNS = (
-    "At the shared fields: the first trial of each search, the recipe as it stands. At the tuned ones: its best trial. Both "
+    "At the shared fields: the first trial of each search, the recipe as it stands. At the tuned ones: its "
+    "best trial. Both "
     "by few validation images and without an interval: the verdicts are those of the runs above."
 )
 
@@ -82,7 +84,8 @@ def _searched(first: History, tuned: TuningFinding) -> Note:
         "study": f"The baseline is tuned by {search.trials} trials, and every cell takes its values",
     }[search.per]
     text = (
-        f"{whose} (sampler {search.sampler}). They are compared by {search.metric} under seeds that no run of this study "
+        f"{whose} (sampler {search.sampler}). They are compared by {search.metric} under seeds that no run "
+        f"of this study "
         "has; the test images were not looked at."
     )
     change = "changes its" if turned == 1 else "change their"
@@ -91,7 +94,7 @@ def _searched(first: History, tuned: TuningFinding) -> Note:
 
 
 def rates(ranges: Sequence[RangeCurve]) -> Picture:
-    """Draw the loss over the rate: the smoothed median over a band of the seeds, with the rate that was chosen."""
+    """Draw the loss over the rate: the smoothed median over a band of the seeds, and the chosen rate."""
     data = [trace for curve, colour in zip(ranges, LINES, strict=False) for trace in _rate(curve, colour)]
     layout = {
         "height": 380 + 20 * min(len(ranges), len(LINES)), "margin": {"l": 8, "r": 8, "t": 30, "b": 70},
@@ -119,7 +122,9 @@ def _rate(curve: RangeCurve, colour: str) -> list[Figure]:
             "x": [rate for rate, _ in points], "y": [loss for _, loss in points],
             "line": {"color": colour, "width": 2.5}, "name": "<br>".join(lines(curve.label, NAME)),
             "showlegend": True, "hoverinfo": "text",
-            "hovertext": [f"{safe(curve.label)}<br>rate {rate:.2g}: loss {loss:.3g}" for rate, loss in points],
+            "hovertext": [
+                f"{safe(curve.label)}<br>rate {rate:.2g}: loss {loss:.3g}" for rate, loss in points
+            ],
         },
     ]  # fmt: skip
     chosen = curve.chosen
@@ -134,14 +139,15 @@ def _rate(curve: RangeCurve, colour: str) -> list[Figure]:
 
 
 def values(histories: Sequence[History]) -> Picture:
-    """Draw the value of each trial and the best so far; of random searches, what so many draws give on the average."""
+    """Draw the value of each trial and the best so far; of random searches, what so many give on average."""
     metric, most = histories[0].search.metric, max(len(history.trials) for history in histories)
     by = metrics.scale(metric)
     data = [trace for history, colour in zip(histories, LINES, strict=False) for trace in _value(history, colour, by)]
     layout = {
         "height": 360 + 20 * min(len(histories), len(LINES)), "margin": {"l": 8, "r": 8, "t": 30, "b": 70},
         "legend": LEGEND, "annotations": [title(f"<b>{metric}</b>{in_unit(metric, share='%')}")],
-        "xaxis": axis(showgrid=False, title={"text": "trials", "standoff": 8}, **whole(most)), "yaxis": axis(),
+        "xaxis": axis(showgrid=False, title={"text": "trials", "standoff": 8}, **whole(most)),
+        "yaxis": axis(),
     }  # fmt: skip
     return picture("history", data, layout)
 
@@ -151,20 +157,23 @@ def _value(history: History, colour: str, by: float) -> list[Figure]:
     trials = [trial for trial in history.trials if trial.value is not None]
     drawn: list[Figure] = [
         shared | {
-            "mode": "markers", "x": [t.number + 1 for t in trials], "y": [by * (t.value or 0.0) for t in trials],
+            "mode": "markers", "x": [t.number + 1 for t in trials],
+            "y": [by * (t.value or 0.0) for t in trials],
             "marker": {"color": colour, "size": 7, "opacity": 0.6}, "hoverinfo": "text",
             "hovertext": [f"{safe(history.label)}, {_hover(history, trial)}" for trial in trials],
         },
         shared | {
             "mode": "lines", "x": [n for n, _ in history.best_so_far],
             "y": [by * value for _, value in history.best_so_far],
-            "line": {"color": colour, "width": 2.5, "shape": "hv"}, "name": "<br>".join(lines(history.label, NAME)),
+            "line": {"color": colour, "width": 2.5, "shape": "hv"},
+            "name": "<br>".join(lines(history.label, NAME)),
             "showlegend": True, "hoverinfo": "skip",
         },
     ]  # fmt: skip
     if history.expected:
         drawn.append(shared | {
-            "mode": "lines", "x": [n for n, _ in history.expected], "y": [by * value for _, value in history.expected],
+            "mode": "lines", "x": [n for n, _ in history.expected],
+            "y": [by * value for _, value in history.expected],
             "line": {"color": colour, "width": 1.5, "dash": "dot"}, "hoverinfo": "skip",
         })  # fmt: skip
     return drawn
@@ -186,7 +195,8 @@ def fields(history: History) -> Picture:
         heights = [places[_key(trial.fields[path])] for path, places in zip(history.fields, axes, strict=True)]
         data.append({
             "type": "scatter", "mode": "lines+markers", "x": list(range(len(heights) + 1)),
-            "y": [*heights, (value - low) / ((high - low) or 1)], "hoverinfo": "text", "hovertext": _hover(history, trial),
+            "y": [*heights, (value - low) / ((high - low) or 1)], "hoverinfo": "text",
+            "hovertext": _hover(history, trial),
             "line": {"color": COLOURS["helps"] if good else WORST, "width": 4 if best else 1.5},
             "marker": {"size": 5}, "opacity": 1 if best else 0.7,
         })  # fmt: skip
@@ -201,8 +211,9 @@ def fields(history: History) -> Picture:
     }
     layout = {
         "height": 360, "margin": {"l": 30, "r": 40, "t": 34, "b": 60}, "showlegend": False,
-        "annotations": [mark for i, (bottom, top) in enumerate(ends) for mark in (_end(i, 0, bottom), _end(i, 1, top))],
-        "xaxis": axis(tickmode="array", **places, ticklen=16), "yaxis": {"visible": False, "range": [-0.06, 1.06]},
+        "annotations": [_end(i, y, texts[y]) for i, texts in enumerate(ends) for y in (0, 1)],
+        "xaxis": axis(tickmode="array", **places, ticklen=16),
+        "yaxis": {"visible": False, "range": [-0.06, 1.06]},
     }  # fmt: skip
     return picture("fields", data, layout)
 
@@ -226,7 +237,8 @@ def value_map(history: History) -> Picture:
         {
             "type": "contour", "x": list(history.map.x), "y": list(history.map.y),
             "z": [[round(by * value, 3) for value in row] for row in history.map.z],
-            "colorscale": [[0.0, pale], [1.0, strong]], "showscale": False, "line": {"width": 0.5, "color": GREY},
+            "colorscale": [[0.0, pale], [1.0, strong]], "showscale": False,
+            "line": {"width": 0.5, "color": GREY},
             "hoverinfo": "skip", "ncontours": 12, "opacity": 0.55,
         },
         {
@@ -278,7 +290,8 @@ def _hover(history: History, trial: Trial) -> str:
 def rates_table(ranges: Sequence[RangeCurve]) -> Table:
     """Lay out what each rule suggests in each range test."""
     columns: list[Column] = [
-        ("cell", "head"), ("rule", "text"), ("rate", "number"), ("about as good", "value"), ("status", "text"),
+        ("cell", "head"), ("rule", "text"), ("rate", "number"), ("about as good", "value"),
+        ("status", "text"),
         ("taken", "text"),
     ]  # fmt: skip
     rows = []
@@ -315,7 +328,8 @@ def turns_table(findings: Findings, tuned: TuningFinding) -> Table:
     metric = tuned.histories[0].search.metric if tuned.histories else ""
     unit = in_unit(metric)
     columns: list[Column] = [
-        ("change", "head"), (f"at the shared fields{unit}", "number"), (f"at the tuned fields{unit}", "number"),
+        ("change", "head"), (f"at the shared fields{unit}", "number"),
+        (f"at the tuned fields{unit}", "number"),
         ("sign", "text"),
     ]  # fmt: skip
     short = short_names([factor.name for factor in findings.study.factors])
@@ -339,14 +353,16 @@ def _data(tuned: TuningFinding, findings: Findings) -> Json:
     ]  # fmt: skip
     ranges = [
         {
-            "cell": c.label, "rates": c.rates, "losses": c.losses, "chosen": asdict(c.chosen) if c.chosen else None,
+            "cell": c.label, "rates": c.rates, "losses": c.losses,
+            "chosen": asdict(c.chosen) if c.chosen else None,
             "suggestions": {rule: asdict(suggestion) for rule, suggestion in c.suggestions.items()},
         }
         for c in tuned.ranges
     ]  # fmt: skip
     turns = [
         {
-            "factor": t.change[0], "from": t.change[1], "to": t.change[2], "shared": t.shared, "tuned": t.tuned,
+            "factor": t.change[0], "from": t.change[1], "to": t.change[2], "shared": t.shared,
+            "tuned": t.tuned,
             "condition": names.condition(t.scope, findings),
         }
         for t in tuned.turns

@@ -2,7 +2,7 @@
 
 Each is a `sample_*`, which draws the parameters from a generator of its own, and a pure function of the batch and these
 parameters, which agrees with `torchvision.transforms.v2.functional` on float images. Parameters are drawn on the CPU,
-so that a GPU trains on the same draws. A new one is a pair of functions, a role in streams.py and a row here.
+so that a GPU trains on the same draws. A new one is a row in recipe/augmentations.py, and a function here, with that name.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from ablate.recipe.fields import Augment
+from ablate.recipe.augmentations import AUGMENTATIONS, Augment
 from ablate.training.augment import color, crop, erase, mix, rotation
 from ablate.training.augment.streams import move
 
@@ -104,10 +104,10 @@ def _cutout(augment: Augment, streams: Streams) -> Step | None:
 
 
 Make = Callable[[Augment, Streams], Step | None]
-STEPS: tuple[Make, ...] = (_crop, _rotation, _color_jitter)
-"""What happens to single images as floats in [0, 1], in the order in which it is applied."""
-ERASURES: tuple[Make, ...] = (_erasing, _cutout)
-"""What happens to them once they are normalised: 0 is the mean colour."""
+STEPS: dict[str, Make] = {
+    "crop": _crop, "rotation": _rotation, "color_jitter": _color_jitter, "erasing": _erasing, "cutout": _cutout,
+}  # fmt: skip
+"""What happens to single images, by name; where and in which order, the table of augmentations says."""
 
 
 def _mixup(augment: Augment, streams: Streams, x: Tensor) -> Mixed:
@@ -128,13 +128,21 @@ def _either(augment: Augment, streams: Streams, x: Tensor) -> Mixed:
     return Mixed(torch.where(heads[:, None, None, None], one.images, other.images), share, partner)
 
 
+MIXES: dict[str, Callable[[Augment, Streams, Tensor], Mixed]] = {"mixup": _mixup, "cutmix": _cutmix}
+"""How images are mixed, by name."""
+
+
 def compose(augment: Augment, streams: Streams) -> Augmentation:
     """Return what a recipe asks for, once, before the loop."""
-    steps, erasures = (tuple(step for make in table if (step := make(augment, streams)) is not None) for table in (STEPS, ERASURES))
-    way = _either if augment.mixup and augment.cutmix else _mixup if augment.mixup else _cutmix if augment.cutmix else None
+    places: dict[str, list[Step]] = {"image": [], "normalized": []}
+    for name, facts in AUGMENTATIONS.items():
+        if name in STEPS and (step := STEPS[name](augment, streams)) is not None:
+            places[facts.place].append(step)
+    ways = [mix for name, mix in MIXES.items() if getattr(augment, name)]
+    way = _either if len(ways) > 1 else next(iter(ways), None)
     return Augmentation(
         read=_reading(augment, streams),
-        steps=steps,
-        erasures=erasures,
+        steps=tuple(places["image"]),
+        erasures=tuple(places["normalized"]),
         mix=None if way is None else lambda x: way(augment, streams, x),
     )

@@ -4,8 +4,9 @@ import torch
 from torch import Generator, Tensor
 
 from ablate.recipe import identity
+from ablate.recipe.augmentations import AUGMENTATIONS
 
-ROLES = ("crop", "flip", "rotation", "color_jitter", "erasing", "cutout", "mixup", "cutmix", "coin")
+ROLES = tuple(dict.fromkeys(role for facts in AUGMENTATIONS.values() for role in facts.streams))
 
 
 def generators(seed: int) -> dict[str, Generator]:

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 
 import numpy as np
 import torch
@@ -13,13 +14,7 @@ from ablate.recipe import networks
 from ablate.recipe.fields import Model
 from ablate.training import surgery
 from ablate.training.models import weights
-from ablate.training.models.baseline_cnn import baseline_cnn
-from ablate.training.models.cnn4 import cnn4
-from ablate.training.models.depthwise_dilated import depthwise_dilated
-from ablate.training.models.fusion import fusion
 from ablate.training.models.own import own
-from ablate.training.models.resnet9 import resnet9
-from ablate.training.models.resnet_small import resnet_small
 from ablate.training.models.torchvision_net import torchvision_net
 
 
@@ -32,15 +27,12 @@ class Shape:
     classes: int
 
 
-MODELS: dict[str, Callable[[Model, int, int, int], nn.Module]] = {
-    "baseline_cnn": baseline_cnn,
-    "cnn4": cnn4,
-    "resnet_small": resnet_small,
-    "resnet9": resnet9,
-    "depthwise_dilated": depthwise_dilated,
-    "fusion": fusion,
+Make = Callable[[Model, int, int, int], nn.Module]
+MODELS: dict[str, Make] = {
+    **{name: getattr(import_module(f"{__name__}.{name}"), name) for name in networks.BUILT_IN},
     **dict.fromkeys(networks.TORCHVISION, torchvision_net),
 }
+"""By name. Each of ours is a function in a module of its name."""
 
 
 def build(model: Model, shape: Shape, *, seed: int, pretrained: bool = True) -> nn.Module:

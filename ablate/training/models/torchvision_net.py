@@ -8,8 +8,6 @@ from ablate.recipe import networks
 from ablate.recipe.fields import Model
 from ablate.training.surgery import ModelError
 
-AUXILIARY = ("googlenet", "inception_v3")  # have side heads for training, and forward would return a tuple
-
 
 def torchvision_net(model: Model, channels: int, image_size: int, classes: int) -> nn.Module:
     """Build the network of `model.name` with weights drawn at random; `weights.load` puts the pretrained ones in.
@@ -39,15 +37,15 @@ def _options(model: Model, channels: int, image_size: int) -> dict[str, Any]:
     """List the arguments that only some networks have; what pretrained weights need is what torchvision gives them."""
     from torchvision.models import get_model_weights
 
-    if model.name in AUXILIARY:
+    facts = networks.facts(model.name)
+    if facts.side_heads:
         if model.pretrained and channels != 3:
             raise ModelError(f"model.pretrained of {model.name} needs colour images: it scales red, green and blue by themselves first")
         return {"aux_logits": False, "init_weights": True, "transform_input": model.pretrained}
-    sized = {"vit": "image_size", "maxvit": "input_size"}.get(model.name.split("_")[0])
-    if sized is None:
+    if not facts.sized:
         return {}
     height, width = get_model_weights(model.name).DEFAULT.meta["min_size"] if model.pretrained else (image_size, image_size)
-    return {sized: height if sized == "image_size" else (height, width)}
+    return {facts.sized: height if facts.sized == "image_size" else (height, width)}
 
 
 def _same_with(old: nn.Conv2d, channels: int) -> nn.Conv2d:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ablate.errors import DataError
+from ablate.recipe import networks
 from ablate.training import surgery
 from ablate.training.models.torchvision_net import first_convolution
 
@@ -26,7 +27,7 @@ def load(network: nn.Module, name: str) -> None:
     it would compute of a grey image given as a colour one. DataError: the weights cannot be had, or do not fit.
     """
     state = fetch(name)
-    ours = {"hidden", "head"} if name == "fusion" else {surgery.head(network)[0]}
+    ours = set(networks.facts(name).drawn) or {surgery.head(network)[0]}
     try:
         result = _put(network, state, ours)
     except BROKEN as error:
@@ -54,7 +55,7 @@ def file_name(name: str) -> str:
 def _best(name: str) -> Any:
     from torchvision.models import get_model_weights
 
-    return get_model_weights("resnet18" if name == "fusion" else name).DEFAULT
+    return get_model_weights(networks.facts(name).weights).DEFAULT
 
 
 def _reason(error: Exception) -> str:
