@@ -65,6 +65,7 @@ class Group(click.Group):
         if row is None:
             return None
         command: click.Command = getattr(import_module(f"ablate.cli.{row.module}"), row.module)
+        command.hidden = row.is_hidden  # also from a shell's completion
         return command
 
     def resolve_command(
