@@ -3,12 +3,25 @@
 import os
 import shutil
 import subprocess
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 GPU_QUERY = ("--query-gpu=index,uuid,compute_cap", "--format=csv,noheader")
 BF16_FLAGS = {"amx_bf16", "avx512_bf16"}  # without them bf16 on a CPU is emulated and slower than fp32
 BF16_CAPABILITY = 8.0  # Ampere and later
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What there is to run jobs on, as an executor answers it."""
+
+    slots: int  # jobs at a time
+    device: str  # cpu, cuda
+    precision: str  # what `training.precision = "auto"` is there
+    jobs_a_device: int = 1  # that share one device
+    shares_memory: bool = False  # slots use one memory: what ran out of it is tried again alone
+    shares_store: bool = True  # its workers see the folder of the store under the same path
 
 
 def precision(device: str) -> str:

@@ -38,3 +38,10 @@ def unknown(name: str, what: str, known: Iterable[str]) -> str:
     names = list(known)
     listed = f"; known are {', '.join(names) or 'none'}" if len(names) <= MANY else ""
     return f"{show(name)} is not {what}{near(name, names)}{listed}"
+
+
+def public(text: str) -> str:
+    """Write an address, or a message that holds one, without its password."""
+    named = re.sub(r"://([^/@\s:]*):\S*@", r"://\1:***@", text)  # up to the last @: a password may have one, and slashes
+    alone = re.sub(r"://[^/@\s:]+@", "://***@", named)  # a token
+    return re.sub(r"([?&][^=&\s]*(?:password|passwd|token|secret|key)[^=&\s]*=)[^&\s]*", r"\1***", alone, flags=re.IGNORECASE)

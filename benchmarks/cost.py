@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from ablate.execution import provenance, worker
-from ablate.execution.interruption import Interruption
-from ablate.execution.stages import How, Where
+from ablate.execution.crew import assemble
+from ablate.execution.options import How, Where
 from ablate.store import job_folder, layout
 from ablate.workflow import plan as planning
 from ablate.workflow import run as workflow
 from benchmarks import jobs
-from benchmarks.many import Watch
 
 ROUNDS = 3
 ONE = """
@@ -85,8 +84,8 @@ def share(folder: Path) -> list[dict[str, float]]:
     file.write_text(ONE)
     where = Where(store, tracking_uri=f"sqlite:///{store.database}", device="cpu")
     study = planning.load(str(file), (), store)
-    with Interruption() as interruption:
-        workflow.run(study, where, Watch(), interruption, How())  # decodes the images
+    with assemble(where, How()) as crew:
+        workflow.run(study, crew)  # decodes the images
     (item,) = planning.plan(study, where).jobs
     found = []
     with closing(jobs.start("clocked", 1, "benchmarks.cost")) as executor:

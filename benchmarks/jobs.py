@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ablate.execution.crew import PRELOAD
 from ablate.execution.executors.base import Slot, Task
 from ablate.execution.executors.local import LocalExecutor
-from ablate.execution.stages import PRELOAD
 from ablate.recipe.fields import Augment, MeanStd, Recipe
 from ablate.training import images, loop
 from ablate.training.augment import compose

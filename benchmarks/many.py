@@ -21,9 +21,9 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from ablate.execution.executors.base import Event
-from ablate.execution.interruption import Interruption
-from ablate.execution.stages import How, Where
+from ablate.execution.crew import assemble
+from ablate.execution.events import Event, Notice, TaskEnded, TaskStarted
+from ablate.execution.options import How, Where
 from ablate.store import layout
 from ablate.store.layout import Store
 from ablate.tracking import client
@@ -52,27 +52,20 @@ optimizer.momentum = [0.9, 0.8]
 
 @dataclass(slots=True)
 class Watch:
-    """A screen that notes when jobs start and end."""
+    """An observer that notes when jobs start and end."""
 
     starts: list[float] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
 
-    def notice(self, text: str) -> None:
-        """Show it."""
-        print(text, file=sys.stderr)
-
-    def start(self, what: str, total: int, names: dict[str, str]) -> None:
-        """Nothing is shown."""
-
-    def event(self, event: Event) -> None:
-        """Note the time."""
-        if event.kind == "started":
-            self.starts.append(time.perf_counter())
-        elif event.kind == "finished":
-            self.ends.append(time.perf_counter())
-
-    def stop(self) -> None:
-        """Nothing is shown."""
+    def observe(self, event: Event) -> None:
+        """Note the time, and show messages."""
+        match event:
+            case Notice():
+                print(event.text, file=sys.stderr)
+            case TaskStarted():
+                self.starts.append(time.perf_counter())
+            case TaskEnded(end="finished"):
+                self.ends.append(time.perf_counter())
 
 
 def megabytes() -> float:
@@ -125,8 +118,8 @@ def work(folder: Path, store: Store, name: str, seeds: int | list[int]) -> tuple
     file, watch = folder / f"{name}.toml", Watch()
     file.write_text(STUDY.format(name=name, seeds=seeds))
     where = Where(store, tracking_uri=f"sqlite:///{store.database}", device="cpu")
-    with Interruption() as interruption:
-        ran = workflow.run(planning.load(str(file), (), store), where, watch, interruption, How())
+    with assemble(where, How(), watch.observe) as crew:
+        ran = workflow.run(planning.load(str(file), (), store), crew)
     assert (len(ran.ledger.failures), ran.late) == (0, 0), ran
     return watch, time.perf_counter()
 

@@ -29,6 +29,7 @@ HOMES = {
 SEALED = {  # narrower than their layer: part of a path -> the rooms and modules that it may import
     "training": {"recipe", "errors", "messages", "places"},
     "execution/executors": {"execution/executors", "errors", "hardware"},
+    "execution": {"execution", "planning", "store", "study", "recipe", "training", "errors", "messages", "hardware", "places"},
     "analysis/stats": set(),
     "analysis/pooling": {"analysis/stats"},
     "recipe/range_test": {"errors"},

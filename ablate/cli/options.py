@@ -2,80 +2,113 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ablate.execution.executors import EXECUTORS
+
+if TYPE_CHECKING:
+    from ablate.execution.options import How, Where
+    from ablate.store.layout import Store
+    from ablate.study.file import Study
+
 STUDY = click.argument("study", metavar="STUDY")
-SET = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change the study: training.epochs=3, seeds=2. Recorded.")
-STORE = click.option(
-    "--store", "store_path", show_default="mlruns", metavar="DIR", envvar="ABLATE_STORE", help="Folder of all results.",
-    callback=lambda context, _option, given: _store(context, given),
+SET = click.option(
+    "--set", "sets", multiple=True, metavar="KEY=VALUE",
+    help="Change the study: training.epochs=3, seeds=2. Recorded.",
 )  # fmt: skip
-URI = click.option("--tracking-uri", metavar="URI", help="An MLflow server, instead of MLFLOW_TRACKING_URI or the store's own SQLite file.")
-DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to train.")
-JOBS = click.option("--jobs", type=click.IntRange(1, 1024), metavar="N", help="Jobs at a time; by default one a CPU core, or one a GPU.")
+STORE = click.option(
+    "--store", "store_path", show_default="mlruns", metavar="DIR", envvar="ABLATE_STORE",
+    callback=lambda context, _option, value: _store(context, value), help="Folder of all results.",
+)  # fmt: skip
+URI = click.option(
+    "--tracking-uri", metavar="URI",
+    help="An MLflow server, instead of MLFLOW_TRACKING_URI or the store's own SQLite file.",
+)  # fmt: skip
+DEVICE = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+    help="Where to train.",
+)  # fmt: skip
+JOBS = click.option(
+    "--jobs", type=click.IntRange(1, 1024), metavar="N",
+    help="Jobs at a time; by default one a CPU core, or one a GPU.",
+)  # fmt: skip
 PER_GPU = click.option(
-    "--jobs-per-gpu", default="1", show_default=True, metavar="N|auto", callback=lambda _c, _p, given: _count_or_auto(given),
+    "--jobs-per-gpu", default="1", show_default=True, metavar="N|auto",
+    callback=lambda _context, _option, value: _count_or_auto(value),
     help="Jobs that share a GPU; auto: a probe with the first job tries 1, 2 and 4.",
 )  # fmt: skip
-OPTUNA = click.option("--optuna-storage", metavar="URL", help="A database for Optuna's memory, instead of files of the store.")
-WAIT = click.option("--wait", is_flag=True, help="Wait for another process that runs this study, instead of ending.")
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-
-
+EXECUTOR = click.option(
+    "--executor", type=click.Choice(tuple(EXECUTORS)), default="local", show_default=True,
+    hidden=len(EXECUTORS) == 1, help="What places the jobs.",
+)  # fmt: skip
+OPTUNA = click.option(
+    "--optuna-storage", metavar="URL", help="A database for Optuna's memory, instead of files of the store."
+)  # fmt: skip
+WAIT = click.option(
+    "--wait", is_flag=True, help="Wait for another process that runs this study, instead of ending."
+)  # fmt: skip
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON; notes and progress go to stderr.")
 SEEDS = click.option(
     "--seeds", type=click.IntRange(1, 10_000), metavar="N",
-    help="So many seeds, also the next time: those that are there are kept, and what is left out of them is said.",
+    help="So many seeds, from now on: those in the store are kept, and a note names those that are left out.",
 )  # fmt: skip
-REPLACE = click.option("--replace", is_flag=True, help="Let this file take the place of another one whose study has the same name.")
-ONLY = click.option("--only", metavar="CONDITION", help="Only cells whose recipe is so: 'model.batch_norm == false'.")
+REPLACE = click.option(
+    "--replace", is_flag=True,
+    help="Let this file take the place of another one whose study has the same name.",
+)  # fmt: skip
+ONLY = click.option(
+    "--only", metavar="CONDITION", help="Only cells whose recipe meets it: 'model.batch_norm == false'."
+)  # fmt: skip
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def _seconds(_context: click.Context, _option: click.Parameter, given: str | None) -> float | None:
+def _seconds(_context: click.Context, _option: click.Parameter, value: str | None) -> float | None:
     """Read a time such as 90s, 10m or 1h30m."""
-    if given is None:
+    if value is None:
         return None
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", given)
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", value)
     total = sum(float(number) * UNITS[unit] for number, unit in parts)
-    if "".join(number + unit for number, unit in parts) != given or not total:
-        raise click.BadParameter(f"must be a time such as 90s, 10m, 2h or 1h30m, got {given}")
+    if "".join(number + unit for number, unit in parts) != value or not total:
+        raise click.BadParameter(f"must be a time such as 90s, 10m, 2h or 1h30m, got {value}")
     return total
 
 
 def training(command: Any) -> Any:
     """Add the options of all that trains: where, and how to go about it."""
     retry = click.option("--retry-failed", is_flag=True, help="Train again what failed before.")
-    fail_fast = click.option("--fail-fast", is_flag=True, help="Stop at the first job that fails, instead of going on with the others.")
+    fail_fast = click.option("--fail-fast", is_flag=True, help="Stop at the first job that fails.")
     budget = click.option(
-        "--budget", metavar="TIME", callback=_seconds, help="Start nothing that will not end in this time, such as 2h; then stop."
-    )
+        "--budget", metavar="TIME", callback=_seconds,
+        help="Start nothing that will not end in this time after the first job has started, such as 2h; then stop.",
+    )  # fmt: skip
     stall = click.option(
         "--stall", metavar="TIME", default="10m", show_default=True, callback=_seconds,
         help="Stop a job that gives no sign of life for so long, and try it once more.",
     )  # fmt: skip
-    for option in (stall, budget, fail_fast, retry, ONLY, SEEDS, REPLACE, WAIT, OPTUNA, URI, PER_GPU, JOBS, DEVICE):
+    own = (stall, budget, fail_fast, retry)
+    for option in (*own, ONLY, SEEDS, REPLACE, WAIT, OPTUNA, URI, PER_GPU, JOBS, DEVICE, EXECUTOR):
         command = option(command)
     return command
 
 
-def _store(context: click.Context, given: str | None) -> str:
-    """Return the folder of the store: by default the one here, or beside the study's file where only there is one."""
+def _store(context: click.Context, value: str | None) -> str:
+    """Return the store's folder: by default the one here, else the one beside the study's file."""
     from ablate.store import layout
     from ablate.workflow import argument
 
-    path = Path(layout.USUAL if given is None else given)
-    if given is not None and (not given.strip() or "\0" in given):
-        raise click.BadParameter(f"must name a folder, got {given!r}")
+    path = Path(layout.USUAL if value is None else value)
+    if value is not None and (not value.strip() or "\0" in value):
+        raise click.BadParameter(f"must name a folder, got {value!r}")
     try:
         path = path.expanduser()
     except RuntimeError as error:  # no such user, or none at all
-        raise click.BadParameter(f"{given}: {error}: write the whole path") from None
+        raise click.BadParameter(f"{value}: {error}: write the whole path") from None
     if path.exists() and not path.is_dir():
         raise click.BadParameter(f"{path} must be a folder, and is a file: choose another with --store DIR")
     study = context.params.get("study")
-    if given is None and study and not layout.is_store(path) and argument.is_file(study):
+    if value is None and study and not layout.is_store(path) and argument.is_file(study):
         beside = Path(study).parent / layout.USUAL
         if layout.is_store(beside):
             click.echo(f"the store is {beside}, beside the study: there is none in this folder", err=True)
@@ -83,32 +116,35 @@ def _store(context: click.Context, given: str | None) -> str:
     return str(path)
 
 
-def load(study: str, sets: tuple[str, ...], place: Any, seeds: int | None = None, *, asks: bool = False, reads: bool = False) -> Any:
-    """Read a STUDY argument, and say on the error stream what must be known of it.
+def load(
+    study: str, sets: tuple[str, ...], place: "Store", seeds: int | None = None, *,
+    asks: bool = False, reads: bool = False,
+) -> "Study":  # fmt: skip
+    """Read a STUDY argument, and print its notes on the error stream.
 
-    `asks`: also whose place it would take; `reads`: also that there is no store to read.
+    `asks`: also a note on another study whose name it has; `reads`: also one where there is no store to read.
     """
     from ablate.messages import printable
     from ablate.store import study_folder
     from ablate.workflow import argument
 
-    found = argument.load(study, sets, place, seeds)
-    is_missing = reads and not place.path.exists() and not found.notes
+    loaded = argument.load(study, sets, place, seeds)
+    is_missing = reads and not place.path.exists() and not loaded.notes
     others = (
-        study_folder.taken(place, found) if asks else "",
+        study_folder.taken(place, loaded) if asks else "",
         f"there is no store at {place.path}: --store DIR names one" if is_missing else "",
     )
-    for note in filter(None, (*found.notes, *others)):
+    for note in filter(None, (*loaded.notes, *others)):
         click.echo(printable(f"note: {note}"), err=True)
-    return found
+    return loaded
 
 
-def how(only: str | None = None, **given: Any) -> Any:
+def how(only: str | None = None, **options: Any) -> "How":
     """Return how to run: the options of execution."""
-    from ablate.execution import stages
+    from ablate.execution.options import How
     from ablate.workflow import plan as planning
 
-    return stages.How(only=planning.condition(only), **given)
+    return How(only=planning.condition(only), **options)
 
 
 def where(
@@ -118,25 +154,20 @@ def where(
     jobs: int | None = None,
     jobs_per_gpu: int | None = 1,
     optuna_storage: str | None = None,
-) -> Any:
-    """Return where and how to run."""
-    from ablate.execution import stages
+    executor: str = "local",
+) -> "Where":
+    """Return where to run: the store, MLflow, and the machine's devices."""
+    from ablate.execution.options import Where
     from ablate.store import layout
 
-    return stages.Where(layout.open_store(Path(store_path)), tracking_uri, device, jobs, jobs_per_gpu, optuna_storage)
+    store = layout.open_store(Path(store_path))
+    return Where(store, tracking_uri, device, jobs, jobs_per_gpu, optuna_storage, executor)
 
 
-def _count_or_auto(given: str) -> int | None:
+def _count_or_auto(value: str) -> int | None:
     """Read a count, or None for auto."""
-    if given == "auto":
+    if value == "auto":
         return None
-    if not given.isdecimal() or not 1 <= int(given) <= 64:
-        raise click.BadParameter(f"must be a count from 1 to 64, or auto, got {given}")
-    return int(given)
-
-
-def console(*, err: bool = False) -> Any:
-    """Return what prints to a terminal; `err`: to its error stream, where the output is for programs."""
-    from rich.console import Console
-
-    return Console(stderr=err, highlight=False)
+    if not value.isdecimal() or not 1 <= int(value) <= 64:
+        raise click.BadParameter(f"must be a count from 1 to 64, or auto, got {value}")
+    return int(value)

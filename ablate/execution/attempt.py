@@ -9,24 +9,28 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import Timeout
+from filelock import BaseFileLock, Timeout
 
 from ablate.errors import UnwritableError
 from ablate.execution.executors.base import OutOfMemory, Stopped
 from ablate.store import files, job_folder
+from ablate.store import lease as leases
 from ablate.store.job_folder import Folder
+from ablate.store.lease import Lease, LeaseLostError, Watch
 from ablate.training import lr_finder
 
 MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
 BEAT = 1.0  # seconds between two signs of life
+PATIENCE = 1.0  # seconds between two looks at a job that another process has
 
 
 def beats(report: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
-    """Return what may be called at every step, and tells now and then that the job is alive: an epoch may take hours."""
+    """Return what may be called at every step, and reports now and then that the job is alive: an epoch may take hours."""
     told = time.monotonic()
 
     def alive() -> None:
@@ -38,28 +42,72 @@ def beats(report: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
     return alive
 
 
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """Called at every step of a job: a sign of life now and then, and an end to it where another process has the job now."""
+
+    beat: Callable[[], None]
+    lease: Lease
+
+    def __call__(self) -> None:
+        """Raise a LeaseLostError where the renewal of the lease has found it taken over."""
+        if self.lease.is_lost:
+            self.check()
+        self.beat()
+
+    def check(self) -> None:
+        """Look whether the lease is still ours: before anything is written into the folder."""
+        self.lease.check()
+
+
 @contextlib.contextmanager
 def alone(
-    folder: Folder, should_stop: Callable[[], bool], alive: Callable[[], None], report: Callable[[dict[str, Any]], None] = lambda _: None
-) -> Iterator[None]:
-    """Hold the job's lock; while another coordinator's worker trains this very job, wait for it, and say so."""
-    lock, said = folder.lock(), False
-    while True:
-        try:
-            with files.writing(folder.path):
-                lock.acquire(timeout=1.0)
-            break
-        except Timeout:
+    folder: Folder,
+    should_stop: Callable[[], bool],
+    alive: Callable[[], None],
+    report: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> Iterator[Lease]:
+    """Hold the job's lock and its lease; while another worker has one of them, wait for it, and say so.
+
+    The lock ends with its process, however that ends; the lease is seen also where file locks do not reach.
+    """
+    lock, watch, said = folder.lock(), Watch(folder.path), False
+    try:
+        while (owned := _acquire(folder, lock, watch)) is None:
             alive()
             if not said:
                 said = True
-                report({"elsewhere": f"waits for {last(folder)}, which trains it"})
+                report({"elsewhere": f"waits for {_owner(folder, watch)}, which trains it"})
             if should_stop():
-                raise Stopped from None
-    try:
-        yield
+                raise Stopped
+        with leases.renewing(owned):
+            yield owned
     finally:
         lock.release()
+
+
+def _acquire(folder: Folder, lock: BaseFileLock, watch: Watch) -> Lease | None:
+    """Try for a second to get lock and lease of a job; a file system without locks has the lease alone."""
+    with files.writing(folder.path):
+        if not lock.is_locked:
+            try:
+                lock.acquire(timeout=PATIENCE)
+            except Timeout:
+                return None
+            except (NotImplementedError, OSError) as error:
+                if isinstance(error, OSError) and error.errno != errno.ENOSYS:
+                    raise  # else this file system has no locks
+        owned = watch.take(has_lock=lock.is_locked)
+    if owned is None:
+        time.sleep(min(PATIENCE, watch.owner.get("term", leases.TERM) / leases.RENEWALS))
+    return owned
+
+
+def _owner(folder: Folder, watch: Watch) -> str:
+    """Name the process that has a job."""
+    if "host" in watch.owner and watch.owner.get("machine") != leases.machine():
+        return f"process {watch.owner.get('pid', '?')} on {watch.owner['host']}"
+    return last(folder)
 
 
 def last(folder: Folder) -> str:
@@ -85,7 +133,7 @@ def accounted(folder: Folder, device: str) -> Iterator[None]:
         yield
     except lr_finder.Stopped:
         raise Stopped from None
-    except (Stopped, UnwritableError):
+    except (Stopped, UnwritableError, LeaseLostError):
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno in files.FULL:  # of the log, or of another disk, such as that of /tmp
@@ -137,6 +185,9 @@ def logging_to(path: Path) -> Iterator[None]:
         try:
             yield
         except Stopped:
+            raise
+        except LeaseLostError as error:
+            print(error, flush=True)
             raise
         except Exception:
             traceback.print_exc()

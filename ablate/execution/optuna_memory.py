@@ -11,6 +11,7 @@ from typing import Any
 from filelock import FileLock
 
 from ablate.errors import AblateError
+from ablate.messages import public
 from ablate.planning import tuning
 from ablate.planning.work import CellSearch
 from ablate.recipe import fields as recipe_fields
@@ -21,7 +22,6 @@ from ablate.store.layout import Store
 from ablate.store.records import Trial
 from ablate.study import search_space
 from ablate.study.search_space import Range, Search
-from ablate.tracking import public
 
 NEEDS = {"cmaes": "cmaes"}  # packages that do not come with ablate, by sampler
 DIVERGED = "ablate.diverged"

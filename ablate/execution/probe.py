@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablate.errors import AblateError
-from ablate.execution.executors.base import ENDS, Executor, Slot, Task
-from ablate.execution.executors.local import LocalExecutor
+from ablate.execution.executors.base import ENDS, Executor, Options
+from ablate.store.tasks import ProbeTask
 
 TRIED = (1, 2, 4)  # jobs a GPU
 WINDOW = 4.0  # seconds in which all of them are seen at work
@@ -29,12 +29,13 @@ class Load:
     images_a_second: float
     used: int
     total: int
+    slot: str = ""
 
 
 def best(measure: Callable[[int], Load | None], tried: Iterable[int] = TRIED) -> tuple[int, tuple[Load, ...]]:
     """Find how many jobs a device does most with, and what was measured.
 
-    More are tried as long as they fit, going by the memory of fewer, and as long as they gain; `measure` gives None for
+    More are tried as long as they fit, going by the memory of fewer, and as long as they gain; `measure` returns None for
     a number that did not fit after all. Raises an AblateError when not even one job runs.
     """
     loads: list[Load] = []
@@ -55,29 +56,29 @@ def best(measure: Callable[[int], Load | None], tried: Iterable[int] = TRIED) ->
     return chosen.jobs, tuple(loads)
 
 
-def probe(
-    function: str, slot: Slot, preload: tuple[str, ...], payload: dict[str, Any], interrupted: Callable[[], bool]
-) -> tuple[int, str]:  # fmt: skip
-    """Find by real workers how many jobs a device does most with, and say what was measured."""
+def probe(start: Callable[[Options], Executor], device: str, task: ProbeTask, interrupted: Callable[[], bool]) -> tuple[int, str]:
+    """Find by real workers how many jobs a device does most with; return that and what was measured, in words."""
 
     def measured(jobs: int) -> Load | None:
-        with closing(LocalExecutor(function, (slot,) * jobs, preload)) as executor:
-            return measure(executor, payload, jobs, interrupted=interrupted)
+        with closing(start(Options(device, jobs, devices=1))) as executor:
+            return measure(executor, task, jobs, interrupted=interrupted)
 
     jobs, loads = best(measured)
-    said = ", ".join(f"{load.jobs}: {load.images_a_second:,.0f} images/s, {load.used / 2**30:.1f} GiB" for load in loads)
-    return jobs, f"{jobs} jobs a GPU, by a probe on {slot.name} ({said})"
+    figures = (f"{load.jobs}: {load.images_a_second:,.0f} images/s, {load.used / 2**30:.1f} GiB" for load in loads)
+    return jobs, f"{jobs} jobs a GPU, by a probe on {loads[0].slot} ({', '.join(figures)})"
 
 
 def measure(
-    executor: Executor, payload: dict[str, Any], jobs: int, *, window: float = WINDOW, interrupted: Callable[[], bool] = lambda: False
-) -> Load | None:
-    """Run `jobs` probes at once (worker.probe) until all were seen at work for `window` seconds; None: one did not survive.
+    executor: Executor, task: ProbeTask, jobs: int, *,
+    window: float = WINDOW, interrupted: Callable[[], bool] = lambda: False,
+) -> Load | None:  # fmt: skip
+    """Run `jobs` probes at once until all were seen at work for `window` seconds; return None if one did not survive.
 
-    Raises KeyboardInterrupt when `interrupted` says so.
+    Raises KeyboardInterrupt when `interrupted` returns True.
     """
     for i in range(jobs):
-        executor.submit(Task(f"probe-{i}", payload))
+        executor.submit(task.model_copy(update={"number": i}))
+    slot = ""
     first: dict[str, dict[str, Any]] = {}
     last: dict[str, dict[str, Any]] = {}
     began, all_started = time.monotonic(), False
@@ -88,7 +89,7 @@ def measure(
             if event.kind in ENDS:
                 return None
             if event.kind == "progress":
-                last[event.task] = event.detail
+                last[event.task], slot = event.detail, event.slot
         if not all_started and len(last) == jobs:
             all_started, began, first = True, time.monotonic(), dict(last)
         if all_started and time.monotonic() - began > window and all(last[task]["time"] > first[task]["time"] for task in first):
@@ -97,4 +98,5 @@ def measure(
             return None
     speed = sum((last[t]["images"] - first[t]["images"]) / (last[t]["time"] - first[t]["time"]) for t in first)
     used = [detail["used"] for detail in last.values()]
-    return Load(jobs, speed, max(used) if payload["device_wide"] else sum(used), next(iter(last.values()))["total"])
+    in_use = sum(used) if executor.resources().device == "cpu" else max(used)  # a GPU tells the memory of all processes
+    return Load(jobs, speed, in_use, next(iter(last.values()))["total"], slot)

@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NoReturn
 
 import torch
@@ -11,29 +10,26 @@ import torch
 from ablate.execution import attempt
 from ablate.execution.executors.base import Stopped
 from ablate.recipe import networks, user_code
-from ablate.recipe.fields import Recipe
 from ablate.store.files import Json
+from ablate.store.tasks import ProbeTask
 from ablate.training import data, loop
 
 PROBE_TOLD = 0.25  # seconds between two reports of a probe
 
 
-def probe(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> Json:
-    """Train a recipe without keeping anything until asked to stop; tell images, time and memory a few times a second.
-
-    `payload`: recipe, seed, data, device, code, compile_cache, log.
-    """
-    with attempt.logging_to(Path(payload["log"])):
-        _probe(payload, report, should_stop)
+def probe(task: ProbeTask, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> NoReturn:
+    """Train a recipe without keeping anything until asked to stop; report images, time and memory a few times a second."""
+    with attempt.logging_to(task.log):
+        _probe(task, report, should_stop)
 
 
-def _probe(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> NoReturn:
-    recipe = Recipe.model_validate(payload["recipe"])
+def _probe(task: ProbeTask, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> NoReturn:
+    recipe = task.recipe
     if networks.is_own(recipe.model.name):
-        user_code.allow(recipe.model.name, tuple(payload["code"]))
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = payload["compile_cache"]
-    device, prepared = torch.device(payload["device"]), data.read(Path(payload["data"]))
-    session = loop.start(recipe, payload["seed"], prepared, data.open_arrays(prepared.folder), device)
+        user_code.allow(recipe.model.name, task.context.code or ())
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = task.context.compile_cache
+    device, prepared = torch.device(task.device), data.read(task.data)
+    session = loop.start(recipe, task.seed, prepared, data.open_arrays(prepared.folder), device)
     images, told = 0, 0.0
     while True:
         for step in loop.steps(session):

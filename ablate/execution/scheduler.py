@@ -6,26 +6,45 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from ablate.errors import AblateError, UnwritableError
-from ablate.execution.executors.base import ENDS, Event, Executor, Task
+from ablate.execution.executors.base import ENDS, Event, Executor
+from ablate.execution.executors.base import Task as Handed
 from ablate.store import job_folder
 from ablate.store.job_folder import Folder
 from ablate.store.layout import Store
+from ablate.store.tasks import Context
 
 TICK = 0.2  # seconds between two looks at an interruption
 STALL = 600.0  # seconds without a sign of life
 FROZEN = 2.0  # seconds between two looks, after which this process was frozen, or its machine asleep
 
-ATTEMPTS = {"crashed": 3, "stalled": 2, "out of memory": 2, "killed": 10}
-"""How often a job may end so, before it has failed. An exception is its own fault and is not tried again. A process that
+ATTEMPTS = {"crashed": 3, "stalled": 2, "out_of_memory": 2, "killed": 10}
+"""How often a job may end so before it has failed. An exception is its own fault and is not tried again. A process that
 somebody has ended is no fault of the job; the bound is there for what ends it each time and is not seen to do so."""
 
 KINDS: Mapping[str, job_folder.Kind] = {
-    "crashed": "crash", "killed": "crash", "stalled": "stall", "out of memory": "memory", "failed": "error",
+    "crashed": "crash", "killed": "crash", "stalled": "stall", "out_of_memory": "memory", "failed": "error",
 }  # fmt: skip
-"""What the journal says of a failure, by the last end."""
+"""The kind of a failure in the store, by the last end."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """The time that a whole run may take, counted from the start of its first task: to wait in a queue costs nothing."""
+
+    seconds: float = math.inf
+    ends: float = math.inf  # by the clock of the policy, once a task has started
+
+    def start(self, now: float) -> None:
+        """Begin to count, at the first call."""
+        if self.ends == math.inf:
+            self.ends = now + self.seconds
+
+    def left(self, now: float) -> float:
+        """Return the seconds that are left."""
+        return self.seconds if self.ends == math.inf else self.ends - now
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +52,10 @@ class Policy:
     """How far to go."""
 
     fail_fast: bool = False  # stop at the first failure
-    stall: float = STALL  # seconds without a sign of life after which a job is stopped, and tried once more
-    deadline: float = math.inf  # by time.monotonic(): nothing starts that would not end before it
-    seconds: Callable[["Item"], float] = lambda _item: 0.0  # that a piece of work takes, as well as that is known
+    stall: float = STALL  # seconds without a sign of life after which a started job is stopped, and tried once more
+    budget: Budget = field(default_factory=Budget)  # nothing starts that would not end in it
+    seconds: Callable[["Item"], float] = lambda _item: 0.0  # that a piece of work takes, as far as that is known
+    clock: Callable[[], float] = time.monotonic
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +103,11 @@ class Item(Protocol):
     def folder(self, store: Store) -> Folder:
         """Name where it writes."""
 
-    def payload(self, store: Store) -> dict[str, Any]:
-        """Return what the worker needs, once its folder is ready."""
+    def prepare(self, store: Store) -> None:
+        """Make its folder ready for a worker."""
+
+    def task(self, store: Store, context: Context) -> Handed:
+        """Return what a worker is handed."""
 
 
 Fits = Callable[[Item], bool]
@@ -134,13 +157,13 @@ class _Queue:
     source: Source
     store: Store
     executor: Executor
-    extra: dict[str, Any]
+    context: Context
     policy: Policy
     ledger: Ledger = field(default_factory=Ledger)
     running: dict[str, Item] = field(default_factory=dict)
-    seen: dict[str, float] = field(default_factory=dict)  # when each was last seen alive; none of those that wait to be alone
+    seen: dict[str, float] = field(default_factory=dict)  # when each was last seen alive; none of those that are queued
     stalled: set[str] = field(default_factory=set)  # that were ended for want of such a sign
-    looked: float = field(default_factory=time.monotonic)  # for stalls
+    looked: float = 0.0  # for stalls
     again: deque[Item] = field(default_factory=deque)
     error: AblateError | None = None  # why nothing can go on
 
@@ -150,23 +173,24 @@ def run(
     store: Store,
     executor: Executor,
     *,
-    extra: dict[str, Any],
+    context: Context,
     interrupted: Callable[[], bool],
     listen: Callable[[Event], None],
     policy: Policy | None = None,
 ) -> Ledger:
     """Run work to its end, or to the first interruption: then nothing new starts, and what runs is put away.
 
-    `extra` goes into every payload; `listen` hears every event but mere signs of life. Raises KeyboardInterrupt through
+    `context` goes into every task; `listen` hears every event but mere signs of life. Raises KeyboardInterrupt through
     `interrupted`, which may do so when it is asked a second time after an interruption, and, once all is put away, the
     AblateError that ended it: an UnwritableError when the store takes nothing more.
     """
-    queue = _Queue(source, store, executor, extra, policy or Policy())
+    policy = policy or Policy()
+    queue = _Queue(source, store, executor, context, policy, looked=policy.clock())
     ledger = queue.ledger
     while True:
         if not ledger.is_over:
             ledger.interrupted = interrupted()
-            if queue.running and time.monotonic() > queue.policy.deadline:
+            if queue.running and policy.budget.left(policy.clock()) < 0:
                 ledger.late, ledger.halted = True, "the time is up"
             if ledger.is_over:
                 executor.stop()
@@ -204,36 +228,38 @@ def _fill(queue: _Queue, listen: Callable[[Event], None]) -> None:
     """Submit work while there are slots."""
 
     def fits(item: Item) -> bool:
-        is_in_time = time.monotonic() + queue.policy.seconds(item) < queue.policy.deadline
+        is_in_time = queue.policy.seconds(item) < queue.policy.budget.left(queue.policy.clock())
         queue.ledger.late |= not is_in_time
         return is_in_time
 
     while not queue.ledger.is_over and queue.executor.free():
         item = queue.source.next(fits)
         if item is None:  # what died waits behind the others
-            item = next((one for one in queue.again if fits(one)), None)
+            item = next((lost for lost in queue.again if fits(lost)), None)
             if item is None:
                 return
             queue.again.remove(item)
-        alone = "out of memory" in queue.ledger.ends.get(item.id, ())
         try:
-            payload = item.payload(queue.store)
+            item.prepare(queue.store)
         except OSError as error:  # its folder is somebody else's: the others go on
-            _fail(queue, Event("failed", item.id, "", error=f"{error.filename}: {error.strerror}"), item, "failed", listen)
+            reason = f"{error.filename}: {error.strerror}"
+            _fail(queue, Event("failed", item.id, "", error=reason), item, "failed", listen)
             continue
-        task = Task(item.id, queue.extra | payload, alone=alone)
         queue.running[item.id] = item
-        if not alone:
-            queue.seen[item.id] = time.monotonic()
-        queue.executor.submit(task)
+        exclusive = "out_of_memory" in queue.ledger.ends.get(item.id, ())
+        queue.executor.submit(item.task(queue.store, queue.context), exclusive=exclusive)
 
 
 def _hear(queue: _Queue, event: Event, listen: Callable[[Event], None]) -> None:
-    """Take in one event."""
+    """Take in one event. The clocks of a task run from its `started`, never while it is queued."""
     if event.task not in queue.running:
         return
-    queue.seen[event.task] = time.monotonic()
-    if event.kind == "progress" and not event.detail:
+    now = queue.policy.clock()
+    if event.kind != "queued":
+        queue.seen[event.task] = now
+    if event.kind == "started":
+        queue.policy.budget.start(now)
+    if event.kind == "alive":
         return
     listen(event)
     if event.kind == "progress":
@@ -246,12 +272,10 @@ def _hear(queue: _Queue, event: Event, listen: Callable[[Event], None]) -> None:
 
 def _look_for_stalls(queue: _Queue) -> None:
     """End what gives no sign of life, however it stands still: the process may be frozen, or hang in a driver."""
-    now = time.monotonic()
+    now = queue.policy.clock()
     if now - queue.looked > FROZEN:  # it was us who stood still, and heard nobody
         queue.seen = dict.fromkeys(queue.seen, now)
     queue.looked = now
-    if not queue.seen:  # then nothing keeps those any more that want to be alone
-        queue.seen = dict.fromkeys(queue.running, now)
     for task in [task for task, seen in queue.seen.items() if now - seen > queue.policy.stall]:
         queue.stalled.add(task)
         queue.seen[task] = math.inf
@@ -297,7 +321,7 @@ def _fail(queue: _Queue, event: Event, item: Item, kind: str, listen: Callable[[
 
 def _reason(kind: str, error: str, stall: float) -> str:
     match kind:
-        case "out of memory":
+        case "out_of_memory":
             return f"out of memory, also alone on its device: {error}"
         case "stalled":
             return f"no sign of life for {stall:.0f} s, {ATTEMPTS['stalled']} times: it was stopped; --stall says how long to wait"

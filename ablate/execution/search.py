@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from ablate.errors import AblateError, UnwritableError
 from ablate.execution.optuna_memory import DIVERGED, OpenSearch, OpenTrial, milliseconds, open_memory, sampler, suggest, worst
+from ablate.messages import public
 from ablate.planning.plan import Work
 from ablate.planning.work import CellSearch
 from ablate.store import files, job_folder, search_folder
@@ -20,7 +21,6 @@ from ablate.store.layout import Store
 from ablate.store.records import Trial
 from ablate.study import search_space
 from ablate.study.grid import Job
-from ablate.tracking import public
 
 End = Literal["running", "complete", "pruned", "failed", "diverged"]
 ENDS: Mapping[str, End] = {"COMPLETE": "complete", "FAIL": "failed", "RUNNING": "running"}

@@ -9,112 +9,137 @@ import math
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import suppress
 
 import torch
 
 from ablate.errors import AblateError
-from ablate.execution import attempt, provenance
+from ablate.execution import attempt, probe_worker, provenance
+from ablate.execution.attempt import Alive
 from ablate.execution.executors.base import Stopped
 from ablate.execution.weights import build_network, last_state, save
 from ablate.recipe import identity, networks, range_test, user_code
 from ablate.recipe.fields import Evaluation, Model, Recipe
-from ablate.recipe.range_test import Curve, Sweep
-from ablate.store import files, job_folder, records
+from ablate.recipe.range_test import Curve
+from ablate.store import files, job_folder, records, tasks
 from ablate.store.files import Json
 from ablate.store.job_folder import Folder
+from ablate.store.lease import LeaseLostError
 from ablate.store.records import Attempt, Epoch, Result, SeedCurve
+from ablate.store.tasks import Context, RangeTask, TrainTask
 from ablate.training import data, evaluate, gallery, images, layout, loop, lr_finder, models
 from ablate.training.models import summary
 
-
-def work(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> Json:
-    """Do whatever a coordinator asks for: the range test of a recipe, or a job."""
-    return (run_range if "sweep" in payload else run_job)(payload, report, should_stop)
+Report = Callable[[Json], None]
+Asked = Callable[[], bool]
 
 
-def run_range(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> Json:
+def work(payload: Json, report: Report, should_stop: Asked) -> Json:
+    """Run whatever task an executor was handed."""
+    task = tasks.from_json(payload)
+    if isinstance(task, TrainTask):
+        return run_job(task, report, should_stop)
+    if isinstance(task, RangeTask):
+        return run_range(task, report, should_stop)
+    return probe_worker.probe(task, report, should_stop)
+
+
+def run_range(task: RangeTask, report: Report, should_stop: Asked) -> Json:
     """Sweep the learning rate of a recipe under one seed, and write its curve. Raises what the training raised, and Stopped.
 
-    `payload`: sweep (its fields), recipe, seed, data (folder of the decoded set), folder (for log and lock), curve (path),
-    code_fingerprint (of a user's own network), device.
+    Where another process takes the task over, it is waited for.
     """
-    folder, target = Folder(Path(payload["folder"])), Path(payload["curve"])
-    alive = attempt.beats(report)
-    with attempt.alone(folder, should_stop, alive, report), attempt.accounted(folder, payload["device"]), attempt.logging_to(folder.log):
+    while True:
+        with suppress(LeaseLostError):
+            return _run_range(task, report, should_stop)
+
+
+def _run_range(task: RangeTask, report: Report, should_stop: Asked) -> Json:
+    folder, beat = Folder(task.folder), attempt.beats(report)
+    with (
+        attempt.alone(folder, should_stop, beat, report) as lease,
+        attempt.accounted(folder, task.device),
+        attempt.logging_to(folder.log),
+    ):
         folder.failure.unlink(missing_ok=True)
-        if not target.exists():
-            curve = _sweep(payload, report, should_stop, alive)
+        if not task.curve.exists():
+            alive = Alive(beat, lease)
+            curve = _sweep(task, report, should_stop, alive)
+            alive.check()
             content = range_test.to_json(curve) | {"timestamp": _now()}
-            records.write(target, SeedCurve.model_validate(content, strict=False))
+            records.write(task.curve, SeedCurve.model_validate(content, strict=False))
     return {"status": "finished"}
 
 
-def _sweep(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool], alive: Callable[[], None]) -> Curve:
-    recipe, sweep = Recipe.model_validate(payload["recipe"]), Sweep(**payload["sweep"])
-    device = torch.device(payload["device"])
-    _allow_own_code(recipe, payload, payload["code_fingerprint"])
-    prepared = data.read(Path(payload["data"]))
-    memory = images.room(device, payload.get("jobs_a_device", 1))
+def _sweep(task: RangeTask, report: Report, should_stop: Asked, alive: Callable[[], None]) -> Curve:
+    device = torch.device(task.device)
+    _allow_own_code(task.recipe, task.context, task.code)
+    prepared = data.read(task.data)
+    memory = images.room(device, task.context.jobs_a_device)
 
     def stops() -> bool:  # asked before each step
         alive()
         return should_stop()
 
     return lr_finder.sweep(
-        recipe, payload["seed"], prepared, data.open_arrays(prepared.folder), device, sweep, memory=memory, should_stop=stops,
-        told=lambda done: report({"rate": done, "rates": sweep.steps}),
+        task.recipe, task.seed, prepared, data.open_arrays(prepared.folder), device, task.sweep,
+        memory=memory, should_stop=stops,
+        told=lambda done: report({"rate": done, "rates": task.sweep.steps}),
     )  # fmt: skip
 
 
-def run_job(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> Json:
-    """Train a job to its end from wherever it stands, then judge it in every way that is still missing.
+def run_job(task: TrainTask, report: Report, should_stop: Asked) -> Json:
+    """Train a job to its end from wherever it stands, then evaluate it in every way that is still missing.
 
-    `payload`: folder (of the job, with recipe.json), job (its identity), data (folder of the decoded set), evaluations (a
-    list of tables), device, git, trained (as it was planned, for who watches).
-    Returns {"status": finished | diverged}; raises what the training raised, after writing it to the
-    job's log, and Stopped between two epochs, after a checkpoint, or between two ways of judging; OutOfMemory and UnwritableError
-    leave it as it was.
+    Returns {"status": finished | diverged}; raises what the training raised, after writing it to the job's log, and
+    Stopped between two epochs, after a checkpoint, or between two evaluations; OutOfMemory and UnwritableError leave it
+    as it was. Where another process takes the job over, it is waited for.
     """
-    folder, alive = Folder(Path(payload["folder"])), attempt.beats(report)
-    with attempt.alone(folder, should_stop, alive, report), attempt.accounted(folder, payload["device"]), attempt.logging_to(folder.log):
+    while True:
+        with suppress(LeaseLostError):
+            return _run_job(task, report, should_stop)
+
+
+def _run_job(task: TrainTask, report: Report, should_stop: Asked) -> Json:
+    folder, beat = Folder(task.folder), attempt.beats(report)
+    with (
+        attempt.alone(folder, should_stop, beat, report) as lease,
+        attempt.accounted(folder, task.device),
+        attempt.logging_to(folder.log),
+    ):
+        alive = Alive(beat, lease)
         folder.failure.unlink(missing_ok=True)
         if job_folder.read_result(folder) is not None:
-            if "trained" in payload:
-                is_known = payload["trained"] or attempt.is_of(folder, payload.get("study", ""))
-                report({"judging": True} if is_known else {"elsewhere": f"trained by {attempt.last(folder)}"})
+            is_known = task.trained or attempt.is_of(folder, task.context.study)
+            report({"judging": True} if is_known else {"elsewhere": f"trained by {attempt.last(folder)}"})
         else:
-            _train(folder, payload, report, should_stop, alive)
+            _train(folder, task, report, should_stop, alive)
         job_folder.sweep(folder)
         result = job_folder.read_result(folder)
         assert result is not None
         if result.status == "finished":
-            _judge_all(folder, payload, should_stop, alive)
+            _judge_all(folder, task, should_stop, alive)
     return {"status": result.status}
 
 
-def _train(
-    folder: Folder, payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool], alive: Callable[[], None]
-) -> None:
+def _train(folder: Folder, task: TrainTask, report: Report, should_stop: Asked, alive: Alive) -> None:
     """Train from the last checkpoint, or from the start, to result.json."""
-    recipe, seed, code = _read_recipe(folder, payload)
-    device = torch.device(payload["device"])
+    recipe, seed, code = _read_recipe(folder, task)
+    device = torch.device(task.device)
     number = len(job_folder.read_attempts(folder)) + 1
-    about = Attempt(
-        attempt=number, timestamp=_now(), pid=os.getpid(), device=payload["device"], study=payload.get("study", "")
-    )
+    about = Attempt(attempt=number, timestamp=_now(), pid=os.getpid(), device=task.device, study=task.context.study)
     records.append(folder.attempts, about)
-    files.write_json(folder.environment, _environment(payload, device), durable=False)
-    _allow_own_code(recipe, payload, code)
+    files.write_json(folder.environment, _environment(task, device), durable=False)
+    _allow_own_code(recipe, task.context, code)
     if recipe.training.compile:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = payload["compile_cache"]  # importing torch._dynamo has put another one there
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = task.context.compile_cache  # importing torch._dynamo has put another one there
         print("torch.compile: half a minute when this network is new here", flush=True)
     attempt.forget_peak(device)
-    prepared = data.read(Path(payload["data"]))
-    memory = images.room(device, payload.get("jobs_a_device", 1))
+    prepared = data.read(task.data)
+    memory = images.room(device, task.context.jobs_a_device)
     session = loop.start(recipe, seed, prepared, data.open_arrays(prepared.folder), device, memory=memory)
     if session.train.streamed:
-        notice = f"the training images do not fit into the memory of {payload['device']}: they are streamed, batch by batch"
+        notice = f"the training images do not fit into the memory of {task.device}: they are streamed, batch by batch"
         print(notice, flush=True)
         report({"notice": notice})
     session.alive = alive
@@ -122,47 +147,53 @@ def _train(
     if state is not None:
         loop.restore(session, state)
     job_folder.restore_journal(folder, session.history)
-    print(f"attempt {number} on {payload['device']}: from epoch {session.epoch} of {recipe.training.epochs}", flush=True)
+    print(f"attempt {number} on {task.device}: from epoch {session.epoch} of {recipe.training.epochs}", flush=True)
+    _epochs(folder, session, report, should_stop, alive)
+    alive.check()
+    if not session.diverged:
+        save(folder.weights("last"), session.network.state_dict())
+    _finish(folder, session, models.Shape(prepared.channels, prepared.image_size, len(prepared.classes)))
+
+
+def _epochs(folder: Folder, session: loop.Session, report: Report, should_stop: Asked, alive: Alive) -> None:
+    """Train epoch after epoch, each with its checkpoint and its line of the journal."""
+    epochs = session.recipe.training.epochs
     for line in loop.epochs(session):
+        alive.check()
         if session.best_epoch == session.epoch:
             save(folder.weights("best_validation"), session.network.state_dict(), durable=True)
         # Before the line: what stands in the journal is never trained again.
         save(folder.checkpoint, loop.snapshot(session), keep=folder.previous)
         records.append(folder.journal, Epoch.model_validate(line))
         print(f"epoch {line['epoch']}: " + ", ".join(f"{k} {v:.4g}" for k, v in line["metrics"].items()), flush=True)
-        report({"epoch": line["epoch"], "epochs": recipe.training.epochs, "metrics": line["metrics"]})
+        report({"epoch": line["epoch"], "epochs": epochs, "metrics": line["metrics"]})
         if should_stop() and not session.finished:
             raise Stopped
-    if not session.diverged:
-        save(folder.weights("last"), session.network.state_dict())
-    _finish(folder, session, models.Shape(prepared.channels, prepared.image_size, len(prepared.classes)))
 
 
-def _read_recipe(folder: Folder, payload: Json) -> tuple[Recipe, int, str]:
+def _read_recipe(folder: Folder, task: TrainTask) -> tuple[Recipe, int, str]:
     """Return what is trained, the seed and the code, which must be of the very job that was planned.
 
     A store may be shared, and others write to it.
     """
     description = job_folder.read_description(folder)
     recipe = None if description is None else description.parsed()
-    if description is None or recipe is None or (
-        identity.job_id(recipe, description.seed, description.data, description.code) != payload["job"]
-    ):
-        short = payload["job"][: identity.ID_SHOWN]
+    if description is None or recipe is None or (identity.job_id(recipe, description.seed, description.data, description.code) != task.job):
+        short = task.job[: identity.ID_SHOWN]
         raise AblateError(f"{folder.recipe} is not what the job {short} was planned as: remove that folder")
     return recipe, description.seed, description.code
 
 
-def _allow_own_code(recipe: Recipe, payload: Json, planned: str) -> None:
+def _allow_own_code(recipe: Recipe, context: Context, planned: str) -> None:
     """Let a user's own network be imported: of a study file on this machine only, and only as it was when the job was made.
 
     A store may be shared, and what others write into it must not choose the code that runs here.
     """
     if not networks.is_own(recipe.model.name):
         return
-    if payload.get("code") is None:
+    folders = context.code
+    if folders is None:
         raise AblateError(f"{recipe.model.name} is imported for a study file only, and this job comes from a store: run the study's file")
-    folders = tuple(payload["code"])
     if user_code.fingerprint(recipe.model.name, folders) != planned:
         raise AblateError(f"the code of {recipe.model.name} has changed since the run was started: run the study again")
     user_code.allow(recipe.model.name, folders)
@@ -202,28 +233,30 @@ def _finish(folder: Folder, session: loop.Session, shape: models.Shape) -> None:
     )
 
 
-def _judge_all(folder: Folder, payload: Json, should_stop: Callable[[], bool], alive: Callable[[], None]) -> None:
+def _judge_all(folder: Folder, task: TrainTask, should_stop: Asked, alive: Alive) -> None:
     """Judge the trained network in every way that is missing, looking between two of them whether to stop."""
-    for evaluation in payload["evaluations"]:
+    for evaluation in task.evaluations:
         if should_stop():
             raise Stopped
-        _judge(folder, payload, Evaluation.model_validate(evaluation), alive)
+        _judge(folder, task, evaluation, alive)
 
 
-def _judge(folder: Folder, payload: Json, evaluation: Evaluation, alive: Callable[[], None]) -> None:
+def _judge(folder: Folder, task: TrainTask, evaluation: Evaluation, alive: Alive) -> None:
     """Judge the trained network in one way, unless that was done; outcome.json is written last."""
-    recipe, seed, code = _read_recipe(folder, payload)
+    recipe, seed, code = _read_recipe(folder, task)
     recipe = recipe.model_copy(update={"evaluation": evaluation})
     if job_folder.is_evaluated(folder, identity.evaluation_id(recipe)):
         return
-    began, device = time.perf_counter(), torch.device(payload["device"])
+    began, device = time.perf_counter(), torch.device(task.device)
     loop.settle(recipe, device)
-    _allow_own_code(recipe, payload, code)
-    prepared = data.read(Path(payload["data"]))
+    _allow_own_code(recipe, task.context, code)
+    prepared = data.read(task.data)
     arrays = data.open_arrays(prepared.folder)
     network = build_network(folder, recipe, prepared, device)
-    test = images.for_test(recipe, prepared, arrays, device, memory=images.room(device, payload.get("jobs_a_device", 1)))
+    memory = images.room(device, task.context.jobs_a_device)
+    test = images.for_test(recipe, prepared, arrays, device, memory=memory)
     judgement = evaluate.judge(network, recipe, seed, test, prepared.classes, alive)
+    alive.check()
     outcome = records.Evaluation(
         evaluation=evaluation.model_dump(),
         status="at_chance" if judgement.at_chance else "finished",
@@ -241,11 +274,11 @@ def _judge(folder: Folder, payload: Json, evaluation: Evaluation, alive: Callabl
     print(f"judged {evaluation.model_dump()}: test/accuracy {judgement.metrics['test/accuracy']:.4f}", flush=True)
 
 
-def _environment(payload: Json, device: torch.device) -> Json:
-    decoding = data.read(Path(payload["data"])).decoding
+def _environment(task: TrainTask, device: torch.device) -> Json:
+    decoding = data.read(task.data).decoding
     return {
-        "data": Path(payload["data"]).name,
-        "git": payload.get("git", {}),
+        "data": task.data.name,
+        "git": task.context.git,
         "user": provenance.user(),
         "versions": provenance.versions(),
         "machine": provenance.machine() | {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"},

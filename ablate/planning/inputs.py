@@ -2,20 +2,21 @@
 
 import os
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ablate import hardware
 from ablate.errors import DataError
 from ablate.messages import show
 from ablate.recipe import identity, networks, user_code
-from ablate.recipe.fields import Data, Model
+from ablate.recipe.fields import Data
 from ablate.store import study_folder
 from ablate.store.layout import Store
 from ablate.store.study_folder import Settled
+from ablate.study import grid
 from ablate.study.file import Study, located
-from ablate.study.grid import Grid, Job
+from ablate.study.grid import Cell, Fingerprints, Grid, Job
 from ablate.training import data
 from ablate.training.data import Prepared
 
@@ -30,63 +31,77 @@ AGAIN = "the images were decoded by an older version: the next run decodes them 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """How the fields of a recipe that name something outside of it are identified.
-
-    Precision is as when the study was first run in this store. Images are those that the files as they are now were decoded to
-    and, where they never were, those of the study's last run: only a run decodes. Own networks are as they are now or, where
-    their code is gone or must not be looked for, as they were then.
-    """
+    """What a study is resolved from: its cells in the precision of this machine, and what its last run has settled."""
 
     study: Study
     store: Store
     settled: Settled
-    precision: str
-    _known: dict[str, str] = field(default_factory=dict)
-
-    def fingerprint(self, section: Data) -> str:
-        """Identify the images of a data section; where neither they nor any others were decoded for this study, as such."""
-        key = study_folder.data_key(section)
-        if key not in self._known:
-            old, source = self.settled.fingerprints.get(key), located(self.study, section)
-            try:
-                found = data.find(source, self.store.data)
-            except PermissionError as error:
-                if old is None or Path(error.filename).is_relative_to(self.store.path):
-                    raise
-                found = None
-            known = found.fingerprint if found else old
-            self._known[key] = known or f"not decoded yet: {key}"
-        return self._known[key]
-
-    def learn(self, section: Data, decoded: Prepared) -> None:
-        """Take note that the images of a data section have just been decoded."""
-        self._known[study_folder.data_key(section)] = decoded.fingerprint
-
-    def code(self, section: Model) -> str:
-        """Identify a user's own network by its code, a pretrained one by its weights; empty for every other one.
-
-        A study of the store has no code here.
-        """
-        if section.pretrained:  # the newest ones of another version of torchvision are others
-            from ablate.training.models import weights
-
-            return weights.file_name(section.name)
-        if not networks.is_own(section.name):
-            return ""
-        old = self.settled.codes.get(section.name)
-        if not self.study.folder:
-            return old or "unknown"
-        if section.name not in self._known:
-            folders = user_code.folders(self.study.folder)
-            gone = user_code.find(section.name, folders) is None
-            self._known[section.name] = old if old is not None and gone else user_code.fingerprint(section.name, folders)
-        return self._known[section.name]
+    precision: str  # as when the study was first run in this store
+    grid: Grid  # as the study writes the cells: what is to be tuned is still open
+    weights: Mapping[str, str] | None = None  # of pretrained networks, by name; none: torchvision's newest, which imports torch
 
 
-def read(study: Study, store: Store, device: str) -> Inputs:
-    """Look up what a study's recipes stand for; nothing is decoded, built or imported."""
+def read(study: Study, store: Store, device: str = "auto") -> Inputs:
+    """Return what a study is resolved from; nothing is decoded, built or imported."""
     settled = study_folder.settled(store, study.name)
-    return Inputs(study, store, settled, settled.precision or hardware.precision(device))
+    precision = settled.precision or hardware.precision(device)
+    return Inputs(study, store, settled, precision, grid.expand(study, precision=precision))
+
+
+def fingerprints(known: Inputs, cells: Iterable[Cell], earlier: Fingerprints | None = None) -> Fingerprints:
+    """Identify the images and the networks of cells; what `earlier` has of them is not looked up again.
+
+    Images are those that the files as they are now were decoded to and, where they never were, those of the study's last run:
+    only a run decodes. Own networks are as they are now or, where their code is gone or must not be looked for, as they were then.
+    """
+    recipes = [cell.recipe for cell in cells]
+    images, codes = (dict(earlier.data), dict(earlier.code)) if earlier else ({}, {})
+    by_key = {study_folder.data_key(section): name for section, name in images.items()}
+    for section in dict.fromkeys(recipe.data for recipe in recipes):
+        if section not in images:
+            key = study_folder.data_key(section)
+            if key not in by_key:
+                by_key[key] = _images(known, section)
+            images[section] = by_key[key]
+    for name, pretrained in dict.fromkeys((recipe.model.name, recipe.model.pretrained) for recipe in recipes):
+        if (name, pretrained) not in codes:
+            codes[name, pretrained] = _weights(known, name) if pretrained else _code(known, name)
+    return Fingerprints(images, codes)
+
+
+def _images(known: Inputs, section: Data) -> str:
+    """Identify the images of a data section; where neither they nor any others were decoded for this study, as such."""
+    key = study_folder.data_key(section)
+    old = known.settled.fingerprints.get(key)
+    try:
+        decoded = data.find(located(known.study, section), known.store.data)
+    except PermissionError as error:
+        if old is None or Path(error.filename).is_relative_to(known.store.path):
+            raise
+        decoded = None
+    return (decoded.fingerprint if decoded else old) or f"not decoded yet: {key}"
+
+
+def _weights(known: Inputs, name: str) -> str:
+    """Identify a pretrained network by its weights: the newest ones of another version of torchvision are others."""
+    if known.weights is not None:
+        return known.weights.get(name, "")
+    from ablate.training.models import weights
+
+    return weights.file_name(name)
+
+
+def _code(known: Inputs, name: str) -> str:
+    """Identify a user's own network by its code; empty for every other one. A study of the store has no code here."""
+    if not networks.is_own(name):
+        return ""
+    old = known.settled.codes.get(name)
+    if not known.study.folder:
+        return old or "unknown"
+    folders = user_code.folders(known.study.folder)
+    if old is not None and user_code.find(name, folders) is None:
+        return old
+    return user_code.fingerprint(name, folders)
 
 
 def last(store: Store, settled: Settled, section: Data) -> Prepared | None:
@@ -100,14 +115,14 @@ def _different(sections: Iterable[Data]) -> dict[str, Data]:
     return {study_folder.data_key(section): section for section in sections}
 
 
-def check_images(known: Inputs, expanded: Grid) -> tuple[str, ...]:
+def check_images(known: Inputs) -> tuple[str, ...]:
     """Return what there is to say of the folders of images before they are decoded.
 
     Raises a DataError for all that cannot be used. One that is gone, and was decoded for this study, is known well enough.
     """
     said: dict[str, None] = {}
     wrong: dict[str, None] = {}
-    for section in _different(cell.recipe.data for cell in expanded.cells).values():
+    for section in _different(cell.recipe.data for cell in known.grid.cells).values():
         source = located(known.study, section)
         try:
             if data.is_there(source) or study_folder.data_key(section) not in known.settled.fingerprints:
@@ -154,30 +169,35 @@ def _taken_from(study: Study, section: Data, source: Data) -> str:
     )
 
 
-def decode(known: Inputs, expanded: Grid) -> Iterator[str]:
-    """Decode every data set that the cells ask for, once, and check that each recipe can be cut from it; say what takes long."""
-    found: dict[str, Prepared] = {}
+def decode(known: Inputs, notice: Callable[[str], None]) -> dict[Data, str]:
+    """Decode every data set that the cells ask for, once, and return its fingerprint for each data section.
+
+    Each recipe is checked against its images. `notice` is told what takes long and what is hardly meant.
+    """
+    decoded: dict[str, Prepared] = {}
+    fingerprint: dict[Data, str] = {}
     warned: set[str] = set()
-    for cell in expanded.cells:
+    for cell in known.grid.cells:
         section = cell.recipe.data
         key = study_folder.data_key(section)
-        if key not in found:
-            found[key] = yield from _prepare(known, section)
-            known.learn(section, found[key])
-        for warning in data.warnings(section, found[key]):
+        if key not in decoded:
+            decoded[key] = _prepare(known, section, notice)
+        fingerprint[section] = decoded[key].fingerprint
+        for warning in data.warnings(section, decoded[key]):
             if warning not in warned:
                 warned.add(warning)
-                yield warning
-        data.split(section, data.open_arrays(found[key].folder).train_labels, 0)
-        data.check_normalize(section, found[key].channels)
+                notice(warning)
+        data.split(section, data.open_arrays(decoded[key].folder).train_labels, 0)
+        data.check_normalize(section, decoded[key].channels)
+    return fingerprint
 
 
-def _prepare(known: Inputs, section: Data) -> Generator[str, None, Prepared]:
-    """Decode one data set, or find it decoded, by the last run where its source is gone; say what takes long."""
+def _prepare(known: Inputs, section: Data, notice: Callable[[str], None]) -> Prepared:
+    """Decode one data set, or find it decoded, by the last run where its source is gone."""
     source = located(known.study, section)
     kept = None if data.is_there(source) else last(known.store, known.settled, section)
     if kept is not None:
-        yield f"{KEPT}{_gone(known.study, section, source)}"
+        notice(f"{KEPT}{_gone(known.study, section, source)}")
         return kept
     is_new = data.find(source, known.store.data, older=False) is None
     if is_new:
@@ -186,23 +206,23 @@ def _prepare(known: Inputs, section: Data) -> Generator[str, None, Prepared]:
             why = "again, as an older version has read some files otherwise"
         elif _have_changed(known, section):
             why = "again, as the files have changed or moved since the last run"
-        yield f"decoding {section.name} at {section.image_size}x{section.image_size}, {why}"
+        notice(f"decoding {section.name} at {section.image_size}x{section.image_size}, {why}")
     try:
-        made = data.prepare(source, known.store.data)
+        prepared = data.prepare(source, known.store.data)
     except DataError as error:
         raise DataError(f"{error}{_taken_from(known.study, section, source)}") from None
-    if is_new and made.decoding:
-        yield f"{section.name}: {'; '.join(made.decoding)}"
-    return made
+    if is_new and prepared.decoding:
+        notice(f"{section.name}: {'; '.join(prepared.decoding)}")
+    return prepared
 
 
-def settle(known: Inputs, expanded: Grid) -> Settled:
-    """Return what a run of these cells settles, once their images are decoded."""
-    recipes = [cell.recipe for cell in expanded.cells]
+def settle(known: Inputs, fingerprints: Fingerprints) -> Settled:
+    """Return what a run of the study settles, once its images are decoded."""
+    recipes = [cell.recipe for cell in known.grid.cells]
     return Settled(
         known.precision,
-        {study_folder.data_key(r.data): known.fingerprint(r.data) for r in recipes},
-        {r.model.name: known.code(r.model) for r in recipes if networks.is_own(r.model.name)},
+        {study_folder.data_key(recipe.data): fingerprints.of(recipe)[0] for recipe in recipes},
+        {recipe.model.name: fingerprints.of(recipe)[1] for recipe in recipes if networks.is_own(recipe.model.name)},
     )
 
 
@@ -223,27 +243,27 @@ def changed(known: Inputs, jobs: Iterable[Job]) -> tuple[str, ...]:
     return tuple(f"{count} {'job was' if count == 1 else 'jobs were'} trained {how} the last time" for how, count in found.items())
 
 
-def test_images(study: Study, expanded: Grid, store: Store) -> int | None:
+def test_images(known: Inputs) -> int | None:
     """Count the test images of a study, as well as they are known; none where its cells have different ones, or nobody has counted."""
-    sections = {cell.recipe.data.name: cell.recipe.data for cell in expanded.cells}
+    sections = {cell.recipe.data.name: cell.recipe.data for cell in known.grid.cells}
     if len(sections) > 1:
         return None
     (section,) = sections.values()
-    found = data.find(located(study, section), store.data) or last(store, study_folder.settled(store, study.name), section)
-    return found.test if found else data.TEST_IMAGES.get(section.name)
+    prepared = data.find(located(known.study, section), known.store.data) or last(known.store, known.settled, section)
+    return prepared.test if prepared else data.TEST_IMAGES.get(section.name)
 
 
-def shapes(study: Study, sections: Iterable[Data], store: Store) -> dict[str, tuple[int, int, int]]:
+def shapes(known: Inputs, sections: Iterable[Data]) -> dict[str, tuple[int, int, int]]:
     """Return channels, pixels a side and classes of each set of images, by its `data_key`: before it is decoded, as well as known."""
-    return {key: _shape(study, section, store) for key, section in _different(sections).items()}
+    return {key: _shape(known, section) for key, section in _different(sections).items()}
 
 
-def _shape(study: Study, section: Data, store: Store) -> tuple[int, int, int]:
-    source = located(study, section)
-    found = data.find(source, store.data)
-    if found is None and not data.is_there(source):
-        found = last(store, study_folder.settled(store, study.name), section)
-    if found is not None:
-        return found.channels, found.image_size, len(found.classes)
+def _shape(known: Inputs, section: Data) -> tuple[int, int, int]:
+    source = located(known.study, section)
+    prepared = data.find(source, known.store.data)
+    if prepared is None and not data.is_there(source):
+        prepared = last(known.store, known.settled, section)
+    if prepared is not None:
+        return prepared.channels, prepared.image_size, len(prepared.classes)
     channels, classes = data.usual_shape(source)
     return channels, section.image_size, classes

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 
 from ablate.errors import AblateError
 from ablate.messages import near, show, unknown
-from ablate.planning import inputs, tuning
+from ablate.planning.resolve import resolve
 from ablate.recipe import identity
 from ablate.store import files, search_folder, study_folder
 from ablate.store.layout import Store
-from ablate.study import grid
 from ablate.study.file import Study
 from ablate.study.grid import Job, Run
 
@@ -64,15 +63,14 @@ def read(store: Store, device: str = "auto") -> Known:
 
 def _needs(study: Study, store: Store, device: str) -> tuple[tuple[Run, ...], tuple[Job, ...], list[tuple[str, str]]]:
     """Return the runs and jobs of a study, and the jobs of its trials with what they are."""
-    known = inputs.read(study, store, device)
-    made = tuning.resolve(study, grid.expand(study, precision=known.precision), store, known.fingerprint, known.code)
+    resolved = resolve(study, store, device)
     trials = [
-        (job, f"trial {trial.number} of {one.label}/{seed}")
-        for one in made.searches
-        for trial in search_folder.read_trials(store.search(one.id), one.search)
+        (job, f"trial {trial.number} of {search.label}/{seed}")
+        for search in resolved.tuning.searches
+        for trial in search_folder.read_trials(store.search(search.id), search.search)
         for seed, job in trial.jobs.items()
     ]
-    return *grid.runs_and_jobs(made.grid, study.seeds, known.fingerprint, known.code), trials
+    return resolved.runs, resolved.jobs, trials
 
 
 def in_store(store: Store) -> set[str]:

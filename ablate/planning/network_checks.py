@@ -9,22 +9,21 @@ from typing import TYPE_CHECKING
 
 from ablate.errors import AblateError, StudyError
 from ablate.messages import show
-from ablate.planning.inputs import shapes
+from ablate.planning.inputs import Inputs, shapes
 from ablate.recipe import identity, networks, user_code
 from ablate.recipe.fields import Model, Recipe
 from ablate.store import study_folder
-from ablate.store.layout import Store
 from ablate.study.file import Study
 from ablate.study.grid import Grid, check_factors
 
-if TYPE_CHECKING:
-    from ablate.training.models.summary import Summary  # brings torch
+if TYPE_CHECKING:  # brings torch, which most checks can do without
+    from ablate.training.models.summary import Summary
 
 
-def check(study: Study, expanded: Grid, store: Store) -> tuple[str, ...]:
+def check(known: Inputs) -> tuple[str, ...]:
     """Check what only all cells together, or their networks, show; return notes, or raise a StudyError."""
-    check_factors(study, expanded)
-    return check_networks(study, expanded, store)
+    check_factors(known.study, known.grid)
+    return check_networks(known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +57,13 @@ def _look(study: Study, made: Recipe, size: tuple[int, int, int]) -> _Looked:
         return _Looked(mistake=f"{made.model.name} {_raised(error, study.folder)}")
 
 
-def check_networks(study: Study, expanded: Grid, store: Store) -> tuple[str, ...]:
+def check_networks(known: Inputs) -> tuple[str, ...]:
     """Build, without weights, each network of which only that shows whether it can be had, and take a training step with it.
 
     Returns notes on networks that work and are hardly meant. Raises a StudyError for all that cannot be trained.
     """
-    doubtful = {cell.recipe: cell for cell in reversed(expanded.cells) if not networks.is_certain(cell.recipe.model)}
+    study = known.study
+    doubtful = {cell.recipe: cell for cell in reversed(known.grid.cells) if not networks.is_certain(cell.recipe.model)}
     if not doubtful:
         return ()
     own = next((made.model.name for made in doubtful if networks.is_own(made.model.name)), None)
@@ -72,18 +72,17 @@ def check_networks(study: Study, expanded: Grid, store: Store) -> tuple[str, ...
         raise AblateError(f"{study.name} uses your code ({own}), which is imported only when you {given}")
     wrong: dict[tuple[str, str], list[str]] = {}  # labels of cells, by network and what is wrong with it
     notes: dict[str, None] = {}
-    known: dict[tuple[Model, tuple[int, int, int], str], _Looked] = {}
-    sizes = shapes(study, (made.data for made in doubtful), store)
+    looked: dict[tuple[Model, tuple[int, int, int], str], _Looked] = {}
+    sizes = shapes(known, (made.data for made in doubtful))
     path = list(sys.path)  # as it is now: what lies beside a study must not be taken for a library of ours later
     try:
         for made, cell in reversed(doubtful.items()):
             key = (made.model, sizes[study_folder.data_key(made.data)], made.training.precision)
-            if key not in known:
-                known[key] = _look(study, made, key[1])
-            found = known[key]
-            notes |= dict.fromkeys(found.notes)
-            mistake = found.mistake
-            if not mistake and found.dropouts == 0 and made.evaluation.mc_dropout > 0:
+            if key not in looked:
+                looked[key] = _look(study, made, key[1])
+            notes |= dict.fromkeys(looked[key].notes)
+            mistake = looked[key].mistake
+            if not mistake and looked[key].dropouts == 0 and made.evaluation.mc_dropout > 0:
                 mistake = f"evaluation.mc_dropout has nothing to sample: {made.model.name} has no dropout, give it model.head_dropout"
             if mistake:
                 wrong.setdefault((made.model.name, mistake), []).append(cell.label)
@@ -118,14 +117,14 @@ def fetch_weights(recipes: Iterable[Recipe], fetched: frozenset[str] = frozenset
     return fetched | names
 
 
-def summaries(study: Study, expanded: Grid, store: Store) -> dict[str, "Summary"]:
+def summaries(known: Inputs, expanded: Grid) -> dict[str, "Summary"]:
     """Describe each different network of a study, by what its recipe says of it, and by the size of its images where there are several."""
     from ablate.training import layout
     from ablate.training.models import Shape, summary
 
     found: dict[str, Summary] = {}
     sections = {cell.recipe.data for cell in expanded.cells}
-    sizes = shapes(study, sections, store)
+    sizes = shapes(known, sections)
     differ = [key for key in ("name", "image_size") if len({getattr(section, key) for section in sections}) > 1]
     for cell in expanded.cells:
         named = identity.canonical(cell.recipe).get("model", {})

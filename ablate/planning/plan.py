@@ -1,20 +1,21 @@
 """What is left to do: jobs less what the store has, how long it may take, and what is known already."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from ablate.planning import costs
 from ablate.planning import tuning as tunings
+from ablate.planning.resolve import Resolved
 from ablate.planning.tuning import Tuning
 from ablate.recipe import identity as identities
-from ablate.recipe.fields import Data, Evaluation, Model, Recipe
+from ablate.recipe.fields import Evaluation, Recipe
 from ablate.store import job_folder
 from ablate.store.job_folder import Folder
 from ablate.store.job_state import state
 from ablate.store.layout import Store
 from ablate.store.records import JobRecipe
+from ablate.store.tasks import Context, TrainTask
 from ablate.study import grid
 from ablate.study.conditions import Expression
 from ablate.study.file import Study
@@ -38,15 +39,16 @@ class Work:
         """Name the folder of the job."""
         return store.job(self.job.id)
 
-    def payload(self, store: Store) -> dict[str, Any]:
-        """Return what a worker needs, once the job's folder says what is trained."""
-        folder = self.folder(store)
-        job_folder.create(folder, self.job)
-        evaluations = [evaluation.model_dump() for evaluation in self.evaluations]
-        return {
-            "folder": str(folder.path), "job": self.job.id, "data": str(store.data / self.job.data), "evaluations": evaluations,
-            "trained": self.trained,
-        }  # fmt: skip
+    def prepare(self, store: Store) -> None:
+        """Write what is trained into the folder of the job."""
+        job_folder.create(self.folder(store), self.job)
+
+    def task(self, store: Store, context: Context) -> TrainTask:
+        """Return what a worker is handed."""
+        return TrainTask(
+            context=context, folder=self.folder(store).path, job=self.job.id, data=store.data / self.job.data,
+            evaluations=self.evaluations, trained=self.trained,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,25 +61,55 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A study against a store."""
+    """What is left to do of a resolved study."""
 
-    study: Study
-    grid: Grid
-    runs: tuple[Run, ...]
-    jobs: tuple[Job, ...]
+    resolved: Resolved
     work: tuple[Work, ...]
     failed: tuple[Job, ...]  # failed before, left alone unless asked for
     cost: Cost | None  # none: nothing to go by
-    tuning: Tuning
     trials: int  # trainings that searches still need
     left_out: int = 0  # unfinished jobs that nobody asks for now
     renumbered: Mapping[int, int] = field(default_factory=dict)  # jobs to train that an older version has trained, by its NUMERICS
     notes: tuple[str, ...] = ()  # on what works, and is hardly meant
 
     @property
+    def study(self) -> Study:
+        """Return the study."""
+        return self.resolved.study
+
+    @property
+    def grid(self) -> Grid:
+        """Return its cells."""
+        return self.resolved.grid
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """List its runs."""
+        return self.resolved.runs
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """List its jobs."""
+        return self.resolved.jobs
+
+    @property
+    def tuning(self) -> Tuning:
+        """Return how far it is tuned."""
+        return self.resolved.tuning
+
+    @property
     def ready(self) -> tuple[Work, ...]:
         """List the work that can be done now: not that of cells whose fields are still to be found."""
         return tuple(work for work in self.work if not work.job.pending)
+
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """List the recipes that will be trained, as far as they are known: their weights can be fetched beforehand."""
+        return (
+            *(work.job.recipe for work in self.work if not work.trained),
+            *(test.recipe for test in self.tuning.open_ranges),
+            *(search.recipe for search in self.tuning.open_searches),
+        )
 
     @property
     def trainings(self) -> int:
@@ -111,22 +143,16 @@ class Plan:
         )
 
 
-def make(
-    study: Study,
-    tuning: Tuning,
-    store: Store,
-    fingerprint: Callable[[Data], str],
-    code: Callable[[Model], str] = lambda _: "",
-    *,
-    retry_failed: bool = False,
-    only: Expression | None = None,
-) -> Plan:
-    """Compare what a study needs with what its store has; `fingerprint` and `code`: see `grid.runs_and_jobs`.
+def make(resolved: Resolved, *, retry_failed: bool = False, only: Expression | None = None) -> Plan:
+    """Compare what a study needs with what its store has.
 
     `only`: what the recipes of the cells must hold whose work is wanted now; the others are left for another day.
     """
-    expanded = tuning.grid
-    runs, jobs = grid.runs_and_jobs(expanded, study.seeds, fingerprint, code)
+    study, store = resolved.study, resolved.store
+    if only is not None:
+        restricted = tunings.restrict(resolved.tuning, study.search.per if study.search else "cell", only)
+        resolved = replace(resolved, tuning=restricted)
+    runs, jobs = resolved.runs, resolved.jobs
     every: dict[str, dict[str, Evaluation]] = {}
     wanted: dict[str, dict[str, Evaluation]] = {}
     for run in runs:
@@ -145,12 +171,12 @@ def make(
             failed.append(job)
         else:
             work.append(Work(job, missing, trained=standing.is_trained))
-    trials = tunings.left(tuning, study.search, store)
+    trials = tunings.left(resolved.tuning, study.search, store)
     todo = [(item.job.recipe, item.job.data, 0 if item.trained else 1, item.evaluations) for item in work]
     cost = _cost([*todo, *((recipe, data, count, ()) for recipe, data, count in trials)], store, study)
     left = sum(count for _, _, count in trials)
     renumbered = _renumbered({item.job.id for item in work if not item.trained}, store)
-    return Plan(study, expanded, runs, jobs, tuple(work), tuple(failed), cost, tuning, left, left_out, renumbered)
+    return Plan(resolved, tuple(work), tuple(failed), cost, left, left_out, renumbered)
 
 
 def _missing(store: Store, job: Job, wanted: dict[str, Evaluation]) -> tuple[Evaluation, ...]:

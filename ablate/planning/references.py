@@ -1,23 +1,19 @@
 """What the studies of a store refer to, as they were last run: their jobs, searches, range tests and images. Trains and writes nothing."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ablate.errors import AblateError
-from ablate.planning import inputs, tuning, work
-from ablate.planning.inputs import Inputs
-from ablate.planning.plan import Plan
-from ablate.recipe.fields import Data, Model
+from ablate.planning import inputs, work
+from ablate.planning.resolve import Resolved, resolve_inputs
 from ablate.store import files, records, study_folder
 from ablate.store.layout import Store
 from ablate.store.records import JobRecipe
 from ablate.store.search_folder import read_trials
-from ablate.study import grid
 from ablate.study.file import Study
-from ablate.study.grid import Grid
+from ablate.study.grid import Fingerprints
 
 SPOILT = (AblateError, ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, OSError)
 """What reading files raises that ablate has not written so."""
@@ -31,7 +27,7 @@ IDENTITY = re.compile("[0-9a-f]{64}")
 class Needs:
     """What is referred to, by identity; and what cannot be known."""
 
-    studies: Mapping[str, Plan]  # by name; of their plans only what is read here: no work, no cost
+    studies: Mapping[str, Resolved]  # by name
     unclear: Mapping[str, str]  # the study or its folder, and why its jobs cannot be named
     jobs: frozenset[str]
     searches: frozenset[str]
@@ -45,30 +41,30 @@ def read(store: Store, *, quick: bool) -> Needs:
 
     Images and networks count as they were at the last run, and as they are now: what either needs is needed.
     """
-    studies: dict[str, Plan] = {}
+    studies: dict[str, Resolved] = {}
     unclear: dict[str, str] = {}
     hidden: set[str] = set()
-    every: list[Plan] = []
+    every: list[Resolved] = []
     for path in study_folder.study_files(store):
         try:
             study = study_folder.recall(store, files.read_json(path)["study"]["name"])
-            plans = list(_plans(study, store, quick=quick))
-            _check(plans)
+            each = list(_resolve(study, store, quick=quick))
+            _check(each[0])
         except SPOILT as error:
             unclear[path.parent.name] = first_line(error)
             if isinstance(error, PermissionError):
                 hidden.add(path.parent.name)
             continue
-        studies[study.name] = plans[0]
-        every += plans
-        if any(made.tuning.open_ranges or made.tuning.open_searches for made in plans):
+        studies[study.name] = each[0]
+        every += each
+        if any(resolved.tuning.open_ranges or resolved.tuning.open_searches for resolved in each):
             unclear[study.name] = "its range tests or searches have not ended, so nobody knows which jobs its cells are"
-    trials = {job for made in every for one in made.tuning.searches for job in _trials(one, store)}
+    trials = {job for resolved in every for one in resolved.tuning.searches for job in _trials(one, store)}
     return Needs(
-        studies, unclear, jobs=frozenset({job.id for made in every for job in made.jobs} | trials),
-        searches=frozenset(one.id for made in every for one in made.tuning.searches),
-        ranges=frozenset(one.id for made in every for one in made.tuning.ranges),
-        data=frozenset(job.data for made in every for job in made.jobs), hidden=frozenset(hidden),
+        studies, unclear, jobs=frozenset({job.id for resolved in every for job in resolved.jobs} | trials),
+        searches=frozenset(one.id for resolved in every for one in resolved.tuning.searches),
+        ranges=frozenset(one.id for resolved in every for one in resolved.tuning.ranges),
+        data=frozenset(job.data for resolved in every for job in resolved.jobs), hidden=frozenset(hidden),
     )  # fmt: skip
 
 
@@ -80,8 +76,8 @@ def first_line(error: BaseException) -> str:
     return (said[0] if said else "") or type(error).__name__
 
 
-def _check(plans: list[Plan]) -> None:
-    if any(job.data.startswith("not decoded yet") for made in plans[:1] for job in made.jobs):
+def _check(resolved: Resolved) -> None:
+    if any(job.data.startswith("not decoded yet") for job in resolved.jobs):
         raise AblateError("settled.json does not say which images it was run on")
 
 
@@ -90,37 +86,26 @@ def _trials(one: work.CellSearch, store: Store) -> Iterator[str]:
         yield from trial.jobs.values()
 
 
-def _plans(study: Study, store: Store, *, quick: bool) -> Iterator[Plan]:
-    """Plan a study as it was last run, and as this machine would run it now."""
-    known = inputs.read(study, store, "auto")
+def _resolve(study: Study, store: Store, *, quick: bool) -> Iterator[Resolved]:
+    """Resolve a study as it was last run, with each of the weights that its networks have begun with, and as it is now."""
+    known = inputs.read(study, store)
     if not known.settled.precision:
         raise AblateError("settled.json does not say in which precision it was run")
-    expanded = grid.expand(study, precision=known.precision)
-    names = {cell.recipe.model.name for cell in expanded.cells if cell.recipe.model.pretrained}
-    codes = _pretrained(store, names) if names else {}
-    for i in range(max([1, *map(len, codes.values())])):
-        yield _plan(study, expanded, store, partial(_then, known), partial(_code, known, codes, i))
-    now = partial(_code, known, codes, 0) if quick else known.code
-    yield _plan(study, expanded, store, known.fingerprint, now)
+    names = {cell.recipe.model.name for cell in known.grid.cells if cell.recipe.model.pretrained}
+    weights = _pretrained(store, names) if names else {}
+    first = replace(known, weights=_nth(weights, 0))  # asking which ones torchvision has would import torch
+    now = inputs.fingerprints(first, known.grid.cells)
+    own = {network: code for network, code in now.code.items() if not network[1]}
+    kept = known.settled.fingerprints
+    then = {section: kept.get(study_folder.data_key(section)) or name for section, name in now.data.items()}
+    for i in range(max([1, *map(len, weights.values())])):
+        yield resolve_inputs(replace(known, weights=_nth(weights, i)), Fingerprints(then, own))
+    yield resolve_inputs(first, now) if quick else resolve_inputs(known, Fingerprints(now.data, own))
 
 
-def _plan(study: Study, expanded: Grid, store: Store, fingerprint: Callable[[Data], str], code: Callable[[Model], str]) -> Plan:
-    tuned = tuning.resolve(study, expanded, store, fingerprint, code)
-    runs, jobs = grid.runs_and_jobs(tuned.grid, study.seeds, fingerprint, code)
-    return Plan(study, tuned.grid, runs, jobs, (), (), None, tuned, 0)
-
-
-def _then(known: Inputs, section: Data) -> str:
-    """Identify the images of the last run."""
-    return known.settled.fingerprints.get(study_folder.data_key(section)) or known.fingerprint(section)
-
-
-def _code(known: Inputs, codes: Mapping[str, list[str]], i: int, section: Model) -> str:
-    """Identify a network as jobs of the store have it: asking which weights torchvision has would import torch."""
-    if not section.pretrained:
-        return known.code(section)
-    found = codes.get(section.name) or [""]
-    return found[min(i, len(found) - 1)]
+def _nth(weights: Mapping[str, list[str]], i: int) -> dict[str, str]:
+    """Return the i-th weights of each network, or its last."""
+    return {name: files[min(i, len(files) - 1)] for name, files in weights.items()}
 
 
 def _pretrained(store: Store, names: set[str]) -> dict[str, list[str]]:

@@ -24,7 +24,7 @@ from ablate.planning.work import CellSearch, RangeTest, RangeWork
 from ablate.recipe import fields as recipe_fields
 from ablate.recipe import identity as identities
 from ablate.recipe import range_test as range_tests
-from ablate.recipe.fields import Data, Model, Recipe
+from ablate.recipe.fields import Recipe
 from ablate.recipe.range_test import Suggestion, Sweep
 from ablate.store import range_folder, records, search_folder
 from ablate.store.files import Json
@@ -36,7 +36,7 @@ from ablate.study import grid as grids
 from ablate.study import search_space
 from ablate.study.conditions import Expression
 from ablate.study.file import Study
-from ablate.study.grid import Cell, Grid
+from ablate.study.grid import Cell, Fingerprints, Grid
 from ablate.study.search_space import TUNING_SEED, Search
 
 RANGE_SEEDS = 3
@@ -70,14 +70,14 @@ class Tuning:
     wanted: frozenset[str] | None = None  # labels of the cells that are asked for now; none: all of them
 
 
-def resolve(study: Study, expanded: Grid, store: Store, fingerprint: Callable[[Data], str], code: Callable[[Model], str]) -> Tuning:
-    """Put what the store has found into the cells; `fingerprint` and `code`: see `grid.runs_and_jobs`."""
+def resolve(study: Study, expanded: Grid, store: Store, fingerprints: Fingerprints) -> Tuning:
+    """Put what range tests and searches have left in the store into the cells."""
     found: dict[str, Tuned] = {}
     ranges: dict[str, RangeTest] = {}
     cells = list(expanded.cells)
     for i, cell in enumerate(cells):
         if cell.finds:
-            test = range_test(cell.label, cell.recipe, fingerprint(cell.recipe.data), code(cell.recipe.model))
+            test = range_test(cell.label, cell.recipe, *fingerprints.of(cell.recipe))
             ranges.setdefault(test.id, test)
             suggestion = read_suggestion(store.range(test.id))
             found[cell.label] = Tuned(range_test=test.id, suggestion=suggestion)
@@ -85,10 +85,10 @@ def resolve(study: Study, expanded: Grid, store: Store, fingerprint: Callable[[D
                 cells[i] = grids.tune(cell, {"optimizer.lr": suggestion.rate})
     made = Tuning(replace(expanded, cells=tuple(cells)), tuple(ranges.values()), cells=found)
     made = replace(made, open_ranges=tuple(test for test in made.ranges if read_suggestion(store.range(test.id)) is None))
-    return _searched(study.search, made, store, fingerprint, code) if study.search else made
+    return _searched(study.search, made, store, fingerprints) if study.search else made
 
 
-def _searched(search: Search, made: Tuning, store: Store, fingerprint: Callable[[Data], str], code: Callable[[Model], str]) -> Tuning:
+def _searched(search: Search, made: Tuning, store: Store, fingerprints: Fingerprints) -> Tuning:
     """Put the winners of the searches into the cells."""
     searches: dict[str, CellSearch] = {}
     found, cells = dict(made.cells), []
@@ -100,7 +100,7 @@ def _searched(search: Search, made: Tuning, store: Store, fingerprint: Callable[
             waiting.setdefault(identities.digest(identities.canonical(asked.recipe, evaluation=False)), asked.recipe)
             cells.append(replace(cell, pending=True))
             continue
-        one = cell_search(search, asked, fingerprint(asked.recipe.data), code(asked.recipe.model))
+        one = cell_search(search, asked, *fingerprints.of(asked.recipe))
         if one is None:
             cells.append(cell)
             continue
@@ -119,9 +119,7 @@ def _searched(search: Search, made: Tuning, store: Store, fingerprint: Callable[
             known = replace(known, misfit=True)
         found[cell.label] = known
     still = tuple(
-        one
-        for one in searches.values()
-        if len(ended(read_trials(store.search(one.id), one.search), one.search)) < one.search.trials
+        one for one in searches.values() if len(ended(read_trials(store.search(one.id), one.search), one.search)) < one.search.trials
     )
     return replace(
         made, grid=replace(made.grid, cells=tuple(cells)), searches=tuple(searches.values()), waiting=tuple(waiting.values()),
@@ -182,9 +180,7 @@ def cell_search(search: Search, cell: Cell, data: str, code: str) -> CellSearch 
 
 def range_work(tests: Sequence[RangeTest], store: Store, *, retry_failed: bool = False) -> tuple[RangeWork, ...]:
     """List the seeds whose curves are missing; those that have failed only with `retry_failed`."""
-    missing = [
-        RangeWork(test, seed) for test in tests for seed in test.seeds if not store.range(test.id).curve(seed).exists()
-    ]
+    missing = [RangeWork(test, seed) for test in tests for seed in test.seeds if not store.range(test.id).curve(seed).exists()]
     return tuple(work for work in missing if retry_failed or state(work.folder(store)).stage() != "crashed")
 
 
@@ -261,11 +257,7 @@ def unanswered(made: Tuning, store: Store) -> list[str]:
     """Return a sentence for which cells tuning has ended without an answer: they cannot be trained."""
     wrong = []
     failed = {
-        test.id: [
-            work
-            for work in range_work((test,), store, retry_failed=True)
-            if state(work.folder(store)).stage() == "crashed"
-        ]
+        test.id: [work for work in range_work((test,), store, retry_failed=True) if state(work.folder(store)).stage() == "crashed"]
         for test in made.open_ranges
     }
     asked = [cell for cell in made.grid.cells if made.wanted is None or cell.label in made.wanted]

@@ -1,6 +1,5 @@
 """The pieces of work that cells wait for: range tests, searches."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,9 +7,9 @@ from typing import Any
 from ablate.recipe import identity as identities
 from ablate.recipe.fields import Recipe
 from ablate.recipe.range_test import Sweep
-from ablate.store.files import Json
 from ablate.store.job_folder import Folder
 from ablate.store.layout import Store
+from ablate.store.tasks import Context, RangeTask
 from ablate.study import grid as grids
 from ablate.study.grid import Job
 from ablate.study.search_space import Search
@@ -45,15 +44,17 @@ class RangeWork:
         """Name the folder of its log."""
         return store.range(self.test.id).seed(self.seed)
 
-    def payload(self, store: Store) -> Json:
-        """Return what a worker needs."""
-        folder = self.folder(store)
-        folder.path.mkdir(parents=True, exist_ok=True)
-        return {
-            "sweep": dataclasses.asdict(self.test.sweep), "recipe": self.test.recipe.model_dump(mode="json"), "seed": self.seed,
-            "folder": str(folder.path), "curve": str(store.range(self.test.id).curve(self.seed)), "data": str(store.data / self.test.data),
-            "code_fingerprint": self.test.code,
-        }  # fmt: skip
+    def prepare(self, store: Store) -> None:
+        """Make the folder that the worker writes into."""
+        self.folder(store).path.mkdir(parents=True, exist_ok=True)
+
+    def task(self, store: Store, context: Context) -> RangeTask:
+        """Return what a worker is handed."""
+        return RangeTask(
+            context=context, test=self.test.id, seed=self.seed, recipe=self.test.recipe, sweep=self.test.sweep,
+            folder=self.folder(store).path, curve=store.range(self.test.id).curve(self.seed),
+            data=store.data / self.test.data, code=self.test.code,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

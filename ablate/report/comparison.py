@@ -1,4 +1,4 @@
-"""Two things side by side: what two studies say of the same changes, or two cells of one study seed by seed."""
+"""Two things side by side: two studies by the effects of the same changes, or two cells of one by seed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,19 +10,77 @@ from ablate.report import names, reasons, words
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """An effect, by the names that the report's JSON has for it."""
+
+    effect: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    n: int
+    verdict: str
+    condition: str | None  # the settings, where it is not known in all
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change that one of two studies has made, or both."""
+
+    change: str  # in words
+    factor: str
+    from_: str
+    to: str
+    effects: tuple[Told | None, Told | None]  # in the first study, and in the second
+    same_verdict: str  # yes, no, or why it is neither
+
+
+@dataclass(frozen=True, slots=True)
+class Studies:
+    """The main effects of two studies."""
+
+    studies: tuple[str, str]
+    metrics: tuple[str, str]
+    changes: tuple[Change, ...]
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """Two cells under one seed; none where a run does not count."""
+
+    seed: int
+    values: tuple[float | None, float | None]
+    difference: float | None  # the second less the first
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """Two cells of a study, seed by seed."""
+
+    study: str
+    metric: str
+    cells: tuple[str, str]
+    seeds: tuple[Seed, ...]
+    effect: Told
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
-    """A small table, and what it comes to in a sentence."""
+    """A small table, what it comes to in a sentence, and the numbers behind it."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     sentences: tuple[str, ...]
+    values: Studies | Cells
 
 
 def of_studies(one: Findings, other: Findings) -> Comparison:
     """Put the main effects of two studies side by side; what only one of them has stands beside a dash."""
     found = [{_key(effect): effect for effect in findings.effects} for findings in (one, other)]
     keys = list(dict.fromkeys([*found[0], *found[1]]))
-    rows = []
+    rows, changes = [], []
     for key in keys:
         pair = [effects.get(key) for effects in found]
         owner = one if pair[0] is not None else other
@@ -30,10 +88,16 @@ def of_studies(one: Findings, other: Findings) -> Comparison:
         assert named is not None
         told = [_told(effect, findings) for effect, findings in zip(pair, (one, other), strict=True)]
         rows.append((names.whole(named, owner), *told, _agreement(pair)))
+        first = None if pair[0] is None else _numbers(pair[0], one)
+        second = None if pair[1] is None else _numbers(pair[1], other)
+        changes.append(Change(names.whole(named, owner), *key, (first, second), _agreement(pair)))
     shared = sum(key in found[0] and key in found[1] for key in keys)
     sentence = f"{count(shared, 'change')} in both studies, {len(keys) - shared} in one of them only"
-    differing = () if one.metric == other.metric else (f"the metrics differ: {one.metric} and {other.metric}",)
-    return Comparison(("change", one.study.name, other.study.name, "same verdict"), tuple(rows), (sentence, *differing))
+    metrics = (one.metric, other.metric)
+    differing = () if one.metric == other.metric else (f"the metrics differ: {' and '.join(metrics)}",)
+    titles, sentences = (one.study.name, other.study.name), (sentence, *differing)
+    values = Studies(titles, metrics, tuple(changes), sentences)
+    return Comparison(("change", *titles, "same verdict"), tuple(rows), sentences, values)
 
 
 def _key(effect: Effect) -> tuple[str, str, str]:
@@ -41,13 +105,21 @@ def _key(effect: Effect) -> tuple[str, str, str]:
 
 
 def _told(effect: Effect | None, findings: Findings) -> str:
-    """Write the verdict with its numbers, of an undecided effect, too, and with the settings that they are of."""
+    """Write the verdict with its numbers, of an undecided effect too, and the settings that they are of."""
     if effect is None:
         return "-"
     numbers = words.difference(effect.estimate, findings.metric)
     scope = "" if effect.estimate.verdict == "unstable" else names.where(effect.scope, findings)
     said = words.verdict_words(effect, findings) + scope
     return said if not numbers or numbers in said else f"{said}; {numbers}"
+
+
+def _numbers(effect: Effect, findings: Findings) -> Told:
+    estimate, condition = effect.estimate, names.where(effect.scope, findings).removeprefix(", ") or None
+    return Told(
+        estimate.effect, estimate.low, estimate.high, estimate.p, estimate.n, estimate.verdict, condition,
+        _told(effect, findings),
+    )  # fmt: skip
 
 
 def _agreement(pair: Sequence[Effect | None]) -> str:
@@ -64,22 +136,30 @@ def _agreement(pair: Sequence[Effect | None]) -> str:
 def of_cells(findings: Findings, one: CellFinding, other: CellFinding, effect: Effect) -> Comparison:
     """Put two cells side by side, seed by seed; `effect` is that of going from the first to the second."""
     metric = findings.metric
-    rows = []
+    rows, seeds = [], []
     for seed in findings.study.seeds:
-        values = [
-            words.value(found.values[seed], metric) if seed in found.values else reasons.of_seed(found, seed, metric)
-            for found in (one, other)
-        ]
+        seeds.append(Seed(seed, (one.values.get(seed), other.values.get(seed)), effect.per_seed.get(seed)))
+        values = [_value(cell, seed, metric) for cell in (one, other)]
         change = effect.per_seed.get(seed)
         moved = "-" if change is None else words.moved(change, metric)
         rows.append((f"seed {seed}", *values, moved))
-    both = [seed for seed in findings.study.seeds if seed in effect.per_seed]  # the difference is one of these alone
+    both = [seed for seed in findings.study.seeds if seed in effect.per_seed]  # the difference is of these
     means = [sum(found.values[seed] for seed in both) / len(both) if both else None for found in (one, other)]
     of = "mean" if len(both) in (0, len(findings.study.seeds)) else f"mean of {count(len(both), 'seed')}"
-    rows.append((of, *(words.value(mean, metric) for mean in means), words.difference(effect.estimate, metric) or "-"))
+    difference = words.difference(effect.estimate, metric) or "-"
+    rows.append((of, *(words.value(mean, metric) for mean in means), difference))
     labels = (one.cell.label, other.cell.label)
     sentence = f"{labels[1]} instead of {labels[0]}: {_told(effect, findings)}"
     others = len(findings.cells) - 1
     every = f"the report's hold together for all {others} cells against the baseline, and are wider"
     alone = f"this interval is that of a single comparison, these two cells; {every}"
-    return Comparison((metric, *labels, "difference"), tuple(rows), (sentence, alone) if others > 1 else (sentence,))
+    sentences = (sentence, alone) if others > 1 else (sentence,)
+    numbers = Cells(findings.study.name, metric, labels, tuple(seeds), _numbers(effect, findings), sentences)
+    return Comparison((metric, *labels, "difference"), tuple(rows), sentences, numbers)
+
+
+def _value(cell: CellFinding, seed: int, metric: str) -> str:
+    """Write the value of a cell under a seed, or why it has none."""
+    if seed not in cell.values:
+        return reasons.of_seed(cell, seed, metric)
+    return words.value(cell.values[seed], metric)

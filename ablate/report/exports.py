@@ -8,28 +8,26 @@ from collections.abc import Callable, Iterable, Sequence
 from ablate.analysis.effects import Effect
 from ablate.analysis.findings import Findings
 from ablate.recipe import metrics
-from ablate.report import data, names, reasons, tables, words
+from ablate.report import data, names, reasons, sections, words
+from ablate.report.sections import Sections
 from ablate.report.tables import Label, Mark, Table
 
+MARKDOWN = ("effects", "interactions", "claims", "cells")
+"""The sections whose open tables stand in the Markdown."""
 
-def markdown(findings: Findings) -> str:
+
+def markdown(findings: Findings, every: Sections | None = None) -> str:
     """Write the answer, the effects, the claims and the cells in GitHub's Markdown."""
     study = findings.study
-    parts = [f"# {_marked(study.name)}", _marked(study.question), "\n".join(_marked(line) for line in words.headline(findings))]
-    parts += [_markdown_table(table) for table in _tables(findings)]
+    parts = [
+        f"# {_marked(study.name)}",
+        _marked(study.question),
+        "\n".join(_marked(line) for line in words.headline(findings)),
+    ]
+    every = every or sections.make(findings)
+    parts += [_markdown_table(table) for name in MARKDOWN for table in every[name].open_tables]
     parts.append(f"{findings.finished} of {findings.total} runs; {_marked(_conditions(findings))}")
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _tables(findings: Findings) -> list[Table]:
-    every = [
-        tables.effects("effects", f"Main effects on {findings.metric}, the best first", findings.effects, findings),
-        tables.effects("simple", "Effects that another factor turns round, at each of its levels", findings.simple_effects, findings),
-        tables.effects("interactions", "Two changes together, beyond the sum of both", findings.interactions, findings),
-        tables.claims(findings),
-        tables.cells(findings),
-    ]
-    return [table for table in every if table.rows]
 
 
 def _conditions(findings: Findings) -> str:
@@ -82,7 +80,17 @@ def _latex_row(effect: Effect, findings: Findings) -> str:
     estimate = effect.estimate
     numbers = [words.effect_words(estimate, findings.metric), words.interval_words(estimate, findings.metric)]
     shown = [f"${number}$" if number else "--" for number in numbers]
-    return " & ".join([_tex(names.change(effect, findings)), *shown, _tex(words.verdict(effect, findings)), str(estimate.n)]) + r" \\"
+    return (
+        " & ".join(
+            [
+                _tex(names.change(effect, findings)),
+                *shown,
+                _tex(words.verdict(effect, findings)),
+                str(estimate.n),
+            ]
+        )
+        + r" \\"
+    )
 
 
 TEX = {
@@ -97,46 +105,27 @@ def _tex(text: str) -> str:
 
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?")
-EFFECTS = (
-    "kind", "factor", "from", "to", "where", "effect", "low", "high", "p", "n", "sd", "verdict", "flags", "more_seeds", "wins", "ties",
-    "losses", "condition", "seeds_left_out",
-)  # fmt: skip
 
 
-def spreadsheet(findings: Findings) -> str:
-    """Write every effect as a row of CSV, in the metric's own unit and to the last digit; the JSON has the rest."""
-    rows, named = data.to_json(findings)["effects"], (findings.metric, metrics.plain_unit(findings.metric))
-    head = ["p (adjusted)" if column == "p" else column for column in EFFECTS]
-    return _csv((*head, "metric", "unit"), ([*(_plain(row[column]) for column in EFFECTS), *named] for row in rows))
+def spreadsheet(findings: Findings, name: str = "effects") -> str:
+    """Write a sheet as CSV, in the metric's own unit and to the last digit; the JSON has the rest."""
+    return spreadsheets(sections.make(findings))[name]
 
 
-def cells_spreadsheet(findings: Findings) -> str:
-    """Write every cell as a row of CSV: its levels, what became of its runs, and its value under each seed."""
-    factors, seeds = [factor.name for factor in findings.study.factors], findings.study.seeds
-    why, named = reasons.ORDER, (findings.metric, metrics.plain_unit(findings.metric))
-    columns = (
-        "cell", *factors, "n", *why, "mean", "sd", *(f"seed {seed}" for seed in seeds), *(f"seed {seed} at chance" for seed in seeds),
-        "epoch_seconds", "metric", "unit",
-    )  # fmt: skip
-    rows = (
-        [
-            c.cell.label, *(c.cell.levels.get(name, "") for name in factors), c.n, *(c.counts.get(one, 0) for one in why), _plain(c.mean),
-            _plain(c.sd), *(_plain(c.values.get(seed)) for seed in seeds), *(_plain(c.at_chance.get(seed)) for seed in seeds),
-            _plain(c.epoch_seconds), *named,
-        ]
-        for c in findings.cells
-    )  # fmt: skip
-    return _csv(columns, rows)
+def spreadsheets(every: Sections) -> dict[str, str]:
+    """Write every sheet of the sections as CSV, by its name."""
+    return {name: _csv(sheet.columns, sheet.rows) for name, sheet in sections.sheets(every).items()}
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     held = io.StringIO()
     writer = csv.writer(held, lineterminator="\n")
-    writer.writerows([_harmless(cell) for cell in row] for row in (columns, *rows))
+    writer.writerows([_harmless(_written(cell)) for cell in row] for row in (columns, *rows))
     return held.getvalue()
 
 
-def _plain(value: object) -> object:
+def _written(cell: object) -> object:
+    value = data.plain(cell)
     if isinstance(value, list):
         return "; ".join(str(part) for part in value)
     return "" if value is None else value

@@ -45,6 +45,11 @@ def where(scope: Scope | None, findings: Findings) -> str:
     return f", {'except ' if scope.outside else ''}where {said}"
 
 
+def condition(scope: Scope | None, findings: Findings) -> str | None:
+    """Return the settings of a scope, for data: "where batch_norm = false"; None for all of them."""
+    return where(scope, findings).removeprefix(", ") or None
+
+
 def flags(effect: Effect) -> list[str]:
     """Write the flags of an effect, and with them the seeds that lack a run of it."""
     one = len(effect.left_out) == 1

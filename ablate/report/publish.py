@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from ablate.messages import count as counted
 from ablate.messages import printable
 from ablate.recipe import identity
 from ablate.report import claims as answers
-from ablate.report import data, exports, html, pictures, words
+from ablate.report import data, exports, html, pictures, sections, words
+from ablate.report.sections import Sections
 from ablate.store import files as store_files
 from ablate.store import layout, study_folder
 from ablate.store.layout import Store
@@ -39,12 +40,13 @@ def write_page(found: Findings, store: Store, path: Path | None = None, *, cells
     report = store.report(found.study.name)
     target = path or (report.with_name(f"report-{special}.html") if special else report)
     created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    page = html.render(found, created=created, version=__version__, study_text=found.study.text, store=str(store.path))
+    every = sections.make(found)
+    page = html.render(found, every, created=created, version=__version__, store=str(store.path))
     try:
         if path is None:
             layout.create(store)
             if not special:
-                _write_tables(found, target.parent)
+                _write_tables(found, every, target.parent)
         store_files.write(target, page, durable=False)
     except (PermissionError, StoreError) as error:
         if path is not None:
@@ -78,7 +80,10 @@ def untested(found: Findings, store: Store) -> str:
     count = len(metrics)
     if not count:
         return "" if found.claims else "nothing was tested: give the study a [[claim]]"
-    name, claims = found.study.name, f"{count} of {counted(len(found.claims), 'claim')} {'was' if count == 1 else 'were'} not tested"
+    name, claims = (
+        found.study.name,
+        f"{count} of {counted(len(found.claims), 'claim')} {'was' if count == 1 else 'were'} not tested",
+    )
     if not found.finished:
         return f"{claims}: no run of {name} is finished in {store.path}: run the study first, or name another store with --store DIR"
     measured = " or ".join(dict.fromkeys(metrics))
@@ -94,7 +99,7 @@ def _json(content: Any) -> str:
 def log(found: Findings, store: Store, address: str, path: Path) -> str:
     """Put the report into MLflow; give the reason where that fails, which loses nothing."""
     folder = store.study(found.study.name)
-    files = (path, folder / "study.json", *(folder / name for name in TABLES))
+    files = (path, folder / "study.json", *(folder / name for name in _names(sections.make(found))))
     note = "\n\n".join([*words.headline(found), *words.sentences(found)])
     try:
         tracking.log_study(address, found.study, store, note=note, files=files)
@@ -103,10 +108,17 @@ def log(found: Findings, store: Store, address: str, path: Path) -> str:
     return ""
 
 
-def _write_tables(found: Findings, folder: Path) -> None:
+def _write_tables(found: Findings, every: Sections, folder: Path) -> None:
     """Write the tables of a report beside it: for people who look at MLflow, and for programs."""
-    for name, make in TABLES.items():
-        store_files.write(folder / name, make(found), durable=False)
+    sheets = exports.spreadsheets(every).values()
+    contents = (exports.markdown(found, every), _json(data.to_json(found, every)), *sheets)
+    for name, content in zip(_names(every), contents, strict=True):
+        store_files.write(folder / name, content, durable=False)
+
+
+def _names(every: Sections) -> tuple[str, ...]:
+    """Return the names of the files beside a report."""
+    return ("report.md", "findings.json", *(f"{name}.csv" for name in sections.sheets(every)))
 
 
 def _special(found: Findings, cells: Sequence[str]) -> str:
@@ -116,12 +128,3 @@ def _special(found: Findings, cells: Sequence[str]) -> str:
     plain = re.sub(r"[^A-Za-z0-9=._-]+", "-", "-".join(parts)).strip("-.")
     is_plain = len(parts) < 2 and len(plain) <= LONGEST_NAME and plain == "-".join(parts).replace("/", "-").replace(", ", "-")
     return plain if is_plain else f"{plain[:LONGEST_NAME]}-{identity.digest(parts)[: identity.ID_SHOWN]}"
-
-
-TABLES: dict[str, Callable[[Findings], str]] = {
-    "report.md": exports.markdown,
-    "effects.csv": exports.spreadsheet,
-    "cells.csv": exports.cells_spreadsheet,
-    "findings.json": lambda found: text(found, "json"),
-}
-"""What lies beside a report, by the name of its file."""

@@ -173,7 +173,10 @@ def _failed(effect: Effect, findings: Findings) -> str:
     counted = effect.failures
     assert counted is not None
     (before, all_before), (after, all_after) = counted.before, counted.after
-    diverged, chance = after - counted.at_chance, f"at chance level{_range(counted.chance_values, findings.metric)}"
+    diverged, chance = (
+        after - counted.at_chance,
+        f"at chance level{_range(counted.chance_values, findings.metric)}",
+    )
     why = "diverged" if not counted.at_chance else f"stayed {chance}"
     if diverged and counted.at_chance:
         why = f"failed ({diverged} diverged, {counted.at_chance} {chance})"
@@ -234,12 +237,27 @@ def _about(few: int, many: int | None, noun: str) -> str:
 def ranked(effects: Iterable[Effect], findings: Findings) -> list[Effect]:
     """Sort effects, the best first and those that are not known last."""
     sign = 1 if findings.direction == "max" else -1
-    return sorted(effects, key=lambda effect: math.inf if effect.estimate.effect is None else -sign * effect.estimate.effect)
+    return sorted(
+        effects,
+        key=lambda effect: math.inf if effect.estimate.effect is None else -sign * effect.estimate.effect,
+    )
 
 
 def better(findings: Findings) -> str:
     """Return which direction is better, where the sign of an effect alone would mislead; else nothing."""
     return f"lower {findings.metric} is better" if findings.direction == "min" else ""
+
+
+def higher(findings: Findings) -> str:
+    """Return which values of the metric are better."""
+    return f"{'higher' if findings.direction == 'max' else 'lower'} is better"
+
+
+def least(findings: Findings) -> str:
+    """Write the smallest effect worth having; empty where the study names none for this metric."""
+    smallest = findings.study.min_effect
+    is_own = findings.metric == findings.study.metric
+    return metrics.size(smallest, findings.metric) if smallest is not None and is_own else ""
 
 
 def method(findings: Findings) -> str:
@@ -281,7 +299,12 @@ def headline(findings: Findings) -> list[str]:
     elif all(effect.estimate.reason == "one seed" and effect.estimate.verdict == "undecided" for effect in known):
         found = [_one_seed(known, findings)]
     else:
-        found = [*_decided("helps", findings), *_decided("hurts", findings), *_others(findings), *_partly(findings)]
+        found = [
+            *_decided("helps", findings),
+            *_decided("hurts", findings),
+            *_others(findings),
+            *_partly(findings),
+        ]
     if better(findings) and known:
         found[0] = f"{found[0].removesuffix('.')} ({better(findings)})."
     if findings.finished < findings.total:
@@ -334,7 +357,10 @@ def _is_part(effect: Effect) -> bool:
 def _partly(findings: Findings) -> list[str]:
     """Return in one sentence what is known of effects whose runs are missing in some settings."""
     effects = _by_size(effect for effect in findings.effects if _is_part(effect))
-    told = _listed((f"{names.change(effect, findings)}: {verdict_words(effect, findings)}{_but(effect)}" for effect in effects), "; ")
+    told = _listed(
+        (f"{names.change(effect, findings)}: {verdict_words(effect, findings)}{_but(effect)}" for effect in effects),
+        "; ",
+    )
     return [f"Known in part only, because runs failed or are missing: {told}."] if effects else []
 
 

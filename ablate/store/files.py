@@ -180,6 +180,9 @@ def is_held(lock: Path) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise  # else this file system has no locks
     finally:
         os.close(descriptor)
     return False

@@ -13,6 +13,7 @@
     outcomes/<id>/    one way of evaluating: outcome.json is written last
     log.txt           what the job printed, tracebacks included
     lock              held by the process that trains, and by whoever else writes here
+    lease-1           renewed by that process, for machines that locks do not reach; see lease.py
 
 Every file but the two append-only ones is written beside itself and renamed, so that a kill at any instant leaves the
 old file or the new one. A torn last line of the other two is not a line. Nothing here asks which machine it is on: a
@@ -28,18 +29,22 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
 from ablate.errors import StoreError
 from ablate.recipe import identity
 from ablate.recipe.fields import Recipe
-from ablate.store import files, records
+from ablate.store import files, lease, records
 from ablate.store.files import DRAFT, Line
 from ablate.store.records import Attempt, Epoch, Evaluation, Failure, JobRecipe, Result
 from ablate.study.grid import Job
+
+HARD: dict[str, Any] = {"fallback_to_soft": False} if "fallback_to_soft" in signature(FileLock.__init__).parameters else {}
+"""No file that stands for a lock where there are none: it would outlive its process. There a job has its lease alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +117,7 @@ class Folder:
 
     def lock(self) -> FileLock:
         """Make the lock that the training process holds; it is released when the process ends, however it ends."""
-        return FileLock(self.path / "lock")
+        return FileLock(self.path / "lock", **HARD)
 
 
 # What is trained
@@ -138,9 +143,7 @@ def _description(job: Job) -> JobRecipe:
     settled = job.recipe.model_dump(mode="json")
     settled["data"].pop("root")  # a path: no part of what is trained
     settled.pop("evaluation")
-    return JobRecipe(
-        job=job.id, seed=job.seed, data=job.data, code=job.code, numerics=identity.NUMERICS, recipe=settled
-    )
+    return JobRecipe(job=job.id, seed=job.seed, data=job.data, code=job.code, numerics=identity.NUMERICS, recipe=settled)
 
 
 def read_description(folder: Folder) -> JobRecipe | None:
@@ -261,14 +264,14 @@ def try_to_hold(folder: Folder, patience: float) -> Iterator[bool]:
         yield False
         return
     try:
-        yield True
+        yield not lease.is_held_elsewhere(folder.path)
     finally:
         lock.release()
 
 
 def is_running(folder: Folder) -> bool:
-    """Whether a process holds the job's lock."""
-    return files.is_held(folder.path / "lock")
+    """Whether a process holds the job's lock, or one of another machine its lease."""
+    return files.is_held(folder.path / "lock") or lease.is_held_elsewhere(folder.path)
 
 
 def artifacts(outcome: Path) -> Iterator[Path]:

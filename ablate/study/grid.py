@@ -1,7 +1,7 @@
 """A Study to its cells, runs and jobs: expanded, duplicates removed, identities assigned. Nothing is read or run."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
@@ -14,7 +14,7 @@ from ablate.errors import StudyError
 from ablate.messages import show
 from ablate.recipe import fields as recipe_fields
 from ablate.recipe import identity as identities
-from ablate.recipe.fields import Data, Model, Recipe
+from ablate.recipe.fields import Data, Recipe
 from ablate.study.conditions import Expression
 from ablate.study.factors import FIND, Factor, Level, in_order
 from ablate.study.file import Study
@@ -65,6 +65,18 @@ class Job:
     data: str  # fingerprint of the images
     code: str = ""  # fingerprint of a user's own network
     pending: bool = False  # of a cell whose fields are still to be found: it stands for a job that is not known yet
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprints:
+    """What recipes take from outside of themselves, identified: the images, and the code or weights of a network."""
+
+    data: Mapping[Data, str] = field(default_factory=dict)
+    code: Mapping[tuple[str, bool], str] = field(default_factory=dict)  # by its name, and whether it is pretrained
+
+    def of(self, recipe: Recipe) -> tuple[str, str]:
+        """Return the fingerprints of one recipe: of its images, and of its network; the latter is empty for most."""
+        return self.data[recipe.data], self.code.get((recipe.model.name, recipe.model.pretrained), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,22 +281,19 @@ def _label(changed: Mapping[Factor, Level], names: Mapping[str, str]) -> str:
     return ", ".join(f"{names[factor.name]}={level.name}" for factor, level in changed.items()) or "baseline"
 
 
-def runs_and_jobs(
-    grid: Grid, seeds: tuple[int, ...], fingerprint: Callable[[Data], str], code: Callable[[Model], str] = lambda _: ""
-) -> tuple[tuple[Run, ...], tuple[Job, ...]]:
-    """Return every cell every seed, and each different training once.
+def runs_and_jobs(grid: Grid, seeds: tuple[int, ...], fingerprints: Fingerprints) -> tuple[tuple[Run, ...], tuple[Job, ...]]:
+    """Return every cell under every seed, and each different training once.
 
-    Seed after seed, so that an interrupted study has whole repetitions to compare. `fingerprint` identifies the images
-    that a recipe's data section stands for, and `code` the user's own network.
+    Seed after seed, so that an interrupted study has whole repetitions to compare.
     """
     runs: list[Run] = []
     jobs: dict[str, Job] = {}
     for seed in seeds:
         for cell in grid.cells:
-            data, own = fingerprint(cell.recipe.data), code(cell.recipe.model)
-            identity = identities.job_id(cell.recipe, seed, data, own)
+            data, code = fingerprints.of(cell.recipe)
+            identity = identities.job_id(cell.recipe, seed, data, code)
             if cell.pending:  # what it will be trained as is not known, and it is surely not what lies in a store
                 identity = identities.digest({"pending": identity, "finds": cell.finds, "select": cell.recipe.evaluation.select})
-            jobs.setdefault(identity, Job(identity, cell.recipe, seed, data, own, cell.pending))
+            jobs.setdefault(identity, Job(identity, cell.recipe, seed, data, code, cell.pending))
             runs.append(Run(cell, seed, identity))
     return tuple(runs), tuple(jobs.values())

@@ -5,8 +5,9 @@ set last. Runs are flat, one for each cell and seed: nested runs hide from MLflo
 the trials of a search are nested below it.
 """
 
+from ablate.messages import public
 from ablate.tracking import marks
-from ablate.tracking.addresses import first_line, own, public, uri
+from ablate.tracking.addresses import first_line, own, uri
 from ablate.tracking.audit import compare
 from ablate.tracking.client import MovedError, log_study, sync
 from ablate.tracking.records import Source, tracked

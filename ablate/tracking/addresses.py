@@ -1,13 +1,13 @@
 """Where MLflow is, and how that and its errors are told without passwords."""
 
 import os
-import re
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import quote
 
 from packaging.version import Version  # MLflow brings it
 
+from ablate.messages import public
 from ablate.store.layout import Store
 
 LONGEST_REASON = 800  # characters of an error
@@ -37,13 +37,6 @@ def sqlite(path: Path) -> str:
 def is_served(address: str) -> bool:
     """Whether a server answers there, which then says where artifacts go."""
     return address.startswith(("http://", "https://"))
-
-
-def public(text: str) -> str:
-    """Write an address, or a message that holds one, without its password."""
-    named = re.sub(r"://([^/@\s:]*):\S*@", r"://\1:***@", text)  # up to the last @: a password may have one, and slashes
-    alone = re.sub(r"://[^/@\s:]+@", "://***@", named)  # a token
-    return re.sub(r"([?&][^=&\s]*(?:password|passwd|token|secret|key)[^=&\s]*=)[^&\s]*", r"\1***", alone, flags=re.IGNORECASE)
 
 
 def first_line(error: Exception) -> str:

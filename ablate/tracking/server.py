@@ -5,9 +5,10 @@ import sys
 from contextlib import suppress
 
 from ablate.errors import AblateError
+from ablate.messages import public
 from ablate.store import study_folder
 from ablate.store.layout import Store
-from ablate.tracking.addresses import is_served, own, public
+from ablate.tracking.addresses import is_served, own
 from ablate.tracking.client import pages
 
 

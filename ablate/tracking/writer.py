@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ablate.messages import public
 from ablate.store.layout import Store
 from ablate.study.file import Study
-from ablate.tracking.addresses import first_line, public
+from ablate.tracking.addresses import first_line
 from ablate.tracking.client import Mlflow
 from ablate.tracking.records import Source
 

@@ -18,7 +18,7 @@ from ablate.errors import AblateError, StoreError
 from ablate.messages import show
 from ablate.planning.references import IDENTITY, SPOILT, Needs, first_line
 from ablate.recipe import identity
-from ablate.store import job_folder, study_folder
+from ablate.store import job_folder, lease, study_folder
 from ablate.store.job_folder import Folder
 from ablate.store.layout import Store
 from ablate.upkeep import leftovers
@@ -189,6 +189,8 @@ def _studies(store: Store) -> set[str]:
 
 def _remove(item: Item) -> None:
     if item.kind == "job":
+        if lease.is_held_elsewhere(item.path):
+            raise Timeout(str(item.path))
         with Folder(item.path).lock().acquire(timeout=0):
             _remove_folder(item.path)
     elif item.path.is_dir() and not item.path.is_symlink():

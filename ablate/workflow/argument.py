@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from ablate.errors import AblateError, StoreError
-from ablate.planning import inputs, tuning
+from ablate.planning.resolve import resolve
 from ablate.recipe import fields
 from ablate.store import layout, origin, study_folder
 from ablate.store.layout import Store
 from ablate.store.study_folder import Past
-from ablate.study import conditions, grid
+from ablate.study import conditions
 from ablate.study import file as study_file
 from ablate.study.conditions import Expression
 from ablate.study.file import Study
@@ -158,8 +158,6 @@ def _there(study: Study, store: Store, seeds: list[int]) -> list[int]:
     """List those of some seeds under which a cell of a study has been trained, or begun."""
     if not seeds:
         return []
-    known = inputs.read(study, store, "auto")
-    made = tuning.resolve(study, grid.expand(study, precision=known.precision), store, known.fingerprint, known.code)
-    _, jobs = grid.runs_and_jobs(made.grid, tuple(seeds), known.fingerprint, known.code)
-    found = {job.seed for job in jobs if store.job(job.id).attempts.exists() or store.job(job.id).result.exists()}
-    return [seed for seed in seeds if seed in found]
+    jobs = resolve(study, store, seeds=tuple(seeds)).jobs
+    begun = {job.seed for job in jobs if store.job(job.id).attempts.exists() or store.job(job.id).result.exists()}
+    return [seed for seed in seeds if seed in begun]

@@ -7,21 +7,19 @@ from functools import partial
 from ablate.analysis import status as standing
 from ablate.analysis.status import Status
 from ablate.errors import AblateError
-from ablate.execution.stages import Where
+from ablate.execution.options import Where
 from ablate.planning import explain as explaining
-from ablate.planning import inputs, job_names, tuning
+from ablate.planning import job_names
 from ablate.planning.explain import Compared, Explained
+from ablate.planning.resolve import resolve
 from ablate.store import files, logs, study_folder
-from ablate.study import grid
 from ablate.study.file import Study
 
 
 def status(study: Study, where: Where) -> Status:
     """Return how far a study is. Quicker than a plan, which asks of every job what is left of it, and how long that takes."""
-    known = inputs.read(study, where.store, where.device)
-    made = tuning.resolve(study, grid.expand(study, precision=known.precision), where.store, known.fingerprint, known.code)
-    runs, _ = grid.runs_and_jobs(made.grid, study.seeds, known.fingerprint, known.code)
-    return standing.of(study.name, runs, made, where.store)
+    resolved = resolve(study, where.store, where.device)
+    return standing.of(study.name, resolved.runs, resolved.tuning, where.store)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,25 +1,44 @@
 """`ablate plan`: a STUDY argument to what is left to do, how long it takes, and what it can see."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ablate.analysis.power import Outlook
 from ablate.errors import AblateError
-from ablate.execution.stages import How, Where
-from ablate.planning import inputs, network_checks, tuning
+from ablate.execution import executors
+from ablate.execution.executors.base import Options
+from ablate.execution.options import How, Where
+from ablate.planning import inputs, network_checks
 from ablate.planning import plan as planning
-from ablate.planning.inputs import Inputs
 from ablate.planning.plan import Plan
+from ablate.planning.resolve import resolve, resolve_inputs
 from ablate.store import study_folder
-from ablate.study import grid
 from ablate.study.file import Study
-from ablate.study.grid import Grid
 from ablate.workflow import argument
 
-if TYPE_CHECKING:
-    from ablate.training.models.summary import Summary  # brings torch
+if TYPE_CHECKING:  # these bring scipy and torch, which a plan can do without
+    from ablate.analysis.power import Outlook
+    from ablate.training.models.summary import Summary
 
 load, condition = argument.load, argument.condition
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A plan, the slots that there are for it, which effects it can see, and its networks where they are asked for."""
+
+    plan: Plan
+    slots: int
+    outlook: "Outlook | None"  # none where nothing can be said
+    networks: "Mapping[str, Summary]"  # by label
+
+
+def preview(study: Study, where: Where, how: How = How(), *, with_networks: bool = False) -> Preview:  # noqa: B008 (it is frozen)
+    """Return what a run would do, how long it would take and what it could show."""
+    todo = plan(study, where, how, check=True)
+    resources = executors.resources(where.executor, Options(where.device, where.jobs))
+    slots = max(1, min(resources.slots, len(todo.work)))
+    return Preview(todo, slots, outlook(todo, where), networks(todo) if with_networks else {})
 
 
 def plan(study: Study, where: Where, how: How = How(), *, check: bool = False) -> Plan:  # noqa: B008 (it is frozen)
@@ -28,20 +47,11 @@ def plan(study: Study, where: Where, how: How = How(), *, check: bool = False) -
     `check`: build the networks of which only that shows whether the recipe can be had, which takes torch and seconds.
     """
     known = inputs.read(study, where.store, where.device)
-    expanded = grid.expand(study, precision=known.precision)
+    notes = (*inputs.check_images(known), *network_checks.check(known)) if check else ()
+    todo = planning.make(resolve_inputs(known), retry_failed=how.retry_failed, only=how.only)
     if not check:
-        return make_plan(study, expanded, known, where, how)
-    notes = (*inputs.check_images(known, expanded), *network_checks.check(study, expanded, where.store))
-    made = make_plan(study, expanded, known, where, how)
-    return replace(made, notes=(*notes, *inputs.changed(known, [work.job for work in made.work if not work.trained])))
-
-
-def make_plan(study: Study, expanded: Grid, known: Inputs, where: Where, how: How) -> Plan:
-    """Put what the store has found into the cells, and see what is left to train."""
-    tuned = tuning.resolve(study, expanded, where.store, known.fingerprint, known.code)
-    if how.only is not None:
-        tuned = tuning.restrict(tuned, study.search.per if study.search else "cell", how.only)
-    return planning.make(study, tuned, where.store, known.fingerprint, known.code, retry_failed=how.retry_failed, only=how.only)
+        return todo
+    return replace(todo, notes=(*notes, *inputs.changed(known, [work.job for work in todo.work if not work.trained])))
 
 
 def outlook(todo: Plan, where: Where) -> "Outlook | None":
@@ -55,15 +65,16 @@ def outlook(todo: Plan, where: Where) -> "Outlook | None":
     for name in () if found.sds else study_folder.names(where.store):
         try:
             other = study_folder.recall(where.store, name)
-            theirs = plan(other, where) if name != study.name and looking.alike(other, study) else None
+            is_like = name != study.name and looking.alike(other, study)
+            theirs = resolve(other, where.store, where.device) if is_like else None
         except (AblateError, ValueError, PermissionError):  # of another version, spoilt or another user's: no matter here
             continue
         known = looking.Noise() if theirs is None else looking.noise(other, theirs.grid, run_outcomes.read(theirs.runs, where.store))
         if known.seeds >= max(looking.FEWEST, found.seeds + 1):  # of several the one with the most seeds
             found, basis = known, f"from the noise of the study {name}, {known.seeds} seeds"
-    return looking.look(study, found, basis, inputs.test_images(study, todo.grid, where.store))
+    return looking.look(study, found, basis, inputs.test_images(todo.resolved.inputs))
 
 
-def networks(todo: Plan, where: Where) -> "dict[str, Summary]":
+def networks(todo: Plan) -> "dict[str, Summary]":
     """Describe each different network of a plan."""
-    return network_checks.summaries(todo.study, todo.grid, where.store)
+    return network_checks.summaries(todo.resolved.inputs, todo.grid)

@@ -3,13 +3,12 @@
 from typing import TYPE_CHECKING
 
 from ablate.errors import AblateError
-from ablate.execution.stages import Where
-from ablate.planning.plan import Plan
+from ablate.execution.options import Where
+from ablate.planning.resolve import Resolved, resolve
 from ablate.study.file import Study
 from ablate.study.grid import Grid
-from ablate.workflow.plan import plan
 
-if TYPE_CHECKING:  # both bring pandas, which `plan` and `status` can do without
+if TYPE_CHECKING:  # these bring pandas, which `status` and `plan` can do without
     from ablate.analysis.findings import Findings
     from ablate.report.comparison import Comparison
 
@@ -21,9 +20,9 @@ def report(study: Study, where: Where, metric: str | None = None, cells: tuple[s
 
     if metric is not None and metric != study.metric and metrics.direction(metric) is None:
         raise AblateError(f"--metric: {unknown(metric, 'a known metric', metrics.METRICS)}")
-    todo = plan(study, where)
-    check_cells(todo.grid, cells)
-    return find(todo, where, metric, cells)
+    resolved = resolve(study, where.store, where.device)
+    check_cells(resolved.grid, cells)
+    return find(resolved, metric, cells)
 
 
 def check_cells(expanded: Grid, labels: tuple[str, ...]) -> None:
@@ -53,19 +52,20 @@ def _compare_cells(study: Study, found: "Findings", labels: tuple[str, ...], whe
     from ablate.analysis import outcomes as run_outcomes
     from ablate.report import comparison
 
-    todo = plan(study, where)
-    check_cells(todo.grid, labels)
+    resolved = resolve(study, where.store, where.device)
+    check_cells(resolved.grid, labels)
     known = {cell.cell.label: cell for cell in found.cells}
-    table = effects.tabulate(study, todo.grid, run_outcomes.read(todo.runs, where.store), found.metric, found.direction)
+    table = effects.tabulate(study, resolved.grid, run_outcomes.read(resolved.runs, where.store), found.metric, found.direction)
     one, other = (known[label] for label in labels)
     return comparison.of_cells(found, one, other, effects.between(table, one.cell, other.cell))
 
 
-def find(todo: Plan, where: Where, metric: str | None = None, cells: tuple[str, ...] = ()) -> "Findings":
-    """Read the runs of a plan, and compute what they say."""
+def find(resolved: Resolved, metric: str | None = None, cells: tuple[str, ...] = ()) -> "Findings":
+    """Read the runs of a resolved study, and compute what they say."""
     from ablate.analysis import findings
     from ablate.analysis import outcomes as run_outcomes
     from ablate.analysis import tuning as tuning_findings
 
-    outcomes, history = run_outcomes.read(todo.runs, where.store), tuning_findings.read(todo.study, todo.tuning, where.store)
-    return findings.find(todo.study, todo.grid, outcomes, metric=metric, looked_into=cells, tuning=history)
+    study, store = resolved.study, resolved.store
+    outcomes, history = run_outcomes.read(resolved.runs, store), tuning_findings.read(study, resolved.tuning, store)
+    return findings.find(study, resolved.grid, outcomes, metric=metric, looked_into=cells, tuning=history)

@@ -1,33 +1,33 @@
-"""The story of each command as a few named steps. All wiring is here: which part is given to which."""
+"""`ablate run`, `search` and `lr-find` as a few named steps. All wiring is here: which part is given to which."""
 
-import time
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablate.execution import stages
-from ablate.execution.executors import devices
-from ablate.execution.interruption import Interruption
+from ablate.execution import executors, stages
+from ablate.execution.crew import Crew
+from ablate.execution.events import Event, Updated
+from ablate.execution.executors.base import Options
+from ablate.execution.options import How
 from ablate.execution.scheduler import Ledger
-from ablate.execution.stages import How, Screen, Where
 from ablate.planning import inputs, network_checks, tuning
 from ablate.planning import plan as planning
 from ablate.planning.plan import Plan
+from ablate.planning.resolve import Resolved, resolve_inputs
 from ablate.recipe.range_test import Suggestion, Sweep
 from ablate.store import layout, study_folder
-from ablate.study import grid
 from ablate.study.file import Study
-from ablate.study.grid import Grid
-from ablate.workflow.plan import make_plan
+from ablate.study.grid import Fingerprints, Grid
 from ablate.workflow.report import check_cells, find
 from ablate.workflow.tracking import sources_of
 
 if TYPE_CHECKING:
     from ablate.analysis.findings import Findings  # brings pandas, which `plan` and `status` can do without
     from ablate.tracking import Report as Sent
+    from ablate.tracking import Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,94 +44,95 @@ class Ran:
     left: int  # pieces of work for which the time of --budget was too short
 
 
-def run(
-    study: Study,
-    where: Where,
-    screen: Screen,
-    interruption: Interruption,
-    how: How,
-) -> Ran:
+def run(study: Study, crew: Crew) -> Ran:
     """Find rates, search, train what is missing, keep MLflow up to date, and report. Running it again is resuming it."""
     from ablate import tracking
     from ablate.report import publish
 
-    began = time.monotonic()
+    where, how = crew.where, crew.how
     _check_search(study)
-    devices.slots(where.device, 1)  # is there one?
-    waits = screen.notice if how.wait else None
-    with ExitStack() as stack:
-        stack.enter_context(layout.creating(where.store))
-        stack.enter_context(study_folder.hold(where.store, study.name, waits=waits, stopped=lambda: interruption.asked(screen.notice)))
-        if notice := study_folder.take_over(where.store, study, replace=how.replace):
-            screen.notice(notice)
-        with interruption.at_once():
-            known = inputs.read(study, where.store, where.device)
-            expanded = grid.expand(study, precision=known.precision)
-            inputs.check_images(known, expanded)
-            for note in network_checks.check(study, expanded, where.store):
-                screen.notice(f"note: {note}")
-            weights = network_checks.fetch_weights(
-                stages.every_recipe(make_plan(study, expanded, known, where, how))
-            )  # before what takes longer
-            for notice in inputs.decode(known, expanded):
-                screen.notice(notice)
-
-        def replan() -> Plan:
-            return make_plan(study, expanded, known, where, how)
-
-        before = replan()
-        network_checks.fetch_weights(stages.every_recipe(before), weights)
-        study_folder.keep(where.store, study, inputs.settle(known, expanded))
+    executors.resources(where.executor, Options(where.device, 1))  # is there one?
+    waits = crew.notice if how.wait else None
+    with (
+        layout.creating(crew.store),
+        study_folder.hold(crew.store, study.name, waits=waits, stopped=crew.is_interrupted),
+    ):
+        if notice := study_folder.take_over(crew.store, study, replace=how.replace):
+            crew.notice(notice)
+        before, replan = _prepare(study, crew)
         for notice in () if how.tune_only else before.trained_again:
-            screen.notice(notice)
-        is_sent = before.is_done and tracking.marks.is_current(where.tracking_uri, study, _state(before, where), where.store)
-        todo, ledger, sent = _work(before, replan, where, screen, interruption, how, began, is_sent=is_sent)
-        left = _left(replan(), how) if ledger.late else 0
-        found = find(todo, where)
-        path, reason = publish.write_page(found, where.store), sent.error
+            crew.notice(notice)
+        is_sent = before.is_done and tracking.marks.is_current(where.tracking_uri, study, _state(before), crew.store)
+        todo, sent = _work(crew, before, replan, is_sent=is_sent)
+        left = _left(replan(), how) if crew.ledger.late else 0
+        findings = find(todo.resolved)
+        path, reason = publish.write_page(findings, crew.store), sent.error
         if not sent.late and not is_sent:
-            reason = publish.log(found, where.store, tracking.uri(where.store, where.tracking_uri), path)
+            reason = publish.log(findings, crew.store, tracking.uri(crew.store, where.tracking_uri), path)
             if not reason and (now := replan()).is_done:  # then all that was sent had come to its end
-                tracking.marks.keep(where.tracking_uri, study, _state(now, where), where.store)
-    return Ran(before, todo, ledger, found, path, sent.late, reason, left)
+                tracking.marks.keep(where.tracking_uri, study, _state(now), crew.store)
+    return Ran(before, todo, crew.ledger, findings, path, sent.late, reason, left)
 
 
-def _state(todo: Plan, where: Where) -> str:
+def _prepare(study: Study, crew: Crew) -> tuple[Plan, Callable[[], Plan]]:
+    """Check a study, fetch its weights, decode its images, record it; return its plan, and what plans it again."""
+    how = crew.how
+    with crew.interruption.at_once():
+        known = inputs.read(study, crew.store, crew.where.device)
+        inputs.check_images(known)
+        for note in network_checks.check(known):
+            crew.notice(f"note: {note}")
+        resolved = resolve_inputs(known)
+        todo = planning.make(resolved, retry_failed=how.retry_failed, only=how.only)
+        weights = network_checks.fetch_weights(todo.recipes)  # before what takes longer
+        fingerprints = replace(resolved.fingerprints, data=inputs.decode(known, crew.notice))
+
+    def replan() -> Plan:
+        return planning.make(resolve_inputs(known, fingerprints), retry_failed=how.retry_failed, only=how.only)
+
+    before = replan()
+    network_checks.fetch_weights(before.recipes, weights)
+    study_folder.keep(crew.store, study, inputs.settle(known, fingerprints))
+    return before, replan
+
+
+def _state(todo: Plan) -> str:
     from ablate import tracking
 
-    made, store = todo.tuning, where.store
-    folders = (*(store.range(test.id).path for test in made.ranges), *(store.search(one.id).path for one in made.searches))
+    tuned, store = todo.tuning, todo.resolved.store
+    folders = (
+        *(store.range(test.id).path for test in tuned.ranges),
+        *(store.search(search.id).path for search in tuned.searches),
+    )  # fmt: skip
     return tracking.marks.state(todo.study, tracking.tracked(todo.study, todo.runs, store), folders, store)
 
 
 def lr_find(
-    study: Study, where: Where, screen: Screen, interruption: Interruption, cells: tuple[str, ...], seeds: int, sweep: dict[str, Any]
+    study: Study, crew: Crew, cells: tuple[str, ...], seeds: int, sweep: dict[str, Any]
 ) -> "tuple[dict[str, dict[str, Suggestion]], Ledger]":
-    """Test ranges of the learning rate on some cells, by default the baseline; give what each rule suggests, by cell."""
+    """Test ranges of the learning rate on some cells, by default the baseline; return what each rule suggests, by cell."""
     asked = Sweep(**sweep)
-    known = inputs.read(study, where.store, where.device)
-    expanded = grid.expand(study, precision=known.precision)
-    check_cells(expanded, cells)
-    chosen = [cell for cell in expanded.cells if cell.label in cells or (not cells and cell.is_baseline)]
-    inputs.check_images(known, replace(expanded, cells=tuple(chosen)))
-    network_checks.check_networks(study, replace(expanded, cells=tuple(chosen)), where.store)
-    devices.slots(where.device, 1)  # is there one?
-    with layout.creating(where.store):
+    known = inputs.read(study, crew.store, crew.where.device)
+    check_cells(known.grid, cells)
+    chosen = tuple(cell for cell in known.grid.cells if cell.label in cells or (not cells and cell.is_baseline))
+    known = replace(known, grid=replace(known.grid, cells=chosen))
+    inputs.check_images(known)
+    network_checks.check_networks(known)
+    executors.resources(crew.where.executor, Options(crew.where.device, 1))  # is there one?
+    with layout.creating(crew.store):
         network_checks.fetch_weights(cell.recipe for cell in chosen)
-        for notice in inputs.decode(known, replace(expanded, cells=tuple(chosen))):
-            screen.notice(notice)
+        decoded = Fingerprints(inputs.decode(known, crew.notice))
+    fingerprints = inputs.fingerprints(known, chosen, decoded)
     tests = {
-        cell.label: tuning.range_test(
-            cell.label, cell.recipe, known.fingerprint(cell.recipe.data), known.code(cell.recipe.model), asked, seeds
-        )
+        cell.label: tuning.range_test(cell.label, cell.recipe, *fingerprints.of(cell.recipe), asked, seeds)
         for cell in chosen
-    }
+    }  # fmt: skip
     different = tuple({test.id: test for test in tests.values()}.values())
-    made = tuning.Tuning(Grid(tuple(chosen)), different, open_ranges=different)
-    todo = planning.Plan(study, made.grid, (), (), (), (), None, made, 0)
-    with stages.begin(todo, where, screen, interruption, How(retry_failed=True), time.monotonic()) as crew:
-        _shown(todo, where, screen, interruption, partial(stages.find_rates, crew, made), whole=False)
-    return {label: tuning.suggestions(where.store, test) for label, test in tests.items()}, crew.ledger
+    open_ranges = tuning.Tuning(Grid(chosen), different, open_ranges=different)
+    todo = planning.make(Resolved(known, fingerprints, open_ranges, runs=(), jobs=()))
+    with crew.at_work(todo):
+        _shown(crew, todo, partial(stages.find_rates, crew, open_ranges), whole=False)
+    return {label: tuning.suggestions(crew.store, test) for label, test in tests.items()}, crew.ledger
 
 
 def _left(todo: Plan, how: How) -> int:
@@ -146,53 +147,54 @@ def _check_search(study: Study) -> None:
         optuna_memory.check(study.search)
 
 
-def _work(
-    todo: Plan, replan: Callable[[], Plan], where: Where, screen: Screen, interruption: Interruption, how: How, began: float,
-    *, is_sent: bool,
-) -> tuple[Plan, Ledger, "Sent"]:  # fmt: skip
-    """Go through the stages that have something to do; return the plan as it then stands, and what became of it.
+def _work(crew: Crew, todo: Plan, replan: Callable[[], Plan], *, is_sent: bool) -> tuple[Plan, "Sent"]:
+    """Go through the stages that have something to do; return the plan as it then stands, and what MLflow has not taken.
 
     `is_sent`: nothing is to be done, and MLflow has it all.
     """
     from ablate import tracking
 
-    ledger, has_work = Ledger(), bool(todo.trials or todo.tuning.open_ranges or (todo.ready and not how.tune_only))
-    with stages.begin(todo, where, screen, interruption, how, began) if has_work else nullcontext() as crew:
-        if crew is not None:
-            ledger = crew.ledger
-            if todo.tuning.open_ranges:
-                _shown(todo, where, screen, interruption, partial(stages.find_rates, crew, todo.tuning), whole=False)
-                todo = replan()
-            if todo.tuning.open_searches and not ledger.is_over:
-                _shown(todo, where, screen, interruption, partial(stages.search, crew, todo.tuning), whole=False)
-                todo = replan()
-        if not ledger.is_over:
-            ledger.failures += stages.unanswered(todo.tuning, where.store)
-        goes_on = crew is not None and bool(todo.ready) and not ledger.is_over and not how.tune_only
-        stage = partial(stages.train, crew, todo) if crew is not None and goes_on else _nothing
-        sent = tracking.Report(0, "") if is_sent else _shown(todo, where, screen, interruption, stage, whole=True)
-    return todo, ledger, sent
+    trains = not crew.how.tune_only
+    has_work = bool(todo.trials or todo.tuning.open_ranges or (todo.ready and trains))
+    with crew.at_work(todo) if has_work else nullcontext():
+        if todo.tuning.open_ranges:
+            _shown(crew, todo, partial(stages.find_rates, crew, todo.tuning), whole=False)
+            todo = replan()
+        if todo.tuning.open_searches and not crew.ledger.is_over:
+            _shown(crew, todo, partial(stages.search, crew, todo.tuning), whole=False)
+            todo = replan()
+        if not crew.ledger.is_over:
+            crew.ledger.failures += stages.unanswered(todo.tuning, crew.store)
+        goes_on = has_work and bool(todo.ready) and trains and not crew.ledger.is_over
+        stage = partial(stages.train, crew, todo) if goes_on else _nothing
+        sent = tracking.Report(0, "") if is_sent else _shown(crew, todo, stage, whole=True)
+    return todo, sent
 
 
-def _nothing(_touch: Callable[[str], None]) -> None:
+def _nothing() -> None:
     """Let MLflow get what an earlier command has left to send."""
 
 
-def _shown(
-    todo: Plan, where: Where, screen: Screen, interruption: Interruption, stage: Callable[[Callable[[str], None]], None], *, whole: bool
-) -> "Sent":
+def _shown(crew: Crew, todo: Plan, stage: Callable[[], None], *, whole: bool) -> "Sent":
     """Run a stage while a thread keeps MLflow up to date; `whole`: the plan's runs are all that the study has."""
     from ablate import tracking
 
-    sources = sources_of(todo, where.store, whole=whole)
-    writer = tracking.Writer(tracking.uri(where.store, where.tracking_uri), todo.study, sources, where.store, screen.notice, whole=whole)
+    sources, address = sources_of(todo.resolved, whole=whole), tracking.uri(crew.store, crew.where.tracking_uri)
+    writer = tracking.Writer(address, todo.study, sources, crew.store, crew.notice, whole=whole)
+    interruption = crew.interruption
     try:
-        stage(writer.touch)
+        with crew.observed(partial(_touch, writer)):
+            stage()
     except KeyboardInterrupt:  # the second one: whoever wants to stop at once waits for no server
         writer.abandon()
         raise
     finally:
-        screen.stop()
         asked = interruption.asked()  # then what was put away is still sent, and only once more stops that
         sent = writer.close(lambda: interruption.asked() and not asked)
     return sent
+
+
+def _touch(writer: "Writer", event: Event) -> None:
+    """Observe for MLflow: what is new in the store is sent."""
+    if isinstance(event, Updated):
+        writer.touch(event.id)

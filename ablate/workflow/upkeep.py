@@ -1,7 +1,7 @@
 """`ablate doctor` and `gc`."""
 
-from ablate.execution.stages import Where
-from ablate.planning.plan import Plan
+from ablate.execution.options import Where
+from ablate.planning.resolve import Resolved
 from ablate.upkeep.doctor import Finding
 from ablate.upkeep.gc import Item, Removed
 from ablate.workflow.tracking import sources_of
@@ -14,8 +14,8 @@ def examine(where: Where, *, deep: bool = False) -> "tuple[Finding, ...]":
 
     address = tracking.uri(where.store, where.tracking_uri)
 
-    def compare(todo: Plan) -> list[str]:
-        return tracking.compare(address, todo.study, sources_of(todo, where.store, whole=True), where.store)
+    def compare(resolved: Resolved) -> list[str]:
+        return tracking.compare(address, resolved.study, sources_of(resolved, whole=True), where.store)
 
     return doctor.examine(doctor.Patient(where.store, compare, tracking.public(address), deep, tracking.public(where.tracking_uri or "")))
 

@@ -8,7 +8,7 @@ from outcomes import make, outcomes, random_value
 from scipy.stats import ttest_1samp
 
 from ablate.analysis import diagnostics, effects, findings
-from ablate.report import insides, tables
+from ablate.report import sections
 
 CLASSES = ("cat", "dog", "a/b")
 TWO = {"augment": {"rotation": [0, 15]}, "model": {"batch_norm": [True, False], "conv_dropout": [0.0, 0.1, 0.3]}}
@@ -185,12 +185,12 @@ def test_the_interval_of_a_class_never_leaves_what_an_accuracy_can_change_by(see
     estimates = [one.effect.estimate for one in found.class_effects]
     assert all(-1 <= e.low < e.effect < e.high <= 1 for e in estimates)
     assert any(one.effect.says_nothing for one in found.class_effects) is nothing
-    table = tables.class_effects(found)
-    assert (tables.WIDE in table.caption) is nothing
+    table = sections.classes.classes_table(found)
+    assert (sections.classes.WIDE in table.caption) is nothing
     for row in table.rows:
         ends = [abs(float(end)) for end in row[3].strip("[]").split(", ")] if row[3] != "-" else [0.0]
         assert max(ends) <= 100
-    drawn = insides.classes(found.class_effects[:3], found).data
+    drawn = sections.classes.classes(found.class_effects[:3], found).data
     bars = [trace["x"] for trace in drawn if trace["mode"] == "lines"]
     assert all(-100 <= end <= 100 for bar in bars for end in bar)
     assert [-100.0, 100.0] not in bars

@@ -12,7 +12,7 @@ from scipy.stats import ttest_1samp, ttest_rel
 from statsmodels.stats.weightstats import DescrStatsW
 
 from ablate.analysis import effects, findings
-from ablate.report import claims, data, exports, names, tables, words
+from ablate.report import claims, data, exports, names, sections, words
 
 
 def test_a_main_effect_is_the_mean_inside_each_seed_over_all_settings_of_the_others():
@@ -359,7 +359,7 @@ def test_more_and_less_are_about_values_and_better_and_worse_about_benefits(expe
     (claim,) = found.claims
     assert claim.verdict == answer
     assert claims.sentence(claim, found).endswith("(lower is better)")
-    assert tables.claims(found).rows[0][3].endswith("(lower is better)")
+    assert sections.claims.claims_table(found).rows[0][3].endswith("(lower is better)")
 
 
 @pytest.mark.parametrize("expect", ["true > false", "false < true", "false > true", "true < false", "true ~ false", "false ~ true"])

@@ -16,9 +16,9 @@ from outcomes import find, make, outcomes, random_value
 from scipy.stats import chi2
 
 from ablate.analysis import power, stats
-from ablate.cli.display import plans
+from ablate.cli import plan as plans
 from ablate.errors import AblateError
-from ablate.execution import stages
+from ablate.execution import options
 from ablate.store import layout, study_folder
 from ablate.study import file as study_file
 from ablate.workflow import plan as planning
@@ -94,15 +94,13 @@ def test_noise_counts_for_any_metric():
 FRESH = """
 import json, sys
 from pathlib import Path
-from ablate.cli import display
-from ablate.execution import stages
+from ablate.execution import options
 from ablate.store import layout
 from ablate.study import file
-from ablate.workflow import plan
-where = stages.Where(layout.open_store(Path(sys.argv[2])))
-made = plan.plan(file.load(Path(sys.argv[1])), where, check=True)
-seen = plan.outlook(made, where)
-print(json.dumps({"data": display.plan_data(made, 1, seen, {}), "modules": sorted(sys.modules)}))
+from ablate.workflow import answers, plan
+where = options.Where(layout.open_store(Path(sys.argv[2])))
+preview = plan.preview(file.load(Path(sys.argv[1])), where)
+print(json.dumps({"data": answers.plain(answers.planned(preview)), "modules": sorted(sys.modules)}))
 """
 
 
@@ -128,7 +126,7 @@ def test_a_plan_goes_by_the_runs_that_are_there(done):
 def finished(tmp_path):
     """Copy the store of a study of 4 seeds that is finished, its runs known to a second study of 2 seeds, too."""
     shutil.copytree(GOLDEN, tmp_path / "store")
-    where = stages.Where(layout.open_store(tmp_path / "store"))
+    where = options.Where(layout.open_store(tmp_path / "store"))
     tiny = study_folder.recall(where.store, "tiny")
     known = study_folder.settled(where.store, "tiny")
     study_folder.keep(where.store, study_file.check(tiny.raw | {"name": "a_two_seeds", "seeds": 2}, "a.toml"), known)

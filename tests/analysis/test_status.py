@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import record_files
 from plans import finish, make, read
 from statuses import judge, shown, status
 
@@ -37,12 +38,12 @@ def whole(made: Plan, here: Store) -> Status:
 def attempt(here: Store, job: Job, *studies: str | None) -> None:
     """Leave the lines of attempts; of an older version where there is no study."""
     for number, name in enumerate(studies, start=1):
-        files.append(here.job(job.id).attempts, {"attempt": number} | ({} if name is None else {"study": name}))
+        files.append(here.job(job.id).attempts, record_files.attempt(number) | ({} if name is None else {"study": name}))
 
 
 def epochs(here: Store, job: Job, count: int, seconds: float) -> None:
     for epoch in range(1, count + 1):
-        files.append(here.job(job.id).journal, {"epoch": epoch, "seconds": seconds, "metrics": {}})
+        files.append(here.job(job.id).journal, record_files.epoch(epoch, seconds=seconds))
 
 
 def test_a_study_that_was_never_run_is_missing_altogether(here: Store) -> None:
@@ -80,8 +81,8 @@ def test_what_runs_is_shown_with_its_epoch_as_long_as_its_process_holds_it(here:
         for job in (first, second):
             held.enter_context(here.job(job.id).lock())
         for epoch in (1, 2, 3):
-            files.append(here.job(first.id).journal, {"epoch": epoch, "metrics": {}})
-        files.append(here.job(third.id).journal, {"epoch": 7, "metrics": {}})  # begun, and held by nobody
+            files.append(here.job(first.id).journal, record_files.epoch(epoch))
+        files.append(here.job(third.id).journal, record_files.epoch(7))  # begun, and held by nobody
         found = status(made, here)
         assert [(one.run, one.epoch, one.epochs) for one in found.running] == [("baseline/0", 3, 10), ("rotation=15/0", 0, 10)]
         assert found.total == {"running": 2, "stopped": 1, "not_run": 1}
@@ -180,7 +181,7 @@ def test_what_runs_ends_after_its_epochs_at_their_mean_time(here: Store) -> None
             job_folder.create(here.job(job.id), job)
             held.enter_context(here.job(job.id).lock())
         for epoch, seconds in ((1, 2.0), (2, 4.0)):
-            files.append(here.job(first.id).journal, {"epoch": epoch, "seconds": seconds, "metrics": {}})
+            files.append(here.job(first.id).journal, record_files.epoch(epoch, seconds=seconds))
         found = status(made, here)
         assert [(one.job, one.seconds_left) for one in found.running] == [(first.id, 8 * 3.0), (second.id, None)]
         text = shown(found)
@@ -401,11 +402,11 @@ def test_jobs_that_come_and_go_while_they_are_read_are_no_matter(here: Store) ->
 FRESH = """
 import json, sys
 from pathlib import Path
-from ablate.cli import display
-from ablate.execution import stages
+from ablate.cli.status import show_status
+from ablate.execution import options
 from ablate.store import layout
 from ablate.workflow import argument, inspect
-where = stages.Where(layout.open_store(Path(sys.argv[1])))
+where = options.Where(layout.open_store(Path(sys.argv[1])))
 found = inspect.status(argument.load("mine", (), where.store), where)
 inspect.explain(("mine:baseline/0",), where)
 print(json.dumps({"runs": sum(found.total.values()), "modules": sorted(sys.modules)}))

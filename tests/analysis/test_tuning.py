@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from resolving import fingerprints
 
 from ablate.analysis import tuning as tuning_findings
 from ablate.planning import tuning
@@ -32,7 +33,7 @@ def resolved(here, **more):
     raw = {"name": "x", "seeds": 2, "recipe": {"model": {"name": "cnn4"}}, "factors": {"model": {"batch_norm": [True, False]}}} | more
     checked = study_file.check(raw, "x.toml")
     expanded = grid.expand(checked, precision="fp32")
-    return checked, tuning.resolve(checked, expanded, here, lambda data: "f" * 64, lambda model: "")
+    return checked, tuning.resolve(checked, expanded, here, fingerprints(expanded))
 
 
 def put_trials(here, one, values, *, fields=None, states=None):
@@ -45,7 +46,7 @@ def put_trials(here, one, values, *, fields=None, states=None):
             "number": i, "params": params, "jobs": {}, "value": given_ if state == "complete" else None, "state": state, "proposed": i > 0,
             "started": 1, "ended": 2,
         })  # fmt: skip
-    files.write_json(here.search(one.id) / "trials.json", {"trials": rows})
+    files.write_json(here.search(one.id).trials, {"trials": rows})
 
 
 def read(here, **more):
@@ -140,8 +141,8 @@ def test_no_effect_turns_by_one_search_for_all_or_where_the_recipe_was_not_tried
     _, made = resolved(here, search=outside)
     for one in made.searches:
         put_trials(here, one, [0.5, 0.9], fields=[{"optimizer.lr": 0.6}, {"optimizer.lr": 0.7}])
-        rows = json.loads((here.search(one.id) / "trials.json").read_text())["trials"]
-        files.write_json(here.search(one.id) / "trials.json", {"trials": [row | {"proposed": True} for row in rows]})
+        rows = json.loads(here.search(one.id).trials.read_text())["trials"]
+        files.write_json(here.search(one.id).trials, {"trials": [row | {"proposed": True} for row in rows]})
     assert read(here, search=outside).turns == ()
 
 
@@ -150,7 +151,7 @@ def put_curves(here, test, *, upto):
     for seed in test.seeds[:upto]:
         losses = tuple(2.3 - 1.5 / (1 + math.exp(-3 * (math.log10(rate) + 2.5))) + 0.001 * (seed % 7) for rate in tried)
         curve = Curve(tried, (*losses[:90], *(math.inf for _ in losses[90:])), (0.5,) * len(tried), "diverged")
-        files.write_json(tuning.curve_path(here, test.id, seed), range_test.to_json(curve) | {"timestamp": 1})
+        files.write_json(here.range(test.id).curve(seed), range_test.to_json(curve) | {"timestamp": 1})
 
 
 FIND = {"recipe": {"model": {"name": "cnn4"}, "optimizer": {"lr": "find"}}}

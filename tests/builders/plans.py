@@ -2,15 +2,16 @@
 
 from typing import Any
 
+import record_files
+from resolving import resolved
+
 from ablate.planning import plan
 from ablate.planning.plan import Plan
-from ablate.planning.tuning import Tuning
 from ablate.recipe import identity
 from ablate.recipe.fields import Evaluation
 from ablate.store import files, job_folder
 from ablate.store.layout import Store
 from ablate.study import file as study_file
-from ablate.study import grid
 from ablate.study.file import Study
 from ablate.study.grid import Job
 
@@ -31,7 +32,7 @@ def read(name: str = "x", **raw: Any) -> Study:
 
 
 def make(loaded: Study, here: Store, **options: Any) -> Plan:
-    return plan.make(loaded, Tuning(grid.expand(loaded, precision="fp32")), here, lambda data: "f" * 64, **options)
+    return plan.make(resolved(loaded, here), **options)
 
 
 def finish(here: Store, job: Job, *, status: str = "finished", epoch_seconds: float = 3.0) -> None:
@@ -39,7 +40,7 @@ def finish(here: Store, job: Job, *, status: str = "finished", epoch_seconds: fl
     folder = here.job(job.id)
     job_folder.create(folder, job)
     metrics = {"train/loss": 0.1, "time/epoch_seconds": epoch_seconds}
-    files.write_json(folder.result, {"status": status, "reason": "", "train_images": 900, "metrics": metrics})
+    files.write_json(folder.result, record_files.result(status, train_images=900, metrics=metrics))
 
 
 def judge(here: Store, job: Job, *evaluations: Evaluation) -> None:
@@ -47,7 +48,7 @@ def judge(here: Store, job: Job, *evaluations: Evaluation) -> None:
         judged = job.recipe.model_copy(update={"evaluation": evaluation})
         files.write_json(
             here.job(job.id).outcome(identity.evaluation_id(judged)) / "outcome.json",
-            {"status": "finished", "evaluation": evaluation.model_dump(), "seconds": 0.5 * max(evaluation.mc_dropout, 1)},
+            record_files.evaluation(evaluation=evaluation.model_dump(), seconds=0.5 * max(evaluation.mc_dropout, 1)),
         )
 
 
@@ -57,8 +58,8 @@ def put(here: Store, job: Job, state: str) -> None:
     if state != "missing":
         job_folder.create(folder, job)
     if state == "begun":
-        files.append(folder.attempts, {"attempt": 1})
-        files.append(folder.journal, {"epoch": 1})
+        files.append(folder.attempts, record_files.attempt())
+        files.append(folder.journal, record_files.epoch(1))
         files.write(folder.checkpoint, b"")
     if state in ("trained", "judged", "half judged", "failed judging", "mended"):
         finish(here, job)

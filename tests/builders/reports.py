@@ -7,18 +7,21 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from resolving import fingerprints
 
 from ablate.analysis import findings
 from ablate.analysis.findings import Findings
 from ablate.analysis.outcomes import Outcome
 from ablate.analysis.tuning import History, Map, RangeCurve, Trial, TuningFinding, Turn
 from ablate.recipe.range_test import Suggestion
-from ablate.report import html
+from ablate.report import html, pictures, sections, tables
+from ablate.report.canvas import Picture
 from ablate.study import file as study_file
 from ablate.study import grid
 from ablate.study.grid import Cell
@@ -56,7 +59,7 @@ def found(
     """Find what the code says of made-up runs: a value of the study's metric for each cell and seed; with classes, their insides."""
     checked = study_file.check({"name": "x", "recipe": {"data": {"name": "digits"}}} | raw, "studies/x.toml")
     expanded = grid.expand(checked, precision="fp32")
-    runs, _ = grid.runs_and_jobs(expanded, checked.seeds, lambda section: "f" * 64)
+    runs, _ = grid.runs_and_jobs(expanded, checked.seeds, fingerprints(expanded))
     outcomes = []
     for run in runs:
         became = status(run.cell, run.seed)
@@ -236,9 +239,54 @@ def hostile() -> Findings:
 
 
 def page(of: Findings) -> str:
-    return html.render(of, created="20 Nov 2026", version="0.1.0", study_text='name = "x"  # a & b', store="/store")
+    written = replace(of, study=replace(of.study, text='name = "x"  # a & b'))
+    return html.render(written, created="20 Nov 2026", version="0.1.0", store="/store")
+
+
+def tables_of(of: Findings) -> dict[str, tables.Table]:
+    """Return the tables of the page by name."""
+    every = (table for section in sections.make(of).values() for table in section.tables)
+    return {table.name.removesuffix("-table"): table for table in every}
+
+
+def pictures_of(of: Findings) -> dict[str, Picture]:
+    """Return the pictures of the page by name."""
+    return {picture.name: picture for picture in pictures.every(of)}
 
 
 def rotated(changes: list[float], **more: Any) -> Findings:
     """Find a study of one factor, whose change in each seed is given."""
     return found(ROTATION | {"seeds": len(changes)} | more, by_level({("augment.rotation", "15"): changes}))
+
+
+class Page(HTMLParser):
+    """The tags, the text outside scripts and styles, and whether every tag is closed."""
+
+    VOID = frozenset({"meta", "br", "img", "link", "input", "hr"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.scripts: list[str] = []
+        self.styles: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, tag
+        self.text.append(" " if tag in ("td", "th", "p", "h1", "h2", "span") else "")
+
+    def handle_data(self, data):
+        into = {"script": self.scripts, "style": self.styles}.get(self.open[-1] if self.open else "", self.text)
+        into.append(data)
+
+    @property
+    def said(self) -> str:
+        return " ".join("".join(self.text).split())

@@ -3,6 +3,9 @@
 import math
 from collections import Counter
 
+import record_files
+from resolving import fingerprints
+
 from ablate.execution.search import Searches
 from ablate.planning import tuning
 from ablate.recipe import fields
@@ -24,7 +27,8 @@ def read(search=None, factors=None, seeds=2, name="x", **recipe):
 
 
 def resolve(loaded, store, data="f" * 64, code=""):
-    return tuning.resolve(loaded, grid.expand(loaded, precision="fp32"), store, lambda _: data, lambda _: code)
+    expanded = grid.expand(loaded, precision="fp32")
+    return tuning.resolve(loaded, expanded, store, fingerprints(expanded, data, code))
 
 
 def settled(made):
@@ -62,7 +66,7 @@ class Workers:
         while not until():
             while len(self.running) < self.slots and (work := source.next(lambda _work: True)) is not None:
                 assert work.id not in self.running, "it runs already"
-                work.payload(self.store)
+                work.prepare(self.store)
                 self.handed[work.id] += 1
                 self.running[work.id] = work
             self.most = max(self.most, len(self.running))
@@ -79,13 +83,14 @@ class Workers:
             return self._end(source, work, "failed")
         if not folder.result.exists() and done < job.recipe.training.epochs:
             good = 0.1 if last == "diverged" else last * (done + 1) / job.recipe.training.epochs
-            files.append(folder.journal, {"epoch": done + 1, "metrics": {"validation/accuracy": good, "validation/loss": 1 - good}})
+            metrics = {"validation/accuracy": good, "validation/loss": 1 - good}
+            files.append(folder.journal, record_files.epoch(done + 1, metrics=metrics))
             self.epochs[work.id] += 1
             if source.progressed(work.id):
                 return self._end(source, work, "stopped")
             done += 1
         if done >= job.recipe.training.epochs or last == "diverged":
-            files.write_json(folder.result, {"status": "diverged" if last == "diverged" else "finished"})
+            files.write_json(folder.result, record_files.result("diverged" if last == "diverged" else "finished"))
             return self._end(source, work, "finished")
         return None
 
@@ -106,25 +111,25 @@ def search(searches, store, workers=None, storage=None, **options):
 
 
 def trials_of(store, one):
-    return tuning.read_trials(store, one.id, one.search)
+    return tuning.read_trials(store.search(one.id), one.search)
 
 
 def near(trial):
     """Return how far from the optimum a trial is."""
-    params = trial["params"]
+    params = trial.params
     return (math.log10(params["optimizer.lr"]) + 1) ** 2 + (math.log10(params["optimizer.weight_decay"]) + 3) ** 2
 
 
 def put(store, one, *trials):
     """Write the trials of a search down: (state, value, fields) each."""
     rows = [{"number": i, "state": state, "value": value, "params": params, "jobs": {}} for i, (state, value, params) in enumerate(trials)]
-    files.write_json(store.search(one.id) / "trials.json", {"trials": rows})
+    files.write_json(store.search(one.id).trials, {"trials": rows})
 
 
 def suggest(store, test, status="ok", rate=0.02):
     """Write down what a range test suggests."""
     found = {"rule": "valley", "status": status, "rate": rate, "low": rate, "high": rate}
-    files.write_json(store.range(test.id) / "suggestion.json", found)
+    files.write_json(store.range(test.id).suggestion, found)
 
 
 def value_of(cell, path):

@@ -2,6 +2,8 @@
 
 import time
 
+from resolving import fingerprints
+
 from ablate import tracking
 from ablate.recipe import identity as identities
 from ablate.store import files
@@ -29,7 +31,8 @@ def until(condition):
 
 def begun(held, loaded):
     """Return the runs of a study, each of which has begun."""
-    runs, _ = grid.runs_and_jobs(grid.expand(loaded, precision="fp32"), loaded.seeds, lambda data: identities.digest(loaded.name))
+    expanded = grid.expand(loaded, precision="fp32")
+    runs, _ = grid.runs_and_jobs(expanded, loaded.seeds, fingerprints(expanded, identities.digest(loaded.name)))
     for one in runs:
         folder = held.job(one.job_id)
         folder.path.mkdir(parents=True)

@@ -1,6 +1,6 @@
 """What the tests of the worker let a worker process do with a real training: count, die, wait, print.
 
-`how` in the payload names one of the functions below. Workers get the coordinator's sys.path, so they find this module.
+`how` beside the task names one of the functions below. Workers get the coordinator's sys.path, so they find this module.
 """
 
 import os
@@ -10,16 +10,34 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablate.execution.worker import run_job
+from ablate.execution import worker
+from ablate.store.tasks import TrainTask
 
 Json = dict[str, Any]
 Report = Callable[[Json], None]
 Asked = Callable[[], bool]
 
 PATIENCE = 300.0  # seconds after which a job that waits gives up, so that a broken test leaves nothing behind
+
+
+@dataclass(frozen=True)
+class Call:
+    """A task with more values, for the functions below."""
+
+    id: str
+    values: Json
+
+    def to_json(self) -> Json:
+        return self.values
+
+
+def run_job(payload: Json, report: Report, should_stop: Asked) -> Json:
+    """Run the task that is in a payload."""
+    return worker.run_job(TrainTask.model_validate({k: v for k, v in payload.items() if k in TrainTask.model_fields}), report, should_stop)
 
 
 def run(payload: Json, report: Report, should_stop: Asked) -> Json:

@@ -37,6 +37,16 @@ def test_check_answers_claims_and_ends_by_them(tiny, found):
     assert (code, err) == (claim["verdict"] == "refuted", "")
 
 
+def test_check_notes_a_name_that_another_file_has_as_the_report_does(done, tmp_path):
+    folder, _ = done
+    path = tmp_path / "tiny.toml"
+    path.write_text((folder / "tiny.toml").read_text().replace("Does it run?", "Another question"))
+    where = ("--store", str(folder / "store"))
+    told = CliRunner().invoke(main, ["report", str(path), *where, "--json"]).stderr
+    assert told.startswith("note: ")
+    assert check(path, *where)[2] == told
+
+
 def test_check_prints_the_claims_of_the_json_report(tiny, found):
     assert json.loads(ablate("check", *tiny, "--json")[1]) == found["claims"]
 
@@ -73,9 +83,11 @@ def test_check_of_a_study_without_claims_tests_nothing_and_says_so(done):
     path = folder / "silent.toml"
     path.write_text((folder / "tiny.toml").read_text().partition("[[claim]]")[0])
     for more in ((), ("--strict",)):
-        assert check(path, "--store", folder / "store", *more) == (
-            3, "the study makes no claim\n", "nothing was tested: give the study a [[claim]]\n"
-        )  # fmt: skip
+        code, out, err = check(path, "--store", folder / "store", *more)
+        assert (code, out) == (3, "the study makes no claim\n")
+        note, reason = err.splitlines()
+        assert note.startswith("note: ")  # the store's study of this name is another file's
+        assert reason == "nothing was tested: give the study a [[claim]]"
 
 
 def test_check_from_a_folder_without_a_store_says_where_it_looked(study, tmp_path):
@@ -98,7 +110,7 @@ def test_check_of_some_untested_claims_goes_by_the_others(done):
     code, out, err = check(path, "--store", folder / "store")
     assert out.splitlines()[1].endswith(": not tested")
     said = "no two finished runs of tiny that differ in that factor only have time/compile_seconds under the same seed"
-    assert (code, err) == (0, f"1 of 2 claims was not tested: {said}\n")
+    assert (code, err.splitlines()[1:]) == (0, [f"1 of 2 claims was not tested: {said}"])
 
 
 def test_a_cell_that_is_misspelt_ends_with_the_nearest_one(tiny):

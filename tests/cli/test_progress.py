@@ -5,18 +5,18 @@ import io
 import pytest
 from rich.console import Console
 
-from ablate.cli.display import Terminal
+from ablate.cli.progress import Terminal
+from ablate.execution import events
 from ablate.execution.executors.base import Event
 
 
 def shown(*details):
     out = io.StringIO()
     terminal = Terminal(Console(file=out, width=200))
-    terminal.start("training 1 job on 1 slot", 1, {"a": "baseline/0"})
-    terminal.event(Event("started", "a", "cpu:0"))
-    for detail in details:
-        terminal.event(Event("progress", "a", "cpu:0", detail=detail))
-    terminal.event(Event("finished", "a", "cpu:0"))
+    terminal.observe(events.StageStarted("training 1 job on 1 slot", 1))
+    progress = [Event("progress", "a", "cpu:0", detail=detail) for detail in details]
+    for event in (Event("started", "a", "cpu:0"), *progress, Event("finished", "a", "cpu:0")):
+        terminal.observe(events.of_task(event, "baseline/0"))
     return out.getvalue().splitlines()[-1]
 
 

@@ -191,7 +191,7 @@ def run_part_by_part(study, store):
     code, out, _ = ablate("run", study, "--store", store, "--seeds", 3)
     assert (code, attempts(store)) == (0, 6)
     assert "training 4 jobs on 2 slots, 2 known already" in out
-    code, out, _ = ablate("run", "tiny", "--store", store, "--seeds", 4, "--budget", "1s")
+    code, out, _ = ablate("run", "tiny", "--store", store, "--seeds", 4, "--budget", "0.001s")
     assert (code, attempts(store)) == (130, 6)
     assert "the time is up (--budget): 2 jobs left, and the same command goes on from here" in out
     assert json.loads(ablate("status", "tiny", "--store", store, "--json")[1])["total"] == {"finished": 12, "not_run": 4}

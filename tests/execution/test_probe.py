@@ -1,16 +1,18 @@
 """How many jobs share a device: chosen by what was measured, and measured by real processes."""
 
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from commands import ablate
 
 from ablate.errors import AblateError
-from ablate.execution import probe
-from ablate.execution.executors.base import Slot
-from ablate.execution.executors.local import LocalExecutor
+from ablate.execution import executors, probe
+from ablate.execution.crew import PROGRAM
+from ablate.execution.executors.base import Options
 from ablate.execution.probe import Load
 from ablate.recipe.fields import Recipe
+from ablate.store.tasks import Context, ProbeTask
 from ablate.training import data
 
 GIB = 2**30
@@ -45,7 +47,7 @@ def test_a_device_on_which_nothing_runs_is_a_sentence():
 
 
 @pytest.fixture(scope="module")
-def payload(tmp_path_factory):
+def task(tmp_path_factory):
     fields = {
         "data": {"name": "digits", "image_size": 16, "train_size": 200},
         "model": {"name": "cnn4"},
@@ -53,33 +55,28 @@ def payload(tmp_path_factory):
     }
     recipe = Recipe.model_validate(fields)
     prepared = data.prepare(recipe.data, tmp_path_factory.mktemp("cache"))
-    return {
-        "recipe": recipe.model_dump(mode="json"),
-        "seed": 0,
-        "data": str(prepared.folder),
-        "code": None,
-        "device_wide": False,
-        "compile_cache": str(prepared.folder.parent / "compiled"),
-        "log": str(prepared.folder.parent / "log"),
-    }
+    return ProbeTask(
+        context=Context(compile_cache=str(prepared.folder.parent / "compiled")), recipe=recipe, seed=0,
+        data=prepared.folder, log=prepared.folder.parent / "log",
+    )  # fmt: skip
 
 
 def executor(jobs):
-    return LocalExecutor("ablate.execution.probe_worker:probe", tuple(Slot(f"cpu:{i}", "cpu") for i in range(jobs)))
+    return executors.start("local", PROGRAM, Options("cpu", jobs))
 
 
 @pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_real_jobs_are_measured_at_work_together(jobs, payload):
+def test_real_jobs_are_measured_at_work_together(jobs, task):
     with closing(executor(jobs)) as workers:
-        load = probe.measure(workers, payload, jobs, window=0.5)
+        load = probe.measure(workers, task, jobs, window=0.5)
     assert load.jobs == jobs
     assert load.images_a_second > 0
     assert jobs * 100e6 < load.used < load.total  # a process with torch in it has more than 100 MB
 
 
-def test_a_probe_that_cannot_run_is_no_load(payload):
+def test_a_probe_that_cannot_run_is_no_load(task):
     with closing(executor(1)) as workers:
-        assert probe.measure(workers, payload | {"data": "/nowhere"}, 1, window=0.5) is None
+        assert probe.measure(workers, task.model_copy(update={"data": Path("/nowhere")}), 1, window=0.5) is None
 
 
 def test_a_count_of_jobs_that_is_none_is_a_sentence():

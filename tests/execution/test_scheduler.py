@@ -1,11 +1,11 @@
 """The queue: what dies is tried again, what raises is not, the others go on, and an interruption ends in good order."""
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -19,10 +19,13 @@ from ablate.errors import AblateError, UnwritableError
 from ablate.execution import scheduler
 from ablate.execution.executors.base import ENDS, Event, Executor, Slot, Task
 from ablate.execution.executors.local import LocalExecutor
-from ablate.execution.scheduler import ATTEMPTS, Failure, Ledger, Policy
+from ablate.execution.scheduler import ATTEMPTS, Budget, Failure, Ledger, Policy
+from ablate.hardware import Resources
 from ablate.planning.plan import Work
+from ablate.recipe.fields import Evaluation
 from ablate.store import files, job_folder
 from ablate.store.layout import Store
+from ablate.store.tasks import Context, TrainTask
 
 DEADLINE = 300.0
 JOBS = Path(__file__).parent / "executors"
@@ -39,6 +42,8 @@ class Scripted:
     An end `asked` comes only after a request to stop. Every call is noted.
     """
 
+    starts_at_once = True
+
     def __init__(self, slots: int, script: dict[str, list[str]] | None = None) -> None:
         self.slots = slots
         self.script = {job: deque(ends) for job, ends in (script or {}).items()}
@@ -46,15 +51,22 @@ class Scripted:
         self.calls: list[tuple[str, str]] = []
         self.most = 0
         self.asked = False
+        self.news: list[Event] = []
+
+    def resources(self) -> Resources:
+        return Resources(self.slots, "cpu", "fp32")
 
     def free(self) -> int:
         return self.slots - len(self.running)
 
-    def submit(self, task: Task) -> None:
+    def submit(self, task: Task, *, exclusive: bool = False) -> None:
         assert self.free() > 0, "there is no slot"
         assert task.id not in self.running, "it runs already"
         self.calls.append(("submit", task.id))
         self.running[task.id] = task
+        self.news.append(Event("queued", task.id, ""))
+        if self.starts_at_once:
+            self.news.append(Event("started", task.id, "s"))
         self.most = max(self.most, len(self.running))
 
     def events(self, timeout: float) -> list[Event]:
@@ -67,8 +79,13 @@ class Scripted:
                 ends.popleft()
             del self.running[job]
             kind: Any = "stopped" if end == "asked" else end
-            return [Event("started", job, "s"), Event("progress", job, "s", {"epoch": 1}), Event(kind, job, "s", error=f"because {end}")]
-        return []
+            news = [Event("progress", job, "s", {"epoch": 1}), Event(kind, job, "s", error=f"because {end}")]
+            return self.told() + news
+        return self.told()
+
+    def told(self) -> list[Event]:
+        news, self.news = self.news, []
+        return news
 
     def stop(self) -> None:
         self.calls.append(("stop", ""))
@@ -93,7 +110,7 @@ def run(
     heard: list[Event] = []
     ledger = scheduler.run(
         scheduler.Listed(todo), here, executor,
-        extra={"git": {"commit": "abc"}}, interrupted=interrupted, listen=heard.append, policy=Policy(**policy),
+        context=Context(git={"commit": "abc"}), interrupted=interrupted, listen=heard.append, policy=Policy(**policy),
     )  # fmt: skip
     return ledger, heard
 
@@ -123,9 +140,9 @@ def test_a_job_is_described_before_it_is_given_out(here: Store) -> None:
     described = []
 
     class Looking(Scripted):
-        def submit(self, task: Task) -> None:
+        def submit(self, task: Task, *, exclusive: bool = False) -> None:
             described.append(files.read_json(here.job(task.id).recipe)["job"])
-            super().submit(task)
+            super().submit(task, exclusive=exclusive)
 
     todo = work(here, 3)
     executor = Looking(1)
@@ -133,27 +150,30 @@ def test_a_job_is_described_before_it_is_given_out(here: Store) -> None:
     assert described == ids(todo) == executor.submitted()
 
 
-def test_a_payload_is_plain_data_and_says_all_that_a_worker_needs(here: Store) -> None:
-    payloads = []
+def test_a_task_says_all_that_a_worker_needs(here: Store) -> None:
+    handed: list[Task] = []
 
     class Looking(Scripted):
-        def submit(self, task: Task) -> None:
-            payloads.append(json.loads(json.dumps(task.payload)))
-            assert payloads[-1] == task.payload
-            super().submit(task)
+        def submit(self, task: Task, *, exclusive: bool = False) -> None:
+            handed.append(task)
+            super().submit(task, exclusive=exclusive)
 
     (item,) = work(here, 1)
     run((item,), here, Looking(1))
-    assert payloads == [
-        {
-            "git": {"commit": "abc"},
-            "folder": str(here.job(item.job.id).path),
-            "job": item.job.id,
-            "data": str(here.data / item.job.data),
-            "evaluations": [{"select": "last", "mc_dropout": n, "tta": "none"} for n in (0, 20)],
-            "trained": False,
-        }
-    ]
+    assert handed == [
+        TrainTask(
+            context=Context(git={"commit": "abc"}), folder=here.job(item.job.id).path, job=item.job.id, data=here.data / item.job.data,
+            evaluations=(Evaluation(), Evaluation(mc_dropout=20)), trained=False,
+        )
+    ]  # fmt: skip
+
+
+def test_a_task_alone_writes_nothing(here: Store) -> None:
+    (item,) = work(here, 1)
+    item.task(here, Context())
+    assert not item.folder(here).path.exists()
+    item.prepare(here)
+    assert item.folder(here).recipe.exists()
 
 
 def test_a_job_that_is_only_judged_is_given_out_with_what_is_missing(here: Store) -> None:
@@ -164,9 +184,10 @@ def test_a_job_that_is_only_judged_is_given_out_with_what_is_missing(here: Store
     asked: list[Any] = []
 
     class Looking(Scripted):
-        def submit(self, task: Task) -> None:
-            asked.extend(evaluation["mc_dropout"] for evaluation in task.payload["evaluations"])
-            super().submit(task)
+        def submit(self, task: Task, *, exclusive: bool = False) -> None:
+            assert isinstance(task, TrainTask)
+            asked.extend(evaluation.mc_dropout for evaluation in task.evaluations)
+            super().submit(task, exclusive=exclusive)
 
     ledger, _ = run((judging,), here, Looking(1))
     assert (asked, ledger.finished) == ([0, 20], [item.job.id])
@@ -177,7 +198,7 @@ def test_the_listener_hears_every_event_in_order(here: Store) -> None:
     crashing, raising, _ = ids(todo)
     _, heard = run(todo, here, Scripted(1, {crashing: ["crashed", "crashed"], raising: ["failed"]}))
     kinds = {job: [event.kind for event in heard if event.task == job] for job in ids(todo)}
-    begin = ["started", "progress"]
+    begin = ["queued", "started", "progress"]
     assert list(kinds.values()) == [
         [*begin, "crashed", *begin, "crashed", *begin, "finished"],
         [*begin, "failed"],
@@ -188,7 +209,7 @@ def test_the_listener_hears_every_event_in_order(here: Store) -> None:
 # Failures
 
 
-@pytest.mark.parametrize("kind", ["crashed", "killed", "out of memory"])
+@pytest.mark.parametrize("kind", ["crashed", "killed", "out_of_memory"])
 @pytest.mark.parametrize("less", [0, 1, None])
 def test_a_job_that_dies_is_tried_again_as_often_as_such_a_death_allows(here: Store, kind: str, less: int | None) -> None:
     most = ATTEMPTS[kind]
@@ -214,19 +235,19 @@ def test_deaths_from_outside_use_up_no_attempt_of_a_job(here: Store) -> None:
 
 
 def test_what_ran_out_of_memory_is_tried_alone_and_then_has_failed_with_its_peak(here: Store) -> None:
-    tasks: list[Task] = []
+    requests: list[bool] = []
 
     class Looking(Scripted):
-        def submit(self, task: Task) -> None:
-            tasks.append(task)
-            super().submit(task)
+        def submit(self, task: Task, *, exclusive: bool = False) -> None:
+            requests.append(exclusive)
+            super().submit(task, exclusive=exclusive)
 
     first, second = todo = work(here, 2)
-    ledger, _ = run(todo, here, Looking(2, {first.job.id: ["out of memory"] * 2, second.job.id: ["out of memory"]}))
-    assert [task.alone for task in tasks] == [False, False, True, True]
+    ledger, _ = run(todo, here, Looking(2, {first.job.id: ["out_of_memory"] * 2, second.job.id: ["out_of_memory"]}))
+    assert requests == [False, False, True, True]
     assert ledger.finished == [second.job.id]
     assert files.read_json(here.job(first.job.id).failure)["kind"] == "memory"
-    assert [failure.error for failure in ledger.failures] == ["out of memory, also alone on its device: because out of memory"]
+    assert [failure.error for failure in ledger.failures] == ["out of memory, also alone on its device: because out_of_memory"]
     assert not here.job(second.job.id).failure.exists()
 
 
@@ -241,10 +262,8 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(scheduler, "time", clock)
-    return clock
+def clock() -> Clock:
+    return Clock()
 
 
 class Silent(Scripted):
@@ -258,6 +277,8 @@ class Silent(Scripted):
     def events(self, timeout: float) -> list[Event]:
         self.clock.now += 0.01
         self.looks += 1
+        if self.news:
+            return self.told()
         for job in list(self.running):
             if self.silent.get(job, 0):
                 if ("kill", job) in self.calls:
@@ -268,7 +289,7 @@ class Silent(Scripted):
             elif job in self.silent:
                 return super().events(timeout)
             elif self.looks < 60:
-                return [Event("progress", job, "s")]
+                return [Event("alive", job, "s")]
             else:
                 return super().events(timeout)
         return []
@@ -277,7 +298,7 @@ class Silent(Scripted):
 @pytest.mark.parametrize(("times", "ends"), [(1, ["stalled", "finished"]), (2, ["stalled", "stalled"])])
 def test_a_job_without_a_sign_of_life_is_stopped_and_tried_once_more(here: Store, clock: Clock, times: int, ends: list[str]) -> None:
     (item,) = todo = work(here, 1)
-    ledger, _ = run(todo, here, Silent(1, {item.job.id: times}, clock), stall=0.1)
+    ledger, _ = run(todo, here, Silent(1, {item.job.id: times}, clock), stall=0.1, clock=clock.monotonic)
     assert ledger.ends == {item.job.id: ends}
     if times == 2:
         assert files.read_json(here.job(item.job.id).failure)["kind"] == "stall"
@@ -287,9 +308,9 @@ def test_a_job_without_a_sign_of_life_is_stopped_and_tried_once_more(here: Store
 def test_a_sign_of_life_is_enough_and_nobody_else_hears_of_it(here: Store, clock: Clock) -> None:
     (item,) = todo = work(here, 1)
     executor = Silent(1, {}, clock)
-    ledger, heard = run(todo, here, executor, stall=0.1)  # 60 looks of 0.01 s
+    ledger, heard = run(todo, here, executor, stall=0.1, clock=clock.monotonic)  # 60 looks of 0.01 s
     assert ledger.ends == {item.job.id: ["finished"]}
-    assert all(event.detail for event in heard if event.kind == "progress")
+    assert "alive" not in {event.kind for event in heard}
 
 
 def test_the_first_failure_stops_everything_if_that_is_asked_for(here: Store) -> None:
@@ -343,7 +364,7 @@ def test_a_source_that_cannot_go_on_is_said_once_all_is_put_away(here: Store) ->
 
     executor = Scripted(2, {ids(todo)[1]: ["asked"]})
     with pytest.raises(AblateError, match="its memory is gone"):
-        scheduler.run(Breaking(todo), here, executor, extra={}, interrupted=lambda: False, listen=lambda _: None)
+        scheduler.run(Breaking(todo), here, executor, context=Context(), interrupted=lambda: False, listen=lambda _: None)
     assert executor.running == {}
     assert executor.submitted() == ids(todo)[:2]
 
@@ -354,27 +375,45 @@ def test_a_job_that_has_failed_for_good_is_told_to_listeners_with_its_reason(her
     assert [event.kind for event in heard if event.kind in ENDS] == ["crashed", "crashed", "crashed", "failed"]
 
 
-def test_what_waits_to_be_alone_is_watched_as_soon_as_nobody_is_in_its_way(here: Store, clock: Clock) -> None:
-    (item,) = todo = work(here, 1)
+def test_what_is_queued_for_long_is_not_taken_for_stalled_and_is_watched_once_it_has_started(here: Store) -> None:
+    """Of two jobs the second is queued for a hundred times as long as a job may be silent, and then is silent."""
+    first, second = ids(work(here, 2))
+    time_now = 0.0
 
-    class Frozen(Silent):
-        def submit(self, task: Task) -> None:
-            super().submit(task)
-            if task.alone:
-                self.silent.setdefault(task.id, 1)
+    class Crowded(Scripted):
+        """Has one slot, and takes more tasks than that."""
 
-    executor = Frozen(1, {}, clock)
-    executor.script[item.job.id] = deque(["out of memory"])
-    executor.looks = 100
-    ledger, _ = run(todo, here, executor, stall=0.1)
-    assert ledger.ends == {item.job.id: ["out of memory", "stalled", "finished"]}
+        starts_at_once = False
+
+        def free(self) -> int:
+            return 2 - len(self.running)
+
+        def events(self, timeout: float) -> list[Event]:
+            nonlocal time_now
+            time_now += 1.0
+            if time_now == 1.0:
+                return [*self.told(), Event("started", first, "s")]
+            if time_now < 1000.0:
+                return [Event("alive", first, "s")]
+            if time_now == 1000.0:
+                del self.running[first]
+                return [Event("finished", first, "s"), Event("started", second, "s")]
+            if ("kill", second) not in self.calls:
+                return []
+            del self.running[second]
+            return [Event("killed", second, "s", error="because of us")]
+
+    executor = Crowded(1)
+    ledger, heard = run(work(here, 2), here, executor, lambda: time_now > 1000.0, stall=10.0, clock=lambda: time_now)
+    assert ledger.ends == {first: ["finished"], second: ["stalled"]}
+    assert [event.kind for event in heard if event.task == second][:2] == ["queued", "started"]
 
 
 def test_nothing_starts_that_would_not_end_in_time(here: Store) -> None:
     todo = work(here, 4)
     long = ids(todo)[1]
     executor = Scripted(1)
-    ledger, _ = run(todo, here, executor, deadline=time.monotonic() + 50, seconds=lambda item: 100.0 if item.id == long else 1.0)
+    ledger, _ = run(todo, here, executor, budget=Budget(50), seconds=lambda item: 100.0 if item.id == long else 1.0)
     assert executor.submitted() == [job for job in ids(todo) if job != long], "what is shorter still goes"
     assert (ledger.late, ledger.halted, ledger.failures) == (True, "", [])
     assert ids(work(here, 4)) == ids(todo)
@@ -384,7 +423,7 @@ def test_what_died_is_not_tried_again_when_there_is_no_time_left_for_it(here: St
     (item,) = todo = work(here, 1)
     took = iter([0.0, 100.0])
     executor = Scripted(1, {item.job.id: ["killed"]})
-    ledger, _ = run(todo, here, executor, deadline=time.monotonic() + 50, seconds=lambda _: next(took))
+    ledger, _ = run(todo, here, executor, budget=Budget(50), seconds=lambda _: next(took))
     assert (executor.submitted(), ledger.late, ledger.failures) == ([item.job.id], True, [])
 
 
@@ -397,7 +436,7 @@ def test_what_still_runs_when_the_time_is_up_is_put_away(here: Store, clock: Clo
             return super().events(timeout)
 
     executor = Passing(1, {item.job.id: ["asked"]})
-    ledger, _ = run(todo, here, executor, deadline=clock.now + 0.3)
+    ledger, _ = run(todo, here, executor, budget=Budget(0.3), clock=clock.monotonic)
     assert ledger.ends == {item.job.id: ["stopped"]}
     assert (ledger.late, ledger.interrupted, ledger.failures) == (True, False, [])
 
@@ -427,9 +466,9 @@ def test_a_job_that_raises_is_not_tried_again_and_the_others_go_on(here: Store) 
 
 def test_what_a_worker_has_recorded_of_its_failure_is_kept(here: Store) -> None:
     class Recording(Scripted):
-        def submit(self, task: Task) -> None:
+        def submit(self, task: Task, *, exclusive: bool = False) -> None:
             job_folder.fail(here.job(task.id), kind="error", error="as the worker saw it")
-            super().submit(task)
+            super().submit(task, exclusive=exclusive)
 
     (item,) = todo = work(here, 1)
     ledger, _ = run(todo, here, Recording(1, {item.job.id: ["failed"]}))
@@ -440,7 +479,7 @@ def test_what_a_worker_has_recorded_of_its_failure_is_kept(here: Store) -> None:
 def test_a_job_that_another_process_has_taken_up_by_now_is_not_recorded_as_failed(here: Store) -> None:
     (item,) = todo = work(here, 1)
     folder = here.job(item.job.id)
-    folder.path.mkdir(parents=True)
+    item.prepare(here)
     with folder.lock():
         ledger, _ = run(todo, here, Scripted(1, {item.job.id: ["crashed"] * 3}))
     assert [failure.job for failure in ledger.failures] == [item.job.id]
@@ -529,7 +568,7 @@ def test_a_second_interruption_comes_through(here: Store) -> None:
 @pytest.fixture
 def local(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalExecutor]:
     monkeypatch.syspath_prepend(JOBS)
-    with closing(LocalExecutor("jobs:by_folder", tuple(Slot(f"cpu:{i}", "cpu") for i in range(2)))) as executor:
+    with closing(LocalExecutor("jobs:by_role", tuple(Slot(f"cpu:{i}", "cpu") for i in range(2)))) as executor:
         yield executor
 
 
@@ -537,8 +576,9 @@ def test_real_processes_that_die_are_tried_again_beside_others_that_never_notice
     todo = work(here, 7)
     roles = dict(zip(ids(todo), ("ok", "is_killed_twice", "raises", "is_killed", "ok", "leaves", "reports"), strict=True))
     heard: list[Event] = []
-    extra = {"roles": roles, "times": 3}
-    ledger = scheduler.run(scheduler.Listed(todo), here, local, extra=extra, interrupted=lambda: False, listen=heard.append)
+    for job, role in roles.items():
+        files.write(here.job(job).path / "role", role)
+    ledger = scheduler.run(scheduler.Listed(todo), here, local, context=Context(), interrupted=lambda: False, listen=heard.append)
     kinds = {failure.job: files.read_json(here.job(failure.job).failure)["kind"] for failure in ledger.failures}
     ends = {roles[failure.job]: (kinds[failure.job], failure.error) for failure in ledger.failures}
     assert sorted(roles[job] for job in ledger.finished) == ["is_killed_twice", "ok", "ok", "reports"]
@@ -552,25 +592,68 @@ def test_real_processes_that_die_are_tried_again_beside_others_that_never_notice
     assert local.free() == 2
 
 
+def test_a_real_job_that_waits_for_a_busy_slot_is_never_stalled_and_costs_no_budget(
+    here: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The clock goes on by a minute with each sign of life of the first job; only then may the second one start."""
+    monkeypatch.syspath_prepend(JOBS)
+    first, second = todo = work(here, 2)
+    for item, role in ((first, "lives_on"), (second, "reports")):
+        files.write(item.folder(here).path / "role", role)
+    minutes = 0
+    heard: list[Event] = []
+
+    class Crowded(LocalExecutor):
+        """Takes two tasks, and has one slot; it is busy until the clock has gone on by three hours."""
+
+        def free(self) -> int:
+            return 2 - len({event.task for event in heard})
+
+        def events(self, timeout: float) -> list[Event]:
+            nonlocal minutes
+            news = super().events(timeout)
+            minutes += any(event.kind == "alive" for event in news)
+            if minutes == 180:
+                (first.folder(here).path / "gate").touch()
+            return news
+
+    policy = Policy(stall=600.0, budget=Budget(4 * 3600), clock=lambda: minutes * 60.0)
+    monkeypatch.setattr(scheduler, "FROZEN", math.inf)  # an hour passes between two looks, and nobody was frozen
+    with closing(Crowded("jobs:by_role", (Slot("cpu:0", "cpu"),))) as executor:
+        ledger = scheduler.run(
+            scheduler.Listed(todo), here, executor, context=Context(), interrupted=lambda: False, listen=heard.append, policy=policy
+        )
+    assert ledger.ends == {first.id: ["finished"], second.id: ["finished"]}
+    assert minutes >= 180
+    order = [(event.task, event.kind) for event in heard if event.kind != "progress"]
+    assert order == [
+        (first.id, "queued"), (first.id, "started"), (second.id, "queued"),
+        (first.id, "finished"), (second.id, "started"), (second.id, "finished"),
+    ]  # fmt: skip
+    assert policy.budget.ends == 4 * 3600, "it began when the first job started"
+
+
 COORDINATOR = """
 import json, sys
 from pathlib import Path
 from ablate.execution import scheduler
 from ablate.execution.executors.base import Slot
 from ablate.execution.executors.local import LocalExecutor
-from ablate.store import layout
+from ablate.store import files, layout
+from ablate.store.tasks import Context
 from ablate.execution.interruption import Interruption
 from plans import make, read
 
 if __name__ == "__main__":
     here = layout.open_store(Path(sys.argv[1]))
     todo = make(read(seeds=6, factors={"evaluation": {"mc_dropout": [0, 20]}}), here).work
-    extra = {"roles": {item.job.id: sys.argv[2] for item in todo}}
-    executor = LocalExecutor("jobs:by_folder", tuple(Slot(f"cpu:{i}", "cpu") for i in range(2)))
+    for item in todo:
+        files.write(item.folder(here).path / "role", sys.argv[2])
+    executor = LocalExecutor("jobs:by_role", tuple(Slot(f"cpu:{i}", "cpu") for i in range(2)))
     with Interruption() as interruption:
         try:
             ledger = scheduler.run(
-                scheduler.Listed(todo), here, executor, extra=extra, interrupted=interruption.asked,
+                scheduler.Listed(todo), here, executor, context=Context(), interrupted=interruption.asked,
                 listen=lambda e: print(e.kind, flush=True),
             )
             print(json.dumps({"interrupted": ledger.interrupted, "finished": len(ledger.finished), "failures": len(ledger.failures)}))

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 
 import pytest
+import record_files
 from searching import BOTH, EPOCHS, RATE, Workers, accuracy, distance, near, opened, read, resolve, search, searches_of, settled, trials_of
 
 from ablate.errors import AblateError
@@ -38,23 +39,23 @@ def first_of(here, wanted=None, **others):
 
 
 def numbers(trials):
-    return [trial["number"] for trial in trials]
+    return [trial.number for trial in trials]
 
 
 def states(trials):
-    return Counter(trial["state"] for trial in trials)
+    return Counter(trial.state for trial in trials)
 
 
 def told(trials):
     """Return what must be the same whenever, and however often, a search was interrupted."""
-    return [(trial["number"], trial["params"], trial["jobs"], trial["value"], trial["state"]) for trial in trials]
+    return [(trial.number, trial.params, trial.jobs, trial.value, trial.state) for trial in trials]
 
 
 def memory(here, one, storage=None):
     """Open Optuna's own memory of a search."""
     import optuna
 
-    held = storage or optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(here.search(one.id) / "optuna.jsonl")))
+    held = storage or optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(here.search(one.id).memory)))
     name = next(name for name in optuna.get_all_study_names(held) if name.endswith(one.id))
     return optuna.load_study(study_name=name, storage=held).trials
 
@@ -72,10 +73,10 @@ def test_a_search_ends_with_exactly_its_trials(here, sampler):
     assert set(workers.handed.values()) == {1}
     assert [trial.number for trial in memory(here, one)][:12] == list(range(12))
     for trial in trials:
-        assert trial["value"] == pytest.approx(0.9 - near(trial) / 100)
-        assert trial["ended"] >= trial["started"]
+        assert trial.value == pytest.approx(0.9 - near(trial) / 100)
+        assert trial.ended >= trial.started
     best = tuning.winner(trials, one.search)
-    assert near({"params": best}) == min(map(near, trials))
+    assert best == min(trials, key=near).params
 
 
 @pytest.mark.parametrize("sampler", ["tpe", pytest.param("gp", marks=pytest.mark.slow)])
@@ -92,7 +93,7 @@ def test_a_sampler_that_learns_ends_nearer_to_the_optimum_than_most_random_draws
 def test_a_grid_tries_every_point_once(here):
     one = first_of(here, {"sampler": "grid", "space": POINTS, "trials": 12})
     search([one], here, Workers(here, 3))
-    points = [tuple(trial["params"].values()) for trial in trials_of(here, one)]
+    points = [tuple(trial.params.values()) for trial in trials_of(here, one)]
     assert len(set(points)) == len(points) == 12
 
 
@@ -100,7 +101,7 @@ def test_a_grid_that_is_given_more_trials_goes_on_behind_the_ones_that_it_has(he
     for trials in (5, 12):
         one = first_of(here, {"sampler": "grid", "space": POINTS, "trials": trials})
         search([one], here)
-    points = [tuple(trial["params"].values()) for trial in trials_of(here, one)]
+    points = [tuple(trial.params.values()) for trial in trials_of(here, one)]
     assert len(set(points)) == len(points) == 12
 
 
@@ -123,21 +124,21 @@ def test_the_first_trial_is_the_recipe_as_it_stands(here):
     one = first_of(here, optimizer={"lr": 0.25, "weight_decay": 0.004})
     search([one], here)
     trials = trials_of(here, one)
-    assert trials[0]["params"] == {"optimizer.lr": 0.25, "optimizer.weight_decay": 0.004}
-    assert [trial["proposed"] for trial in trials] == [False] + [True] * 5
+    assert trials[0].params == {"optimizer.lr": 0.25, "optimizer.weight_decay": 0.004}
+    assert [trial.proposed for trial in trials] == [False] + [True] * 5
 
 
 def test_a_recipe_outside_of_the_space_is_no_trial(here):
     one = first_of(here, optimizer={"lr": 20.0})
     search([one], here)
-    assert all(trial["proposed"] and trial["params"]["optimizer.lr"] <= 10 for trial in trials_of(here, one))
+    assert all(trial.proposed and trial.params["optimizer.lr"] <= 10 for trial in trials_of(here, one))
 
 
 def test_a_field_that_is_none_is_tried_first_where_none_is_a_choice(here):
     one = first_of(here, {"space": {"training": {"gradient_clip": {"choices": [1.0, "none"]}}}})
     search([one], here)
-    assert trials_of(here, one)[0]["params"] == {"training.gradient_clip": "none"}
-    assert len({job for trial in trials_of(here, one) for job in trial["jobs"].values()}) == 2
+    assert trials_of(here, one)[0].params == {"training.gradient_clip": "none"}
+    assert len({job for trial in trials_of(here, one) for job in trial.jobs.values()}) == 2
 
 
 def test_whole_numbers_choices_and_truths_are_what_the_recipe_takes(here):
@@ -145,8 +146,8 @@ def test_whole_numbers_choices_and_truths_are_what_the_recipe_takes(here):
     one = first_of(here, {"space": space, "trials": 8}, factors={"augment": {"rotation": [0, 15]}})
     search([one], here)
     for trial in trials_of(here, one)[1:]:
-        assert isinstance(trial["params"]["training.batch_size"], int)
-        assert trial["params"]["augment.crop"] in ("none", "random_crop")
+        assert isinstance(trial.params["training.batch_size"], int)
+        assert trial.params["augment.crop"] in ("none", "random_crop")
 
 
 def test_trials_are_trained_under_seeds_of_their_own(here):
@@ -171,16 +172,16 @@ def test_several_seeds_of_a_trial_are_averaged(here):
     workers = search([one], here, Workers(here, 2, lambda recipe, seed: accuracy(recipe, seed) + 0.02 * (seed - TUNING_SEED)))
     trials = trials_of(here, one)
     assert len(workers.handed) == 8
-    assert all(len(trial["jobs"]) == 2 for trial in trials)
-    assert all(trial["value"] == pytest.approx(0.9 - near(trial) / 100 + 0.01) for trial in trials)
+    assert all(len(trial.jobs) == 2 for trial in trials)
+    assert all(trial.value == pytest.approx(0.9 - near(trial) / 100 + 0.01) for trial in trials)
 
 
 def test_a_search_by_loss_takes_the_smallest(here):
     one = first_of(here, {"metric": "validation/loss"})
     search([one], here)
     trials = trials_of(here, one)
-    assert tuning.winner(trials, one.search) == min(trials, key=near)["params"]
-    assert min(trial["value"] for trial in trials) == pytest.approx(0.1 + min(map(near, trials)) / 100)
+    assert tuning.winner(trials, one.search) == min(trials, key=near).params
+    assert min(trial.value for trial in trials) == pytest.approx(0.1 + min(map(near, trials)) / 100)
 
 
 @pytest.mark.parametrize(("select", "expected"), [("last", 0.2), ("best_validation", 0.8)])
@@ -189,7 +190,7 @@ def test_the_value_is_of_the_epoch_whose_weights_the_cell_selects(here, select, 
     job = one.jobs({"optimizer.lr": 0.1})[0]
     here.job(job.id).path.mkdir(parents=True)
     for epoch, reached in enumerate((0.5, 0.8, 0.2), start=1):
-        files.append(here.job(job.id).journal, {"epoch": epoch, "metrics": {"validation/accuracy": reached}})
+        files.append(here.job(job.id).journal, record_files.epoch(epoch, metrics={"validation/accuracy": reached}))
     assert searching_module.value(one, {job.seed: job.id}, here) == expected
 
 
@@ -225,8 +226,8 @@ def test_a_pruner_stops_trials_that_look_bad(here, pruner, seeds, slots):
     assert len(trials) == 14
     assert set(states(trials)) == {"complete", "pruned"}
     for trial in trials:
-        done = [workers.epochs[job] for job in trial["jobs"].values()]
-        if trial["state"] == "complete":
+        done = [workers.epochs[job] for job in trial.jobs.values()]
+        if trial.state == "complete":
             assert done == [9] * seeds
         else:  # with one slot, a seed is trained to its end before the other one shows anything
             assert 0 < min(done) <= (max(done) if slots > 1 else min(done)) < 9
@@ -246,23 +247,23 @@ def test_a_pruned_job_that_another_search_still_needs_goes_on(here):
     assert states(trials_of(here, one))["pruned"] > 0
     assert states(trials_of(here, other)) == {"complete": 12}
     assert set(workers.epochs.values()) == {EPOCHS}
-    assert [trial["jobs"] for trial in trials_of(here, one)] == [trial["jobs"] for trial in trials_of(here, other)]
+    assert [trial.jobs for trial in trials_of(here, one)] == [trial.jobs for trial in trials_of(here, other)]
 
 
 def test_the_job_of_a_pruned_trial_is_handed_out_again_when_another_trial_asks_for_it(here):
     one = first_of(here, {"pruner": "median", "trials": 20})
     workers = search([one], here)
-    pruned = [trial for trial in trials_of(here, one) if trial["state"] == "pruned"]
+    pruned = [trial for trial in trials_of(here, one) if trial.state == "pruned"]
     assert pruned
-    rate = pruned[0]["params"]["optimizer.lr"]
-    decay = pruned[0]["params"]["optimizer.weight_decay"]
-    (job,) = pruned[0]["jobs"].values()
+    rate = pruned[0].params["optimizer.lr"]
+    decay = pruned[0].params["optimizer.weight_decay"]
+    (job,) = pruned[0].jobs.values()
     before = workers.epochs[job]
     space = {"optimizer": {"lr": {"choices": [rate]}, "weight_decay": {"choices": [decay]}}}
     again = first_of(here, {"space": space, "trials": 1})
     after = search([again], here)
     (trial,) = trials_of(here, again)
-    assert (trial["jobs"], trial["state"]) == (pruned[0]["jobs"], "complete")
+    assert (trial.jobs, trial.state) == (pruned[0].jobs, "complete")
     assert (after.handed, after.epochs[job]) == ({job: 1}, EPOCHS - before)
 
 
@@ -297,8 +298,8 @@ def test_a_diverged_trial_ends_as_such_counts_as_a_bad_one_and_never_wins(here):
     search([one], here, Workers(here, 1, diverging))
     trials = trials_of(here, one)
     assert len(trials) == 25
-    assert all((trial["state"] == "diverged") == (trial["params"]["optimizer.lr"] > 0.5) for trial in trials)
-    assert all(trial["value"] is None for trial in trials if trial["state"] == "diverged")
+    assert all((trial.state == "diverged") == (trial.params["optimizer.lr"] > 0.5) for trial in trials)
+    assert all(trial.value is None for trial in trials if trial.state == "diverged")
     assert tuning.winner(trials, one.search)["optimizer.lr"] <= 0.5
     late = states(trials[12:])
     assert late["diverged"] <= 3, "a quarter of the space diverges, and the sampler should have learned it"
@@ -316,7 +317,7 @@ def test_a_trial_one_of_whose_seeds_diverges_has_diverged_and_the_other_seed_is_
     workers = search([one], here, Workers(here, 2, lambda recipe, seed: "diverged" if seed == TUNING_SEED else accuracy(recipe, seed)))
     trials = trials_of(here, one)
     assert states(trials) == {"diverged": 3}
-    assert all(workers.epochs[trial["jobs"][str(TUNING_SEED + 1)]] < EPOCHS for trial in trials)
+    assert all(workers.epochs[trial.jobs[str(TUNING_SEED + 1)]] < EPOCHS for trial in trials)
 
 
 def test_failed_trials_are_counted_and_the_search_goes_on(here):
@@ -324,7 +325,7 @@ def test_failed_trials_are_counted_and_the_search_goes_on(here):
     workers = search([one], here, Workers(here, 2, lambda recipe, seed: "failed" if recipe.optimizer.lr > 0.1 else accuracy(recipe, seed)))
     trials = trials_of(here, one)
     assert len(trials) == 10
-    assert states(trials)["failed"] == sum(trial["params"]["optimizer.lr"] > 0.1 for trial in trials) > 0
+    assert states(trials)["failed"] == sum(trial.params["optimizer.lr"] > 0.1 for trial in trials) > 0
     assert set(workers.handed.values()) == {1}
     assert search([one], here).handed == {}
 
@@ -349,7 +350,7 @@ def test_fields_that_do_not_go_together_are_a_failed_trial_and_not_the_end_of_th
     search([one], here)
     trials = trials_of(here, one)
     wrong = {"augment.padding": 40, "augment.padding_mode": "reflect"}
-    assert [trial["state"] for trial in trials] == ["failed" if trial["params"] == wrong else "complete" for trial in trials]
+    assert [trial.state for trial in trials] == ["failed" if trial.params == wrong else "complete" for trial in trials]
     assert states(trials) == {"complete": 3, "failed": 1}
     assert search([one], here).handed == {}
     assert told(trials_of(here, one)) == told(trials)
@@ -364,15 +365,15 @@ def interrupted(here, searches, storage=None, slots=2, judge=accuracy, seed=0):
     while True:
         source = opened(searches, here, storage)
         for one in searches:
-            now = {trial["number"]: trial for trial in trials_of(here, one)}
+            now = {trial.number: trial for trial in trials_of(here, one)}
             for number, trial in known.get(one.id, {}).items():
-                assert now[number]["params"] == trial["params"]
-                assert now[number]["jobs"] == trial["jobs"]
-                assert trial["state"] == "running" or now[number] == trial
+                assert now[number].params == trial.params
+                assert now[number].jobs == trial.jobs
+                assert trial.state == "running" or now[number] == trial
         end = sum(workers.epochs.values()) + draw.randint(1, 9)
         workers.run(source, until=lambda end=end: sum(workers.epochs.values()) >= end)
         starts += 1
-        known = {one.id: {trial["number"]: trial for trial in trials_of(here, one)} for one in searches}
+        known = {one.id: {trial.number: trial for trial in trials_of(here, one)} for one in searches}
         if not workers.running and all(len(tuning.ended(trials_of(here, one), one.search)) == one.search.trials for one in searches):
             return workers, starts
 
@@ -387,7 +388,7 @@ def test_an_interrupted_search_goes_on_with_the_same_trials(here, sampler):
         assert numbers(trials) == list(range(7))
         assert states(trials) == {"complete": 7}
         assert {trial.state.name for trial in memory(here, one)[:7]} == {"COMPLETE"}
-    jobs = {job for one in both for trial in trials_of(here, one) for job in trial["jobs"].values()}
+    jobs = {job for one in both for trial in trials_of(here, one) for job in trial.jobs.values()}
     assert {job: workers.epochs[job] for job in jobs} == dict.fromkeys(jobs, EPOCHS)  # no epoch was done twice
 
 
@@ -397,7 +398,7 @@ def test_an_interrupted_search_goes_on_in_a_database(here, tmp_path):
     assert starts > 3
     for one in both:
         assert states(trials_of(here, one)) == {"complete": 4}
-        assert not (here.search(one.id) / "optuna.jsonl").exists()
+        assert not here.search(one.id).memory.exists()
         assert [trial.state.name for trial in memory(here, one, storage)] == ["COMPLETE"] * 4
 
 
@@ -427,7 +428,7 @@ def test_a_torn_last_line_of_the_memory_is_no_line(here):
     one = first_of(here, {"trials": 5})
     workers = Workers(here, 2)
     workers.run(opened([one], here), until=lambda: len(trials_of(here, one)) == 4)
-    before, path = told(trials_of(here, one)), here.search(one.id) / "optuna.jsonl"
+    before, path = told(trials_of(here, one)), here.search(one.id).memory
     whole = path.read_bytes()
     path.write_bytes(whole + whole.splitlines()[-1][:17])
     search([one], here)
@@ -440,7 +441,7 @@ def test_a_memory_that_ends_after_any_of_its_lines_is_gone_on_with(here):
     """As if killed between any two things that Optuna writes down: a trial without fields, or with one of two."""
     one = first_of(here, {"trials": 4, "sampler": "tpe"})
     search([one], here)
-    expected, path = told(trials_of(here, one)), here.search(one.id) / "optuna.jsonl"
+    expected, path = told(trials_of(here, one)), here.search(one.id).memory
     lines = path.read_bytes().splitlines(keepends=True)
     assert len(lines) > 15
     for cut in range(len(lines)):
@@ -484,13 +485,13 @@ def test_a_storage_that_cannot_be_opened_is_a_sentence(here, address):
 def test_a_search_is_described_for_those_that_only_look(here):
     one = first_of(here, {"seeds": 2, "trials": 3})
     search([one], here)
-    said = files.read_json(here.search(one.id) / "search.json")
+    said = files.read_json(here.search(one.id).search)
     assert {key: said[key] for key in ("label", "metric", "direction", "sampler", "pruner", "trials", "seeds")} == {
         "label": "baseline", "metric": "validation/accuracy", "direction": "max", "sampler": "random", "pruner": "none", "trials": 3,
         "seeds": [TUNING_SEED, TUNING_SEED + 1],
     }  # fmt: skip
     search([first_of(here, {"seeds": 2, "trials": 5})], here)
-    assert files.read_json(here.search(one.id) / "search.json") == said | {"trials": 5}
+    assert files.read_json(here.search(one.id).search) == said | {"trials": 5}
 
 
 def test_a_search_that_is_held_is_waited_for_and_let_go_at_the_end(here):

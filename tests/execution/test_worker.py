@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from houses import BEST, DIGITS, EVERY_DRAW, MC, PLAIN, House, run_here
+import trainings
+from houses import BEST, DIGITS, EVERY_DRAW, MC, PLAIN, House, left, run_here
+from trainings import Call
 
 from ablate.errors import AblateError
-from ablate.execution.executors.base import Event, Slot, Task
+from ablate.execution.crew import PRELOAD
+from ablate.execution.executors.base import ENDS, Event, Slot
 from ablate.execution.executors.local import LocalExecutor
-from ablate.execution.stages import PRELOAD
 from ablate.recipe import identity
 from ablate.recipe.fields import Data, Evaluation, Model, Optimizer
 from ablate.store import files as store_files
@@ -77,8 +79,8 @@ def run_all(executor: LocalExecutor, payloads: dict[str, dict[str, Any]]) -> dic
     while len(ends) < len(payloads):
         assert time.monotonic() < end, f"ended only {ends}"
         while waiting and executor.free():
-            executor.submit(Task(*waiting.pop(0)))
-        ends |= {event.task: event for event in executor.events(0.1) if event.kind not in ("started", "progress")}
+            executor.submit(Call(*waiting.pop(0)))
+        ends |= {event.task: event for event in executor.events(0.1) if event.kind in ENDS}
     return ends
 
 
@@ -87,24 +89,6 @@ def run_one(executor: LocalExecutor, payload: dict[str, Any]) -> Event:
 
 
 # What a job leaves
-
-
-def left(folder: Folder) -> dict[str, Any]:
-    """Read all that a job has found out: everything but times."""
-    result = store_files.read_json(folder.result)
-    result.pop("timestamp")
-    assert result.pop("peak_memory") > 1e6
-    result["metrics"] = {name: value for name, value in result["metrics"].items() if not name.startswith("time/")}
-    lines = [{"epoch": line["epoch"], "metrics": line["metrics"]} for line in store_files.lines(folder.journal)]
-    outcomes: dict[str, Any] = {}
-    for path in sorted((folder.path / "outcomes").rglob("*")):
-        if path.name == "outcome.json":
-            outcome = store_files.read_json(path)
-            outcomes[path.parent.name] = {key: part for key, part in outcome.items() if key not in ("timestamp", "seconds")}
-        elif path.is_file() and not path.name.startswith("."):
-            outcomes[f"{path.parent.name}/{path.name}"] = path.read_bytes()
-    weights = {select: folder.weights(select).read_bytes() for select in ("last", "best_validation") if folder.weights(select).exists()}
-    return {"result": json.dumps(result), "lines": json.dumps(lines), "outcomes": outcomes, "weights": weights}
 
 
 def files(folder: Folder) -> dict[str, tuple[int, int, bytes]]:
@@ -148,11 +132,11 @@ def test_a_job_trains_judges_and_writes_every_file(house: House) -> None:
 
 def test_who_has_trained_a_job_is_told_unless_it_was_this_study(house: House) -> None:
     folder = house.folder("a")
-    run_here(house.payload(folder, PLAIN, study="mine", trained=False))
-    assert run_here(house.payload(folder, MC, study="mine", trained=False))[1] == [{"judging": True}]  # tried again, as it was planned
-    (heard,) = run_here(house.payload(folder, BEST, study="other", trained=False))[1]
+    run_here(house.task(folder, PLAIN, study="mine").to_json())
+    assert run_here(house.task(folder, MC, study="mine").to_json())[1] == [{"judging": True}]  # tried again, as it was planned
+    (heard,) = run_here(house.task(folder, BEST, study="other").to_json())[1]
     assert re.fullmatch(r"trained by process \d+ \(study mine\)", heard["elsewhere"])
-    assert run_here(house.payload(folder, BEST, study="other", trained=True))[1] == [{"judging": True}]
+    assert run_here(house.task(folder, BEST, study="other").to_json() | {"trained": True})[1] == [{"judging": True}]
 
 
 def test_the_best_weights_are_those_of_the_epoch_with_the_best_validation(house: House, workers: LocalExecutor) -> None:
@@ -201,8 +185,8 @@ def test_a_job_that_is_done_is_left_as_it_is(house: House, workers: LocalExecuto
     folder = house.folder("a")
     run_here(house.payload(folder, PLAIN, MC))
     before = files(folder)
-    result, heard = run_here(house.payload(folder, PLAIN, MC))
-    assert (result, heard, attempts(folder)) == ({"status": "finished"}, [], [1])
+    result, heard = run_here(house.payload(folder, PLAIN, MC, trained=True))
+    assert (result, heard, attempts(folder)) == ({"status": "finished"}, [{"judging": True}], [1])
     assert run_one(workers, house.payload(folder, PLAIN, MC)).detail == {"status": "finished"}
     assert files(folder) == before
 
@@ -269,9 +253,9 @@ def test_a_job_killed_after_an_epoch_goes_on_from_that_epoch(house: House, worke
     died = run_one(workers, house.payload(folder, how="dies_after", epoch=epoch, signal=signal.SIGKILL))
     assert (died.kind, len(store_files.lines(folder.journal))) == ("killed", epoch)
     before = store_files.lines(folder.journal)
-    workers.submit(Task("again", house.payload(folder)))
+    workers.submit(Call("again", house.payload(folder)))
     heard = hear(workers, lambda heard: any(event.kind == "finished" for event in heard))
-    assert [event.detail["epoch"] for event in heard if event.kind == "progress" and event.detail] == list(range(epoch + 1, EPOCHS + 1))
+    assert [event.detail["epoch"] for event in heard if event.kind == "progress"] == list(range(epoch + 1, EPOCHS + 1))
     assert store_files.lines(folder.journal)[:epoch] == before
     assert attempts(folder) == [1, 2]
     assert f"attempt 2 on cpu: from epoch {epoch} of {EPOCHS}" in folder.log.read_text()
@@ -341,7 +325,7 @@ def test_damaged_weights_are_named_and_never_judged(house: House) -> None:
 def test_a_job_that_gets_no_memory_says_so_and_is_no_failure_yet(house: House, workers: LocalExecutor) -> None:
     quiet, folder = house.folder("quiet"), house.folder("a")
     event = run_one(workers, house.payload(folder, how="lacks_memory"))
-    assert event.kind == "out of memory", event
+    assert event.kind == "out_of_memory", event
     assert "GiB at most" in event.error
     assert "Traceback" in folder.log.read_text()
     assert not folder.failure.exists()
@@ -352,11 +336,10 @@ def test_a_job_that_gets_no_memory_says_so_and_is_no_failure_yet(house: House, w
 
 def test_every_batch_is_a_sign_of_life_in_training_and_in_judging(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     from ablate.execution import attempt
-    from ablate.execution.worker import run_job
 
     monkeypatch.setattr(attempt, "BEAT", 0.0)
     heard: list[dict[str, Any]] = []
-    run_job(house.payload(house.folder("a"), PLAIN, MC) | {"device": "cpu"}, heard.append, lambda: False)
+    trainings.run_job(house.payload(house.folder("a"), PLAIN, MC), heard.append, lambda: False)
     of_epochs = EPOCHS * (80 // 16 + 1)  # whole batches of training, and one of validation
     of_judging = -(-357 // 128) * (1 + 2)  # batches of the test images, once plain and twice with dropout
     assert sum(not detail for detail in heard) == of_epochs + of_judging
@@ -490,12 +473,12 @@ def test_a_job_leaves_no_file_open(house: House, workers: LocalExecutor) -> None
 
 def test_a_job_that_another_process_trains_is_waited_for_and_not_trained_again(house: House, workers: LocalExecutor) -> None:
     folder, gate = house.folder("a"), house.path / "gate"
-    workers.submit(Task("first", house.payload(folder, PLAIN, how="pauses", gate=str(gate))))
+    workers.submit(Call("first", house.payload(folder, PLAIN, how="pauses", gate=str(gate))))
     hear(workers, lambda heard: any(event.kind == "progress" for event in heard))
     assert job_folder.is_running(folder)
-    workers.submit(Task("second", house.payload(folder, PLAIN, MC, how="tells_that_it_waits", trained=False)))
+    workers.submit(Call("second", house.payload(folder, PLAIN, MC, how="tells_that_it_waits")))
     heard = hear(workers, lambda heard: any("asked" in event.detail for event in heard))
-    assert {event.kind for event in heard} <= {"started", "progress"}
+    assert {event.kind for event in heard} <= {"queued", "started", "progress", "alive"}
     gate.touch()
     heard += hear(workers, lambda heard: sum(event.kind == "finished" for event in heard) == 2)
     other = f"process {store_files.lines(folder.attempts)[0]['pid']}"
@@ -511,9 +494,9 @@ def test_a_job_that_another_process_trains_is_waited_for_and_not_trained_again(h
 
 def test_a_job_whose_other_process_dies_is_taken_over(house: House, workers: LocalExecutor) -> None:
     folder = house.folder("a")
-    workers.submit(Task("first", house.payload(folder, how="pauses", gate=str(house.path / "never"))))
+    workers.submit(Call("first", house.payload(folder, how="pauses", gate=str(house.path / "never"))))
     hear(workers, lambda heard: any(event.kind == "progress" for event in heard))
-    workers.submit(Task("second", house.payload(folder, how="tells_that_it_waits")))
+    workers.submit(Call("second", house.payload(folder, how="tells_that_it_waits")))
     hear(workers, lambda heard: any("asked" in event.detail for event in heard))
     workers._workers[0].process.kill()
     heard = hear(workers, lambda heard: sum(event.kind in ("killed", "finished") for event in heard) == 2)
@@ -545,7 +528,7 @@ def test_a_worker_that_trained_and_judged_has_imported_nothing_of_the_coordinato
 
 def test_a_recipe_that_somebody_changed_in_the_store_is_refused_and_runs_no_code(house: House, tmp_path: Path) -> None:
     folder = house.folder("a")
-    payload = house.payload(folder, code=[str(tmp_path)])
+    payload = house.task(folder, code=(str(tmp_path),)).to_json()
     (tmp_path / "evil_net.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')")
     content = store_files.read_json(folder.recipe)
     content["recipe"]["model"]["name"] = "evil_net:make"

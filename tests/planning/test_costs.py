@@ -5,7 +5,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from ablate.cli import main
-from ablate.execution import stages
+from ablate.execution import options
 from ablate.planning import costs
 from ablate.recipe.fields import Data, Model, Recipe, Training
 from ablate.store import layout
@@ -53,7 +53,7 @@ def test_a_folder_that_is_not_decoded_is_counted_where_the_study_has_it_by_any_u
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     loaded = study_file.load(tmp_path / "folder.toml")
-    made = planning.plan(loaded, stages.Where(layout.open_store(tmp_path / "mlruns"), device="cpu"))
+    made = planning.plan(loaded, options.Where(layout.open_store(tmp_path / "mlruns"), device="cpu"))
     trained = 2 * 2 * 12 / (costs.IMAGES_A_SECOND["cnn4"] * 4 / 2)  # trainings x epochs x images, of 16 pixels a side in fp32
     assert made.cost.seconds == pytest.approx(5 * trained)
 

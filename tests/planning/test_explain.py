@@ -3,10 +3,11 @@
 from typing import Any
 
 import pytest
+import record_files
 from plans import finish, read
 
 from ablate.errors import AblateError
-from ablate.execution import stages
+from ablate.execution import options
 from ablate.planning import explain, job_names
 from ablate.planning.explain import Compared, Difference, Explained
 from ablate.planning.plan import Plan
@@ -25,7 +26,7 @@ ROTATION = {"augment": {"rotation": [0, 15]}}
 def keep(here: Store, loaded: Study, *, trained: bool = True) -> Plan:
     """Leave a study as if it had been run."""
     study_folder.keep(here, loaded, Settled("fp32"))
-    made = planning.plan(loaded, stages.Where(here))
+    made = planning.plan(loaded, options.Where(here))
     for job in made.jobs if trained else ():
         finish(here, job)
     return made
@@ -41,13 +42,13 @@ def put(here: Store, job: Job, **changed: Any) -> str:
 
 
 def one(here: Store, text: str) -> Explained:
-    found = inspect.explain((text,), stages.Where(here))
+    found = inspect.explain((text,), options.Where(here))
     assert isinstance(found, Explained)
     return found
 
 
 def two(here: Store, first: str, second: str) -> dict[str, tuple[str, str]]:
-    found = inspect.explain((first, second), stages.Where(here))
+    found = inspect.explain((first, second), options.Where(here))
     assert isinstance(found, Compared)
     return {d.part: (d.first, d.second) for d in found.second.differences}
 
@@ -204,8 +205,8 @@ def test_a_job_is_told_with_what_became_of_it(here: Store, state: str) -> None:
     folder = here.job(job.id)
     job_folder.create(folder, job)
     if state != "not run":
-        files.append(folder.attempts, {"attempt": 1})
-        files.append(folder.journal, {"epoch": 1})
+        files.append(folder.attempts, record_files.attempt())
+        files.append(folder.journal, record_files.epoch(1))
     if state == "crashed":
         job_folder.fail(folder, kind="error", error="ValueError: x")
     if state == "diverged":

@@ -121,12 +121,12 @@ def test_every_network_that_cannot_be_had_is_named_at_once_with_its_file_and_cel
 FRESH = """
 import sys
 from pathlib import Path
-from ablate.execution import stages
+from ablate.execution import options
 from ablate.store import layout
 from ablate.study import file
 from ablate.workflow import plan
 loaded = file.load(Path(sys.argv[1]))
-plan.plan(loaded, stages.Where(layout.open_store(Path(sys.argv[2]))), check=True)
+plan.plan(loaded, options.Where(layout.open_store(Path(sys.argv[2]))), check=True)
 print(len({"torch", "torchvision"} & set(sys.modules)))
 """
 
@@ -169,8 +169,8 @@ def test_a_network_for_images_of_two_sizes_is_described_for_each(tmp_path):
     text = BASE.replace("image_size = 64, ", "") + 'model.name = "cnn4"\n\n[factors]\ndata.image_size = [16, 32]\n'
     (tmp_path / "nets.toml").write_text(text)
     loaded = study_file.load(tmp_path / "nets.toml")
-    expanded = grid.expand(loaded, precision="fp32")
-    told = network_checks.summaries(loaded, expanded, layout.open_store(tmp_path / "store"))
+    known = inputs.read(loaded, layout.open_store(tmp_path / "store"), "cpu")
+    told = network_checks.summaries(known, known.grid)
     assert list(told) == ["cnn4, data.image_size=16", "cnn4, data.image_size=32"]
     assert told["cnn4, data.image_size=16"].macs < told["cnn4, data.image_size=32"].macs
 
@@ -265,8 +265,8 @@ def test_mc_dropout_is_a_choice_for_networks_that_bring_their_own_dropout():
 
 
 def test_pretrained_weights_are_part_of_the_identity(tmp_path):
-    text = BASE + 'model = { name = "resnet18", pretrained = true, stem = "imagenet" }\n'
+    text = BASE + 'model = { name = "resnet18", stem = "imagenet" }\n[factors]\nmodel.pretrained = [true, false]\n'
     known = inputs.read(study_file.check(tomllib.loads(text), "s"), layout.open_store(tmp_path), "cpu")
-    section = Model(name="resnet18", pretrained=True, stem="imagenet")
-    assert known.code(section) == "resnet18-f37072fd.pth"
-    assert known.code(Model(name="resnet18")) == ""
+    identified = inputs.fingerprints(known, known.grid.cells)
+    codes = [identified.of(cell.recipe)[1] for cell in known.grid.cells]
+    assert codes == ["resnet18-f37072fd.pth", ""]

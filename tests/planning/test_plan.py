@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import record_files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from plans import IMAGES, STATES, finish, judge, make, put, read
@@ -128,7 +129,7 @@ def renumber(here: Store, job: Job, version: int, *, trained: bool = True) -> No
     folder = here.job(identity.digest([job.id, version]))
     files.write_json(folder.recipe, content)
     if trained:
-        files.write_json(folder.result, {"status": "finished", "train_images": 900, "metrics": {"time/epoch_seconds": 3.0}})
+        files.write_json(folder.result, record_files.result(train_images=900))
 
 
 def test_a_job_that_another_numerics_version_has_trained_is_trained_again_and_told(here: Store) -> None:
@@ -316,12 +317,12 @@ def test_of_a_job_that_cells_share_only_what_is_asked_for_is_judged(here: Store)
 FRESH = """
 import json, sys
 from pathlib import Path
-from ablate.execution import stages
+from ablate.execution import options
 from ablate.store import layout
 from ablate.study import file
 from ablate.workflow import plan
 loaded = file.load(Path(sys.argv[1]))
-made = plan.plan(loaded, stages.Where(layout.open_store(Path(sys.argv[2]))))
+made = plan.plan(loaded, options.Where(layout.open_store(Path(sys.argv[2]))))
 print(json.dumps({"trainings": made.trainings, "modules": sorted(sys.modules)}))
 """
 

@@ -1,6 +1,8 @@
 """What must be found before the cells: which searches and range tests are the same, what is put into the cells, what has no answer."""
 
 import pytest
+import record_files
+from resolving import fingerprints, resolved
 from searching import BOTH, RATE, put, read, resolve, searches_of, settled, suggest, value_of
 
 from ablate.analysis import status
@@ -9,7 +11,7 @@ from ablate.planning import plan, tuning
 from ablate.recipe import identity
 from ablate.recipe.range_test import Sweep
 from ablate.store import files, job_folder
-from ablate.store.job_folder import Folder
+from ablate.store.records import Trial
 from ablate.study import grid
 
 LR = {"optimizer": {"lr": RATE}}
@@ -167,7 +169,7 @@ def test_cells_that_tuning_makes_equal_stay_two_cells_that_share_their_jobs(here
     made = resolve(loaded, here)
     assert [value_of(cell, "optimizer.lr") for cell in made.grid.cells] == [0.02, 0.02]
     assert len({cell.id for cell in made.grid.cells}) == 2
-    runs, jobs = grid.runs_and_jobs(made.grid, (0, 1), lambda data: "f" * 64)
+    runs, jobs = grid.runs_and_jobs(made.grid, (0, 1), fingerprints(made.grid))
     assert (len(runs), len(jobs)) == (4, 2)
 
 
@@ -214,7 +216,7 @@ ELSEWHERE = '{"trials": [{"number": 0, "params": {}, "value": 1, "state": "runni
 def test_a_torn_or_hostile_list_of_trials_is_a_sentence(here, text):
     loaded = read({"space": LR, "trials": 1})
     (one, *_) = resolve(loaded, here).searches
-    files.write(here.search(one.id) / "trials.json", text)
+    files.write(here.search(one.id).trials, text)
     with pytest.raises(StoreError, match="must be what ablate has written there"):
         resolve(loaded, here)
 
@@ -224,7 +226,7 @@ def test_a_hostile_suggestion_is_a_sentence(here, rate):
     loaded = read(factors={"optimizer": {"lr": [0.1, "find"]}})
     (test,) = resolve(loaded, here).ranges
     found = {"rule": "rise", "status": "ok", "rate": rate, "low": 0.01, "high": 0.1}
-    files.write_json(here.range(test.id) / "suggestion.json", found)
+    files.write_json(here.range(test.id).suggestion, found)
     with pytest.raises(StoreError, match="must be what ablate has written there"):
         resolve(loaded, here)
 
@@ -331,11 +333,11 @@ def test_a_range_test_is_concluded_once_all_of_its_curves_are_there(here):
     for i, seed in enumerate(test.seeds):
         assert len(tuning.range_work((test,), here)) == 3 - i
         tuning.conclude((test,), here)
-        assert tuning.read_suggestion(here, test.id) is None
-        files.write_json(tuning.curve_path(here, test.id, seed), curve)
+        assert tuning.read_suggestion(here.range(test.id)) is None
+        files.write_json(here.range(test.id).curve(seed), curve)
     assert tuning.range_work((test,), here) == ()
     tuning.conclude((test,), here)
-    found = tuning.read_suggestion(here, test.id)
+    found = tuning.read_suggestion(here.range(test.id))
     assert (found.status, found.rule) == ("ok", "rise")
     assert found.rate == float(f"{found.rate:.2g}")
     assert tried[75] < found.rate < tried[88], "behind the fall, where the loss rises again"
@@ -344,7 +346,7 @@ def test_a_range_test_is_concluded_once_all_of_its_curves_are_there(here):
 def test_a_seed_of_a_range_test_that_failed_is_left_alone_unless_asked_for(here):
     (test,) = resolve(read(factors={"optimizer": {"lr": [0.1, "find"]}}), here).ranges
     first = tuning.range_work((test,), here)[0]
-    first.payload(here)
+    first.prepare(here)
     job_folder.fail(first.folder(here), kind="error", error="as the test wants it")
     assert first not in tuning.range_work((test,), here)
     assert first in tuning.range_work((test,), here, retry_failed=True)
@@ -355,7 +357,7 @@ def test_a_seed_of_a_range_test_that_failed_is_left_alone_unless_asked_for(here)
 
 def won(*trials, count=None, direction="validation/accuracy"):
     search = read({"space": LR, "trials": count or len(trials), "metric": direction}).search
-    rows = tuple({"number": i, "state": state, "value": value, "params": {"optimizer.lr": i}} for i, (state, value) in enumerate(trials))
+    rows = tuple(Trial(number=i, state=state, value=value, params={"optimizer.lr": i}) for i, (state, value) in enumerate(trials))
     best = tuning.winner(rows, search)
     return None if best is None else best["optimizer.lr"]
 
@@ -402,17 +404,17 @@ def test_more_trials_go_on_where_fewer_have_ended(here):
 
 
 def planned(loaded, here):
-    return plan.make(loaded, resolve(loaded, here), here, lambda _: "f" * 64)
+    return plan.make(resolved(loaded, here))
 
 
 def finish(here, runs, jobs):
     """Leave what finished and judged trainings leave."""
     for job in jobs:
         job_folder.create(here.job(job.id), job)
-        files.write_json(here.job(job.id).result, {"status": "finished", "metrics": {"time/epoch_seconds": 1.0}, "train_images": 9})
+        files.write_json(here.job(job.id).result, record_files.result())
     for run in runs:
         judged = here.job(run.job_id).outcome(identity.evaluation_id(run.cell.recipe))
-        files.write_json(judged / "outcome.json", {"status": "finished", "reason": "", "metrics": {"test/accuracy": 0.5}})
+        files.write_json(judged / "outcome.json", record_files.evaluation(metrics={"test/accuracy": 0.5}))
 
 
 def test_a_pending_cell_never_takes_the_results_of_its_untuned_recipe(here):
@@ -469,7 +471,7 @@ def test_a_search_none_of_whose_trials_is_complete_is_named(here):
 def test_a_range_test_that_failed_is_named_with_its_log_and_how_to_try_again(here):
     loaded = read(factors={"optimizer": {"lr": [0.1, "find"]}})
     (test,) = resolve(loaded, here).ranges
-    folder = Folder(here.range(test.id) / str(test.seeds[1]))
+    folder = here.range(test.id).seed(test.seeds[1])
     job_folder.fail(folder, kind="error", error="ValueError: as the test wants it")
     (sentence,) = tuning.unanswered(resolve(loaded, here), here)
     assert sentence.startswith("cell lr=find: its range test failed")
@@ -490,7 +492,7 @@ def test_the_status_of_a_study_says_how_far_its_tuning_is(here):
     made = resolve(asked, here)
     fields, states = {"optimizer.weight_decay": 0.001}, ("complete", "running")
     rows = [{"number": i, "state": state, "params": fields, "value": 0.5} for i, state in enumerate(states)]
-    files.write_json(here.search(made.searches[1].id) / "trials.json", {"trials": rows})
+    files.write_json(here.search(made.searches[1].id).trials, {"trials": rows})
     found = status.with_tuning(status.summarise(()), made, here)
     assert found.searches == (status.Searched("baseline", 0, 3, 0), status.Searched("batch_norm=false", 1, 3, 1))
     assert found.range_tests == (0, 0)

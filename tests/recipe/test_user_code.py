@@ -220,7 +220,7 @@ def test_a_mistake_in_the_code_is_a_sentence_before_anything_is_trained(tmp_path
 
 @pytest.fixture
 def job(tmp_path, monkeypatch):
-    """Return a payload of a job with a network of one's own, and the file of that."""
+    """Return what makes the task of a job with a network of one's own that may be in these folders, and the network's file."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "net_of_a_job", raising=False)
     file = put(tmp_path / "code" / "net_of_a_job.py", NET)
@@ -229,22 +229,21 @@ def job(tmp_path, monkeypatch):
     code = user_code.fingerprint(made.model.name, (str(file.parent),))
     folder = job_folder.Folder(tmp_path / "job")
     job_folder.create(folder, Job(identity.job_id(made, 0, house.digits.name, code), made, 0, house.digits.name, code))
-    return house.payload(folder), file
+    return lambda code: house.task(folder, code=code).to_json(), file
 
 
 def test_a_worker_runs_the_code_that_the_job_was_made_with(job):
-    payload, file = job
-    assert run_here(payload | {"code": [str(file.parent)]})[0] == {"status": "finished"}
+    task, file = job
+    assert run_here(task((str(file.parent),)))[0] == {"status": "finished"}
     assert file.with_name("imported").exists()
 
 
 def test_a_worker_runs_no_code_for_a_job_that_comes_from_a_store_nor_other_code(job):
-    payload, file = job
-    for more in ({}, {"code": None}):
-        with pytest.raises(AblateError, match="is imported for a study file only, and this job comes from a store"):
-            run_here(payload | more)
+    task, file = job
+    with pytest.raises(AblateError, match="is imported for a study file only, and this job comes from a store"):
+        run_here(task(None))
     file.write_text(NET + "# changed\n")
     with pytest.raises(AblateError, match="has changed since the run was started: run the study again"):
-        run_here(payload | {"code": [str(file.parent)]})
+        run_here(task((str(file.parent),)))
     assert not file.with_name("imported").exists()
-    assert "AblateError" in files.read_json(Path(payload["folder"]) / "failure.json")["error"]
+    assert "AblateError" in files.read_json(Path(task(None)["folder"]) / "failure.json")["error"]

@@ -141,7 +141,7 @@ class TestCsv:
     @EVERY
     def test_cells_read_back_are_those_of_the_json_to_the_last_digit(self, make):
         of = make()
-        rows, expected = read(exports.cells_spreadsheet(of)), data.to_json(of)["cells"]
+        rows, expected = read(exports.spreadsheet(of, "cells")), data.to_json(of)["cells"]
         assert len(rows) == len(expected)
         for row, cell in zip(rows, expected, strict=True):
             for name in ("mean", "sd", "n", "epoch_seconds"):
@@ -153,7 +153,7 @@ class TestCsv:
 
     def test_no_cell_is_a_formula_and_a_number_stays_one(self):
         of = attacking()
-        texts = [exports.spreadsheet(of), exports.cells_spreadsheet(of)]
+        texts = [exports.spreadsheet(of), exports.spreadsheet(of, "cells")]
         cells = {cell for text in texts for row in csv.reader(io.StringIO(text, newline="")) for cell in row}
         for cell in cells:
             assert cell.lstrip()[:1] not in ("=", "+", "-", "@") or re.fullmatch(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?", cell), cell

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import record_files
 from click.testing import CliRunner
 from plans import finish, make, read
 from reports import HELPS, ROTATION, by_level, found, page
@@ -16,8 +17,8 @@ from statuses import judge, shown, status
 
 from ablate import cli
 from ablate.analysis import outcomes
-from ablate.cli import display
-from ablate.report import canvas, data, exports, figures, html, insides, reasons, summary, tables, words
+from ablate.cli.plan import show_plan
+from ablate.report import canvas, data, exports, html, reasons, sections, summary, words
 from ablate.store import files, job_folder
 from ablate.store.layout import Store
 
@@ -79,7 +80,7 @@ def test_each_reason_has_one_word_in_every_form():
     of = all_kinds()
     named = ["at chance", "diverged", "crashed", "stopped", "running", "not run"]
     assert list(summary.make(of).columns)[2:-3] == named
-    made = tables.cells(of)
+    made = sections.cells.cells_table(of)
     assert [title for title, _ in made.columns][5:11] == named
     shown_as = {row[1].text: row[12] for row in made.rows}
     assert shown_as["rotation=1"] == "50.00 (at chance)"
@@ -95,7 +96,7 @@ def test_each_reason_has_one_word_in_every_form():
         assert one["outcomes"] == {status: int(status in (kind, "finished")) for status in outcomes.NAMES}
         assert (one["failed"], one["missing"]) == ((1, 0) if kind in outcomes.FAILED_RESULT else (0, 1))
     assert cells["rotation=1"]["at_chance"] == {"1": 0.5}
-    (row,) = (row for row in csv.DictReader(io.StringIO(exports.cells_spreadsheet(of))) if row["cell"] == "rotation=1")
+    (row,) = (row for row in csv.DictReader(io.StringIO(exports.spreadsheet(of, "cells"))) if row["cell"] == "rotation=1")
     assert (row["n"], row["at_chance"], row["seed 1"], row["seed 1 at chance"]) == ("1", "1", "", "0.5")
 
 
@@ -110,8 +111,8 @@ def test_a_killed_run_is_stopped_in_its_epoch_and_one_never_begun_is_not_run(her
     killed, at_once, trained, never = made.jobs
     for job in (killed, at_once):
         job_folder.create(here.job(job.id), job)
-        files.append(here.job(job.id).attempts, {"attempt": 1})
-    files.append(here.job(killed.id).journal, {"epoch": 3, "metrics": {}})
+        files.append(here.job(job.id).attempts, record_files.attempt())
+    files.append(here.job(killed.id).journal, record_files.epoch(3))
     finish(here, trained)
     assert [(o.status, o.reason) for o in outcomes.read(made.runs, here)] == [
         ("stopped", "stopped in epoch 3 of 10; ablate run goes on from there"),
@@ -205,7 +206,7 @@ def test_without_a_study_status_lists_those_of_the_store(finished: Path, tmp_pat
 def test_one_of_a_thing_is_not_many(here: Store) -> None:
     out = io.StringIO()
     made = make(read(seeds=1, design="one_at_a_time", factors={"augment": {"rotation": [0, 15]}}), here)
-    display.show_plan(Console(file=out, width=200), made, 1, None)
+    show_plan(Console(file=out, width=200), made, 1, None)
     assert "2 cells x 1 seed\n" in "\n".join(line.rstrip() for line in out.getvalue().splitlines())
     assert " 1 seeds" not in out.getvalue()
     alone = status(make(read(seeds=1, factors={}), here), here)
@@ -230,7 +231,7 @@ def test_what_counts_has_whole_ticks_and_not_many(most, ticks):
 def test_a_loss_that_is_flattened_by_its_first_epoch_is_drawn_on_a_log_axis(first, kind):
     of = found(ROTATION, by_level({("augment.rotation", "15"): HELPS}), epochs=5)
     curves = tuple(replace(c, mean=(first, *c.mean[1:]), high=(first, *c.high[1:])) if c.metric.endswith("loss") else c for c in of.curves)
-    drawn = figures.curves(replace(of, curves=curves))
+    drawn = sections.curves.curves(replace(of, curves=curves))
     assert drawn.layout["yaxis2"].get("type") == kind
     assert drawn.layout["yaxis"].get("type") is None, "the accuracy"
     assert ("log scale" in json.dumps(drawn.layout["annotations"])) is (kind == "log")
@@ -240,5 +241,5 @@ def test_a_loss_that_is_flattened_by_its_first_epoch_is_drawn_on_a_log_axis(firs
 def test_a_confusion_matrix_is_named_by_its_cell():
     of = found(ROTATION, by_level({("augment.rotation", "15"): HELPS}), classes=PETS)
     for i, one in enumerate(of.details):
-        drawn = insides.confusion(one, f"confusion-{i}")
+        drawn = sections.inside.confusion(one, f"confusion-{i}")
         assert f"<b>{one.label}</b>" in json.dumps(drawn.layout["annotations"])

@@ -4,7 +4,6 @@ import base64
 import json
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from reports import (
     ROTATED,
     ROTATION,
     UNDECIDED,
+    Page,
     by_level,
     everything,
     found,
@@ -26,14 +26,16 @@ from reports import (
     level,
     nothing,
     page,
+    pictures_of,
     png,
     rotated,
+    tables_of,
 )
 
 from ablate.analysis.findings import Effect, Findings
 from ablate.analysis.stats import CAP, Estimate
 from ablate.analysis.tuning import TuningFinding
-from ablate.report import canvas, data, figures, html, insides, names, pictures, summary, tables, words
+from ablate.report import canvas, data, html, names, sections, summary, tables, words
 from ablate.report.canvas import Picture
 
 UNSTABLE = "of 5 with rotation 0; the runs that did not fail: "
@@ -366,45 +368,12 @@ class TestJson:
         assert effect["low"] == only(of).estimate.low
 
 
-class Page(HTMLParser):
-    """The tags, the text outside scripts and styles, and whether every tag is closed."""
-
-    VOID = frozenset({"meta", "br", "img", "link", "input", "hr"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.text: list[str] = []
-        self.scripts: list[str] = []
-        self.styles: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag, tag
-        self.text.append(" " if tag in ("td", "th", "p", "h1", "h2", "span") else "")
-
-    def handle_data(self, data):
-        into = {"script": self.scripts, "style": self.styles}.get(self.open[-1] if self.open else "", self.text)
-        into.append(data)
-
-    @property
-    def said(self) -> str:
-        return " ".join("".join(self.text).split())
-
-
 LOADING = ("src", "href", "srcset", "action", "data", "poster")
 
 
 class TestTuning:
     def test_every_trial_stands_in_a_table_with_what_became_of_it(self, full):
-        made = html._tables(full)["trials"]
+        made = tables_of(full)["trials"]
         assert [title for title, _ in made.columns] == [
             "search",
             "trial",
@@ -418,21 +387,21 @@ class TestTuning:
         assert own[3][2:5] == ("0.0316", "1e-05", "80.00")
 
     def test_the_pictures_show_what_the_tables_say(self, full):
-        every = pictures.every(full)
-        traces, _ = drawn(every["history"][0])
+        every = pictures_of(full)
+        traces, _ = drawn(every["history"])
         dots = [point for trace in traces if trace["mode"] == "markers" and "baseline" in trace["hovertext"][0] for point in trace["y"]]
         assert dots[:3] == pytest.approx([50, 60, 80])
-        traces, layout = drawn(every["fields"][0])
+        traces, layout = drawn(every["fields"])
         assert max(trace["line"]["width"] for trace in traces) == 4
         assert {label["text"] for label in layout["annotations"]} == {"0.001", "1", "1e-06", "0.01", "50.00 %", "80.00 %"}
-        traces, layout = drawn(every["map"][0])
+        traces, layout = drawn(every["map"])
         assert (layout["xaxis"]["type"], layout["yaxis"]["type"]) == ("log", "log")
         assert len(traces[1]["x"]) == 3
-        traces, _ = drawn(every["rates"][0])
+        traces, _ = drawn(every["rates"])
         assert [trace["x"] for trace in traces if trace["mode"] == "markers"] == [[0.01]] * 12
 
     def test_cells_say_what_was_tuned_and_effects_whether_they_turn(self, full, full_page):
-        made = html._tables(full)
+        made = tables_of(full)
         assert [row[-1] for row in made["cells"].rows[:2]] == ["untuned", "lr 0.0123"]
         assert made["turns"].rows[0][1:] == ("+1.20", "-3.40", "changes")
         assert "1 of the effects changes its sign with tuning" in Page(full_page).said
@@ -440,13 +409,13 @@ class TestTuning:
 
     def test_a_study_without_tuning_has_no_such_section_and_column(self):
         of = rotated(HELPS)
-        assert not any(title == "tuned" for title, _ in tables.cells(of).columns)
+        assert not any(title == "tuned" for title, _ in sections.cells.cells_table(of).columns)
         assert 'id="tuning-title"' not in page(of)
 
     def test_tuning_that_has_not_begun_is_a_page_too(self):
         of = replace(rotated(HELPS), tuning=TuningFinding())
         assert 'id="tuning-title"' in page(of)
-        assert pictures.every(of)["rates"] == ()
+        assert "rates" not in pictures_of(of)
 
     def test_a_cell_whose_fields_are_not_found_yet_says_so(self, full):
         assert words.tuned(replace(full.cells[0].cell, pending=True)) == "not found yet"
@@ -534,7 +503,7 @@ class TestPage:
         said = Page(page(of)).said
         assert "rotation 15 instead of 0, where batch_norm = true +2.04" in said
         assert "rotation 15 instead of 0, where batch_norm = false -2.04" in said
-        assert len(html._tables(of)["simple"].rows) == len(of.simple_effects) >= 2
+        assert len(tables_of(of)["simple"].rows) == len(of.simple_effects) >= 2
 
     def test_an_effect_that_is_known_in_some_settings_only_is_named_wherever_it_is_drawn(self):
         raw = {"factors": {"augment": {"rotation": [0, 15], "crop": ["none", "random_crop"]}, "model": {"batch_norm": [True, False]}}}
@@ -547,9 +516,9 @@ class TestPage:
         said = Page(page(of)).said
         assert f"rotation 15 instead of 0, {scope}" in said
         assert "and not of the whole factor" in said
-        _, layout = drawn(figures.forest(of.effects, of))
+        _, layout = drawn(sections.effects.forest(of.effects, of))
         assert any(scope in re.sub(r"(<[^>]+>)+", " ", label["text"]) for label in layout["annotations"])
-        (heat,), _ = drawn(insides.heat(of))
+        (heat,), _ = drawn(sections.interactions.heat(of))
         assert sum(text.endswith("*") for row in heat["text"] for text in row) == sum(e.scope is not None for e in of.interactions) > 0
         assert "A star: known in some settings only" in said
 
@@ -570,7 +539,7 @@ class TestPage:
             assert f"{one.label}, seed {one.picture_seed}: the most confident mistakes" in Page(full_page).said
 
     def test_a_gallery_that_is_too_large_or_gone_is_left_out(self):
-        assert Path(png(500)).stat().st_size > insides.LARGEST
+        assert Path(png(500)).stat().st_size > sections.inside.LARGEST
         for picture in (png(500), "/nowhere/wrong.png", ""):
             of = found(ROTATION, ROTATED, classes=("cat", "dog", "bird"), picture=picture)
             assert "<img" not in page(of), picture
@@ -636,50 +605,50 @@ class TestPage:
 
 class TestTables:
     def test_effects_and_cells_have_a_row_each(self, full):
-        made = html._tables(full)
+        made = tables_of(full)
         assert len(made["effects"].rows) == len(full.effects)
         assert len(made["cells"].rows) == len(full.cells)
         assert len(made["baseline"].rows) == len(full.cells) - 1
         assert len(made["interactions"].rows) == len(full.interactions)
-        assert all(len(row) == len(table.columns) for table in made.values() if table for row in table.rows)
+        assert all(len(row) == len(table.columns) for table in made.values() for row in table.rows)
 
     def test_p_comes_last_but_for_flags(self, full):
-        assert [title for title, _ in html._tables(full)["effects"].columns] == [
+        assert [title for title, _ in tables_of(full)["effects"].columns] == [
             "change", "effect, points", "interval, points", "verdict", "seeds", "wins / ties / losses", "p (adjusted)", "flags"
         ]  # fmt: skip
 
     def test_a_long_table_is_cut_and_says_so(self, monkeypatch, full):
         monkeypatch.setattr(tables, "MOST_ROWS", 3)
-        made = tables.cells(full)
+        made = sections.cells.cells_table(full)
         assert len(made.rows) == 3
         assert made.note == f"The first 3 of {len(full.cells)} rows; `ablate report --format json` has all of them."
 
     def test_long_curves_are_thinned_to_the_last_epoch(self):
         of = replace(found(ROTATION, lambda c, s: 0.9, epochs=95))
-        made = tables.curves(of, figures.drawn_trainings(of))
+        made = sections.curves.curves_table(of)
         epochs = [int(row[1]) for row in made.rows if row[0] == "baseline"]
         assert epochs[-1] == 95
-        assert len(epochs) <= tables.MOST_EPOCHS
+        assert len(epochs) <= sections.curves.MOST_EPOCHS
         assert "every 3 epochs" in made.caption
 
     def test_numbers_of_a_picture_stand_in_a_table(self, full):
-        cells = [" ".join(str(cell) for cell in row) for row in html._tables(full)["curves"].rows]
+        cells = [" ".join(str(cell) for cell in row) for row in tables_of(full)["curves"].rows]
         assert any(row.startswith("baseline 4 ") and "90.20 [90.00, 90.40]" in row for row in cells)
 
     def test_numbers_of_the_insides_stand_in_tables(self, full):
-        made, every = html._tables(full), pictures.every(full)
-        traces, _ = drawn(every["heat"][0])
+        made, every = tables_of(full), pictures_of(full)
+        traces, _ = drawn(every["heat"])
         shown = [text for row in traces[0]["text"] for text in row if text]
         assert sorted(shown) == sorted(row[1] for row in made["interactions"].rows if row[1] != "-")
-        traces, _ = drawn(every["interplay"][0])
+        traces, _ = drawn(every["interplay"])
         assert {f"{y:.2f}" for trace in traces for y in trace["y"]} == {cell for row in made["interplay"].rows for cell in row[1:]}
-        traces, layout = drawn(every["classes"][0])
+        traces, layout = drawn(every["classes"])
         points = [f"{x:+.2f}" for trace in traces if trace["mode"] == "markers" for x in trace["x"]]
-        change, chosen = insides.strongest(full)
+        change, chosen = sections.classes.strongest(full)
         assert len(points) == len(chosen) == 4
         assert sorted(points) == sorted(row[2] for row in made["classes"].rows if row[0] == change)
         assert set(layout["yaxis"]["ticktext"]) == {row[1] for row in made["classes"].rows}
-        traces, _ = drawn(every["calibration"][0])
+        traces, _ = drawn(every["calibration"])
         lines = [list(pair) for trace in traces[1:] for pair in zip(trace["x"], trace["y"], strict=True)]
         assert [[f"{x:.1f}", f"{y:.1f}"] for x, y in lines] == [list(row[2:]) for row in made["calibration"].rows]
 
@@ -691,14 +660,14 @@ class TestTables:
         ]
         raw = {"factor": [{"name": name, "levels": [level("no", **off), level("abc", **on)]} for name, off, on in levels]}
         of = found(raw, lambda cell, seed: 0.8 + 0.03 * len(cell.label) ** 0.5 + 0.001 * seed * len(cell.label))
-        traces, layout = drawn(insides.heat(of))
+        traces, layout = drawn(sections.interactions.heat(of))
         assert sum(bool(text) for row in traces[0]["text"] for text in row) == len(of.interactions) == 3
         assert layout["xaxis"]["ticktext"] == layout["yaxis"]["ticktext"] == ["abc", "abc"]
 
     def test_numbers_of_a_confusion_stand_in_a_table(self, full):
-        rows = {row[:3]: row[3] for row in html._tables(full)["confusion"].rows}
+        rows = {row[:3]: row[3] for row in tables_of(full)["confusion"].rows}
         for i, one in enumerate(full.details):
-            traces, layout = drawn(insides.confusion(one, f"confusion-{i}"))
+            traces, layout = drawn(sections.inside.confusion(one, f"confusion-{i}"))
             right = {label["x"]: label["text"] for label in layout["annotations"]}
             for a, true in enumerate(one.classes):
                 assert f"{float(rows[one.label, true, true]):.0f}" == right[a]
@@ -709,9 +678,9 @@ class TestTables:
 
     def test_of_many_classes_the_commonest_mistakes_are_listed(self):
         of = found(ROTATION, ROTATED, classes=tuple(f"c{i}" for i in range(30)))
-        made = tables.confusions(of)
+        made = sections.inside.confusion_table(of)
         shares = [float(row[3]) for row in made.rows if row[0] == "baseline"]
-        assert len(shares) == tables.MOST_CONFUSIONS
+        assert len(shares) == sections.inside.MOST_CONFUSIONS
         assert shares == sorted(shares, reverse=True)
 
 
@@ -722,18 +691,18 @@ def drawn(picture: Picture) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 
 INSIDES = (
-    insides.heat,
-    lambda of: insides.interplay(of.interplay, of),
-    lambda of: insides.classes(of.class_effects, of),
-    lambda of: insides.confusion(of.details[0], "confusion"),
-    lambda of: insides.calibration(of.details),
+    sections.interactions.heat,
+    lambda of: sections.interactions.interplay(of.interplay, of),
+    lambda of: sections.classes.classes(of.class_effects, of),
+    lambda of: sections.inside.confusion(of.details[0], "confusion"),
+    lambda of: sections.inside.calibration(of.details),
 )
 
 
 class TestFigures:
     def test_a_forest_has_point_interval_dots_band_and_zero_line(self):
         of = rotated(HELPS, min_effect=0.002)
-        traces, layout = drawn(figures.forest(of.effects, of))
+        traces, layout = drawn(sections.effects.forest(of.effects, of))
         interval, dots, point = traces
         assert interval["x"] == pytest.approx([0.855, 1.005], abs=0.01)
         assert dots["x"] == pytest.approx([100 * x for x in HELPS])
@@ -742,7 +711,7 @@ class TestFigures:
         assert layout["shapes"][0]["x1"] == pytest.approx(0.2)
 
     def test_a_forest_has_a_row_an_effect_the_best_at_the_top(self, full):
-        _, layout = drawn(figures.forest(full.effects, full))
+        _, layout = drawn(sections.effects.forest(full.effects, full))
         labels = [label["text"] for label in layout["annotations"]]
         assert len(labels) == len(full.effects)
         assert labels[0].startswith("<b>rotation 15 instead of 0</b><br>helps +0.92 points [")
@@ -751,44 +720,47 @@ class TestFigures:
     def test_the_best_of_a_metric_to_minimise_is_the_lowest(self):
         raw = {"factors": {"augment": {"rotation": [0, 15], "flip": [True, False]}}, "metric": "test/loss"}
         of = found(raw, by_level({("augment.rotation", "15"): HELPS, ("augment.flip", "false"): HURTS}))
-        _, layout = drawn(figures.forest(of.effects, of))
+        _, layout = drawn(sections.effects.forest(of.effects, of))
         assert "flip false" in layout["annotations"][0]["text"]
         assert "left is better" in layout["xaxis"]["title"]["text"]
 
     def test_one_seed_has_no_interval_but_a_point(self):
         of = rotated([0.005])
-        traces, _ = drawn(figures.forest(of.effects, of))
+        traces, _ = drawn(sections.effects.forest(of.effects, of))
         assert [trace["mode"] for trace in traces] == ["markers", "markers"]
 
     def test_curves_have_two_panels_and_an_entry_a_training(self, full):
-        traces, layout = drawn(figures.curves(full))
-        assert sum(trace.get("showlegend", False) for trace in traces) == len(figures.TRAININGS)
+        traces, layout = drawn(sections.curves.curves(full))
+        assert sum(trace.get("showlegend", False) for trace in traces) == len(canvas.LINES)
         assert {trace["xaxis"] for trace in traces} == {"x", "x2"}
         assert [label["text"] for label in layout["annotations"]] == ["<b>accuracy</b>, %", "<b>loss</b>"]
 
     def test_the_trainings_nearest_to_the_baseline_are_drawn_and_the_page_says_so(self, full, full_page):
-        labels = figures.drawn_trainings(full)
+        labels = sections.curves.drawn_trainings(full)
         assert labels[0] == "baseline"
-        assert len(labels) == len(figures.TRAININGS) == 12
+        assert len(labels) == len(canvas.LINES) == 12
         assert max(label.count("=") for label in labels) <= 2
         assert "Drawn are the 12 trainings that differ least from the baseline, of " in Page(full_page).said
 
     def test_a_study_without_validation_draws_what_there_is(self, full):
         of = replace(full, curves=tuple(curve for curve in full.curves if curve.metric == "train/loss"))
-        traces, layout = drawn(figures.curves(of))
+        traces, layout = drawn(sections.curves.curves(of))
         assert {trace["xaxis"] for trace in traces} == {"x"}
         assert "yaxis2" not in layout
 
     def test_cost_has_a_point_a_cell_numbered_as_the_table(self, full):
-        traces, _ = drawn(figures.cost(full))
+        traces, _ = drawn(sections.cost.cost(full))
         assert traces[0]["text"] == [str(i) for i in range(1, len(full.cells) + 1)]
 
     def test_no_line_is_left_out_where_there_are_more_than_colours(self, full):
-        many = [replace(full.details[0], label=f"cell {i}") for i in range(len(insides.LINES) + 3)]
-        traces, _ = drawn(insides.calibration(many))
+        many = [replace(full.details[0], label=f"cell {i}") for i in range(len(sections.inside.COLOURS) + 3)]
+        traces, _ = drawn(sections.inside.calibration(many))
         assert [trace["name"] for trace in traces[1:]] == [one.label for one in many]
 
-    @pytest.mark.parametrize("draw", [lambda of: figures.forest(of.effects, of), figures.curves, figures.cost, *INSIDES])
+    @pytest.mark.parametrize(
+        "draw",
+        [lambda of: sections.effects.forest(of.effects, of), sections.curves.curves, sections.cost.cost, *INSIDES],
+    )
     def test_free_text_is_no_markup_in_a_picture(self, draw):
         of = hostile()
         assert "<script>alert" not in canvas.div(draw(of))

@@ -11,6 +11,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -175,11 +176,12 @@ def test_an_older_file_is_kept_where_that_is_asked_for(tmp_path: Path) -> None:
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"now": "3", "before": "2"}
 
 
-def test_drafts_of_the_dead_are_swept_away_but_those_that_coordinators_write(folder: Folder) -> None:
+def test_drafts_of_the_dead_are_swept_away_with_the_checkpoints(folder: Folder) -> None:
     (folder.path / "outcomes" / "x").mkdir(parents=True)
     (folder.path / ".ipynb_checkpoints").mkdir()
     names = [".result.json.1a2b3c4d", ".best.pt.1a2b3c4d", "checkpoint.pt", "previous.pt", "outcomes/x/.outcome.json.1a2b3c4d"]
-    kept = [".mine", ".failure.json.1a2b3c4d", ".recipe.json.1a2b3c4d", "best.pt", "journal.jsonl", "outcomes/x/outcome.json"]
+    names += [".failure.json.1a2b3c4d", ".recipe.json.1a2b3c4d"]
+    kept = [".mine", "best.pt", "journal.jsonl", "outcomes/x/outcome.json"]
     for name in names + kept:
         (folder.path / name).touch()
     job_folder.sweep(folder)
@@ -291,6 +293,53 @@ def test_a_job_is_described_once_and_again_changes_nothing(folder: Folder) -> No
     before = folder.recipe.stat()
     job_folder.create(folder, job)
     assert (folder.recipe.stat().st_ino, folder.recipe.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_whoever_creates_a_job_sweeps_what_the_killed_left_of_it_unless_somebody_runs_it(folder: Folder) -> None:
+    job, names = a_job(), (".recipe.json.1a2b3c4d", ".failure.json.1a2b3c4d", "outcomes/x/.outcome.json.1a2b3c4d")
+    (folder.path / "outcomes" / "x").mkdir(parents=True)
+
+    def left() -> list[str]:
+        return [name for name in names if (folder.path / name).exists()]
+
+    for is_described in (False, True):  # killed before the description was there, and after
+        for name in names:
+            (folder.path / name).touch()
+        assert folder.recipe.exists() == is_described
+        job_folder.create(folder, job)
+        assert (left(), folder.recipe.exists()) == ([], True)
+    for name in names:
+        (folder.path / name).touch()
+    with child(HOLDER, folder.path) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        job_folder.create(folder, job)
+        assert left() == list(names)
+    job_folder.create(folder, job)
+    assert left() == []
+
+
+def test_two_coordinators_that_create_a_job_at_once_write_one_description(folder: Folder) -> None:
+    """The second one waits for whoever holds the folder, until there is a description."""
+    job = a_job()
+    with ThreadPoolExecutor(4) as threads, folder.lock():
+        waiting = [threads.submit(job_folder.create, folder, job) for _ in range(4)]
+        assert not wait(waiting, timeout=0.5).done
+        (folder.path / ".recipe.json.1a2b3c4d").touch()
+        folder.recipe.write_text("{}")  # the holder is done
+        assert not wait(waiting, timeout=DEADLINE).not_done
+    assert folder.recipe.read_text() == "{}"
+
+
+def test_a_death_is_recorded_unless_the_worker_has_done_so_or_another_one_runs(folder: Folder) -> None:
+    with child(HOLDER, folder.path) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        job_folder.fail_for_the_dead(folder, kind="crash", error="it runs by now")
+        assert not folder.failure.exists()
+    job_folder.fail_for_the_dead(folder, kind="crash", error="first")
+    job_folder.fail_for_the_dead(folder, kind="stall", error="second")
+    assert files.read_json(folder.failure)["error"] == "first"
 
 
 def test_a_description_gives_back_the_identity_and_names_no_path_and_no_evaluation(folder: Folder) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ablate.errors import StoreError
-from ablate.execution.stages import Where
+from ablate.execution.options import Where
 from ablate.recipe import fields
 from ablate.recipe import identity as identities
 from ablate.recipe.fields import Data

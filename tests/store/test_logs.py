@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import record_files
 
 from ablate.store import files, job_folder, logs
 from ablate.store.job_folder import Folder
@@ -48,8 +49,8 @@ def test_a_log_is_followed_from_before_it_exists_to_the_end_of_its_job(folder: F
             assert until_quiet(told) == ""
             log.write(b"\x93 epoch 2\n")
             assert until_quiet(told) == "\u2713 epoch 2\n"
-            files.write_json(folder.result, {"status": "finished"})
-            files.write_json(folder.outcome("a" * 64) / "outcome.json", {})
+            files.write_json(folder.result, record_files.result())
+            files.write_json(folder.outcome("a" * 64) / "outcome.json", record_files.evaluation())
             assert until_quiet(told) == ""  # as long as the lock is held
             log.write(b"judged")
     assert "".join(told) == "judged"
@@ -84,9 +85,9 @@ def test_a_log_that_is_replaced_or_cut_is_given_from_its_beginning(folder: Folde
 )
 def test_a_job_has_ended_when_nothing_more_will_happen_to_it(folder: Folder, status: str, judged: str, failed: bool, ended: bool) -> None:
     if status:
-        files.write_json(folder.result, {"status": status})
+        files.write_json(folder.result, record_files.result(status))
     for letter in judged:
-        files.write_json(folder.outcome(letter * 64) / "outcome.json", {})
+        files.write_json(folder.outcome(letter * 64) / "outcome.json", record_files.evaluation())
     if failed:
         job_folder.fail(folder, kind="error", error="x")
     evaluations = frozenset({"a" * 64, "b" * 64})

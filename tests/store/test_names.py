@@ -10,7 +10,7 @@ from commands import TINY, start
 
 from ablate import places
 from ablate.errors import AblateError
-from ablate.execution import stages
+from ablate.execution import options
 from ablate.store import layout, study_folder
 from ablate.study import file as study_file
 from ablate.tracking import own
@@ -46,7 +46,7 @@ def held(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def under(done: tuple[Path, str], folder: Path) -> stages.Where:
+def under(done: tuple[Path, str], folder: Path) -> options.Where:
     """Return a finished store in a folder, without MLflow's database, which is bound to its path."""
     shutil.copytree(done[0] / "store", folder)
     shutil.rmtree(folder / "artifacts")
@@ -54,7 +54,7 @@ def under(done: tuple[Path, str], folder: Path) -> stages.Where:
     for other in (folder / "studies").iterdir():  # other tests have run other studies in that store
         if other.name != "tiny":
             shutil.rmtree(other)
-    return stages.Where(layout.open_store(folder))
+    return options.Where(layout.open_store(folder))
 
 
 def slow_but(*quick: str) -> list[object]:

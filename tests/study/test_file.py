@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from resolving import fingerprints
 
 from ablate.errors import StudyError
 from ablate.recipe import fields as recipe_fields
@@ -84,7 +85,8 @@ def mistakes(load, text: str | bytes, *sets: str) -> list[str]:
 
 
 def runs_and_jobs(loaded: Study) -> tuple[tuple[grid.Run, ...], tuple[grid.Job, ...]]:
-    return grid.runs_and_jobs(grid.expand(loaded, precision="fp32"), loaded.seeds, lambda data: "f" * 64)
+    cells = grid.expand(loaded, precision="fp32")
+    return grid.runs_and_jobs(cells, loaded.seeds, fingerprints(cells))
 
 
 def golden_mistakes() -> list[tuple[str, list[str]]]:

@@ -5,6 +5,7 @@
 
 import json
 import random
+from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,16 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from recipes import legal
+from resolving import fingerprints
 
 from ablate.errors import StudyError
 from ablate.recipe import fields, identity
-from ablate.recipe.fields import MeanStd, Recipe, is_active
+from ablate.recipe.fields import Data, MeanStd, Recipe, is_active
 from ablate.recipe.identity import canonical, digest
 from ablate.study import file as study_file
 from ablate.study import grid
 from ablate.study.file import Study
-from ablate.study.grid import Cell, Grid, Job, Run
+from ablate.study.grid import Cell, Fingerprints, Grid, Job, Run
 
 HERE = Path(__file__).parents[1]
 GOLDEN = HERE / "golden" / "job_ids.json"
@@ -33,7 +35,13 @@ def expand(loaded: Study) -> Grid:
 
 
 def runs_and_jobs(loaded: Study) -> tuple[tuple[Run, ...], tuple[Job, ...]]:
-    return grid.runs_and_jobs(expand(loaded), loaded.seeds, lambda data: "f" * 64)
+    cells = expand(loaded)
+    return grid.runs_and_jobs(cells, loaded.seeds, fingerprints(cells))
+
+
+def own(cells: Grid, identify: Callable[[Data], str]) -> Fingerprints:
+    """Return fingerprints that differ where the images do."""
+    return Fingerprints({cell.recipe.data: identify(cell.recipe.data) for cell in cells.cells})
 
 
 def read(**raw: Any) -> Study:
@@ -159,7 +167,11 @@ def test_the_order_of_keys_and_tables_changes_no_identity(raw, order):
             cells = expand(loaded)
         except StudyError:
             return "refused"
-        return {cell.id for cell in cells.cells}, {job.id for job in grid.runs_and_jobs(cells, loaded.seeds, str)[1]}, cells.merged
+        return (
+            {cell.id for cell in cells.cells},
+            {job.id for job in grid.runs_and_jobs(cells, loaded.seeds, own(cells, str))[1]},
+            cells.merged,
+        )
 
     assert identities(shuffled(raw, order)) == identities(raw)
 
@@ -168,7 +180,7 @@ def test_the_order_of_keys_and_tables_changes_no_identity(raw, order):
 @given(raw=studies())
 def test_every_cell_has_every_seed_and_every_different_training_one_job(raw):
     loaded, cells = expanded(raw)
-    runs, jobs = grid.runs_and_jobs(cells, loaded.seeds, lambda data: data.name)
+    runs, jobs = grid.runs_and_jobs(cells, loaded.seeds, own(cells, lambda data: data.name))
     assert [(run.seed, run.cell) for run in runs] == [(seed, cell) for seed in loaded.seeds for cell in cells.cells]
     trainings = {(json.dumps(canonical(run.cell.recipe, evaluation=False), sort_keys=True), run.seed) for run in runs}
     assert len({job.id for job in jobs}) == len(jobs) == len(trainings)

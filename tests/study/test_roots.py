@@ -9,17 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import record_files
 from click.testing import CliRunner
 from PIL import Image
 
 from ablate import cli
 from ablate.errors import DataError
-from ablate.execution import stages
+from ablate.execution import options
 from ablate.planning import inputs, network_checks
 from ablate.recipe import identity as identities
 from ablate.store import files, job_folder, layout, study_folder
 from ablate.study import file as study_file
 from ablate.study import grid
+from ablate.study.grid import Fingerprints
 from ablate.training import data
 from ablate.workflow import plan as planning
 
@@ -64,15 +66,14 @@ def place(checked):
 
 
 def plan(checked, here):
-    return planning.plan(checked, stages.Where(here, device="cpu"), check=True)
+    return planning.plan(checked, options.Where(here, device="cpu"), check=True)
 
 
 def settled(checked, here):
     """Decode the images of a study as its run does, and keep what that settles."""
-    known = inputs.read(checked, here, "cpu")
-    expanded = grid.expand(checked, precision=known.precision)
-    said = list(inputs.decode(known, expanded))
-    study_folder.keep(here, checked, inputs.settle(known, expanded))
+    known, said = inputs.read(checked, here, "cpu"), []
+    fingerprints = Fingerprints(inputs.decode(known, said.append))
+    study_folder.keep(here, checked, inputs.settle(known, fingerprints))
     return said
 
 
@@ -208,9 +209,9 @@ def finish(checked, here):
     for job in plan(checked, here).jobs:
         folder = here.job(job.id)
         job_folder.create(folder, job)
-        files.write_json(folder.result, {"status": "finished", "train_images": 6, "metrics": {"time/epoch_seconds": 1.0}})
+        files.write_json(folder.result, record_files.result(train_images=6))
         identity = identities.evaluation_id(job.recipe)
-        files.write_json(folder.outcome(identity) / "outcome.json", {"evaluation": job.recipe.evaluation.model_dump()})
+        files.write_json(folder.outcome(identity) / "outcome.json", record_files.evaluation(evaluation=job.recipe.evaluation.model_dump()))
     return said
 
 
@@ -223,7 +224,7 @@ def test_files_with_another_time_and_the_same_pixels_are_the_images_of_the_last_
     os.utime(project / "imgs/train/cat/0.png", (1, 1))
     made = plan(loaded, here)
     assert ([job.id for job in made.jobs], made.done, made.notes) == ([job.id for job in before.jobs], 2, (inputs.CHANGED,))
-    assert [job.id for job in planning.plan(loaded, stages.Where(here, device="cpu")).jobs] == [job.id for job in before.jobs]
+    assert [job.id for job in planning.plan(loaded, options.Where(here, device="cpu")).jobs] == [job.id for job in before.jobs]
     (decoding,) = settled(loaded, here)
     assert decoding == "decoding imagefolder at 16x16, again, as the files have changed or moved since the last run"
     after = plan(loaded, here)
@@ -237,14 +238,12 @@ def test_a_run_trains_anew_where_a_pixel_differs_although_it_was_asked_before_it
     Image.new("RGB", (16, 16), (1, 2, 3)).save(project / "imgs/train/cat/0.png")
     assert (plan(loaded, here).done, plan(loaded, here).notes) == (2, (inputs.CHANGED,))
     known = inputs.read(loaded, here, "cpu")
-    expanded = grid.expand(loaded, precision=known.precision)
-    old = known.fingerprint(expanded.cells[0].recipe.data)
-    list(inputs.decode(known, expanded))
-    new = inputs.settle(known, expanded).fingerprints
-    assert old not in new.values()
+    old = inputs.fingerprints(known, known.grid.cells)
+    new = Fingerprints(inputs.decode(known, [].append))
+    assert not {*old.data.values()} & {*new.data.values()}
     made = plan(loaded, here)
     assert (made.done, made.trainings, made.notes) == (0, 2, ("2 jobs were trained on other images the last time",))
-    study_folder.keep(here, loaded, inputs.settle(known, expanded))
+    study_folder.keep(here, loaded, inputs.settle(known, new))
     assert plan(loaded, here).trainings == 2
 
 
@@ -253,8 +252,7 @@ def test_a_run_goes_on_with_images_that_are_gone_and_decoded(project, tmp_path):
     loaded = study_file.load(project / "pets.toml")
     finish(loaded, here)
     known = inputs.read(loaded, here, "cpu")
-    expanded = grid.expand(loaded, precision=known.precision)
-    before = inputs.settle(known, expanded)
+    before = inputs.settle(known, inputs.fingerprints(known, known.grid.cells))
     (project / "imgs").rename(tmp_path / "elsewhere/imgs")
     said = settled(loaded, here)
     assert len(said) == 1
@@ -262,8 +260,8 @@ def test_a_run_goes_on_with_images_that_are_gone_and_decoded(project, tmp_path):
     assert said[0].startswith(f"{start}; the current directory has {tmp_path}/elsewhere/imgs: write")
     made = plan(loaded, here)
     assert (made.done, list(made.notes), study_folder.settled(here, "pets")) == (2, said, before)
-    assert inputs.test_images(loaded, expanded, here) == 6
-    assert list(inputs.shapes(loaded, [expanded.cells[0].recipe.data], here).values()) == [(3, 16, 2)]
+    assert inputs.test_images(known) == 6
+    assert list(inputs.shapes(known, [known.grid.cells[0].recipe.data]).values()) == [(3, 16, 2)]
     with pytest.raises(DataError, match=r"data\.train_size must be at most the 6 training images"):
         settled(study_file.load(project / "pets.toml", ("data.train_size=7",)), here)
     shutil.rmtree(here.data)
@@ -280,7 +278,7 @@ def test_a_reader_to_whom_the_folder_of_the_study_is_closed_is_told_the_same(pro
         here = layout.open_store(Path(name) / "store")
         finish(study_file.load(project / "pets.toml"), here)
         recalled = study_folder.recall(here, "pets")
-        where = stages.Where(here, device="cpu")
+        where = options.Where(here, device="cpu")
         mine = [job.id for job in planning.plan(recalled, where).jobs]
         Path(name).chmod(0o755)
         project.chmod(0o700)

@@ -4,6 +4,7 @@ import itertools
 import posixpath
 
 import pytest
+import record_files
 from mlflow.utils.validation import _validate_metric_name, _validate_param_name
 from shown import client, runs_of
 from tracked import begun
@@ -120,9 +121,10 @@ def test_a_class_of_any_name_may_be_the_metric_of_a_study(shared, name):
     runs = begun(shared, loaded)
     folder = shared.job(runs[0].job_id)
     metrics = {"test/accuracy": 0.5, f"test/accuracy/{name}": 0.25, "test/accuracy/other": 0.75}
-    files.write_json(folder.result, {"status": "finished", "timestamp": 1200, "parameters": 7, "metrics": {"time/train_seconds": 1.0}})
+    files.write_json(folder.result, record_files.result(timestamp=1200, parameters=7))
     outcome = folder.outcome(identity.evaluation_id(runs[0].cell.recipe)) / "outcome.json"
-    content = {"status": "finished", "timestamp": 1300, "metrics": metrics, "classes": [name, "other"], "confusion": [[1, 3], [1, 3]]}
+    confusion = [[1, 3], [1, 3]]
+    content = record_files.evaluation(timestamp=1300, metrics=metrics, classes=[name, "other"], confusion=confusion)
     files.write_json(outcome, content)
     sources = tracking.tracked(loaded, runs, shared)
     tracking.sync(tracking.uri(shared, None), loaded, sources, shared)

@@ -8,7 +8,7 @@ import pytest
 from commands import ablate
 from shown import client, runs_of
 
-from ablate.execution.stages import Where
+from ablate.execution.options import Where
 from ablate.store import layout
 from ablate.tracking import marks
 from ablate.workflow import plan as planning

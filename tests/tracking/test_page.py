@@ -11,7 +11,7 @@ from mlflow.entities import Metric, Param, RunTag
 from shown import client, hidden, history, runs_of
 
 from ablate import tracking
-from ablate.execution.stages import Where
+from ablate.execution.options import Where
 from ablate.store import files, layout, study_folder
 from ablate.tracking.sent import LAYOUT
 from ablate.workflow import plan as planning

@@ -108,16 +108,17 @@ sys.path[:0] = json.loads(sys.argv[1])
 from sessions import make
 from ablate.execution import worker
 from ablate.recipe import identity
+from ablate.recipe.fields import Evaluation
 from ablate.store import job_folder
+from ablate.store.tasks import Context, TrainTask
 from ablate.study.grid import Job
 from torch._dynamo.utils import counters
 folder, digits, changes = job_folder.Folder(Path(sys.argv[2])), Path(sys.argv[3]), json.loads(sys.argv[4])
 made = make(**changes)
 job = Job(identity.job_id(made, 0, digits.name), made, 0, digits.name)
 job_folder.create(folder, job)
-payload = {"folder": str(folder.path), "job": job.id, "data": str(digits), "evaluations": [{}], "device": "cpu"}
-payload["compile_cache"] = sys.argv[5]
-worker.run_job(payload, lambda _: None, lambda: False)
+task = TrainTask(folder=folder.path, job=job.id, data=digits, evaluations=(Evaluation(),), context=Context(compile_cache=sys.argv[5]))
+worker.run_job(task, lambda _: None, lambda: False)
 print(json.dumps({**counters["inductor"]}))
 """
 

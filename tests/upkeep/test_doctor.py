@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 from stores import DEAD, change, job, other_job
 
 from ablate.cli import main
-from ablate.execution import stages
+from ablate.execution import options
 from ablate.execution.executors import devices
 from ablate.planning import references
 from ablate.store import layout
@@ -94,7 +94,9 @@ def outcome(store):
 ROWS = {
     "a result that is no JSON": (lambda s: cut(job(s) / "result.json"), {("json", "problem")}, "result.json is no JSON"),
     "a recipe without its data": (lambda s: (job(s) / "recipe.json").write_text('{"job": 1}'), {("json", "problem")}, "has no seed, data"),
-    "an outcome that is a list": (lambda s: outcome(s).write_text("[]"), {("json", "problem")}, "has no status"),
+    "an outcome that is a list": (
+        lambda s: outcome(s).write_text("[]"), {("json", "problem")}, "outcome.json is not what ablate writes there",
+    ),
     "trials that are none": (
         lambda s: [search_without_jobs(s), (s / "searches/x/trials.json").write_text('{"trials": [1]}')],
         {("json", "problem")}, "trials.json is not what ablate writes there",
@@ -220,7 +222,7 @@ def test_what_the_doctor_advises_mends(store, tmp_path, name):
 @pytest.mark.slow  # trainings
 def test_a_job_that_is_trained_again_is_brought_up_to_date_in_mlflow(store, tmp_path):
     (tmp_path / "tiny.toml").write_text(TINY)
-    where = stages.Where(layout.open_store(store))
+    where = options.Where(layout.open_store(store))
     tracking_workflow.sync(planning.load("tiny", (), where.store), where)
     shutil.rmtree(job(store))
     code, out, err = ablate("run", tmp_path / "tiny.toml", "--store", store)
@@ -234,7 +236,7 @@ def test_a_job_that_is_trained_again_is_brought_up_to_date_in_mlflow(store, tmp_
 @pytest.mark.slow  # trainings
 def test_a_search_that_gets_more_trials_is_brought_up_to_date_in_mlflow(tmp_path):
     (tmp_path / "tiny.toml").write_text(TINY + "\n[search]\ntrials = 2\nspace.optimizer.lr = { low = 1e-3, high = 1e-2, log = true }\n")
-    where = stages.Where(layout.open_store(tmp_path / "store"))
+    where = options.Where(layout.open_store(tmp_path / "store"))
     for trials in (2, 3):
         arguments = ("--set", f"search.trials={trials}", "--set", "seeds=1", "--set", "training.epochs=1")
         code, out, err = ablate("run", tmp_path / "tiny.toml", "--store", tmp_path / "store", *arguments)
@@ -356,11 +358,11 @@ def test_mlflow_is_compared_run_for_run(done, tmp_path, monkeypatch):
     folder, _ = done
     for name in ("moved", "store"):
         subprocess.run(["cp", "-r", folder / "store", tmp_path / name], check=True)
-    moved = upkeep.examine(stages.Where(layout.open_store(tmp_path / "moved")))
+    moved = upkeep.examine(options.Where(layout.open_store(tmp_path / "moved")))
     assert ["remove mlflow.db, and run" in one.do for one in wrong(moved)] == [True]  # the database was made for another path
     store = tmp_path / "store"
     (store / "mlflow.db").unlink()
-    where = stages.Where(layout.open_store(store))
+    where = options.Where(layout.open_store(store))
     assert wrong(upkeep.examine(where)) == []
     assert not (store / "mlflow.db").exists()
     tracking_workflow.sync(planning.load("tiny", (), where.store), where)
@@ -384,7 +386,7 @@ def test_mlflow_is_compared_run_for_run(done, tmp_path, monkeypatch):
         )
     }
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    away = stages.Where(where.store, "http://someone:secret@127.0.0.1:9")
+    away = options.Where(where.store, "http://someone:secret@127.0.0.1:9")
     assert [("does not answer" in one.says, "secret" in str(one)) for one in wrong(upkeep.examine(away))] == [(True, False)]
 
 

@@ -10,10 +10,11 @@ from collections import Counter
 import pytest
 from commands import TINY, ablate, results, start, wait_for
 from filelock import FileLock
+from resolving import fingerprints
 from stores import DEAD, change, job, other_job
 
 from ablate.errors import AblateError
-from ablate.execution import stages
+from ablate.execution import options
 from ablate.planning import references
 from ablate.store import job_folder, layout, study_folder
 from ablate.study import file as study_file
@@ -34,7 +35,7 @@ def store(done, tmp_path):
 
 
 def where(store):
-    return stages.Where(layout.open_store(store))
+    return options.Where(layout.open_store(store))
 
 
 def found(store):
@@ -260,7 +261,7 @@ def test_jobs_of_a_pretrained_network_are_needed_whichever_weights_they_began_wi
     expanded = grid.expand(checked, precision=known.precision)
     jobs = []
     for code in ("resnet18-5c106cde.pth", "resnet18-of-old.pth"):
-        jobs += grid.runs_and_jobs(expanded, checked.seeds, lambda _: data, lambda _, code=code: code)[1]
+        jobs += grid.runs_and_jobs(expanded, checked.seeds, fingerprints(expanded, data, code))[1]
     for one in jobs:
         job_folder.create(here.job(one.id), one)
     found = references.read(here, quick=quick)

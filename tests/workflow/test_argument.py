@@ -11,10 +11,9 @@ from PIL import Image
 
 from ablate.cli import main
 from ablate.errors import StoreError
-from ablate.planning import inputs
+from ablate.planning.resolve import resolve
 from ablate.store import files, job_folder, layout, origin, study_folder
 from ablate.store.study_folder import Settled
-from ablate.study import grid
 from ablate.workflow import argument
 
 TEXT = """name = "pets"
@@ -47,8 +46,7 @@ def run(path, *sets, store=None, replace=False, seeds=None, begin=True):
     notice = study_folder.take_over(store, study, replace=replace)
     study_folder.keep(store, study, Settled("fp32"))
     if begin:
-        known = inputs.read(study, store, "cpu")
-        for job in grid.runs_and_jobs(grid.expand(study, precision="fp32"), study.seeds, known.fingerprint, known.code)[1]:
+        for job in resolve(study, store, "cpu").jobs:
             job_folder.create(store.job(job.id), job)
             files.append(store.job(job.id).attempts, {"timestamp": 1, "pid": 3349, "study": study.name})
     return notice, study

@@ -1,10 +1,19 @@
 """What an executor is: it places tasks on slots and reports events. Queue, retries and policy belong to the scheduler."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, Protocol
 
+from ablate.errors import UnwritableError
+from ablate.hardware import Resources
+
 Json = dict[str, Any]
+Report = Callable[[Json], None]
+Function = Callable[[Json, Report, Callable[[], bool]], Json]
+"""A worker's function: (payload, report, should_stop) -> result. An empty report is a sign of life.
+
+It raises Stopped when it has stopped on request, and OutOfMemory."""
 
 
 class Stopped(Exception):  # noqa: N818 (no error: the answer to a request)
@@ -12,7 +21,7 @@ class Stopped(Exception):  # noqa: N818 (no error: the answer to a request)
 
 
 class OutOfMemory(Exception):  # noqa: N818 (as torch calls its own)
-    """Raised by a worker's function that did not get the memory that it needs; the message says how much it had at most."""
+    """Raised by a worker's function that did not get the memory it needs; the message says how much it had at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,62 +38,112 @@ class Slot:
         return "cpu" if self.device == "cpu" else self.name
 
 
+class Task(Protocol):
+    """A call of the worker's function: store/tasks.py has the kinds of them."""
+
+    @property
+    def id(self) -> str:
+        """Name it, in all events about it."""
+
+    def to_json(self) -> Json:
+        """Return what the function gets, as plain JSON values; the executor adds the `device` of the slot."""
+
+
 @dataclass(frozen=True, slots=True)
-class Task:
-    """Call the worker's function with a payload of plain JSON values; the slot adds its `device`."""
+class Options:
+    """What a user may ask of an executor; each executor lists those that it understands."""
 
-    id: str
-    payload: Json
-    alone: bool = False  # no other task shares its slot's memory while it runs: it starts once those there have ended
+    device: str = "auto"  # auto, cpu, cuda
+    jobs: int | None = None  # at a time
+    _: KW_ONLY
+    jobs_per_gpu: int = 1
+    threads: int = 1  # CPU cores that one job wants
+    devices: int | None = None  # GPUs that are used; None: all
+    most: int | None = None  # there are no more tasks than that: fewer slots will do
 
 
-Kind = Literal["started", "progress", "finished", "failed", "stopped", "crashed", "killed", "out of memory", "unwritable"]
-ENDS: frozenset[Kind] = frozenset({"finished", "failed", "stopped", "crashed", "killed", "out of memory", "unwritable"})
+@dataclass(frozen=True, slots=True)
+class Program:
+    """The function that workers call, as `package.module:function`, and modules to import before it."""
+
+    function: str
+    preload: tuple[str, ...] = ()
+
+
+Kind = Literal[
+    "queued", "started", "progress", "alive",
+    "finished", "failed", "stopped", "crashed", "killed", "out_of_memory", "unwritable",
+]  # fmt: skip
+ENDS: frozenset[Kind] = frozenset({"finished", "failed", "stopped", "crashed", "killed", "out_of_memory", "unwritable"})
 """After one of these nothing more is heard of a task."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What became of a task.
+    """News of a task.
 
-    started: it has a slot. progress: `detail` is what it reports, empty where it is only alive. finished: `detail` is what
-    it returned. stopped: it was asked to and did. failed: it raised, `error` is the last line. crashed: its process died of
-    itself. killed: somebody ended its process, which is no fault of the task. out of memory: it said so, or the kernel
-    did. unwritable: it could not write what it has made, and no other task could.
+    queued: the executor has it; that may last hours, and no clock runs. started: it has a slot. progress: `detail` is
+    what it reports. alive: a sign of life. finished: `detail` is what it returned. stopped: it was asked to and did.
+    failed: it raised, `error` is the last line. crashed: its process died by itself. killed: somebody ended its process,
+    which is no fault of the task. out_of_memory: the task or the kernel said so. unwritable: it could not write its
+    results, and no other task could.
     """
 
     kind: Kind
     task: str
-    slot: str
+    slot: str  # empty while it is queued
     detail: Json = field(default_factory=dict)
     error: str = ""
+
+
+def run_here(function: Function, payload: Json, report: Report, should_stop: Callable[[], bool]) -> tuple[Kind, Json, str]:
+    """Run a task in this process; return how it ended, its result, and its error."""
+    try:
+        result = function(payload, report, should_stop)
+    except Stopped:
+        return "stopped", {}, ""
+    except (OutOfMemory, MemoryError) as error:
+        return "out_of_memory", {}, str(error) or "Python got no memory"
+    except UnwritableError as error:
+        return "unwritable", {}, str(error)
+    except Exception as error:  # noqa: BLE001 (the boundary of a job: whatever it raised is reported)
+        return "failed", {}, "".join(traceback.format_exception_only(error)).strip()
+    return "finished", result, ""
 
 
 class Executor(Protocol):
     """The contract. Not safe for several threads: one scheduler drives one executor."""
 
-    def free(self) -> int:
-        """Count the tasks that can be submitted now; they start at once, but for one that wants to be alone."""
+    def resources(self) -> Resources:
+        """Return what there is to run tasks on."""
         ...
 
-    def submit(self, task: Task) -> None:
-        """Start a task on a free slot."""
+    def free(self) -> int:
+        """Count the tasks that would start at once if they were submitted now; an executor with a queue may take more."""
+        ...
+
+    def submit(self, task: Task, *, exclusive: bool = False) -> None:
+        """Take a task, which is queued until a slot is free.
+
+        `exclusive`: it asks to be the only one that uses the memory of its slot; it starts once the others there have
+        ended, and none starts beside it. An executor whose slots share no memory has nothing to do for that.
+        """
         ...
 
     def events(self, timeout: float) -> list[Event]:
-        """Wait up to `timeout` seconds for news, and give all there is."""
+        """Wait up to `timeout` seconds for news, and return all there is."""
         ...
 
     def cancel(self, task: str) -> None:
-        """Ask one running task to put itself away; it then reports `stopped`, or what it became. Of no effect if it has ended."""
+        """Ask a task to put itself away; it then reports `stopped`, or how else it ended. Of no effect if it has ended."""
         ...
 
     def kill(self, task: str) -> None:
-        """End the process of one running task at once, whatever it does; it then reports `killed`. Of no effect if it has ended."""
+        """End the process of a task at once, whatever it does; it then reports `killed`. Of no effect if it has ended."""
         ...
 
     def stop(self) -> None:
-        """Ask every running task to put itself away; each then reports `stopped`, or what it became."""
+        """Ask every task, queued or running, to put itself away; each then reports `stopped`, or how else it ended."""
         ...
 
     def close(self) -> None:

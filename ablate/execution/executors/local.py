@@ -12,8 +12,7 @@ import os
 import signal
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver
@@ -22,11 +21,9 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, Literal
 
-from ablate.errors import UnwritableError
-from ablate.execution.executors.base import ENDS, Event, Json, OutOfMemory, Slot, Stopped, Task
-
-Function = Callable[[Json, Callable[[Json], None], Callable[[], bool]], Json]
-"""A worker's function: (payload, report, should_stop) -> result. It raises Stopped when it stopped on request, and OutOfMemory."""
+from ablate.execution.executors import devices
+from ablate.execution.executors.base import ENDS, Event, Function, Json, Slot, Task, run_here
+from ablate.hardware import Resources
 
 ENVIRONMENT = {
     # One thread a job unless the recipe asks for more: two jobs with default threads are 2.4-3.4x slower than in turn.
@@ -54,17 +51,24 @@ class _Worker:
     memory_kills: int = 0  # by the kernel, before the task was given to it
 
 
+@dataclass(frozen=True, slots=True)
+class _Queued:
+    task: Task
+    exclusive: bool
+
+
 class LocalExecutor:
     """An Executor of worker processes that call `function`, a name such as `package.module:function`."""
 
     def __init__(self, function: str, slots: tuple[Slot, ...], preload: tuple[str, ...] = ()) -> None:
         """Start the server and a worker in every slot; they import in the background."""
-        self._function = function
+        self._function, self._slots = function, slots
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([function.split(":", maxsplit=1)[0], *preload])
         self._bad_starts = 0.0
-        self._alone: dict[str, Task] = {}  # by memory: what wants it for itself, running or waiting for the others there to end
-        self._news: list[Event] = []  # of tasks that ended without a process
+        self._queue: list[_Queued] = []
+        self._reserved: dict[str, str] = {}  # memory -> task that has it for itself, or waits for the others there to end
+        self._news: list[Event] = []  # of tasks that have no process
         self._workers: list[_Worker] = []
         try:
             for slot in slots:
@@ -72,6 +76,10 @@ class LocalExecutor:
         except RuntimeError:
             self.close()
             raise
+
+    def resources(self) -> Resources:
+        """Return what the slots offer."""
+        return devices.resources(self._slots)
 
     def _spawn(self, slot: Slot) -> _Worker:
         ours, theirs = self._context.Pipe()
@@ -81,26 +89,44 @@ class LocalExecutor:
         return _Worker(slot, process, ours)
 
     def free(self) -> int:
-        """Count the slots without a task, but for those in a memory that somebody has for himself."""
-        return sum(worker.task is None and worker.slot.memory not in self._alone for worker in self._workers)
+        """Count the idle slots, but for those in a memory that is reserved for one task."""
+        return len(self._idle())
 
-    def submit(self, task: Task) -> None:
-        """Hand a task to the first free worker; one that wants to be alone gets the emptiest memory that has one."""
-        free = [worker for worker in self._workers if worker.task is None and worker.slot.memory not in self._alone]
-        if task.alone:
-            self._alone[min((worker.slot.memory for worker in free), key=self._busy)] = task
-            self._place()
-        else:
-            _give(free[0], task)
+    def _idle(self) -> list[_Worker]:
+        return [worker for worker in self._workers if worker.task is None and worker.slot.memory not in self._reserved]
+
+    def submit(self, task: Task, *, exclusive: bool = False) -> None:
+        """Queue a task, and start it if a slot is free; an exclusive one gets the emptiest memory."""
+        self._queue.append(_Queued(task, exclusive))
+        self._news.append(Event("queued", task.id, ""))
+        self._place()
 
     def _busy(self, memory: str) -> int:
         return sum(worker.task is not None and worker.slot.memory == memory for worker in self._workers)
 
     def _place(self) -> None:
-        """Start what wants to be alone and now is."""
-        for memory, task in self._alone.items():
-            if not self._busy(memory):
-                _give(next(worker for worker in self._workers if worker.slot.memory == memory), task)
+        """Start what is queued and has a slot now, in its order."""
+        for queued in list(self._queue):
+            idle = next(iter(self._idle()), None)
+            worker = self._alone_for(queued.task.id) if queued.exclusive else idle
+            if worker is not None:
+                self._queue.remove(queued)
+                self._news.append(Event("started", queued.task.id, worker.slot.name))
+                _give(worker, queued.task)
+
+    def _alone_for(self, task: str) -> _Worker | None:
+        """Reserve a memory for a task; return a worker there once nobody else is in it."""
+        memories = dict.fromkeys(worker.slot.memory for worker in self._workers)
+        memory = next((memory for memory, owner in self._reserved.items() if owner == task), None)
+        if memory is None:
+            unreserved = [memory for memory in memories if memory not in self._reserved]
+            if not unreserved:
+                return None
+            memory = min(unreserved, key=self._busy)
+            self._reserved[memory] = task
+        if self._busy(memory):
+            return None
+        return next(worker for worker in self._workers if worker.slot.memory == memory)
 
     def events(self, timeout: float) -> list[Event]:
         """Wait for messages and deaths; a dead worker is replaced at once."""
@@ -108,35 +134,36 @@ class LocalExecutor:
         for i, worker in enumerate(self._workers):
             sources |= {worker.pipe: i, worker.process.sentinel: i}
         ready = wait(list(sources), 0 if self._news else timeout)
-        found, self._news = self._news, []
+        heard, self._news = self._news, []
         for i in sorted({sources[source] for source in ready}):
-            found += self._drain(i)
-        over = {event.task for event in found if event.kind in ENDS}
-        self._alone = {memory: task for memory, task in self._alone.items() if task.id not in over}
+            heard += self._drain(i)
+        over = {event.task for event in heard if event.kind in ENDS}
+        self._reserved = {memory: task for memory, task in self._reserved.items() if task not in over}
         self._place()
-        return found
+        return heard
 
     def _drain(self, i: int) -> list[Event]:
-        worker, found = self._workers[i], []
+        """Read what one worker has said; where it is dead, replace it."""
+        worker, heard = self._workers[i], []
         with suppress(EOFError, OSError):
             while worker.pipe.poll():
-                found += self._read(worker, json.loads(worker.pipe.recv_bytes()))
-        if any(event.kind == "out of memory" for event in found):
+                heard += self._read(worker, json.loads(worker.pipe.recv_bytes()))
+        if any(event.kind == "out_of_memory" for event in heard):
             worker.process.kill()  # the next task gets a process that holds no memory yet
             worker.process.join()
         if not worker.process.is_alive():
             with suppress(EOFError, OSError):  # what it said between the last look and its death
                 while worker.pipe.poll():
-                    found += self._read(worker, json.loads(worker.pipe.recv_bytes()))
+                    heard += self._read(worker, json.loads(worker.pipe.recv_bytes()))
             if worker.task is not None:
-                found.append(_death(worker))
+                heard.append(_death(worker))
             worker.pipe.close()
             self._bad_starts += 0 if worker.ready else OUTSIDE_START if worker.process.exitcode in OUTSIDE else 1
             if self._bad_starts >= BAD_STARTS:
                 self.close()  # whoever still starts writes to the same stderr, and would write into the middle of our last words
                 raise RuntimeError(f"no worker process can start: {_describe_exit(worker.process.exitcode)}; its error stands above")
             self._workers[i] = self._spawn(worker.slot)
-        return found
+        return heard
 
     def _read(self, worker: _Worker, message: Json) -> list[Event]:
         if message["kind"] == "ready":
@@ -148,7 +175,7 @@ class LocalExecutor:
         return [event]
 
     def cancel(self, task: str) -> None:
-        """Ask one running task to stop."""
+        """Ask one task to stop."""
         for worker in self._workers:
             if worker.task == task:
                 with suppress(OSError):
@@ -157,7 +184,7 @@ class LocalExecutor:
         self._withdraw(task, "stopped")
 
     def kill(self, task: str) -> None:
-        """End the process of one running task."""
+        """End the process of one task."""
         for worker in self._workers:
             if worker.task == task:
                 worker.process.kill()  # also where it is frozen
@@ -166,16 +193,15 @@ class LocalExecutor:
         self._withdraw(task, "killed")
 
     def _withdraw(self, task: str, kind: Literal["stopped", "killed"]) -> None:
-        """End a task that waits to be alone."""
-        for memory, waiting in list(self._alone.items()):
-            if waiting.id == task:
-                del self._alone[memory]
-                self._news.append(Event(kind, task, memory, error="ended before it had begun"))
+        """End a task that is queued."""
+        for queued in [queued for queued in self._queue if queued.task.id == task]:
+            self._queue.remove(queued)
+            self._news.append(Event(kind, task, "", error="ended before it had begun"))
 
     def stop(self) -> None:
-        """Ask every running task to stop, and those that wait."""
-        given = [worker.task for worker in self._workers if worker.task is not None]
-        for task in {*given, *(task.id for task in self._alone.values())}:
+        """Ask every task to stop, running or queued."""
+        running = [worker.task for worker in self._workers if worker.task is not None]
+        for task in [*running, *(queued.task.id for queued in self._queue)]:
             self.cancel(task)
 
     def close(self) -> None:
@@ -193,7 +219,7 @@ class LocalExecutor:
 def _give(worker: _Worker, task: Task) -> None:
     worker.task, worker.memory_kills = task.id, _memory_kills()
     with suppress(OSError):  # it has just died: `events` sees that, and reports the task as killed or crashed
-        worker.pipe.send_bytes(json.dumps({"task": task.id, "payload": task.payload}).encode())
+        worker.pipe.send_bytes(json.dumps({"task": task.id, "payload": task.to_json()}).encode())
 
 
 def _death(worker: _Worker) -> Event:
@@ -201,7 +227,7 @@ def _death(worker: _Worker) -> Event:
     assert worker.task is not None
     code, said = worker.process.exitcode or 0, _describe_exit(worker.process.exitcode)
     if -code == signal.SIGKILL and _memory_kills() > worker.memory_kills:
-        return Event("out of memory", worker.task, worker.slot.name, error="the kernel has ended the process for want of memory")
+        return Event("out_of_memory", worker.task, worker.slot.name, error="the kernel has ended the process for want of memory")
     return Event("killed" if code in OUTSIDE else "crashed", worker.task, worker.slot.name, error=said)
 
 
@@ -269,23 +295,13 @@ def _serve(pipe: Connection, function: str, device: str, environment: dict[str, 
     inbox.send({"kind": "ready"})
     while True:
         message = inbox.next_task()
-        inbox.send({"kind": "started", "task": message["task"]})
-        inbox.send({"task": message["task"]} | _call(call, message["payload"] | {"device": device}, message["task"], inbox))
+        task = message["task"]
 
+        def report(detail: Json, task: str = task) -> None:
+            inbox.send({"kind": "progress", "task": task, "detail": detail} if detail else {"kind": "alive", "task": task})
 
-def _call(call: Function, payload: Json, task: str, inbox: "_Inbox") -> Json:
-    """Run one task and say what became of it."""
-    try:
-        result = call(payload, lambda detail: inbox.send({"kind": "progress", "task": task, "detail": detail}), inbox.should_stop)
-    except Stopped:
-        return {"kind": "stopped"}
-    except (OutOfMemory, MemoryError) as error:
-        return {"kind": "out of memory", "error": str(error) or "Python got no memory"}
-    except UnwritableError as error:
-        return {"kind": "unwritable", "error": str(error)}
-    except Exception as error:  # noqa: BLE001 (the boundary of a job: whatever it raised is reported)
-        return {"kind": "failed", "error": "".join(traceback.format_exception_only(error)).strip()}
-    return {"kind": "finished", "detail": result}
+        kind, detail, error = run_here(call, message["payload"] | {"device": device}, report, inbox.should_stop)
+        inbox.send({"kind": kind, "task": task, "detail": detail, "error": error})
 
 
 class _Inbox:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from ablate.planning import references
-from ablate.planning.plan import Plan
 from ablate.planning.references import Needs
+from ablate.planning.resolve import Resolved
 from ablate.store import files
 from ablate.store.layout import Store
 
@@ -33,7 +33,7 @@ class Patient:
     """A store that is looked at, and how thoroughly."""
 
     store: Store
-    compare: Callable[[Plan], list[str]]
+    compare: Callable[[Resolved], list[str]]
     """Says what MLflow shows otherwise than the store has it, in sentences; raises whatever MLflow raises."""
     address: str = ""  # of MLflow, without its password
     deep: bool = False
@@ -55,7 +55,7 @@ class Patient:
         return references.read(self.store, quick=True)
 
     @property
-    def studies(self) -> Mapping[str, Plan]:
+    def studies(self) -> Mapping[str, Resolved]:
         """Return the studies that can be planned."""
         return self.needs.studies
 

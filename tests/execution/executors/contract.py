@@ -6,12 +6,13 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ablate.execution.executors.base import ENDS, Event, Executor, Slot, Task
+from ablate.execution.executors.base import ENDS, Event, Executor, Slot
 
 DEADLINE = 60.0  # seconds: generous, since the machine may be busy with other things
 TERMINAL = ENDS
@@ -23,12 +24,19 @@ def cpus(count: int) -> tuple[Slot, ...]:
     return tuple(Slot(f"cpu:{i}", "cpu") for i in range(count))
 
 
-def task(name: str, do: str, **payload: Any) -> Task:
-    return Task(name, {"do": do} | payload)
+@dataclass(frozen=True)
+class Call:
+    """A task of these tests: `jobs.run` does what its values say."""
+
+    id: str
+    values: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return self.values
 
 
-def alone(name: str, *, gate: str) -> Task:
-    return Task(name, {"do": "waits_for_gate", "gate": gate}, alone=True)
+def task(name: str, do: str, **values: Any) -> Call:
+    return Call(name, {"do": do} | values)
 
 
 def hear(executor: Executor, enough: Callable[[list[Event]], bool]) -> list[Event]:
@@ -41,7 +49,7 @@ def hear(executor: Executor, enough: Callable[[list[Event]], bool]) -> list[Even
     return heard
 
 
-def run_all(executor: Executor, tasks: list[Task]) -> list[Event]:
+def run_all(executor: Executor, tasks: list[Call]) -> list[Event]:
     """Run tasks to their ends, each as soon as a slot is free."""
     waiting, heard = list(tasks), []
     end = time.monotonic() + DEADLINE
@@ -116,9 +124,9 @@ class Contract(ABC):
 
     def test_a_task_starts_reports_in_order_and_finishes(self, start: Start) -> None:
         heard = run_all(start(), [task("a", "reports", times=200)])
-        assert [event.kind for event in heard] == ["started", *["progress"] * 200, "finished"]
-        assert [event.detail["i"] for event in heard[1:-1]] == list(range(200))
-        assert {(event.task, event.slot) for event in heard} == {("a", "cpu:0")}
+        assert [event.kind for event in heard] == ["queued", "started", *["progress"] * 200, "finished"]
+        assert [event.detail["i"] for event in heard[2:-1]] == list(range(200))
+        assert [(event.task, event.slot) for event in heard] == [("a", ""), *[("a", "cpu:0")] * 202]
 
     def test_a_payload_and_a_result_travel_unchanged(self, start: Start) -> None:
         payload = {
@@ -137,7 +145,7 @@ class Contract(ABC):
 
     def test_a_payload_and_a_result_may_be_megabytes(self, start: Start) -> None:
         heard = run_all(start(), [task("in", "reports", times=0, says="x" * 3_000_000), task("out", "big", size=1_000_000)])
-        assert kinds(heard, "in") == ["started", "finished"]
+        assert kinds(heard, "in") == ["queued", "started", "finished"]
         assert [len(event.detail["text"]) for event in heard if event.task == "out" and event.kind == "finished"] == [1_000_000]
 
     def test_a_task_learns_the_device_of_its_slot(self, start: Start) -> None:
@@ -159,13 +167,13 @@ class Contract(ABC):
 
     def test_an_exception_is_told_as_its_type_and_message(self, start: Start) -> None:
         heard = run_all(start(), [task("a", "raises")])
-        assert [event.kind for event in heard] == ["started", "failed"]
+        assert [event.kind for event in heard] == ["queued", "started", "failed"]
         assert the(heard, "failed").error == "ValueError: zwölf Äpfel\nund eine Birne 🍐"
 
     @pytest.mark.parametrize(("do", "says"), [("segfaults", "SIGSEGV"), ("leaves", "exit code 3"), ("exits", "exit code 4")])
     def test_the_death_of_a_process_is_told_with_its_cause(self, start: Start, do: str, says: str) -> None:
         heard = run_all(start(), [task("a", do)])
-        assert [event.kind for event in heard] == ["started", "crashed"]
+        assert [event.kind for event in heard] == ["queued", "started", "crashed"]
         assert says in the(heard, "crashed").error
 
     def test_a_request_to_end_that_goes_to_all_processes_is_left_to_the_coordinator(self, start: Start) -> None:
@@ -175,14 +183,14 @@ class Contract(ABC):
     @pytest.mark.parametrize("name", ["SIGKILL", "SIGHUP"])
     def test_a_death_that_somebody_else_has_brought_about_is_told_apart(self, start: Start, name: str) -> None:
         heard = run_all(start(), [task("a", "is_sent", signal=name)])
-        assert [event.kind for event in heard] == ["started", "killed"]
+        assert [event.kind for event in heard] == ["queued", "started", "killed"]
         assert name in the(heard, "killed").error
 
     def test_a_want_of_memory_is_told_with_what_there_was_and_the_next_task_has_a_new_process(self, start: Start) -> None:
         heard = run_all(start(), [task("a", "lacks_memory"), task("b", "cannot_allocate"), task("c", "ok")])
         ends = {event.task: (event.kind, event.error) for event in heard if event.kind in TERMINAL}
-        assert ends["a"] == ("out of memory", "8 GiB, and 7.5 were used")
-        assert ends["b"][0] == "out of memory"
+        assert ends["a"] == ("out_of_memory", "8 GiB, and 7.5 were used")
+        assert ends["b"][0] == "out_of_memory"
         assert ends["c"][0] == "finished"
         assert len(pids(heard)) == 2
 
@@ -190,13 +198,13 @@ class Contract(ABC):
         heard = run_all(start(), [task("a", "cannot_write")])
         assert (heard[-1].kind, heard[-1].error) == ("unwritable", "the disk is full: make room")
 
-    def test_a_sign_of_life_is_progress_without_detail(self, start: Start) -> None:
+    def test_a_sign_of_life_is_no_progress(self, start: Start) -> None:
         heard = run_all(start(), [task("a", "lives")])
-        assert [(event.kind, event.detail) for event in heard] == [("started", {}), ("progress", {}), ("finished", {})]
+        assert [(event.kind, event.detail) for event in heard] == [("queued", {}), ("started", {}), ("alive", {}), ("finished", {})]
 
     def test_what_a_process_said_before_its_death_is_heard_first(self, start: Start) -> None:
         heard = run_all(start(), [task("a", "talks_and_dies")])
-        assert [event.kind for event in heard] == ["started", *["progress"] * 100, "crashed"]
+        assert [event.kind for event in heard] == ["queued", "started", *["progress"] * 100, "crashed"]
 
     def test_a_slot_goes_on_after_a_death_and_after_an_exception(self, start: Start) -> None:
         heard = run_all(start(), [task("a", "is_killed"), task("b", "raises"), task("c", "leaves"), task("d", "ok")])
@@ -238,13 +246,44 @@ class Contract(ABC):
         tasks = [task(f"{i} {do}", do) for i, do in enumerate(often * 4)]
         heard = run_all(start(3), tasks)
         for one in tasks:
-            assert kinds(heard, one.id)[0] == "started", one
-            assert [kind for kind in kinds(heard, one.id) if kind != "progress"][1:] == [expected[one.payload["do"]]], one
+            assert kinds(heard, one.id)[:2] == ["queued", "started"], one
+            assert [kind for kind in kinds(heard, one.id) if kind != "progress"][2:] == [expected[one.values["do"]]], one
         busy: Counter[str] = Counter()
-        for event in heard:
+        for event in (event for event in heard if event.kind != "queued"):
             busy[event.slot] += (event.kind == "started") - (event.kind in TERMINAL)
             assert busy[event.slot] in (0, 1), f"two tasks at once in {event.slot}"
         assert set(busy) == {"cpu:0", "cpu:1", "cpu:2"}
+
+    def test_more_tasks_than_slots_are_queued_and_start_in_their_order(self, start: Start, tmp_path: Path) -> None:
+        executor = start()
+        executor.submit(task("a", "waits_for_gate", gate=str(tmp_path / "gate")))
+        executor.submit(task("b", "ok"))
+        executor.submit(task("c", "ok"))
+        heard = hear(executor, running(1)) + executor.events(0.3)
+        assert (kinds(heard, "b"), kinds(heard, "c"), executor.free()) == (["queued"], ["queued"], 0)
+        (tmp_path / "gate").touch()
+        heard += hear(executor, ended(3))
+        started = [event.task for event in heard if event.kind == "started"]
+        assert started == [event.task for event in heard if event.kind == "finished"] == ["a", "b", "c"]
+
+    @pytest.mark.parametrize(("call", "kind"), [("cancel", "stopped"), ("kill", "killed")])
+    def test_a_queued_task_can_be_ended_and_never_starts(self, start: Start, tmp_path: Path, call: str, kind: str) -> None:
+        executor = start()
+        executor.submit(task("a", "waits_for_gate", gate=str(tmp_path / "gate")))
+        executor.submit(task("b", "ok"))
+        executor.submit(task("c", "ok"))
+        getattr(executor, call)("b")
+        (tmp_path / "gate").touch()
+        heard = hear(executor, ended(3))
+        assert (kinds(heard, "b"), kinds(heard, "c")) == (["queued", kind], ["queued", "started", "finished"])
+
+    def test_its_resources_are_its_slots_and_what_they_share(self, start: Start) -> None:
+        cpu, gpus = start(2).resources(), start(tuple(Slot(f"cuda:{i}", "cuda") for i in (0, 0, 1))).resources()
+        assert (cpu.slots, cpu.device, cpu.shares_memory, cpu.jobs_a_device) == (2, "cpu", True, 1)
+        assert (gpus.slots, gpus.device, gpus.shares_memory, gpus.jobs_a_device) == (3, "cuda", True, 2)
+        assert {cpu.precision, gpus.precision} <= {"fp32", "bf16"}
+        assert not start(1).resources().shares_memory
+        assert cpu.shares_store == gpus.shares_store
 
     def test_nothing_to_hear_is_no_news(self, start: Start) -> None:
         assert start().events(0.0) == []
@@ -331,8 +370,8 @@ class Contract(ABC):
         heard = hear(executor, running(2))
         executor.stop()
         heard += hear(executor, ended(1))
-        assert kinds(heard, "good") == ["started", "progress", "stopped"]
-        assert kinds(heard, "deaf") == ["started", "progress"]
+        assert kinds(heard, "good") == ["queued", "started", "progress", "stopped"]
+        assert kinds(heard, "deaf") == ["queued", "started", "progress"]
         executor.close()
         wait_until_gone(pids(heard))
 
@@ -380,7 +419,7 @@ class Contract(ABC):
         time.sleep(1.0)  # it ends, and nobody listens
         executor.kill("a")
         assert hear(executor, ended(1))[-1].kind in ("finished", "killed")
-        assert kinds(run_all(executor, [task("b", "ok")]), "b") == ["started", "finished"]
+        assert kinds(run_all(executor, [task("b", "ok")]), "b") == ["queued", "started", "finished"]
 
     def test_killing_what_has_ended_or_never_was_is_of_no_effect(self, start: Start) -> None:
         executor = start()
@@ -395,13 +434,13 @@ class Contract(ABC):
     def test_a_task_that_wants_to_be_alone_waits_for_those_beside_it_and_keeps_others_out(self, start: Start, tmp_path: Path) -> None:
         executor = start(3)
         executor.submit(task("a", "waits_for_gate", gate=str(tmp_path / "a")))
-        executor.submit(alone("b", gate=str(tmp_path / "b")))
+        executor.submit(task("b", "waits_for_gate", gate=str(tmp_path / "b")), exclusive=True)
         assert executor.free() == 0
-        heard = hear(executor, running(1)) + executor.events(0.3)
-        assert {event.task for event in heard} == {"a"}
+        before = hear(executor, running(1)) + executor.events(0.3)
+        assert kinds(before, "b") == ["queued"]
         (tmp_path / "a").touch()
         heard = hear(executor, running(1))
-        assert [event.kind for event in heard if event.task == "b"] == ["started", "progress"]
+        assert kinds(before + heard, "b") == ["queued", "started", "progress"]
         assert executor.free() == 0
         (tmp_path / "b").touch()
         assert the(hear(executor, ended(1)), "finished").task == "b"
@@ -410,9 +449,9 @@ class Contract(ABC):
     def test_a_task_is_alone_on_its_device_and_the_other_devices_go_on(self, start: Start, tmp_path: Path) -> None:
         executor = start(tuple(Slot(f"cuda:{i}", "cuda") for i in (0, 0, 1, 1)))
         executor.submit(task("a", "waits_for_gate", gate=str(tmp_path / "a")))
-        executor.submit(alone("b", gate=str(tmp_path / "b")))
+        executor.submit(task("b", "waits_for_gate", gate=str(tmp_path / "b")), exclusive=True)
         heard = hear(executor, running(2))
-        assert {event.task: event.slot for event in heard} == {"a": "cuda:0", "b": "cuda:1"}
+        assert {event.task: event.slot for event in heard if event.slot} == {"a": "cuda:0", "b": "cuda:1"}
         assert executor.free() == 1
         executor.submit(task("c", "ok"))
         assert the(hear(executor, ended(1)), "finished").slot == "cuda:0"
@@ -425,7 +464,7 @@ class Contract(ABC):
     def test_a_task_that_still_waits_to_be_alone_can_be_ended(self, start: Start, tmp_path: Path, call: str, kind: str) -> None:
         executor = start(2)
         executor.submit(task("a", "waits_for_gate", gate=str(tmp_path / "a")))
-        executor.submit(alone("b", gate=str(tmp_path / "b")))
+        executor.submit(task("b", "waits_for_gate", gate=str(tmp_path / "b")), exclusive=True)
         getattr(executor, call)(*(() if call == "stop" else ("b",)))
         heard = hear(executor, ended(1))
         assert [(event.task, event.kind) for event in heard if event.kind in TERMINAL] == [("b", kind)]
@@ -435,6 +474,6 @@ class Contract(ABC):
 
     def test_the_death_of_a_task_that_was_alone_opens_its_device_again(self, start: Start) -> None:
         executor = start(2)
-        executor.submit(Task("a", {"do": "is_killed"}, alone=True))
+        executor.submit(task("a", "is_killed"), exclusive=True)
         assert hear(executor, ended(1))[-1].kind == "killed"
         assert executor.free() == 2

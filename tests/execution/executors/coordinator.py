@@ -9,7 +9,9 @@ import dataclasses
 import json
 import sys
 
-from ablate.execution.executors.base import Slot, Task
+from contract import task as call
+
+from ablate.execution.executors.base import Slot
 from ablate.execution.executors.local import LocalExecutor
 from ablate.execution.interruption import Interruption
 
@@ -21,7 +23,7 @@ def main(count: int, function: str, do: str) -> None:
         print(json.dumps({"kind": "workers", "pids": [worker.process.pid for worker in executor._workers]}), flush=True)
         names = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUBLAS_WORKSPACE_CONFIG"]
         left = max(count - 1, 1)
-        tasks = {f"task {i}": Task(f"task {i}", {"do": do, "names": names}) for i in range(left)}
+        tasks = {f"task {i}": call(f"task {i}", do, names=names) for i in range(left)}
         for task in tasks.values():
             executor.submit(task)
         asked = False

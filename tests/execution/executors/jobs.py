@@ -36,9 +36,10 @@ def run(payload: Json, report: Report, should_stop: Asked) -> Json:
     return globals()[payload["do"]](payload, report, should_stop)
 
 
-def by_folder(payload: Json, report: Report, should_stop: Asked) -> Json:
-    """Do what `roles` says of the job whose folder this is: the scheduler gives every job the same extra payload."""
-    return run(payload | {"do": payload["roles"][Path(payload["folder"]).name]}, report, should_stop)
+def by_role(payload: Json, report: Report, should_stop: Asked) -> Json:
+    """Do what the file `role` in the folder of the job says."""
+    folder = Path(payload["folder"])
+    return run({"do": (folder / "role").read_text(), "folder": str(folder), "times": 3}, report, should_stop)
 
 
 def ok(payload: Json, report: Report, should_stop: Asked) -> Json:
@@ -154,6 +155,17 @@ def cannot_write(payload: Json, report: Report, should_stop: Asked) -> Json:
 
 def lives(payload: Json, report: Report, should_stop: Asked) -> Json:
     report({})
+    return {}
+
+
+def lives_on(payload: Json, report: Report, should_stop: Asked) -> Json:
+    """Say that it is alive until a file is there."""
+
+    def is_open() -> bool:
+        report({})
+        return (Path(payload["folder"]) / "gate").exists()
+
+    wait_for(is_open)
     return {}
 
 

@@ -53,7 +53,7 @@ class TestLocalExecutor(Contract):
         executor.submit(task("b", "ok"))
         heard = hear(executor, ended(1))
         assert kinds(heard, "b")[-1] == "killed"
-        assert kinds(run_all(executor, [task("b", "ok")]), "b") == ["started", "finished"]
+        assert kinds(run_all(executor, [task("b", "ok")]), "b") == ["queued", "started", "finished"]
 
     def test_the_death_of_the_server_that_workers_are_forked_from_costs_their_tasks_and_no_more(self, start: Start) -> None:
         executor = start()
@@ -63,7 +63,7 @@ class TestLocalExecutor(Contract):
         os.kill(server, signal.SIGKILL)
         assert the(hear(executor, ended(1)), "killed").task == "b"
         wait_until_gone(orphans)
-        assert kinds(run_all(executor, [task("c", "ok")]), "c") == ["started", "finished"]
+        assert kinds(run_all(executor, [task("c", "ok")]), "c") == ["queued", "started", "finished"]
 
     def test_a_server_that_is_dead_and_not_gone_yet_is_waited_for(self) -> None:
         # A busy machine may leave it so for a second; nobody can bring that about at will, so its answer is acted here.
@@ -87,8 +87,8 @@ class TestLocalExecutor(Contract):
             (group / "cgroup.procs").write_text(str(pid))
             (tmp_path / "gate").touch()
             event = hear(executor, ended(1))[-1]
-            assert (event.kind, event.error) == ("out of memory", "the kernel has ended the process for want of memory")
-            assert kinds(run_all(executor, [task("b", "ok")]), "b") == ["started", "finished"]
+            assert (event.kind, event.error) == ("out_of_memory", "the kernel has ended the process for want of memory")
+            assert kinds(run_all(executor, [task("b", "ok")]), "b") == ["queued", "started", "finished"]
 
     # What cannot start or end
 

@@ -1,10 +1,10 @@
-"""How far a study is, once or as long as it moves."""
+"""`ablate status`: how far a study is, once or as long as it moves; or the studies of a store."""
 
-import dataclasses
-import json
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import click
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.measure import Measurement
@@ -12,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ablate.analysis.outcomes import NAMES
-from ablate.analysis.status import Free, Running, Spot, Status
-from ablate.cli.display.basics import escape, seconds, show_table
+from ablate.analysis.status import Broken, Free, Running, Spot, Status
+from ablate.cli import options, terminal
+from ablate.cli.terminal import escape, seconds, show_table
 from ablate.messages import count
 from ablate.recipe import identity
 from ablate.workflow.inspect import Listed
@@ -21,10 +22,65 @@ from ablate.workflow.inspect import Listed
 MOST_SEEDS = 10  # with a column of their own
 MOST_BROKEN = 20  # told one by one
 COLOURS: Mapping[str, str] = {
-    "finished": "green", "running": "cyan", "crashed": "red", "diverged": "yellow", "at_chance": "yellow", "stopped": "magenta",
-    "not_run": "dim",
+    "finished": "green", "running": "cyan", "crashed": "red", "diverged": "yellow", "at_chance": "yellow",
+    "stopped": "magenta", "not_run": "dim",
 }  # fmt: skip
 WORDS: Mapping[str, str] = {str(status): word for status, word in NAMES.items()}
+
+
+@click.command()
+@click.argument("study", metavar="[STUDY]", required=False)
+@options.SET
+@options.SEEDS
+@options.STORE
+@options.JSON
+@click.option(
+    "--watch", is_flag=True,
+    help="Show it again whenever it has changed, until nothing runs; with --json, a line each time.",
+)  # fmt: skip
+def status(
+    study: str | None, sets: tuple[str, ...], seeds: int | None, store_path: str, *,
+    as_json: bool, watch: bool,
+) -> None:  # fmt: skip
+    """Show the progress of a study, or list the studies of a store.
+
+    Of a study: each cell under each seed, what runs and for how long, what failed and why, what needed no
+    training of its own. Without STUDY: the studies of the store, and the progress of each.
+
+    \b
+    Example:
+      ablate status
+      ablate status augmentation
+      ablate status augmentation --watch
+      ablate status studies/augmentation.toml --json
+    """
+    from ablate.workflow import answers, inspect
+
+    where, console = options.where(store_path), terminal.console()
+    if study is None:
+        if watch or sets or seeds:
+            raise click.UsageError("--watch, --set and --seeds need a STUDY")
+        studies = inspect.studies(where)
+        if as_json:
+            click.echo(answers.text(studies))
+        else:
+            show_studies(console, studies, where.store.path)
+        return
+    loaded = options.load(study, sets, where.store, seeds, asks=True, reads=True)
+    if watch:
+        with contextlib.suppress(KeyboardInterrupt):  # nothing is lost by looking away
+            changes = inspect.watch(loaded, where)
+            if as_json:
+                for change in changes:
+                    click.echo(answers.line(change))
+            else:
+                watch_status(console, changes)
+        return
+    now = inspect.status(loaded, where)
+    if as_json:
+        click.echo(answers.text(now))
+    else:
+        show_status(console, now)
 
 
 def show_status(console: Console, status: Status) -> None:
@@ -52,30 +108,21 @@ def watch_status(console: Console, changes: Iterable[Status]) -> None:
         show_status(console, last)
 
 
-def status_line(status: Status) -> str:
-    """Write a status as one line of JSON."""
-    return json.dumps(status_data(status))
-
-
-def status_data(status: Status) -> dict[str, object]:
-    """Return a status as JSON-able data."""
-    return dataclasses.asdict(status)
-
-
-def show_studies(console: Console, every: Sequence[Listed], folder: Path) -> None:
+def show_studies(console: Console, studies: Sequence[Listed], folder: Path) -> None:
     """Print the studies of a store, and how far each of them is."""
-    if not every:
+    if not studies:
         console.print(f"no study was run in {escape(str(folder))} yet", soft_wrap=True)
         return
-    statuses = [name for name in COLOURS if any(one.total.get(name) for one in every)]
-    rows = [
-        (one.study, str(sum(one.total.values())), *(str(one.total.get(name, 0)) for name in statuses), "now" if one.being_run else "")
-        for one in every
-    ]
+    statuses = [name for name in COLOURS if any(listed.total.get(name) for listed in studies)]
+    rows = []
+    for listed in studies:
+        counts = [str(listed.total.get(name, 0)) for name in statuses]
+        now = "now" if listed.being_run else ""
+        rows.append((listed.study, str(sum(listed.total.values())), *counts, now))
     show_table(console, ("study", "runs", *(WORDS[name] for name in statuses), "being run"), rows)
-    for one in every:
-        if one.unreadable:
-            console.print(f"{escape(one.study)}: {escape(one.unreadable)}", soft_wrap=True)
+    for listed in studies:
+        if listed.unreadable:
+            console.print(f"{escape(listed.study)}: {escape(listed.unreadable)}", soft_wrap=True)
 
 
 def _parts(console: Console, status: Status) -> list[RenderableType]:
@@ -94,7 +141,7 @@ def _by_seed(status: Status) -> Table | None:
     seeds = list(dict.fromkeys(seed for spots in status.runs.values() for seed in spots))
     if not 0 < len(seeds) <= MOST_SEEDS:
         return None
-    now = {one.job: one for one in status.running}
+    now = {running.job: running for running in status.running}
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("cell", no_wrap=True)
     for seed in seeds:
@@ -105,9 +152,11 @@ def _by_seed(status: Status) -> Table | None:
 
 
 def _spot(spot: Spot, running: Running | None) -> str:
-    said = _epoch(running) if spot.status == "running" and running is not None else WORDS.get(spot.status, spot.status)
-    said += f" in epoch {spot.epoch}" if spot.epoch else ""
-    return f"[{COLOURS.get(spot.status, 'default')}]{escape(said)}[/]"
+    word = WORDS.get(spot.status, spot.status)
+    if spot.status == "running" and running is not None:
+        word = _epoch(running)
+    word += f" in epoch {spot.epoch}" if spot.epoch else ""
+    return f"[{COLOURS.get(spot.status, 'default')}]{escape(word)}[/]"
 
 
 def _by_count(status: Status) -> Table:
@@ -129,39 +178,49 @@ def _lines(status: Status) -> list[str]:
     left = f"; about {seconds(status.seconds_left)} left" if status.seconds_left else ""
     lines = [f"{count(total, 'run')}: {counts}{left}"] if total else []
     if (status.total.get("not_run") or status.total.get("stopped")) and not status.moves:
-        lines.append("nothing of it runs now: ablate run goes on with what is stopped, and trains what was not run")
+        goes_on = "ablate run goes on with what is stopped, and trains what was not run"
+        lines.append(f"nothing of it runs now: {goes_on}")
     if status.free.runs:
         lines.append(escape(free(status.free)))
     if status.range_tests[1]:
         lines.append(f"range tests  {status.range_tests[0]} of {status.range_tests[1]}")
     for searched in status.searches:
         more = f", {searched.running} running" if searched.running else ""
-        lines.append(f"search  {escape(searched.cell)}  {searched.ended} of {count(searched.trials, 'trial')}{more}")
-    for one in status.running:
-        eta = f", about {seconds(one.seconds_left)} left" if one.seconds_left else ""
-        lines.append(f"[cyan]running[/]  {one.job[: identity.ID_SHOWN]}  {escape(one.run)}  {_epoch(one)}{eta}")
+        trials = count(searched.trials, "trial")
+        lines.append(f"search  {escape(searched.cell)}  {searched.ended} of {trials}{more}")
+    for running in status.running:
+        eta = f", about {seconds(running.seconds_left)} left" if running.seconds_left else ""
+        job = running.job[: identity.ID_SHOWN]
+        lines.append(f"[cyan]running[/]  {job}  {escape(running.run)}  {_epoch(running)}{eta}")
     for broken in status.broken[:MOST_BROKEN]:
-        said = f"{escape(broken.run)}: {escape(broken.reason)}"
-        word = WORDS.get(broken.status, broken.status)
-        lines.append(f"[{COLOURS[broken.status]}]{word}[/]  {broken.job[: identity.ID_SHOWN]}  {said}")
-        lines += [f"  last line: {escape(broken.last_line)}"] if broken.last_line not in ("", broken.reason) else []
-        lines += [f"  [dim]log: {escape(broken.log)}[/]"] if broken.log else []
+        lines += _broken(broken)
     if len(status.broken) > MOST_BROKEN:
         lines.append(f"and {len(status.broken) - MOST_BROKEN} more; --json has all of them")
     return lines
 
 
-def _epoch(one: Running) -> str:
-    if one.judging:
+def _broken(broken: Broken) -> list[str]:
+    """Return lines of markup on a run that failed: its reason, and where to look."""
+    word = f"[{COLOURS[broken.status]}]{WORDS.get(broken.status, broken.status)}[/]"
+    lines = [f"{word}  {broken.job[: identity.ID_SHOWN]}  {escape(broken.run)}: {escape(broken.reason)}"]
+    if broken.last_line not in ("", broken.reason):
+        lines.append(f"  last line: {escape(broken.last_line)}")
+    if broken.log:
+        lines.append(f"  [dim]log: {escape(broken.log)}[/]")
+    return lines
+
+
+def _epoch(running: Running) -> str:
+    if running.judging:
         return "judging"
-    return f"epoch {one.epoch}/{one.epochs}" if one.epoch else "starting"
+    return f"epoch {running.epoch}/{running.epochs}" if running.epoch else "starting"
 
 
-def free(found: Free) -> str:
+def free(free_runs: Free) -> str:
     """Return how many runs cost no training of their own, and why."""
-    why = [f"{found.shared} {'shares' if found.shared == 1 else 'share'} another cell's training"] if found.shared else []
-    others = found.other_studies
+    shared, others = free_runs.shared, free_runs.other_studies
+    why = [f"{shared} {'shares' if shared == 1 else 'share'} another cell's training"] if shared else []
     if others:
         were = "was" if sum(others.values()) == 1 else "were"
         why.append(f"{sum(others.values())} {were} trained by another study ({', '.join(sorted(others))})")
-    return f"{found.runs} of {count(found.of, 'run')} for free: {', '.join(why)}"
+    return f"{free_runs.runs} of {count(free_runs.of, 'run')} for free: {', '.join(why)}"

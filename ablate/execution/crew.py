@@ -1,0 +1,210 @@
+"""Who works for a command: built first, and handed on, so that every step knows where, how, who may interrupt and who watches."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from ablate import places
+from ablate.execution import events, executors, scheduler
+from ablate.execution.events import Event, Notice, Observer, StageEnded, StageStarted, TaskEnded, Updated
+from ablate.execution.executors import base
+from ablate.execution.executors.base import Executor, Options, Program
+from ablate.execution.interruption import Interruption
+from ablate.execution.options import How, Where
+from ablate.execution.scheduler import Budget, Item, Ledger, Policy, Source
+from ablate.planning import costs, tuning
+from ablate.planning.costs import Pace, Time
+from ablate.planning.plan import Plan, Work
+from ablate.planning.work import RangeWork
+from ablate.recipe import identity, user_code
+from ablate.store import job_folder
+from ablate.store.layout import Store
+from ablate.store.tasks import Context, ProbeTask
+
+PRELOAD = ("torch._dynamo", "torchmetrics.functional.classification", "PIL.Image", "PIL.ImageDraw", "PIL.PngImagePlugin")
+"""What every worker needs, imported once in the process that they are forked from. torch's optimizers import _dynamo, for 0.9 s."""
+PROGRAM = Program("ablate.execution.worker:work", PRELOAD)
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """The processes that train, and what they are told besides their tasks."""
+
+    executor: Executor
+    slots: int
+    context: Context
+    policy: Policy
+
+
+@dataclass(slots=True)
+class Crew:
+    """Where and how a command works, who may interrupt it, who observes it, its workers, and what became of their work."""
+
+    where: Where
+    how: How
+    interruption: Interruption
+    observers: tuple[Observer, ...] = ()
+    ledger: Ledger = field(default_factory=Ledger)
+    workers: Workers | None = None  # none: there is nothing to train yet
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    said: set[str] = field(default_factory=set)  # what tasks have to say: once, however many of them say it
+
+    @property
+    def store(self) -> Store:
+        """Return the store that the command works in."""
+        return self.where.store
+
+    @property
+    def slots(self) -> int:
+        """Count the tasks that run at a time."""
+        return self.workers.slots if self.workers is not None else 0
+
+    def tell(self, event: Event) -> None:
+        """Let every observer hear an event, one at a time: MLflow's writer has a thread of its own, and notices of its own."""
+        with self.lock:
+            for observe in self.observers:
+                observe(event)
+
+    def notice(self, text: str) -> None:
+        """Tell a message."""
+        self.tell(Notice(text))
+
+    def updated(self, id: str) -> None:  # noqa: A002 (the store's word)
+        """Tell that the store has something new of a job, a search or a range test."""
+        self.tell(Updated(id))
+
+    def is_interrupted(self) -> bool:
+        """Whether the user wants to stop; the first time that this is seen, it is said."""
+        return self.interruption.asked(self.notice)
+
+    @contextmanager
+    def observed(self, observer: Observer) -> Iterator[None]:
+        """Let one more observer hear what happens meanwhile."""
+        before = self.observers
+        self.observers = (*before, observer)
+        try:
+            yield
+        finally:
+            self.observers = before
+
+    @contextmanager
+    def at_work(self, todo: Plan) -> Iterator[None]:
+        """Start the workers for whatever a plan has to do; at the end none of them is left."""
+        context = _context(todo)
+        options = Options(
+            device=self.where.device, jobs=self.where.jobs, jobs_per_gpu=_jobs_per_gpu(self, todo, context),
+            threads=max(recipe.training.threads for recipe in todo.recipes or [work.job.recipe for work in todo.work]),
+            most=None if todo.trials else len(todo.work) + tuning.RANGE_SEEDS * len(todo.tuning.open_ranges),
+        )  # fmt: skip
+        seconds = self.how.budget
+        pace = Pace(self.store) if seconds is None else costs.read(self.store)
+        budget = Budget() if seconds is None else Budget(seconds)
+        policy = Policy(self.how.fail_fast, self.how.stall, budget, partial(_seconds, pace))
+        learner = _nobody if seconds is None else partial(_learn, pace)
+        start = executors.start(self.where.executor, PROGRAM, options)
+        with self.observed(learner), closing(start) as executor:
+            resources = executor.resources()
+            context = context.model_copy(update={"jobs_a_device": resources.jobs_a_device})
+            self.workers = Workers(executor, resources.slots, context, policy)
+            try:
+                yield
+            finally:
+                self.workers = None
+
+    def run(self, source: Source, stage: StageStarted, names: Mapping[str, str], touch: Callable[[str], None]) -> None:
+        """Run the work of one stage to its end; `names` of tasks may grow meanwhile, `touch` hears which task has something new."""
+        assert self.workers is not None
+
+        def listen(heard: base.Event) -> None:
+            name = names.get(heard.task, heard.task[: identity.ID_SHOWN])
+            event = events.of_task(heard, name)
+            if event is not None and not (isinstance(event, Notice) and event.text in self.said):
+                self.tell(event)
+                self.said |= {event.text} if isinstance(event, Notice) else set()
+            touch(heard.task)
+
+        self.tell(stage)
+        try:
+            ledger = scheduler.run(
+                source, self.store, self.workers.executor, context=self.workers.context, interrupted=self.is_interrupted,
+                listen=listen, policy=self.workers.policy,
+            )  # fmt: skip
+            self.ledger.add(ledger)
+        finally:
+            self.tell(StageEnded())
+
+
+@contextmanager
+def assemble(where: Where, how: How, *observers: Observer) -> Iterator[Crew]:
+    """Return the crew of a command, which Ctrl-C and SIGTERM interrupt as long as it is there."""
+    with Interruption() as interruption:
+        yield Crew(where, how, interruption, observers)
+
+
+def _nobody(_event: Event) -> None:
+    """Without a budget nobody asks how long work takes."""
+
+
+def _learn(pace: Pace, event: Event) -> None:
+    """Learn what work costs from every task that has finished."""
+    if isinstance(event, TaskEnded) and event.end == "finished":
+        costs.learn(pace, event.task)
+
+
+def _seconds(pace: Pace, item: Item) -> float:
+    """Return how long a piece of work takes from where it stands; 0 where that is a guess: it is started as long as there is time."""
+    times: list[Time | None] = []
+    if isinstance(item, RangeWork):
+        test = item.test
+        each = test.recipe.training.batch_size if test.sweep.per == "batch" else None
+        times = [costs.training(pace, test.recipe, test.data, each)] * test.sweep.steps
+    elif isinstance(item, Work):
+        recipe, data = item.job.recipe, item.job.data
+        times = [costs.judging(pace, recipe, data, evaluation) for evaluation in item.evaluations]
+        trained = None if item.trained else costs.training(pace, recipe, data)
+        if trained is not None:
+            left = 1 - len(job_folder.read_epochs(item.folder(pace.store))) / recipe.training.epochs
+            times.append(replace(trained, seconds=trained.seconds * left))
+    return sum(time.seconds for time in times if time is not None and not time.is_guess)
+
+
+def _context(todo: Plan) -> Context:
+    """Return what every task has besides its own."""
+    from ablate.execution import provenance
+
+    return Context(
+        study=todo.study.name,
+        git=provenance.git(Path.cwd()),
+        compile_cache=os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(_compiled())),
+        code=user_code.folders(todo.study.folder) if todo.study.folder else None,
+    )
+
+
+def _compiled() -> Path:
+    """Return the folder of what torch has compiled: the user's own, as torch unpickles what it finds there and a store may be shared."""
+    return places.cache() / "compiled"
+
+
+def _jobs_per_gpu(crew: Crew, todo: Plan, context: Context) -> int:
+    """Return how many jobs share a GPU; where that is to be measured, by the first job that is left to train."""
+    where = crew.where
+    work = next((work for work in todo.work if not work.trained), None)
+    if where.jobs_per_gpu is not None or where.jobs is not None or work is None:
+        return where.jobs_per_gpu or 1
+    if executors.resources(where.executor, Options(where.device, 1)).device == "cpu":
+        crew.notice("--jobs-per-gpu auto: there is no GPU to probe; jobs get a CPU core each")
+        return 1
+    from ablate.execution import probe
+
+    task = ProbeTask(
+        context=context, recipe=work.job.recipe, seed=work.job.seed,
+        data=where.store.data / work.job.data, log=where.store.path / "probe.log",
+    )  # fmt: skip
+    start = partial(executors.start, where.executor, PROGRAM)
+    jobs, notice = probe.probe(start, where.device, task, crew.is_interrupted)
+    crew.notice(notice)
+    return jobs

@@ -1,0 +1,54 @@
+"""A study against what its store knows: its cells as far as they are tuned, their runs and their jobs.
+
+The one place where this pipeline stands. Whatever asks what a study's jobs are starts here: plan, status, report, explain, gc.
+"""
+
+from dataclasses import dataclass
+
+from ablate.planning import inputs, tuning
+from ablate.planning.inputs import Inputs
+from ablate.planning.tuning import Tuning
+from ablate.store.layout import Store
+from ablate.study import grid
+from ablate.study.file import Study
+from ablate.study.grid import Fingerprints, Grid, Job, Run
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a study needs, by name; what of it is done is not asked here."""
+
+    inputs: Inputs
+    fingerprints: Fingerprints
+    tuning: Tuning
+    runs: tuple[Run, ...]
+    jobs: tuple[Job, ...]
+
+    @property
+    def study(self) -> Study:
+        """Return the study that is resolved."""
+        return self.inputs.study
+
+    @property
+    def store(self) -> Store:
+        """Return the store that it is resolved against."""
+        return self.inputs.store
+
+    @property
+    def grid(self) -> Grid:
+        """Return the cells, with what range tests and searches have found."""
+        return self.tuning.grid
+
+
+def resolve(study: Study, store: Store, device: str = "auto", *, seeds: tuple[int, ...] | None = None) -> Resolved:
+    """Resolve a study against its store; only files of the store and of the study are read. `seeds`: instead of its own."""
+    return resolve_inputs(inputs.read(study, store, device), seeds=seeds)
+
+
+def resolve_inputs(known: Inputs, fingerprints: Fingerprints | None = None, *, seeds: tuple[int, ...] | None = None) -> Resolved:
+    """Resolve what was read, and perhaps checked, before; `fingerprints`: those that are not to be looked up again."""
+    identified = inputs.fingerprints(known, known.grid.cells, fingerprints)
+    tuned = tuning.resolve(known.study, known.grid, known.store, identified)
+    identified = inputs.fingerprints(known, tuned.grid.cells, identified)  # a search may have chosen another network
+    runs, jobs = grid.runs_and_jobs(tuned.grid, known.study.seeds if seeds is None else seeds, identified)
+    return Resolved(known, identified, tuned, runs, jobs)

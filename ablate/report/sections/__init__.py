@@ -1,0 +1,73 @@
+"""The table of sections: the page, the pictures, the spreadsheets and the JSON are all made from it, so that none forgets one."""
+
+from collections.abc import Callable, Mapping
+
+from ablate.analysis.findings import Findings
+from ablate.report.section import Section, Sheet
+from ablate.report.sections import (
+    baseline,
+    cells,
+    claims,
+    classes,
+    cost,
+    curves,
+    effects,
+    excluded,
+    failures,
+    inside,
+    interactions,
+    provenance,
+    reading,
+    study_file,
+    tuning,
+)
+
+Sections = Mapping[str, Section]
+SECTIONS: dict[str, Callable[[Findings], Section]] = {
+    "effects": effects.section,
+    "claims": claims.section,
+    "cells": cells.section,
+    "interactions": interactions.section,
+    "baseline": baseline.section,
+    "curves": curves.section,
+    "classes": classes.section,
+    "inside": inside.section,
+    "tuning": tuning.section,
+    "cost": cost.section,
+    "failures": failures.section,
+    "excluded": excluded.section,
+    "reading": reading.section,
+    "study_file": study_file.section,
+    "provenance": provenance.section,
+}
+"""By name, in the order of the page."""
+
+
+def make(findings: Findings) -> Sections:
+    """Make every section of a report."""
+    return {name: section(findings) for name, section in SECTIONS.items()}
+
+
+def data(sections: Sections) -> dict[str, object]:
+    """Return the data of all sections by key; a list that several have is joined, in their order."""
+    joined: dict[str, object] = {}
+    for section in sections.values():
+        for key, value in section.data.items():
+            earlier = joined.get(key)
+            if key not in joined:
+                joined[key] = value
+            else:
+                assert isinstance(earlier, list), f"two sections have the key {key}"
+                assert isinstance(value, list), f"two sections have the key {key}"
+                joined[key] = earlier + value
+    return joined
+
+
+def sheets(sections: Sections) -> dict[str, Sheet]:
+    """Return the sheets of all sections by name, the rows of one name joined."""
+    joined: dict[str, Sheet] = {}
+    for sheet in (sheet for section in sections.values() for sheet in section.sheets):
+        earlier = joined.get(sheet.name)
+        assert earlier is None or earlier.columns == sheet.columns, f"two sheets {sheet.name}"
+        joined[sheet.name] = Sheet(sheet.name, sheet.columns, (*(earlier.rows if earlier else ()), *sheet.rows))
+    return joined

@@ -1,0 +1,193 @@
+"""A lease: a file in a folder that says who works there, renewed by its owner. It reaches where file locks do not.
+
+The file is `lease-<n>`, made with O_EXCL, so that of several processes that want it one gets it. A lease has run out when it
+was not renewed for its term. Clocks of two machines may differ, so nobody compares times: who waits watches the
+content, by his own clock. To take a lease over is to make `lease-<n+1>`, which only one can; the owner of an older one sees
+that at the next look, and writes nothing more. It is renewed in place, so that a file that was removed does not come back.
+"""
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+TERM = 60.0  # seconds without a renewal after which a lease has run out; a network file system may show a file 30 s late
+RENEWALS = 12  # in a term
+LENGTH = 512  # bytes of a lease: always as many, as it is overwritten in place
+RECENT = 5 * TERM  # seconds in which, for who looks once and cannot watch, the lease of another machine was renewed
+
+
+class LeaseLostError(Exception):
+    """Raised to the owner of a lease that another process has taken over."""
+
+
+@dataclass(slots=True)
+class Lease:
+    """A lease that this process has."""
+
+    folder: Path
+    number: int
+    content: dict[str, Any]
+    is_lost: bool = False
+
+    @property
+    def path(self) -> Path:
+        """Return its file."""
+        return _path(self.folder, self.number)
+
+    def check(self) -> None:
+        """Raise a LeaseLostError where another process has taken it over."""
+        self.is_lost = self.is_lost or not self.path.exists() or _path(self.folder, self.number + 1).exists()
+        if self.is_lost:
+            raise LeaseLostError(f"{self.path}: taken over by another process")
+
+    def renew(self) -> None:
+        """Change its content, which others watch. Raises a LeaseLostError where it is not ours any more."""
+        self.check()
+        self.content["renewals"] += 1
+        try:
+            with self.path.open("r+b") as file:
+                file.write(_bytes(self.content))
+        except FileNotFoundError:
+            self.is_lost = True
+            raise LeaseLostError(f"{self.path}: taken over by another process") from None
+
+    def release(self) -> None:
+        """Give it up."""
+        self.path.unlink(missing_ok=True)
+
+
+@dataclass(slots=True)
+class Watch:
+    """A process that wants the lease of a folder, and what it has seen so far of another one's."""
+
+    folder: Path
+    term: float = TERM  # of the lease that it wants
+    clock: Callable[[], float] = time.monotonic
+    owner: dict[str, Any] = field(default_factory=dict)  # of the lease that is in the way
+    _seen: tuple[int, bytes] | None = None
+    _since: float = 0.0
+
+    def take(self, *, has_lock: bool) -> Lease | None:
+        """Return the lease if it is free or has run out, else None: look again soon.
+
+        `has_lock`: the folder's file lock is ours, so a lease of this machine is that of a dead process.
+        """
+        newest = _newest(self.folder)
+        if newest is None:
+            return _make(self.folder, 1, self.term)
+        self.owner = _parsed(newest[1])
+        if not (has_lock and self.owner.get("machine") == machine()):
+            if newest != self._seen:
+                self._seen, self._since = newest, self.clock()
+            if self.clock() - self._since < self.owner.get("term", TERM):
+                return None
+        lease = _make(self.folder, newest[0] + 1, self.term)
+        if lease is not None:
+            for number in _numbers(self.folder):
+                if number < lease.number:
+                    _path(self.folder, number).unlink(missing_ok=True)
+        return lease
+
+
+@contextmanager
+def renewing(lease: Lease) -> Iterator[None]:
+    """Renew a lease in the background, and give it up at the end."""
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(lease.content["term"] / RENEWALS):
+            try:
+                lease.renew()
+            except LeaseLostError:
+                return
+            except OSError:  # the disk may come back before the term is over
+                continue
+
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        with suppress(OSError):  # it will run out
+            lease.release()
+
+
+def is_held_elsewhere(folder: Path) -> bool:
+    """Whether another machine seems to have the lease: for who looks once, writes nothing, and cannot watch.
+
+    It goes by the time of the file, with a wide margin: only to be shown, or to be careful.
+    """
+    try:
+        newest = _newest(folder)
+        if newest is None or _parsed(newest[1]).get("machine") in (None, machine()):
+            return False
+        return time.time() - _path(folder, newest[0]).stat().st_mtime < RECENT
+    except OSError:
+        return False
+
+
+@cache
+def machine() -> str:
+    """Name this machine: the same after a restart, another one for each of several that see a folder."""
+    try:
+        identity = Path("/etc/machine-id").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        identity = ""
+    return f"{socket.gethostname()}/{identity}"
+
+
+def _make(folder: Path, number: int, term: float) -> Lease | None:
+    content = {
+        "owner": secrets.token_hex(8), "machine": machine(), "host": socket.gethostname(), "pid": os.getpid(),
+        "term": term, "renewals": 0,
+    }  # fmt: skip
+    try:
+        with _path(folder, number).open("xb") as file:
+            file.write(_bytes(content))
+    except FileExistsError:
+        return None
+    return Lease(folder, number, content)
+
+
+def _newest(folder: Path) -> tuple[int, bytes] | None:
+    """Read the lease with the highest number."""
+    for number in sorted(_numbers(folder), reverse=True):
+        with suppress(FileNotFoundError):
+            return number, _path(folder, number).read_bytes()
+    return None
+
+
+def _numbers(folder: Path) -> list[int]:
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+    return [int(name[6:]) for name in names if name.startswith("lease-") and name[6:].isdecimal()]
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"lease-{number}"
+
+
+def _bytes(content: dict[str, Any]) -> bytes:
+    return json.dumps(content).encode().ljust(LENGTH - 1) + b"\n"
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    """Read a lease; nothing where it is just being written, or its owner died over it."""
+    try:
+        parsed = json.loads(content)
+    except ValueError:
+        return {}
+    return parsed if isinstance(parsed, dict) and isinstance(parsed.get("term"), (int, float)) else {}

@@ -1,0 +1,141 @@
+"""Whatever a power cut leaves of a job, it is resumed, and ends bit for bit as a job that nobody disturbed."""
+
+import json
+import random
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import disks
+import pytest
+from disks import Op, State
+
+from ablate.execution.worker import run_job
+from ablate.recipe import identity
+from ablate.recipe.fields import Data, Evaluation, Model, Optimizer, Recipe, Training
+from ablate.store import job_folder, records
+from ablate.store.job_folder import Folder
+from ablate.store.job_state import state as state_of
+from ablate.study.grid import Job
+from ablate.training import data
+
+DIGITS = Data(name="digits", image_size=16, train_size=60, validation=20)
+RECIPE = Recipe(
+    data=DIGITS, model=Model(name="cnn4", width=0.25), optimizer=Optimizer(lr=0.02),
+    training=Training(epochs=3, batch_size=16, precision="fp32"),
+)  # fmt: skip
+WAYS = Evaluation(), Evaluation(select="best_validation")
+SAMPLE = 12  # states that are tried each time; all of them in the slow part
+DRAFT = re.compile(r"(.*/)?\..+\.[0-9a-f]{8}")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Decoded digits, and the one job that is trained here again and again."""
+
+    digits: Path
+
+    @property
+    def job(self) -> Job:
+        return Job(identity.job_id(RECIPE, 0, self.digits.name), RECIPE, 0, self.digits.name)
+
+    def run(self, root: Path) -> Folder:
+        """Do what a coordinator and its worker do with the job, from wherever it stands."""
+        folder = Folder(root / self.job.id)
+        job_folder.create(folder, self.job)
+        payload = {
+            "folder": str(folder.path), "job": self.job.id, "data": str(self.digits), "device": "cpu",
+            "evaluations": [way.model_dump() for way in WAYS],
+        }  # fmt: skip
+        assert run_job(payload, lambda _: None, lambda: False) == {"status": "finished"}
+        return folder
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(data.prepare(DIGITS, tmp_path_factory.mktemp("data")).folder)
+
+
+@pytest.fixture
+def ops(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Op]:
+    """Record what one whole job does to its folder."""
+    (tmp_path / "recorded").mkdir()
+    with disks.recorded(tmp_path / "recorded", monkeypatch) as disk:
+        bench.run(tmp_path / "recorded")
+    return disk.ops
+
+
+def is_ignored(path: str) -> bool:
+    """Whether nothing rests on a file: the lock, the log, what is half-written."""
+    return path.endswith(("/lock", "/log.txt")) or DRAFT.fullmatch(path) is not None
+
+
+def ended(folder: Folder) -> dict[str, Any]:
+    """Return all that a job has found out: everything but times and memory."""
+
+    def timeless(record: Any, *names: str) -> str:
+        plain = {name: part for name, part in records.plain(record).items() if name not in ("timestamp", *names)}
+        plain["metrics"] = {name: value for name, value in plain["metrics"].items() if not name.startswith("time/")}
+        return json.dumps(plain)
+
+    result = job_folder.read_result(folder)
+    assert result is not None
+    return {
+        "result": timeless(result, "peak_memory"),
+        "epochs": [timeless(epoch, "seconds") for epoch in job_folder.read_epochs(folder)],
+        "evaluations": [timeless(one, "seconds") for one in job_folder.read_evaluations(folder)],
+        "pictures": [path.read_bytes() for path in sorted(folder.path.rglob("*.png"))],
+        "weights": [folder.weights(way.select).read_bytes() for way in WAYS],
+        "recipe": folder.recipe.read_bytes(),
+        "others": sorted(path.name for path in folder.path.iterdir()),
+    }
+
+
+def check(states: list[State], bench: Bench, tmp_path: Path) -> None:
+    """Lay out each state, let the job go on from there, and see that it ends as an undisturbed one."""
+    expected = ended(bench.run(tmp_path / "undisturbed"))
+    assert len(expected["epochs"]) == 3
+    assert len(expected["evaluations"]) == len(expected["pictures"]) == 2
+    for number, state in enumerate(states):
+        root = tmp_path / "cut"
+        disks.lay_out(state, root)
+        what = f"state {number}: {sorted((path.partition('/')[2], len(content)) for path, content in state.items())}"
+        before = state_of(Folder(root / bench.job.id)).result
+        folder = bench.run(root)
+        assert ended(folder) == expected, what
+        assert len(job_folder.read_attempts(folder)) >= 1, what  # without one MLflow is shown nothing
+        assert before in (None, job_folder.read_result(folder)), what  # what was finished is not trained again
+        shutil.rmtree(root)
+
+
+def test_a_job_syncs_what_its_end_rests_on_before_it_and_its_names_after(ops: list[Op]) -> None:
+    told = [(op.kind, (op.to or op.path).partition("/")[2]) for op in ops]
+    at = told.index(("rename", "result.json"))
+    for name in ("journal.jsonl", "attempts.jsonl", ""):
+        last = max(i for i, one in enumerate(told[:at]) if one == ("fsync", name))
+        assert not [one for one in told[last:at] if one == ("write", name)]
+    assert ("fsync", "") in told[at : told.index(("unlink", "checkpoint.pt"))]
+
+
+def test_a_job_syncs_no_more_than_it_must(ops: list[Op]) -> None:
+    """Each costs milliseconds, and a tiny job takes no more than some dozens of them."""
+    names = [(op.to or op.path).partition("/")[2] for op in ops if op.kind == "fsync"]
+    drafts = sum(bool(DRAFT.fullmatch(name)) for name in names)
+    best = sum(op.kind == "rename" and op.to.endswith("best.pt") for op in ops)
+    # recipe, environment, a checkpoint an epoch, best, last, model, result; two files for each way of evaluating
+    assert drafts == 2 + RECIPE.training.epochs + best + 3 + 2 * len(WAYS)
+    # the folder for each best.pt; what the result rests on, and its name; for each way two names and a new folder
+    assert len(names) - drafts == best + 5 + 3 * len(WAYS) + 1
+
+
+def test_what_a_power_cut_leaves_of_a_job_is_resumed_to_the_same_end(ops: list[Op], bench: Bench, tmp_path: Path) -> None:
+    states = list(disks.after_power_cuts(ops, is_ignored))
+    assert len(states) > 100
+    check(random.Random(0).sample(states, SAMPLE), bench, tmp_path)
+
+
+@pytest.mark.slow  # hundreds of trainings
+def test_whatever_a_power_cut_leaves_of_a_job_is_resumed_to_the_same_end(ops: list[Op], bench: Bench, tmp_path: Path) -> None:
+    check(list(disks.after_power_cuts(ops, is_ignored)), bench, tmp_path)
