@@ -100,9 +100,7 @@ def _train(
     recipe, seed, code = _read_recipe(folder, payload)
     device = torch.device(payload["device"])
     number = len(job_folder.read_attempts(folder)) + 1
-    about = Attempt(
-        attempt=number, timestamp=_now(), pid=os.getpid(), device=payload["device"], study=payload.get("study", "")
-    )
+    about = Attempt(attempt=number, timestamp=_now(), pid=os.getpid(), device=payload["device"], study=payload.get("study", ""))
     records.append(folder.attempts, about)
     files.write_json(folder.environment, _environment(payload, device), durable=False)
     _allow_own_code(recipe, payload, code)
@@ -145,8 +143,10 @@ def _read_recipe(folder: Folder, payload: Json) -> tuple[Recipe, int, str]:
     """
     description = job_folder.read_description(folder)
     recipe = None if description is None else description.parsed()
-    if description is None or recipe is None or (
-        identity.job_id(recipe, description.seed, description.data, description.code) != payload["job"]
+    if (
+        description is None
+        or recipe is None
+        or (identity.job_id(recipe, description.seed, description.data, description.code) != payload["job"])
     ):
         short = payload["job"][: identity.ID_SHOWN]
         raise AblateError(f"{folder.recipe} is not what the job {short} was planned as: remove that folder")

@@ -119,9 +119,7 @@ def _searched(search: Search, made: Tuning, store: Store, fingerprint: Callable[
             known = replace(known, misfit=True)
         found[cell.label] = known
     still = tuple(
-        one
-        for one in searches.values()
-        if len(ended(read_trials(store.search(one.id), one.search), one.search)) < one.search.trials
+        one for one in searches.values() if len(ended(read_trials(store.search(one.id), one.search), one.search)) < one.search.trials
     )
     return replace(
         made, grid=replace(made.grid, cells=tuple(cells)), searches=tuple(searches.values()), waiting=tuple(waiting.values()),
@@ -182,9 +180,7 @@ def cell_search(search: Search, cell: Cell, data: str, code: str) -> CellSearch 
 
 def range_work(tests: Sequence[RangeTest], store: Store, *, retry_failed: bool = False) -> tuple[RangeWork, ...]:
     """List the seeds whose curves are missing; those that have failed only with `retry_failed`."""
-    missing = [
-        RangeWork(test, seed) for test in tests for seed in test.seeds if not store.range(test.id).curve(seed).exists()
-    ]
+    missing = [RangeWork(test, seed) for test in tests for seed in test.seeds if not store.range(test.id).curve(seed).exists()]
     return tuple(work for work in missing if retry_failed or state(work.folder(store)).stage() != "crashed")
 
 
@@ -261,11 +257,7 @@ def unanswered(made: Tuning, store: Store) -> list[str]:
     """Return a sentence for which cells tuning has ended without an answer: they cannot be trained."""
     wrong = []
     failed = {
-        test.id: [
-            work
-            for work in range_work((test,), store, retry_failed=True)
-            if state(work.folder(store)).stage() == "crashed"
-        ]
+        test.id: [work for work in range_work((test,), store, retry_failed=True) if state(work.folder(store)).stage() == "crashed"]
         for test in made.open_ranges
     }
     asked = [cell for cell in made.grid.cells if made.wanted is None or cell.label in made.wanted]

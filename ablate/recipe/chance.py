@@ -25,9 +25,7 @@ CRITICAL = 1.96  # of |z|, two-sided at 0.05
 STRONG = 0.25  # V^2 from which answers are a class's name, be it another one's
 
 
-def status(
-    written: End, reason: str, confusion: Sequence[Sequence[int]], classes: Sequence[str]
-) -> tuple[End, str]:
+def status(written: End, reason: str, confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> tuple[End, str]:
     """Return the status of an evaluation and its reason, by its confusion matrix; as `written` where it has none.
 
     Evaluations that earlier versions wrote carry the status of an older rule, which called runs chance that were not.

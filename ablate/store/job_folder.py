@@ -138,9 +138,7 @@ def _description(job: Job) -> JobRecipe:
     settled = job.recipe.model_dump(mode="json")
     settled["data"].pop("root")  # a path: no part of what is trained
     settled.pop("evaluation")
-    return JobRecipe(
-        job=job.id, seed=job.seed, data=job.data, code=job.code, numerics=identity.NUMERICS, recipe=settled
-    )
+    return JobRecipe(job=job.id, seed=job.seed, data=job.data, code=job.code, numerics=identity.NUMERICS, recipe=settled)
 
 
 def read_description(folder: Folder) -> JobRecipe | None:

@@ -202,9 +202,7 @@ def _rate(suggestion: Suggestion) -> Suggestion:
     return suggestion
 
 
-SUGGESTION: TypeAdapter[Suggestion] = TypeAdapter(
-    Annotated[Suggestion, BeforeValidator(_numbers), AfterValidator(_rate)]
-)
+SUGGESTION: TypeAdapter[Suggestion] = TypeAdapter(Annotated[Suggestion, BeforeValidator(_numbers), AfterValidator(_rate)])
 """suggestion.json: what the curves of a range test suggest."""
 
 
@@ -253,9 +251,7 @@ def read(path: Path, kind: type[R]) -> R | None:
     except FileNotFoundError:
         return None
     except ValidationError:
-        raise StoreError(
-            f"{path}: must be JSON as ablate writes it, and it is not: ablate doctor says what to do"
-        ) from None
+        raise StoreError(f"{path}: must be JSON as ablate writes it, and it is not: ablate doctor says what to do") from None
 
 
 def write(path: Path, record: BaseModel, *, durable: bool = True) -> None:

@@ -91,9 +91,7 @@ def write_trials(folder: SearchFolder, trials: tuple[Trial, ...]) -> None:
 
 def spoilt(path: Path) -> StoreError:
     """Return the error of a file of a search or a range test that is not what ablate writes there."""
-    return StoreError(
-        f"{path}: must be what ablate has written there, and it is not: remove that file, and it is made again"
-    )
+    return StoreError(f"{path}: must be what ablate has written there, and it is not: remove that file, and it is made again")
 
 
 def ended(trials: tuple[Trial, ...], search: Search) -> tuple[Trial, ...]:

@@ -139,9 +139,7 @@ def tracked(study: Study, runs: tuple[Run, ...], store: Store) -> tuple[RunSourc
 
 def epochs(lines: Sequence[Epoch]) -> tuple[Line, ...]:
     """Return the epochs of a journal, each with the time that it took."""
-    return tuple(
-        Line(line.epoch, line.timestamp, line.metrics | {"time/epoch_seconds": line.seconds}) for line in lines
-    )
+    return tuple(Line(line.epoch, line.timestamp, line.metrics | {"time/epoch_seconds": line.seconds}) for line in lines)
 
 
 def plain(text: str) -> str:

@@ -83,11 +83,7 @@ class SearchSource:
         )  # fmt: skip
 
     def _trial(self, search: Search, trial: Trial, *, is_open: bool) -> Record:
-        folders = {
-            _before(search.seeds, seed): self.store.job(trial.jobs[str(seed)])
-            for seed in search.seeds
-            if str(seed) in trial.jobs
-        }
+        folders = {_before(search.seeds, seed): self.store.job(trial.jobs[str(seed)]) for seed in search.seeds if str(seed) in trial.jobs}
         lines = {before: epochs(job_folder.read_epochs(folder)) for before, folder in folders.items()}
         stands = State("RUNNING", "running") if is_open else _ended(trial, lines)
         names = labels(list(search.space))

@@ -62,9 +62,7 @@ def shown(found: Status, *, terminal: bool = False, width: int = 80) -> str:
 def judge(here: Store, job: Job, status: str = "finished", reason: str = "", evaluation: Evaluation | None = None) -> None:
     judged = job.recipe.model_copy(update={"evaluation": evaluation or Evaluation()})
     confusion = [[10, 0], [10, 0]] if status == "at_chance" else [[9, 1], [1, 9]]
-    content = record_files.evaluation(
-        status=status, reason=reason, metrics={"test/accuracy": 0.9}, classes=["a", "b"], confusion=confusion
-    )
+    content = record_files.evaluation(status=status, reason=reason, metrics={"test/accuracy": 0.9}, classes=["a", "b"], confusion=confusion)
     files.write_json(here.job(job.id).outcome(identity.evaluation_id(judged)) / "outcome.json", content)
 
 

@@ -356,9 +356,7 @@ def test_a_seed_of_a_range_test_that_failed_is_left_alone_unless_asked_for(here)
 
 def won(*trials, count=None, direction="validation/accuracy"):
     search = read({"space": LR, "trials": count or len(trials), "metric": direction}).search
-    rows = tuple(
-        Trial(number=i, state=state, value=value, params={"optimizer.lr": i}) for i, (state, value) in enumerate(trials)
-    )
+    rows = tuple(Trial(number=i, state=state, value=value, params={"optimizer.lr": i}) for i, (state, value) in enumerate(trials))
     best = tuning.winner(rows, search)
     return None if best is None else best["optimizer.lr"]
 
