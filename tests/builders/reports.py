@@ -22,6 +22,7 @@ from ablate.analysis.tuning import History, Map, RangeCurve, Trial, TuningFindin
 from ablate.recipe.range_test import Suggestion
 from ablate.report import html, pictures, sections, tables
 from ablate.report.canvas import Picture
+from ablate.store.records import Epoch
 from ablate.study import file as study_file
 from ablate.study import grid
 from ablate.study.grid import Cell
@@ -98,11 +99,11 @@ def png(side: int = 64) -> str:
     return str(Path(folder) / "wrong.png")
 
 
-def line(epoch: int, epochs: int, given: float) -> dict[str, Any]:
+def line(epoch: int, epochs: int, given: float) -> Epoch:
     share = epoch / epochs
     accuracies = {"train/accuracy": given * share, "validation/accuracy": 0.98 * given * share}
     losses = {"train/loss": 2 - share, "validation/loss": 2.1 - share}
-    return {"epoch": epoch, "timestamp": 0, "seconds": 1.0, "metrics": accuracies | losses}
+    return Epoch(epoch=epoch, timestamp=0, seconds=1.0, metrics=accuracies | losses)
 
 
 def by_level(changes: Mapping[tuple[str, str], list[float]], *, base: float = 0.9) -> Value:

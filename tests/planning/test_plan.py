@@ -263,13 +263,13 @@ def test_the_images_of_a_decoded_set_are_counted_from_it(here: Store) -> None:
         return cost.seconds
 
     undecoded = seconds()
-    files.write_json(here.data / ("f" * 64) / "meta.json", {"train": 500, "test": 0})
+    files.write_json(here.data / ("f" * 64) / "meta.json", record_files.images(500, 0))
     assert seconds() == pytest.approx(undecoded * 500 / 1442)  # as many as there are digits
 
 
 def test_judging_on_many_images_takes_its_time_too(here: Store) -> None:
     def seconds(test: int) -> float:
-        files.write_json(here.data / ("f" * 64) / "meta.json", {"train": 500, "test": test})
+        files.write_json(here.data / ("f" * 64) / "meta.json", record_files.images(500, test))
         cost = make(read(), here).cost
         assert cost is not None
         return cost.seconds

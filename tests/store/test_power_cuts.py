@@ -4,6 +4,7 @@ import json
 import random
 import re
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,35 @@ def test_a_job_syncs_no_more_than_it_must(ops: list[Op]) -> None:
     assert drafts == 2 + RECIPE.training.epochs + best + 3 + 2 * len(WAYS)
     # the folder for each best.pt; what the result rests on, and its name; for each way two names and a new folder
     assert len(names) - drafts == best + 5 + 3 * len(WAYS) + 1
+
+
+def lacks(states: Iterable[State], ops: list[Op], end: str, *names: str) -> list[State]:
+    """Return the states that have a file, and not all that it rests on as it was written."""
+    whole = {op.path: op.content for op in ops if op.kind == "write"}
+    for op in ops:
+        if op.kind == "rename":
+            whole[op.to] = whole[op.path]
+
+    def is_short(state: State, path: str) -> bool:
+        return any(state.get(f"{path.rpartition(end)[0]}{name}") != whole[f"{path.rpartition(end)[0]}{name}"] for name in names)
+
+    return [state for state in states if any(path.endswith(end) and is_short(state, path) for path in state)]
+
+
+RESTS_ON = (
+    ("/result.json", "/last.pt", "/best.pt", "/journal.jsonl", "/attempts.jsonl", "/recipe.json", "/environment.json", "/model.json"),
+    ("/outcome.json", "/misclassified.png"),
+)
+
+
+@pytest.mark.parametrize("names", RESTS_ON)
+def test_no_power_cut_leaves_an_end_without_what_it_rests_on(ops: list[Op], names: tuple[str, ...]) -> None:
+    states = list(disks.after_power_cuts(ops, is_ignored))
+    assert any(path.endswith(names[0]) for state in states for path in state)
+    assert lacks(states, ops, *names) == []
+    for unsynced in ("folders", "files"):  # a writer that does not sync them is told from ours
+        careless = [op for op in ops if op.kind != "fsync" or (op.file < 0) == (unsynced == "files")]
+        assert lacks(disks.after_power_cuts(careless, is_ignored), ops, *names), unsynced
 
 
 def test_what_a_power_cut_leaves_of_a_job_is_resumed_to_the_same_end(ops: list[Op], bench: Bench, tmp_path: Path) -> None:
