@@ -47,8 +47,13 @@ def worker(path: Path, index: int, device: str, *, as_json: bool) -> None:
     from ablate.workflow import worker as workflow
 
     terminal = os.dup(2)  # while it runs, whatever is printed goes to the log of the job
-    with Interruption() as interruption, os.fdopen(terminal, "w", buffering=1, errors="backslashreplace") as errors:
-        ended = workflow.run(path, index, device, lambda text: click.echo(text, file=errors), interruption.asked)
+    with (
+        Interruption() as interruption,
+        os.fdopen(terminal, "w", buffering=1, errors="backslashreplace") as errors,
+    ):
+        ended = workflow.run(
+            path, index, device, lambda text: click.echo(text, file=errors), interruption.asked
+        )
     click.echo(answers.line(ended) if as_json else _line(ended))
     sys.exit(EXIT.get(ended.kind, 1))
 

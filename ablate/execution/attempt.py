@@ -136,11 +136,15 @@ def accounted(folder: Folder, device: str) -> Iterator[None]:
     except (Stopped, UnwritableError, LeaseLostError):
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in files.FULL:  # of the log, or of another disk, such as that of /tmp
+        if (
+            isinstance(error, OSError) and error.errno in files.FULL
+        ):  # of the log, or of another disk, such as that of /tmp
             files.try_to_write(folder.path)
         said = "".join(traceback.format_exception_only(error)).strip()
         if _is_out_of_memory(error):
-            raise OutOfMemory(f"{said.splitlines()[0]} (the job had {peak(torch.device(device)) / 2**30:.2f} GiB at most)") from error
+            raise OutOfMemory(
+                f"{said.splitlines()[0]} (the job had {peak(torch.device(device)) / 2**30:.2f} GiB at most)"
+            ) from error
         job_folder.fail(folder, kind="error", error=said)
         raise
 
@@ -148,7 +152,9 @@ def accounted(folder: Folder, device: str) -> Iterator[None]:
 def _is_out_of_memory(error: BaseException | None) -> bool:
     """Tell a want of memory from other errors, also where another one came of it: torch.save then complains of its file."""
     while error is not None:
-        by_torch = isinstance(error, RuntimeError) and "DefaultCPUAllocator: " in str(error)  # it has no type of its own for a CPU's
+        by_torch = isinstance(error, RuntimeError) and "DefaultCPUAllocator: " in str(
+            error
+        )  # it has no type of its own for a CPU's
         by_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
         if by_torch or by_system or isinstance(error, MemoryError | torch.OutOfMemoryError):
             return True
@@ -178,7 +184,9 @@ def logging_to(path: Path) -> Iterator[None]:
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
     # Never through a link: others may write to a store that is shared.
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666), "ab", buffering=0) as log:
+    with os.fdopen(
+        os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666), "ab", buffering=0
+    ) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         faulthandler.enable(log)

@@ -49,14 +49,18 @@ def best(measure: Callable[[int], Load | None], tried: Iterable[int] = TRIED) ->
         if len(loads) > 1 and load.images_a_second < WORTH * loads[-2].images_a_second:
             break
     if not loads:
-        raise AblateError("--jobs-per-gpu auto: not even one job runs on the device: try --jobs-per-gpu 1 and see its log")
+        raise AblateError(
+            "--jobs-per-gpu auto: not even one job runs on the device: try --jobs-per-gpu 1 and see its log"
+        )
     chosen = loads[0]
     for load in loads[1:]:
         chosen = load if load.images_a_second >= WORTH * chosen.images_a_second else chosen
     return chosen.jobs, tuple(loads)
 
 
-def probe(start: Callable[[Options], Executor], device: str, task: ProbeTask, interrupted: Callable[[], bool]) -> tuple[int, str]:
+def probe(
+    start: Callable[[Options], Executor], device: str, task: ProbeTask, interrupted: Callable[[], bool]
+) -> tuple[int, str]:
     """Find by real workers how many jobs a device does most with; return that and what was measured, in words."""
 
     def measured(jobs: int) -> Load | None:
@@ -64,7 +68,9 @@ def probe(start: Callable[[Options], Executor], device: str, task: ProbeTask, in
             return measure(executor, task, jobs, interrupted=interrupted)
 
     jobs, loads = best(measured)
-    figures = (f"{load.jobs}: {load.images_a_second:,.0f} images/s, {load.used / 2**30:.1f} GiB" for load in loads)
+    figures = (
+        f"{load.jobs}: {load.images_a_second:,.0f} images/s, {load.used / 2**30:.1f} GiB" for load in loads
+    )
     return jobs, f"{jobs} jobs a GPU, by a probe on {loads[0].slot} ({', '.join(figures)})"
 
 
@@ -92,11 +98,19 @@ def measure(
                 last[event.task], slot = event.detail, event.slot
         if not all_started and len(last) == jobs:
             all_started, began, first = True, time.monotonic(), dict(last)
-        if all_started and time.monotonic() - began > window and all(last[task]["time"] > first[task]["time"] for task in first):
+        if (
+            all_started
+            and time.monotonic() - began > window
+            and all(last[task]["time"] > first[task]["time"] for task in first)
+        ):
             break
         if time.monotonic() - began > START:
             return None
-    speed = sum((last[t]["images"] - first[t]["images"]) / (last[t]["time"] - first[t]["time"]) for t in first)
+    speed = sum(
+        (last[t]["images"] - first[t]["images"]) / (last[t]["time"] - first[t]["time"]) for t in first
+    )
     used = [detail["used"] for detail in last.values()]
-    in_use = sum(used) if executor.resources().device == "cpu" else max(used)  # a GPU tells the memory of all processes
+    in_use = (
+        sum(used) if executor.resources().device == "cpu" else max(used)
+    )  # a GPU tells the memory of all processes
     return Load(jobs, speed, in_use, next(iter(last.values()))["total"], slot)

@@ -52,9 +52,13 @@ class Policy:
     """How far to go."""
 
     fail_fast: bool = False  # stop at the first failure
-    stall: float = STALL  # seconds without a sign of life after which a started job is stopped, and tried once more
+    stall: float = (
+        STALL  # seconds without a sign of life after which a started job is stopped, and tried once more
+    )
     budget: Budget = field(default_factory=Budget)  # nothing starts that would not end in it
-    seconds: Callable[["Item"], float] = lambda _item: 0.0  # that a piece of work takes, as far as that is known
+    seconds: Callable[["Item"], float] = lambda _item: (
+        0.0
+    )  # that a piece of work takes, as far as that is known
     clock: Callable[[], float] = time.monotonic
 
 
@@ -161,7 +165,9 @@ class _Queue:
     policy: Policy
     ledger: Ledger = field(default_factory=Ledger)
     running: dict[str, Item] = field(default_factory=dict)
-    seen: dict[str, float] = field(default_factory=dict)  # when each was last seen alive; none of those that are queued
+    seen: dict[str, float] = field(
+        default_factory=dict
+    )  # when each was last seen alive; none of those that are queued
     stalled: set[str] = field(default_factory=set)  # that were ended for want of such a sign
     looked: float = 0.0  # for stalls
     again: deque[Item] = field(default_factory=deque)

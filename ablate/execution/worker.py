@@ -127,12 +127,16 @@ def _train(folder: Folder, task: TrainTask, report: Report, should_stop: Asked, 
     recipe, seed, code = _read_recipe(folder, task)
     device = torch.device(task.device)
     number = len(job_folder.read_attempts(folder)) + 1
-    about = Attempt(attempt=number, timestamp=_now(), pid=os.getpid(), device=task.device, study=task.context.study)
+    about = Attempt(
+        attempt=number, timestamp=_now(), pid=os.getpid(), device=task.device, study=task.context.study
+    )
     records.append(folder.attempts, about)
     files.write_json(folder.environment, _environment(task, device), durable=False)
     _allow_own_code(recipe, task.context, code)
     if recipe.training.compile:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = task.context.compile_cache  # importing torch._dynamo has put another one there
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = (
+            task.context.compile_cache
+        )  # importing torch._dynamo has put another one there
         print("torch.compile: half a minute when this network is new here", flush=True)
     attempt.forget_peak(device)
     prepared = data.read(task.data)
@@ -147,7 +151,10 @@ def _train(folder: Folder, task: TrainTask, report: Report, should_stop: Asked, 
     if state is not None:
         loop.restore(session, state)
     job_folder.restore_journal(folder, session.history)
-    print(f"attempt {number} on {task.device}: from epoch {session.epoch} of {recipe.training.epochs}", flush=True)
+    print(
+        f"attempt {number} on {task.device}: from epoch {session.epoch} of {recipe.training.epochs}",
+        flush=True,
+    )
     _epochs(folder, session, report, should_stop, alive)
     alive.check()
     if not session.diverged:
@@ -165,7 +172,10 @@ def _epochs(folder: Folder, session: loop.Session, report: Report, should_stop: 
         # Before the line: what stands in the journal is never trained again.
         save(folder.checkpoint, loop.snapshot(session), keep=folder.previous)
         records.append(folder.journal, Epoch.model_validate(line))
-        print(f"epoch {line['epoch']}: " + ", ".join(f"{k} {v:.4g}" for k, v in line["metrics"].items()), flush=True)
+        print(
+            f"epoch {line['epoch']}: " + ", ".join(f"{k} {v:.4g}" for k, v in line["metrics"].items()),
+            flush=True,
+        )
         report({"epoch": line["epoch"], "epochs": epochs, "metrics": line["metrics"]})
         if should_stop() and not session.finished:
             raise Stopped
@@ -178,7 +188,11 @@ def _read_recipe(folder: Folder, task: TrainTask) -> tuple[Recipe, int, str]:
     """
     description = job_folder.read_description(folder)
     recipe = None if description is None else description.parsed()
-    if description is None or recipe is None or (identity.job_id(recipe, description.seed, description.data, description.code) != task.job):
+    if (
+        description is None
+        or recipe is None
+        or (identity.job_id(recipe, description.seed, description.data, description.code) != task.job)
+    ):
         short = task.job[: identity.ID_SHOWN]
         raise AblateError(f"{folder.recipe} is not what the job {short} was planned as: remove that folder")
     return recipe, description.seed, description.code
@@ -193,9 +207,13 @@ def _allow_own_code(recipe: Recipe, context: Context, planned: str) -> None:
         return
     folders = context.code
     if folders is None:
-        raise AblateError(f"{recipe.model.name} is imported for a study file only, and this job comes from a store: run the study's file")
+        raise AblateError(
+            f"{recipe.model.name} is imported for a study file only, and this job comes from a store: run the study's file"
+        )
     if user_code.fingerprint(recipe.model.name, folders) != planned:
-        raise AblateError(f"the code of {recipe.model.name} has changed since the run was started: run the study again")
+        raise AblateError(
+            f"the code of {recipe.model.name} has changed since the run was started: run the study again"
+        )
     user_code.allow(recipe.model.name, folders)
 
 
@@ -210,7 +228,11 @@ def _finish(folder: Folder, session: loop.Session, shape: models.Shape) -> None:
     files.write_json(folder.model, {"model": session.recipe.model.model_dump()} | described, durable=False)
     seconds = [line["seconds"] for line in session.history]
     parameters = sum(p.numel() for p in session.network.parameters())
-    compiling = [line["metrics"]["time/compile_seconds"] for line in session.history if "time/compile_seconds" in line["metrics"]]
+    compiling = [
+        line["metrics"]["time/compile_seconds"]
+        for line in session.history
+        if "time/compile_seconds" in line["metrics"]
+    ]
     last = session.history[-1]
     broken = [f"{name} was {value}" for name, value in last["metrics"].items() if not math.isfinite(value)]
     job_folder.finish(
@@ -271,7 +293,10 @@ def _judge(folder: Folder, task: TrainTask, evaluation: Evaluation, alive: Alive
     )
     picture = gallery.draw(judgement.wrong, arrays.test_images, prepared.classes)
     job_folder.evaluate(folder, identity.evaluation_id(recipe), outcome, picture)
-    print(f"judged {evaluation.model_dump()}: test/accuracy {judgement.metrics['test/accuracy']:.4f}", flush=True)
+    print(
+        f"judged {evaluation.model_dump()}: test/accuracy {judgement.metrics['test/accuracy']:.4f}",
+        flush=True,
+    )
 
 
 def _environment(task: TrainTask, device: torch.device) -> Json:
@@ -281,7 +306,8 @@ def _environment(task: TrainTask, device: torch.device) -> Json:
         "git": task.context.git,
         "user": provenance.user(),
         "versions": provenance.versions(),
-        "machine": provenance.machine() | {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"},
+        "machine": provenance.machine()
+        | {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"},
     } | ({"images": "; ".join(decoding)} if decoding else {})
 
 

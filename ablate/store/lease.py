@@ -22,7 +22,9 @@ from typing import Any
 TERM = 60.0  # seconds without a renewal after which a lease has run out; a network file system may show a file 30 s late
 RENEWALS = 12  # in a term
 LENGTH = 512  # bytes of a lease: always as many, as it is overwritten in place
-RECENT = 5 * TERM  # seconds in which, for who looks once and cannot watch, the lease of another machine was renewed
+RECENT = (
+    5 * TERM
+)  # seconds in which, for who looks once and cannot watch, the lease of another machine was renewed
 
 
 class LeaseLostError(Exception):

@@ -27,7 +27,9 @@ class Context(_Value):
     study: str = ""  # for the line of the attempt
     git: dict[str, Any] = {}  # commit, dirty, diff: see provenance.git
     compile_cache: str = ""  # folder of what torch.compile has compiled
-    code: tuple[str, ...] | None = None  # folders that a user's own network may be imported from; None: it may not
+    code: tuple[str, ...] | None = (
+        None  # folders that a user's own network may be imported from; None: it may not
+    )
     jobs_a_device: int = 1
 
 
@@ -110,7 +112,9 @@ def read(path: Path, index: int) -> TrainTask | RangeTask | ProbeTask:
     try:
         lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError:
-        raise AblateError(f"{path}: must be a file of tasks as ablate writes it, one a line, and is no text") from None
+        raise AblateError(
+            f"{path}: must be a file of tasks as ablate writes it, one a line, and is no text"
+        ) from None
     if lines == [""]:
         raise AblateError(f"{path}: has no tasks")
     if not 0 <= index < len(lines):

@@ -26,7 +26,9 @@ class Ended:
     error: str
 
 
-def run(path: Path, index: int, device: str, notice: Callable[[str], None], should_stop: Callable[[], bool]) -> Ended:
+def run(
+    path: Path, index: int, device: str, notice: Callable[[str], None], should_stop: Callable[[], bool]
+) -> Ended:
     """Run one task of a file to its end, or to the next epoch after `should_stop`.
 
     `notice` hears that another process has the task, which is waited for. Raises an AblateError where the file has no
@@ -36,7 +38,9 @@ def run(path: Path, index: int, device: str, notice: Callable[[str], None], shou
     if isinstance(task, ProbeTask):
         raise AblateError(f"{path}: task {index} is a probe, which has no end of its own: choose another")
     if isinstance(task, TrainTask) and not files.is_there(Folder(task.folder).recipe):
-        raise AblateError(f"{task.folder}: has no recipe.json: is the store mounted under the same path here?")
+        raise AblateError(
+            f"{task.folder}: has no recipe.json: is the store mounted under the same path here?"
+        )
     slot = devices.slots(device, 1)[0]
     for name, value in (ENVIRONMENT | dict(slot.environment)).items():
         os.environ.setdefault(name, value)

@@ -59,7 +59,15 @@ def test_each_task_of_a_file_ends_bit_for_bit_as_by_the_local_executor(house, tm
     theirs, mine = house.folder("theirs"), house.folder("mine")
     curves = [tmp_path / who / "0.json" for who in ("their range", "my range")]
     sweeps = [
-        RangeTask(test=f"range {i}", seed=0, recipe=EVERY_DRAW, sweep=Sweep(steps=8), folder=curve.parent, curve=curve, data=house.digits)
+        RangeTask(
+            test=f"range {i}",
+            seed=0,
+            recipe=EVERY_DRAW,
+            sweep=Sweep(steps=8),
+            folder=curve.parent,
+            curve=curve,
+            data=house.digits,
+        )
         for i, curve in enumerate(curves)
     ]
     for sweep in sweeps:
@@ -76,7 +84,10 @@ def test_each_task_of_a_file_ends_bit_for_bit_as_by_the_local_executor(house, tm
     assert json.loads(out) == {
         "task": "range 1/0", "name": "range test range 1, seed 0", "kind": "finished", "status": "finished", "error": "",
     }  # fmt: skip
-    seen = [{key: value for key, value in files.read_json(curve).items() if key != "timestamp"} for curve in curves]
+    seen = [
+        {key: value for key, value in files.read_json(curve).items() if key != "timestamp"}
+        for curve in curves
+    ]
     assert seen[0] == seen[1]
     assert not list(tmp_path.rglob("lease-*"))
 
@@ -89,7 +100,10 @@ def test_sigterm_stops_it_after_an_epoch_and_the_same_command_goes_on(house, tmp
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=PATIENCE)
     done = len(files.lines(folder.journal))
-    assert (process.returncode, out) == (130, f"job {house.task(folder).job[:12]}: stopped; the same command goes on from its last epoch\n")
+    assert (process.returncode, out) == (
+        130,
+        f"job {house.task(folder).job[:12]}: stopped; the same command goes on from its last epoch\n",
+    )
     assert 0 < done < LONG.training.epochs
     assert folder.checkpoint.exists()
     assert not folder.result.exists()
@@ -131,7 +145,10 @@ def test_what_a_user_gets_wrong_is_a_sentence(house, tmp_path):
     for arguments, sentence in (
         ([tmp_path / "none", 0], "none: cannot be used: No such file or directory"),
         ([file, 7], f"{file}: has no task 7: its tasks are 0 to 1"),
-        ([file, 0], f"{tmp_path / 'elsewhere'}: has no recipe.json: is the store mounted under the same path here?"),
+        (
+            [file, 0],
+            f"{tmp_path / 'elsewhere'}: has no recipe.json: is the store mounted under the same path here?",
+        ),
         ([Path(__file__), 0], "line 1 is no task of this version of ablate (no JSON)"),
         ([file, -1], "Invalid value for '--index'"),
         ([file, "all"], "Invalid value for '--index'"),

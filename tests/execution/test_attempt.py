@@ -15,11 +15,11 @@ from ablate.store import files, job_folder, lease, tasks
 from ablate.store.lease import Watch
 from ablate.training import data
 
-LONG = EVERY_DRAW.model_copy(update={"training": Training(epochs=40, batch_size=16, precision="fp32")})
+LONG = EVERY_DRAW.model_copy(update={"training": Training(epochs=30, batch_size=16, precision="fp32")})
 PATIENCE = 120.0
 
 MACHINE = """
-import json, sys
+import json, os, sys
 from functools import partial
 from pathlib import Path
 from filelock import FileLock
@@ -31,9 +31,9 @@ name = sys.argv[2]
 lease.machine = lambda: name
 attempt.Watch = partial(lease.Watch, term=float(sys.argv[3]))
 Folder.lock = lambda self: FileLock(self.path.parent / f"lock of {name}")  # locks do not reach other machines
-task = tasks.read(Path(sys.argv[1]), 0)
-worker.run_job(task, lambda detail: print(json.dumps(detail), flush=True) if detail else None, lambda: False)
-print(json.dumps({"ended": True}), flush=True)
+task, out = tasks.read(Path(sys.argv[1]), 0), os.fdopen(os.dup(1), "w")  # what is printed goes to the log of the job
+worker.run_job(task, lambda detail: print(json.dumps(detail), file=out, flush=True) if detail else None, lambda: False)
+print(json.dumps({"ended": True}), file=out, flush=True)
 """
 
 
@@ -76,7 +76,9 @@ def test_a_machine_that_freezes_loses_its_job_to_another_one_and_writes_nothing_
             began = hear(second, "epoch")["epoch"]
             first.send_signal(signal.SIGCONT)
             reason = hear(first, "elsewhere")["elsewhere"]  # the second one may have finished by then
-            assert reason.startswith((f"waits for process {second.pid} on ", f"trained by process {second.pid}"))
+            assert reason.startswith(
+                (f"waits for process {second.pid} on ", f"trained by process {second.pid}")
+            )
             hear(second, "ended")
         hear(first, "ended")
     assert began > 1, "it goes on from the checkpoint of the other"
@@ -87,7 +89,9 @@ def test_a_machine_that_freezes_loses_its_job_to_another_one_and_writes_nothing_
     assert not list(folder.path.glob("lease-*"))
 
 
-def test_a_job_of_a_machine_that_is_gone_is_taken_over_after_the_term_of_its_lease(tmp_path, digits, monkeypatch):
+def test_a_job_of_a_machine_that_is_gone_is_taken_over_after_the_term_of_its_lease(
+    tmp_path, digits, monkeypatch
+):
     house = House(tmp_path, digits)
     folder, quiet, file = house.folder("a"), house.folder("quiet"), tmp_path / "tasks.jsonl"
     tasks.write(file, [house.task(folder)])

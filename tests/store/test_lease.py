@@ -150,7 +150,10 @@ def test_of_many_processes_that_want_a_lease_one_gets_it(tmp_path, monkeypatch, 
             of_another_machine(folder, monkeypatch)
         script = RACE if is_lapsed else RACE.replace("watch.take(has_lock=True)\nclock", "clock")
         command = [sys.executable, "-c", script, str(folder)]
-        racers = [subprocess.Popen([*command, f"m{i}/1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for i in range(4)]
+        racers = [
+            subprocess.Popen([*command, f"m{i}/1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            for i in range(4)
+        ]
         for racer in racers:
             assert racer.stdout.readline() == "ready\n"
         for racer in racers:
@@ -179,5 +182,7 @@ def test_who_looks_once_sees_the_lease_of_another_machine_and_writes_nothing(tmp
 
 def test_the_name_of_this_machine_is_always_the_same():
     program = "from ablate.store import lease; print(lease.machine())"
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=Path.home()).stdout
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=Path.home()
+    ).stdout
     assert said.strip() == leases.machine()

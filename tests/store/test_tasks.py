@@ -12,7 +12,9 @@ from ablate.store import tasks
 from ablate.store.tasks import Context, ProbeTask, RangeTask, TrainTask
 
 RECIPE = Recipe(
-    data=Data(name="imagefolder", root="/images", image_size=16, normalize=MeanStd(mean=(0.1,), std=(1 / 3,))),
+    data=Data(
+        name="imagefolder", root="/images", image_size=16, normalize=MeanStd(mean=(0.1,), std=(1 / 3,))
+    ),
     augment=Augment(crop="random_crop", padding=2, rotation=15),
     model=Model(name="resnet18", trainable=("layer4", "fc")),
     optimizer=Optimizer(lr=1e-300),
@@ -66,7 +68,11 @@ def test_a_task_cannot_be_changed():
         (b"{}\n", 0, "line 1 is no task of this version of ablate"),
         (b'{"kind": "bake"}\n', 0, "line 1 is no task of this version of ablate"),
         (b'{"kind": "train", "job": "a"}\n', 0, "train.folder: Field required"),
-        (b'{"kind": "train", "folder": "f", "job": "a", "data": "d", "evaluations": [], "x": 1}\n', 0, "train.x"),
+        (
+            b'{"kind": "train", "folder": "f", "job": "a", "data": "d", "evaluations": [], "x": 1}\n',
+            0,
+            "train.x",
+        ),
         (b"\n{\n", 1, "line 2 is no task of this version of ablate"),
         (b"\xff\xfe\n", 0, "is no text"),
     ],

@@ -16,7 +16,9 @@ class Row:
 
     start: Callable[[Program, Options], Executor]  # imports the class late
     resources: Callable[[Options], Resources]  # the same that the executor answers, without starting anything
-    options: tuple[str, ...]  # names of the Options that it understands; what else is asked for is a user's mistake
+    options: tuple[
+        str, ...
+    ]  # names of the Options that it understands; what else is asked for is a user's mistake
     needs: str = ""  # module that must be installed
     install: str = ""  # how
 

@@ -74,7 +74,9 @@ Kind = Literal[
     "queued", "started", "progress", "alive",
     "finished", "failed", "stopped", "crashed", "killed", "out_of_memory", "unwritable",
 ]  # fmt: skip
-ENDS: frozenset[Kind] = frozenset({"finished", "failed", "stopped", "crashed", "killed", "out_of_memory", "unwritable"})
+ENDS: frozenset[Kind] = frozenset(
+    {"finished", "failed", "stopped", "crashed", "killed", "out_of_memory", "unwritable"}
+)
 """After one of these nothing more is heard of a task."""
 
 
@@ -96,7 +98,9 @@ class Event:
     error: str = ""
 
 
-def run_here(function: Function, payload: Json, report: Report, should_stop: Callable[[], bool]) -> tuple[Kind, Json, str]:
+def run_here(
+    function: Function, payload: Json, report: Report, should_stop: Callable[[], bool]
+) -> tuple[Kind, Json, str]:
     """Run a task in this process; return how it ended, its result, and its error."""
     try:
         result = function(payload, report, should_stop)

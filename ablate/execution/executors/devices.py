@@ -6,14 +6,18 @@ from ablate.execution.executors.base import Options, Slot
 from ablate.hardware import Resources, cores, list_gpus
 
 
-def slots(device: str, jobs: int | None, threads: int = 1, per_gpu: int = 1, devices: int | None = None) -> tuple[Slot, ...]:
+def slots(
+    device: str, jobs: int | None, threads: int = 1, per_gpu: int = 1, devices: int | None = None
+) -> tuple[Slot, ...]:
     """Lay out the slots: `per_gpu` a GPU, or one for every `threads` CPU cores; `jobs` sets their number.
 
     `device`: auto, cpu, cuda; `devices`: so many GPUs only. Raises an AblateError when CUDA is asked for and there is no GPU.
     """
     gpus = list_gpus()[:devices]
     if device == "cuda" and not gpus:
-        raise AblateError("--device cuda needs an NVIDIA GPU that nvidia-smi lists, and there is none: use --device cpu")
+        raise AblateError(
+            "--device cuda needs an NVIDIA GPU that nvidia-smi lists, and there is none: use --device cpu"
+        )
     if device == "cpu" or not gpus:
         count = jobs or max(1, cores() // threads)
         return tuple(Slot(f"cpu:{i}", "cpu", {"CUDA_VISIBLE_DEVICES": ""}) for i in range(count))

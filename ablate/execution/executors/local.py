@@ -67,7 +67,9 @@ class LocalExecutor:
         self._context.set_forkserver_preload([function.split(":", maxsplit=1)[0], *preload])
         self._bad_starts = 0.0
         self._queue: list[_Queued] = []
-        self._reserved: dict[str, str] = {}  # memory -> task that has it for itself, or waits for the others there to end
+        self._reserved: dict[
+            str, str
+        ] = {}  # memory -> task that has it for itself, or waits for the others there to end
         self._news: list[Event] = []  # of tasks that have no process
         self._workers: list[_Worker] = []
         try:
@@ -83,7 +85,9 @@ class LocalExecutor:
 
     def _spawn(self, slot: Slot) -> _Worker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs, self._function, slot.device, dict(slot.environment)), daemon=True)
+        process = self._context.Process(
+            target=_serve, args=(theirs, self._function, slot.device, dict(slot.environment)), daemon=True
+        )
         _start(process)
         theirs.close()
         return _Worker(slot, process, ours)
@@ -93,7 +97,11 @@ class LocalExecutor:
         return len(self._idle())
 
     def _idle(self) -> list[_Worker]:
-        return [worker for worker in self._workers if worker.task is None and worker.slot.memory not in self._reserved]
+        return [
+            worker
+            for worker in self._workers
+            if worker.task is None and worker.slot.memory not in self._reserved
+        ]
 
     def submit(self, task: Task, *, exclusive: bool = False) -> None:
         """Queue a task, and start it if a slot is free; an exclusive one gets the emptiest memory."""
@@ -158,10 +166,14 @@ class LocalExecutor:
             if worker.task is not None:
                 heard.append(_death(worker))
             worker.pipe.close()
-            self._bad_starts += 0 if worker.ready else OUTSIDE_START if worker.process.exitcode in OUTSIDE else 1
+            self._bad_starts += (
+                0 if worker.ready else OUTSIDE_START if worker.process.exitcode in OUTSIDE else 1
+            )
             if self._bad_starts >= BAD_STARTS:
                 self.close()  # whoever still starts writes to the same stderr, and would write into the middle of our last words
-                raise RuntimeError(f"no worker process can start: {_describe_exit(worker.process.exitcode)}; its error stands above")
+                raise RuntimeError(
+                    f"no worker process can start: {_describe_exit(worker.process.exitcode)}; its error stands above"
+                )
             self._workers[i] = self._spawn(worker.slot)
         return heard
 
@@ -227,7 +239,12 @@ def _death(worker: _Worker) -> Event:
     assert worker.task is not None
     code, said = worker.process.exitcode or 0, _describe_exit(worker.process.exitcode)
     if -code == signal.SIGKILL and _memory_kills() > worker.memory_kills:
-        return Event("out_of_memory", worker.task, worker.slot.name, error="the kernel has ended the process for want of memory")
+        return Event(
+            "out_of_memory",
+            worker.task,
+            worker.slot.name,
+            error="the kernel has ended the process for want of memory",
+        )
     return Event("killed" if code in OUTSIDE else "crashed", worker.task, worker.slot.name, error=said)
 
 
@@ -257,7 +274,9 @@ def _start(process: ForkServerProcess) -> None:
         except (EOFError, OSError) as error:
             deaths += REFUSED_START if isinstance(error, ConnectionRefusedError) else 1
             if deaths >= BAD_STARTS:
-                raise RuntimeError("no worker process can start: the server they are forked from dies; its error stands above") from error
+                raise RuntimeError(
+                    "no worker process can start: the server they are forked from dies; its error stands above"
+                ) from error
             time.sleep(0.1)  # a server that is just dying answers no more, and is not yet known to be dead
 
 
@@ -298,9 +317,15 @@ def _serve(pipe: Connection, function: str, device: str, environment: dict[str, 
         task = message["task"]
 
         def report(detail: Json, task: str = task) -> None:
-            inbox.send({"kind": "progress", "task": task, "detail": detail} if detail else {"kind": "alive", "task": task})
+            inbox.send(
+                {"kind": "progress", "task": task, "detail": detail}
+                if detail
+                else {"kind": "alive", "task": task}
+            )
 
-        kind, detail, error = run_here(call, message["payload"] | {"device": device}, report, inbox.should_stop)
+        kind, detail, error = run_here(
+            call, message["payload"] | {"device": device}, report, inbox.should_stop
+        )
         inbox.send({"kind": kind, "task": task, "detail": detail, "error": error})
 
 

@@ -25,9 +25,13 @@ def test_an_unknown_name_is_a_sentence():
 
 def test_what_is_not_installed_or_not_understood_is_a_sentence(monkeypatch):
     local = EXECUTORS["local"]
-    away = Row(local.start, local.resources, ("device",), "no_such_module", 'pip install "ablate-studies[none]"')
+    away = Row(
+        local.start, local.resources, ("device",), "no_such_module", 'pip install "ablate-studies[none]"'
+    )
     monkeypatch.setitem(EXECUTORS, "away", away)
-    with pytest.raises(AblateError, match=r"--executor away needs no_such_module: pip install \"ablate-studies\[none\]\""):
+    with pytest.raises(
+        AblateError, match=r"--executor away needs no_such_module: pip install \"ablate-studies\[none\]\""
+    ):
         executors.resources("away", Options())
     monkeypatch.setitem(EXECUTORS, "away", Row(local.start, local.resources, ("device",)))
     with pytest.raises(AblateError, match="--executor away does not know --jobs-per-gpu: leave it out"):
