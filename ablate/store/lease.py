@@ -84,20 +84,26 @@ class Watch:
         `has_lock`: the folder's file lock is ours, so a lease of this machine is that of a dead process.
         """
         newest = _newest(self.folder)
-        if newest is None:
-            return _make(self.folder, 1, self.term)
-        self.owner = _parsed(newest[1])
-        if not (has_lock and self.owner.get("machine") == machine()):
-            if newest != self._seen:
-                self._seen, self._since = newest, self.clock()
-            if self.clock() - self._since < self.owner.get("term", TERM):
-                return None
-        lease = _make(self.folder, newest[0] + 1, self.term)
-        if lease is not None:
-            for number in _numbers(self.folder):
-                if number < lease.number:
-                    _path(self.folder, number).unlink(missing_ok=True)
+        if newest is not None and not self._has_run_out(newest, has_lock=has_lock):
+            return None
+        lease = _make(self.folder, 1 if newest is None else newest[0] + 1, self.term)
+        if lease is None:
+            return None
+        others = [number for number in _numbers(self.folder) if number != lease.number]
+        if any(number > lease.number for number in others):  # what was seen is long past
+            lease.release()
+            return None
+        for number in others:
+            _path(self.folder, number).unlink(missing_ok=True)
         return lease
+
+    def _has_run_out(self, newest: tuple[int, bytes], *, has_lock: bool) -> bool:
+        self.owner = _parsed(newest[1])
+        if has_lock and self.owner.get("machine") == machine():
+            return True
+        if newest != self._seen:
+            self._seen, self._since = newest, self.clock()
+        return bool(self.clock() - self._since >= self.owner.get("term", TERM))
 
 
 @contextmanager
@@ -163,10 +169,10 @@ def _make(folder: Path, number: int, term: float) -> Lease | None:
 
 
 def _newest(folder: Path) -> tuple[int, bytes] | None:
-    """Read the lease with the highest number."""
-    for number in sorted(_numbers(folder), reverse=True):
-        with suppress(FileNotFoundError):
-            return number, _path(folder, number).read_bytes()
+    """Read the lease with the highest number; None where there is none."""
+    while numbers := _numbers(folder):
+        with suppress(FileNotFoundError):  # taken over, or given up, since it was listed: look again
+            return max(numbers), _path(folder, max(numbers)).read_bytes()
     return None
 
 

@@ -63,6 +63,7 @@ def hear(process, key):
     raise AssertionError(f"it ended with {process.wait()}")
 
 
+@pytest.mark.slow  # two processes that import torch, one after the other
 def test_a_machine_that_freezes_loses_its_job_to_another_one_and_writes_nothing_more(tmp_path, digits):
     """The first one stands still longer than its lease lasts, the second one takes over, and then both go on."""
     house = House(tmp_path, digits)

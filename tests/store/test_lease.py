@@ -126,6 +126,22 @@ def test_it_is_renewed_in_the_background_until_it_ends_or_is_lost(tmp_path, monk
     assert "lease" not in {thread.name for thread in threading.enumerate()}
 
 
+def test_a_lease_that_goes_while_it_is_read_is_looked_for_again(tmp_path, monkeypatch):
+    """Between the list and the read another process takes over: then there is a lease, and not none."""
+    of_another_machine(tmp_path, monkeypatch)
+    numbers = leases._numbers
+
+    def and_then(folder):
+        listed = numbers(folder)
+        if listed == [1]:
+            (tmp_path / "lease-1").rename(tmp_path / "lease-2")
+        return listed
+
+    monkeypatch.setattr(leases, "_numbers", and_then)
+    assert Watch(tmp_path).take(has_lock=True) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["lease-2"]
+
+
 RACE = """
 import sys, time
 from pathlib import Path
