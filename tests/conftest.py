@@ -1,16 +1,21 @@
 """Fixtures that several files use."""
 
 import os
+import sys
 
 import pytest
 
 # Before torch is imported: tests run two at a time, and two processes with a thread for each core slow each other down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from commands import TINY, ablate
-from hypothesis import HealthCheck, settings
+# Some machines forbid it, and then every one of hundreds of processes compiles our modules anew, and each worker all tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
-from ablate.store import layout
+from commands import TINY, ablate  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+from ablate.store import layout  # noqa: E402
 
 # No example has to be quick: how long one takes says more of what else the machine does than of the code.
 settings.register_profile("ablate", deadline=None, suppress_health_check=[HealthCheck.too_slow])
