@@ -46,9 +46,19 @@ def list_gpus() -> tuple[tuple[str, float], ...]:
     answer = subprocess.run(["nvidia-smi", *GPU_QUERY], capture_output=True, text=True, check=False)  # noqa: S603, S607
     if answer.returncode != 0:
         return ()
-    rows = [[part.strip() for part in line.split(",")] for line in answer.stdout.splitlines() if line.count(",") == 2]
-    chosen = [name.strip() for name in visible.split(",")] if visible else None  # indices, or (beginnings of) UUIDs
-    listed = [row for row in rows if chosen is None or any(row[0] == name or row[1].startswith(name) for name in chosen)]
+    rows = [
+        [part.strip() for part in line.split(",")]
+        for line in answer.stdout.splitlines()
+        if line.count(",") == 2
+    ]
+    chosen = (
+        [name.strip() for name in visible.split(",")] if visible else None
+    )  # indices, or (beginnings of) UUIDs
+    listed = [
+        row
+        for row in rows
+        if chosen is None or any(row[0] == name or row[1].startswith(name) for name in chosen)
+    ]
     return tuple((index, _capability(text)) for index, _, text in listed)
 
 
@@ -64,4 +74,6 @@ def _cpu_flags() -> frozenset[str]:
     """Read the instruction sets of the CPU; none where the system does not list them."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    return frozenset(word for line in lines if line.startswith("flags") for word in line.split(":", 1)[1].split())
+    return frozenset(
+        word for line in lines if line.startswith("flags") for word in line.split(":", 1)[1].split()
+    )

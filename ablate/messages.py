@@ -28,7 +28,9 @@ def near(name: object, known: Iterable[str]) -> str:
     """Write ` (did you mean X?)`, or nothing when no known name is near."""
     names = list(known)
     same_tail = [full for full in names if re.split(r"[./]", full)[-1] == name]  # `crop` for `augment.crop`
-    same_tail.sort(key=lambda full: not full.startswith("test/"))  # of the metrics of one name, the one that verdicts are about
+    same_tail.sort(
+        key=lambda full: not full.startswith("test/")
+    )  # of the metrics of one name, the one that verdicts are about
     best = same_tail or difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     return f" (did you mean {best[0]}?)" if best else ""
 
@@ -42,6 +44,13 @@ def unknown(name: str, what: str, known: Iterable[str]) -> str:
 
 def public(text: str) -> str:
     """Write an address, or a message that holds one, without its password."""
-    named = re.sub(r"://([^/@\s:]*):\S*@", r"://\1:***@", text)  # up to the last @: a password may have one, and slashes
+    named = re.sub(
+        r"://([^/@\s:]*):\S*@", r"://\1:***@", text
+    )  # up to the last @: a password may have one, and slashes
     alone = re.sub(r"://[^/@\s:]+@", "://***@", named)  # a token
-    return re.sub(r"([?&][^=&\s]*(?:password|passwd|token|secret|key)[^=&\s]*=)[^&\s]*", r"\1***", alone, flags=re.IGNORECASE)
+    return re.sub(
+        r"([?&][^=&\s]*(?:password|passwd|token|secret|key)[^=&\s]*=)[^&\s]*",
+        r"\1***",
+        alone,
+        flags=re.IGNORECASE,
+    )

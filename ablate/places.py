@@ -10,8 +10,8 @@ from ablate.errors import AblateError
 def cache() -> Path:
     """Return ablate's folder in the user's cache: downloaded data sets, and what torch has compiled.
 
-    Where there is no home, as in a container under any user, it is a folder of the user's own among the temporary files.
-    Raises an AblateError where that folder is another user's.
+    Where there is no home, as in a container under any user, it is a folder of the user's own among the
+    temporary files. Raises an AblateError where that folder is another user's.
     """
     given = os.environ.get("XDG_CACHE_HOME", "")
     if Path(given).is_absolute():  # else it is to be ignored, by the standard
@@ -21,5 +21,7 @@ def cache() -> Path:
     except RuntimeError:
         folder = Path(tempfile.gettempdir()) / f"ablate-{os.getuid()}"
     if os.path.lexists(folder) and folder.lstat().st_uid != os.getuid():
-        raise AblateError(f"{folder}: must be a folder of yours, and is another user's: set HOME or XDG_CACHE_HOME")
+        raise AblateError(
+            f"{folder}: must be a folder of yours, and is another user's: set HOME or XDG_CACHE_HOME"
+        )
     return folder

@@ -1,4 +1,7 @@
-"""Run the benchmarks: all of them, or those named. Prints one table, and writes it as JSON with machine and versions."""
+"""Run the benchmarks: all of them, or those named.
+
+Prints one table, and writes it as JSON with machine and versions.
+"""
 
 import argparse
 import importlib
@@ -14,7 +17,9 @@ def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", default=PARTS, help=f"of {', '.join(PARTS)}; all by default")
-    parser.add_argument("--out", type=Path, help="write JSON there, and Markdown beside it; what was not measured now is kept")
+    parser.add_argument(
+        "--out", type=Path, help="write JSON there, and Markdown beside it; what was not measured now is kept"
+    )
     given = parser.parse_args()
     wrong = [part for part in given.parts if part not in PARTS]
     if wrong:
@@ -28,7 +33,9 @@ def main() -> None:
     if given.out is not None:
         before = json.loads(given.out.read_text())["comparisons"] if given.out.exists() else []
         every = {one["title"]: one for one in (*before, *as_data(found))}
-        given.out.write_text(json.dumps({"machine": machine(), "comparisons": list(every.values())}, indent=1) + "\n")
+        given.out.write_text(
+            json.dumps({"machine": machine(), "comparisons": list(every.values())}, indent=1) + "\n"
+        )
         given.out.with_suffix(".md").write_text(page([from_data(one) for one in every.values()]))
 
 

@@ -14,7 +14,9 @@ def main() -> None:
     """Get ready, wait for the others, train for some seconds, tell images a second."""
     precision, threads, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     default = torch.get_num_threads()
-    made = session("cnn4", precision, 500, threads=threads or default, augment={"crop": "none", "flip": False})
+    made = session(
+        "cnn4", precision, 500, threads=threads or default, augment={"crop": "none", "flip": False}
+    )
     steps = loop.steps(made)
     for _ in range(3):
         next(steps)

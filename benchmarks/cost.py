@@ -1,7 +1,7 @@
 """What tracking costs a job of some seconds in a worker (see many.py).
 
-Every line of the journal and of the log, every JSON file and every report to the coordinator is timed; weights, checkpoints
-and the picture, which resuming and judging need, are told beside.
+Every line of the journal and of the log, every JSON file and every report to the coordinator is timed;
+weights, checkpoints and the picture, which resuming and judging need, are told beside.
 """
 
 import time
@@ -57,7 +57,9 @@ class Clock:
         return timing
 
 
-def clocked(payload: dict[str, Any], report: Callable[[dict[str, Any]], None], should_stop: Callable[[], bool]) -> dict[str, Any]:
+def clocked(
+    payload: dict[str, Any], report: Callable[[dict[str, Any]], None], should_stop: Callable[[], bool]
+) -> dict[str, Any]:
     """Train a job in a worker, with a clock on all that tracks it; give the seconds by what they are for."""
     clock = Clock()
     kept: dict[tuple[Any, str], Any] = {}

@@ -1,7 +1,7 @@
 """(a) The input pipeline: normalised batches of 128 from 10,000 images of 32x32x3 in memory, on two threads.
 
-Theirs: a DataLoader with torchvision's transforms of PIL images (0 and 2 workers, started before the clock), and with
-its per-image v2 transforms of tensors.
+Theirs: a DataLoader with torchvision's transforms of PIL images (0 and 2 workers, started before the clock),
+and with its per-image v2 transforms of tensors.
 """
 
 import itertools
@@ -31,7 +31,13 @@ MEAN, STD = jobs.NORMALIZE.mean, jobs.NORMALIZE.std
 JITTER = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05}
 PLAIN: dict[str, Any] = {"crop": "none", "flip": False}
 
-ALL: dict[str, Any] = {"crop": "random_resized_crop", "rotation": 15.0, "interpolation": "nearest", "color_jitter": JITTER, "erasing": 0.5}
+ALL: dict[str, Any] = {
+    "crop": "random_resized_crop",
+    "rotation": 15.0,
+    "interpolation": "nearest",
+    "color_jitter": JITTER,
+    "erasing": 0.5,
+}
 
 Transforms = Callable[[Any], list[Any]]
 CASES: dict[str, tuple[dict[str, Any], Transforms, Transforms, float]] = {
@@ -67,14 +73,18 @@ class Pictures(Dataset[Any]):
         return self.transform(one if self.tensors else Image.fromarray(one)), self.labels[i]
 
 
-def loader(pixels: np.ndarray, labels: np.ndarray, case: str, workers: int, *, tensors: bool) -> DataLoader[Any]:
+def loader(
+    pixels: np.ndarray, labels: np.ndarray, case: str, workers: int, *, tensors: bool
+) -> DataLoader[Any]:
     """Make what people use today."""
     _, of_image, of_tensor, _ = CASES[case]
     kind: Any = v2 if tensors else v1
     to_float = [v2.ToDtype(torch.float32, scale=True)] if tensors else [v1.ToTensor()]
     chain = [*of_image(kind), *to_float, kind.Normalize(MEAN, STD), *of_tensor(kind)]
     data = Pictures(pixels, labels, kind.Compose(chain), tensors=tensors)
-    return DataLoader(data, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0, drop_last=True)
+    return DataLoader(
+        data, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0, drop_last=True
+    )
 
 
 def speed_of_loader(made: DataLoader[Any]) -> float:
@@ -86,19 +96,30 @@ def speed_of_loader(made: DataLoader[Any]) -> float:
 
 
 def run() -> list[Comparison]:
-    """Compare every augmentation, and all together, ours in a worker as it trains; then resident with streamed images."""
+    """Compare every augmentation, and all together, ours in a worker as it trains.
+
+    Then resident with streamed images.
+    """
     pixels, labels = jobs.noise()
     found = []
     with closing(jobs.start("read", 1)) as worker:
         for case, (fields, _, _, required) in CASES.items():
             kinds = itertools.product((("PIL", False), ("v2", True)), (0, 2))
-            loaders = {f"{kind}, {n} workers": loader(pixels, labels, case, n, tensors=tensors) for (kind, tensors), n in kinds}
-            variants: dict[str, Callable[[], float]] = {name: partial(speed_of_loader, made) for name, made in loaders.items()}
+            loaders = {
+                f"{kind}, {n} workers": loader(pixels, labels, case, n, tensors=tensors)
+                for (kind, tensors), n in kinds
+            }
+            variants: dict[str, Callable[[], float]] = {
+                name: partial(speed_of_loader, made) for name, made in loaders.items()
+            }
             variants["ablate"] = partial(speed_of_ours, worker, fields)
             speeds = rates(variants, ROUNDS, "images/s")
             found.append(faster(f"input, {case}", speeds.pop("ablate"), *speeds.values(), required=required))
             del loaders, variants
-        streaming = {"streamed": partial(speed_of_ours, worker, {}, 0), "resident": partial(speed_of_ours, worker, {})}
+        streaming = {
+            "streamed": partial(speed_of_ours, worker, {}, 0),
+            "resident": partial(speed_of_ours, worker, {}),
+        }
         speeds = rates(streaming, ROUNDS, "images/s")
     note = f"with a limit of 0 bytes; the same numbers: {'yes' if streamed_is_the_same() else 'NO'}"
     return [*found, faster("input, streamed", speeds["streamed"], speeds["resident"], note=note)]

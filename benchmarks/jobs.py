@@ -26,7 +26,9 @@ NORMALIZE = MeanStd(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
 
 def start(function: str, slots: int, module: str = "benchmarks.jobs") -> LocalExecutor:
     """Start workers as `ablate run` does: warm, with their own settings of malloc and threads."""
-    return LocalExecutor(f"{module}:{function}", tuple(Slot(f"cpu:{i}", "cpu") for i in range(slots)), PRELOAD)
+    return LocalExecutor(
+        f"{module}:{function}", tuple(Slot(f"cpu:{i}", "cpu") for i in range(slots)), PRELOAD
+    )
 
 
 def noise(count: int = COUNT) -> tuple[np.ndarray, np.ndarray]:
@@ -61,7 +63,13 @@ def session(name: str, precision: str, batches: int, *, threads: int, augment: J
     }
     pixels, labels = noise(BATCH * batches)
     prepared = Prepared(Path(), "", tuple("0123456789"), len(labels), 1, 3, 32, (0.5,) * 3, (0.25,) * 3)
-    return loop.start(Recipe.model_validate(fields), 0, prepared, Arrays(pixels, labels, pixels[:1], labels[:1]), torch.device("cpu"))
+    return loop.start(
+        Recipe.model_validate(fields),
+        0,
+        prepared,
+        Arrays(pixels, labels, pixels[:1], labels[:1]),
+        torch.device("cpu"),
+    )
 
 
 def train(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> Json:
@@ -73,7 +81,9 @@ def train(payload: Json, report: Callable[[Json], None], should_stop: Callable[[
     for _ in range(2):
         began = time.perf_counter()
         if payload.get("only_read"):
-            collections.deque(made.train.batches(BATCH, torch.randperm(len(made.train)), made.augmentation), maxlen=0)
+            collections.deque(
+                made.train.batches(BATCH, torch.randperm(len(made.train)), made.augmentation), maxlen=0
+            )
         else:
             collections.deque(loop.steps(made), maxlen=0)
     return {"speed": BATCH * payload["batches"] / (time.perf_counter() - began)}

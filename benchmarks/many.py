@@ -1,10 +1,12 @@
 """(f) Many small jobs, and what tracking costs one job.
 
-2,000 real trainings of milliseconds (17 digits, one epoch, a tiny network; then judged on all test images) through everything
-that `ablate run` has: scheduler, two worker processes, journals, the writer with MLflow on SQLite, the report. What is counted
-is `workflow.run` from the first job's start to its return, the end of the upload and the report included.
+2,000 real trainings of milliseconds (17 digits, one epoch, a tiny network; then judged on all test images)
+through everything that `ablate run` has: scheduler, two worker processes, journals, the writer with MLflow on
+SQLite, the report. What is counted is `workflow.run` from the first job's start to its return, the end of the
+upload and the report included.
 
 And what tracking costs one job, see cost.py.
+
 """
 
 import json
@@ -97,7 +99,16 @@ def counted(calls: Counter[str]) -> None:
 
     def counting(address: str) -> Any:
         made = make(address)
-        for name in ("create_run", "log_batch", "log_artifacts", "log_artifact", "set_terminated", "update_run", "search_runs", "set_tag"):
+        for name in (
+            "create_run",
+            "log_batch",
+            "log_artifacts",
+            "log_artifact",
+            "set_terminated",
+            "update_run",
+            "search_runs",
+            "set_tag",
+        ):
             setattr(made, name, _counts(getattr(made, name), name, calls))
         return made
 
@@ -129,7 +140,9 @@ def coordinate(folder: Path, seeds: int) -> dict[str, Any]:
     store, calls = layout.open_store(folder / "mlruns"), Counter[str]()
     counted(calls)
     first = megabytes()
-    work(folder, store, "few", [SEEDS])  # of seeds that the other has not, as the same jobs would not be trained again
+    work(
+        folder, store, "few", [SEEDS]
+    )  # of seeds that the other has not, as the same jobs would not be trained again
     calls.clear()
     before, began = megabytes(), time.perf_counter()
     with watched() as peak:
@@ -154,7 +167,11 @@ def run() -> list[Limit]:
 
     with tempfile.TemporaryDirectory() as name:
         command = [sys.executable, "-m", "benchmarks.many", name, str(SEEDS)]
-        told = json.loads(subprocess.run(command, check=True, env=clean(), stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+        told = json.loads(
+            subprocess.run(
+                command, check=True, env=clean(), stdout=subprocess.PIPE, text=True
+            ).stdout.splitlines()[-1]
+        )
         ablate = [sys.executable, "-m", "ablate"]
         store = ["--store", f"{name}/mlruns"]
         looks = {
@@ -171,17 +188,20 @@ def run() -> list[Limit]:
         Limit(
             f"{count:,} tiny jobs, from the first start to the end of upload and report", _one("ablate", told["speed"], "jobs/s"), 20,
             is_most=False,
-            note=f"start {told['start']:.1f} s, jobs {told['training']:.1f} s, rest of upload and report {told['after']:.1f} s; "
+            note=f"start {told['start']:.1f} s, jobs {told['training']:.1f} s, rest of upload and report "
+                 f"{told['after']:.1f} s; "
             f"at most {told['gap']:.2f} s between two starts; MLflow calls a run: {calls}",
         ),
         Limit(
             f"memory of the coordinator over {count:,} jobs", _one("growth", told["peak"] - told["before"], "MB"), 200,
-            note=f"{told['before']:.0f} MB with all imports, peak {told['peak']:.0f} MB, after it {told['later']:.0f} MB",
+            note=f"{told['before']:.0f} MB with all imports, peak {told['peak']:.0f} MB, after it "
+                 f"{told['later']:.0f} MB",
         ),
         *(Limit(f"ablate {what} of {count:,} runs", seconds[what], 5) for what in looks),
         Limit(
             f"tracking in a job of {middle['all']:.1f} s", Timing("share", shares[len(shares) // 2], shares[0], shares[-1], "%"), 1,
-            note=f"{1000 * middle['tracking']:.0f} ms; weights, checkpoints and picture {1000 * middle['weights and picture']:.0f} ms",
+            note=f"{1000 * middle['tracking']:.0f} ms; weights, checkpoints and picture "
+                 f"{1000 * middle['weights and picture']:.0f} ms",
         ),
     ]  # fmt: skip
 

@@ -1,4 +1,7 @@
-"""How things are timed: variants in turn, round after round, so that a disturbance meets all of them; medians are compared."""
+"""How things are timed: variants in turn, round after round, so that a disturbance meets all of them.
+
+Medians are compared.
+"""
 
 import os
 import platform
@@ -62,7 +65,10 @@ def rates(variants: Mapping[str, Callable[[], float]], rounds: int, unit: str) -
     for _ in range(rounds):
         for name, run in variants.items():
             found[name].append(run())
-    return {name: Timing(name, statistics.median(all_), min(all_), max(all_), unit) for name, all_ in found.items()}
+    return {
+        name: Timing(name, statistics.median(all_), min(all_), max(all_), unit)
+        for name, all_ in found.items()
+    }
 
 
 def timed(run: Callable[[], object]) -> float:
@@ -72,12 +78,16 @@ def timed(run: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def faster(title: str, ours: Timing, *theirs: Timing, required: float | None = None, note: str = "") -> Comparison:
+def faster(
+    title: str, ours: Timing, *theirs: Timing, required: float | None = None, note: str = ""
+) -> Comparison:
     """Compare rates, of which more is better."""
     return Comparison(title, ours, theirs, ours.median / max(t.median for t in theirs), required, note)
 
 
-def shorter(title: str, ours: Timing, *theirs: Timing, required: float | None = None, note: str = "") -> Comparison:
+def shorter(
+    title: str, ours: Timing, *theirs: Timing, required: float | None = None, note: str = ""
+) -> Comparison:
     """Compare times, of which less is better."""
     return Comparison(title, ours, theirs, min(t.median for t in theirs) / ours.median, required, note)
 
@@ -87,13 +97,23 @@ def table(comparisons: Sequence[Comparison | Limit]) -> str:
     lines = ["| | ours | theirs | ratio | required |", "|---|---|---|---|---|"]
     for one in comparisons:
         if isinstance(one, Limit):
-            required = f"{'<=' if one.is_most else '>='} {one.required:g} {one.ours.unit}{'' if one.held else ' MISSED'}"
-            lines.append(f"| {one.title} ({one.note}) | {one.ours.name} {_figure(one.ours)} | | | {required} |".replace(" ()", ""))
+            required = (
+                f"{'<=' if one.is_most else '>='} {one.required:g} "
+                f"{one.ours.unit}{'' if one.held else ' MISSED'}"
+            )
+            lines.append(
+                f"| {one.title} ({one.note}) | {one.ours.name} {_figure(one.ours)} | | | {required} |".replace(
+                    " ()", ""
+                )
+            )
             continue
         theirs = "; ".join(f"{t.name} {_figure(t)}" for t in one.theirs)
         required = "" if one.required is None else f">= {one.required:g}x{'' if one.held else ' MISSED'}"
         note = f" ({one.note})" if one.note else ""
-        lines.append(f"| {one.title}{note} | {one.ours.name} {_figure(one.ours)} | {theirs} | **{one.ratio:.2f}x** | {required} |")
+        lines.append(
+            f"| {one.title}{note} | {one.ours.name} {_figure(one.ours)} | {theirs} | **{one.ratio:.2f}x** "
+            f"| {required} |"
+        )
     return "\n".join(lines)
 
 
@@ -107,7 +127,11 @@ def machine() -> dict[str, object]:
     packages = ("torch", "torchvision", "mlflow", "numpy", "pillow")
     described = {key: value for key, value in provenance.machine().items() if key != "host"}
     versions = {name: metadata.version(name) for name in packages}
-    return described | {"usable_cores": len(os.sched_getaffinity(0)), "python": platform.python_version(), "versions": versions}
+    return described | {
+        "usable_cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
 
 
 def page(comparisons: Sequence[Comparison | Limit]) -> str:
@@ -136,7 +160,10 @@ def from_data(one: dict[str, Any]) -> Comparison | Limit:
     kept = {name: part for name, part in one.items() if name != "held"}
     if "theirs" not in one:
         return Limit(**kept | {"ours": Timing(**one["ours"])})
-    return Comparison(**kept | {"ours": Timing(**one["ours"]), "theirs": tuple(Timing(**timing) for timing in one["theirs"])})
+    return Comparison(
+        **kept
+        | {"ours": Timing(**one["ours"]), "theirs": tuple(Timing(**timing) for timing in one["theirs"])}
+    )
 
 
 def as_data(comparisons: Sequence[Comparison | Limit]) -> list[dict[str, object]]:

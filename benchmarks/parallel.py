@@ -16,14 +16,18 @@ from benchmarks.measure import Comparison, faster, rates
 ROUNDS, SECONDS = 3, 6.0
 
 
-def together(count: int, threads: int | None, precision: str, environment: dict[str, str]) -> Callable[[], float]:
+def together(
+    count: int, threads: int | None, precision: str, environment: dict[str, str]
+) -> Callable[[], float]:
     """Return a function that runs so many trainings at once and tells images a second in all."""
     command = [sys.executable, "-m", "benchmarks.child", precision, str(threads or 0), str(SECONDS)]
     bare = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT}
 
     def run() -> float:
         children = [
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=bare | environment)
+            subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=bare | environment
+            )
             for _ in range(count)
         ]
         for child in children:
@@ -50,6 +54,15 @@ def run() -> list[Comparison]:
         }
         speeds = rates(variants, ROUNDS, "images/s")
         ours = speeds["2 jobs x 1 thread"]
-        found.append(faster(f"two jobs, cnn4 {precision}, over one", ours, speeds["1 job x 2 threads"], required=1.05))
-        found.append(faster(f"two jobs, cnn4 {precision}, over defaults", ours, speeds["2 jobs, default threads"], required=2.5))
+        found.append(
+            faster(f"two jobs, cnn4 {precision}, over one", ours, speeds["1 job x 2 threads"], required=1.05)
+        )
+        found.append(
+            faster(
+                f"two jobs, cnn4 {precision}, over defaults",
+                ours,
+                speeds["2 jobs, default threads"],
+                required=2.5,
+            )
+        )
     return found

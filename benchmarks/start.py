@@ -1,7 +1,7 @@
 """(c) How long a job takes to start, to the end of a step of a linear layer.
 
-Theirs: a Python process a job that imports torch, torchvision and mlflow. Ours: a fresh process forked from the warm
-server, and the next job in a warm worker.
+Theirs: a Python process a job that imports torch, torchvision and mlflow. Ours: a fresh process forked from
+the warm server, and the next job in a warm worker.
 """
 
 import subprocess
@@ -55,6 +55,12 @@ def run() -> list[Comparison]:
     theirs = times["a subprocess a job"]
     allowed = theirs.median / 0.15
     return [
-        shorter("job start, a fresh process", times["a fresh process"], theirs, required=round(allowed, 1), note=note),
+        shorter(
+            "job start, a fresh process",
+            times["a fresh process"],
+            theirs,
+            required=round(allowed, 1),
+            note=note,
+        ),
         shorter("job start, the next job", times["a warm worker"], theirs, required=round(allowed, 1)),
     ]

@@ -1,7 +1,7 @@
 """(b) The training step: batches of 128 images of 32x32x3, SGD with Nesterov momentum, two threads.
 
-Theirs: float32, the usual layout, torch's default optimizer, a batch that is ready. Ours: the loop itself in a worker with its
-settings of malloc, reading included.
+Theirs: float32, the usual layout, torch's default optimizer, a batch that is ready. Ours: the loop itself in
+a worker with its settings of malloc, reading included.
 """
 
 import time
@@ -24,7 +24,13 @@ STEPS = {"cnn4": 30, "resnet_small": 10, "resnet9": 3}
 
 def ours(worker: LocalExecutor, name: str, precision: str) -> Callable[[], float]:
     """Return a function that trains an epoch in a worker and tells images a second."""
-    payload = {"name": name, "precision": precision, "threads": 2, "batches": STEPS[name], "augment": {"crop": "none", "flip": False}}
+    payload = {
+        "name": name,
+        "precision": precision,
+        "threads": 2,
+        "batches": STEPS[name],
+        "augment": {"crop": "none", "flip": False},
+    }
     return lambda: jobs.ask(worker, payload)["speed"]
 
 
@@ -55,7 +61,11 @@ def run() -> list[Comparison]:
     found = []
     with closing(jobs.start("train", 1)) as worker:
         for name in STEPS:
-            variants = {"fp32 NCHW": theirs(name), "bf16": ours(worker, name, "bf16"), "fp32": ours(worker, name, "fp32")}
+            variants = {
+                "fp32 NCHW": theirs(name),
+                "bf16": ours(worker, name, "bf16"),
+                "fp32": ours(worker, name, "fp32"),
+            }
             variants["fp32 NCHW"]()
             speeds = rates(variants, ROUNDS, "images/s")
             found.append(faster(f"step, {name}, bf16", speeds["bf16"], speeds["fp32 NCHW"], required=2.2))
@@ -65,7 +75,13 @@ def run() -> list[Comparison]:
 
 def _share_of_augmentation(worker: LocalExecutor) -> Comparison:
     """Compare an epoch of the smallest network, on one thread in bf16, with the reading, cropping and flipping in it."""
-    payload = {"name": "cnn4", "precision": "bf16", "threads": 1, "batches": STEPS["cnn4"], "augment": {"crop": "random_crop"}}
+    payload = {
+        "name": "cnn4",
+        "precision": "bf16",
+        "threads": 1,
+        "batches": STEPS["cnn4"],
+        "augment": {"crop": "random_crop"},
+    }
     variants = {
         "crop and flip": lambda: BATCH * 1000 / jobs.ask(worker, payload | {"only_read": True})["speed"],
         "the whole step": lambda: BATCH * 1000 / jobs.ask(worker, payload)["speed"],
@@ -73,4 +89,10 @@ def _share_of_augmentation(worker: LocalExecutor) -> Comparison:
     times = rates(variants, ROUNDS, "ms/batch")
     share = times["crop and flip"].median / times["the whole step"].median
     note = f"{share:.1%} of the time; at most 5 % allowed"
-    return shorter("augmentation in training, cnn4 bf16", times["crop and flip"], times["the whole step"], required=20, note=note)
+    return shorter(
+        "augmentation in training, cnn4 bf16",
+        times["crop and flip"],
+        times["the whole step"],
+        required=20,
+        note=note,
+    )

@@ -1,7 +1,8 @@
 """(e) A whole study: eight short trainings of cnn4 on the 1,437 real digits at 32x32, MLflow logging in both.
 
-Theirs: eight runs of the usual script (usual.py), one process after the other. Ours: `ablate run`, from nothing to the
-report. Same recipes, epochs and batches; everything is counted, from the first process to the last.
+Theirs: eight runs of the usual script (usual.py), one process after the other. Ours: `ablate run`, from
+nothing to the report. Same recipes, epochs and batches; everything is counted, from the first process to the
+last.
 """
 
 import os
@@ -42,8 +43,23 @@ def usual() -> float:
             for seed in range(2):
                 for crop in ("random_crop", "random_resized_crop"):
                     for rotation in ("0", "15"):
-                        command = [sys.executable, "-m", "benchmarks.usual", folder, crop, rotation, str(seed), str(EPOCHS)]
-                        subprocess.run(command, check=True, env=clean(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                        command = [
+                            sys.executable,
+                            "-m",
+                            "benchmarks.usual",
+                            folder,
+                            crop,
+                            rotation,
+                            str(seed),
+                            str(EPOCHS),
+                        ]
+                        subprocess.run(
+                            command,
+                            check=True,
+                            env=clean(),
+                            stdout=subprocess.DEVNULL,
+                            stderr=subprocess.DEVNULL,
+                        )
 
         return 8 * 60 / timed(all_eight)
 
@@ -64,12 +80,20 @@ def ours(precision: str) -> float:
             "--set",
             f"training.precision={precision}",
         ]
-        return 8 * 60 / timed(lambda: subprocess.run(command, check=True, env=clean(), stdout=subprocess.DEVNULL))
+        return (
+            8
+            * 60
+            / timed(lambda: subprocess.run(command, check=True, env=clean(), stdout=subprocess.DEVNULL))
+        )
 
 
 def run() -> list[Comparison]:
     """Compare in bf16 and in fp32."""
-    variants = {"the usual scripts": usual, "ablate, bf16": lambda: ours("bf16"), "ablate, fp32": lambda: ours("fp32")}
+    variants = {
+        "the usual scripts": usual,
+        "ablate, bf16": lambda: ours("bf16"),
+        "ablate, fp32": lambda: ours("fp32"),
+    }
     speeds = rates(variants, ROUNDS, "jobs/min")
     theirs = speeds["the usual scripts"]
     return [

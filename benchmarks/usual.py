@@ -37,7 +37,12 @@ def network() -> nn.Module:
     layers: list[nn.Module] = []
     channels = 1
     for width in (32, 64, 128, 128):
-        layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
+        layers += [
+            nn.Conv2d(channels, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+        ]
         channels = width
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(512, 10))
 
@@ -57,10 +62,19 @@ def evaluate(model: nn.Module, loader: DataLoader[Any]) -> tuple[float, float]:
 
 def main() -> None:
     """Train, log, evaluate."""
-    folder, crop, rotation, seed, epochs = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
+    folder, crop, rotation, seed, epochs = (
+        sys.argv[1],
+        sys.argv[2],
+        int(sys.argv[3]),
+        int(sys.argv[4]),
+        int(sys.argv[5]),
+    )
     torch.manual_seed(seed)
     bunch = load_digits()
-    images = [Image.fromarray(np.round(image * (255 / 16)).astype(np.uint8)).resize((32, 32), Image.BILINEAR) for image in bunch.images]
+    images = [
+        Image.fromarray(np.round(image * (255 / 16)).astype(np.uint8)).resize((32, 32), Image.BILINEAR)
+        for image in bunch.images
+    ]
     order = np.random.default_rng(seed).permutation(len(images))
     parts = np.split(order, [355, 355 + 144])
     plain = [transforms.ToTensor(), transforms.Normalize((0.3,), (0.3,))]
@@ -69,7 +83,10 @@ def main() -> None:
     chains = [transforms.Compose(plain), transforms.Compose(plain), transforms.Compose(augmented)]
     test, validation, train = (
         DataLoader(
-            Digits([images[i] for i in part], bunch.target[part], chain), 128, shuffle=chain is chains[2], drop_last=chain is chains[2]
+            Digits([images[i] for i in part], bunch.target[part], chain),
+            128,
+            shuffle=chain is chains[2],
+            drop_last=chain is chains[2],
         )
         for part, chain in zip(parts, chains, strict=True)
     )
@@ -92,7 +109,12 @@ def main() -> None:
                 running += loss.item()
             found = evaluate(model, validation)
             mlflow.log_metrics(
-                {"train/loss": running / len(train), "validation/loss": found[0], "validation/accuracy": found[1]}, step=epoch
+                {
+                    "train/loss": running / len(train),
+                    "validation/loss": found[0],
+                    "validation/accuracy": found[1],
+                },
+                step=epoch,
             )
         loss_, accuracy = evaluate(model, test)
         mlflow.log_metrics({"test/loss": loss_, "test/accuracy": accuracy})

@@ -5,10 +5,12 @@ import sys
 
 import pytest
 
-# Before torch is imported: tests run two at a time, and two processes with a thread for each core slow each other down.
+# Before torch is imported: tests run two at a time, and two processes with a thread for each core slow each
+# other down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Some machines forbid it, and then every one of hundreds of processes compiles our modules anew, and each worker all tests.
+# Some machines forbid it, and then every one of hundreds of processes compiles our modules anew, and each
+# worker all tests.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 

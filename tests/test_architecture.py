@@ -29,7 +29,18 @@ HOMES = {
 SEALED = {  # narrower than their layer: part of a path -> the rooms and modules that it may import
     "training": {"recipe", "errors", "messages", "places"},
     "execution/executors": {"execution/executors", "errors", "hardware"},
-    "execution": {"execution", "planning", "store", "study", "recipe", "training", "errors", "messages", "hardware", "places"},
+    "execution": {
+        "execution",
+        "planning",
+        "store",
+        "study",
+        "recipe",
+        "training",
+        "errors",
+        "messages",
+        "hardware",
+        "places",
+    },
     "analysis/stats": set(),
     "analysis/pooling": {"analysis/stats"},
     "recipe/range_test": {"errors"},
@@ -65,8 +76,13 @@ def test_imports_point_downwards_and_heavy_libraries_stay_at_home(path):
         if package == "ablate":
             target = rest[0] if rest[0] in RANK else "__init__"  # `from ablate import __version__`
             assert target in below, f"{place} must not import {name}"
-            if sealed is not None and target not in ("__init__", part if place.startswith("training") else ""):
-                assert any("/".join([*rest, ""]).startswith(f"{one}/") for one in sealed), f"{place} is sealed, and imports {name}"
+            if sealed is not None and target not in (
+                "__init__",
+                part if place.startswith("training") else "",
+            ):
+                assert any("/".join([*rest, ""]).startswith(f"{one}/") for one in sealed), (
+                    f"{place} is sealed, and imports {name}"
+                )
         elif package in HOMES:
             assert part in HOMES[package], f"{package} belongs to {', '.join(HOMES[package])}, not to {part}"
 
@@ -86,7 +102,9 @@ def test_no_test_imports_a_test():
     for path in tests.rglob("*.py"):
         text = path.read_text()
         assert not any(name.split(".")[0].startswith("test_") for name in imported(path)), path.name
-        assert not re.search(r"^(from|import) test_", text, re.MULTILINE), f"{path.name}: a child process imports a test"
+        assert not re.search(r"^(from|import) test_", text, re.MULTILINE), (
+            f"{path.name}: a child process imports a test"
+        )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

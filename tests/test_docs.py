@@ -28,16 +28,30 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 def recipe_page():
     lines = [
-        "# The fields of a recipe", "", "Any of them can be set in `[recipe]`, varied in `[factors]`, or given by `--set`.",
+        "# The fields of a recipe", "", ("Any of them can be set in `[recipe]`, varied in `[factors]`, or "
+                                        "given by `--set`."),
         "Made from `ablate/recipe/fields.py` by `python tests/test_docs.py`.",
     ]  # fmt: skip
     for section, part in fields.Recipe.model_fields.items():
         kind = fields.section_type(part)
-        lines += ["", f"## {section}", "", inspect.cleandoc(kind.__doc__), "", "| field | allowed | default | |", "|---|---|---|---|"]
+        lines += [
+            "",
+            f"## {section}",
+            "",
+            inspect.cleandoc(kind.__doc__),
+            "",
+            "| field | allowed | default | |",
+            "|---|---|---|---|",
+        ]
         for name, info in kind.model_fields.items():
-            default = "see right" if info.is_required() else show("none" if info.default is None else info.default)
+            default = (
+                "see right" if info.is_required() else show("none" if info.default is None else info.default)
+            )
             words = " ".join((info.description or "").split()).replace("|", "\\|")
-            lines.append(f"| `{section}.{name}` | {allowed(info).replace('|', chr(92) + '|')} | `{default}` | {words} |")
+            lines.append(
+                f"| `{section}.{name}` | {allowed(info).replace('|', chr(92) + '|')} | `{default}` | "
+                f"{words} |"
+            )
     return "\n".join(lines) + "\n"
 
 
@@ -88,14 +102,24 @@ def test_the_two_commands_come_first():
 @pytest.mark.slow  # 24 trainings
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])  # the machine of a user decides
 def test_the_first_study_has_an_answer_of_each_kind(precision, tmp_path):
-    study = (ROOT / "studies/quickstart.toml", "--store", tmp_path / "store", "--set", f"training.precision={precision}")
+    study = (
+        ROOT / "studies/quickstart.toml",
+        "--store",
+        tmp_path / "store",
+        "--set",
+        f"training.precision={precision}",
+    )
     code, _, err = ablate("run", *study)
     assert code == 0, err
     code, out, err = ablate("report", *study, "--format", "json")
     assert code == 0, err
     said = json.loads(out)
     verdicts = {effect["factor"]: effect["verdict"] for effect in said["effects"] if effect["kind"] == "main"}
-    assert verdicts == {"model.batch_norm": "helps", "augment.flip": "hurts", "evaluation.mc_dropout": "equivalent"}
+    assert verdicts == {
+        "model.batch_norm": "helps",
+        "augment.flip": "hurts",
+        "evaluation.mc_dropout": "equivalent",
+    }
     assert [claim["verdict"] for claim in said["claims"]] == ["confirmed", "refuted"]
 
 

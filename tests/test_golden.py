@@ -1,7 +1,7 @@
 """A small finished study, whose journals lie in tests/golden, says to other programs what it always said.
 
-`PYTHONPATH=tests/builders python tests/test_golden.py` writes the JSON anew, where it changes on purpose; with `--train`
-the journals too, which is needed when NUMERICS is raised.
+`PYTHONPATH=tests/builders python tests/test_golden.py` writes the JSON anew, where it changes on purpose;
+with `--train` the journals too, which is needed when NUMERICS is raised.
 """
 
 import json
@@ -17,7 +17,14 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 STORE, JSON = GOLDEN / "finished", GOLDEN / "finished.json"
-KEPT = ("recipe.json", "environment.json", "model.json", "journal.jsonl", "result.json", "outcomes/*/outcome.json")
+KEPT = (
+    "recipe.json",
+    "environment.json",
+    "model.json",
+    "journal.jsonl",
+    "result.json",
+    "outcomes/*/outcome.json",
+)
 PROMISED = {"study", "metric", "direction", "seeds", "cells", "effects", "claims"}
 
 
@@ -46,7 +53,8 @@ def make(folder):
         Image.fromarray((image * 15).astype(np.uint8)).resize((16, 16)).save(path)
     text = TINY.replace("seeds      = 2", "seeds      = 4")
     text = text.replace(
-        '{ name = "digits", image_size = 16, train_size = 300 }', '{ name = "imagefolder", root = "images", image_size = 16 }'
+        '{ name = "digits", image_size = 16, train_size = 300 }',
+        '{ name = "imagefolder", root = "images", image_size = 16 }',
     )
     (folder / "tiny.toml").write_text(text)
     code, _, err = ablate("run", "tiny.toml", "--store", "store", cwd=folder)
@@ -70,4 +78,6 @@ if __name__ == "__main__":
         if "--train" in sys.argv:
             make(Path(made))
         shutil.copytree(STORE, Path(made) / "store")
-        JSON.write_text(json.dumps(reported(Path(made) / "store"), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        JSON.write_text(
+            json.dumps(reported(Path(made) / "store"), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )

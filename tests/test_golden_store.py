@@ -35,7 +35,9 @@ def folder(tmp_path_factory):
 
 def said(folder, *arguments):
     """Run a command in this process: what it prints. Its exit code must be 0."""
-    result = CliRunner().invoke(main, [*map(str, arguments), "--store", str(folder / "store")], catch_exceptions=False)
+    result = CliRunner().invoke(
+        main, [*map(str, arguments), "--store", str(folder / "store")], catch_exceptions=False
+    )
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -55,7 +57,9 @@ def test_the_report_is_what_it_was(folder, study):
     same(only(REPORTED[study], found), REPORTED[study])
 
 
-@pytest.mark.parametrize(("study", "jobs", "left"), [("factorial", 4, 0), ("tuned", 8, 0), ("ends", 8, 0), ("half", 2, 2)])
+@pytest.mark.parametrize(
+    ("study", "jobs", "left"), [("factorial", 4, 0), ("tuned", 8, 0), ("ends", 8, 0), ("half", 2, 2)]
+)
 def test_no_finished_job_is_trained_anew(folder, study, jobs, left):
     told = said(folder, "plan", folder / f"{study}.toml")
     assert f"{jobs} trainings" in told
@@ -76,7 +80,9 @@ def test_the_killed_study_goes_on_from_its_last_epoch(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "copy")
     journal = tmp_path / "copy" / "store" / "jobs" / HALF / "journal.jsonl"
     before = journal.read_bytes()
-    code, out, err = ablate("run", tmp_path / "copy" / "half.toml", "--store", tmp_path / "copy" / "store", "--jobs", "2")
+    code, out, err = ablate(
+        "run", tmp_path / "copy" / "half.toml", "--store", tmp_path / "copy" / "store", "--jobs", "2"
+    )
     assert code == 0, out + err
     assert journal.read_bytes().startswith(before)
     assert [json.loads(line)["epoch"] for line in journal.read_text().splitlines()] == list(range(1, 9))

@@ -46,16 +46,29 @@ def claim_finding(claim: Claim, study: Study, grid: Grid, outcomes: tuple[Outcom
     every = [effects.main(table, *contrast) for contrast in effects.contrasts(study)]
     family = len(every)
     same = (
-        i for i, one in enumerate(every) if any(np.array_equal(one.weights, sign * there.weights) for sign in (1, -1))
+        i
+        for i, one in enumerate(every)
+        if any(np.array_equal(one.weights, sign * there.weights) for sign in (1, -1))
     )  # either way round
     place = next(same, family)
     every[place : place + 1] = [there]  # beside the main effects, or in the place of the one that it is
     effect = effects.judged(table, every, family)[place]
     if there.failures is not None and stats.unstable(*there.failures.after, *there.failures.before):
-        effect = replace(effect, estimate=replace(effect.estimate, verdict="unstable"))  # the same whichever way it is put
-    is_measured = bool(np.isfinite(table.values).any())  # else no failure of runs is why there is nothing to say
+        effect = replace(
+            effect, estimate=replace(effect.estimate, verdict="unstable")
+        )  # the same whichever way it is put
+    is_measured = bool(
+        np.isfinite(table.values).any()
+    )  # else no failure of runs is why there is nothing to say
     verdict = _answer(claim.relation, effect, table.benefit) if is_measured else "not tested"
-    return ClaimFinding(claim, metric, direction, verdict, effect, is_unanswerable=claim.relation == "~" and table.min_effect is None)
+    return ClaimFinding(
+        claim,
+        metric,
+        direction,
+        verdict,
+        effect,
+        is_unanswerable=claim.relation == "~" and table.min_effect is None,
+    )
 
 
 def _answer(relation: str, effect: Effect, benefit: int) -> ClaimVerdict:

@@ -21,8 +21,12 @@ class Detail:
 
     label: str
     classes: tuple[str, ...]
-    confusion: tuple[tuple[float, ...], ...]  # [true class][answer]: share of the images of that class, mean over seeds
-    calibration: tuple[tuple[int, float, float], ...]  # a bin each that has images: how many, mean confidence, share that was right
+    confusion: tuple[
+        tuple[float, ...], ...
+    ]  # [true class][answer]: share of the images of that class, mean over seeds
+    calibration: tuple[
+        tuple[int, float, float], ...
+    ]  # a bin each that has images: how many, mean confidence, share that was right
     picture: str  # path of a PNG of the most confident mistakes; empty where there is none
     picture_seed: int | None
 
@@ -65,12 +69,17 @@ def _pooled(every: Sequence[tuple[tuple[int, float, float], ...]]) -> tuple[tupl
     for same in zip(*every, strict=True):
         count = sum(n for n, _, _ in same)
         if count:
-            found.append((count, sum(n * c for n, c, _ in same) / count, sum(n * a for n, _, a in same) / count))
+            found.append(
+                (count, sum(n * c for n, c, _ in same) / count, sum(n * a for n, _, a in same) / count)
+            )
     return tuple(found)
 
 
 def by_class(study: Study, grid: Grid, outcomes: tuple[Outcome, ...]) -> tuple[ClassEffect, ...]:
-    """Compute what each change does to the accuracy on every class, or on those that it moves most; all in one family."""
+    """Compute what each change does to the accuracy on every class, or on those that it moves most.
+
+    All in one family.
+    """
     names = sorted({name for o in outcomes for name in o.metrics if name.startswith(metrics.PER_CLASS)})
     contrasts = list(effects.contrasts(study))
     if not names or not contrasts:
@@ -103,11 +112,16 @@ class Interplay:
 
 
 def interplay(table: effects.Table, found: Sequence[Effect]) -> Interplay | None:
-    """Take the strongest interaction: the largest that is more than noise, else the largest; None where there is none."""
+    """Take the strongest interaction: the largest that is more than noise, else the largest.
+
+    None where there is none.
+    """
     known = [effect for effect in found if effect.estimate.effect is not None]
     if not known:
         return None
-    strongest = max(known, key=lambda e: (e.estimate.verdict in ("helps", "hurts"), abs(e.estimate.effect or 0.0)))
+    strongest = max(
+        known, key=lambda e: (e.estimate.verdict in ("helps", "hurts"), abs(e.estimate.effect or 0.0))
+    )
     names = [factor.name for factor in table.study.factors]
     one, other = (names.index(factor) for factor, _, _ in strongest.changes)
     levels = tuple(tuple(level.name for level in table.study.factors[i].levels) for i in (one, other))

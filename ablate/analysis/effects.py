@@ -44,17 +44,26 @@ class Failures:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What going from `start` to `end` does: of one factor (main; simple, at one level of another), of two (interaction), of a cell."""
+    """What going from `start` to `end` does: of one factor (main.
+
+    Simple, at one level of another), of two (interaction), of a cell.
+    """
 
     kind: Kind
     changes: tuple[tuple[str, str, str], ...]  # (factor, start, end): one, or the two of an interaction
     estimate: Estimate
     per_seed: Mapping[int, float]
     flags: tuple[str, ...]
-    scope: Scope | None = None  # the settings that the numbers are means over, where they are not all planned ones
-    left_out: tuple[int, ...] = ()  # seeds that lack a run and have no say; a pooled variance still takes what other runs they have
+    scope: Scope | None = (
+        None  # the settings that the numbers are means over, where they are not all planned ones
+    )
+    left_out: tuple[
+        int, ...
+    ] = ()  # seeds that lack a run and have no say; a pooled variance still takes what other runs they have
     scattered: bool = False  # there are pairs of runs, and no setting has one under every seed
-    survivors: stats.Verdict | None = None  # where the verdict is `unstable`: what the runs that did not fail say
+    survivors: stats.Verdict | None = (
+        None  # where the verdict is `unstable`: what the runs that did not fail say
+    )
     failures: Failures | None = None  # of two levels or two cells
     where: tuple[str, str] | None = None  # of a simple effect: the factor that is held, and its level
     depends_on: tuple[str, ...] = ()  # factors that turn the sign of a main effect round
@@ -110,7 +119,9 @@ class Table:
     columns: Mapping[Levels, int]
     benefit: int
     min_effect: float | None
-    reach: float | None = None  # to which intervals are cut: of the accuracy of one class, which few seeds know badly
+    reach: float | None = (
+        None  # to which intervals are cut: of the accuracy of one class, which few seeds know badly
+    )
 
     def block(self, settings: Sequence[Levels]) -> Floats:
         """Return the (S, M) values of some cells."""
@@ -128,7 +139,9 @@ class Table:
         return found
 
 
-def tabulate(study: Study, grid: Grid, outcomes: tuple[Outcome, ...], metric: str, direction: metrics.Direction) -> Table:
+def tabulate(
+    study: Study, grid: Grid, outcomes: tuple[Outcome, ...], metric: str, direction: metrics.Direction
+) -> Table:
     """Lay out one metric by seed and cell; runs that have failed, or are missing, have no value."""
     seeds, ids = sorted(study.seeds), [cell.id for cell in grid.cells]
     row, column = ({key: i for i, key in enumerate(keys)} for keys in (seeds, ids))
@@ -145,7 +158,14 @@ def tabulate(study: Study, grid: Grid, outcomes: tuple[Outcome, ...], metric: st
     reach = 1.0 if metric.startswith(metrics.PER_CLASS) else None
     benefit = 1 if direction == "max" else -1
     return replace(
-        found, ended=ended, failed=failed, at_chance=at_chance, chance_values=chance_values, benefit=benefit, min_effect=least, reach=reach
+        found,
+        ended=ended,
+        failed=failed,
+        at_chance=at_chance,
+        chance_values=chance_values,
+        benefit=benefit,
+        min_effect=least,
+        reach=reach,
     )
 
 
@@ -193,9 +213,13 @@ def _with(levels: Levels, at: Mapping[int, str]) -> Levels:
     return tuple(at.get(i, level) for i, level in enumerate(levels))
 
 
-def _pairs(table: Table, position: int, start: str, end: str, fixed: Mapping[int, str]) -> tuple[list[Levels], list[Levels]]:
+def _pairs(
+    table: Table, position: int, start: str, end: str, fixed: Mapping[int, str]
+) -> tuple[list[Levels], list[Levels]]:
     """Match the cells that differ in one factor only, others fixed where asked."""
-    before = [x for x in settings(table, {position: start, **fixed}) if _with(x, {position: end}) in table.cells]
+    before = [
+        x for x in settings(table, {position: start, **fixed}) if _with(x, {position: end}) in table.cells
+    ]
     return before, [_with(levels, {position: end}) for levels in before]
 
 
@@ -211,14 +235,26 @@ def judged(table: Table, contrasts: Sequence[Contrast], family: int | None = Non
         )  # fmt: skip
         failed = contrast.failures is not None and contrast.failures.is_unstable
         there = np.isfinite(contrast.differences)
-        left_out = tuple(int(seed) for seed, has in zip(table.seeds, there, strict=True) if not has) if contrast.planned else ()
-        flags = {"incomplete": bool(left_out), "conditional": contrast.scope is not None, POOLED: study.variance == "pooled"}
+        left_out = (
+            tuple(int(seed) for seed, has in zip(table.seeds, there, strict=True) if not has)
+            if contrast.planned
+            else ()
+        )
+        flags = {
+            "incomplete": bool(left_out),
+            "conditional": contrast.scope is not None,
+            POOLED: study.variance == "pooled",
+        }
         found.append(
             Effect(
                 kind=contrast.kind,
                 changes=contrast.changes,
                 estimate=replace(estimate, verdict="unstable") if failed else estimate,
-                per_seed={int(seed): float(d) for seed, d, has in zip(table.seeds, contrast.differences, there, strict=True) if has},
+                per_seed={
+                    int(seed): float(d)
+                    for seed, d, has in zip(table.seeds, contrast.differences, there, strict=True)
+                    if has
+                },
                 flags=tuple(flag for flag, is_set in flags.items() if is_set),
                 scope=contrast.scope,
                 left_out=left_out,
@@ -232,30 +268,48 @@ def judged(table: Table, contrasts: Sequence[Contrast], family: int | None = Non
 
 
 def _pooled(table: Table, contrasts: Sequence[Contrast], family: int) -> list[stats.Spread | None]:
-    """Return the pooled variance of all cells for each contrast; None to those without two seeds, of which there is nothing to say."""
+    """Return the pooled variance of all cells for each contrast.
+
+    None to those without two seeds, of which there is nothing to say.
+    """
     seeds = np.array([np.isfinite(contrast.differences).sum() for contrast in contrasts])
     told = [i for i, n in enumerate(seeds) if n > 1]
     spreads: list[stats.Spread | None] = [None] * len(contrasts)
     if told:
         fitted = pooling.fit(table.values, np.array([contrasts[i].weights for i in told]))
         for i, spread in zip(
-            told, pooling.spreads(fitted, seeds[told], family=max(family, len(told)), alpha=table.study.alpha), strict=True
+            told,
+            pooling.spreads(fitted, seeds[told], family=max(family, len(told)), alpha=table.study.alpha),
+            strict=True,
         ):
             spreads[i] = spread
     return spreads
 
 
-def main(table: Table, position: int, start: str, end: str, fixed: Mapping[int, str] | None = None) -> Contrast:
-    """Compare two levels of a factor over all matched settings of the others; with `fixed`, where others have these levels."""
+def main(
+    table: Table, position: int, start: str, end: str, fixed: Mapping[int, str] | None = None
+) -> Contrast:
+    """Compare two levels of a factor over all matched settings of the others.
+
+    With `fixed`, where others have these levels.
+    """
     before, after = _pairs(table, position, start, end, fixed or {})
     changes = ((table.study.factors[position].name, start, end),)
     return _compared(table, "main", changes, before, after, held={position, *(fixed or {})})
 
 
 def _compared(
-    table: Table, kind: Kind, changes: tuple[tuple[str, str, str], ...], before: list[Levels], after: list[Levels], held: set[int]
+    table: Table,
+    kind: Kind,
+    changes: tuple[tuple[str, str, str], ...],
+    before: list[Levels],
+    after: list[Levels],
+    held: set[int],
 ) -> Contrast:
-    """Compare cells with their partners; `held`: positions of the factors that are the same, or change in one way, in all pairs."""
+    """Compare cells with their partners.
+
+    `held`: positions of the factors that are the same, or change in one way, in all pairs.
+    """
     found = stats.matched(table.block(before), table.block(after))
     weights = table.weights(after, found.shares) - table.weights(before, found.shares)
     has_pair = bool((np.isfinite(table.block(before)) & np.isfinite(table.block(after))).any())
@@ -280,7 +334,9 @@ def _failures(table: Table, before: list[Levels], after: list[Levels], held: set
     (lost, ended_before, _), (failed, ended_after, at_chance) = table.failures(before), table.failures(after)
     chances = table.chance_values[:, [table.columns[levels] for levels in after]]
     worse = failed * ended_before > lost * ended_after
-    place = _scope(table, [levels for levels, is_worse in zip(before, worse, strict=True) if is_worse], before, held)
+    place = _scope(
+        table, [levels for levels, is_worse in zip(before, worse, strict=True) if is_worse], before, held
+    )
     return Failures(
         before=(int(lost.sum()), int(ended_before.sum())),
         after=(int(failed.sum()), int(ended_after.sum())),
@@ -302,17 +358,38 @@ def interactions(table: Table) -> tuple[Effect, ...]:
     found = []
     for (i, a0, a1), (j, b0, b1) in combinations(contrasts(table.study), 2):
         corners = [{i: a, j: b} for a in (a0, a1) for b in (b0, b1)]
-        quads = [x for x in settings(table, corners[3]) if i != j and all(_with(x, corner) in table.cells for corner in corners)]
-        quads = [x for x in quads if all({names[i], names[j]} <= set(table.cells[_with(x, corner)].levels) for corner in corners)]
+        quads = [
+            x
+            for x in settings(table, corners[3])
+            if i != j and all(_with(x, corner) in table.cells for corner in corners)
+        ]
+        quads = [
+            x
+            for x in quads
+            if all({names[i], names[j]} <= set(table.cells[_with(x, corner)].levels) for corner in corners)
+        ]
         if quads:
             places = [[_with(x, corner) for x in quads] for corner in corners]
             made = stats.matched_quadruples(*(table.block(place) for place in places))
-            weights = sum(sign * table.weights(place, made.shares) for sign, place in zip((1, -1, -1, 1), places, strict=True))
+            weights = sum(
+                sign * table.weights(place, made.shares)
+                for sign, place in zip((1, -1, -1, 1), places, strict=True)
+            )
             changes = ((names[i], a0, a1), (names[j], b0, b1))
             kept = [levels for levels, is_kept in zip(quads, made.kept, strict=True) if is_kept]
             has_quad = bool(np.isfinite([table.block(place) for place in places]).all(axis=0).any())
             place = _scope(table, kept, quads, {i, j})
-            found.append(Contrast("interaction", changes, made.effects, np.asarray(weights), len(quads), place, has_quad and not kept))
+            found.append(
+                Contrast(
+                    "interaction",
+                    changes,
+                    made.effects,
+                    np.asarray(weights),
+                    len(quads),
+                    place,
+                    has_quad and not kept,
+                )
+            )
     return judged(table, found)
 
 
@@ -328,12 +405,22 @@ def flag_turned(effect: Effect, interactions: tuple[Effect, ...], table: Table) 
         if {-1.0, 1.0} <= signs:
             turning.append(second)
     depends_on = tuple(dict.fromkeys(turning))
-    return replace(effect, depends_on=depends_on, flags=(*effect.flags, *(f"depends on {factor}" for factor in depends_on)))
+    return replace(
+        effect,
+        depends_on=depends_on,
+        flags=(*effect.flags, *(f"depends on {factor}" for factor in depends_on)),
+    )
 
 
 def simple(table: Table, mains: Sequence[Effect]) -> tuple[Effect, ...]:
-    """Take each main effect that another factor turns round apart: the effect at every level of that factor. They are one family."""
-    factors = {factor.name: (i, [level.name for level in factor.levels]) for i, factor in enumerate(table.study.factors)}
+    """Take each main effect that another factor turns round apart: the effect at every level of that factor.
+
+    They are one family.
+    """
+    factors = {
+        factor.name: (i, [level.name for level in factor.levels])
+        for i, factor in enumerate(table.study.factors)
+    }
     found = []
     for effect in mains:
         for other in effect.depends_on:
@@ -357,7 +444,10 @@ def against_baseline(table: Table, grid: Grid) -> tuple[Effect, ...]:
 
 
 def between(table: Table, one: Cell, other: Cell) -> Effect:
-    """Compare any two cells, paired by seed: what going from the first to the second does. A family of its own."""
+    """Compare any two cells, paired by seed: what going from the first to the second does.
+
+    A family of its own.
+    """
     return judged(table, [_cells(table, one, other)])[0]
 
 

@@ -99,7 +99,9 @@ class Findings:
     cells: tuple[CellFinding, ...]
     effects: tuple[Effect, ...]
     interactions: tuple[Effect, ...]
-    simple_effects: tuple[Effect, ...]  # of each effect that another factor turns round, at each level of that one
+    simple_effects: tuple[
+        Effect, ...
+    ]  # of each effect that another factor turns round, at each level of that one
     cell_effects: tuple[Effect, ...]
     claims: tuple[ClaimFinding, ...]
     curves: tuple[Curve, ...]
@@ -126,7 +128,8 @@ def find(
 ) -> Findings:
     """Compute all findings of a study on its metric, or on another one (then `min_effect` does not apply).
 
-    `looked_into`: labels of the cells that are shown from inside; by default the baseline and the best other one.
+    `looked_into`: labels of the cells that are shown from inside; by default the baseline and the best other
+    one.
     """
     name = metric or study.metric
     direction = study.direction if name == study.metric else metrics.direction(name) or "max"
@@ -148,7 +151,11 @@ def find(
         cell_effects=effects.against_baseline(table, grid),
         claims=tuple(answers.claim_finding(claim, study, grid, outcomes) for claim in study.claims),
         curves=_curves(outcomes),
-        failures=tuple(Failure(o.run.name, o.status, o.reason, o.log) for o in outcomes if o.status in (*FAILED_RESULT, "crashed")),
+        failures=tuple(
+            Failure(o.run.name, o.status, o.reason, o.log)
+            for o in outcomes
+            if o.status in (*FAILED_RESULT, "crashed")
+        ),
         excluded=grid.excluded,
         data=tuple(sorted({str(o.environment["data"]) for o in outcomes if o.environment.get("data")})),
         environments=tuple(environments.values()),
@@ -174,7 +181,9 @@ def _networks(outcomes: tuple[Outcome, ...]) -> tuple[Network, ...]:
     for o in outcomes:
         own = found.setdefault(o.run.cell.recipe.model.name, [])
         own += [int(o.metrics["model/parameters"])] if "model/parameters" in o.metrics else []
-    return tuple(Network(name, tuple(sorted({min(own), max(own)})) if own else ()) for name, own in found.items())
+    return tuple(
+        Network(name, tuple(sorted({min(own), max(own)})) if own else ()) for name, own in found.items()
+    )
 
 
 def _baseline_and_best(cells: tuple[CellFinding, ...], direction: metrics.Direction) -> tuple[str, ...]:
@@ -192,7 +201,10 @@ def _cells(grid: Grid, outcomes: tuple[Outcome, ...], metric: str) -> tuple[Cell
     for cell in grid.cells:
         own = by_cell[cell.id]
         good = [o for o in own if o.status == "finished"]
-        values, at_chance = _values(good, metric), _values([o for o in own if o.status == "at_chance"], metric)
+        values, at_chance = (
+            _values(good, metric),
+            _values([o for o in own if o.status == "at_chance"], metric),
+        )
         failed = sum(o.status in FAILED_RESULT for o in own)
         seconds = [o.metrics["time/epoch_seconds"] for o in good]
         jobs = {o.run.job_id for o in own}
@@ -232,9 +244,18 @@ def _curves(outcomes: tuple[Outcome, ...]) -> tuple[Curve, ...]:
     found = []
     for label, own in trainings.items():
         for metric in CURVES:
-            rows = pd.DataFrame([(line.epoch, line.metrics[metric]) for o in own for line in o.lines if metric in line.metrics])
+            rows = pd.DataFrame(
+                [
+                    (line.epoch, line.metrics[metric])
+                    for o in own
+                    for line in o.lines
+                    if metric in line.metrics
+                ]
+            )
             if len(rows):
-                grouped = rows.replace([np.inf, -np.inf], np.nan).dropna().groupby(0)[1].agg(["mean", "min", "max"])
+                grouped = (
+                    rows.replace([np.inf, -np.inf], np.nan).dropna().groupby(0)[1].agg(["mean", "min", "max"])
+                )
                 ends = (tuple(float(x) for x in grouped[name]) for name in ("mean", "min", "max"))
                 found.append(Curve(label, metric, tuple(int(e) for e in grouped.index), *ends))
     return tuple(found)

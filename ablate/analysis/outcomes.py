@@ -14,12 +14,18 @@ from ablate.study.grid import Run
 
 Status = Literal["finished", "diverged", "at_chance", "crashed", "stopped", "running", "not_run"]
 FAILED_RESULT: tuple[Status, ...] = ("diverged", "at_chance")
-"""Ends that count as failed in a failure rate. A run that has crashed is missing: it says nothing of its cell."""
+"""Ends that count as failed in a failure rate.
+
+A run that has crashed is missing: it says nothing of its cell.
+"""
 NAMES: Mapping[Status, str] = {
     "finished": "done", "diverged": "diverged", "at_chance": "at chance", "crashed": "crashed", "stopped": "stopped", "running": "running",
     "not_run": "not run",
 }  # fmt: skip
-"""The one word for each, wherever people read it; `stopped` was killed or interrupted, and goes on where it was."""
+"""The one word for each, wherever people read it.
+
+`stopped` was killed or interrupted, and goes on where it was.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +41,9 @@ class Outcome:
     confusion: tuple[tuple[int, ...], ...]  # [true class][answer]; empty unless judged
     classes: tuple[str, ...]
     environment: dict[str, Any]
-    calibration: tuple[tuple[int, float, float], ...] = ()  # a bin each: images, mean confidence, share that was right
+    calibration: tuple[
+        tuple[int, float, float], ...
+    ] = ()  # a bin each: images, mean confidence, share that was right
     picture: str = ""  # path of the PNG of its most confident mistakes
     trained: bool = False  # to the end; it may still have to be judged
 
@@ -53,7 +61,9 @@ class _Job:
 def read(runs: tuple[Run, ...], store: Store) -> tuple[Outcome, ...]:
     """Read what the store has of every run; each job's folder is read once."""
     jobs: dict[str, _Job] = {}
-    environments: dict[str, dict[str, Any]] = {}  # jobs of one commit share one: each may have a diff of 200 KB
+    environments: dict[
+        str, dict[str, Any]
+    ] = {}  # jobs of one commit share one: each may have a diff of 200 KB
     outcomes = []
     for run in runs:
         if run.job_id not in jobs:
@@ -73,7 +83,11 @@ def _read_job(folder: Folder, environments: dict[str, dict[str, Any]]) -> _Job:
 
 def _outcome(run: Run, folder: Folder, job: _Job) -> Outcome:
     identity = identities.evaluation_id(run.cell.recipe)
-    evaluation, result, failure = job_folder.read_evaluation(folder, identity), job.state.result, job.state.failure
+    evaluation, result, failure = (
+        job_folder.read_evaluation(folder, identity),
+        job.state.result,
+        job.state.failure,
+    )
     status: Status = "not_run"
     reason, metrics = "", {}
     match job.state.stage(is_evaluated=evaluation is not None):
@@ -101,5 +115,9 @@ def _outcome(run: Run, folder: Folder, job: _Job) -> Outcome:
 
 def _stopped(run: Run, lines: tuple[Epoch, ...]) -> str:
     """Return where a job was when its process ended, and that nothing is lost."""
-    where = f"in epoch {lines[-1].epoch} of {run.cell.recipe.training.epochs}" if lines else "before the end of its first epoch"
+    where = (
+        f"in epoch {lines[-1].epoch} of {run.cell.recipe.training.epochs}"
+        if lines
+        else "before the end of its first epoch"
+    )
     return f"stopped {where}; ablate run goes on from there"

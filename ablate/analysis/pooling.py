@@ -37,9 +37,9 @@ class Fit:
 def fit(values: Floats, weights: Floats) -> Fit:
     """Fit cells and seeds to (S, C) `values`, and give the contrasts `weights` (m, C) of the cells' means.
 
-    A value that is not finite is a missing run. Each contrast must have a seed under which all its cells have a value: what
-    no seed connects cannot be told from the seeds. It is the analysis of a randomised block design with gaps (Searle 1971,
-    chapter 7): the seeds are solved for first, because they are few.
+    A value that is not finite is a missing run. Each contrast must have a seed under which all its cells have
+    a value: what no seed connects cannot be told from the seeds. It is the analysis of a randomised block
+    design with gaps (Searle 1971, chapter 7): the seeds are solved for first, because they are few.
     """
     there = np.isfinite(values)
     cells, seeds = there.any(axis=0), there.any(axis=1)
@@ -49,11 +49,17 @@ def fit(values: Floats, weights: Floats) -> Fit:
     runs = there.sum(axis=0)  # of each cell
     means = y.sum(axis=0) / runs
     share = there / runs
-    reduced = np.diag(there.sum(axis=1).astype(float)) - there @ share.T  # of the seeds alone, the cells solved for
+    reduced = (
+        np.diag(there.sum(axis=1).astype(float)) - there @ share.T
+    )  # of the seeds alone, the cells solved for
     inverse = np.linalg.pinv(reduced, rcond=1e-10, hermitian=True)
     blocks = inverse @ (y.sum(axis=1) - there @ means)
     fitted = means - blocks @ share
-    df = int(there.sum()) - there.shape[1] - int(np.linalg.matrix_rank(reduced, tol=1e-10 * max(1, len(reduced)), hermitian=True))
+    df = (
+        int(there.sum())
+        - there.shape[1]
+        - int(np.linalg.matrix_rank(reduced, tol=1e-10 * max(1, len(reduced)), hermitian=True))
+    )
     rest = np.where(there, y - fitted - blocks[:, None], 0.0)
     moved = weights @ share.T
     covariance = (weights / runs) @ weights.T + moved @ inverse @ moved.T
@@ -70,7 +76,8 @@ def spreads(found: Fit, seeds: Floats, *, family: int, alpha: float) -> list[Spr
     comparisons with one baseline is Dunnett's. Sidak's (1967) is never below it, and stands in for it where the family is
     large, not all here, or has contrasts that are sums of others.
     """
-    # Of contrasts that depend on each other linearly the integral is wrong: 0.911 for 0.958 in one case, by simulation.
+    # Of contrasts that depend on each other linearly the integral is wrong: 0.911 for 0.958 in one case, by
+    # simulation.
     is_regular = np.linalg.matrix_rank(found.correlation, tol=1e-8) == len(found.effects)
     joint = len(found.effects) >= family and 1 < len(found.effects) <= MOST and is_regular
     least = stats.critical(found.df, stats.level(alpha, family))
@@ -103,7 +110,14 @@ def _within(c: float, found: Fit) -> float:
     multivariate_t = _distributions().multivariate_t
     every = np.full(len(found.effects), c)
     return float(
-        multivariate_t.cdf(every, shape=found.correlation, df=found.df, lower_limit=-every, random_state=RANDOM, allow_singular=True)
+        multivariate_t.cdf(
+            every,
+            shape=found.correlation,
+            df=found.df,
+            lower_limit=-every,
+            random_state=RANDOM,
+            allow_singular=True,
+        )
     )
 
 

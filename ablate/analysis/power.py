@@ -28,7 +28,9 @@ class Outlook:
     is_blind: bool  # no effect that there can be is seen
     basis: str
     is_bound: bool  # effects below it are out of reach, and the true one may be larger
-    seeds_for_min_effect: int | None  # stats.CAP + 1: more than that; none where the study names no smallest effect
+    seeds_for_min_effect: (
+        int | None
+    )  # stats.CAP + 1: more than that; none where the study names no smallest effect
 
 
 def alike(one: Study, other: Study) -> bool:
@@ -57,10 +59,12 @@ def noise(study: Study, grid: Grid, outcomes: tuple[Outcome, ...]) -> Noise:
 
 
 def look(study: Study, noise: Noise, basis: str, n_test: int | None) -> Outlook | None:
-    """Return what a study can see; None where nothing can be said: one seed, no factor, or neither noise nor a bound is known.
+    """Return what a study can see.
 
-    `noise` is that of earlier differences on the same metric, and its median counts; without any, accuracies on `n_test`
-    test images have the bound of `stats.sd_lower_bound`.
+    None where nothing can be said: one seed, no factor, or neither noise nor a bound is known.
+
+    `noise` is that of earlier differences on the same metric, and its median counts; without any, accuracies
+    on `n_test` test images have the bound of `stats.sd_lower_bound`.
     """
     family = len(list(effects.contrasts(study)))
     is_bound = not noise.sds
@@ -68,17 +72,30 @@ def look(study: Study, noise: Noise, basis: str, n_test: int | None) -> Outlook 
         sd = statistics.median(noise.sds)
     elif n_test and study.metric == "test/accuracy":
         sd = stats.sd_lower_bound(ERROR, n_test)
-        basis = f"at best, if one image in {1 / ERROR:.0f} is wrong: the choice of {n_test:,} test images alone makes that noise"
+        basis = (
+            f"at best, if one image in {1 / ERROR:.0f} is wrong: the choice of {n_test:,} test images "
+            "alone makes that noise"
+        )
     else:
         return None
     if family == 0 or len(study.seeds) < 2:
         return None
-    a_seed = float(family) if study.variance == "pooled" else 1.0  # degrees of freedom: in a factorial there are more still
+    a_seed = (
+        float(family) if study.variance == "pooled" else 1.0
+    )  # degrees of freedom: in a factorial there are more still
     effect = stats.detectable_effect(sd, len(study.seeds), family=family, alpha=study.alpha, a_seed=a_seed)
     assert effect is not None
     least = study.min_effect
-    needed = None if least is None else stats.seeds_needed(sd, least, family=family, alpha=study.alpha, a_seed=a_seed)
+    needed = (
+        None
+        if least is None
+        else stats.seeds_needed(sd, least, family=family, alpha=study.alpha, a_seed=a_seed)
+    )
     reach = 1.0 if metrics.is_fraction(study.metric) else math.inf  # a share lies between 0 and 1
-    low, high = (None, None) if is_bound else tuple(min(effect * share, reach) for share in stats.sd_range(noise.seeds))
+    low, high = (
+        (None, None)
+        if is_bound
+        else tuple(min(effect * share, reach) for share in stats.sd_range(noise.seeds))
+    )
     is_blind = effect >= reach
     return Outlook(effect, low, high, is_blind, basis, is_bound, needed)

@@ -22,17 +22,29 @@ class Scope:
 
 
 def describe(factors: Sequence[str], chosen: Iterable[Setting], planned: Sequence[Setting]) -> Scope | None:
-    """Describe some of the planned settings of some factors in few levels; None where it is all of them, or none."""
+    """Describe some of the planned settings of some factors in few levels.
+
+    None where it is all of them, or none.
+    """
     return _described(tuple(factors), frozenset(chosen), tuple(planned))
 
 
 @lru_cache(maxsize=256)  # the effects on every class of the images are known, and fail, in the same settings
-def _described(factors: tuple[str, ...], inside: frozenset[Setting], planned: tuple[Setting, ...]) -> Scope | None:
+def _described(
+    factors: tuple[str, ...], inside: frozenset[Setting], planned: tuple[Setting, ...]
+) -> Scope | None:
     outside = frozenset(planned) - inside
     if not inside or not outside:
         return None
     ways = [(_terms(part, planned), is_outside) for part, is_outside in ((inside, False), (outside, True))]
-    terms, is_outside = min(ways, key=lambda way: (len(way[0]), sum(len(levels) for term in way[0] for levels in term.values()), way[1]))
+    terms, is_outside = min(
+        ways,
+        key=lambda way: (
+            len(way[0]),
+            sum(len(levels) for term in way[0] for levels in term.values()),
+            way[1],
+        ),
+    )
     named = tuple(tuple((factors[i], levels) for i, levels in term.items()) for term in terms)
     return Scope(named, is_outside, len(inside), len(planned))
 
@@ -61,17 +73,24 @@ def _terms(chosen: frozenset[Setting], planned: Sequence[Setting]) -> list[Draft
 
 
 def _term(chosen: frozenset[Setting], planned: Sequence[Setting]) -> Draft | None:
-    """Return a term that holds in the chosen settings and in no other planned one; None where there is none."""
+    """Return a term that holds in the chosen settings and in no other planned one.
+
+    None where there is none.
+    """
 
     def holds(term: Draft) -> bool:
         """Whether the term, which holds in all chosen settings, holds in no other."""
-        return sum(all(setting[i] in levels for i, levels in term.items()) for setting in planned) == len(chosen)
+        return sum(all(setting[i] in levels for i, levels in term.items()) for setting in planned) == len(
+            chosen
+        )
 
     ordered = [setting for setting in planned if setting in chosen]
     term: Draft = {i: tuple(dict.fromkeys(setting[i] for setting in ordered)) for i in range(len(planned[0]))}
     if not holds(term):
         return None
-    for i in reversed(range(len(planned[0]))):  # levels that follow from those of another factor need not be said
+    for i in reversed(
+        range(len(planned[0]))
+    ):  # levels that follow from those of another factor need not be said
         without = {j: levels for j, levels in term.items() if j != i}
         term = without if holds(without) else term
     return term

@@ -1,8 +1,8 @@
 """Per-seed effects to intervals, p values, verdicts and sample sizes: arrays in, values out; knows no study.
 
-An effect is computed inside each seed, from runs that differ in one factor and nothing else. The spread of these per-seed
-differences is the only uncertainty used: Student's t on them, simultaneous over a family of effects by Sidak (1967).
-Everything is in the metric's own unit unless it says otherwise.
+An effect is computed inside each seed, from runs that differ in one factor and nothing else. The spread of
+these per-seed differences is the only uncertainty used: Student's t on them, simultaneous over a family of
+effects by Sidak (1967). Everything is in the metric's own unit unless it says otherwise.
 """
 
 import math
@@ -44,17 +44,25 @@ class Estimate:
     n: int
     """Seeds with a difference."""
     sd: float | None = None
-    """Standard deviation of the differences (ddof 1), exactly 0 where they differ by rounding only; None below two seeds. Of a
-    pooled variance: what all cells together say of it."""
+    """Standard deviation of the differences (ddof 1), exactly 0 where they differ by rounding only.
+
+    None below two seeds. Of a pooled variance: what all cells together say of it.
+    """
     verdict: Verdict = "undecided"
     reason: Literal["one seed", "seed has no effect", "no pairs"] | None = None
     """Why there is no interval, if there is none."""
     more_seeds: int | None = None
-    """About how many seeds to add if the effect is as large as seen, 1..CAP, or CAP + 1; only where it is undecided and has an interval."""
+    """About how many seeds to add if the effect is as large as seen, 1..CAP, or CAP + 1.
+
+    Only where it is undecided and has an interval.
+    """
     more_seeds_high: int | None = None
     """The same if the noise is at its 80 % upper limit: never below `more_seeds`."""
     more_seeds_min_effect: int | None = None
-    """About how many seeds to add to see an effect of `min_effect`; only beside `more_seeds`, and where there is a `min_effect`."""
+    """About how many seeds to add to see an effect of `min_effect`.
+
+    Only beside `more_seeds`, and where there is a `min_effect`.
+    """
     more_seeds_min_effect_high: int | None = None
     wins: int
     ties: int
@@ -68,7 +76,10 @@ class Matched(NamedTuple):
     effects: Floats
     """(S,), NaN for a seed that is left out."""
     kept: NDArray[np.bool_]
-    """(M,): all settings, unless fewer than two seeds have them all; none where no setting can be compared."""
+    """(M,): all settings, unless fewer than two seeds have them all.
+
+    None where no setting can be compared.
+    """
 
     @property
     def shares(self) -> Floats:
@@ -79,9 +90,10 @@ class Matched(NamedTuple):
 def matched(before: Floats, after: Floats) -> Matched:
     """Average `after - before` inside each seed over the matched settings of the other factors.
 
-    Both are (S, M), S seeds and M settings; a value that is not finite is a missing run. What is estimated is the mean over
-    all settings: a seed that lacks one of them is left out. Only if that leaves fewer than two seeds are the settings left
-    out instead that any seed lacks; a seed without any pair is left out in either case.
+    Both are (S, M), S seeds and M settings; a value that is not finite is a missing run. What is estimated is
+    the mean over all settings: a seed that lacks one of them is left out. Only if that leaves fewer than two
+    seeds are the settings left out instead that any seed lacks; a seed without any pair is left out in either
+    case.
     """
     return _per_seed(_known(after) - _known(before))
 
@@ -89,7 +101,8 @@ def matched(before: Floats, after: Floats) -> Matched:
 def matched_quadruples(y00: Floats, y01: Floats, y10: Floats, y11: Floats) -> Matched:
     """Average the interaction `(y11 - y01) - (y10 - y00)` inside each seed, as `matched` does.
 
-    The first index is the level of A, the second that of B: how much more A does at the second level of B than at the first.
+    The first index is the level of A, the second that of B: how much more A does at the second level of B
+    than at the first.
     """
     return _per_seed((_known(y11) - _known(y01)) - (_known(y10) - _known(y00)))
 
@@ -136,12 +149,14 @@ def estimate(
     reach: float | None = None,
     spread: Spread | None = None,
 ) -> Estimate:
-    """Judge one effect of a family of `family` by its (S,) per-seed differences; those that are not finite are dropped.
+    """Judge one effect of a family of `family` by its (S,) per-seed differences.
 
-    `benefit` is +1 where larger is better and -1 where smaller is: it turns the verdict and wins / losses, nothing else.
-    `min_effect`, above 0, is the smallest effect worth having. `reach` is the largest size that an effect can have, if there
-    is one: intervals are cut to it. `spread`: by default that of these differences alone, with Student's t and Sidak. Failed
-    runs are not known here: `unstable` judges them.
+    Those that are not finite are dropped.
+
+    `benefit` is +1 where larger is better and -1 where smaller is: it turns the verdict and wins / losses,
+    nothing else. `min_effect`, above 0, is the smallest effect worth having. `reach` is the largest size that
+    an effect can have, if there is one: intervals are cut to it. `spread`: by default that of these
+    differences alone, with Student's t and Sidak. Failed runs are not known here: `unstable` judges them.
     """
     assert benefit in {-1, 1}
     assert min_effect is None or min_effect > 0
@@ -158,7 +173,13 @@ def estimate(
     sd = float(d.std(ddof=1)) if spread is None else spread.sd
     if sd <= max(ROUNDING, SAME * float(np.abs(d).max())):
         return replace(counted, effect=effect, sd=0.0, reason="seed has no effect")
-    found = _judged(counted, spread or _own(effect, sd, n, family, alpha), alpha=alpha, benefit=benefit, min_effect=min_effect)
+    found = _judged(
+        counted,
+        spread or _own(effect, sd, n, family, alpha),
+        alpha=alpha,
+        benefit=benefit,
+        min_effect=min_effect,
+    )
     return found if reach is None else _cut(found, reach)
 
 
@@ -167,7 +188,9 @@ def _cut(found: Estimate, reach: float) -> Estimate:
     assert found.effect is not None
     assert found.low is not None
     assert found.high is not None
-    return replace(found, low=max(found.low, min(-reach, found.effect)), high=min(found.high, max(reach, found.effect)))
+    return replace(
+        found, low=max(found.low, min(-reach, found.effect)), high=min(found.high, max(reach, found.effect))
+    )
 
 
 def _own(effect: float, sd: float, n: int, family: int, alpha: float) -> Spread:
@@ -176,18 +199,22 @@ def _own(effect: float, sd: float, n: int, family: int, alpha: float) -> Spread:
     return Spread(effect, sd, n - 1, critical(n - 1, level(alpha, family)), sidak(p, family))
 
 
-def _judged(counted: Estimate, spread: Spread, *, alpha: float, benefit: int, min_effect: float | None) -> Estimate:
+def _judged(
+    counted: Estimate, spread: Spread, *, alpha: float, benefit: int, min_effect: float | None
+) -> Estimate:
     """Put interval, p, verdict and the number of further seeds to an effect that has a spread."""
     effect, sd, n = spread.effect, spread.sd, counted.n
     half = spread.critical * sd / math.sqrt(n)
     low, high = effect - half, effect + half
-    # Interval and p are one statement, computed in two ways: where an end is at 0 up to rounding, the interval decides.
+    # Interval and p are one statement, computed in two ways: where an end is at 0 up to rounding, the
+    # interval decides.
     p = min(spread.p, math.nextafter(alpha, 0.0)) if _excludes_zero(low, high) else max(spread.p, alpha)
     verdict = _verdict(low, high, benefit=benefit, min_effect=min_effect)
     found = replace(counted, effect=effect, low=low, high=high, sd=sd, reason=None, p=p, verdict=verdict)
     if verdict != "undecided":
         return found
-    # df s^2 / sigma^2 is chi-squared with df degrees of freedom: its 20 % quantile gives the 80 % upper limit of sigma.
+    # df s^2 / sigma^2 is chi-squared with df degrees of freedom: its 20 % quantile gives the 80 % upper limit
+    # of sigma.
     sd_high = sd * math.sqrt(spread.df / _special().chdtri(spread.df, 0.8))
     each, a_seed = two_sided(spread.critical, spread.df), spread.df / (n - 1)
 
@@ -226,9 +253,12 @@ def sidak(p: float, family: int) -> float:
 
 
 def unstable(failed_before: int, total_before: int, failed_after: int, total_after: int) -> bool:
-    """Whether the share of failed runs after exceeds that before by more than 0.10; not without runs on both sides.
+    """Whether the share of failed runs after exceeds that before by more than 0.10.
+
+    Not without runs on both sides.
 
     In whole numbers, because 4/10 - 3/10 is above 0.1 in floating point.
+
     """
     return 10 * (failed_after * total_before - failed_before * total_after) > total_before * total_after
 
@@ -240,7 +270,16 @@ def level(alpha: float, family: int) -> float:
     return -math.expm1(math.log1p(-alpha) / family)
 
 
-def seeds_needed(sd: float, target: float, *, family: int, alpha: float, power: float = POWER, cap: int = CAP, a_seed: float = 1.0) -> int:
+def seeds_needed(
+    sd: float,
+    target: float,
+    *,
+    family: int,
+    alpha: float,
+    power: float = POWER,
+    cap: int = CAP,
+    a_seed: float = 1.0,
+) -> int:
     """Find the fewest seeds, at least 2, that see an effect of `target`, up or down, with this power: 2..cap, or cap + 1.
 
     `sd` is that of the per-seed differences, in the unit of `target`; the power is that of the two-sided t test. `a_seed`:
@@ -254,10 +293,14 @@ def _needed(sd: float, target: float, each: float, *, a_seed: float, cap: int, p
     if sd == 0:
         return 2 if target else cap + 1
     size = abs(target) / sd
-    return 2 + bisect_left(range(2, cap + 1), power, key=lambda n: _power(a_seed * (n - 1), size * math.sqrt(n), each))
+    return 2 + bisect_left(
+        range(2, cap + 1), power, key=lambda n: _power(a_seed * (n - 1), size * math.sqrt(n), each)
+    )
 
 
-def detectable_effect(sd: float, n: int, *, family: int, alpha: float, power: float = POWER, a_seed: float = 1.0) -> float | None:
+def detectable_effect(
+    sd: float, n: int, *, family: int, alpha: float, power: float = POWER, a_seed: float = 1.0
+) -> float | None:
     """Find the smallest effect that `n` seeds see with this power, in the unit of `sd`; None below 2 seeds.
 
     `sd` is that of the per-seed differences, `a_seed` as in `seeds_needed`.
@@ -277,10 +320,11 @@ def detectable_effect(sd: float, n: int, *, family: int, alpha: float, power: fl
 def sd_lower_bound(error: float, n_test: int) -> float:
     """Guess the sd of a per-seed difference of two accuracies from the size of the test set: sqrt(error / N).
 
-    `error` is the error rate, 0..1, and the result a share of the test images as well. The accuracy of one run varies by at
-    least sqrt(error / (2 N)), the choice of the test images alone, if the networks are calibrated (Jordan 2023, arXiv
-    2304.01910); the difference of two independent runs varies by sqrt(2) times that. It bounds the noise of runs that share
-    nothing: where the seed makes the two runs alike (correlation r), the sd is sqrt(1 - r) times as large, and may be below.
+    `error` is the error rate, 0..1, and the result a share of the test images as well. The accuracy of one
+    run varies by at least sqrt(error / (2 N)), the choice of the test images alone, if the networks are
+    calibrated (Jordan 2023, arXiv 2304.01910); the difference of two independent runs varies by sqrt(2) times
+    that. It bounds the noise of runs that share nothing: where the seed makes the two runs alike (correlation
+    r), the sd is sqrt(1 - r) times as large, and may be below.
     """
     assert 0 <= error <= 1
     assert n_test >= 1
@@ -299,14 +343,19 @@ def critical(df: float, each: float) -> float:
 
 
 def _power(df: float, noncentrality: float, each: float) -> float:
-    """Return the chance that |t| exceeds its critical value; noncentrality = effect / sd * sqrt(n), not negative.
+    """Return the chance that |t| exceeds its critical value.
 
-    |t| > c means chi-squared < df Y^2 / c^2 with Y normal around the noncentrality, so the power is the mean of the
-    chi-squared distribution function over |Y|: a smooth integral without a trap. `scipy.stats.nct.cdf(-c, df, noncentrality)`
-    is NaN at a third of all points (scipy 1.17), also where the power is neither near 0 nor 1: df 1, c 12.7, noncentrality 11.
+    Noncentrality = effect / sd * sqrt(n), not negative.
+
+    |t| > c means chi-squared < df Y^2 / c^2 with Y normal around the noncentrality, so the power is the mean
+    of the chi-squared distribution function over |Y|: a smooth integral without a trap.
+    `scipy.stats.nct.cdf(-c, df, noncentrality)` is NaN at a third of all points (scipy 1.17), also where the
+    power is neither near 0 nor 1: df 1, c 12.7, noncentrality 11.
     """
     least = critical(df, each)
-    centre = min(noncentrality, 1e6 * least)  # beyond it the power is 1 to all digits, and the nodes would lose theirs
+    centre = min(
+        noncentrality, 1e6 * least
+    )  # beyond it the power is 1 to all digits, and the nodes would lose theirs
     nodes, weights = _quadrature()
     half = (centre + 8 - max(0.0, centre - 8)) / 2  # beyond 8 standard deviations: 1e-15
     y = centre + 8 - half * (1 - nodes)
@@ -316,7 +365,10 @@ def _power(df: float, noncentrality: float, each: float) -> float:
 
 @cache
 def _quadrature() -> tuple[Floats, Floats]:
-    """Return nodes and weights on [-1, 1]; 256 of Gauss-Legendre keep the power of up to 1000 seeds right to 1e-7."""
+    """Return nodes and weights on [-1, 1].
+
+    256 of Gauss-Legendre keep the power of up to 1000 seeds right to 1e-7.
+    """
     nodes, weights = np.polynomial.legendre.leggauss(256)
     return nodes, weights
 

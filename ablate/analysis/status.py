@@ -43,7 +43,9 @@ class Running:
     epoch: int
     epochs: int
     job: str = ""
-    seconds_left: float | None = None  # of its training, by the pace of its own epochs; none before the first one
+    seconds_left: float | None = (
+        None  # of its training, by the pace of its own epochs; none before the first one
+    )
     judging: bool = False
 
 
@@ -125,7 +127,11 @@ def summarise(outcomes: tuple[Outcome, ...]) -> Status:
 
 
 def _running(one: Outcome) -> Running:
-    epoch, epochs, each = one.lines[-1].epoch if one.lines else 0, one.run.cell.recipe.training.epochs, _epoch_seconds(one)
+    epoch, epochs, each = (
+        one.lines[-1].epoch if one.lines else 0,
+        one.run.cell.recipe.training.epochs,
+        _epoch_seconds(one),
+    )
     left = 0.0 if one.trained else None if each is None else (epochs - epoch) * each
     return Running(one.run.name, epoch, epochs, one.run.job_id, left, judging=one.trained)
 
@@ -139,8 +145,9 @@ def _epoch_seconds(one: Outcome) -> float | None:
 def _seconds_left(outcomes: tuple[Outcome, ...], running: tuple[Running, ...]) -> float | None:
     """Guess when the last training ends if as many go on at a time as now.
 
-    A job goes by its own epochs, one that waits by those of its cell under other seeds, else of the same network on as many
-    images. Where there is no such job, or nothing runs, or fields are still to be found, nobody can know.
+    A job goes by its own epochs, one that waits by those of its cell under other seeds, else of the same
+    network on as many images. Where there is no such job, or nothing runs, or fields are still to be found,
+    nobody can know.
     """
     jobs = {one.run.job_id: one for one in outcomes}
     paces: dict[object, list[float]] = {}
@@ -183,14 +190,19 @@ def last_line(log: Path) -> str:
 
 def of(study: str, needed: tuple[Run, ...], made: Tuning, store: Store) -> Status:
     """Tell how far a study is, with its range tests and searches, whether it is being run, and what it got for free."""
-    being_run = study_folder.is_held(store, study)  # first: who watches until nobody holds it must then see all that was done
+    being_run = study_folder.is_held(
+        store, study
+    )  # first: who watches until nobody holds it must then see all that was done
     outcomes = run_outcomes.read(needed, store)
     found = with_tuning(summarise(outcomes), made, store)
     return replace(found, study=study, being_run=being_run, free=_free(study, outcomes, store))
 
 
 def _free(study: str, outcomes: tuple[Outcome, ...], store: Store) -> Free:
-    """Count the runs that cost the study no training. A line of an attempt without a study is of an older version: its own."""
+    """Count the runs that cost the study no training.
+
+    A line of an attempt without a study is of an older version: its own.
+    """
     ended = [one for one in outcomes if one.status in ENDED]
     jobs = dict.fromkeys(one.run.job_id for one in ended)
     others: Counter[str] = Counter()
@@ -207,9 +219,16 @@ def with_tuning(status: Status, made: Tuning, store: Store) -> Status:
     searches = []
     for one in made.searches:
         trials = search_folder.read_trials(store.search(one.id), one.search)
-        ended, running = len(search_folder.ended(trials, one.search)), sum(trial.state == "running" for trial in trials)
+        ended, running = (
+            len(search_folder.ended(trials, one.search)),
+            sum(trial.state == "running" for trial in trials),
+        )
         searches.append(Searched(one.label, ended, one.search.trials, running))
-    return replace(status, range_tests=(len(made.ranges) - len(made.open_ranges), len(made.ranges)), searches=tuple(searches))
+    return replace(
+        status,
+        range_tests=(len(made.ranges) - len(made.open_ranges), len(made.ranges)),
+        searches=tuple(searches),
+    )
 
 
 def follow(read: Callable[[], Status], every: float = 2.0) -> Iterator[Status]:
@@ -217,7 +236,8 @@ def follow(read: Callable[[], Status], every: float = 2.0) -> Iterator[Status]:
 
     A large store is looked at less often, so that the jobs have their processors to themselves.
 
-    A file that cannot be read may be one that somebody is copying: it is looked at again before that is a StoreError.
+    A file that cannot be read may be one that somebody is copying: it is looked at again before that is a
+    StoreError.
     """
     last, wrong = None, 0
     while True:
@@ -227,7 +247,9 @@ def follow(read: Callable[[], Status], every: float = 2.0) -> Iterator[Status]:
         except (StoreError, KeyError, TypeError, ValueError) as error:
             wrong += 1
             if wrong > PATIENCE:
-                raise StoreError(f"the store cannot be read ({error}): ablate doctor says what is wrong with it") from error
+                raise StoreError(
+                    f"the store cannot be read ({error}): ablate doctor says what is wrong with it"
+                ) from error
         else:
             if now != last:
                 yield now

@@ -68,7 +68,9 @@ class History:
     trials: tuple[Trial, ...]
     best: int | None  # number of the winner so far
     best_so_far: tuple[tuple[int, float], ...]  # after how many trials, the best value
-    expected: tuple[tuple[int, float], ...]  # the same for so many random trials, on the average; of random search only
+    expected: tuple[
+        tuple[int, float], ...
+    ]  # the same for so many random trials, on the average; of random search only
     map: Map | None
 
 
@@ -103,7 +105,11 @@ def read(study: Study, made: Tuning, store: Store) -> TuningFinding | None:
     ranges = [_range_curve(made, store, test) for test in made.ranges]
     histories = {one.id: _history(one, store) for one in made.searches}
     turns = _turns(study, made, histories) if study.search is not None and study.search.per == "cell" else ()
-    return TuningFinding(tuple(one for one in ranges if one is not None), tuple(h for h in histories.values() if h.trials), turns)
+    return TuningFinding(
+        tuple(one for one in ranges if one is not None),
+        tuple(h for h in histories.values() if h.trials),
+        turns,
+    )
 
 
 def _range_curve(made: Tuning, store: Store, test: work.RangeTest) -> RangeCurve | None:
@@ -133,7 +139,11 @@ def _range_curve(made: Tuning, store: Store, test: work.RangeTest) -> RangeCurve
 
 def _history(one: CellSearch, store: Store) -> History:
     rows = sorted(
-        (row for row in search_folder.read_trials(store.search(one.id), one.search) if row.number < one.search.trials),
+        (
+            row
+            for row in search_folder.read_trials(store.search(one.id), one.search)
+            if row.number < one.search.trials
+        ),
         key=lambda row: row.number,
     )
     trials = tuple(Trial(row.number, row.params, row.value, row.state, row.proposed) for row in rows)
@@ -141,7 +151,9 @@ def _history(one: CellSearch, store: Store) -> History:
     best_so_far: list[tuple[int, float]] = []
     best: Trial | None = None
     for trial in trials:
-        if trial.value is not None and (best is None or best.value is None or sign * trial.value > sign * best.value):
+        if trial.value is not None and (
+            best is None or best.value is None or sign * trial.value > sign * best.value
+        ):
             best = trial
         if best is not None and best.value is not None and trial.state in search_folder.ENDED:
             best_so_far.append((trial.number + 1, best.value))
@@ -185,10 +197,15 @@ def _map(one: CellSearch, trials: Sequence[Trial]) -> Map | None:
         scale = np.log10 if tried.log else np.asarray
         low, high = (float(scale(end)) for end in (tried.low or 0, tried.high or 0))
         axes.append(np.linspace(low, high, GRID))
-        places.append((scale(np.array([trial.fields[path] for trial in known], dtype=float)) - low) / (high - low))
+        places.append(
+            (scale(np.array([trial.fields[path] for trial in known], dtype=float)) - low) / (high - low)
+        )
     unit = np.linspace(0, 1, GRID)
     z = _between(np.stack(places), np.array([trial.value for trial in known], dtype=float), unit)
-    x, y = (tuple((10**axis if one.search.space[path].log else axis).tolist()) for path, axis in zip(pair, axes, strict=True))
+    x, y = (
+        tuple((10**axis if one.search.space[path].log else axis).tolist())
+        for path, axis in zip(pair, axes, strict=True)
+    )
     return Map((pair[0], pair[1]), x, y, tuple(tuple(row) for row in z.tolist()))
 
 
@@ -207,13 +224,25 @@ def _turns(study: Study, made: Tuning, histories: Mapping[str, History]) -> tupl
     for column, cell in enumerate(grid.cells):
         history = histories.get(made.cells[cell.label].search) if cell.label in made.cells else None
         first = history.trials[0] if history is not None and history.trials else None
-        if history is not None and first is not None and not first.proposed and first.value is not None and history.best is not None:
+        if (
+            history is not None
+            and first is not None
+            and not first.proposed
+            and first.value is not None
+            and history.best is not None
+        ):
             best = next(trial for trial in history.trials if trial.number == history.best)
             if history.search.sampler != "grid" and best.value is not None:
                 shared[0, column], tuned[0, column] = first.value, best.value
     found = []
     for contrast in effects.contrasts(study):
-        before, after = (effects.main(effects.lay_out(study, grid, (0,), values), *contrast) for values in (shared, tuned))
+        before, after = (
+            effects.main(effects.lay_out(study, grid, (0,), values), *contrast) for values in (shared, tuned)
+        )
         if np.isfinite(before.differences[0]) and np.isfinite(after.differences[0]):  # of the same cells
-            found.append(Turn(before.changes[0], float(before.differences[0]), float(after.differences[0]), before.scope))
+            found.append(
+                Turn(
+                    before.changes[0], float(before.differences[0]), float(after.differences[0]), before.scope
+                )
+            )
     return tuple(found)

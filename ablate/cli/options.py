@@ -81,7 +81,8 @@ def training(command: Any) -> Any:
     fail_fast = click.option("--fail-fast", is_flag=True, help="Stop at the first job that fails.")
     budget = click.option(
         "--budget", metavar="TIME", callback=_seconds,
-        help="Start nothing that will not end in this time after the first job has started, such as 2h; then stop.",
+        help="Start nothing that will not end in this time after the first job has started, such as 2h; "
+             "then stop.",
     )  # fmt: skip
     stall = click.option(
         "--stall", metavar="TIME", default="10m", show_default=True, callback=_seconds,

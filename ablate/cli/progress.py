@@ -10,14 +10,24 @@ from rich.table import Table
 
 from ablate.cli.terminal import escape, seconds
 from ablate.execution import events
-from ablate.execution.events import AttemptLost, EpochEnded, EvaluationStarted, RateTested, TaskElsewhere, TaskEnded
+from ablate.execution.events import (
+    AttemptLost,
+    EpochEnded,
+    EvaluationStarted,
+    RateTested,
+    TaskElsewhere,
+    TaskEnded,
+)
 from ablate.messages import printable
 
 JUDGING = "judging"
 
 
 class Terminal:
-    """Progress of jobs: a bar, and a line for each job that runs; without a terminal a line for each that ends."""
+    """Progress of jobs: a bar, and a line for each job that runs.
+
+    Without a terminal a line for each that ends.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -60,7 +70,9 @@ class Terminal:
             self._bar.remove_task(self._task)
         self._task = self._bar.add_task("jobs", total=total, note="")
         if self._console.is_terminal:
-            self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True)
+            self._live = Live(
+                get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True
+            )
             self._live.start()
 
     def _end(self, event: AttemptLost | TaskEnded, last: str) -> None:
@@ -70,11 +82,15 @@ class Terminal:
             self._bar.advance(self._task)
         self._failed += event.end == "failed"
         if event.end not in ("finished", "stopped"):
-            self._console.print(f"[red]{escape(event.name)} {_word(event.end)}: {escape(event.error)}[/]", soft_wrap=True)
+            self._console.print(
+                f"[red]{escape(event.name)} {_word(event.end)}: {escape(event.error)}[/]", soft_wrap=True
+            )
         elif not self._console.is_terminal:
             total = self._bar.tasks[0].total or 0
             ended = "" if event.end == "finished" else ", stopped"
-            self._console.print(escape(f"[{self._done}/{total:.0f}] {event.name}: {last}{ended}"), soft_wrap=True)
+            self._console.print(
+                escape(f"[{self._done}/{total:.0f}] {event.name}: {last}{ended}"), soft_wrap=True
+            )
         self._bar.update(self._task, note=self._note())
 
     def _note(self) -> str:
@@ -111,5 +127,9 @@ def _text(event: EpochEnded | RateTested | EvaluationStarted | TaskElsewhere) ->
             return JUDGING
         case RateTested():
             return f"rate {event.rate}/{event.rates}"
-    shown = {name: value for name, value in event.metrics.items() if name in ("train/loss", "validation/accuracy")}
-    return f"epoch {event.epoch}/{event.epochs} " + " ".join(f"{name} {value:.4g}" for name, value in shown.items())
+    shown = {
+        name: value for name, value in event.metrics.items() if name in ("train/loss", "validation/accuracy")
+    }
+    return f"epoch {event.epoch}/{event.epochs} " + " ".join(
+        f"{name} {value:.4g}" for name, value in shown.items()
+    )

@@ -209,7 +209,10 @@ def logging_to(path: Path) -> Iterator[None]:
 
 
 def _flush() -> None:
-    """Write out what was printed; what a full disk does not take is dropped, or it would come up again behind the next job."""
+    """Write out what was printed.
+
+    What a full disk does not take is dropped, or it would come up again behind the next job.
+    """
     for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
         try:
             stream.flush()

@@ -25,8 +25,17 @@ from ablate.store import job_folder
 from ablate.store.layout import Store
 from ablate.store.tasks import Context, ProbeTask
 
-PRELOAD = ("torch._dynamo", "torchmetrics.functional.classification", "PIL.Image", "PIL.ImageDraw", "PIL.PngImagePlugin")
-"""What every worker needs, imported once in the process that they are forked from. torch's optimizers import _dynamo, for 0.9 s."""
+PRELOAD = (
+    "torch._dynamo",
+    "torchmetrics.functional.classification",
+    "PIL.Image",
+    "PIL.ImageDraw",
+    "PIL.PngImagePlugin",
+)
+"""What every worker needs, imported once in the process that they are forked from.
+
+Torch's optimizers import _dynamo, for 0.9 s.
+"""
 PROGRAM = Program("ablate.execution.worker:work", PRELOAD)
 
 
@@ -115,7 +124,9 @@ class Crew:
             finally:
                 self.workers = None
 
-    def run(self, source: Source, stage: StageStarted, names: Mapping[str, str], touch: Callable[[str], None]) -> None:
+    def run(
+        self, source: Source, stage: StageStarted, names: Mapping[str, str], touch: Callable[[str], None]
+    ) -> None:
         """Run the work of one stage to its end.
 
         `names` of tasks may grow meanwhile; `touch` hears which task has something new.
@@ -159,7 +170,10 @@ def _learn(pace: Pace, event: Event) -> None:
 
 
 def _seconds(pace: Pace, item: Item) -> float:
-    """Return how long work takes from where it stands; 0 where that is a guess, as it is then started in any case."""
+    """Return how long work takes from where it stands.
+
+    0 where that is a guess, as it is then started in any case.
+    """
     times: list[Time | None] = []
     if isinstance(item, RangeWork):
         test = item.test
@@ -193,7 +207,10 @@ def _compiled() -> Path:
 
 
 def _jobs_per_gpu(crew: Crew, todo: Plan, context: Context) -> int:
-    """Return how many jobs share a GPU; where that is to be measured, by the first job that is left to train."""
+    """Return how many jobs share a GPU.
+
+    Where that is to be measured, by the first job that is left to train.
+    """
     where = crew.where
     work = next((work for work in todo.work if not work.trained), None)
     if where.jobs_per_gpu is not None or where.jobs is not None or work is None:

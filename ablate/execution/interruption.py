@@ -43,5 +43,8 @@ class Interruption:
         """Whether somebody wants us to stop; the first time that this is seen, `notice` is called."""
         if self._asked and not self._said:
             self._said = True
-            notice("stopping when the running epochs have ended; once more stops at once, and loses these epochs only")
+            notice(
+                "stopping when the running epochs have ended; once more stops at once, and loses these "
+                "epochs only"
+            )
         return self._asked

@@ -49,7 +49,10 @@ class OpenSearch:
 
 
 def worst(one: OpenSearch) -> float:
-    """Return what a sampler is told of a diverged trial. As a pruned one, samplers of Gaussian processes would not see it at all."""
+    """Return what a sampler is told of a diverged trial.
+
+    As a pruned one, samplers of Gaussian processes would not see it at all.
+    """
     if one.search.search.direction == "max":
         return 0.0  # no accuracy is below
     known: list[float] = [trial.value for trial in one.rows.values() if trial.value is not None]
@@ -60,7 +63,10 @@ def check(search: Search) -> None:
     """Raise an AblateError where the sampler needs a library that is not here."""
     package = NEEDS.get(search.sampler)
     if package is not None and find_spec(package) is None:
-        raise AblateError(f'search.sampler: "{search.sampler}" needs the package {package}: pip install {package}, or take another sampler')
+        raise AblateError(
+            f'search.sampler: "{search.sampler}" needs the package {package}: pip install {package}, or '
+            "take another sampler"
+        )
 
 
 def open_memory(search: CellSearch, store: Store, storage: str | None) -> Any:
@@ -69,7 +75,8 @@ def open_memory(search: CellSearch, store: Store, storage: str | None) -> Any:
     from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    # Of experimental parts, and of values reported again. For good: `catch_warnings` is not safe beside MLflow's thread.
+    # Of experimental parts, and of values reported again. For good: `catch_warnings` is not safe beside
+    # MLflow's thread.
     warnings.filterwarnings("ignore", module=r"optuna\b|ablate\.search")
     tuning.describe(search, store)
     try:
@@ -79,26 +86,37 @@ def open_memory(search: CellSearch, store: Store, storage: str | None) -> Any:
             direction="maximize" if search.search.direction == "max" else "minimize",
             sampler=sampler(search, 0), pruner=_pruner(search), load_if_exists=True,
         )  # fmt: skip
-        for fields in first_values(search)[len(memory.get_trials(deepcopy=False)) :]:  # a kill may have come between two of them
+        for fields in first_values(search)[
+            len(memory.get_trials(deepcopy=False)) :
+        ]:  # a kill may have come between two of them
             memory.enqueue_trial(fields)
     except (ImportError, OSError, ValueError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
-        raise AblateError(f"Optuna's storage cannot be opened: {public(str(error).splitlines()[0])}: see --optuna-storage") from None
+        raise AblateError(
+            f"Optuna's storage cannot be opened: {public(str(error).splitlines()[0])}: see --optuna-storage"
+        ) from None
     over = sum(trial.state.is_finished() for trial in memory.get_trials(deepcopy=False))
     written = search_folder.read_trials(store.search(search.id), search.search)
     if over < len(search_folder.ended(written, search.search)):
         raise AblateError(
-            f"the search of {search.label} has trials that this memory of Optuna does not know: give its first --optuna-storage"
+            f"the search of {search.label} has trials that this memory of Optuna does not know: give its "
+            "first --optuna-storage"
         )
     return memory
 
 
 def first_values(search: CellSearch) -> list[Json]:
     """List the trials that no sampler proposes."""
-    if search.search.sampler == "grid":  # Optuna's own sampler of grids repeats points where trials run side by side
+    if (
+        search.search.sampler == "grid"
+    ):  # Optuna's own sampler of grids repeats points where trials run side by side
         return list(islice(search_space.grid(search.search.space), search.search.trials))
     found = {path: recipe_fields.value(search.recipe, path) for path in search.search.space}
     here = {path: "none" if given is None else given for path, given in found.items()}
-    return [here] if all(search_space.contains(path, tried, here[path]) for path, tried in search.search.space.items()) else []
+    return (
+        [here]
+        if all(search_space.contains(path, tried, here[path]) for path, tried in search.search.space.items())
+        else []
+    )
 
 
 def suggest(asked: Any, path: str, tried: Range) -> Any:
@@ -111,7 +129,10 @@ def suggest(asked: Any, path: str, tried: Range) -> Any:
 
 
 def sampler(search: CellSearch, number: int, path: str = "") -> Any:
-    """Make the sampler of one field of a trial. Its seed is theirs, so that it draws the same wherever a process is a new one."""
+    """Make the sampler of one field of a trial.
+
+    Its seed is theirs, so that it draws the same wherever a process is a new one.
+    """
     from optuna import samplers
 
     seed = identity.stream_seed(number, f"{search.id}/{path}") % 2**32
@@ -142,7 +163,10 @@ def milliseconds(moment: Any) -> int | None:
 
 
 def _backend(path: Path) -> Any:
-    """Return the file of Optuna's memory, a line for each thing that happened; a kill may have torn the last one."""
+    """Return the file of Optuna's memory, a line for each thing that happened.
+
+    A kill may have torn the last one.
+    """
     from optuna.storages.journal import JournalFileBackend
 
     if path.exists():

@@ -35,8 +35,8 @@ class Load:
 def best(measure: Callable[[int], Load | None], tried: Iterable[int] = TRIED) -> tuple[int, tuple[Load, ...]]:
     """Find how many jobs a device does most with, and what was measured.
 
-    More are tried as long as they fit, going by the memory of fewer, and as long as they gain; `measure` returns None for
-    a number that did not fit after all. Raises an AblateError when not even one job runs.
+    More are tried as long as they fit, going by the memory of fewer, and as long as they gain; `measure`
+    returns None for a number that did not fit after all. Raises an AblateError when not even one job runs.
     """
     loads: list[Load] = []
     for jobs in tried:
@@ -61,7 +61,10 @@ def best(measure: Callable[[int], Load | None], tried: Iterable[int] = TRIED) ->
 def probe(
     start: Callable[[Options], Executor], device: str, task: ProbeTask, interrupted: Callable[[], bool]
 ) -> tuple[int, str]:
-    """Find by real workers how many jobs a device does most with; return that and what was measured, in words."""
+    """Find by real workers how many jobs a device does most with.
+
+    Return that and what was measured, in words.
+    """
 
     def measured(jobs: int) -> Load | None:
         with closing(start(Options(device, jobs, devices=1))) as executor:
@@ -78,9 +81,12 @@ def measure(
     executor: Executor, task: ProbeTask, jobs: int, *,
     window: float = WINDOW, interrupted: Callable[[], bool] = lambda: False,
 ) -> Load | None:  # fmt: skip
-    """Run `jobs` probes at once until all were seen at work for `window` seconds; return None if one did not survive.
+    """Run `jobs` probes at once until all were seen at work for `window` seconds.
+
+    Return None if one did not survive.
 
     Raises KeyboardInterrupt when `interrupted` returns True.
+
     """
     for i in range(jobs):
         executor.submit(task.model_copy(update={"number": i}))

@@ -18,7 +18,10 @@ PROBE_TOLD = 0.25  # seconds between two reports of a probe
 
 
 def probe(task: ProbeTask, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> NoReturn:
-    """Train a recipe without keeping anything until asked to stop; report images, time and memory a few times a second."""
+    """Train a recipe without keeping anything until asked to stop.
+
+    Report images, time and memory a few times a second.
+    """
     with attempt.logging_to(task.log):
         _probe(task, report, should_stop)
 

@@ -1,4 +1,7 @@
-"""What a result came from: the commit and its uncommitted changes, versions, and the machine. Never the environment's variables."""
+"""What a result came from: the commit and its uncommitted changes, versions, and the machine.
+
+Never the environment's variables.
+"""
 
 import os
 import platform
@@ -10,7 +13,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("ablate-studies", "torch", "torchvision", "torchmetrics", "numpy", "scikit-learn", "pillow", "mlflow", "optuna")
+PACKAGES = (
+    "ablate-studies",
+    "torch",
+    "torchvision",
+    "torchmetrics",
+    "numpy",
+    "scikit-learn",
+    "pillow",
+    "mlflow",
+    "optuna",
+)
 LONGEST_DIFF = 200_000  # characters
 
 
@@ -21,13 +34,19 @@ def git(folder: Path) -> dict[str, Any]:
         return {}
     diff = _git(folder, "diff", "HEAD") or ""
     cut = diff[:LONGEST_DIFF] + ("\n[cut]" if len(diff) > LONGEST_DIFF else "")
-    return {"commit": head.strip(), "dirty": bool((_git(folder, "status", "--porcelain") or "").strip()), "diff": cut}
+    return {
+        "commit": head.strip(),
+        "dirty": bool((_git(folder, "status", "--porcelain") or "").strip()),
+        "diff": cut,
+    }
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
     command = ["git", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=30, check=False)  # noqa: S603
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=30, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None
@@ -55,7 +74,12 @@ def user() -> str:
 
 def machine() -> dict[str, Any]:
     """Describe this machine."""
-    return {"host": socket.gethostname(), "system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()}
+    return {
+        "host": socket.gethostname(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+    }
 
 
 def _processor() -> str:

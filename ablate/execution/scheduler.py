@@ -1,4 +1,7 @@
-"""The queue: hands work to an executor, retries what died, and stops in good order. It does not know where jobs run."""
+"""The queue: hands work to an executor, retries what died, and stops in good order.
+
+It does not know where jobs run.
+"""
 
 import math
 import time
@@ -21,8 +24,11 @@ STALL = 600.0  # seconds without a sign of life
 FROZEN = 2.0  # seconds between two looks, after which this process was frozen, or its machine asleep
 
 ATTEMPTS = {"crashed": 3, "stalled": 2, "out_of_memory": 2, "killed": 10}
-"""How often a job may end so before it has failed. An exception is its own fault and is not tried again. A process that
-somebody has ended is no fault of the job; the bound is there for what ends it each time and is not seen to do so."""
+"""How often a job may end so before it has failed. An exception is its own fault and is not tried again.
+
+A process that somebody has ended is no fault of the job; the bound is there for what ends it each time and is
+not seen to do so.
+"""
 
 KINDS: Mapping[str, job_folder.Kind] = {
     "crashed": "crash", "killed": "crash", "stalled": "stall", "out_of_memory": "memory", "failed": "error",
@@ -186,9 +192,10 @@ def run(
 ) -> Ledger:
     """Run work to its end, or to the first interruption: then nothing new starts, and what runs is put away.
 
-    `context` goes into every task; `listen` hears every event but mere signs of life. Raises KeyboardInterrupt through
-    `interrupted`, which may do so when it is asked a second time after an interruption, and, once all is put away, the
-    AblateError that ended it: an UnwritableError when the store takes nothing more.
+    `context` goes into every task; `listen` hears every event but mere signs of life. Raises
+    KeyboardInterrupt through `interrupted`, which may do so when it is asked a second time after an
+    interruption, and, once all is put away, the AblateError that ended it: an UnwritableError when the store
+    takes nothing more.
     """
     policy = policy or Policy()
     queue = _Queue(source, store, executor, context, policy, looked=policy.clock())
@@ -313,7 +320,10 @@ def _end(queue: _Queue, event: Event, item: Item, listen: Callable[[Event], None
 
 
 def _fail(queue: _Queue, event: Event, item: Item, kind: str, listen: Callable[[Event], None]) -> None:
-    """Write down a failure; the worker has recorded an exception itself, but a dead one could not, and another may run by now."""
+    """Write down a failure.
+
+    The worker has recorded an exception itself, but a dead one could not, and another may run by now.
+    """
     error, folder = _reason(kind, event.error, queue.policy.stall), item.folder(queue.store)
     queue.ledger.failures.append(Failure(event.task, error, str(folder.log)))
     with suppress(PermissionError):  # where the folder is somebody else's
@@ -330,7 +340,10 @@ def _reason(kind: str, error: str, stall: float) -> str:
         case "out_of_memory":
             return f"out of memory, also alone on its device: {error}"
         case "stalled":
-            return f"no sign of life for {stall:.0f} s, {ATTEMPTS['stalled']} times: it was stopped; --stall says how long to wait"
+            return (
+                f"no sign of life for {stall:.0f} s, {ATTEMPTS['stalled']} times: it was stopped; "
+                "--stall says how long to wait"
+            )
         case "killed":
             return f"{error}, {ATTEMPTS['killed']} times"
         case _:

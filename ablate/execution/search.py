@@ -1,7 +1,10 @@
-"""Searches by Optuna: who proposes fields, trials as ordinary jobs, and what became of them. The only home of optuna.
+"""Searches by Optuna: who proposes fields, trials as ordinary jobs, and what became of them.
 
-A trial is RUNNING in Optuna's memory from the moment it was asked for, and its job is found by its fields. So whatever is
-killed, and whenever: the next start finds the same trials, takes their jobs up where they stand, and tells each result once.
+The only home of optuna.
+
+A trial is RUNNING in Optuna's memory from the moment it was asked for, and its job is found by its fields. So
+whatever is killed, and whenever: the next start finds the same trials, takes their jobs up where they stand,
+and tells each result once.
 """
 
 import math
@@ -10,7 +13,16 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from ablate.errors import AblateError, UnwritableError
-from ablate.execution.optuna_memory import DIVERGED, OpenSearch, OpenTrial, milliseconds, open_memory, sampler, suggest, worst
+from ablate.execution.optuna_memory import (
+    DIVERGED,
+    OpenSearch,
+    OpenTrial,
+    milliseconds,
+    open_memory,
+    sampler,
+    suggest,
+    worst,
+)
 from ablate.messages import public
 from ablate.planning.plan import Work
 from ablate.planning.work import CellSearch
@@ -38,16 +50,24 @@ def _remembered() -> Iterator[None]:
     except OSError as error:
         if error.errno not in files.FULL:
             raise
-        raise UnwritableError(f"the memory of a search cannot be written ({error.strerror}): make room, and run the same again") from None
+        raise UnwritableError(
+            f"the memory of a search cannot be written ({error.strerror}): make room, and run the same again"
+        ) from None
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         said = public(str(error).splitlines()[0])
-        raise AblateError(f"Optuna's storage is gone ({said}): run the same again when it is back; nothing that was told is lost") from None
+        raise AblateError(
+            f"Optuna's storage is gone ({said}): run the same again when it is back; nothing that was told "
+            "is lost"
+        ) from None
 
 
 class Searches:
-    """The trials of some searches as a source of work. Equal budgets: each search has the same number of trials.
+    """The trials of some searches as a source of work.
+
+    Equal budgets: each search has the same number of trials.
 
     The searches take turns, so that each proposal knows as many of its search's results as can be.
+
     """
 
     def __init__(
@@ -76,7 +96,9 @@ class Searches:
     def next(self, fits: Callable[[Work], bool]) -> Work | None:
         """Return the next job of a trial that fits; none while all that may be asked for are under way."""
         while (work := next((work for work in self._ready if fits(work)), None)) is None:
-            waiting = [one for one in self._open if one.asked < one.search.search.trials and fits(_usual(one.search))]
+            waiting = [
+                one for one in self._open if one.asked < one.search.search.trials and fits(_usual(one.search))
+            ]
             if not waiting:
                 return None
             self._ask(min(waiting, key=lambda one: (len(one.running), one.asked)))
@@ -118,7 +140,12 @@ class Searches:
             self._changed(one.search.id)
 
     def _of(self, task: str) -> list[tuple[OpenSearch, OpenTrial]]:
-        return [(one, trial) for one in self._open for trial in list(one.running.values()) if task in trial.jobs.values()]
+        return [
+            (one, trial)
+            for one in self._open
+            for trial in list(one.running.values())
+            if task in trial.jobs.values()
+        ]
 
     def _take_up(self, one: OpenSearch) -> None:
         """Go on with the trials that an earlier process has left."""
@@ -148,7 +175,9 @@ class Searches:
         jobs = _jobs(one.search, fields)
         trial = one.running[asked.number] = OpenTrial(asked, fields, {job.seed: job.id for job in jobs})
         for job in jobs:
-            self._names.setdefault(job.id, f"trial {asked.number} of {one.search.label} ({search_space.written(fields)})")
+            self._names.setdefault(
+                job.id, f"trial {asked.number} of {one.search.label} ({search_space.written(fields)})"
+            )
             standing = state(self._store.job(job.id))
             failed = standing.stage() == "crashed" and not self._retry_failed
             if standing.result is None and not failed and job.id not in self._under_way():
@@ -162,14 +191,19 @@ class Searches:
             self._tell(one, trial, "diverged")
         elif states and all(standing.is_trained for standing in states):
             self._tell(one, trial, "complete")
-        elif not set(trial.jobs.values()) & self._under_way():  # one has failed, and the others are as far as they will be; or none is
+        elif (
+            not set(trial.jobs.values()) & self._under_way()
+        ):  # one has failed, and the others are as far as they will be; or none is
             self._tell(one, trial, "failed")
 
     def _under_way(self) -> set[str]:
         return {*self._handed, *(work.job.id for work in self._ready)}
 
     def _tell(self, one: OpenSearch, trial: OpenTrial, state: str) -> None:
-        """Tell Optuna, once, and write it down. A diverged trial is the worst there is, not one that never was."""
+        """Tell Optuna, once, and write it down.
+
+        A diverged trial is the worst there is, not one that never was.
+        """
         from optuna.trial import TrialState
 
         if state == "complete":
@@ -180,7 +214,9 @@ class Searches:
         else:
             one.memory.tell(trial.asked, state=TrialState.FAIL if state == "failed" else TrialState.PRUNED)
         del one.running[trial.asked.number]
-        self._ready = [work for work in self._ready if work.job.id not in trial.jobs.values() or self._of(work.job.id)]
+        self._ready = [
+            work for work in self._ready if work.job.id not in trial.jobs.values() or self._of(work.job.id)
+        ]
         self._write(one)
 
     def _is_hopeless(self, one: OpenSearch, trial: OpenTrial) -> bool:
@@ -218,7 +254,10 @@ def _usual(search: CellSearch) -> Work:
 
 
 def _jobs(search: CellSearch, fields: Mapping[str, Any]) -> tuple[Job, ...]:
-    """Return the jobs of a trial; none where its fields do not go together, such as a padding that is too large to be mirrored."""
+    """Return the jobs of a trial.
+
+    None where its fields do not go together, such as a padding that is too large to be mirrored.
+    """
     try:
         return search.jobs(fields)
     except ValueError:

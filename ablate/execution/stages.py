@@ -21,12 +21,20 @@ def find_rates(crew: Crew, tuning: Tuning) -> None:
         tunings.describe_range(test, crew.store)
     work = tunings.range_work(tuning.open_ranges, crew.store, retry_failed=crew.how.retry_failed)
     if work:
-        names = {item.id: f"range test of {test.label}/{i}" for test in tuning.open_ranges for i, item in _of(work, test)}
-        what = f"range tests of the learning rate: {len(tuning.open_ranges)}, with {count(len(work), 'curve')}"
+        names = {
+            item.id: f"range test of {test.label}/{i}"
+            for test in tuning.open_ranges
+            for i, item in _of(work, test)
+        }
+        what = (
+            f"range tests of the learning rate: {len(tuning.open_ranges)}, with {count(len(work), 'curve')}"
+        )
         stage = StageStarted(f"{what} to train on {count(crew.slots, 'slot')}", len(work))
         crew.run(scheduler.Listed(work), stage, names, lambda task: crew.updated(task.partition("/")[0]))
     else:
-        crew.notice("range tests of the learning rate: the curves of an earlier time are taken, nothing is trained")
+        crew.notice(
+            "range tests of the learning rate: the curves of an earlier time are taken, nothing is trained"
+        )
     tunings.conclude(tuning.open_ranges, crew.store)
 
 

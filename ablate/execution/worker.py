@@ -45,9 +45,12 @@ def work(payload: Json, report: Report, should_stop: Asked) -> Json:
 
 
 def run_range(task: RangeTask, report: Report, should_stop: Asked) -> Json:
-    """Sweep the learning rate of a recipe under one seed, and write its curve. Raises what the training raised, and Stopped.
+    """Sweep the learning rate of a recipe under one seed, and write its curve.
+
+    Raises what the training raised, and Stopped.
 
     Where another process takes the task over, it is waited for.
+
     """
     while True:
         with suppress(LeaseLostError):
@@ -91,9 +94,9 @@ def _sweep(task: RangeTask, report: Report, should_stop: Asked, alive: Callable[
 def run_job(task: TrainTask, report: Report, should_stop: Asked) -> Json:
     """Train a job to its end from wherever it stands, then evaluate it in every way that is still missing.
 
-    Returns {"status": finished | diverged}; raises what the training raised, after writing it to the job's log, and
-    Stopped between two epochs, after a checkpoint, or between two evaluations; OutOfMemory and UnwritableError leave it
-    as it was. Where another process takes the job over, it is waited for.
+    Returns {"status": finished | diverged}; raises what the training raised, after writing it to the job's
+    log, and Stopped between two epochs, after a checkpoint, or between two evaluations; OutOfMemory and
+    UnwritableError leave it as it was. Where another process takes the job over, it is waited for.
     """
     while True:
         with suppress(LeaseLostError):
@@ -143,7 +146,10 @@ def _train(folder: Folder, task: TrainTask, report: Report, should_stop: Asked, 
     memory = images.room(device, task.context.jobs_a_device)
     session = loop.start(recipe, seed, prepared, data.open_arrays(prepared.folder), device, memory=memory)
     if session.train.streamed:
-        notice = f"the training images do not fit into the memory of {task.device}: they are streamed, batch by batch"
+        notice = (
+            f"the training images do not fit into the memory of {task.device}: they are streamed, "
+            "batch by batch"
+        )
         print(notice, flush=True)
         report({"notice": notice})
     session.alive = alive
@@ -208,7 +214,8 @@ def _allow_own_code(recipe: Recipe, context: Context, planned: str) -> None:
     folders = context.code
     if folders is None:
         raise AblateError(
-            f"{recipe.model.name} is imported for a study file only, and this job comes from a store: run the study's file"
+            f"{recipe.model.name} is imported for a study file only, and this job comes from a store: run "
+            "the study's file"
         )
     if user_code.fingerprint(recipe.model.name, folders) != planned:
         raise AblateError(

@@ -37,7 +37,9 @@ class Pace:
     store: Store
     speeds: dict[Kind, list[float]] = field(default_factory=dict)
     judged: dict[tuple[Kind, str, Evaluation], list[float]] = field(default_factory=dict)
-    files: dict[str | None, int] = field(default_factory=dict)  # of folders of images that are not decoded yet
+    files: dict[str | None, int] = field(
+        default_factory=dict
+    )  # of folders of images that are not decoded yet
     study: Study | None = None  # whose file relative paths of folders start from; none: the current one
 
 
@@ -64,12 +66,21 @@ def learn(pace: Pace, job: str) -> None:
             if outcome.seconds is not None:
                 key = (kind(recipe), description.data, Evaluation.model_validate(outcome.evaluation))
                 pace.judged.setdefault(key, []).append(outcome.seconds)
-    except (KeyError, TypeError, ValueError, OSError, AblateError):  # of another version, removed meanwhile, or spoilt: no matter here
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        OSError,
+        AblateError,
+    ):  # of another version, removed meanwhile, or spoilt: no matter here
         return
 
 
 def training(pace: Pace, recipe: Recipe, fingerprint: str, images: float | None = None) -> Time | None:
-    """Return how long a training takes, or so many images of it; none where nothing is known of the network or of the images."""
+    """Return how long a training takes, or so many images of it.
+
+    None where nothing is known of the network or of the images.
+    """
     speed, is_guess = _speed(pace, recipe)
     seen = _train_images(recipe, pace, fingerprint) if images is None else images
     if speed is None or seen is None:
@@ -106,8 +117,16 @@ def _speed(pace: Pace, recipe: Recipe) -> tuple[float | None, bool]:
     guess = networks.facts(model.name).speed
     if guess is None:
         return None, True
-    scale = (32 / recipe.data.image_size) ** 2 * (HEAD if model.trainable == "head" else 1.0) * (STEM if model.stem == "imagenet" else 1.0)
-    slower = (2.0 if recipe.training.precision == "fp32" else 1.0) * (1.5 if model.conv_dropout > 0 else 1.0) * model.width**2
+    scale = (
+        (32 / recipe.data.image_size) ** 2
+        * (HEAD if model.trainable == "head" else 1.0)
+        * (STEM if model.stem == "imagenet" else 1.0)
+    )
+    slower = (
+        (2.0 if recipe.training.precision == "fp32" else 1.0)
+        * (1.5 if model.conv_dropout > 0 else 1.0)
+        * model.width**2
+    )
     return guess * scale / slower, True
 
 
@@ -116,10 +135,14 @@ def _train_images(recipe: Recipe, pace: Pace, fingerprint: str) -> float | None:
     meta, root = records.read(pace.store.data / fingerprint / "meta.json", ImageSet), recipe.data.root
     usual = DATASETS[recipe.data.name].train
     if not meta and usual is None and root not in pace.files:
-        pace.files[root] = data.count_files(recipe.data if pace.study is None else located(pace.study, recipe.data))
+        pace.files[root] = data.count_files(
+            recipe.data if pace.study is None else located(pace.study, recipe.data)
+        )
     known = meta.train if meta else usual or pace.files[root]
     total = recipe.data.train_size or known
     if not total:
         return None
-    held = recipe.data.validation if isinstance(recipe.data.validation, int) else total * recipe.data.validation
+    held = (
+        recipe.data.validation if isinstance(recipe.data.validation, int) else total * recipe.data.validation
+    )
     return float(total - held)

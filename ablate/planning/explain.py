@@ -1,4 +1,7 @@
-"""Why two jobs are not one: the fields of their identities that differ. And what a job is, who needs it, what is near it."""
+"""Why two jobs are not one: the fields of their identities that differ.
+
+And what a job is, who needs it, what is near it.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -84,11 +87,16 @@ def explain(job: str, known: Known) -> Explained:
     own = identity(job, known)
     others: list[Near] = []
     seeds: dict[int, str] = {}
-    named = {job.id for job in known.jobs.values() if not job.pending}  # of the others nobody knows yet what they will be
+    named = {
+        job.id for job in known.jobs.values() if not job.pending
+    }  # of the others nobody knows yet what they will be
     for name in (job_names.in_store(known.store) | named) - {job}:
         try:
             other = identity(name, known)
-        except (AblateError, PermissionError):  # a spoilt file of another job, or one of another user, is no matter here
+        except (
+            AblateError,
+            PermissionError,
+        ):  # a spoilt file of another job, or one of another user, is no matter here
             continue
         # From the other one to this: "numerics 1 -> 2" says why what is there is trained again.
         found = differences(other, own)
@@ -96,11 +104,32 @@ def explain(job: str, known: Known) -> Explained:
             seeds[other.parts["seed"]] = name
         else:
             others.append(_near(name, found, known))
-    others.sort(key=lambda one: (len(one.differences), not any(d.part in OUTSIDE for d in one.differences), not one.trained, one.job))
+    others.sort(
+        key=lambda one: (
+            len(one.differences),
+            not any(d.part in OUTSIDE for d in one.differences),
+            not one.trained,
+            one.job,
+        )
+    )
     waits = job in known.jobs and known.jobs[job].pending
-    status, reason = ("not known yet", "a range test or a search comes first") if waits else _standing(job, known.store)
-    parts = {part: _shown(part, given) for part, given in own.parts.items() if "." not in part or given != _default(part)}
-    return Explained(job, status, reason, parts, known.names.get(job, ()), dict(sorted(seeds.items())), tuple(others[:NEAREST]))
+    status, reason = (
+        ("not known yet", "a range test or a search comes first") if waits else _standing(job, known.store)
+    )
+    parts = {
+        part: _shown(part, given)
+        for part, given in own.parts.items()
+        if "." not in part or given != _default(part)
+    }
+    return Explained(
+        job,
+        status,
+        reason,
+        parts,
+        known.names.get(job, ()),
+        dict(sorted(seeds.items())),
+        tuple(others[:NEAREST]),
+    )
 
 
 def identity(job: str, known: Known) -> Identity:
@@ -110,7 +139,12 @@ def identity(job: str, known: Known) -> Identity:
         description = job_folder.read_description(known.store.job(job))
         if description is None:
             planned = known.jobs[job]
-            outside = {"seed": planned.seed, "data": planned.data, CODE: planned.code, "numerics": identities.NUMERICS}
+            outside = {
+                "seed": planned.seed,
+                "data": planned.data,
+                CODE: planned.code,
+                "numerics": identities.NUMERICS,
+            }
             return Identity(job, outside | _fields(planned.recipe))
         outside = {
             "seed": description.seed, "data": description.data, CODE: description.code, "numerics": description.numerics,
@@ -122,7 +156,9 @@ def identity(job: str, known: Known) -> Identity:
             flat = {f"{section}.{name}": value for section, part in sections for name, value in part.items()}
             return Identity(job, outside | flat)
     except (KeyError, TypeError, AttributeError, ValueError, StoreError):
-        raise AblateError(f"{path}: must be what ablate has written there, and it is not: remove that folder") from None
+        raise AblateError(
+            f"{path}: must be what ablate has written there, and it is not: remove that folder"
+        ) from None
 
 
 def _fields(made: Recipe) -> dict[str, Any]:
@@ -132,7 +168,11 @@ def _fields(made: Recipe) -> dict[str, Any]:
         if not path.startswith("evaluation.") and path != "data.root" and fields.is_active(made, path):
             given = fields.value(made, path)
             found[path] = (
-                given.model_dump(mode="json") if isinstance(given, Section) else list(given) if isinstance(given, tuple) else given
+                given.model_dump(mode="json")
+                if isinstance(given, Section)
+                else list(given)
+                if isinstance(given, tuple)
+                else given
             )
     return found
 
@@ -143,12 +183,20 @@ def _default(part: str) -> Any:
 
 
 def differences(one: Identity, other: Identity) -> tuple[Difference, ...]:
-    """List what makes two identities two; a field that matters in one of them only counts where it is not as usual there."""
+    """List what makes two identities two.
+
+    A field that matters in one of them only counts where it is not as usual there.
+    """
     found = []
     for part in {**one.parts, **other.parts}:
         mine, theirs = (identity.parts.get(part, _default(part)) for identity in (one, other))
         if mine != theirs:
-            found.append(Difference(part, *(_shown(part, i.parts[part]) if part in i.parts else INACTIVE for i in (one, other))))
+            found.append(
+                Difference(
+                    part,
+                    *(_shown(part, i.parts[part]) if part in i.parts else INACTIVE for i in (one, other)),
+                )
+            )
     return tuple(found)
 
 

@@ -1,4 +1,7 @@
-"""What the recipes of a study stand for on this machine: precision, images, networks. Nothing is trained here."""
+"""What the recipes of a study stand for on this machine: precision, images, networks.
+
+Nothing is trained here.
+"""
 
 import os
 from collections import Counter
@@ -22,12 +25,16 @@ from ablate.training import data
 from ablate.training.data import Prepared
 
 CHANGED = (
-    "the image files have changed or moved since the last run: results are of the images as they were then; the next run decodes the "
+    "the image files have changed or moved since the last run: results are of the images as they were "
+    "then; the next run decodes the "
     "files again, and trains everything anew where an image, a label or the name of a class differs"
 )
 KEPT = "the images are taken as the last run has decoded them"
 LOST = "a run needs the images, which are not decoded in the store any more"
-AGAIN = "the images were decoded by an older version: the next run decodes them again, and trains anew only where they come out otherwise"
+AGAIN = (
+    "the images were decoded by an older version: the next run decodes them again, and trains anew "
+    "only where they come out otherwise"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +46,9 @@ class Inputs:
     settled: Settled
     precision: str  # as when the study was first run in this store
     grid: Grid  # as the study writes the cells: what is to be tuned is still open
-    weights: Mapping[str, str] | None = None  # of pretrained networks, by name; none: torchvision's newest, which imports torch
+    weights: Mapping[str, str] | None = (
+        None  # of pretrained networks, by name; none: torchvision's newest, which imports torch
+    )
 
 
 def read(study: Study, store: Store, device: str = "auto") -> Inputs:
@@ -53,8 +62,8 @@ def fingerprints(known: Inputs, cells: Iterable[Cell], earlier: Fingerprints | N
     """Identify the images and the networks of cells; what `earlier` has of them is not looked up again.
 
     Images are those that the files as they are now were decoded to and, where they never were, those of the
-    study's last run: only a run decodes. Own networks are as they are now or, where their code is gone or must not
-    be looked for, as they were then.
+    study's last run: only a run decodes. Own networks are as they are now or, where their code is gone or
+    must not be looked for, as they were then.
     """
     recipes = [cell.recipe for cell in cells]
     images, codes = (dict(earlier.data), dict(earlier.code)) if earlier else ({}, {})
@@ -107,7 +116,10 @@ def _code(known: Inputs, name: str) -> str:
 
 
 def last(store: Store, settled: Settled, section: Data) -> Prepared | None:
-    """Return the images of a data section as the study's last run has decoded them; None where they are gone."""
+    """Return the images of a data section as the study's last run has decoded them.
+
+    None where they are gone.
+    """
     made = store.data / settled.fingerprints.get(study_folder.data_key(section), "none")
     return data.read(made) if (made / "meta.json").exists() else None
 
@@ -146,7 +158,10 @@ def check_images(known: Inputs) -> tuple[str, ...]:
 
 
 def _have_changed(known: Inputs, section: Data) -> bool:
-    """Whether a folder that is not decoded as it is now was so for the last run; other sets are always the same."""
+    """Whether a folder that is not decoded as it is now was so for the last run.
+
+    Other sets are always the same.
+    """
     return is_folder(section.name) and last(known.store, known.settled, section) is not None
 
 
@@ -161,12 +176,16 @@ def _taken_from(study: Study, section: Data, source: Data) -> str:
         return ""
     root, here = section.root, Path.cwd()
     if not study.relative_to:
-        return f" (data.root = {show(root)} is relative to the current directory, {here}, as the study was run by an older version)"
+        return (
+            f" (data.root = {show(root)} is relative to the current directory, {here}, as the study was "
+            "run by an older version)"
+        )
     said = f" (data.root = {show(root)} is relative to the folder of the study file, {study.relative_to})"
     if here == Path(study.relative_to) or not (here / root).is_dir():
         return said
     return (
-        f"{said}; the current directory has {here / root}: write data.root = {show(os.path.relpath(here / root, study.relative_to))} "
+        f"{said}; the current directory has {here / root}: write data.root = "
+        f"{show(os.path.relpath(here / root, study.relative_to))} "
         f"in the study, or give --set data.root={root}"
     )
 
@@ -224,7 +243,11 @@ def settle(known: Inputs, fingerprints: Fingerprints) -> Settled:
     return Settled(
         known.precision,
         {study_folder.data_key(recipe.data): fingerprints.of(recipe)[0] for recipe in recipes},
-        {recipe.model.name: fingerprints.of(recipe)[1] for recipe in recipes if networks.is_own(recipe.model.name)},
+        {
+            recipe.model.name: fingerprints.of(recipe)[1]
+            for recipe in recipes
+            if networks.is_own(recipe.model.name)
+        },
     )
 
 
@@ -242,7 +265,10 @@ def changed(known: Inputs, jobs: Iterable[Job]) -> tuple[str, ...]:
         with_code = f"with another {module}.py" if code_then != job.code else ""
         on_images = "on other images" if data_then != job.data else ""
         found[" and ".join(filter(None, (with_code, on_images)))] += 1
-    return tuple(f"{count} {'job was' if count == 1 else 'jobs were'} trained {how} the last time" for how, count in found.items())
+    return tuple(
+        f"{count} {'job was' if count == 1 else 'jobs were'} trained {how} the last time"
+        for how, count in found.items()
+    )
 
 
 def test_images(known: Inputs) -> int | None:
@@ -251,7 +277,9 @@ def test_images(known: Inputs) -> int | None:
     if len(sections) > 1:
         return None
     (section,) = sections.values()
-    prepared = data.find(located(known.study, section), known.store.data) or last(known.store, known.settled, section)
+    prepared = data.find(located(known.study, section), known.store.data) or last(
+        known.store, known.settled, section
+    )
     return prepared.test if prepared else DATASETS[section.name].test
 
 

@@ -1,6 +1,7 @@
 """The jobs of a store, and those that its studies need: found by what people write.
 
-A JOB argument is a beginning of a job's identity, or `STUDY:cell-label/seed`, the name of a run as tables show it.
+A JOB argument is a beginning of a job's identity, or `STUDY:cell-label/seed`, the name of a run as tables
+show it.
 """
 
 import re
@@ -19,7 +20,10 @@ from ablate.study.grid import Job, Run
 SHORTEST = 4  # hex digits of a beginning
 IDENTITY = re.compile("[0-9a-f]{64}")
 NAMED = 8  # candidates in one message
-FORMS = f"a beginning of a job's identity, of at least {SHORTEST} hex digits, or a run as tables show it: STUDY:cell/seed"
+FORMS = (
+    f"a beginning of a job's identity, of at least {SHORTEST} hex digits, or a run as tables show it: "
+    "STUDY:cell/seed"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +32,21 @@ class Known:
 
     store: Store
     jobs: Mapping[str, Job] = field(default_factory=dict)  # that a study needs, trained or not
-    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the runs that need a job: "study:label/seed"
+    names: Mapping[str, tuple[str, ...]] = field(
+        default_factory=dict
+    )  # the runs that need a job: "study:label/seed"
     evaluations: Mapping[str, frozenset[str]] = field(default_factory=dict)  # the ways in which they judge it
-    unreadable: Mapping[str, str] = field(default_factory=dict)  # why a study of the store cannot be read, by name
+    unreadable: Mapping[str, str] = field(
+        default_factory=dict
+    )  # why a study of the store cannot be read, by name
 
     def name(self, job: str) -> str:
         """Name a job by the first run that needs it, or by its identity alone."""
-        return f"{job[: identity.ID_SHOWN]} ({self.names[job][0]})" if job in self.names else job[: identity.ID_SHOWN]
+        return (
+            f"{job[: identity.ID_SHOWN]} ({self.names[job][0]})"
+            if job in self.names
+            else job[: identity.ID_SHOWN]
+        )
 
 
 def read(store: Store, device: str = "auto") -> Known:
@@ -49,7 +61,9 @@ def read(store: Store, device: str = "auto") -> Known:
         except (AblateError, ValueError) as error:  # of another version, or spoilt
             unreadable[study] = str(error)
         except PermissionError as error:
-            unreadable[study] = f"{error.filename}: cannot be read: {error.strerror}: ask its owner for the right to read it"
+            unreadable[study] = (
+                f"{error.filename}: cannot be read: {error.strerror}: ask its owner for the right to read it"
+            )
             continue
         jobs |= {job.id: job for job in needed if job.id not in jobs}
         for run in runs:
@@ -61,7 +75,9 @@ def read(store: Store, device: str = "auto") -> Known:
     return Known(store, jobs, {job: tuple(found) for job, found in names.items()}, ways, unreadable)
 
 
-def _needs(study: Study, store: Store, device: str) -> tuple[tuple[Run, ...], tuple[Job, ...], list[tuple[str, str]]]:
+def _needs(
+    study: Study, store: Store, device: str
+) -> tuple[tuple[Run, ...], tuple[Job, ...], list[tuple[str, str]]]:
     """Return the runs and jobs of a study, and the jobs of its trials with what they are."""
     resolved = resolve(study, store, device)
     trials = [
@@ -88,10 +104,15 @@ def in_store(store: Store) -> set[str]:
 
 
 def find(text: str, known: Known) -> str:
-    """Return the one job that a text names; raise an AblateError with the candidates where it names none, or several."""
+    """Return the one job that a text names.
+
+    Raise an AblateError with the candidates where it names none, or several.
+    """
     if re.fullmatch(rf"[0-9a-fA-F]{{{SHORTEST},64}}", text):
         return _by_identity(text, known)
-    for study in sorted(study_folder.names(known.store), key=len, reverse=True):  # a name may begin with another one and a colon
+    for study in sorted(
+        study_folder.names(known.store), key=len, reverse=True
+    ):  # a name may begin with another one and a colon
         if text.startswith(f"{study}:"):
             return _by_run(text, study, known)
     runs = [name for names in known.names.values() for name in names]
@@ -109,11 +130,15 @@ def _by_identity(text: str, known: Known) -> str:
     found = sorted(job for job in in_store(known.store) | set(known.jobs) if job.startswith(text.lower()))
     if not found:
         raise AblateError(
-            f"JOB: no job in {known.store.path} begins with {text}: ablate status STUDY --json lists the jobs of a study, "
+            f"JOB: no job in {known.store.path} begins with {text}: ablate status STUDY --json lists the "
+            "jobs of a study, "
             "or name a run: STUDY:cell/seed"
         )
     if len(found) > 1:
-        raise AblateError(f"JOB: {len(found)} jobs begin with {text}, give more digits: {_listed([known.name(job) for job in found])}")
+        raise AblateError(
+            f"JOB: {len(found)} jobs begin with {text}, give more digits: "
+            f"{_listed([known.name(job) for job in found])}"
+        )
     return found[0]
 
 
@@ -125,7 +150,10 @@ def _by_run(text: str, study: str, known: Known) -> str:
             return job
     own = [name for names in known.names.values() for name in names if name.startswith(f"{study}:")]
     if seeded := [name for name in own if name.rpartition("/")[0] == text.rstrip("/")]:
-        raise AblateError(f"JOB: {show(text)} is a cell of {study}, with a job for each seed: add a seed, such as {seeded[0]}")
+        raise AblateError(
+            f"JOB: {show(text)} is a cell of {study}, with a job for each seed: add a seed, such as "
+            f"{seeded[0]}"
+        )
     raise AblateError(f"JOB: {show(text)} is not a run of {study}{near(text, own)}; runs are {_listed(own)}")
 
 

@@ -63,7 +63,9 @@ def check_networks(known: Inputs) -> tuple[str, ...]:
     Returns notes on networks that work and are hardly meant. Raises a StudyError for all that cannot be trained.
     """
     study = known.study
-    doubtful = {cell.recipe: cell for cell in reversed(known.grid.cells) if not networks.is_certain(cell.recipe.model)}
+    doubtful = {
+        cell.recipe: cell for cell in reversed(known.grid.cells) if not networks.is_certain(cell.recipe.model)
+    }
     if not doubtful:
         return ()
     own = next((made.model.name for made in doubtful if networks.is_own(made.model.name)), None)
@@ -74,7 +76,9 @@ def check_networks(known: Inputs) -> tuple[str, ...]:
     notes: dict[str, None] = {}
     looked: dict[tuple[Model, tuple[int, int, int], str], _Looked] = {}
     sizes = shapes(known, (made.data for made in doubtful))
-    path = list(sys.path)  # as it is now: what lies beside a study must not be taken for a library of ours later
+    path = list(
+        sys.path
+    )  # as it is now: what lies beside a study must not be taken for a library of ours later
     try:
         for made, cell in reversed(doubtful.items()):
             key = (made.model, sizes[study_folder.data_key(made.data)], made.training.precision)
@@ -83,14 +87,21 @@ def check_networks(known: Inputs) -> tuple[str, ...]:
             notes |= dict.fromkeys(looked[key].notes)
             mistake = looked[key].mistake
             if not mistake and looked[key].dropouts == 0 and made.evaluation.mc_dropout > 0:
-                mistake = f"evaluation.mc_dropout has nothing to sample: {made.model.name} has no dropout, give it model.head_dropout"
+                mistake = (
+                    f"evaluation.mc_dropout has nothing to sample: {made.model.name} has no dropout, "
+                    "give it model.head_dropout"
+                )
             if mistake:
                 wrong.setdefault((made.model.name, mistake), []).append(cell.label)
     finally:
         sys.path[:] = path
     if wrong:
-        more = {key: f" and {len(labels) - 1} more" if len(labels) > 1 else "" for key, labels in wrong.items()}
-        raise StudyError([f"{study.source}: cell {labels[0]}{more[key]}: {key[1]}" for key, labels in wrong.items()])
+        more = {
+            key: f" and {len(labels) - 1} more" if len(labels) > 1 else "" for key, labels in wrong.items()
+        }
+        raise StudyError(
+            [f"{study.source}: cell {labels[0]}{more[key]}: {key[1]}" for key, labels in wrong.items()]
+        )
     return tuple(notes)
 
 
@@ -104,11 +115,16 @@ def _raised(error: BaseException, folder: str) -> str:
 
 
 def fetch_weights(recipes: Iterable[Recipe], fetched: frozenset[str] = frozenset()) -> frozenset[str]:
-    """Have the pretrained weights here before a job needs them; return the names of their networks, those `fetched` before included.
+    """Have the pretrained weights here before a job needs them.
+
+    Return the names of their networks, those `fetched` before included.
 
     Raises a DataError that says what to do where they cannot be had.
+
     """
-    names = {made.model.name for made in recipes if made.model.pretrained and networks.has_weights(made.model.name)} - fetched
+    names = {
+        made.model.name for made in recipes if made.model.pretrained and networks.has_weights(made.model.name)
+    } - fetched
     if names:
         from ablate.training.models import weights
 
@@ -125,7 +141,9 @@ def summaries(known: Inputs, expanded: Grid) -> dict[str, "Summary"]:
     found: dict[str, Summary] = {}
     sections = {cell.recipe.data for cell in expanded.cells}
     sizes = shapes(known, sections)
-    differ = [key for key in ("name", "image_size") if len({getattr(section, key) for section in sections}) > 1]
+    differ = [
+        key for key in ("name", "image_size") if len({getattr(section, key) for section in sections}) > 1
+    ]
     for cell in expanded.cells:
         named = identity.canonical(cell.recipe).get("model", {})
         parts = [f"{key}={show(given)}" for key, given in named.items() if key != "name"]

@@ -69,7 +69,9 @@ class Plan:
     cost: Cost | None  # none: nothing to go by
     trials: int  # trainings that searches still need
     left_out: int = 0  # unfinished jobs that nobody asks for now
-    renumbered: Mapping[int, int] = field(default_factory=dict)  # jobs to train that an older version has trained, by its NUMERICS
+    renumbered: Mapping[int, int] = field(
+        default_factory=dict
+    )  # jobs to train that an older version has trained, by its NUMERICS
     notes: tuple[str, ...] = ()  # on what works, and is hardly meant
 
     @property
@@ -124,7 +126,14 @@ class Plan:
     @property
     def is_done(self) -> bool:
         """Whether every run has come to its end, and none has failed: nothing shown of them will change."""
-        left = self.work or self.failed or self.left_out or self.trials or self.tuning.open_ranges or self.tuning.open_searches
+        left = (
+            self.work
+            or self.failed
+            or self.left_out
+            or self.trials
+            or self.tuning.open_ranges
+            or self.tuning.open_searches
+        )
         return not left
 
     @property
@@ -137,8 +146,10 @@ class Plan:
     def trained_again(self) -> tuple[str, ...]:
         """Return a sentence for each older numerics version that its jobs are trained again, and why."""
         return tuple(
-            f"{count} of the {self.trainings} jobs to train {'was' if count == 1 else 'were'} trained under numerics {version} and "
-            f"{'is' if count == 1 else 'are'} trained again: numbers of this version ({identities.NUMERICS}) differ"
+            f"{count} of the {self.trainings} jobs to train {'was' if count == 1 else 'were'} trained "
+            f"under numerics {version} and "
+            f"{'is' if count == 1 else 'are'} trained again: numbers of this version "
+            f"({identities.NUMERICS}) differ"
             for version, count in sorted(self.renumbered.items())
         )
 
@@ -157,12 +168,16 @@ def make(resolved: Resolved, *, retry_failed: bool = False, only: Expression | N
     wanted: dict[str, dict[str, Evaluation]] = {}
     for run in runs:
         for ways in (every, wanted) if only is None or grid.holds(run.cell, only) else (every,):
-            ways.setdefault(run.job_id, {})[identities.evaluation_id(run.cell.recipe)] = run.cell.recipe.evaluation
+            ways.setdefault(run.job_id, {})[identities.evaluation_id(run.cell.recipe)] = (
+                run.cell.recipe.evaluation
+            )
     work, failed, left_out = [], [], 0
     for job in jobs:
         folder = store.job(job.id)
         standing = state(folder)
-        if standing.stage() == "diverged" or (standing.is_trained and not _missing(store, job, every[job.id])):
+        if standing.stage() == "diverged" or (
+            standing.is_trained and not _missing(store, job, every[job.id])
+        ):
             continue
         missing = _missing(store, job, wanted.get(job.id, {}))
         if job.id not in wanted or (standing.is_trained and not missing):
@@ -194,14 +209,25 @@ def _renumbered(wanted: set[str], store: Store) -> dict[int, int]:
                 continue
             known = JobRecipe.model_validate_json(text)
             identity = identities.job_id(known.parsed(), known.seed, known.data, known.code)
-        except (OSError, KeyError, TypeError, ValueError):  # gone meanwhile, spoilt, or with fields that this version does not have
+        except (
+            OSError,
+            KeyError,
+            TypeError,
+            ValueError,
+        ):  # gone meanwhile, spoilt, or with fields that this version does not have
             continue
-        if identity in wanted and known.numerics != identities.NUMERICS and Folder(path.parent).result.exists():
+        if (
+            identity in wanted
+            and known.numerics != identities.NUMERICS
+            and Folder(path.parent).result.exists()
+        ):
             found[identity] = max(known.numerics, found.get(identity, 0))
     return dict(Counter(found.values()))
 
 
-def _cost(todo: list[tuple[Recipe, str, int, tuple[Evaluation, ...]]], store: Store, study: Study) -> Cost | None:
+def _cost(
+    todo: list[tuple[Recipe, str, int, tuple[Evaluation, ...]]], store: Store, study: Study
+) -> Cost | None:
     """Add up recipe, images, trainings and ways of judging; none where nothing is known of one of them."""
     if not todo:
         return None
@@ -215,4 +241,6 @@ def _cost(todo: list[tuple[Recipe, str, int, tuple[Evaluation, ...]]], store: St
         is_guess |= trained.is_guess
     if not total:
         return None
-    return Cost(total, "a rough guess; the first jobs will tell" if is_guess else "from finished jobs like these")
+    return Cost(
+        total, "a rough guess; the first jobs will tell" if is_guess else "from finished jobs like these"
+    )

@@ -37,9 +37,12 @@ class Needs:
 
 
 def read(store: Store, *, quick: bool) -> Needs:
-    """Return what every study needs. `quick`: without torch, which names what pretrained networks will need next.
+    """Return what every study needs.
+
+    `quick`: without torch, which names what pretrained networks will need next.
 
     Images and networks count as they were at the last run, and as they are now: what either needs is needed.
+
     """
     studies: dict[str, Resolved] = {}
     unclear: dict[str, str] = {}
@@ -58,7 +61,9 @@ def read(store: Store, *, quick: bool) -> Needs:
         studies[study.name] = each[0]
         every += each
         if any(resolved.tuning.open_ranges or resolved.tuning.open_searches for resolved in each):
-            unclear[study.name] = "its range tests or searches have not ended, so nobody knows which jobs its cells are"
+            unclear[study.name] = (
+                "its range tests or searches have not ended, so nobody knows which jobs its cells are"
+            )
     trials = {job for resolved in every for one in resolved.tuning.searches for job in _trials(one, store)}
     return Needs(
         studies, unclear, jobs=frozenset({job.id for resolved in every for job in resolved.jobs} | trials),
@@ -122,6 +127,8 @@ def _started_from(path: Path) -> tuple[str, str]:
     try:
         description = records.read(path, JobRecipe)
         model = {} if description is None else description.recipe["model"]
-        return (model["name"], description.code) if description is not None and model["pretrained"] else ("", "")
+        return (
+            (model["name"], description.code) if description is not None and model["pretrained"] else ("", "")
+        )
     except SPOILT:
         return "", ""

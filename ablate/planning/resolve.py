@@ -40,15 +40,24 @@ class Resolved:
         return self.tuning.grid
 
 
-def resolve(study: Study, store: Store, device: str = "auto", *, seeds: tuple[int, ...] | None = None) -> Resolved:
+def resolve(
+    study: Study, store: Store, device: str = "auto", *, seeds: tuple[int, ...] | None = None
+) -> Resolved:
     """Resolve a study against its store, of which no job is looked into. `seeds`: instead of its own."""
     return resolve_inputs(inputs.read(study, store, device), seeds=seeds)
 
 
-def resolve_inputs(known: Inputs, fingerprints: Fingerprints | None = None, *, seeds: tuple[int, ...] | None = None) -> Resolved:
-    """Resolve what was read, and perhaps checked, before. `fingerprints`: what is not to be looked up again."""
+def resolve_inputs(
+    known: Inputs, fingerprints: Fingerprints | None = None, *, seeds: tuple[int, ...] | None = None
+) -> Resolved:
+    """Resolve what was read, and perhaps checked, before.
+
+    `fingerprints`: what is not to be looked up again.
+    """
     identified = inputs.fingerprints(known, known.grid.cells, fingerprints)
     tuned = tuning.resolve(known.study, known.grid, known.store, identified)
-    identified = inputs.fingerprints(known, tuned.grid.cells, identified)  # a search may have chosen another network
+    identified = inputs.fingerprints(
+        known, tuned.grid.cells, identified
+    )  # a search may have chosen another network
     runs, jobs = grid.runs_and_jobs(tuned.grid, known.study.seeds if seeds is None else seeds, identified)
     return Resolved(known, identified, tuned, runs, jobs)

@@ -62,7 +62,9 @@ class Tuning:
 
     grid: Grid
     ranges: tuple[RangeTest, ...] = ()
-    searches: tuple[CellSearch, ...] = ()  # as far as they can be named: a search waits for the range test of its cell
+    searches: tuple[
+        CellSearch, ...
+    ] = ()  # as far as they can be named: a search waits for the range test of its cell
     waiting: tuple[Recipe, ...] = ()  # of the searches that cannot
     open_ranges: tuple[RangeTest, ...] = ()
     open_searches: tuple[CellSearch, ...] = ()
@@ -84,7 +86,9 @@ def resolve(study: Study, expanded: Grid, store: Store, fingerprints: Fingerprin
             if suggestion is not None and suggestion.status == "ok":
                 cells[i] = grids.tune(cell, {"optimizer.lr": suggestion.rate})
     made = Tuning(replace(expanded, cells=tuple(cells)), tuple(ranges.values()), cells=found)
-    made = replace(made, open_ranges=tuple(test for test in made.ranges if read_suggestion(store.range(test.id)) is None))
+    made = replace(
+        made, open_ranges=tuple(test for test in made.ranges if read_suggestion(store.range(test.id)) is None)
+    )
     return _searched(study.search, made, store, fingerprints) if study.search else made
 
 
@@ -97,7 +101,9 @@ def _searched(search: Search, made: Tuning, store: Store, fingerprints: Fingerpr
     for cell in made.grid.cells:
         asked = baseline if search.per == "study" else cell
         if asked.pending:
-            waiting.setdefault(identities.digest(identities.canonical(asked.recipe, evaluation=False)), asked.recipe)
+            waiting.setdefault(
+                identities.digest(identities.canonical(asked.recipe, evaluation=False)), asked.recipe
+            )
             cells.append(replace(cell, pending=True))
             continue
         one = cell_search(search, asked, *fingerprints.of(asked.recipe))
@@ -111,15 +117,21 @@ def _searched(search: Search, made: Tuning, store: Store, fingerprints: Fingerpr
             found.get(cell.label, Tuned()), search=one.id, trials=len(ended(trials, one.search)), of=one.search.trials,
             repeats=repeats(trials, one.search),
         )  # fmt: skip
-        fits = {path: given for path, given in (best or {}).items() if recipe_fields.is_active(cell.recipe, path)}
+        fits = {
+            path: given for path, given in (best or {}).items() if recipe_fields.is_active(cell.recipe, path)
+        }
         try:
-            cells.append(replace(cell, pending=True) if best is None or cell.pending else grids.tune(cell, fits))
+            cells.append(
+                replace(cell, pending=True) if best is None or cell.pending else grids.tune(cell, fits)
+            )
         except ValueError:  # of the baseline's winner, which need not go together with another cell
             cells.append(replace(cell, pending=True))
             known = replace(known, misfit=True)
         found[cell.label] = known
     still = tuple(
-        one for one in searches.values() if len(ended(read_trials(store.search(one.id), one.search), one.search)) < one.search.trials
+        one
+        for one in searches.values()
+        if len(ended(read_trials(store.search(one.id), one.search), one.search)) < one.search.trials
     )
     return replace(
         made, grid=replace(made.grid, cells=tuple(cells)), searches=tuple(searches.values()), waiting=tuple(waiting.values()),
@@ -128,8 +140,13 @@ def _searched(search: Search, made: Tuning, store: Store, fingerprints: Fingerpr
 
 
 def restrict(made: Tuning, per: str, only: Expression) -> Tuning:
-    """Leave open only what cells need of which a condition holds; the baseline's, too, where it is tuned for all."""
-    chosen = [cell for cell in made.grid.cells if grids.holds(cell, only) or (per == "study" and cell.is_baseline)]
+    """Leave open only what cells need of which a condition holds.
+
+    The baseline's, too, where it is tuned for all.
+    """
+    chosen = [
+        cell for cell in made.grid.cells if grids.holds(cell, only) or (per == "study" and cell.is_baseline)
+    ]
     needed = [made.cells.get(cell.label, Tuned()) for cell in chosen]
     trained = {identities.digest(identities.canonical(cell.recipe, evaluation=False)) for cell in chosen}
     return replace(
@@ -140,11 +157,19 @@ def restrict(made: Tuning, per: str, only: Expression) -> Tuning:
     )  # fmt: skip
 
 
-def range_test(label: str, recipe: Recipe, data: str, code: str, sweep: Sweep | None = None, seeds: int = RANGE_SEEDS) -> RangeTest:
+def range_test(
+    label: str, recipe: Recipe, data: str, code: str, sweep: Sweep | None = None, seeds: int = RANGE_SEEDS
+) -> RangeTest:
     """Name the range test of a recipe: whatever its rate, its schedule and its length are, it is the same."""
     sweep = sweep or Sweep()
     plain = grids.with_fields(
-        recipe, {"optimizer.lr": 1.0, "schedule.name": "constant", "training.epochs": 1, "training.early_stopping": None}
+        recipe,
+        {
+            "optimizer.lr": 1.0,
+            "schedule.name": "constant",
+            "training.epochs": 1,
+            "training.early_stopping": None,
+        },
     )
     own: Json = {"code": code} if code else {}
     given: Json = dataclasses.asdict(sweep)
@@ -160,13 +185,18 @@ def cell_search(search: Search, cell: Cell, data: str, code: str) -> CellSearch 
     The number of trials is no part of it: more trials go on where fewer have ended.
     """
     recipe = cell.recipe
-    active = {path: search.space[path] for path in sorted(search.space) if recipe_fields.is_active(recipe, path)}
+    active = {
+        path: search.space[path] for path in sorted(search.space) if recipe_fields.is_active(recipe, path)
+    }
     if not active:
         return None
     most = search_space.size(active) if search.sampler == "grid" else search.trials
     search = replace(search, space=active, trials=min(search.trials, most))
     if recipe.data.validation == 0:
-        raise AblateError("search: needs validation images to compare trials by, and data.validation is 0: set it, such as 0.1")
+        raise AblateError(
+            "search: needs validation images to compare trials by, and data.validation is 0: set it, such "
+            "as 0.1"
+        )
     content: Json = {
         "recipe": identities.canonical(recipe, evaluation=False), "select": recipe.evaluation.select, "sampler": search.sampler,
         "pruner": search.pruner, "seeds": search.seeds, "metric": search.metric, "data": data, "numerics": identities.NUMERICS,
@@ -174,13 +204,23 @@ def cell_search(search: Search, cell: Cell, data: str, code: str) -> CellSearch 
     }  # fmt: skip
     own: Json = {"code": code} if code else {}
     if "optimizer.name" in active and "lr" not in recipe.optimizer.model_fields_set:
-        own["lr"] = "by optimizer"  # an earlier version kept the rate of the recipe's own one: those trials are others
+        own["lr"] = (
+            # an earlier version kept the rate of the recipe's own one: those trials are others
+            "by optimizer"
+        )
     return CellSearch(identities.digest({"search": content | own}), cell.label, recipe, search, data, code)
 
 
-def range_work(tests: Sequence[RangeTest], store: Store, *, retry_failed: bool = False) -> tuple[RangeWork, ...]:
+def range_work(
+    tests: Sequence[RangeTest], store: Store, *, retry_failed: bool = False
+) -> tuple[RangeWork, ...]:
     """List the seeds whose curves are missing; those that have failed only with `retry_failed`."""
-    missing = [RangeWork(test, seed) for test in tests for seed in test.seeds if not store.range(test.id).curve(seed).exists()]
+    missing = [
+        RangeWork(test, seed)
+        for test in tests
+        for seed in test.seeds
+        if not store.range(test.id).curve(seed).exists()
+    ]
     return tuple(work for work in missing if retry_failed or state(work.folder(store)).stage() != "crashed")
 
 
@@ -190,11 +230,16 @@ def describe_range(test: RangeTest, store: Store) -> None:
     if not path.exists():
         sweep = records.Sweep(**dataclasses.asdict(test.sweep))
         started = time.time_ns() // 1_000_000
-        records.write(path, records.RangeTest(label=test.label, sweep=sweep, seeds=test.seeds, started=started))
+        records.write(
+            path, records.RangeTest(label=test.label, sweep=sweep, seeds=test.seeds, started=started)
+        )
 
 
 def conclude(tests: Sequence[RangeTest], store: Store) -> None:
-    """Write down what the curves of each test suggest, where all of them are there; the rate with two digits, as it knows no more."""
+    """Write down what the curves of each test suggest, where all of them are there.
+
+    The rate with two digits, as it knows no more.
+    """
     for test in tests:
         every = suggestions(store, test)
         if every and read_suggestion(store.range(test.id)) is None:
@@ -206,7 +251,9 @@ def conclude(tests: Sequence[RangeTest], store: Store) -> None:
 def suggestions(store: Store, test: RangeTest) -> dict[str, Suggestion]:
     """Return what each rule makes of a test's curves; nothing before all of them are there."""
     curves = read_curves(store.range(test.id))
-    return range_tests.suggest([curves[seed] for seed in test.seeds]) if set(curves) >= set(test.seeds) else {}
+    return (
+        range_tests.suggest([curves[seed] for seed in test.seeds]) if set(curves) >= set(test.seeds) else {}
+    )
 
 
 def describe(search: CellSearch, store: Store) -> None:
@@ -222,10 +269,19 @@ def describe(search: CellSearch, store: Store) -> None:
     records.write(folder.search, description)
 
 
-def hold(searches: Sequence[CellSearch], store: Store, stack: ExitStack, waits: Callable[[str], None], stopped: Callable[[], bool]) -> bool:
-    """Hold every search until the stack is closed, waiting for those that another study runs; say whether they are held.
+def hold(
+    searches: Sequence[CellSearch],
+    store: Store,
+    stack: ExitStack,
+    waits: Callable[[str], None],
+    stopped: Callable[[], bool],
+) -> bool:
+    """Hold every search until the stack is closed, waiting for those that another study runs.
+
+    Say whether they are held.
 
     Always in the same order, so that two studies never wait for each other. A dead holder lets go.
+
     """
     for one in sorted(searches, key=lambda one: one.id):
         folder = store.search(one.id)
@@ -246,18 +302,28 @@ def hold(searches: Sequence[CellSearch], store: Store, stack: ExitStack, waits: 
 
 def left(made: Tuning, search: Search | None, store: Store) -> list[tuple[Recipe, str, int]]:
     """List the trainings that the searches still need: recipe, fingerprint of the images (empty: not known yet), how many."""
-    over = [len(ended(read_trials(store.search(one.id), one.search), one.search)) for one in made.open_searches]
-    named = [
-        (one.recipe, one.data, (one.search.trials - n) * len(one.search.seeds)) for one, n in zip(made.open_searches, over, strict=True)
+    over = [
+        len(ended(read_trials(store.search(one.id), one.search), one.search)) for one in made.open_searches
     ]
-    return [*named, *((recipe, "", search.trials * len(search.seeds)) for recipe in made.waiting if search is not None)]
+    named = [
+        (one.recipe, one.data, (one.search.trials - n) * len(one.search.seeds))
+        for one, n in zip(made.open_searches, over, strict=True)
+    ]
+    return [
+        *named,
+        *((recipe, "", search.trials * len(search.seeds)) for recipe in made.waiting if search is not None),
+    ]
 
 
 def unanswered(made: Tuning, store: Store) -> list[str]:
     """Return a sentence for which cells tuning has ended without an answer: they cannot be trained."""
     wrong = []
     failed = {
-        test.id: [work for work in range_work((test,), store, retry_failed=True) if state(work.folder(store)).stage() == "crashed"]
+        test.id: [
+            work
+            for work in range_work((test,), store, retry_failed=True)
+            if state(work.folder(store)).stage() == "crashed"
+        ]
         for test in made.open_ranges
     }
     asked = [cell for cell in made.grid.cells if made.wanted is None or cell.label in made.wanted]
@@ -265,17 +331,27 @@ def unanswered(made: Tuning, store: Store) -> list[str]:
         known = made.cells.get(cell.label, Tuned())
         if known.suggestion is not None and known.suggestion.status != "ok":
             wrong.append(
-                f"cell {cell.label}: its range test found no learning rate ({known.suggestion.status}): give optimizer.lr a number"
+                f"cell {cell.label}: its range test found no learning rate ({known.suggestion.status}): "
+                "give optimizer.lr a number"
             )
         if known.misfit:
-            wrong.append(f'cell {cell.label}: what the search found for the baseline does not go together with it: take per = "cell"')
+            wrong.append(
+                f"cell {cell.label}: what the search found for the baseline does not go together with it: "
+                'take per = "cell"'
+            )
         logs = [str(work.folder(store).log) for work in failed.get(known.range_test, ())]
         if logs:
-            wrong.append(f"cell {cell.label}: its range test failed: look at {logs[0]}, and try it again with --retry-failed")
+            wrong.append(
+                f"cell {cell.label}: its range test failed: look at {logs[0]}, and try it again with "
+                "--retry-failed"
+            )
     for one in made.searches:
         trials = ended(read_trials(store.search(one.id), one.search), one.search)
         if all(made.cells.get(cell.label, Tuned()).search != one.id for cell in asked):
             continue
         if len(trials) == one.search.trials and not any(trial.state == "complete" for trial in trials):
-            wrong.append(f"cell {one.label}: none of its {len(trials)} trials is complete: look at their logs, or change search.space")
+            wrong.append(
+                f"cell {one.label}: none of its {len(trials)} trials is complete: look at their logs, or "
+                "change search.space"
+            )
     return wrong

@@ -15,7 +15,9 @@ from ablate.recipe.section import Need, Section
 class Facts:
     """What is known of an augmentation."""
 
-    place: Literal["reading", "image", "normalized", "mix"]  # as pixels are read, on floats in [0, 1], where 0 is the mean
+    place: Literal[
+        "reading", "image", "normalized", "mix"
+    ]  # as pixels are read, on floats in [0, 1], where 0 is the mean
     streams: tuple[str, ...]  # the roles of the random streams that it draws from
 
 
@@ -89,5 +91,7 @@ NEEDS = {
         lambda recipe: recipe.augment.crop == "random_crop" and recipe.augment.padding > 0,
         (CROP, ("augment.padding", "above 0")),
     ),
-    "augment.interpolation": Need(lambda recipe: recipe.augment.rotation > 0, (("augment.rotation", "above 0"),)),
+    "augment.interpolation": Need(
+        lambda recipe: recipe.augment.rotation > 0, (("augment.rotation", "above 0"),)
+    ),
 }

@@ -103,5 +103,8 @@ class Data(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if is_folder(self.name) and self.root is None:
-            raise ValueError("root must name the folder with train/<class>/* and test/<class>/* for an imagefolder: set data.root")
+            raise ValueError(
+                "root must name the folder with train/<class>/* and test/<class>/* for an imagefolder: set "
+                "data.root"
+            )
         return self

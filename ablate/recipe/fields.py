@@ -78,16 +78,31 @@ class Recipe(Section):
             (self.training.early_stopping is not None, "training.early_stopping"),
         ):
             if needs and self.data.validation == 0:
-                raise ValueError(f"{name} needs validation images, and data.validation is 0: set data.validation, such as 0.1")
+                raise ValueError(
+                    f"{name} needs validation images, and data.validation is 0: set data.validation, such "
+                    "as 0.1"
+                )
         augment = self.augment
-        if augment.crop == "random_crop" and augment.padding_mode == "reflect" and augment.padding >= self.data.image_size:
+        if (
+            augment.crop == "random_crop"
+            and augment.padding_mode == "reflect"
+            and augment.padding >= self.data.image_size
+        ):
             size = self.data.image_size
-            raise ValueError(f"augment.padding must be below data.image_size to be mirrored, got {augment.padding} and {size}")
+            raise ValueError(
+                f"augment.padding must be below data.image_size to be mirrored, got {augment.padding} and "
+                f"{size}"
+            )
         model = self.model
         if model.pretrained and not networks.has_weights(model.name):
-            raise ValueError(f"model.pretrained needs a network of torchvision or fusion, and there are no weights of {model.name}")
+            raise ValueError(
+                "model.pretrained needs a network of torchvision or fusion, and there are no weights of "
+                f"{model.name}"
+            )
         if model.pretrained and networks.has_stem(model.name) and model.stem != "imagenet":
-            raise ValueError('model.pretrained needs model.stem = "imagenet": the weights are of those first layers')
+            raise ValueError(
+                'model.pretrained needs model.stem = "imagenet": the weights are of those first layers'
+            )
         if not model.batch_norm and model.name in networks.WITHOUT_BATCH_NORM:
             raise ValueError(f"model.batch_norm = false has nothing to remove: {model.name} has no BatchNorm")
         return self
@@ -104,7 +119,9 @@ BELONGS = {path: need.words for path, need in NEEDS.items()}
 def fields() -> dict[str, FieldInfo]:
     """List every field by its dotted path, such as `augment.crop`, in the order of the file."""
     return {
-        f"{section}.{name}": info for section, part in Recipe.model_fields.items() for name, info in section_type(part).model_fields.items()
+        f"{section}.{name}": info
+        for section, part in Recipe.model_fields.items()
+        for name, info in section_type(part).model_fields.items()
     }
 
 

@@ -18,8 +18,8 @@ ID_SHOWN = 12
 def canonical(recipe: Recipe, *, evaluation: bool = True) -> dict[str, Any]:
     """Reduce a recipe to what identifies it: active fields that differ from their default, without paths.
 
-    Leaving defaults out keeps every known identity when a later version adds a field; a default that changes its value
-    raises `NUMERICS` instead.
+    Leaving defaults out keeps every known identity when a later version adds a field; a default that changes
+    its value raises `NUMERICS` instead.
     """
     short: dict[str, Any] = {}
     for path, info in fields().items():
@@ -33,7 +33,10 @@ def canonical(recipe: Recipe, *, evaluation: bool = True) -> dict[str, Any]:
 
 
 def digest(content: object) -> str:
-    """Hash any JSON-able value: sha256 of its JSON with sorted keys, 64 hex digits. 15 and 15.0 are one number."""
+    """Hash any JSON-able value: sha256 of its JSON with sorted keys, 64 hex digits.
+
+    15 and 15.0 are one number.
+    """
     text = json.dumps(_one_form(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -56,7 +59,10 @@ def job_id(recipe: Recipe, seed: int, data: str, code: str = "") -> str:
     """
     assert recipe.training.precision != "auto", "precision is settled before a job gets its identity"
     own = {"code": code} if code else {}
-    return digest({"recipe": canonical(recipe, evaluation=False), "seed": seed, "data": data, "numerics": NUMERICS} | own)
+    return digest(
+        {"recipe": canonical(recipe, evaluation=False), "seed": seed, "data": data, "numerics": NUMERICS}
+        | own
+    )
 
 
 def evaluation_id(recipe: Recipe) -> str:
@@ -67,7 +73,7 @@ def evaluation_id(recipe: Recipe) -> str:
 def stream_seed(seed: int, role: str) -> int:
     """Seed the generator of one role (init, split, order, crop, flip, ...), 63 bits.
 
-    Each role has a generator of its own, so that switching one choice on leaves the draws of all others where they
-    were: that is what makes the runs of one seed comparable pairs.
+    Each role has a generator of its own, so that switching one choice on leaves the draws of all others where
+    they were: that is what makes the runs of one seed comparable pairs.
     """
     return int.from_bytes(hashlib.sha256(f"{seed}/{role}".encode()).digest()[:8]) >> 1

@@ -1,6 +1,7 @@
 """The metrics that a job logs: their names, and which direction is better.
 
-A metric is `split/name`; the splits are train, validation and test. The test set is read once, when a job ends.
+A metric is `split/name`; the splits are train, validation and test. The test set is read once, when a job
+ends.
 """
 
 from typing import Literal
@@ -8,17 +9,20 @@ from typing import Literal
 Direction = Literal["max", "min"]
 
 METRICS: dict[str, Direction] = {
-    "train/loss": "min",  # mean cross-entropy of the batches of an epoch, as trained (augmented, smoothed), nats
+    # mean cross-entropy of the batches of an epoch, as trained (augmented, smoothed), nats
+    "train/loss": "min",
     "train/accuracy": "max",  # share of them that was right, 0..1
     "validation/loss": "min",
     "validation/accuracy": "max",
     "test/loss": "min",  # mean negative log-likelihood, nats
     "test/accuracy": "max",  # 0..1
-    "test/calibration_error": "min",  # expected calibration error, 15 equal bins, 0..1 (Guo et al. 2017, section 2)
+    # expected calibration error, 15 equal bins, 0..1 (Guo et al. 2017, section 2)
+    "test/calibration_error": "min",
     "model/parameters": "min",
     "time/epoch_seconds": "min",  # mean over the job's epochs, validation included
     "time/train_seconds": "min",  # the whole training, all attempts
-    "time/compile_seconds": "min",  # what torch.compile took before the first step, all attempts; no part of the two above
+    # what torch.compile took before the first step, all attempts; no part of the two above
+    "time/compile_seconds": "min",
 }
 PER_CLASS = "test/accuracy/"  # + class name: share of that class's test images that was right
 FRACTIONS = ("accuracy", "calibration_error")  # shown in points: 0.0123 -> "1.23 points"
@@ -40,7 +44,10 @@ def scale(metric: str) -> float:
 
 
 def unit(metric: str) -> str:
-    """Name the unit of a difference, with a space before it; empty where the metric has none that is known here."""
+    """Name the unit of a difference, with a space before it.
+
+    Empty where the metric has none that is known here.
+    """
     return " points" if is_fraction(metric) else ""
 
 
@@ -51,7 +58,12 @@ def size(number: float, metric: str) -> str:
 
 
 def plain_unit(metric: str) -> str:
-    """Return the unit of a metric's own values, for programs: "fraction", "nats", "s", "1" for a count; empty if it is not known."""
+    """Return the unit of a metric's own values, for programs: "fraction", "nats", "s", "1" for a count.
+
+    Empty if it is not known.
+    """
     if is_fraction(metric):
         return "fraction"
-    return {"loss": "nats", "parameters": "1"}.get(metric.rsplit("/", 1)[-1], "s" if metric.startswith("time/") else "")
+    return {"loss": "nats", "parameters": "1"}.get(
+        metric.rsplit("/", 1)[-1], "s" if metric.startswith("time/") else ""
+    )

@@ -171,10 +171,18 @@ class Model(Section):
 
 
 NEEDS = {
-    "model.stem": Need(lambda recipe: has_stem(recipe.model.name), (("model.name", "of a residual network of torchvision"),)),
-    "model.width": Need(lambda recipe: has_width(recipe.model.name), (("model.name", "of a small network of ablate's own"),)),
+    "model.stem": Need(
+        lambda recipe: has_stem(recipe.model.name), (("model.name", "of a residual network of torchvision"),)
+    ),
+    "model.width": Need(
+        lambda recipe: has_width(recipe.model.name), (("model.name", "of a small network of ablate's own"),)
+    ),
     "evaluation.mc_dropout": Need(
-        lambda recipe: recipe.model.conv_dropout > 0 or recipe.model.head_dropout > 0 or may_have_dropout(recipe.model.name),
+        lambda recipe: (
+            recipe.model.conv_dropout > 0
+            or recipe.model.head_dropout > 0
+            or may_have_dropout(recipe.model.name)
+        ),
         (("model.conv_dropout", "above 0"), ("model.head_dropout", "above 0, or a network with dropout")),
     ),
 }

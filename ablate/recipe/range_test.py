@@ -1,8 +1,11 @@
-"""The mathematics of a learning-rate range test: rates to try, the curve that was seen, and what it suggests; knows no torch.
+"""The mathematics of a learning-rate range test: rates to try, the curve that was seen, and what it suggests.
 
-A range test trains a few steps at ever higher rates (Smith 2017, arXiv 1506.01186, section 3.3). Its curve is noisy, may end
-early, and may hold no answer, so a suggestion is a rate with a range and a status, never a bare number. Distances between
-rates are in decades, log10 of the rate, whatever the spacing of the rates that were tried.
+Knows no torch.
+
+A range test trains a few steps at ever higher rates (Smith 2017, arXiv 1506.01186, section 3.3). Its curve is
+noisy, may end early, and may hold no answer, so a suggestion is a rate with a range and a status, never a
+bare number. Distances between rates are in decades, log10 of the rate, whatever the spacing of the rates that
+were tried.
 """
 
 import math
@@ -25,7 +28,10 @@ FEWEST = 5
 """Points below which a curve says nothing: its noise is measured on three points at a time."""
 
 WINDOW = 0.1
-"""Share of a curve over which it is smoothed: 10 of 100 points, and 10 points not at all. Longer blurs the blow-up into the fall."""
+"""Share of a curve over which it is smoothed: 10 of 100 points, and 10 points not at all.
+
+Longer blurs the blow-up into the fall.
+"""
 
 BLOWN = 4.0
 """A training has diverged when its smoothed loss is so many times its smallest so far (fastai's LRFinder)."""
@@ -37,18 +43,24 @@ HUGE = 1e39
 """A loss from here on is infinite: float32, in which it was computed, has no such number."""
 
 DONE = (0.9, 0.75, 1.0)
-"""Shares of the fall that are done at the rate of `valley` and at the ends of its range. Of 7 recipes on digits (cnn4 with SGD, Adam,
-without BatchNorm, clipped, without momentum, mixup in batches of 16; resnet_small; 4-5 epochs of one_cycle, rates 3x apart) 0.9 was
-1-8 times below the rate of the smallest validation loss, and never above it; a half 3-50 times, `steepest` 2-40, `min/10` 3-30."""
+"""Shares of the fall that are done at the rate of `valley` and at the ends of its range.
+
+Of 7 recipes on digits (cnn4 with SGD, Adam, without BatchNorm, clipped, without momentum, mixup in batches of
+16; resnet_small; 4-5 epochs of one_cycle, rates 3x apart) 0.9 was 1-8 times below the rate of the smallest
+validation loss, and never above it; a half 3-50 times, `steepest` 2-40, `min/10` 3-30.
+"""
 
 LOST = 0.2
 """Share of the fall that is lost again at the rate of `rise`."""
 
 RULES = ("rise", "valley", "steepest", "min/10")
-"""See `suggest`; `best` takes the first that has an answer. Of 8 recipes (6 epochs of one_cycle; cnn4 with SGD on digits and on 5,000
-images of CIFAR-10, each with and without BatchNorm; with Adam on both, and without BatchNorm on digits; resnet_small on digits) the
-rate of `rise` was at most 0.9 points of accuracy below the best of a grid in all 8, that of `valley` at most 1.7 in 7, and 9.3 in one.
-`rise` was chosen by these very recipes."""
+"""See `suggest`; `best` takes the first that has an answer. Of 8 recipes (6 epochs of one_cycle.
+
+Cnn4 with SGD on digits and on 5,000 images of CIFAR-10, each with and without BatchNorm; with Adam on both,
+and without BatchNorm on digits; resnet_small on digits) the rate of `rise` was at most 0.9 points of accuracy
+below the best of a grid in all 8, that of `valley` at most 1.7 in 7, and 9.3 in one. `rise` was chosen by
+these very recipes.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +79,34 @@ class Sweep:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and 0 < self.low < self.high):
             raise AblateError(
-                f"A range test needs 0 < low < high, got low {self.low:g} and high {self.high:g}: give them such as 1e-6 and 10."
+                f"A range test needs 0 < low < high, got low {self.low:g} and high {self.high:g}: give "
+                "them such as 1e-6 and 10."
             )
         if self.steps < FEWEST:
-            raise AblateError(f"A range test needs at least {FEWEST} rates, got {self.steps}: give more steps, such as 100.")
+            raise AblateError(
+                f"A range test needs at least {FEWEST} rates, got {self.steps}: give more steps, such as 100."
+            )
         for name, given, known in (("mode", self.mode, get_args(Mode)), ("per", self.per, get_args(Per))):
             if given not in known:
-                raise AblateError(f"The {name} of a range test must be {' or '.join(known)}, got {given}: give one of these.")
+                raise AblateError(
+                    f"The {name} of a range test must be {' or '.join(known)}, got {given}: give one of "
+                    "these."
+                )
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """What a range test saw, a value for each rate that it came to; shorter than the sweep if it stopped early."""
+    """What a range test saw, a value for each rate that it came to.
+
+    Shorter than the sweep if it stopped early.
+    """
 
     rates: tuple[float, ...]
     losses: tuple[float, ...]
-    """Training loss, not smoothed: of the step at that rate, before its update, or the mean over the epoch. May end in NaN or inf."""
+    """Training loss, not smoothed: of the step at that rate, before its update, or the mean over the epoch.
+
+    May end in NaN or inf.
+    """
     accuracies: tuple[float, ...]
     """Training accuracy, 0..1, of the same images."""
     stopped: Ending
@@ -94,13 +118,18 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """What one rule makes of a curve. The rate is one to start from, not the best rate of a whole training."""
+    """What one rule makes of a curve.
+
+    The rate is one to start from, not the best rate of a whole training.
+    """
 
     rule: str
     status: Status
-    """`ok`; `flat`: the loss falls nowhere by more than its noise; `diverged at once`: neither does it, and the training blew up
-    within its first 10 steps; `edge of the range`: the answer is at an end of the rates, or outside of them, so a wider sweep
-    may find another."""
+    """`ok`; `flat`: the loss falls nowhere by more than its noise.
+
+    `diverged at once`: neither does it, and the training blew up within its first 10 steps; `edge of the
+    range`: the answer is at an end of the rates, or outside of them, so a wider sweep may find another.
+    """
     rate: float | None = None
     """Only where the status is `ok` or `edge of the range`."""
     low: float | None = None
@@ -129,7 +158,9 @@ def to_json(curve: Curve) -> dict[str, Any]:
 
 def from_json(content: dict[str, Any]) -> Curve:
     """Read what `to_json` gave, bit by bit."""
-    tried, losses, accuracies = (tuple(float(part) for part in content[name]) for name in ("rates", "losses", "accuracies"))
+    tried, losses, accuracies = (
+        tuple(float(part) for part in content[name]) for name in ("rates", "losses", "accuracies")
+    )
     return Curve(tried, losses, accuracies, content["stopped"])
 
 
@@ -138,7 +169,10 @@ def _to_json(number: float) -> float | str:
 
 
 def beta(points: int) -> float:
-    """Return the decay of the mean that reaches over `WINDOW` of so many points: 1 - 1 / reach; 0 up to ten points."""
+    """Return the decay of the mean that reaches over `WINDOW` of so many points: 1 - 1 / reach.
+
+    0 up to ten points.
+    """
     return 1 - 1 / max(1.0, WINDOW * points)
 
 
@@ -159,13 +193,16 @@ def average(values: Floats, decay: float) -> Floats:
 def smoothed(curve: Curve, decay: float | None = None) -> Curve:
     """Smooth a curve by `average`, its rates too; `decay`, in [0, 1), is that of `beta` unless given.
 
-    A moving average tells of steps that are past: of 10 steps ago, at a decay of 0.9, which is 0.6 decades of a usual sweep,
-    and it is wrong by a factor of 4 in the rate. log10 of the rate is averaged with the same weights, so each smoothed loss
-    stands at the rate that it belongs to: a loss that is linear in log10 of the rate is not moved at all.
+    A moving average tells of steps that are past: of 10 steps ago, at a decay of 0.9, which is 0.6 decades of
+    a usual sweep, and it is wrong by a factor of 4 in the rate. log10 of the rate is averaged with the same
+    weights, so each smoothed loss stands at the rate that it belongs to: a loss that is linear in log10 of
+    the rate is not moved at all.
     """
     decay = beta(len(curve.rates)) if decay is None else decay
     where = 10 ** average(np.log10(np.asarray(curve.rates, np.float64)), decay)
-    losses, accuracies = (average(np.asarray(part, np.float64), decay) for part in (curve.losses, curve.accuracies))
+    losses, accuracies = (
+        average(np.asarray(part, np.float64), decay) for part in (curve.losses, curve.accuracies)
+    )
     return Curve(tuple(where.tolist()), tuple(losses.tolist()), tuple(accuracies.tolist()), curve.stopped)
 
 
@@ -188,16 +225,23 @@ def combine(curves: Sequence[Curve]) -> Curve:
     assert curves
     longest = max((curve.rates for curve in curves), key=len)
     if any(curve.rates != longest[: len(curve.rates)] for curve in curves):
-        raise AblateError("The curves to combine are of sweeps with different rates: sweep all seeds with the same one.")
+        raise AblateError(
+            "The curves to combine are of sweeps with different rates: sweep all seeds with the same one."
+        )
     losses, accuracies = np.full((len(curves), len(longest)), np.inf), np.zeros((len(curves), len(longest)))
     for row, curve in enumerate(curves):
         losses[row, : len(curve.losses)] = np.where(np.isnan(curve.losses), np.inf, curve.losses)
         accuracies[row, : len(curve.accuracies)] = np.where(np.isnan(curve.accuracies), 0.0, curve.accuracies)
-    there = np.array([2 * sum(len(curve.rates) > i for curve in curves) >= len(curves) for i in range(len(longest))], bool)
+    there = np.array(
+        [2 * sum(len(curve.rates) > i for curve in curves) >= len(curves) for i in range(len(longest))], bool
+    )
     middle = _median(losses)[there]
     diverged = 2 * sum(curve.stopped == "diverged" for curve in curves) >= len(curves)
     return Curve(
-        longest[: len(middle)], tuple(middle.tolist()), tuple(_median(accuracies)[there].tolist()), "diverged" if diverged else "end"
+        longest[: len(middle)],
+        tuple(middle.tolist()),
+        tuple(_median(accuracies)[there].tolist()),
+        "diverged" if diverged else "end",
     )
 
 
@@ -208,25 +252,32 @@ def _median(values: Floats) -> Floats:
 
 
 def suggest(curves: Sequence[Curve]) -> dict[str, Suggestion]:
-    """Ask each of the `RULES` for a rate, by the median curve of some seeds, smoothed; only its fall to the minimum counts.
+    """Ask each of the `RULES` for a rate, by the median curve of some seeds, smoothed.
 
-    `rise`: where a fifth of the fall is lost again: about the highest rate that the training bears, at which a one-cycle schedule
-    wants its peak (Smith and Topin 2018, section 3). The range is from the smallest loss to where two fifths are lost.
-    `valley`: the longest run of ever smaller losses, not all of them neighbours, as fastai's; the rate at which 9/10 of its
-    fall is done, and the range from 3/4 to its foot. fastai takes the middle of as many neighbours before the foot, and a
-    mean that lags by up to half a sweep, which puts it higher; without a lag, the middle is far too low (see `DONE`).
-    `steepest`: where the loss falls fastest per decade (Smith 2017; fastai), but not within the first tenth of the decades,
-    where the mean is of few values; the range are the rates around it with at least half of that slope.
-    `min/10`: a tenth of the rate of the smallest loss; the range is a tenth of the rates around it whose loss is at most a
-    tenth of the fall above it.
+    Only its fall to the minimum counts.
+
+    `rise`: where a fifth of the fall is lost again: about the highest rate that the training bears, at which
+    a one-cycle schedule wants its peak (Smith and Topin 2018, section 3). The range is from the smallest loss
+    to where two fifths are lost. `valley`: the longest run of ever smaller losses, not all of them
+    neighbours, as fastai's; the rate at which 9/10 of its fall is done, and the range from 3/4 to its foot.
+    fastai takes the middle of as many neighbours before the foot, and a mean that lags by up to half a sweep,
+    which puts it higher; without a lag, the middle is far too low (see `DONE`). `steepest`: where the loss
+    falls fastest per decade (Smith 2017; fastai), but not within the first tenth of the decades, where the
+    mean is of few values; the range are the rates around it with at least half of that slope. `min/10`: a
+    tenth of the rate of the smallest loss; the range is a tenth of the rates around it whose loss is at most
+    a tenth of the fall above it.
     """
     curve = combine(curves)
     raw = np.asarray(curve.losses, np.float64)
-    points = int(np.argmin(np.append(np.abs(raw) < HUGE, [False])))  # those before the first that is not finite; NaN is not below
+    points = int(
+        np.argmin(np.append(np.abs(raw) < HUGE, [False]))
+    )  # those before the first that is not finite; NaN is not below
     blown = curve.stopped == "diverged" or points < len(raw)
     if points < FEWEST:
         return _no_answer("diverged at once" if blown else "flat")
-    smooth = smoothed(Curve(curve.rates[:points], curve.losses[:points], curve.accuracies[:points], curve.stopped))
+    smooth = smoothed(
+        Curve(curve.rates[:points], curve.losses[:points], curve.accuracies[:points], curve.stopped)
+    )
     where, losses = np.log10(smooth.rates), np.asarray(smooth.losses, np.float64)
     lowest = int(losses.argmin())
     apart = _apart(raw[:points], losses, lowest)
@@ -241,7 +292,10 @@ def suggest(curves: Sequence[Curve]) -> dict[str, Suggestion]:
 
 
 def best(suggestions: dict[str, Suggestion]) -> Suggestion | None:
-    """Choose the rate to train with: of the first of the `RULES` whose status is `ok`; None if there is none."""
+    """Choose the rate to train with: of the first of the `RULES` whose status is `ok`.
+
+    None if there is none.
+    """
     return next((suggestions[rule] for rule in RULES if suggestions[rule].status == "ok"), None)
 
 
@@ -258,7 +312,9 @@ def _apart(raw: Floats, smooth: Floats, lowest: int) -> NDArray[np.bool_]:
     normal noise, for N from 5 to 500.
     """
     count, decay = len(raw), beta(len(raw))
-    noise = float(np.median(np.abs(np.diff(raw, 2)))) / (0.6745 * math.sqrt(6))  # of a normal one: the 75 % quantile, the variance
+    noise = float(np.median(np.abs(np.diff(raw, 2)))) / (
+        0.6745 * math.sqrt(6)
+    )  # of a normal one: the 75 % quantile, the variance
     power = decay ** np.arange(1, count + 1)
     left = (1 - decay) / (1 + decay) * (1 + power) / (1 - power)
     margin = (4.2 + 22 / count) * noise * np.sqrt(left + left[lowest])
@@ -268,18 +324,24 @@ def _apart(raw: Floats, smooth: Floats, lowest: int) -> NDArray[np.bool_]:
 def _answers(where: Floats, losses: Floats, lowest: int, *, blown: bool) -> dict[str, Suggestion]:
     """Apply each rule to smoothed losses (N,) at `where`, in log10 of the rate, whose fall to `lowest` is real."""
     last = len(losses) - 1
-    falling = not blown and lowest >= last - last // 20  # to the end: its foot, and the smallest loss, may be beyond
+    falling = (
+        not blown and lowest >= last - last // 20
+    )  # to the end: its foot, and the smallest loss, may be beyond
     valley = _valley(where, losses, lowest)
     steepest, at_start = _steepest(where, losses, lowest)
     fall = losses[:lowest].max() - losses[lowest]
     first, final = _around(losses <= losses[lowest] + fall / 10, lowest)
     tenth = (where[lowest] - 1, where[first] - 1, where[final] - 1)
-    lost = [lowest + np.flatnonzero(losses[lowest:] > losses[lowest] + share * fall) for share in (LOST, 2 * LOST)]
+    lost = [
+        lowest + np.flatnonzero(losses[lowest:] > losses[lowest] + share * fall) for share in (LOST, 2 * LOST)
+    ]
     risen, far = (int(found[0]) if len(found) else last for found in lost)
     return {
         "rise": _suggestion("rise", (where[risen], where[lowest], where[far]), edge=not len(lost[0])),
         "valley": _suggestion("valley", valley, edge=falling),
-        "steepest": _suggestion("steepest", steepest, edge=at_start or (falling and steepest[0] >= where[lowest])),
+        "steepest": _suggestion(
+            "steepest", steepest, edge=at_start or (falling and steepest[0] >= where[lowest])
+        ),
         "min/10": _suggestion("min/10", tenth, edge=falling or tenth[0] < where[0]),
     }
 
@@ -304,7 +366,9 @@ def _valley(where: Floats, losses: Floats, lowest: int) -> tuple[float, float, f
     while before[run[-1]] >= 0:
         run.append(int(before[run[-1]]))
     down, at = losses[run], where[run]  # from the foot upwards, as np.interp wants it
-    rate, low, high = (float(np.interp(down[0] + (1 - done) * (down[-1] - down[0]), down, at)) for done in DONE)
+    rate, low, high = (
+        float(np.interp(down[0] + (1 - done) * (down[-1] - down[0]), down, at)) for done in DONE
+    )
     return rate, low, high
 
 

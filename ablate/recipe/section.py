@@ -12,14 +12,20 @@ from pydantic.fields import FieldInfo
 class Section(BaseModel):
     """One table of a recipe: frozen, strict about types, and closed to unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _none(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        empty = {name: None for name, info in cls.model_fields.items() if given.get(name) == "none" and is_optional(info)}
+        empty = {
+            name: None
+            for name, info in cls.model_fields.items()
+            if given.get(name) == "none" and is_optional(info)
+        }
         return given | empty
 
 

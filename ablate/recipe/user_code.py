@@ -1,4 +1,7 @@
-"""The user's own networks, `package.module:function`: where their code lies, and what identifies it. Nothing is imported here."""
+"""The user's own networks, `package.module:function`: where their code lies, and what identifies it.
+
+Nothing is imported here.
+"""
 
 import ast
 import hashlib
@@ -15,11 +18,16 @@ def folders(study: str) -> tuple[str, ...]:
 
 
 def find(network: str, folders: tuple[str, ...]) -> Path | None:
-    """Find the file of a network's module in these folders, or where Python finds its modules; import nothing."""
+    """Find the file of a network's module in these folders, or where Python finds its modules.
+
+    Import nothing.
+    """
     module = network.partition(":")[0]
     where: list[str] = [*folders, *sys.path]
     for part in module.split("."):
-        spec = PathFinder.find_spec(part, where)  # by its last name alone: with dots Python looks up the parent, which is not imported
+        spec = PathFinder.find_spec(
+            part, where
+        )  # by its last name alone: with dots Python looks up the parent, which is not imported
         if spec is None:
             return None
         where = list(spec.submodule_search_locations or ())
@@ -27,7 +35,10 @@ def find(network: str, folders: tuple[str, ...]) -> Path | None:
 
 
 def names(network: str, folders: tuple[str, ...]) -> set[str] | None:
-    """Return the names that a network's module has at its top level, by its text; None where the text does not say all of them."""
+    """Return the names that a network's module has at its top level, by its text.
+
+    None where the text does not say all of them.
+    """
     path = find(network, folders)
     if path is None or path.suffix != ".py":
         return None
@@ -39,7 +50,9 @@ def names(network: str, folders: tuple[str, ...]) -> set[str] | None:
     for node in body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             found.add(node.name)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)) and all(alias.name != "*" for alias in node.names):
+        elif isinstance(node, (ast.Import, ast.ImportFrom)) and all(
+            alias.name != "*" for alias in node.names
+        ):
             found |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.Assign) and all(isinstance(target, ast.Name) for target in node.targets):
             found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
@@ -49,15 +62,21 @@ def names(network: str, folders: tuple[str, ...]) -> set[str] | None:
 
 
 def fingerprint(network: str, folders: tuple[str, ...]) -> str:
-    """Identify the code of a network: sha256 of its file, 64 hex digits. What that file imports is not covered.
+    """Identify the code of a network: sha256 of its file, 64 hex digits.
+
+    What that file imports is not covered.
 
     Raises an AblateError that says where it was looked for.
+
     """
     path = find(network, folders)
     if path is None:
         module = network.partition(":")[0]
         looked = " or ".join(folders)
-        raise AblateError(f'model.name = "{network}": there is no module {module} in {looked}, nor installed: check the name')
+        raise AblateError(
+            f'model.name = "{network}": there is no module {module} in {looked}, nor installed: check the '
+            "name"
+        )
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -70,5 +89,7 @@ def allow(network: str, folders: tuple[str, ...]) -> None:
     there = getattr(sys.modules.get(module), "__file__", None)
     path = find(network, folders)
     if there is not None and path is not None and Path(there).resolve() != path.resolve():
-        raise AblateError(f'model.name = "{network}": {path} has the name of another module, {there}: rename it')
+        raise AblateError(
+            f'model.name = "{network}": {path} has the name of another module, {there}: rename it'
+        )
     sys.path[:] = [*folders, *(folder for folder in sys.path if folder not in folders)]

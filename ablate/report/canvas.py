@@ -39,7 +39,9 @@ LINES = (
     "#b07a4b", "#2b8a8a",
 )  # fmt: skip
 """One for each line of a picture: for trainings, the first is that of the baseline."""
-WRITTEN = 12  # rows of a heat map up to which its numbers are written in it: all of them stand in a table, too
+WRITTEN = (
+    12  # rows of a heat map up to which its numbers are written in it: all of them stand in a table, too
+)
 BELOW = "height"
 """Room for the labels of an x axis: below it alone. At some widths plotly else turns them, makes room at
 the side, and turns them back."""
@@ -112,8 +114,15 @@ def div(picture: Picture, *, alone: bool = False) -> str:
 def on_white(picture: Picture) -> Figure:
     """Return a picture that no page's style sheet colours: dark text and a faint grid on white."""
     layout, ink = picture.layout, "#22262d"
-    axes = {name: axis | {"gridcolor": "#e3e6ea"} for name, axis in layout.items() if name.startswith(("xaxis", "yaxis"))}
-    data = [trace | {"textfont": {"color": ink}} if trace["type"] == "heatmap" else trace for trace in picture.data]
+    axes = {
+        name: axis | {"gridcolor": "#e3e6ea"}
+        for name, axis in layout.items()
+        if name.startswith(("xaxis", "yaxis"))
+    }
+    data = [
+        trace | {"textfont": {"color": ink}} if trace["type"] == "heatmap" else trace
+        for trace in picture.data
+    ]
     return {
         "data": data,
         "layout": layout | axes | {"paper_bgcolor": "#ffffff", "font": layout["font"] | {"color": ink}},

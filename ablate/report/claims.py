@@ -15,7 +15,10 @@ def sentence(found: ClaimFinding, findings: Findings) -> str:
 
 
 def numbers(found: ClaimFinding, findings: Findings) -> str:
-    """Write the effect of a claim, named after its metric if that is not the report's; empty where it was not tested."""
+    """Write the effect of a claim, named after its metric if that is not the report's.
+
+    Empty where it was not tested.
+    """
     said = "" if found.estimate is None else words.difference(found.estimate, found.metric)
     return f"{found.metric} {said}" if said and found.metric != findings.metric else said
 
@@ -28,9 +31,17 @@ def notes(found: ClaimFinding, findings: Findings) -> list[str]:
     known = found.estimate is not None
     return [
         *(["lower is better"] if known and found.direction == "min" else []),
-        *(["unstable: more runs fail with one of the two than with the other"] if effect.estimate.verdict == "unstable" else []),
+        *(
+            ["unstable: more runs fail with one of the two than with the other"]
+            if effect.estimate.verdict == "unstable"
+            else []
+        ),
         *([f"known only {scope}, because runs failed or are missing"] if scope else []),
-        *([] if known or found.verdict != "undecided" or not effect.scattered else ["no setting has its pair of runs under every seed"]),
+        *(
+            []
+            if known or found.verdict != "undecided" or not effect.scattered
+            else ["no setting has its pair of runs under every seed"]
+        ),
         *([LEAST] if found.is_unanswerable and found.verdict == "undecided" else []),
         *(flag for flag in names.flags(effect) if known and flag.startswith("incomplete")),
     ]

@@ -34,7 +34,11 @@ def _conditions(findings: Findings) -> str:
     """Return in a line how the intervals are to be read."""
     least = findings.study.min_effect
     applies = least is not None and findings.metric == findings.study.metric
-    smallest = f", smallest effect worth having {metrics.size(least, findings.metric)}" if least is not None and applies else ""
+    smallest = (
+        f", smallest effect worth having {metrics.size(least, findings.metric)}"
+        if least is not None and applies
+        else ""
+    )
     level = f"{100 * (1 - findings.study.alpha):g} %"
     counted = reasons.counted(findings)
     missing = f"; runs that do not count: {counted}" if counted else ""
@@ -46,7 +50,9 @@ def _markdown_table(table: Table) -> str:
     ruler = ["---:" if kind == "number" else "---" for _, kind in table.columns]
     rows = [[_marked(_text(cell)) for cell in row] for row in table.rows]
     lines = [f"| {' | '.join(row)} |" for row in ([_marked(title) for title in header], ruler, *rows)]
-    return f"**{_marked(table.caption)}**\n\n" + "\n".join(lines) + (f"\n\n{table.note}" if table.note else "")
+    return (
+        f"**{_marked(table.caption)}**\n\n" + "\n".join(lines) + (f"\n\n{table.note}" if table.note else "")
+    )
 
 
 def _text(cell: str | Mark | Label) -> str:

@@ -23,7 +23,9 @@ from ablate.study.grid import short_names
 MOST_NETWORKS = 3  # named at the top of the page; the table of cells has all
 
 
-def render(findings: Findings, every: Sections | None = None, *, created: str = "", version: str, store: str) -> str:
+def render(
+    findings: Findings, every: Sections | None = None, *, created: str = "", version: str, store: str
+) -> str:
     """Write the page.
 
     `every`: the sections, where they have been made already; `created` is a time in words, `store` a folder.
@@ -104,4 +106,8 @@ def _setting(findings: Findings) -> list[str]:
         short_names([factor.name for factor in findings.study.factors]),
         findings.cells[0].cell.levels,
     )
-    return [*said, f"Baseline: {', '.join(f'{short[name]} = {level}' for name, level in levels.items())}."] if levels else said
+    return (
+        [*said, f"Baseline: {', '.join(f'{short[name]} = {level}' for name, level in levels.items())}."]
+        if levels
+        else said
+    )

@@ -20,7 +20,9 @@ def change(effect: Effect, findings: Findings) -> str:
     named, scope = whole(effect, findings), where(effect.scope, findings)
     if effect.estimate.verdict == "unstable":
         return named
-    return named + (f" and {scope.removeprefix(', where ')}" if effect.where and scope.startswith(", where ") else scope)
+    return named + (
+        f" and {scope.removeprefix(', where ')}" if effect.where and scope.startswith(", where ") else scope
+    )
 
 
 def whole(effect: Effect, findings: Findings) -> str:
@@ -30,15 +32,25 @@ def whole(effect: Effect, findings: Findings) -> str:
     short = short_names([factor.name for factor in findings.study.factors])
     chosen = [choice(short[factor], end) for factor, _, end in effect.changes]
     held = f", where {short[effect.where[0]]} = {effect.where[1]}" if effect.where else ""
-    return " with ".join(chosen) if effect.kind == "interaction" else f"{chosen[0]} instead of {effect.start}{held}"
+    return (
+        " with ".join(chosen)
+        if effect.kind == "interaction"
+        else f"{chosen[0]} instead of {effect.start}{held}"
+    )
 
 
 def where(scope: Scope | None, findings: Findings) -> str:
-    """Name some of the settings: ", where batch_norm = false", ", except where crop = none and flip = true"; empty for all of them."""
+    """Name some of the settings: ", where batch_norm = false", ", except where crop = none and flip = true".
+
+    Empty for all of them.
+    """
     if scope is None:
         return ""
     short = short_names([factor.name for factor in findings.study.factors])
-    terms = [" and ".join(f"{short[factor]} = {' or '.join(levels)}" for factor, levels in term) for term in scope.terms]
+    terms = [
+        " and ".join(f"{short[factor]} = {' or '.join(levels)}" for factor, levels in term)
+        for term in scope.terms
+    ]
     said = terms[0] if len(terms) == 1 else " or ".join(f"({term})" for term in terms)
     if len(terms) > NAMED or len(said) > LONGEST:
         return f", in {scope.settings:,} of {scope.planned:,} settings"

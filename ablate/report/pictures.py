@@ -37,7 +37,10 @@ def _images(drawn: list[Picture], folder: Path) -> str:
     asked: list[dict[str, Any]] = []
     for one in drawn:
         figure, size = canvas.on_white(one), {"width": WIDTH, "height": one.layout["height"], "scale": SCALE}
-        asked += [{"fig": figure, "path": folder / f"{one.name}.{form}", "opts": size | {"format": form}} for form in ("png", "svg")]
+        asked += [
+            {"fig": figure, "path": folder / f"{one.name}.{form}", "opts": size | {"format": form}}
+            for form in ("png", "svg")
+        ]
     try:
         kaleido.write_fig_from_object_sync(asked, kopts={"mathjax": False})
     except Exception as error:  # noqa: BLE001 (no browser, or none that starts: the pages are written)

@@ -128,5 +128,9 @@ def _special(found: Findings, cells: Sequence[str]) -> str:
     parts = [found.metric] if found.metric != found.study.metric else []
     parts += [f"cell-{label}" for label in cells]
     plain = re.sub(r"[^A-Za-z0-9=._-]+", "-", "-".join(parts)).strip("-.")
-    is_plain = len(parts) < 2 and len(plain) <= LONGEST_NAME and plain == "-".join(parts).replace("/", "-").replace(", ", "-")
+    is_plain = (
+        len(parts) < 2
+        and len(plain) <= LONGEST_NAME
+        and plain == "-".join(parts).replace("/", "-").replace(", ", "-")
+    )
     return plain if is_plain else f"{plain[:LONGEST_NAME]}-{identity.digest(parts)[: identity.ID_SHOWN]}"

@@ -18,7 +18,10 @@ def occurring(findings: Findings) -> list[Status]:
 
 
 def counted(findings: Findings) -> str:
-    """Count the runs that do not count, by reason: "4 at chance level (10.0 %; chance 10.0 %), 1 crashed"; empty where there is none."""
+    """Count the runs that do not count, by reason: "4 at chance level (10.0 %; chance 10.0 %), 1 crashed".
+
+    Empty where there is none.
+    """
     return ", ".join(_counted(findings.cells, status, findings) for status in occurring(findings))
 
 
@@ -42,13 +45,20 @@ def at_chance(cells: Iterable[CellFinding], findings: Findings) -> str:
     unit = " %" if metrics.is_fraction(findings.metric) else ""
     listed = f"{', '.join(told)}{unit}" if len(told) <= LISTED else f"{told[0]} to {told[-1]}{unit}"
     named = listed if findings.metric == "test/accuracy" else f"{findings.metric} {listed}"
-    return f"{named}; {_chance(findings.images)}" if findings.images and findings.metric == "test/accuracy" else named
+    return (
+        f"{named}; {_chance(findings.images)}"
+        if findings.images and findings.metric == "test/accuracy"
+        else named
+    )
 
 
 def _chance(images: ImageCount) -> str:
     if images.is_balanced:
         return f"chance {_short(1 / images.classes, 'test/accuracy')} %"
-    return f"always naming the largest class gives {_short(images.largest_class / images.count, 'test/accuracy')} %"
+    return (
+        "always naming the largest class gives "
+        f"{_short(images.largest_class / images.count, 'test/accuracy')} %"
+    )
 
 
 def _short(number: float, metric: str) -> str:
@@ -59,13 +69,20 @@ def nothing(findings: Findings) -> str:
     """Return why no cell has a value of the metric."""
     runs = f"{findings.total:,} run{'' if findings.total == 1 else 's'}"
     if findings.finished == 0:
-        told = [_counted(findings.cells, status, findings) for status in ("crashed", "stopped") if _count(findings.cells, status)]
+        told = [
+            _counted(findings.cells, status, findings)
+            for status in ("crashed", "stopped")
+            if _count(findings.cells, status)
+        ]
         return f"Nothing is finished yet: 0 of {runs}{', and ' if told else ''}{', '.join(told)}."
     told = [_counted(findings.cells, status, findings) for status in occurring(findings)]
     done = _count(findings.cells, "finished")
     if done:
         told.insert(0, f"{done:,} finished without it")
-    said = f"No run has a value of {findings.metric} that counts, so nothing can be compared: of {runs}, {', '.join(told)}."
+    said = (
+        f"No run has a value of {findings.metric} that counts, so nothing can be compared: of {runs}, "
+        f"{', '.join(told)}."
+    )
     advice = _either(_advice(findings.cells))
     return f"{said} {advice[0].upper()}{advice[1:]}." if advice else said
 
@@ -74,28 +91,41 @@ def no_pairs(findings: Findings) -> str:
     """Return why no change has an effect: its baseline has no value, or no two runs are a pair."""
     baseline, *others = findings.cells
     if any(effect.scattered for effect in findings.effects):
-        said = "No effect can be said yet: no setting of the other factors has its pair of finished runs under every seed"
+        said = (
+            "No effect can be said yet: no setting of the other factors has its pair of finished runs "
+            "under every seed"
+        )
     elif baseline.n:
         said = "No effect can be said yet: no two finished runs differ in one factor only under the same seed"
     else:
         return _no_baseline(baseline, others, findings)
     advice = _either(_advice(findings.cells))
-    return f"{said} ({counted(findings)}){f': {advice}' if advice else ''}." if counted(findings) else f"{said}."
+    return (
+        f"{said} ({counted(findings)}){f': {advice}' if advice else ''}." if counted(findings) else f"{said}."
+    )
 
 
 def _no_baseline(baseline: CellFinding, others: Sequence[CellFinding], findings: Findings) -> str:
     """Return why the baseline has no value, and list the best of the other cells."""
     became = [_baseline(baseline, status, findings) for status in ORDER if baseline.counts.get(status)]
     done = baseline.counts.get("finished", 0)
-    told = ", and ".join([*([f"has no value of {findings.metric} in {count(done, 'finished run')}"] if done else []), *became])
+    told = ", and ".join(
+        [*([f"has no value of {findings.metric} in {count(done, 'finished run')}"] if done else []), *became]
+    )
     advice = _either([*_advice([baseline]), *(["take a baseline that learns"] if baseline.failed else [])])
     what = f": {advice}" if advice else ""
     sign = 1 if findings.direction == "max" else -1
-    known = sorted((cell for cell in others if cell.mean is not None), key=lambda cell: -sign * (cell.mean or 0.0))
+    known = sorted(
+        (cell for cell in others if cell.mean is not None), key=lambda cell: -sign * (cell.mean or 0.0)
+    )
     unit = " %" if metrics.is_fraction(findings.metric) else ""
-    listed = ", ".join(f"{cell.cell.label} {_short(cell.mean or 0.0, findings.metric)}{unit}" for cell in known[:LISTED])
+    listed = ", ".join(
+        f"{cell.cell.label} {_short(cell.mean or 0.0, findings.metric)}{unit}" for cell in known[:LISTED]
+    )
     rest = f", and {len(known) - LISTED} more" if len(known) > LISTED else ""
-    return f"The baseline {told}, so nothing can be compared with it{what}." + (f" The others: {listed}{rest}." if listed else "")
+    return f"The baseline {told}, so nothing can be compared with it{what}." + (
+        f" The others: {listed}{rest}." if listed else ""
+    )
 
 
 def _baseline(cell: CellFinding, status: Status, findings: Findings) -> str:
@@ -133,4 +163,8 @@ def of_seed(cell: CellFinding, seed: int, metric: str) -> str:
     found = cell.at_chance.get(seed, math.nan)
     if not math.isfinite(found):
         return NAMES[status]
-    return f"{100 * found:.2f} ({NAMES[status]})" if metrics.is_fraction(metric) else f"{found:.4g} ({NAMES[status]})"
+    return (
+        f"{100 * found:.2f} ({NAMES[status]})"
+        if metrics.is_fraction(metric)
+        else f"{found:.4g} ({NAMES[status]})"
+    )

@@ -100,7 +100,9 @@ class Section:
     @property
     def pictures(self) -> tuple[Picture, ...]:
         """Return every picture, in the order of the page."""
-        return tuple(picture for block in self.blocks if isinstance(block, Plots) for picture in block.pictures)
+        return tuple(
+            picture for block in self.blocks if isinstance(block, Plots) for picture in block.pictures
+        )
 
     @property
     def open_tables(self) -> tuple[Table, ...]:

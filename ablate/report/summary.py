@@ -1,4 +1,7 @@
-"""Findings to what a terminal shows: a table of cells and the verdicts in words. Plain text; who prints it may add colour."""
+"""Findings to what a terminal shows: a table of cells and the verdicts in words. Plain text.
+
+Who prints it may add colour.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

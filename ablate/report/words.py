@@ -1,4 +1,7 @@
-"""Findings to sentences: the same words on the page, in the terminal and in MLflow's note. Nothing is computed here."""
+"""Findings to sentences: the same words on the page, in the terminal and in MLflow's note.
+
+Nothing is computed here.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -14,7 +17,9 @@ from ablate.study.grid import Cell, short_names
 
 NAMED = 4  # effects named in one sentence of the headline; the others are counted
 
-REASONS = {"seed has no effect": "every seed shows the same difference, so nothing says how much of it is chance"}
+REASONS = {
+    "seed has no effect": "every seed shows the same difference, so nothing says how much of it is chance"
+}
 """Why there is no interval, where the short reason of the JSON does not say it to everybody."""
 
 VERDICTS = {
@@ -78,11 +83,18 @@ def _decimals(number: float, digits: int) -> int:
 
 
 def difference(estimate: Estimate, metric: str) -> str:
-    """Write an effect and its interval: "+0.93 points [0.65, 1.21]"; without an interval the effect alone; empty where there is none."""
+    """Write an effect and its interval: "+0.93 points [0.65, 1.21]"; without an interval the effect alone.
+
+    Empty where there is none.
+    """
     if estimate.effect is None:
         return ""
     effect, interval = effect_words(estimate, metric), interval_words(estimate, metric)
-    return f"{effect}{metrics.unit(metric)} {interval}".strip() if interval else f"{effect}{metrics.unit(metric)}"
+    return (
+        f"{effect}{metrics.unit(metric)} {interval}".strip()
+        if interval
+        else f"{effect}{metrics.unit(metric)}"
+    )
 
 
 def effect_words(estimate: Estimate, metric: str) -> str:
@@ -105,7 +117,11 @@ def interval_words(estimate: Estimate, metric: str) -> str:
 def moved(change: float, metric: str) -> str:
     """Write a difference that has no interval, with its unit: "+2.08 points"."""
     number = metrics.scale(metric) * change
-    shown = f"{_whole(number, 2):+.2f}" if metrics.is_fraction(metric) else f"{'-' if number < 0 else '+'}{significant(abs(number), 4)}"
+    shown = (
+        f"{_whole(number, 2):+.2f}"
+        if metrics.is_fraction(metric)
+        else f"{'-' if number < 0 else '+'}{significant(abs(number), 4)}"
+    )
     return f"{shown}{metrics.unit(metric)}"
 
 
@@ -115,9 +131,12 @@ def _whole(number: float, digits: int) -> float:
 
 
 def _digits(estimate: Estimate, metric: str) -> int:
-    """Choose how many decimals to show: two digits of the interval's half width; of points two decimals, or more if that is 0.
+    """Choose how many decimals to show: two digits of the interval's half width.
+
+    Of points two decimals, or more if that is 0.
 
     An end that is not 0 never reads 0, so that the words cannot say other than the verdict.
+
     """
     share, by = metrics.is_fraction(metric), metrics.scale(metric)
     if estimate.low is None or estimate.high is None:
@@ -125,13 +144,18 @@ def _digits(estimate: Estimate, metric: str) -> int:
         return 2 if share else _decimals(effect, 3) if abs(effect) > ROUNDING else 0
     half = by * (estimate.high - estimate.low) / 2
     digits = max(2, _decimals(half, 1)) if share else _decimals(half, 2)
-    while digits < 12 and any(end != 0 and round(by * end, digits) == 0 for end in (estimate.low, estimate.high)):
+    while digits < 12 and any(
+        end != 0 and round(by * end, digits) == 0 for end in (estimate.low, estimate.high)
+    ):
         digits += 1
     return digits
 
 
 def p_words(estimate: Estimate) -> str:
-    """Write p, "= 0.012" or "< 0.001"; empty where there is none. It is adjusted for the family of the effect."""
+    """Write p, "= 0.012" or "< 0.001"; empty where there is none.
+
+    It is adjusted for the family of the effect.
+    """
     if estimate.p is None:
         return ""
     return "< 0.001" if estimate.p < 0.001 else f"= {estimate.p:.3f}"
@@ -144,9 +168,18 @@ def counts(estimate: Estimate) -> str:
 
 
 def verdict(effect: Effect, findings: Findings) -> str:
-    """Name the verdict of an effect in a word or two; where it is unstable, with the settings that its numbers are of."""
-    scope = names.where(effect.scope, findings).removeprefix(", ") if effect.estimate.verdict == "unstable" else ""
-    return VERDICTS[effect.kind].get(effect.estimate.verdict, effect.estimate.verdict) + (f" (effect {scope})" if scope else "")
+    """Name the verdict of an effect in a word or two.
+
+    Where it is unstable, with the settings that its numbers are of.
+    """
+    scope = (
+        names.where(effect.scope, findings).removeprefix(", ")
+        if effect.estimate.verdict == "unstable"
+        else ""
+    )
+    return VERDICTS[effect.kind].get(effect.estimate.verdict, effect.estimate.verdict) + (
+        f" (effect {scope})" if scope else ""
+    )
 
 
 def verdict_words(effect: Effect, findings: Findings) -> str:
@@ -173,7 +206,10 @@ def _failed(effect: Effect, findings: Findings) -> str:
     counted = effect.failures
     assert counted is not None
     (before, all_before), (after, all_after) = counted.before, counted.after
-    diverged, chance = after - counted.at_chance, f"at chance level{_range(counted.chance_values, findings.metric)}"
+    diverged, chance = (
+        after - counted.at_chance,
+        f"at chance level{_range(counted.chance_values, findings.metric)}",
+    )
     why = "diverged" if not counted.at_chance else f"stayed {chance}"
     if diverged and counted.at_chance:
         why = f"failed ({diverged} diverged, {counted.at_chance} {chance})"
@@ -194,27 +230,45 @@ def _range(values: Sequence[float], metric: str) -> str:
 def _survivors(effect: Effect, findings: Findings, numbers: str) -> str:
     """Return what the runs that did not fail say."""
     if effect.estimate.effect is None:
-        return "no setting is left in which runs can be compared" if effect.scattered else "no pair of finished runs is left"
+        return (
+            "no setting is left in which runs can be compared"
+            if effect.scattered
+            else "no pair of finished runs is left"
+        )
     alone = replace(effect, estimate=replace(effect.estimate, verdict=effect.survivors or "undecided"))
     is_open = alone.estimate.verdict == "undecided"
-    reason = f" ({REASONS.get(effect.estimate.reason, effect.estimate.reason)})" if effect.estimate.reason else ""
+    reason = (
+        f" ({REASONS.get(effect.estimate.reason, effect.estimate.reason)})" if effect.estimate.reason else ""
+    )
     said = f"no verdict{reason}" if is_open else _verdict(alone, findings, numbers)
     return f"the runs that did not fail{names.where(effect.scope, findings)}: {said}"
 
 
 def _undecided(effect: Effect, findings: Findings, *, brief: bool = False) -> str:
-    """Return why there is no verdict, or how many seeds would give one; `brief`: without their upper figures."""
+    """Return why there is no verdict, or how many seeds would give one.
+
+    `brief`: without their upper figures.
+    """
     estimate = effect.estimate
     if estimate.reason == "no pairs":
-        return "no setting has its pair of runs under every seed" if effect.scattered else "no pair of finished runs"
+        return (
+            "no setting has its pair of runs under every seed"
+            if effect.scattered
+            else "no pair of finished runs"
+        )
     if estimate.reason is not None or estimate.more_seeds is None:
         return REASONS.get(estimate.reason, estimate.reason) if estimate.reason else "too few runs"
-    said = f"{more_seeds(estimate.more_seeds, None if brief else estimate.more_seeds_high)} if it is as large as seen"
+    said = (
+        f"{more_seeds(estimate.more_seeds, None if brief else estimate.more_seeds_high)} if it is as "
+        "large as seen"
+    )
     least, needed = findings.study.min_effect, estimate.more_seeds_min_effect
     if least is None or needed is None:
         return said
     high = None if brief else estimate.more_seeds_min_effect_high
-    return f"{said}, {_about(needed, high, '')} to see an effect of {metrics.size(least, findings.study.metric)}"
+    return (
+        f"{said}, {_about(needed, high, '')} to see an effect of {metrics.size(least, findings.study.metric)}"
+    )
 
 
 def more_seeds(few: int, many: int | None) -> str:
@@ -234,7 +288,10 @@ def _about(few: int, many: int | None, noun: str) -> str:
 def ranked(effects: Iterable[Effect], findings: Findings) -> list[Effect]:
     """Sort effects, the best first and those that are not known last."""
     sign = 1 if findings.direction == "max" else -1
-    return sorted(effects, key=lambda effect: math.inf if effect.estimate.effect is None else -sign * effect.estimate.effect)
+    return sorted(
+        effects,
+        key=lambda effect: math.inf if effect.estimate.effect is None else -sign * effect.estimate.effect,
+    )
 
 
 def better(findings: Findings) -> str:
@@ -256,7 +313,9 @@ def least(findings: Findings) -> str:
 
 def method(findings: Findings) -> str:
     """Name what the intervals go by: "Student's t, Sidak"."""
-    return "one variance for all cells, Dunnett" if findings.study.variance == "pooled" else "Student's t, Sidak"
+    return (
+        "one variance for all cells, Dunnett" if findings.study.variance == "pooled" else "Student's t, Sidak"
+    )
 
 
 def sentences(findings: Findings) -> list[str]:
@@ -287,54 +346,94 @@ def headline(findings: Findings) -> list[str]:
         return [reasons.nothing(findings)]
     if not findings.effects:
         return [_no_factor(findings)]
-    known = [effect for effect in findings.effects if effect.estimate.effect is not None or effect.estimate.verdict == "unstable"]
+    known = [
+        effect
+        for effect in findings.effects
+        if effect.estimate.effect is not None or effect.estimate.verdict == "unstable"
+    ]
     if not known:
         found = [reasons.no_pairs(findings)]
-    elif all(effect.estimate.reason == "one seed" and effect.estimate.verdict == "undecided" for effect in known):
+    elif all(
+        effect.estimate.reason == "one seed" and effect.estimate.verdict == "undecided" for effect in known
+    ):
         found = [_one_seed(known, findings)]
     else:
-        found = [*_decided("helps", findings), *_decided("hurts", findings), *_others(findings), *_partly(findings)]
+        found = [
+            *_decided("helps", findings),
+            *_decided("hurts", findings),
+            *_others(findings),
+            *_partly(findings),
+        ]
     if better(findings) and known:
         found[0] = f"{found[0].removesuffix('.')} ({better(findings)})."
     if findings.finished < findings.total:
         found[0] = f"So far ({findings.finished} of {findings.total} runs): {found[0]}"
-    return [*found, f"{findings.study.omits[0].upper()}{findings.study.omits[1:]}."] if findings.study.omits else found
+    return (
+        [*found, f"{findings.study.omits[0].upper()}{findings.study.omits[1:]}."]
+        if findings.study.omits
+        else found
+    )
 
 
 def _no_factor(findings: Findings) -> str:
     cell = findings.cells[0]
-    varied = f"sd {spread(cell.sd, findings.metric)} over {count(cell.n, 'seed')}" if cell.sd is not None else count(cell.n, "seed")
-    return f"No factor is varied, so there is nothing to compare: {findings.metric} is {value(cell.mean, findings.metric)} ({varied})."
+    varied = (
+        f"sd {spread(cell.sd, findings.metric)} over {count(cell.n, 'seed')}"
+        if cell.sd is not None
+        else count(cell.n, "seed")
+    )
+    return (
+        f"No factor is varied, so there is nothing to compare: {findings.metric} is "
+        f"{value(cell.mean, findings.metric)} ({varied})."
+    )
 
 
 def _one_seed(effects: Sequence[Effect], findings: Findings) -> str:
-    seen = _listed(f"{names.change(effect, findings)} {difference(effect.estimate, findings.metric)}" for effect in _by_size(effects))
-    return f"Undecided: one seed gives no verdict, because nothing says how much of it is chance. Seen: {seen}."
+    seen = _listed(
+        f"{names.change(effect, findings)} {difference(effect.estimate, findings.metric)}"
+        for effect in _by_size(effects)
+    )
+    return (
+        f"Undecided: one seed gives no verdict, because nothing says how much of it is chance. Seen: {seen}."
+    )
 
 
 def _decided(verdict_name: str, findings: Findings) -> list[str]:
     """Return what helps, or what hurts, the largest first."""
-    effects = _by_size(effect for effect in findings.effects if effect.estimate.verdict == verdict_name and not _is_part(effect))
+    effects = _by_size(
+        effect
+        for effect in findings.effects
+        if effect.estimate.verdict == verdict_name and not _is_part(effect)
+    )
     if not effects:
         return []
     if len(effects) == 1:
         (only,) = effects
         told = f"{_told(only, findings)}, {count(only.estimate.n, 'seed')}{_but(only)}"
         return [f"{names.change(only, findings)} {verdict_name}: {told}."]
-    listed = _listed(f"{names.change(effect, findings)} ({_told(effect, findings)}){_but(effect)}" for effect in effects)
+    listed = _listed(
+        f"{names.change(effect, findings)} ({_told(effect, findings)}){_but(effect)}" for effect in effects
+    )
     return [f"{verdict_name.capitalize()}: {listed}."]
 
 
 def _others(findings: Findings) -> list[str]:
     """Return in one sentence what is equivalent, undecided or unstable."""
-    rest = [effect for effect in findings.effects if effect.estimate.verdict not in ("helps", "hurts") and not _is_part(effect)]
+    rest = [
+        effect
+        for effect in findings.effects
+        if effect.estimate.verdict not in ("helps", "hurts") and not _is_part(effect)
+    ]
     if len(rest) == 1:
         return [f"{names.change(rest[0], findings)}: {verdict_words(rest[0], findings)}{_but(rest[0])}."]
     parts = []
     for name in ("equivalent", "undecided", "unstable"):
         effects = [effect for effect in rest if effect.estimate.verdict == name]
         if effects:
-            parts.append(f"{name}: " + _listed(f"{names.change(e, findings)}{_in_brackets(e, findings)}{_but(e)}" for e in effects))
+            parts.append(
+                f"{name}: "
+                + _listed(f"{names.change(e, findings)}{_in_brackets(e, findings)}{_but(e)}" for e in effects)
+            )
     return [f"{text[0].upper()}{text[1:]}." for text in ["; ".join(parts)] if text]
 
 
@@ -347,7 +446,10 @@ def _partly(findings: Findings) -> list[str]:
     """Return in one sentence what is known of effects whose runs are missing in some settings."""
     effects = _by_size(effect for effect in findings.effects if _is_part(effect))
     told = _listed(
-        (f"{names.change(effect, findings)}: {verdict_words(effect, findings)}{_but(effect)}" for effect in effects),
+        (
+            f"{names.change(effect, findings)}: {verdict_words(effect, findings)}{_but(effect)}"
+            for effect in effects
+        ),
         "; ",
     )
     return [f"Known in part only, because runs failed or are missing: {told}."] if effects else []
@@ -377,4 +479,6 @@ def _by_size(effects: Iterable[Effect]) -> list[Effect]:
 def _listed(parts: Iterable[str], between: str = ", ") -> str:
     """Join with commas, and count what is too much for a sentence."""
     every = list(parts)
-    return between.join(every[:NAMED]) + (f"{between}and {len(every) - NAMED} more" if len(every) > NAMED else "")
+    return between.join(every[:NAMED]) + (
+        f"{between}and {len(every) - NAMED} more" if len(every) > NAMED else ""
+    )

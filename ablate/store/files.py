@@ -41,14 +41,16 @@ def writing(path: Path) -> Iterator[None]:
             raise
         do = "mount it for writing" if error.errno == errno.EROFS else "make room there"
         raise UnwritableError(
-            f"{path}: cannot be written ({error.strerror}): {do} and run the same again, what is finished is kept"
+            f"{path}: cannot be written ({error.strerror}): {do} and run the same again, what is finished "
+            "is kept"
         ) from None
 
 
 def write(path: Path, content: bytes | str, *, keep: Path | None = None, durable: bool = True) -> None:
     """Write a file whole or not at all; `keep`: where the one before goes.
 
-    `durable`: also after a power cut, once this has returned. Else either file may be there then, until `sync` of its folder.
+    `durable`: also after a power cut, once this has returned. Else either file may be there then, until
+    `sync` of its folder.
     """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with writing(path):
@@ -98,12 +100,18 @@ def try_to_write(folder: Path) -> None:
 
 
 def write_json(path: Path, content: object, *, durable: bool = True) -> None:
-    """Write JSON whole or not at all; NaN and infinity stand as Python writes them, and only Python reads these files."""
+    """Write JSON whole or not at all.
+
+    NaN and infinity stand as Python writes them, and only Python reads these files.
+    """
     write(path, json.dumps(content, ensure_ascii=False) + "\n", durable=durable)
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is a file or folder. Raises an OSError where that cannot be seen, which Path.exists of Python 3.14 takes for no."""
+    """Whether there is a file or folder.
+
+    Raises an OSError where that cannot be seen, which Path.exists of Python 3.14 takes for no.
+    """
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -118,7 +126,9 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         return None
     except ValueError:
-        raise StoreError(f"{path}: must be JSON as ablate writes it, and it is not: ablate doctor says what to do") from None
+        raise StoreError(
+            f"{path}: must be JSON as ablate writes it, and it is not: ablate doctor says what to do"
+        ) from None
 
 
 def append(path: Path, line: Line) -> None:
@@ -128,14 +138,19 @@ def append(path: Path, line: Line) -> None:
         if file.tell() > 0:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
-                whole = b"".join(part for part in path.read_bytes().splitlines(keepends=True) if part.endswith(b"\n"))
+                whole = b"".join(
+                    part for part in path.read_bytes().splitlines(keepends=True) if part.endswith(b"\n")
+                )
                 write(path, whole + text)
                 return
         file.write(text)
 
 
 def lines(path: Path) -> list[Line]:
-    """Read the lines of an append-only file up to the first that is torn or damaged; none where there is no file."""
+    """Read the lines of an append-only file up to the first that is torn or damaged.
+
+    None where there is no file.
+    """
     found: list[Line] = []
     try:
         content = path.read_bytes()
@@ -150,10 +165,12 @@ def lines(path: Path) -> list[Line]:
 
 
 def damage(path: Path, *, deep: bool = True) -> str:
-    """Return what is wrong with a file of torch.save, a zip archive, by the sums that are in it; empty where nothing is.
+    """Return what is wrong with a file of torch.save, a zip archive, by the sums that are in it.
 
-    torch.load does not look at them. Not `deep`: only that it is not cut off. A disk that cannot be read just now has
-    damaged nothing, and raises its OSError.
+    Empty where nothing is.
+
+    torch.load does not look at them. Not `deep`: only that it is not cut off. A disk that cannot be read just
+    now has damaged nothing, and raises its OSError.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -1,4 +1,6 @@
-"""The folder of one job: every path in it, and the only code that reads or writes it. The journals are the truth.
+"""The folder of one job: every path in it, and the only code that reads or writes it.
+
+The journals are the truth.
 
     recipe.json       what is trained: written once, before the first attempt
     attempts.jsonl    a line when an attempt starts: number, time, process, device, study
@@ -15,13 +17,13 @@
     lock              held by the process that trains, and by whoever else writes here
     lease-1           renewed by that process, for machines that locks do not reach; see lease.py
 
-Every file but the two append-only ones is written beside itself and renamed, so that a kill at any instant leaves the
-old file or the new one. A torn last line of the other two is not a line. Nothing here asks which machine it is on: a
-folder that several share will do.
+Every file but the two append-only ones is written beside itself and renamed, so that a kill at any instant
+leaves the old file or the new one. A torn last line of the other two is not a line. Nothing here asks which
+machine it is on: a folder that several share will do.
 
-A power cut may undo whatever was not synced, in any order. Before result.json is written, all that it rests on is synced
-(`finish`); before that, an older checkpoint is as good as a newer one, but never with the best weights of another epoch, so
-that best.pt is durable before the checkpoint that speaks of it.
+A power cut may undo whatever was not synced, in any order. Before result.json is written, all that it rests
+on is synced (`finish`); before that, an older checkpoint is as good as a newer one, but never with the best
+weights of another epoch, so that best.pt is durable before the checkpoint that speaks of it.
 """
 
 import json
@@ -43,8 +45,13 @@ from ablate.store.files import DRAFT, Line
 from ablate.store.records import Attempt, Epoch, Evaluation, Failure, JobRecipe, Result
 from ablate.study.grid import Job
 
-HARD: dict[str, Any] = {"fallback_to_soft": False} if "fallback_to_soft" in signature(FileLock.__init__).parameters else {}
-"""No file that stands for a lock where there are none: it would outlive its process. There a job has its lease alone."""
+HARD: dict[str, Any] = (
+    {"fallback_to_soft": False} if "fallback_to_soft" in signature(FileLock.__init__).parameters else {}
+)
+"""No file that stands for a lock where there are none: it would outlive its process.
+
+There a job has its lease alone.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +123,10 @@ class Folder:
         return self.outcome(evaluation) / "outcome.json"
 
     def lock(self) -> FileLock:
-        """Make the lock that the training process holds; it is released when the process ends, however it ends."""
+        """Make the lock that the training process holds.
+
+        It is released when the process ends, however it ends.
+        """
         return FileLock(self.path / "lock", **HARD)
 
 
@@ -126,7 +136,8 @@ class Folder:
 def create(folder: Folder, job: Job) -> None:
     """Write what is trained, where it is not written yet, and sweep what killed processes left half-written.
 
-    What is there already is the same, by the job's identity. Where another process holds the job, all that is its own affair.
+    What is there already is the same, by the job's identity. Where another process holds the job, all that is
+    its own affair.
     """
     while not folder.recipe.exists() or any(drafts(folder)):
         with try_to_hold(folder, 0.1) as is_ours:
@@ -143,7 +154,9 @@ def _description(job: Job) -> JobRecipe:
     settled = job.recipe.model_dump(mode="json")
     settled["data"].pop("root")  # a path: no part of what is trained
     settled.pop("evaluation")
-    return JobRecipe(job=job.id, seed=job.seed, data=job.data, code=job.code, numerics=identity.NUMERICS, recipe=settled)
+    return JobRecipe(
+        job=job.id, seed=job.seed, data=job.data, code=job.code, numerics=identity.NUMERICS, recipe=settled
+    )
 
 
 def read_description(folder: Folder) -> JobRecipe | None:
@@ -217,7 +230,10 @@ def evaluate(folder: Folder, evaluation: str, outcome: Evaluation, picture: byte
 
 
 def sweep(folder: Folder) -> None:
-    """Remove what a finished training needs no more: its checkpoints, and what killed processes left. For who holds the lock."""
+    """Remove what a finished training needs no more: its checkpoints, and what killed processes left.
+
+    For who holds the lock.
+    """
     for path in (folder.checkpoint, folder.previous):
         path.unlink(missing_ok=True)
     sweep_drafts(folder)
@@ -254,7 +270,10 @@ def fail_for_the_dead(folder: Folder, *, kind: Kind, error: str) -> None:
 
 @contextmanager
 def try_to_hold(folder: Folder, patience: float) -> Iterator[bool]:
-    """Hold a job for a moment, as whoever writes into its folder does; false where another process holds it for longer."""
+    """Hold a job for a moment, as whoever writes into its folder does.
+
+    False where another process holds it for longer.
+    """
     lock = folder.lock()
     try:
         with files.writing(folder.path):
@@ -277,4 +296,6 @@ def is_running(folder: Folder) -> bool:
 def artifacts(outcome: Path) -> Iterator[Path]:
     """List the files of one evaluation."""
     with suppress(FileNotFoundError):
-        yield from sorted(path for path in outcome.iterdir() if not path.name.startswith(".") and not path.is_symlink())
+        yield from sorted(
+            path for path in outcome.iterdir() if not path.name.startswith(".") and not path.is_symlink()
+        )

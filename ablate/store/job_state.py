@@ -50,7 +50,10 @@ class JobState:
 
 
 def state(folder: Folder) -> JobState:
-    """Return the state of a job. Its lock is looked at first: what ends meanwhile counts as running, not as never begun."""
+    """Return the state of a job.
+
+    Its lock is looked at first: what ends meanwhile counts as running, not as never begun.
+    """
     is_running = job_folder.is_running(folder)
     result = records.read(folder.result, Result)
     failure = None

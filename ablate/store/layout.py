@@ -58,7 +58,10 @@ class Store:
         return self.path / "artifacts"
 
     def study(self, name: str) -> Path:
-        """Name the folder of one study; any name is allowed, so it is quoted, and cut where a file system would not hold it."""
+        """Name the folder of one study.
+
+        Any name is allowed, so it is quoted, and cut where a file system would not hold it.
+        """
         quoted = quote(name, safe=" ,=+").replace(".", "%2E")
         if len(quoted) > LONGEST_NAME:
             quoted = f"{quoted[:LONGEST_NAME]}-{identities.digest(name)[: identities.ID_SHOWN]}"
@@ -72,7 +75,9 @@ class Store:
 def open_store(path: Path) -> Store:
     """Return the store at a path, absolute, so that no later change of directory moves it."""
     path = path.expanduser().absolute()
-    return Store(path.resolve() if ".." in path.parts else path)  # MLflow keeps paths: the same folder must have the same one
+    return Store(
+        path.resolve() if ".." in path.parts else path
+    )  # MLflow keeps paths: the same folder must have the same one
 
 
 def is_store(path: Path) -> bool:
@@ -98,9 +103,19 @@ def creating(store: Store) -> Iterator[None]:
 
 def _unmake(store: Store, parents: list[Path]) -> None:
     """Remove a store in which nothing was trained, no folder of images decoded, and nobody works, and the folders made for it."""
-    used = any(entry for pattern in ("jobs/*", "searches/*/trials.json", "ranges/*") for entry in store.path.glob(pattern))
-    decoded = any(datasets.is_folder(files.read_json(note)["name"]) for note in store.data.glob("index/*.json"))  # which may take hours
-    if used or decoded or any(files.is_held(lock) for lock in (store.data / "lock", *store.path.glob("studies/*/lock"))):
+    used = any(
+        entry
+        for pattern in ("jobs/*", "searches/*/trials.json", "ranges/*")
+        for entry in store.path.glob(pattern)
+    )
+    decoded = any(
+        datasets.is_folder(files.read_json(note)["name"]) for note in store.data.glob("index/*.json")
+    )  # which may take hours
+    if (
+        used
+        or decoded
+        or any(files.is_held(lock) for lock in (store.data / "lock", *store.path.glob("studies/*/lock")))
+    ):
         return
     with suppress(OSError):
         (store.path / "jobs").rmdir()  # first: whoever begins right now has put something there
@@ -123,7 +138,10 @@ def create(store: Store) -> None:
 
 
 def identity(store: Store) -> str:
-    """Return the name that tells this store's runs from those of other stores on one MLflow server; made at first use."""
+    """Return the name that tells this store's runs from those of other stores on one MLflow server.
+
+    Made at first use.
+    """
     path = store.path / "id"
     if not path.exists():
         with FileLock(store.path / "id.lock"):  # two studies may be the first ones at once

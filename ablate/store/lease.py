@@ -1,9 +1,12 @@
-"""A lease: a file in a folder that says who works there, renewed by its owner. It reaches where file locks do not.
+"""A lease: a file in a folder that says who works there, renewed by its owner.
 
-The file is `lease-<n>`, made with O_EXCL, so that of several processes that want it one gets it. A lease has run out when it
-was not renewed for its term. Clocks of two machines may differ, so nobody compares times: who waits watches the
-content, by his own clock. To take a lease over is to make `lease-<n+1>`, which only one can; the owner of an older one sees
-that at the next look, and writes nothing more. It is renewed in place, so that a file that was removed does not come back.
+It reaches where file locks do not.
+
+The file is `lease-<n>`, made with O_EXCL, so that of several processes that want it one gets it. A lease has
+run out when it was not renewed for its term. Clocks of two machines may differ, so nobody compares times: who
+waits watches the content, by his own clock. To take a lease over is to make `lease-<n+1>`, which only one
+can; the owner of an older one sees that at the next look, and writes nothing more. It is renewed in place, so
+that a file that was removed does not come back.
 """
 
 import json
@@ -19,7 +22,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-TERM = 60.0  # seconds without a renewal after which a lease has run out; a network file system may show a file 30 s late
+# seconds without a renewal after which a lease has run out; a network file system may show a file 30 s late
+TERM = 60.0
 RENEWALS = 12  # in a term
 LENGTH = 512  # bytes of a lease: always as many, as it is overwritten in place
 RECENT = (

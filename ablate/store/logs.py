@@ -1,7 +1,8 @@
 """The log of one job: as it is, or as it grows until the job has ended.
 
-A store may be shared, so that nothing in a log may command the terminal of whoever reads it: sequences of colours, titles
-and the cursor are dropped, other control characters become spaces, and what a progress bar draws over itself stands in lines.
+A store may be shared, so that nothing in a log may command the terminal of whoever reads it: sequences of
+colours, titles and the cursor are dropped, other control characters become spaces, and what a progress bar
+draws over itself stands in lines.
 """
 
 import codecs
@@ -23,10 +24,14 @@ CHUNK = 1 << 20  # bytes
 LONGEST_SEQUENCE = 4096  # characters; what goes on without an end is text
 _SEQUENCE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*+[ -/]*+[@-~]"  # colours, the cursor
-    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x90\x98\x9b-\x9f\r\n]*+(?:\x07|\x1b\\|\x9c)"  # titles, links, the clipboard
+    # titles, links, the clipboard
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x90\x98\x9b-\x9f\r\n]*+(?:\x07|\x1b\\|\x9c)"
     r"|\x1b[ -/]*+[0-~]"  # all others
 )
-"""Of ECMA-48. A text for the terminal ends with its line: one without an end must not hide the rest of a log."""
+"""Of ECMA-48.
+
+A text for the terminal ends with its line: one without an end must not hide the rest of a log.
+"""
 _BEGUN = re.compile(
     r"(?:(?:\x1b\[|\x9b)[0-?]*+[ -/]*+"
     r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x90\x98\x9b-\x9f\r\n]*+\x1b?"
@@ -59,14 +64,18 @@ def read(folder: Folder) -> Iterator[str]:
 def follow(folder: Folder, evaluations: frozenset[str]) -> Iterator[str]:
     """Return a log as it grows, cleaned, until the job has ended; an empty text where there is nothing new.
 
-    A log that becomes shorter, or another file, is given from its beginning. `evaluations`: the ways in which the job is to
-    be judged before it has ended.
+    A log that becomes shorter, or another file, is given from its beginning. `evaluations`: the ways in which
+    the job is to be judged before it has ended.
     """
     decoder, held = codecs.getincrementaldecoder("utf-8")(errors="replace"), ""
-    file: BinaryIO | None = None  # kept open: the number of a file that is gone would be given to the next one
+    file: BinaryIO | None = (
+        None  # kept open: the number of a file that is gone would be given to the next one
+    )
     with ExitStack() as opened:
         while True:
-            over = has_ended(folder, evaluations)  # first: what was printed until then is given before this ends
+            over = has_ended(
+                folder, evaluations
+            )  # first: what was printed until then is given before this ends
             if file is None or _is_another(folder.log, file):
                 opened.close()
                 decoder.reset()
@@ -97,4 +106,8 @@ def has_ended(folder: Folder, evaluations: frozenset[str]) -> bool:
     """Whether nothing more will happen to a job: nobody holds it, and it has failed, or has a result and is judged."""
     standing = state(folder)
     is_evaluated = all(job_folder.is_evaluated(folder, identity) for identity in evaluations)
-    return not standing.is_running and standing.stage(is_evaluated=is_evaluated) in ("diverged", "crashed", "evaluated")
+    return not standing.is_running and standing.stage(is_evaluated=is_evaluated) in (
+        "diverged",
+        "crashed",
+        "evaluated",
+    )

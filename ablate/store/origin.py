@@ -1,4 +1,7 @@
-"""Which file a study of a store is from. One file may be seen by several paths, move and be edited; two may carry one name."""
+"""Which file a study of a store is from. One file may be seen by several paths, move and be edited.
+
+Two may carry one name.
+"""
 
 import os
 import socket
@@ -21,7 +24,9 @@ class Origin:
     """A study file as it was last run."""
 
     file: str = ""  # absolute, or as an older version has recorded it: as it was given
-    place: str = ""  # relative to the store, so that both may be moved, or mounted elsewhere; empty where an older version ran it
+    # relative to the store, so that both may be moved, or mounted elsewhere; empty where an older version ran
+    # it
+    place: str = ""
     host: str = ""
 
 
@@ -56,7 +61,10 @@ def _paths(old: Origin, store: Path) -> Iterator[Path]:
 
 
 def standing(old: Origin, store: Path) -> tuple[Literal["there", "gone", "unknown"], Path]:
-    """Return whether the file is still there, and its path; unknown on another machine, or in folders that may not be read."""
+    """Return whether the file is still there, and its path.
+
+    Unknown on another machine, or in folders that may not be read.
+    """
     state: Literal["gone", "unknown"] = "gone" if old.host == socket.gethostname() else "unknown"
     for path in _paths(old, store):
         try:
@@ -103,7 +111,11 @@ def has_neighbours(study: Study) -> bool:
     """Whether a study names images or networks that may lie beside its file: a copy of its text elsewhere means others."""
     tried = study.search.space.items() if study.search else ()
     searched = [(path, given) for path, one in tried for given in one.choices or ()]
-    named = [*study.base.items(), *(item for factor in study.factors for level in factor.levels for item in level.set.items()), *searched]
+    named = [
+        *study.base.items(),
+        *(item for factor in study.factors for level in factor.levels for item in level.set.items()),
+        *searched,
+    ]
     return any(_is_beside(path, given) for path, given in named if isinstance(given, str))
 
 
@@ -115,7 +127,9 @@ def _is_beside(path: str, given: str) -> bool:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """List what two studies differ in, seeds aside: `training.epochs 6 -> 12`."""
-    before, after = (dict(_flat({key: part for key, part in raw.items() if key != "seeds"})) for raw in (old, new))
+    before, after = (
+        dict(_flat({key: part for key, part in raw.items() if key != "seeds"})) for raw in (old, new)
+    )
     paths = [path for path in {**before, **after} if before.get(path) != after.get(path)]
     return [f"{path} {_shown(before, path)} -> {_shown(after, path)}" for path in paths]
 

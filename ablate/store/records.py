@@ -8,7 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 
 from ablate.errors import StoreError
 from ablate.recipe import chance, range_test
@@ -41,7 +49,10 @@ class JobRecipe(Record):
     recipe: dict[str, dict[str, Any]]  # as the version that wrote it had it; without root and evaluation
 
     def parsed(self) -> Recipe:
-        """Return the recipe, whose root and evaluation mean nothing. Raises a ValueError where this version cannot train it."""
+        """Return the recipe, whose root and evaluation mean nothing.
+
+        Raises a ValueError where this version cannot train it.
+        """
         return Recipe.model_validate(self.recipe | {"data": self.recipe["data"] | {"root": ""}})
 
 
@@ -99,7 +110,9 @@ class Evaluation(Record):
     classes: tuple[str, ...] = ()
     metrics: Metrics
     confusion: tuple[tuple[int, ...], ...] = ()  # [true class][answer]
-    calibration: tuple[tuple[int, Number, Number], ...] = ()  # a bin each: images, mean confidence, share that was right
+    calibration: tuple[
+        tuple[int, Number, Number], ...
+    ] = ()  # a bin each: images, mean confidence, share that was right
     wrong: tuple[Wrong, ...] = ()
 
     def end(self) -> tuple[chance.End, str]:
@@ -202,7 +215,9 @@ def _rate(suggestion: Suggestion) -> Suggestion:
     return suggestion
 
 
-SUGGESTION: TypeAdapter[Suggestion] = TypeAdapter(Annotated[Suggestion, BeforeValidator(_numbers), AfterValidator(_rate)])
+SUGGESTION: TypeAdapter[Suggestion] = TypeAdapter(
+    Annotated[Suggestion, BeforeValidator(_numbers), AfterValidator(_rate)]
+)
 """suggestion.json: what the curves of a range test suggest."""
 
 
@@ -251,7 +266,9 @@ def read(path: Path, kind: type[R]) -> R | None:
     except FileNotFoundError:
         return None
     except ValidationError:
-        raise StoreError(f"{path}: must be JSON as ablate writes it, and it is not: ablate doctor says what to do") from None
+        raise StoreError(
+            f"{path}: must be JSON as ablate writes it, and it is not: ablate doctor says what to do"
+        ) from None
 
 
 def write(path: Path, record: BaseModel, *, durable: bool = True) -> None:
@@ -301,7 +318,9 @@ def complaint(name: str, content: bytes) -> str:
     """Return what is wrong with a file of this name, or with one of its lines; empty where nothing is."""
     default = _LINE if name.endswith(".jsonl") else _ANY
     try:
-        record = _KINDS.get("curve.json" if name.startswith("curve-") else name, default).validate_json(content)
+        record = _KINDS.get("curve.json" if name.startswith("curve-") else name, default).validate_json(
+            content
+        )
         if isinstance(record, SeedCurve):
             record.curve()
     except ValidationError as error:

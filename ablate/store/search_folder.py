@@ -66,8 +66,9 @@ def read_any_trials(folder: SearchFolder) -> tuple[Trial, ...]:
 def read_trials(folder: SearchFolder, search: Search) -> tuple[Trial, ...]:
     """Read the trials of a search, by their numbers.
 
-    A store may be shared, and what others write into it must not choose what is trained here: a trial that counts has the
-    very fields of the search, and values that may come out of it. Raises a StoreError where that is not so.
+    A store may be shared, and what others write into it must not choose what is trained here: a trial that
+    counts has the very fields of the search, and values that may come out of it. Raises a StoreError where
+    that is not so.
     """
     try:
         trials = read_any_trials(folder)
@@ -91,7 +92,10 @@ def write_trials(folder: SearchFolder, trials: tuple[Trial, ...]) -> None:
 
 def spoilt(path: Path) -> StoreError:
     """Return the error of a file of a search or a range test that is not what ablate writes there."""
-    return StoreError(f"{path}: must be what ablate has written there, and it is not: remove that file, and it is made again")
+    return StoreError(
+        f"{path}: must be what ablate has written there, and it is not: remove that file, and it is made "
+        "again"
+    )
 
 
 def ended(trials: tuple[Trial, ...], search: Search) -> tuple[Trial, ...]:
@@ -106,7 +110,10 @@ def repeats(trials: tuple[Trial, ...], search: Search) -> int:
 
 
 def winner(trials: tuple[Trial, ...], search: Search) -> Json | None:
-    """Return the fields of the best trial, of equals the first; none before all have ended, or where none is complete."""
+    """Return the fields of the best trial, of equals the first.
+
+    None before all have ended, or where none is complete.
+    """
     over = ended(trials, search)
     complete = [trial for trial in over if trial.state == "complete"]
     if len(over) < search.trials or not complete:

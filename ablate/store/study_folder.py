@@ -72,15 +72,22 @@ def past(store: Store, name: str) -> Past | None:
         more = files.read_json(folder / "origin.json") or {}
         given = kept["study"].get("seeds", 5)
         own = range(given) if isinstance(given, int) else given
-        file = Origin(**{key: more[key] for key in ("file", "place", "host")} if more else {"file": str(kept["source"])})
+        file = Origin(
+            **{key: more[key] for key in ("file", "place", "host")} if more else {"file": str(kept["source"])}
+        )
         seeds = tuple(sorted({*map(int, own), *map(int, more.get("seeds", ()))}))
-        return Past(str(kept["study"]["name"]), kept["study"], str(kept["text"]), file, seeds, more.get("asked_seeds"))
+        return Past(
+            str(kept["study"]["name"]), kept["study"], str(kept["text"]), file, seeds, more.get("asked_seeds")
+        )
     except (AblateError, OSError, KeyError, TypeError, ValueError, AttributeError):
         return None
 
 
 def _origin(store: Store, checked: Study) -> dict[str, Any]:
-    """Return which file a study is from, and the seeds under which it was ever run. A copy that says the same takes nothing over."""
+    """Return which file a study is from, and the seeds under which it was ever run.
+
+    A copy that says the same takes nothing over.
+    """
     old, new = past(store, checked.name), origin.of(checked, store.path)
     file = new or Origin()
     if old is not None and (new is None or (_is_there(old, new, store) and _is_copy(old, checked, store))):
@@ -90,7 +97,10 @@ def _origin(store: Store, checked: Study) -> dict[str, Any]:
 
 
 def _is_there(old: Past, new: Origin, store: Store) -> bool:
-    return not origin.is_same(old.origin, new, store.path) and origin.standing(old.origin, store.path)[0] != "gone"
+    return (
+        not origin.is_same(old.origin, new, store.path)
+        and origin.standing(old.origin, store.path)[0] != "gone"
+    )
 
 
 def _is_copy(old: Past, checked: Study, store: Store) -> bool:
@@ -109,7 +119,11 @@ def taken(store: Store, checked: Study) -> str:
     is_same = origin.is_same(old.origin, new, store.path)
     if old.name != checked.name:  # on a disk that knows no upper case
         says = f'{checked.source}: "{checked.name}" would share the folder of "{old.name}" in {store.path}'
-        return "" if is_same else f"{says}, on a disk that does not tell upper case from lower: choose another name"
+        return (
+            ""
+            if is_same
+            else f"{says}, on a disk that does not tell upper case from lower: choose another name"
+        )
     if is_same or _is_copy(old, checked, store):
         return ""
     state, file = origin.standing(old.origin, store.path)
@@ -120,17 +134,26 @@ def taken(store: Store, checked: Study) -> str:
     where = "is another file" if state == "there" else f"may still be there, on {old.origin.host}"
     found = origin.differences(old.raw, checked.raw)
     others = f" and {len(found) - origin.SHOWN} more" if len(found) > origin.SHOWN else ""
-    says = f"says otherwise ({'; '.join(found[: origin.SHOWN])}{others})" if found else "has its own images or networks beside it"
+    says = (
+        f"says otherwise ({'; '.join(found[: origin.SHOWN])}{others})"
+        if found
+        else "has its own images or networks beside it"
+    )
     return (
-        f'{checked.source}: the study "{old.name}" in {store.path} was last run from {file}, which {where} and {says}: '
-        "give one of them another name, or let this one take its place, report included, by ablate run --replace"
+        f'{checked.source}: the study "{old.name}" in {store.path} was last run from {file}, which {where} '
+        f"and {says}: "
+        "give one of them another name, or let this one take its place, report included, by ablate run "
+        "--replace"
     )
 
 
 def take_over(store: Store, checked: Study, *, replace: bool) -> str:
-    """Return whose place a study takes, or from where its file has moved; empty where it is the file that was last run.
+    """Return whose place a study takes, or from where its file has moved.
+
+    Empty where it is the file that was last run.
 
     Raises a StoreError where it would take another file's place and was not told to `replace` it.
+
     """
     old, new, others = past(store, checked.name), origin.of(checked, store.path), taken(store, checked)
     if others and not replace:
@@ -140,7 +163,12 @@ def take_over(store: Store, checked: Study, *, replace: bool) -> str:
     if others:
         return f'"{checked.name}" takes the place of the study of {old.origin.file}'
     is_gone = bool(old.origin.place) and origin.standing(old.origin, store.path)[0] == "gone"
-    return f'"{checked.name}" was last run from {old.origin.file}, which is gone: it goes on from {checked.source}' if is_gone else ""
+    return (
+        f'"{checked.name}" was last run from {old.origin.file}, which is gone: it goes on from '
+        f"{checked.source}"
+        if is_gone
+        else ""
+    )
 
 
 def settled(store: Store, name: str) -> Settled:
@@ -153,7 +181,9 @@ def recall(store: Store, name: str) -> Study:
     path = store.study(name) / "study.json"
     if not files.is_there(path):
         known = ", ".join(names(store)) or "none yet"
-        raise StoreError(f'"{name}" is neither a study file nor a study in {store.path}; studies there: {known}')
+        raise StoreError(
+            f'"{name}" is neither a study file nor a study in {store.path}; studies there: {known}'
+        )
     try:
         known_since = past(store, name)
         asked = known_since.asked_seeds if known_since is not None else None
@@ -161,7 +191,10 @@ def recall(store: Store, name: str) -> Study:
     except StudyError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise StoreError(f"{path}: must be a study as ablate writes it, and is not: remove it, and run the study's file again") from None
+        raise StoreError(
+            f"{path}: must be a study as ablate writes it, and is not: remove it, and run the study's file "
+            "again"
+        ) from None
 
 
 def names(store: Store) -> list[str]:
@@ -177,7 +210,10 @@ def names(store: Store) -> list[str]:
 
 
 def study_files(store: Store) -> list[Path]:
-    """List the study.json of each study, those included that only another user can read. Raises an OSError where nobody can list them."""
+    """List the study.json of each study, those included that only another user can read.
+
+    Raises an OSError where nobody can list them.
+    """
     folder, found = store.path / "studies", []
     for path in sorted(folder.iterdir()) if files.is_there(folder) else ():
         try:
@@ -195,11 +231,18 @@ def is_held(store: Store, name: str) -> bool:
 
 @contextmanager
 def hold(
-    store: Store, name: str, *, waits: Callable[[str], None] | None = None, stopped: Callable[[], bool] = lambda: False
+    store: Store,
+    name: str,
+    *,
+    waits: Callable[[str], None] | None = None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
-    """Hold a study while it runs. Where another process does, wait for it (`waits` is told so), or raise a StoreError that says who.
+    """Hold a study while it runs.
 
-    A dead holder lets go. `stopped` is asked while waiting, and ends it. What was never kept leaves no folder behind.
+    Where another process does, wait for it (`waits` is told so), or raise a StoreError that says who.
+
+    A dead holder lets go. `stopped` is asked while waiting, and ends it. What was never kept leaves no folder
+    behind.
     """
     folder = store.study(name)
     lock, holder = FileLock(folder / "lock"), folder / "holder.json"
@@ -232,7 +275,10 @@ def hold(
 
 
 def near(name: str = "", at: Path | None = None) -> Iterator[Path]:
-    """List the stores, under their usual name, in the folders right below this one and above it; those that have the study `name`."""
+    """List the stores, under their usual name, in the folders right below this one and above it.
+
+    Those that have the study `name`.
+    """
     here = Path.cwd() if at is None else at
     try:
         below = sorted(path for path in islice(here.iterdir(), MANY) if not path.name.startswith("."))

@@ -98,7 +98,10 @@ _TASK: TypeAdapter[TrainTask | RangeTask | ProbeTask] = TypeAdapter(Task)
 
 
 def from_json(content: Json) -> TrainTask | RangeTask | ProbeTask:
-    """Return the task that `to_json` has made these values of. Raises a ValidationError where they are something else."""
+    """Return the task that `to_json` has made these values of.
+
+    Raises a ValidationError where they are something else.
+    """
     return _TASK.validate_python(content)
 
 

@@ -12,7 +12,12 @@ from ablate.recipe.fields import Section, fields, is_optional
 KINDS = {
     "integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text", "object": "a table", "null": '"none"',
 }  # fmt: skip
-BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+BOUNDS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "above",
+    "maximum": "at most",
+    "exclusiveMaximum": "below",
+}
 
 
 TEXTS = re.compile(r""" "(?:\\.|[^"\\])*(?:"|$) | '[^']*(?:'|$) """, re.VERBOSE)
@@ -25,7 +30,10 @@ WORDS = {
 
 
 def in_toml(text: str, error: str) -> str:
-    """Return `: write true for True` where a TOML error, `... (at line 3, column 8)`, is one that people often make."""
+    """Return `: write true for True` where a TOML error, `...
+
+    (at line 3, column 8)`, is one that people often make.
+    """
     at = re.search(r"at line (\d+), column (\d+)", error)
     if at is None:
         return ""
@@ -35,13 +43,22 @@ def in_toml(text: str, error: str) -> str:
         if re.search(rf"[=\[,]\s*{word}\b", given):
             return f": write {right} for {word}"
     if number := re.search(r"[=\[,]\s*([+-]?)(\d*)\.(\d*)(?=\s|,|\]|$)", given):
-        return f": write {number[1]}{number[2] or 0}.{number[3] or 0} for {''.join(number.groups()[:2])}.{number[3]}"
+        return (
+            f": write {number[1]}{number[2] or 0}.{number[3] or 0} for "
+            f"{''.join(number.groups()[:2])}.{number[3]}"
+        )
     if re.search("[\u201c\u201d\u2018\u2019]", given):
         return ': write plain quotes, "like these"'
     return ""
 
 
-ALIASES = {"learning_rate": "lr", "wd": "weight_decay", "bs": "batch_size", "dropout": "head_dropout", "bn": "batch_norm"}
+ALIASES = {
+    "learning_rate": "lr",
+    "wd": "weight_decay",
+    "bs": "batch_size",
+    "dropout": "head_dropout",
+    "bn": "batch_norm",
+}
 """What people call fields elsewhere."""
 
 
@@ -82,7 +99,11 @@ def in_table(given: Any, model: type[Section], path: str = "") -> list[str]:
     if not isinstance(given, dict):
         return [f"{path}: must be a table, got {show(given)}"]
     dot = f"{path}." if path else ""
-    found = [f"{dot}{key}: {unknown(key, 'a key here', model.model_fields)}" for key in given if key not in model.model_fields]
+    found = [
+        f"{dot}{key}: {unknown(key, 'a key here', model.model_fields)}"
+        for key in given
+        if key not in model.model_fields
+    ]
     for name, info in model.model_fields.items():
         inner = info.annotation
         if name not in given:
@@ -91,7 +112,11 @@ def in_table(given: Any, model: type[Section], path: str = "") -> list[str]:
             found += in_table(given[name], inner, f"{dot}{name}")
         else:
             found += [f"{dot}{name}: {sentence}" for sentence in in_field(info, given[name])]
-    found += [f"{dot}{name}: must be given" for name, info in model.model_fields.items() if info.is_required() and name not in given]
+    found += [
+        f"{dot}{name}: must be given"
+        for name, info in model.model_fields.items()
+        if info.is_required() and name not in given
+    ]
     return found or _in_whole(given, model, path)
 
 
@@ -112,7 +137,9 @@ def _own_words(error: ValidationError) -> list[str]:
 def _inline(schema: dict[str, Any]) -> dict[str, Any]:
     """Put the tables that a schema refers to in their places."""
     parts = schema.get("$defs", {})
-    options = [parts[part["$ref"].rsplit("/", 1)[-1]] if "$ref" in part else part for part in schema.get("anyOf", [])]
+    options = [
+        parts[part["$ref"].rsplit("/", 1)[-1]] if "$ref" in part else part for part in schema.get("anyOf", [])
+    ]
     return schema | ({"anyOf": options} if options else {})
 
 
@@ -120,7 +147,10 @@ def _disallowed(given: Any, schema: dict[str, Any]) -> str:
     """Return what a field's JSON schema allows instead of what was given."""
     names = [str(name) for name in schema.get("enum", [])]
     if names:
-        return f"{show(given)} is not one of {', '.join(names)}{near(given, names) if isinstance(given, str) else ''}"
+        return (
+            f"{show(given)} is not one of "
+            f"{', '.join(names)}{near(given, names) if isinstance(given, str) else ''}"
+        )
     return f"must be {_allowed(schema)}, got {show(given)}"
 
 

@@ -28,7 +28,9 @@ class Claim:
     metric: str | None
 
 
-def parse(text: str, source: str, expect: str, factors: dict[str, list[str]]) -> tuple[Claim | None, list[str]]:
+def parse(
+    text: str, source: str, expect: str, factors: dict[str, list[str]]
+) -> tuple[Claim | None, list[str]]:
     """Read an expectation against the factors and their level names; the list says what is wrong with it."""
     found = SHAPE.fullmatch(expect)
     if not found:
@@ -46,7 +48,9 @@ def parse(text: str, source: str, expect: str, factors: dict[str, list[str]]) ->
         wrong.append(f"{show(expect)} compares a level with itself")
     when = (part["other"], part["level"]) if part["other"] else None
     relation = " ".join(part["relation"].split())
-    claim = Claim(text, source, expect, part["factor"], part["first"], relation, part["second"], when, part["metric"])  # type: ignore[arg-type]
+    claim = Claim(
+        text, source, expect, part["factor"], part["first"], relation, part["second"], when, part["metric"]
+    )  # type: ignore[arg-type]
     return (None if wrong else claim), list(dict.fromkeys(wrong))
 
 

@@ -36,11 +36,16 @@ class Expression:
     def paths(self) -> set[str]:
         """List the fields that it asks for."""
         nodes = ast.walk(ast.parse(self.text.strip(), mode="eval"))
-        return {path for node in nodes if isinstance(node, (ast.Name, ast.Attribute)) and (path := _path(node))}
+        return {
+            path for node in nodes if isinstance(node, (ast.Name, ast.Attribute)) and (path := _path(node))
+        }
 
 
 def parse(text: str, known: Mapping[str, FieldInfo]) -> tuple[Expression, list[str]]:
-    """Check a condition; the list says everything that is wrong with it. With anything wrong, it never holds."""
+    """Check a condition; the list says everything that is wrong with it.
+
+    With anything wrong, it never holds.
+    """
     wrong = _mistakes(text, known)
     return Expression("false" if wrong else text), wrong
 
@@ -51,7 +56,12 @@ def _mistakes(text: str, known: Mapping[str, FieldInfo]) -> list[str]:
     try:
         return _check(ast.parse(text.strip(), mode="eval").body, known)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return [f'"{" ".join(text.split())}" is not a condition, such as model.batch_norm == false and optimizer.lr > 0.5']
+        return [
+            (
+                f'"{" ".join(text.split())}" is not a condition, such as model.batch_norm == false and '
+                "optimizer.lr > 0.5"
+            )
+        ]
 
 
 def _check(node: ast.expr, known: Mapping[str, FieldInfo]) -> list[str]:
@@ -65,7 +75,9 @@ def _check(node: ast.expr, known: Mapping[str, FieldInfo]) -> list[str]:
             return [wrong for op, a, b in pairs for wrong in _check_comparison(op, a, b, known)]
         case ast.Constant(value=bool()) | ast.Name(id="true" | "false"):
             return []
-        case ast.Name() | ast.Attribute() if (info := known.get(_path(node) or "")) is None or info.annotation is bool:
+        case ast.Name() | ast.Attribute() if (
+            info := known.get(_path(node) or "")
+        ) is None or info.annotation is bool:
             return [] if info else [unknown_field(_path(node) or ast.unparse(node))]
     return [f'"{ast.unparse(node)}" is not allowed in a condition: use comparisons, and, or, not, in']
 
@@ -77,10 +89,17 @@ def _check_path(node: ast.expr, known: Mapping[str, FieldInfo]) -> list[str]:
     return [unknown_field(path or ast.unparse(node))]
 
 
-def _check_comparison(op: ast.cmpop, left: ast.expr, right: ast.expr, known: Mapping[str, FieldInfo]) -> list[str]:
+def _check_comparison(
+    op: ast.cmpop, left: ast.expr, right: ast.expr, known: Mapping[str, FieldInfo]
+) -> list[str]:
     """Check both sides, and that a literal is a value that the field beside it can have at all."""
     if type(op) not in COMPARE:
-        return [f'"{ast.unparse(left)} is ..." is not allowed in a condition: use ==, !=, <, <=, >, >=, in, not in']
+        return [
+            (
+                f'"{ast.unparse(left)} is ..." is not allowed in a condition: use ==, !=, <, <=, >, >=, in, '
+                "not in"
+            )
+        ]
     found: list[str] = []
     for side in (left, right):
         if not _is_literal(side):
@@ -88,7 +107,13 @@ def _check_comparison(op: ast.cmpop, left: ast.expr, right: ast.expr, known: Map
     if isinstance(op, (ast.In, ast.NotIn)) and not isinstance(right, (ast.List, ast.Tuple)):
         return [*found, f'"{ast.unparse(right)}" must be a list, such as ["sgd", "adam"]']
     if _is_literal(left) == _is_literal(right):
-        return [*found, f'"{ast.unparse(left)}" and "{ast.unparse(right)}": one side must be a field and the other a literal']
+        return [
+            *found,
+            (
+                f'"{ast.unparse(left)}" and "{ast.unparse(right)}": one side must be a field and the other a '
+                "literal"
+            ),
+        ]
     for side, other in ((left, right), (right, left)):
         path = _path(side) or ""
         if path in known and _is_literal(other):

@@ -25,7 +25,10 @@ class Level:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Factor:
-    """A choice to vary; its first level is the baseline. Inactive (`when` is false), it vanishes from the cell."""
+    """A choice to vary; its first level is the baseline.
+
+    Inactive (`when` is false), it vanishes from the cell.
+    """
 
     name: str
     levels: tuple[Level, ...]
@@ -33,7 +36,10 @@ class Factor:
 
 
 def leaves(table: Any, path: str = "", *, ranges: bool = False) -> Iterator[tuple[str, Any]]:
-    """Walk nested tables to (dotted path, value); what belongs to a recipe field may be a table itself, a range always is."""
+    """Walk nested tables to (dotted path, value).
+
+    What belongs to a recipe field may be a table itself, a range always is.
+    """
     sections = fields.Recipe.model_fields
     whole = path in fields.fields() or (ranges and path not in sections)
     if isinstance(table, dict) and (not path or (table and not whole)):
@@ -69,7 +75,9 @@ def short_factors(table: Any, wrong: list[str]) -> list[Factor]:
     return [_field_factor(f"factors.{path}", path, levels, wrong) for path, levels in leaves(table)]
 
 
-def _field_factor(where: str, path: str, levels: Any, wrong: list[str], when: Expression | None = None) -> Factor:
+def _field_factor(
+    where: str, path: str, levels: Any, wrong: list[str], when: Expression | None = None
+) -> Factor:
     """Read the levels of one recipe field."""
     if path not in fields.fields():
         wrong.append(f"{where}: {unknown_field(path)}")
@@ -88,14 +96,19 @@ def _field_factor(where: str, path: str, levels: Any, wrong: list[str], when: Ex
 
 def _check_levels(where: str, names: list[str], wrong: list[str]) -> None:
     if len(names) < 2:
-        wrong.append(f"{where}: must have at least 2 levels, the first of them the baseline, got {len(names)}")
+        wrong.append(
+            f"{where}: must have at least 2 levels, the first of them the baseline, got {len(names)}"
+        )
     if len(set(names)) < len(names):
         wrong.append(f"{where}: must have different levels, got {', '.join(names)}")
 
 
 def long_factors(tables: Any, wrong: list[str]) -> list[Factor]:
     """Read [[factor]]: named levels that set several fields, or a field's values under a condition."""
-    return [_long_factor(f"factor[{i}]", table, wrong) for i, table in tables_of("factor", tables, ("name", "levels", "when"), wrong)]
+    return [
+        _long_factor(f"factor[{i}]", table, wrong)
+        for i, table in tables_of("factor", tables, ("name", "levels", "when"), wrong)
+    ]
 
 
 def _long_factor(where: str, table: dict[str, Any], wrong: list[str]) -> Factor:
@@ -109,7 +122,10 @@ def _long_factor(where: str, table: dict[str, Any], wrong: list[str]) -> Factor:
     read = []
     for i, level in enumerate(levels):
         at = f"{where}.levels[{i}]"
-        if not (isinstance(level, dict) and {key: type(part) for key, part in level.items()} == {"name": str, "set": dict}):
+        if not (
+            isinstance(level, dict)
+            and {key: type(part) for key, part in level.items()} == {"name": str, "set": dict}
+        ):
             wrong.append(f'{at}: must be {{ name = "...", set = {{ field = value }} }}, got {show(level)}')
             continue
         values = dict(leaves(level["set"]))
@@ -122,24 +138,39 @@ def _long_factor(where: str, table: dict[str, Any], wrong: list[str]) -> Factor:
 
 
 def check_overlap(base: dict[str, Any], factors: tuple[Factor, ...], wrong: list[str]) -> None:
-    """Each field is decided in one place: [recipe], or one factor; a level named `set` may override the recipe."""
+    """Each field is decided in one place: [recipe], or one factor.
+
+    A level named `set` may override the recipe.
+    """
     owner: dict[str, str] = {}
     for factor in factors:
         for path in dict.fromkeys(path for level in factor.levels for path in level.set):
             if path in base and factor.name == path:
                 wrong.append(f"factors.{path}: is also in [recipe]: keep it in one of them")
             if owner.get(path, factor.name) != factor.name:
-                wrong.append(f"factor {factor.name}: sets {path}, which the factor {owner[path]} sets too: a field has one factor")
+                wrong.append(
+                    f"factor {factor.name}: sets {path}, which the factor {owner[path]} sets too: a field "
+                    "has one factor"
+                )
             owner[path] = factor.name
     names = [factor.name for factor in factors]
-    wrong += [f"factor {name}: stands twice: give each factor a name of its own" for name in dict.fromkeys(names) if names.count(name) > 1]
+    wrong += [
+        f"factor {name}: stands twice: give each factor a name of its own"
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1
+    ]
 
 
 def in_order(factors: Iterable[Factor]) -> list[Factor]:
-    """Put each `when` behind the factors that set what it asks for, however the file is sorted; raise a CycleError."""
+    """Put each `when` behind the factors that set what it asks for, however the file is sorted.
+
+    Raise a CycleError.
+    """
     owner = {path: factor for factor in factors for level in factor.levels for path in level.set}
     asks = {factor: factor.when.paths() if factor.when else set() for factor in factors}
-    order = TopologicalSorter({factor: {owner[path] for path in paths & owner.keys()} for factor, paths in asks.items()})
+    order = TopologicalSorter(
+        {factor: {owner[path] for path in paths & owner.keys()} for factor, paths in asks.items()}
+    )
     return sorted(order.static_order(), key=lambda factor: factor.when is not None)
 
 
@@ -149,16 +180,25 @@ def check_order(factors: tuple[Factor, ...], wrong: list[str]) -> None:
         in_order(factors)
     except CycleError as error:
         names = [factor.name for factor in error.args[1]]
-        wrong.append(f"factor {names[0]}: its when depends on itself ({' -> '.join(names)}): ask only for what does not depend on it")
+        wrong.append(
+            f"factor {names[0]}: its when depends on itself ({' -> '.join(names)}): ask only for what does "
+            "not depend on it"
+        )
 
 
-def tables_of(key: str, tables: Any, allowed: tuple[str, ...], wrong: list[str]) -> list[tuple[int, dict[str, Any]]]:
+def tables_of(
+    key: str, tables: Any, allowed: tuple[str, ...], wrong: list[str]
+) -> list[tuple[int, dict[str, Any]]]:
     """Read [[key]]: a list of tables with these keys and no others."""
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         wrong.append(f"{key}: must be written as [[{key}]], got {show(tables)}")
         return []
     for i, table in enumerate(tables):
-        wrong += [f"{key}[{i}].{name}: {unknown(name, f'a key of [[{key}]]', allowed)}" for name in table if name not in allowed]
+        wrong += [
+            f"{key}[{i}].{name}: {unknown(name, f'a key of [[{key}]]', allowed)}"
+            for name in table
+            if name not in allowed
+        ]
     return list(enumerate(tables))
 
 

@@ -1,4 +1,7 @@
-"""A study file: TOML text to a checked, frozen Study. All mistakes are found at once, each with its file and key path."""
+"""A study file: TOML text to a checked, frozen Study.
+
+All mistakes are found at once, each with its file and key path.
+"""
 
 import codecs
 import itertools
@@ -60,7 +63,9 @@ class Head(Section):
     name: str = Field(min_length=1, max_length=100)
     question: str = ""
     design: Literal["factorial", "one_at_a_time"] = "factorial"
-    seeds: Annotated[Annotated[int, Field(ge=1, le=1000)] | list[Annotated[int, Field(ge=0)]], AfterValidator(_different)] = 5
+    seeds: Annotated[
+        Annotated[int, Field(ge=1, le=1000)] | list[Annotated[int, Field(ge=0)]], AfterValidator(_different)
+    ] = 5
     metric: str = "test/accuracy"
     direction: Literal["max", "min"] | None = None
     min_effect: float | None = Field(None, gt=0)
@@ -97,7 +102,9 @@ class Study:
     folder: str  # of the file, where the user's own networks are looked for; empty when it comes from a store
     text: str  # as written, with the `--set`s below it
     raw: Mapping[str, Any]
-    relative_to: str = ""  # the file's folder, which its relative paths start from; empty: the current one, where an older version ran it
+    # the file's folder, which its relative paths start from; empty: the current one, where an older version
+    # ran it
+    relative_to: str = ""
     asked_seeds: int | None = None  # by `--seeds`, now or when it was last run
     notes: tuple[str, ...] = ()  # what its reader must know of how it stands in its store
     omits: str = ""  # the one of them that a report must say: which seeds of the store it leaves out
@@ -122,13 +129,18 @@ def load(path: Path, sets: tuple[str, ...] = ()) -> Study:
         raise StudyError([f"{path}: has tables in tables in tables, far too deep"]) from None
     except StudyError as error:
         missing = _missing_networks(raw, folder)
-        rest = [said for said in error.mistakes if not any(name in said for name in missing)]  # no hint shall name what is not there
+        rest = [
+            said for said in error.mistakes if not any(name in said for name in missing)
+        ]  # no hint shall name what is not there
         raise StudyError([*(f"{path}: {said}" for said in missing.values()), *rest]) from None
     return replace(checked, folder=folder, relative_to=folder)
 
 
 def _read(path: Path) -> str:
-    """Read the text of a study file. A byte order mark, as Notepad and PowerShell write it, is no part of it."""
+    """Read the text of a study file.
+
+    A byte order mark, as Notepad and PowerShell write it, is no part of it.
+    """
     try:
         content = path.read_bytes()
         text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
@@ -136,7 +148,9 @@ def _read(path: Path) -> str:
         raise StudyError([f"{path}: cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError:
         text = None
-    is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or (len(content) > 1 and 0 in content[:2])
+    is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or (
+        len(content) > 1 and 0 in content[:2]
+    )
     if text is None or is_wide:
         kind = "it is UTF-16 text" if is_wide else "it is not UTF-8 text"
         raise StudyError([f"{path}: cannot be read: {kind}: save it as UTF-8"])
@@ -147,14 +161,20 @@ def _missing_networks(raw: Mapping[str, Any], folder: str) -> dict[str, str]:
     """Find the user's own networks of whose function the module's text shows that it is not there: a sentence for each name."""
     named = {f"recipe.{path}": given for path, given in leaves(raw.get("recipe")) if path == "model.name"}
     for path, given in leaves(raw.get("factors")):
-        named |= {f"factors.{path}[{i}]": one for i, one in enumerate(given)} if path == "model.name" and isinstance(given, list) else {}
+        named |= (
+            {f"factors.{path}[{i}]": one for i, one in enumerate(given)}
+            if path == "model.name" and isinstance(given, list)
+            else {}
+        )
     found = {}
     for where, name in named.items():
         if isinstance(name, str) and networks.OWN.fullmatch(name):
             functions = user_code.names(name, user_code.folders(folder))
             module, _, function = name.partition(":")
             if functions is not None and function not in functions:
-                found[name] = f"{where}: there is no function {function} in {module}{near(function, functions)}"
+                found[name] = (
+                    f"{where}: there is no function {function} in {module}{near(function, functions)}"
+                )
     return found
 
 
@@ -195,32 +215,59 @@ def _metric(head: dict[str, Any]) -> list[str]:
     metric = head.get("metric")
     if not isinstance(metric, str) or metrics.direction(metric) or head.get("direction", "none") != "none":
         return []
-    return [f'metric: {unknown(metric, "a known metric", metrics.METRICS)}; for another, say direction = "max" or "min"']
+    return [
+        (
+            f'metric: {unknown(metric, "a known metric", metrics.METRICS)}; for another, say direction = "max" '
+            'or "min"'
+        )
+    ]
 
 
 def _min_effect(head: dict[str, Any]) -> list[str]:
     """Refuse a smallest effect that no share can have: two of them differ by less than 1."""
     least, metric = head.get("min_effect"), head.get("metric", "test/accuracy")
-    if not isinstance(least, (int, float)) or not isinstance(metric, str) or not (metrics.is_fraction(metric) and 1 <= least < math.inf):
+    if (
+        not isinstance(least, (int, float))
+        or not isinstance(metric, str)
+        or not (metrics.is_fraction(metric) and 1 <= least < math.inf)
+    ):
         return []
-    points = f"{100 * least:g} points: for {least:g} {'point' if least == 1 else 'points'} write {least / 100:g}"
+    points = (
+        f"{100 * least:g} points: for {least:g} {'point' if least == 1 else 'points'} write {least / 100:g}"
+    )
     return [f"min_effect: must be below 1 for {metric}, got {least:g}, which is {points}"]
 
 
 def _seeds_of_trials(head: dict[str, Any], *, is_tuned: bool) -> list[str]:
     """Keep the study's seeds from those under which rates are found and trials are trained."""
     seeds = head.get("seeds", 5)
-    taken = is_tuned and isinstance(seeds, list) and any(isinstance(seed, int) and seed >= search_space.TUNING_SEED for seed in seeds)
-    return [f"seeds: must be below {search_space.TUNING_SEED:,} beside a search: those from there on are its own"] if taken else []
+    taken = (
+        is_tuned
+        and isinstance(seeds, list)
+        and any(isinstance(seed, int) and seed >= search_space.TUNING_SEED for seed in seeds)
+    )
+    return (
+        [
+            (
+                f"seeds: must be below {search_space.TUNING_SEED:,} beside a search: those from there on are "
+                "its own"
+            )
+        ]
+        if taken
+        else []
+    )
 
 
-def _too_early(search: Search | None, base: Mapping[str, Any], factors: tuple[Factor, ...], excludes: tuple[Exclude, ...]) -> list[str]:
+def _too_early(
+    search: Search | None, base: Mapping[str, Any], factors: tuple[Factor, ...], excludes: tuple[Exclude, ...]
+) -> list[str]:
     """No condition may ask for a field that is found later: cells are made before."""
     later = {*(search.space if search else ()), *(["optimizer.lr"] if finds(base, factors) else ())}
     asked = [(f"factor {factor.name}: when", factor.when) for factor in factors if factor.when is not None]
     asked += [(f"exclude[{i}].if", exclude.condition) for i, exclude in enumerate(excludes)]
     return [
-        f"{where}: asks for {path}, which is only found once the cells are there: take it out of the condition"
+        f"{where}: asks for {path}, which is only found once the cells are there: take it out of the "
+        "condition"
         for where, condition in asked
         for path in sorted(condition.paths() & later)
     ]
@@ -228,7 +275,10 @@ def _too_early(search: Search | None, base: Mapping[str, Any], factors: tuple[Fa
 
 def finds(base: Mapping[str, Any], factors: tuple[Factor, ...]) -> bool:
     """Whether any cell leaves its learning rate to a range test."""
-    return FIND in [base.get("optimizer.lr"), *(level.set.get("optimizer.lr") for factor in factors for level in factor.levels)]
+    return FIND in [
+        base.get("optimizer.lr"),
+        *(level.set.get("optimizer.lr") for factor in factors for level in factor.levels),
+    ]
 
 
 def _apply_set(raw: dict[str, Any], text: str) -> None:
@@ -259,7 +309,12 @@ def _of_the_current_directory(path: list[str], given: Any) -> Any:
         return given | {"root": _of_the_current_directory([*path, "root"], given["root"])}
     if path == ["factors", "data", "root"] and isinstance(given, list):
         return [_of_the_current_directory(["recipe", "data", "root"], root) for root in given]
-    is_relative = path == ["recipe", "data", "root"] and isinstance(given, str) and given not in ("", "none") and given[0] != "~"
+    is_relative = (
+        path == ["recipe", "data", "root"]
+        and isinstance(given, str)
+        and given not in ("", "none")
+        and given[0] != "~"
+    )
     return str(Path.cwd() / given) if is_relative else given
 
 
@@ -272,9 +327,14 @@ def _base(table: Any, wrong: list[str]) -> dict[str, Any]:
     base: dict[str, Any] = {}
     for section, part in table.items():
         if section not in fields.Recipe.model_fields:
-            others = () if isinstance(part, dict) else (*Head.model_fields, *known)  # a field without its section, a key of the study
+            others = (
+                () if isinstance(part, dict) else (*Head.model_fields, *known)
+            )  # a field without its section, a key of the study
             meant = near(section, others) or near(section, fields.Recipe.model_fields)
-            wrong.append(f"recipe.{section}: {show(section)} is not a section of the recipe{meant}; known are {sections}")
+            wrong.append(
+                f"recipe.{section}: {show(section)} is not a section of the recipe{meant}; known are "
+                f"{sections}"
+            )
         elif not isinstance(part, dict):
             wrong.append(f"recipe.{section}: must be a table, got {show(part)}")
         else:
@@ -298,10 +358,18 @@ def _claims(tables: Any, factors: tuple[Factor, ...], wrong: list[str]) -> tuple
     levels = {factor.name: [level.name for level in factor.levels] for factor in factors}
     read = []
     for i, table in tables_of("claim", tables, ("text", "source", "expect"), wrong):
-        if not all(isinstance(table.get(key, ""), str) for key in ("text", "source", "expect")) or "expect" not in table:
-            wrong.append(f"claim[{i}]: must have an expect, such as augment.crop: random_crop > none, and a text and a source in words")
+        if (
+            not all(isinstance(table.get(key, ""), str) for key in ("text", "source", "expect"))
+            or "expect" not in table
+        ):
+            wrong.append(
+                f"claim[{i}]: must have an expect, such as augment.crop: random_crop > none, and a text "
+                "and a source in words"
+            )
             continue
-        found, sentences = claim_forms.parse(table.get("text", table["expect"]), table.get("source", ""), table["expect"], levels)
+        found, sentences = claim_forms.parse(
+            table.get("text", table["expect"]), table.get("source", ""), table["expect"], levels
+        )
         wrong += [f"claim[{i}].expect: {sentence}" for sentence in sentences]
         read += [found] if found else []
     return tuple(read)
@@ -330,7 +398,10 @@ def located(study: Study, section: Data) -> Data:
 
 
 def more_seeds(seeds: tuple[int, ...], count: int) -> list[int] | int:
-    """Take so many seeds: those that there are first, then the smallest others; a count where that says as much."""
+    """Take so many seeds: those that there are first, then the smallest others.
+
+    A count where that says as much.
+    """
     others = (seed for seed in itertools.count() if seed not in seeds)
     found = [*seeds, *itertools.islice(others, max(0, count - len(seeds)))][:count]
     return count if found == list(range(count)) else found

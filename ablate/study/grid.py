@@ -1,4 +1,7 @@
-"""A Study to its cells, runs and jobs: expanded, duplicates removed, identities assigned. Nothing is read or run."""
+"""A Study to its cells, runs and jobs: expanded, duplicates removed, identities assigned.
+
+Nothing is read or run.
+"""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -31,7 +34,9 @@ class Cell:
     levels: Mapping[str, str]
     recipe: Recipe
     is_baseline: bool
-    finds: bool = False  # its learning rate is left to a range test; until that was done, the recipe has the usual one
+    finds: bool = (
+        False  # its learning rate is left to a range test; until that was done, the recipe has the usual one
+    )
     pending: bool = False  # fields of it are still to be found: it cannot be trained yet
     tuned: Mapping[str, Any] = field(default_factory=dict)  # fields that a range test or a search has set
 
@@ -47,7 +52,10 @@ class Exclusion:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """All cells of a study, the baseline first; what was excluded; how many combinations became equal to another."""
+    """All cells of a study, the baseline first; what was excluded.
+
+    How many combinations became equal to another.
+    """
 
     cells: tuple[Cell, ...]
     excluded: tuple[Exclusion, ...] = ()
@@ -64,7 +72,9 @@ class Job:
     seed: int
     data: str  # fingerprint of the images
     code: str = ""  # fingerprint of a user's own network
-    pending: bool = False  # of a cell whose fields are still to be found: it stands for a job that is not known yet
+    pending: bool = (
+        False  # of a cell whose fields are still to be found: it stands for a job that is not known yet
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +82,15 @@ class Fingerprints:
     """What recipes take from outside of themselves, identified: the images, and the code or weights of a network."""
 
     data: Mapping[Data, str] = field(default_factory=dict)
-    code: Mapping[tuple[str, bool], str] = field(default_factory=dict)  # by its name, and whether it is pretrained
+    code: Mapping[tuple[str, bool], str] = field(
+        default_factory=dict
+    )  # by its name, and whether it is pretrained
 
     def of(self, recipe: Recipe) -> tuple[str, str]:
-        """Return the fingerprints of one recipe: of its images, and of its network; the latter is empty for most."""
+        """Return the fingerprints of one recipe: of its images, and of its network.
+
+        The latter is empty for most.
+        """
         return self.data[recipe.data], self.code.get((recipe.model.name, recipe.model.pretrained), "")
 
 
@@ -116,16 +131,24 @@ def expand(study: Study, *, precision: str) -> Grid:
         _add(draft, study, combination, names, precision)
     labels = Counter(cell.label for cell in draft.cells.values())
     twice = [label for label, count in labels.items() if count > 1]
-    draft.wrong += [f"cell {label}: two different cells would have this name: give their levels other names" for label in twice]
+    draft.wrong += [
+        f"cell {label}: two different cells would have this name: give their levels other names"
+        for label in twice
+    ]
     if not draft.wrong and not any(cell.is_baseline for cell in draft.cells.values()):
-        draft.wrong.append("exclude: leaves out the baseline, which every cell is compared with: change the first levels or the condition")
+        draft.wrong.append(
+            "exclude: leaves out the baseline, which every cell is compared with: change the first levels "
+            "or the condition"
+        )
     if draft.wrong:
         raise StudyError([f"{study.source}: {sentence}" for sentence in dict.fromkeys(draft.wrong)])
     cells = tuple(sorted(draft.cells.values(), key=lambda cell: not cell.is_baseline))
     seen = {name: {cell.levels[name] for cell in cells if name in cell.levels} for name in names}
     return Grid(
         cells=cells,
-        excluded=tuple(Exclusion(why, tuple(found), tuple(found.values())) for why, found in draft.excluded.items()),
+        excluded=tuple(
+            Exclusion(why, tuple(found), tuple(found.values())) for why, found in draft.excluded.items()
+        ),
         merged=draft.merged,
         unused=tuple(name for name, levels in seen.items() if len(levels) < 2),
     )
@@ -140,25 +163,35 @@ def _combinations(study: Study) -> list[tuple[Level, ...]]:
         raise StudyError([f"{study.source}: factors: make {count:,} cells, and {allowed}"])
     first = tuple(factor.levels[0] for factor in study.factors)
     if study.design == "one_at_a_time":
-        alone = [(*first[:i], level, *first[i + 1 :]) for i, factor in enumerate(study.factors) for level in factor.levels[1:]]
+        alone = [
+            (*first[:i], level, *first[i + 1 :])
+            for i, factor in enumerate(study.factors)
+            for level in factor.levels[1:]
+        ]
         return [first, *alone]
     return list(product(*(factor.levels for factor in study.factors)))
 
 
-def _add(draft: _Draft, study: Study, combination: tuple[Level, ...], names: Mapping[str, str], precision: str) -> None:
+def _add(
+    draft: _Draft, study: Study, combination: tuple[Level, ...], names: Mapping[str, str], precision: str
+) -> None:
     """Add the cell of one combination, unless it is excluded, equal to another, or wrong."""
     chosen = dict(zip(study.factors, combination, strict=True))
     try:
         active, made = _resolve(study.base, chosen, draft.order, precision)
     except ValidationError as error:
         reasons = [e["msg"].removeprefix("Value error, ") for e in error.errors()]
-        where = _label({factor: level for factor, level in chosen.items() if level is not factor.levels[0]}, names)
+        where = _label(
+            {factor: level for factor, level in chosen.items() if level is not factor.levels[0]}, names
+        )
         draft.wrong += [f"cell {where}: {reason}" for reason in reasons]
         return
     except StudyError as error:
         draft.wrong += error.mistakes
         return
-    label = _label({factor: level for factor, level in active.items() if level is not factor.levels[0]}, names)
+    label = _label(
+        {factor: level for factor, level in active.items() if level is not factor.levels[0]}, names
+    )
     levels = {factor.name: level.name for factor, level in active.items()}
     for exclude in study.excludes:
         if exclude.condition.holds(partial(recipe_fields.value, made)):
@@ -178,16 +211,17 @@ def _resolve(
 ) -> tuple[dict[Factor, Level], Recipe]:
     """Build the recipe of a combination, leaving out factors that are inactive in it.
 
-    Each `when` is asked of the recipe as set by the factors before it, and they come in the order in which that has one
-    answer. A factor all of whose fields cannot matter in the end is inactive too: the recipe is built anew without it, so
-    that no condition sees a level that the cell does not show.
+    Each `when` is asked of the recipe as set by the factors before it, and they come in the order in which
+    that has one answer. A factor all of whose fields cannot matter in the end is inactive too: the recipe is
+    built anew without it, so that no condition sees a level that the cell does not show.
     """
     idle: set[Factor] = set()
     while True:
         active: dict[Factor, Level] = {}
         for factor in order:
             if factor not in idle and (
-                factor.when is None or factor.when.holds(partial(recipe_fields.value, _build(base, active, precision)))
+                factor.when is None
+                or factor.when.holds(partial(recipe_fields.value, _build(base, active, precision)))
             ):
                 active[factor] = chosen[factor]
         made = _build(base, active, precision)
@@ -197,7 +231,12 @@ def _resolve(
         idle |= more
     torn = [factor.name for factor in order if factor in idle and _matters(factor, made)]
     if torn:
-        raise StudyError([f"factor {name}: a when that asks for it decides whether it matters at all: ask for another" for name in torn])
+        raise StudyError(
+            [
+                f"factor {name}: a when that asks for it decides whether it matters at all: ask for another"
+                for name in torn
+            ]
+        )
     return {factor: level for factor, level in chosen.items() if factor in active}, made
 
 
@@ -231,17 +270,32 @@ def check_factors(study: Study, expanded: Grid) -> None:
 
     One whose `when` never holds is left alone: a study file is often run with other values of what that asks for.
     """
-    idle = [f for f in study.factors if f.when is None and not any(_matters(f, cell.recipe) for cell in expanded.cells)]
+    idle = [
+        f
+        for f in study.factors
+        if f.when is None and not any(_matters(f, cell.recipe) for cell in expanded.cells)
+    ]
     empty = [factor for factor in study.factors if not any(level.set for level in factor.levels)]
-    wrong = [f"{study.source}: factor {factor.name}: its levels set no field: it changes nothing" for factor in empty]
+    wrong = [
+        f"{study.source}: factor {factor.name}: its levels set no field: it changes nothing"
+        for factor in empty
+    ]
     for factor in (factor for factor in idle if factor not in empty):
         path = next(path for level in factor.levels for path in level.set)
         needs = recipe_fields.BELONGS[path]
         joined = " or " if path == "evaluation.mc_dropout" else " and "
         belongs = joined.join(f"{other} {words}" for other, words in needs)
-        here = [" or ".join(dict.fromkeys(show(recipe_fields.value(cell.recipe, other)) for cell in expanded.cells)) for other, _ in needs]
+        here = [
+            " or ".join(
+                dict.fromkeys(show(recipe_fields.value(cell.recipe, other)) for cell in expanded.cells)
+            )
+            for other, _ in needs
+        ]
         named = "" if factor.name == path else f"factor {factor.name}: "
-        wrong.append(f"{study.source}: {named}{path} belongs to {belongs}, and every cell has {' and '.join(here)}: it changes nothing")
+        wrong.append(
+            f"{study.source}: {named}{path} belongs to {belongs}, and every cell has {' and '.join(here)}: "
+            "it changes nothing"
+        )
     if wrong:
         raise StudyError(wrong)
 
@@ -255,12 +309,18 @@ def tune(cell: Cell, fields: Mapping[str, Any]) -> Cell:
     """Return a cell the fields that tuning has found for it, and with them its identity."""
     made = with_fields(cell.recipe, fields)
     # Two cells may become one training, and stay two cells: the identity is that of what was tuned, too.
-    identity, tuned = identities.digest({"of": cell.id, "recipe": identities.canonical(made)}), {**cell.tuned, **fields}
+    identity, tuned = (
+        identities.digest({"of": cell.id, "recipe": identities.canonical(made)}),
+        {**cell.tuned, **fields},
+    )
     return replace(cell, id=identity, recipe=made, finds=False, pending=False, tuned=tuned)
 
 
 def with_fields(made: Recipe, fields: Mapping[str, Any]) -> Recipe:
-    """Return a recipe with other values of some fields, by path; a rate that was left out is that of the optimizer that it then has."""
+    """Return a recipe with other values of some fields, by path.
+
+    A rate that was left out is that of the optimizer that it then has.
+    """
     nested = made.model_dump()
     if "lr" not in made.optimizer.model_fields_set:
         del nested["optimizer"]["lr"]
@@ -276,7 +336,9 @@ def short_names(factors: list[str]) -> dict[str, str]:
     Only a recipe field has a path to drop.
     """
     fields = recipe_fields.fields()
-    short = {name: recipe_fields.short(name) if name in fields else name.rsplit(".", 1)[-1] for name in factors}
+    short = {
+        name: recipe_fields.short(name) if name in fields else name.rsplit(".", 1)[-1] for name in factors
+    }
     taken = [*short.values(), *(name for name in factors if name not in fields and name != short[name])]
     return {name: tail if name in fields and taken.count(tail) == 1 else name for name, tail in short.items()}
 
@@ -285,7 +347,9 @@ def _label(changed: Mapping[Factor, Level], names: Mapping[str, str]) -> str:
     return ", ".join(f"{names[factor.name]}={level.name}" for factor, level in changed.items()) or "baseline"
 
 
-def runs_and_jobs(grid: Grid, seeds: tuple[int, ...], fingerprints: Fingerprints) -> tuple[tuple[Run, ...], tuple[Job, ...]]:
+def runs_and_jobs(
+    grid: Grid, seeds: tuple[int, ...], fingerprints: Fingerprints
+) -> tuple[tuple[Run, ...], tuple[Job, ...]]:
     """Return every cell under every seed, and each different training once.
 
     Seed after seed, so that an interrupted study has whole repetitions to compare.
@@ -296,8 +360,12 @@ def runs_and_jobs(grid: Grid, seeds: tuple[int, ...], fingerprints: Fingerprints
         for cell in grid.cells:
             data, code = fingerprints.of(cell.recipe)
             identity = identities.job_id(cell.recipe, seed, data, code)
-            if cell.pending:  # what it will be trained as is not known, and it is surely not what lies in a store
-                identity = identities.digest({"pending": identity, "finds": cell.finds, "select": cell.recipe.evaluation.select})
+            if (
+                cell.pending
+            ):  # what it will be trained as is not known, and it is surely not what lies in a store
+                identity = identities.digest(
+                    {"pending": identity, "finds": cell.finds, "select": cell.recipe.evaluation.select}
+                )
             jobs.setdefault(identity, Job(identity, cell.recipe, seed, data, code, cell.pending))
             runs.append(Run(cell, seed, identity))
     return tuple(runs), tuple(jobs.values())

@@ -36,10 +36,20 @@ class Range(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if [self.low is None, self.high is None, self.choices is None] not in ([False, False, True], [True, True, False]):
+        if [self.low is None, self.high is None, self.choices is None] not in (
+            [False, False, True],
+            [True, True, False],
+        ):
             raise ValueError("a range must have low and high, or choices")
-        if self.low is not None and self.high is not None and not (self.low < self.high and (self.low > 0 or not self.log)):
-            raise ValueError(f"low must be below high, and above 0 with log = true, got low = {self.low}, high = {self.high}")
+        if (
+            self.low is not None
+            and self.high is not None
+            and not (self.low < self.high and (self.low > 0 or not self.log))
+        ):
+            raise ValueError(
+                f"low must be below high, and above 0 with log = true, got low = {self.low}, high = "
+                f"{self.high}"
+            )
         return self
 
 
@@ -93,11 +103,16 @@ def read(table: Any, base: Mapping[str, Any], factors: tuple[Factor, ...], wrong
         if not sentences:
             space[path] = Range.model_validate(given)
     if named == {}:
-        found.append("search.space: must name at least one field, such as space.optimizer.lr = { low = 1e-3, high = 1.0, log = true }")
+        found.append(
+            "search.space: must name at least one field, such as space.optimizer.lr = { low = 1e-3, high = "
+            "1.0, log = true }"
+        )
     found += _conflicts(space, base, factors)
     if not found and table.get("sampler") == "grid":
         bare = [path for path, tried in space.items() if tried.choices is None and tried.steps is None]
-        found += [f"search.space.{path}: must have choices, or low, high and steps, for a grid" for path in bare]
+        found += [
+            f"search.space.{path}: must have choices, or low, high and steps, for a grid" for path in bare
+        ]
     wrong += found
     if found:
         return None
@@ -106,7 +121,10 @@ def read(table: Any, base: Mapping[str, Any], factors: tuple[Factor, ...], wrong
     whole = size(space)
     trials = min(table.get("trials", whole), whole) if head.sampler == "grid" else head.trials
     if trials > MOST_TRIALS:
-        wrong.append(f"search.space: makes a grid of {trials:,} points, and at most {MOST_TRIALS:,} are allowed: take fewer steps")
+        wrong.append(
+            f"search.space: makes a grid of {trials:,} points, and at most {MOST_TRIALS:,} are allowed: "
+            "take fewer steps"
+        )
     return Search(trials, head.per, head.sampler, head.pruner, seeds, head.metric, space)
 
 
@@ -116,11 +134,23 @@ def _in_range(path: str, given: Any) -> list[str]:
     if path not in recipe_fields.fields():
         return [f"{at}: {unknown_field(path)}"]
     if path.startswith(("evaluation.", "data.")) or path == "training.precision":
-        return [f"{at}: must be a field that a training can be better for: not of data, evaluation, or the precision"]
+        return [
+            (
+                f"{at}: must be a field that a training can be better for: not of data, evaluation, or the "
+                "precision"
+            )
+        ]
     if isinstance(given, list):
-        is_pair = len(given) == 2 and all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in given)
+        is_pair = len(given) == 2 and all(
+            isinstance(end, (int, float)) and not isinstance(end, bool) for end in given
+        )
         ends = f"{{ low = {show(min(given))}, high = {show(max(given))} }} or " if is_pair else ""
-        return [f"{at}: must be a range, got {show(given)}: write space.{path} = {ends}{{ choices = {show(given)} }}"]
+        return [
+            (
+                f"{at}: must be a range, got {show(given)}: write space.{path} = {ends}{{ choices = "
+                f"{show(given)} }}"
+            )
+        ]
     if not isinstance(given, dict):
         forms = "{ low = ..., high = ... } or { choices = [...] }"
         return [f"{at}: must be a range, got {show(given)}: write {forms}, or set it in [recipe]"]
@@ -135,13 +165,24 @@ def _in_range(path: str, given: Any) -> list[str]:
 def _conflicts(space: Mapping[str, Range], base: Mapping[str, Any], factors: tuple[Factor, ...]) -> list[str]:
     """A field is decided in one place: it is not searched and varied, or searched and found by a range test."""
     varied = {path: factor.name for factor in factors for level in factor.levels for path in level.set}
-    found = [f"search.space.{path}: is varied by the factor {varied[path]}: keep it in one of them" for path in space if path in varied]
-    rates = [base.get("optimizer.lr"), *(level.set.get("optimizer.lr") for factor in factors for level in factor.levels)]
+    found = [
+        f"search.space.{path}: is varied by the factor {varied[path]}: keep it in one of them"
+        for path in space
+        if path in varied
+    ]
+    rates = [
+        base.get("optimizer.lr"),
+        *(level.set.get("optimizer.lr") for factor in factors for level in factor.levels),
+    ]
     if "optimizer.lr" in space and FIND in rates:
-        found.append(f'search.space.optimizer.lr: is also to be found by a range test (optimizer.lr = "{FIND}"): keep one of them')
+        found.append(
+            f'search.space.optimizer.lr: is also to be found by a range test (optimizer.lr = "{FIND}"): '
+            "keep one of them"
+        )
     if "optimizer.name" in space and FIND in rates:
         found.append(
-            f'search.space.optimizer.name: a range test (optimizer.lr = "{FIND}") finds the rate of one optimizer alone: '
+            f'search.space.optimizer.name: a range test (optimizer.lr = "{FIND}") finds the rate of one '
+            "optimizer alone: "
             "search optimizer.lr as well"
         )
     return found
@@ -161,7 +202,10 @@ def written(fields: Mapping[str, Any]) -> str:
     """Write the fields of a trial as people read them: `lr 0.31, name adam`."""
     tails = {path: path.rpartition(".")[-1] for path in fields}
     names = {path: tail if list(tails.values()).count(tail) == 1 else path for path, tail in tails.items()}
-    return ", ".join(f"{names[path]} {f'{given:.3g}' if isinstance(given, float) else given}" for path, given in fields.items())
+    return ", ".join(
+        f"{names[path]} {f'{given:.3g}' if isinstance(given, float) else given}"
+        for path, given in fields.items()
+    )
 
 
 def size(space: Mapping[str, Range]) -> int:

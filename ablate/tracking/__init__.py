@@ -1,8 +1,10 @@
-"""Journals to MLflow: the only home of mlflow, and the only writer. MLflow is a view that can be rebuilt from the store.
+"""Journals to MLflow: the only home of mlflow, and the only writer.
 
-Everything is sent with the timestamps of the store's files, so that sending it again changes nothing; a run's status is
-set last. Runs are flat, one for each cell and seed: nested runs hide from MLflow's table just what people compare. Only
-the trials of a search are nested below it.
+MLflow is a view that can be rebuilt from the store.
+
+Everything is sent with the timestamps of the store's files, so that sending it again changes nothing; a run's
+status is set last. Runs are flat, one for each cell and seed: nested runs hide from MLflow's table just what
+people compare. Only the trials of a search are nested below it.
 """
 
 from ablate.messages import public

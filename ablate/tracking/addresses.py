@@ -40,6 +40,9 @@ def is_served(address: str) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """Shorten an error to its first line that says something; SQLAlchemy's starts with advice to programmers in brackets."""
+    """Shorten an error to its first line that says something.
+
+    SQLAlchemy's starts with advice to programmers in brackets.
+    """
     lines = [line for line in str(error).strip().splitlines() if not line.startswith("(raised as a result")]
     return public((lines or [type(error).__name__])[0][:LONGEST_REASON])

@@ -17,7 +17,10 @@ def params(record: Record) -> dict[str, str]:
 def latest(record: Record) -> dict[str, float]:
     """Return the last value of every metric of a record, under the name that MLflow takes."""
     said = [
-        (line, key(before + name), value) for before, each in record.lines.items() for line in each for name, value in line.metrics.items()
+        (line, key(before + name), value)
+        for before, each in record.lines.items()
+        for line in each
+        for name, value in line.metrics.items()
     ]
     said += [(line, key(name), value) for line in record.end for name, value in line.metrics.items()]
     return {name: value for _, name, value in sorted(said, key=lambda one: (one[0].step, one[0].timestamp))}

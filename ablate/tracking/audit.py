@@ -39,11 +39,18 @@ def _differs(record: Record, run: Any) -> Iterator[str]:
     status, state = run.info.status, record.state
     if status != state.status:
         idle = status == "RUNNING"
-        yield "RUNNING in MLflow, and trained by no process" if idle else f"{status} in MLflow, and {state.status} here"
+        yield (
+            "RUNNING in MLflow, and trained by no process"
+            if idle
+            else f"{status} in MLflow, and {state.status} here"
+        )
     if run.data.tags.get("ablate.layout") != LAYOUT:
         yield "shown by MLflow as an older version of ablate did"
         return
-    if any(name not in run.data.params or run.data.params[name] != value for name, value in params(record).items()):
+    if any(
+        name not in run.data.params or run.data.params[name] != value
+        for name, value in params(record).items()
+    ):
         yield "other params in MLflow"
     if not has_all(latest(record), run.data.metrics):
         yield "other metrics in MLflow than in the journals"

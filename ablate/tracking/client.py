@@ -1,4 +1,7 @@
-"""Records to MLflow: the connection, the experiment, what it has already, and what is sent. The only file with mlflow."""
+"""Records to MLflow: the connection, the experiment, what it has already, and what is sent.
+
+The only file with mlflow.
+"""
 
 import logging
 import os
@@ -43,14 +46,20 @@ def sync(address: str, study: Study, sources: Sequence[Source], store: Store) ->
 
 
 def log_study(address: str, study: Study, store: Store, *, note: str, files: Sequence[Path]) -> None:
-    """Put the report and what belongs to it on the study's own run, with the verdicts in its note. Raises what MLflow raises."""
+    """Put the report and what belongs to it on the study's own run, with the verdicts in its note.
+
+    Raises what MLflow raises.
+    """
     Mlflow(address, study, store, frozenset()).log_study(note[:LONGEST], files)
 
 
 def shown(address: str, study: Study, store: Store) -> dict[str, Any]:
-    """Return the runs that MLflow has of a study of this store, as its own objects by key; nothing is made or changed there.
+    """Return the runs that MLflow has of a study of this store, as its own objects by key.
+
+    Nothing is made or changed there.
 
     Raises what MLflow raises, and a MovedError where the database was made for another path.
+
     """
     if not (store.path / "id").exists():
         return {}
@@ -65,10 +74,17 @@ def shown(address: str, study: Study, store: Store) -> dict[str, Any]:
 
 
 def pages(address: str, names: Sequence[str]) -> dict[str, str]:
-    """Return where MLflow's page shows each of these studies, below its own address. Raises what MLflow raises."""
+    """Return where MLflow's page shows each of these studies, below its own address.
+
+    Raises what MLflow raises.
+    """
     client = _client(address)
     found = ((name, client.get_experiment_by_name(_name(address, name))) for name in names)
-    return {name: view.page(one.experiment_id, one.tags) for name, one in found if one is not None and one.lifecycle_stage == "active"}
+    return {
+        name: view.page(one.experiment_id, one.tags)
+        for name, one in found
+        if one is not None and one.lifecycle_stage == "active"
+    }
 
 
 @dataclass(slots=True)
@@ -91,7 +107,9 @@ class Mlflow:
             with nullcontext() if served else FileLock(self.store.path / "mlflow.lock"):
                 _make_database(self.address, self.store)
                 client = _client(self.address)  # this, too, would make the database
-                self._experiment = _experiment(client, _name(self.address, self.study.name), artifacts, self.study)
+                self._experiment = _experiment(
+                    client, _name(self.address, self.study.name), artifacts, self.study
+                )
             self._client = client
         return self._client
 
@@ -104,13 +122,18 @@ class Mlflow:
         return {_source(key) for key, sent in (self._known or {}).items() if sent.status == "RUNNING"}
 
     def send(self, source: Source, *, closing: bool, again: bool = False) -> None:
-        """Send what a source has that MLflow has not; `closing` ends what does not go on, `again` asks of what has finished, too."""
+        """Send what a source has that MLflow has not.
+
+        `closing` ends what does not go on, `again` asks of what has finished, too.
+        """
         runs = self._runs()
         label = source.run.cell.label if isinstance(source, RunSource) else None
 
         def is_done(key: str) -> bool:
             known = runs.get(key)
-            if again or known is None or known.tags.get("ablate.cell") != label:  # an earlier version may have called it otherwise
+            if (
+                again or known is None or known.tags.get("ablate.cell") != label
+            ):  # an earlier version may have called it otherwise
                 return False
             return known.status == "FINISHED" and known.tags.get("ablate.layout") == sent.LAYOUT
 
@@ -118,11 +141,16 @@ class Mlflow:
             self._send(record, runs)
 
     def _runs(self) -> dict[str, Sent]:
-        """List the runs that MLflow has of this store, by key; those that the study no longer has are put out of sight, and ended."""
+        """List the runs that MLflow has of this store, by key.
+
+        Those that the study no longer has are put out of sight, and ended.
+        """
         if self._known is None:
             client, known = self._connect(), {}
             own = f"tags.`ablate.store` = '{layout.identity(self.store)}'"
-            for run in list(_search(client, self._experiment, own)):  # all pages first: what is deleted moves those that follow
+            for run in list(
+                _search(client, self._experiment, own)
+            ):  # all pages first: what is deleted moves those that follow
                 key = run.data.tags.get("ablate.key", "")
                 if not key:  # the study's own
                     continue
@@ -153,7 +181,12 @@ class Mlflow:
     def _end_orphan(self, client: Any, run: Sent, tags: Mapping[str, str]) -> None:
         """End a run of the grid that nobody trains any more, while the stage before the grid goes on for hours."""
         folder = self.store.job(tags.get("ablate.job", ""))
-        if run.status == "RUNNING" and tags["ablate.kind"] == "run" and folder.attempts.exists() and not job_folder.is_running(folder):
+        if (
+            run.status == "RUNNING"
+            and tags["ablate.kind"] == "run"
+            and folder.attempts.exists()
+            and not job_folder.is_running(folder)
+        ):
             client.set_terminated(run.run_id, "KILLED", last_sign(folder))
             run.status = "KILLED"
 
@@ -163,10 +196,16 @@ class Mlflow:
         if known is not None and sent.is_other(client, known, record, tags):
             client.delete_run(known.run_id)
             replaced, known = known.run_id, None
-        was_ended = known is not None and state.status != "RUNNING" and (known.status, known.ended) == (state.status, state.ended)
+        was_ended = (
+            known is not None
+            and state.status != "RUNNING"
+            and (known.status, known.ended) == (state.status, state.ended)
+        )
         if known is None:
             known = runs[record.key] = self._create(client, record, tags, runs)
-            for child in [run for run in runs.values() if replaced and run.tags.get("mlflow.parentRunId") == replaced]:
+            for child in [
+                run for run in runs.values() if replaced and run.tags.get("mlflow.parentRunId") == replaced
+            ]:
                 client.set_tag(child.run_id, "mlflow.parentRunId", known.run_id)
                 child.tags["mlflow.parentRunId"] = known.run_id
         else:
@@ -196,11 +235,18 @@ class Mlflow:
         if note := self._note(record):
             more["mlflow.note.content"] = note
         name = shortened(record.name, LONGEST_KEY)
-        return sent.read(client.create_run(self._experiment, start_time=record.started, tags={**tags, **more}, run_name=name))
+        return sent.read(
+            client.create_run(
+                self._experiment, start_time=record.started, tags={**tags, **more}, run_name=name
+            )
+        )
 
     def _note(self, record: Record) -> str:
         """Put the link first, as what is too long is cut, behind a whole line."""
-        link = f"[All runs of this cell](#/experiments/{self._experiment}/runs?searchFilter={quote(record.alike, safe='')})"
+        link = (
+            "[All runs of this "
+            f"cell](#/experiments/{self._experiment}/runs?searchFilter={quote(record.alike, safe='')})"
+        )
         note = f"{link}\n\n{record.note}" if record.alike else record.note
         return note if len(note) <= LONGEST else note[:LONGEST].rpartition("\n")[0]
 
@@ -208,7 +254,13 @@ class Mlflow:
         """Write the study's run, one for each study, made at its first report."""
         client = self._connect()
         identity = layout.identity(self.store)
-        found = list(_search(client, self._experiment, f"tags.`ablate.kind` = 'study' and tags.`ablate.store` = '{identity}'"))
+        found = list(
+            _search(
+                client,
+                self._experiment,
+                f"tags.`ablate.kind` = 'study' and tags.`ablate.store` = '{identity}'",
+            )
+        )
         tags = {
             "ablate.kind": "study", "ablate.study": self.study.name, "ablate.store": identity, "mlflow.note.content": note,
             "mlflow.source.name": self.study.source, "mlflow.source.type": "LOCAL",
@@ -217,7 +269,9 @@ class Mlflow:
             run_id = found[0].info.run_id
             client.set_tag(run_id, "mlflow.note.content", note)
         else:
-            run_id = client.create_run(self._experiment, start_time=self._began(client), tags=tags, run_name="report").info.run_id
+            run_id = client.create_run(
+                self._experiment, start_time=self._began(client), tags=tags, run_name="report"
+            ).info.run_id
         for path in files:
             client.log_artifact(run_id, str(path))
         client.set_terminated(run_id, end_time=self._edge(client, "end_time DESC", "status != 'RUNNING'"))
@@ -226,14 +280,22 @@ class Mlflow:
         """Return the start of the study's own run, in ms, as it was when that was first made, here or in a database that was lost."""
         path = self.store.study(self.study.name) / "began.json"
         known = store_files.read_json(path)
-        began: int | None = known["timestamp"] if known else self._edge(client, "start_time ASC", "status != 'SCHEDULED'")
+        began: int | None = (
+            known["timestamp"] if known else self._edge(client, "start_time ASC", "status != 'SCHEDULED'")
+        )
         if known is None and began is not None:
             store_files.write_json(path, {"timestamp": began}, durable=False)
         return began
 
     def _edge(self, client: Any, order: str, condition: str) -> int | None:
-        """Return the first start or the last end of what the study has in MLflow, in ms; none where it has nothing."""
-        asked = f"{condition} and tags.`ablate.kind` != 'study' and tags.`ablate.store` = '{layout.identity(self.store)}'"
+        """Return the first start or the last end of what the study has in MLflow, in ms.
+
+        None where it has nothing.
+        """
+        asked = (
+            f"{condition} and tags.`ablate.kind` != 'study' and tags.`ablate.store` = "
+            f"'{layout.identity(self.store)}'"
+        )
         for run in _search(client, self._experiment, asked, order=[f"attributes.{order}"], page_size=20):
             if "ablate.stale" not in run.data.tags:
                 found: int | None = getattr(run.info, order.split(maxsplit=1)[0])
@@ -250,11 +312,15 @@ def _client(address: str) -> Any:
     """Import MLflow, quietly, and connect. Its telemetry is off unless the user has decided otherwise."""
     for name, value in (
         ("MLFLOW_DISABLE_TELEMETRY", "true"),
-        # 7 by default: minutes of silence when a server is away. The writer tries again by itself, and first looks at what has
-        # arrived: MLflow would repeat a request whose answer was late, and so make a run twice.
+        # 7 by default: minutes of silence when a server is away. The writer tries again by itself, and first
+        # looks at what has arrived: MLflow would repeat a request whose answer was late, and so make a run
+        # twice.
         ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0"),
         ("MLFLOW_HTTP_REQUEST_TIMEOUT", "20"),  # seconds; 120 by default
-        ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),  # two lines for every run, each with a request of its own
+        (
+            "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT",
+            "true",
+        ),  # two lines for every run, each with a request of its own
     ):
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
@@ -303,9 +369,12 @@ def _name(address: str, study: str) -> str:
 
 
 def _experiment(client: Any, name: str, artifacts: str | None, study: Study) -> str:
-    """Find or make the experiment of a study, with what its page shows; one that was deleted in the UI is brought back.
+    """Find or make the experiment of a study, with what its page shows.
 
-    Raises a MovedError when its artifacts would go elsewhere: MLflow fixes their absolute place when it makes an experiment.
+    One that was deleted in the UI is brought back.
+
+    Raises a MovedError when its artifacts would go elsewhere: MLflow fixes their absolute place when it makes
+    an experiment.
     """
     found = client.get_experiment_by_name(name)
     if found is None:
@@ -321,13 +390,21 @@ def _experiment(client: Any, name: str, artifacts: str | None, study: Study) -> 
 
 
 def _search(
-    client: Any, experiment: str, condition: str, *, order: Sequence[str] = (), page_size: int = 1000, hidden: bool = False
+    client: Any,
+    experiment: str,
+    condition: str,
+    *,
+    order: Sequence[str] = (),
+    page_size: int = 1000,
+    hidden: bool = False,
 ) -> Iterator[Any]:
     from mlflow.entities import ViewType
 
     token, kind = None, ViewType.DELETED_ONLY if hidden else ViewType.ACTIVE_ONLY
     while True:
-        page = client.search_runs([experiment], condition, kind, max_results=page_size, page_token=token, order_by=list(order))
+        page = client.search_runs(
+            [experiment], condition, kind, max_results=page_size, page_token=token, order_by=list(order)
+        )
         yield from page
         token = page.token
         if not token:
@@ -343,14 +420,22 @@ def _log_values(client: Any, known: Sent, record: Record, tags: dict[str, str], 
 
     missing = {name: value for name, value in agreement.params(record).items() if name not in known.params}
     new = [
-        metric for before, each in record.lines.items() for line in each[known.lines.get(before, 0) :] for metric in _metrics(before, line)
+        metric
+        for before, each in record.lines.items()
+        for line in each[known.lines.get(before, 0) :]
+        for metric in _metrics(before, line)
     ]
     new += [metric for line in record.end for metric in _metrics("", line)]
     if was_ended:
         new = [metric for metric in new if metric.key not in known.metrics]
     changed = [RunTag(name, value) for name, value in tags.items() if known.tags.get(name) != value]
     if missing or new or changed:
-        client.log_batch(known.run_id, metrics=new, params=[Param(name, value) for name, value in missing.items()], tags=changed)
+        client.log_batch(
+            known.run_id,
+            metrics=new,
+            params=[Param(name, value) for name, value in missing.items()],
+            tags=changed,
+        )
     known.params |= missing
     known.metrics |= {metric.key: metric.value for metric in new}
     known.lines = {before: len(each) for before, each in record.lines.items()}
@@ -387,4 +472,6 @@ def _log_artifacts(address: str, known: Sent, record: Record) -> None:
 def _metrics(before: str, line: Line) -> list[Any]:
     from mlflow.entities import Metric
 
-    return [Metric(_key(before + name), value, line.timestamp, line.step) for name, value in line.metrics.items()]
+    return [
+        Metric(_key(before + name), value, line.timestamp, line.step) for name, value in line.metrics.items()
+    ]

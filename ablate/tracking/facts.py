@@ -52,7 +52,11 @@ def text(value: Any) -> str:
 
 def fields(recipe: Recipe) -> dict[str, str]:
     """Return every field that matters in a recipe, by its path: with them one can filter over the runs of all studies."""
-    paths = (path for path in recipe_fields.fields() if path not in NOT_SHOWN and recipe_fields.is_active(recipe, path))
+    paths = (
+        path
+        for path in recipe_fields.fields()
+        if path not in NOT_SHOWN and recipe_fields.is_active(recipe, path)
+    )
     return {path: text(recipe_fields.value(recipe, path)) for path in paths}
 
 
@@ -76,14 +80,23 @@ def _origin(path: Path, _modified: int, _size: int) -> Origin:
 
 
 def images(data: recipe_fields.Data, fingerprint: str, store: Store) -> Images | None:
-    """Describe the images of a job by their fingerprint, without reading them; None as long as it is not known."""
+    """Describe the images of a job by their fingerprint, without reading them.
+
+    None as long as it is not known.
+    """
     if not fingerprint:
         return None
     own = is_folder(data.name) and data.root is not None
     name = (Path(data.root).name or data.root) if own and data.root is not None else data.name
     source = {"uri": data.root} if own else {"name": data.name}
     kind = DATASETS[data.name].source
-    return Images(name[:500], fingerprint[: identity.ID_SHOWN], kind, json.dumps(source), _profile(store.data / fingerprint / "meta.json"))
+    return Images(
+        name[:500],
+        fingerprint[: identity.ID_SHOWN],
+        kind,
+        json.dumps(source),
+        _profile(store.data / fingerprint / "meta.json"),
+    )
 
 
 @lru_cache(maxsize=64)

@@ -26,7 +26,9 @@ def key(name: str) -> str:
     """
     meant = {match.start() for match in MEANT.finditer(name)}
     spelled = meant | _slashes(name) | _dots(name)
-    written = "".join(_spell(c) if i in spelled or not (c.isalnum() or c in "/._- :") else c for i, c in enumerate(name))
+    written = "".join(
+        _spell(c) if i in spelled or not (c.isalnum() or c in "/._- :") else c for i, c in enumerate(name)
+    )
     return shortened(written or ":empty:", LONGEST)
 
 

@@ -21,7 +21,11 @@ SENT = "sent.json"
 
 def is_current(given: str | None, study: Study, state: str, store: Store) -> bool:
     """Whether MLflow is the store's own (`given`: the address that was asked for), and has all of `state`."""
-    kept = store_files.read_json(store.study(study.name) / SENT) if _is_own(given) and store.database.exists() else None
+    kept = (
+        store_files.read_json(store.study(study.name) / SENT)
+        if _is_own(given) and store.database.exists()
+        else None
+    )
     return kept is not None and bool(kept == _mark(state, store))
 
 
@@ -34,7 +38,9 @@ def keep(given: str | None, study: Study, state: str, store: Store) -> None:
 def state(study: Study, runs: Iterable[RunSource], tuning: Iterable[Path], store: Store) -> str:
     """Digest what MLflow is to show of a study: its runs, the folders of its searches and range tests, and its text."""
     files = [[run.key, run.run.name, *map(_stat, _read(run))] for run in runs]
-    found = [[str(path), _stat(path)] for folder in tuning for path in sorted(folder.rglob("*")) if path.is_file()]
+    found = [
+        [str(path), _stat(path)] for folder in tuning for path in sorted(folder.rglob("*")) if path.is_file()
+    ]
     return identity.digest([__version__, str(store.path), to_json(study), files, found])
 
 
@@ -43,12 +49,20 @@ def _is_own(given: str | None) -> bool:
 
 
 def _mark(state: str, store: Store) -> dict[str, Any]:
-    beside = [store.database.with_name(f"{store.database.name}{ending}") for ending in ("", "-wal", "-journal")]
+    beside = [
+        store.database.with_name(f"{store.database.name}{ending}") for ending in ("", "-wal", "-journal")
+    ]
     return {"state": state, "database": [_stat(path) for path in beside]}
 
 
 def _read(run: RunSource) -> Iterator[Path]:
-    yield from (run.folder.recipe, run.folder.attempts, run.folder.journal, run.folder.result, run.folder.failure)
+    yield from (
+        run.folder.recipe,
+        run.folder.attempts,
+        run.folder.journal,
+        run.folder.result,
+        run.folder.failure,
+    )
     yield run.outcome / "outcome.json"
 
 

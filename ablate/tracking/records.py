@@ -55,7 +55,9 @@ class Record:
     tags: Mapping[str, str]
     started: int  # ms
     state: State
-    lines: Mapping[str, tuple[Line, ...]]  # by what stands before the names of their metrics; each only ever gets longer
+    lines: Mapping[
+        str, tuple[Line, ...]
+    ]  # by what stands before the names of their metrics; each only ever gets longer
     attempts: int = 0  # none: such a run has no attempts
     parent: str = ""  # the key of the run that it is nested in
     note: str = ""  # Markdown
@@ -110,7 +112,12 @@ class RunSource:
         lines = job_folder.read_epochs(self.folder)
         end, texts, files = ((), {}, []) if stands.status == "RUNNING" else _end(self, lines)
         identity, origin = run.cell.id[: identities.ID_SHOWN], facts.origin(self.folder)
-        own = {"ablate.cell": run.cell.label, "ablate.cell_id": identity, "ablate.seed": str(run.seed), "ablate.job": run.job_id}
+        own = {
+            "ablate.cell": run.cell.label,
+            "ablate.cell_id": identity,
+            "ablate.seed": str(run.seed),
+            "ablate.job": run.job_id,
+        }
         yield Record(
             self.key, "run", run.name, self.params, tags={**own, **origin.tags},
             started=attempts[0].timestamp, state=stands, lines={"": epochs(lines)}, attempts=len(attempts),
@@ -129,7 +136,9 @@ def tracked(study: Study, runs: tuple[Run, ...], store: Store) -> tuple[RunSourc
             key=f"{run.cell.id[: identities.ID_SHOWN]}/{run.seed}/{run.job_id[: identities.ID_SHOWN]}",
             folder=store.job(run.job_id),
             outcome=store.job(run.job_id).outcome(identities.evaluation_id(run.cell.recipe)),
-            params=recipe[run.cell.id] | {names[name]: level for name, level in run.cell.levels.items()} | {"seed": str(run.seed)},
+            params=recipe[run.cell.id]
+            | {names[name]: level for name, level in run.cell.levels.items()}
+            | {"seed": str(run.seed)},
             store=store,
             metric=study.metric,
         )
@@ -139,18 +148,28 @@ def tracked(study: Study, runs: tuple[Run, ...], store: Store) -> tuple[RunSourc
 
 def epochs(lines: Sequence[Epoch]) -> tuple[Line, ...]:
     """Return the epochs of a journal, each with the time that it took."""
-    return tuple(Line(line.epoch, line.timestamp, line.metrics | {"time/epoch_seconds": line.seconds}) for line in lines)
+    return tuple(
+        Line(line.epoch, line.timestamp, line.metrics | {"time/epoch_seconds": line.seconds})
+        for line in lines
+    )
 
 
 def plain(text: str) -> str:
-    """Write a text so that Markdown and HTML show it as it is and find nothing in it to obey; on one line, cut where it is long."""
+    """Write a text so that Markdown and HTML show it as it is and find nothing in it to obey.
+
+    On one line, cut where it is long.
+    """
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     short = line if len(line) <= LONGEST_NAME else f"{line[:LONGEST_NAME]}…"
     return "".join(c if c.isalnum() or c in " ," else f"&#{ord(c)};" for c in short)
 
 
 def _note(cell: Cell, seed: int) -> str:
-    said = {"cell": cell.label, **{f"level of {name}": level for name, level in cell.levels.items()}, "seed": str(seed)}
+    said = {
+        "cell": cell.label,
+        **{f"level of {name}": level for name, level in cell.levels.items()},
+        "seed": str(seed),
+    }
     return "\n".join(f"- {plain(name)}: {plain(text)}" for name, text in said.items())
 
 
@@ -174,16 +193,26 @@ def _state(one: RunSource, *, closing: bool) -> State:
     return State("KILLED", "stopped", last_sign(one.folder))
 
 
-def _end(one: RunSource, lines: list[Epoch]) -> tuple[tuple[Line, ...], dict[str, str], list[tuple[Path, str]]]:
+def _end(
+    one: RunSource, lines: list[Epoch]
+) -> tuple[tuple[Line, ...], dict[str, str], list[tuple[Path, str]]]:
     """Return the last metrics, and the artifacts as texts and as files."""
-    result, outcome = job_folder.read_result(one.folder), records.read(one.outcome / "outcome.json", Evaluation)
+    result, outcome = (
+        job_folder.read_result(one.folder),
+        records.read(one.outcome / "outcome.json", Evaluation),
+    )
     end: tuple[Line, ...] = ()
     texts: dict[str, str] = {}
     if outcome is not None and result is not None:
-        whole = {n: v for n, v in outcome.metrics.items() if n == one.metric or not n.startswith(metrics.PER_CLASS)}
+        whole = {
+            n: v for n, v in outcome.metrics.items() if n == one.metric or not n.startswith(metrics.PER_CLASS)
+        }
         whole |= {"time/train_seconds": result.metrics["time/train_seconds"]}
         end = (Line(lines[-1].epoch if lines else 0, outcome.timestamp, whole),)
-        texts |= {"confusion_matrix.csv": _confusion_csv(outcome), "per_class_accuracy.csv": _per_class_csv(outcome)}
+        texts |= {
+            "confusion_matrix.csv": _confusion_csv(outcome),
+            "per_class_accuracy.csv": _per_class_csv(outcome),
+        }
     if result is not None:  # at step 0: MLflow draws a metric of later steps alone as a curve of one point
         end += (Line(0, result.timestamp, facts.size(one.folder, result)),)
     if lines:
@@ -214,4 +243,9 @@ def _confusion_csv(outcome: Evaluation) -> str:
 
 def _per_class_csv(outcome: Evaluation) -> str:
     shares = outcome.metrics
-    return _csv([["class", "accuracy"], *([name, shares.get(metrics.PER_CLASS + name, "")] for name in outcome.classes)])
+    return _csv(
+        [
+            ["class", "accuracy"],
+            *([name, shares.get(metrics.PER_CLASS + name, "")] for name in outcome.classes),
+        ]
+    )

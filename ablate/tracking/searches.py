@@ -75,7 +75,9 @@ class SearchSource:
         else:
             stands = State("KILLED", "stopped", last) if missing else State("FINISHED", "finished", last)
         named = ("sampler", search.sampler), ("pruner", search.pruner), ("trials", search.trials)
-        params = {name: _text(value) for name, value in (*named, ("metric", search.metric), ("seeds", search.seeds))}
+        params = {
+            name: _text(value) for name, value in (*named, ("metric", search.metric), ("seeds", search.seeds))
+        }
         files = [] if stands.status == "RUNNING" else _there([self.folder.trials])
         return Record(
             self.key, "search", f"search: {search.label}", params, tags={"ablate.search": self.job},
@@ -83,7 +85,11 @@ class SearchSource:
         )  # fmt: skip
 
     def _trial(self, search: Search, trial: Trial, *, is_open: bool) -> Record:
-        folders = {_before(search.seeds, seed): self.store.job(trial.jobs[str(seed)]) for seed in search.seeds if str(seed) in trial.jobs}
+        folders = {
+            _before(search.seeds, seed): self.store.job(trial.jobs[str(seed)])
+            for seed in search.seeds
+            if str(seed) in trial.jobs
+        }
         lines = {before: epochs(job_folder.read_epochs(folder)) for before, folder in folders.items()}
         stands = State("RUNNING", "running") if is_open else _ended(trial, lines)
         names = labels(list(search.space))
@@ -126,7 +132,9 @@ class RangeSource:
             stands = State("RUNNING", "running") if goes_on else State("KILLED", "stopped", last)
         else:
             stands = State("FINISHED", "finished", last)
-        params = {name: _text(value) for name, value in test.sweep.model_dump().items()} | {"seeds": _text(test.seeds)}
+        params = {name: _text(value) for name, value in test.sweep.model_dump().items()} | {
+            "seeds": _text(test.seeds)
+        }
         suggested = asdict(suggestion) if suggestion is not None else {}
         params |= {f"suggestion/{name}": _text(value) for name, value in suggested.items()}
         files = [self.folder.test, *map(self.folder.curve, test.seeds), self.folder.suggestion]
@@ -165,14 +173,20 @@ def _best(search: Search, ended: Sequence[Trial]) -> Iterator[Line]:
 def _ended(trial: Trial, lines: Mapping[str, tuple[Line, ...]]) -> State:
     """Return how a trial that does not go on has ended."""
     if trial.state == "running":
-        return State("KILLED", "stopped", max([trial.started or 0, *(each[-1].timestamp for each in lines.values() if each)]))
+        return State(
+            "KILLED",
+            "stopped",
+            max([trial.started or 0, *(each[-1].timestamp for each in lines.values() if each)]),
+        )
     end = ENDS[trial.state]
     return State(end.status, end.word, trial.ended or 0)
 
 
 def _trial_tags(search: str, trial: Trial, folders: Mapping[str, Folder]) -> dict[str, str]:
     tags = {"ablate.search": search, "ablate.trial": str(trial.number)}
-    return tags | ({"ablate.job": folders[""].path.name, **facts.origin(folders[""]).tags} if "" in folders else {})
+    return tags | (
+        {"ablate.job": folders[""].path.name, **facts.origin(folders[""]).tags} if "" in folders else {}
+    )
 
 
 def _points(curve: SeedCurve) -> Iterator[Line]:

@@ -1,4 +1,7 @@
-"""What MLflow has of a run, and whether it can become what a record says. Knows no mlflow but by its own objects."""
+"""What MLflow has of a run, and whether it can become what a record says.
+
+Knows no mlflow but by its own objects.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,14 +27,25 @@ class Sent:
     metrics: dict[str, float] = field(default_factory=dict)  # their last values
     tags: dict[str, str] = field(default_factory=dict)
     has_images: bool = False
-    lines: dict[str, int] = field(default_factory=dict)  # as far as this process knows: sending more changes nothing
+    lines: dict[str, int] = field(
+        default_factory=dict
+    )  # as far as this process knows: sending more changes nothing
 
 
 def read(run: Any) -> Sent:
     """Read what MLflow has of a run."""
     info, data = run.info, run.data
     has_images = bool(run.inputs is not None and run.inputs.dataset_inputs)
-    return Sent(info.run_id, info.artifact_uri, info.status, info.end_time, data.params, data.metrics, data.tags, has_images)
+    return Sent(
+        info.run_id,
+        info.artifact_uri,
+        info.status,
+        info.end_time,
+        data.params,
+        data.metrics,
+        data.tags,
+        has_images,
+    )
 
 
 def hide(client: Any, run: Sent) -> None:
@@ -45,7 +59,11 @@ def hide(client: Any, run: Sent) -> None:
 
 def rename(client: Any, run: Sent, record: Record, tags: Mapping[str, str]) -> None:
     """Name a run after what its cell is called now, unless somebody has given it a name of their own."""
-    before, label, name = run.tags.get("ablate.cell"), tags.get("ablate.cell"), shortened(record.name, LONGEST)
+    before, label, name = (
+        run.tags.get("ablate.cell"),
+        tags.get("ablate.cell"),
+        shortened(record.name, LONGEST),
+    )
     if before is None or before == label or "ablate.seed" not in tags:
         return
     if run.tags.get("mlflow.runName") == shortened(f"{before}/{tags['ablate.seed']}", LONGEST):
@@ -58,7 +76,9 @@ def is_other(client: Any, known: Sent, record: Record, tags: Mapping[str, str]) 
     if any(known.params.get(name, value) != value for name, value in agreement.params(record).items()):
         return True
     ended_otherwise = known.status == "FINISHED" and known.ended != record.state.ended
-    if ended_otherwise or (known.status == record.state.status and not known.lines and record.state.status != "RUNNING"):
+    if ended_otherwise or (
+        known.status == record.state.status and not known.lines and record.state.status != "RUNNING"
+    ):
         return ended_otherwise or agreement.contradicts(agreement.latest(record), known.metrics)
     changed = record.attempts and any(known.tags.get(name) != tags.get(name) for name in CHANGING)
     return bool(changed) and _is_set_back(client, known.run_id, record)
@@ -71,6 +91,8 @@ def _is_set_back(client: Any, run_id: str, record: Record) -> bool:
     """
     for before, lines in record.lines.items():
         points = client.get_metric_history(run_id, key(f"{before}time/epoch_seconds"))  # every epoch has it
-        if not {(one.step, one.timestamp) for one in points} <= {(line.step, line.timestamp) for line in lines}:
+        if not {(one.step, one.timestamp) for one in points} <= {
+            (line.step, line.timestamp) for line in lines
+        }:
             return True
     return False

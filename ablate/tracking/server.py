@@ -12,18 +12,26 @@ from ablate.tracking.addresses import is_served, own
 from ablate.tracking.client import pages
 
 
-def serve(address: str, store: Store, host: str, port: int) -> tuple[list[str], dict[str, str], dict[str, str]]:
+def serve(
+    address: str, store: Store, host: str, port: int
+) -> tuple[list[str], dict[str, str], dict[str, str]]:
     """Return the command that serves MLflow's page, its environment, and the address of each study's runs on it, by name."""
     if is_served(address):
         raise AblateError(f"MLflow is served at {public(address)} already: open that address")
     if address == own(store) and not store.database.exists():
-        hint = study_folder.hint(store) or "start a study with ablate run, or name another store with --store DIR"
+        hint = (
+            study_folder.hint(store)
+            or "start a study with ablate run, or name another store with --store DIR"
+        )
         raise AblateError(f"{store.path} has no runs yet: {hint}")
     command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port), "--workers", "1"]
     environment = {
         "MLFLOW_BACKEND_STORE_URI": address,  # not an argument, which `ps` would show with its password
-        "MLFLOW_ARTIFACTS_DESTINATION": str(store.artifacts),  # of what others log to it: else a folder wherever it was started
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 8 processes for GenAI features that nobody needs here
+        "MLFLOW_ARTIFACTS_DESTINATION": str(
+            store.artifacts
+        ),  # of what others log to it: else a folder wherever it was started
+        # 8 processes for GenAI features that nobody needs here
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
     found: dict[str, str] = {}

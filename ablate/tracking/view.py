@@ -15,8 +15,8 @@ GROUPED = ("ablate.cell", "ablate.status")  # a run at chance level is in no mea
 def tags(study: Study, created: int) -> dict[str, str]:
     """Return the tags of a study's experiment; `created`: when it was made, in ms.
 
-    The view has the runs of the grid alone (range tests, searches and the report are still there, behind the filter), grouped by
-    cell, in the order in which they were trained, with the study's metric.
+    The view has the runs of the grid alone (range tests, searches and the report are still there, behind the
+    filter), grouped by cell, in the order in which they were trained, with the study's metric.
     """
     widths = {f"metrics.`{key(study.metric)}`": 150, "tags.`ablate.cell`": 350, "tags.`ablate.seed`": 100}
     state = {
@@ -30,7 +30,10 @@ def tags(study: Study, created: int) -> dict[str, str]:
         "selectedColumns": [*widths],
         "columnOrder": [*widths],
         "columnWidths": widths,
-        "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": name} for name in GROUPED]},
+        "groupBy": {
+            "aggregateFunction": "average",
+            "groupByKeys": [{"mode": "tag", "groupByData": name} for name in GROUPED],
+        },
         "runsHiddenMode": "FIRST_20_RUNS",
     }
     view = {"name": "cells", "createdAt": created, "updatedAt": created, "state": json.dumps(state)}

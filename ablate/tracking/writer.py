@@ -33,17 +33,27 @@ class Writer:
     """
 
     def __init__(
-        self, address: str, study: Study, sources: Sequence[Source], store: Store, notice: Callable[[str], None], *, whole: bool = True
+        self,
+        address: str,
+        study: Study,
+        sources: Sequence[Source],
+        store: Store,
+        notice: Callable[[str], None],
+        *,
+        whole: bool = True,
     ) -> None:
-        """Start; `notice` is called, once, when MLflow cannot be reached. `whole`: the sources are all that the study has."""
+        """Start; `notice` is called, once, when MLflow cannot be reached.
+
+        `whole`: the sources are all that the study has.
+        """
         self._mlflow = Mlflow(address, study, store, frozenset(one.key for one in sources) if whole else None)
         self._address, self._notice = address, notice
         self._by_job: dict[str, list[Source]] = {}
         for one in sources:
             self._by_job.setdefault(one.job, []).append(one)
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        # Jobs with something to send, in order, and whether this run has taken them up: what it has not does not go on
-        # unless another process trains it.
+        # Jobs with something to send, in order, and whether this run has taken them up: what it has not does
+        # not go on unless another process trains it.
         self._todo: dict[str, bool] = dict.fromkeys(self._by_job, False)
         self._error = ""
         self._closing, self._abandoned = threading.Event(), threading.Event()
@@ -51,14 +61,19 @@ class Writer:
         self._thread.start()
 
     def touch(self, job: str) -> None:
-        """Show that a job, a search or a range test, by its id, has something new; of another id there is nothing to send."""
+        """Show that a job, a search or a range test, by its id, has something new.
+
+        Of another id there is nothing to send.
+        """
         self._queue.put(job)
 
     def close(self, stopped: Callable[[], bool] = lambda: False) -> Report:
-        """Send what is left, and stop; `stopped` is asked meanwhile, and ends it. `ablate sync` sends the rest later.
+        """Send what is left, and stop; `stopped` is asked meanwhile, and ends it.
 
-        One failure now is final, so that a server that hangs is waited for as long as one request may take: 20 seconds, or
-        what MLFLOW_HTTP_REQUEST_TIMEOUT says.
+        `ablate sync` sends the rest later.
+
+        One failure now is final, so that a server that hangs is waited for as long as one request may take:
+        20 seconds, or what MLFLOW_HTTP_REQUEST_TIMEOUT says.
         """
         self._closing.set()
         self._queue.put(None)
@@ -69,7 +84,10 @@ class Writer:
                 self.abandon()
             elif self._thread.is_alive() and time.monotonic() > said:
                 said = float("inf")
-                self._notice(f"waiting for MLflow at {public(self._address)} to take the last runs; Ctrl-C leaves them to ablate sync")
+                self._notice(
+                    f"waiting for MLflow at {public(self._address)} to take the last runs; Ctrl-C leaves "
+                    "them to ablate sync"
+                )
         late = sum(len(self._by_job[job]) for job in self._todo.copy())
         return Report(late, (self._error or "interrupted") if late else "")
 
@@ -86,7 +104,11 @@ class Writer:
             is_first = False
         if not self._todo:  # a run whose job was interrupted is still shown as running
             shown = self._mlflow.running()
-            self._todo = {job: False for job, sources in self._by_job.items() if any(one.key in shown for one in sources)}
+            self._todo = {
+                job: False
+                for job, sources in self._by_job.items()
+                if any(one.key in shown for one in sources)
+            }
             self._send_all(closing=True)
 
     def _send_all(self, *, closing: bool) -> None:
@@ -100,7 +122,9 @@ class Writer:
                 del self._todo[job]
                 refused = 0
                 continue
-            self._todo[job] = self._todo.pop(job)  # behind the others: a run that MLflow never takes must not hold them up
+            self._todo[job] = self._todo.pop(
+                job
+            )  # behind the others: a run that MLflow never takes must not hold them up
             refused += 1
             if self._closing.is_set() and time.monotonic() - began > PATIENCE:
                 self._abandoned.set()
@@ -128,7 +152,10 @@ class Writer:
         except Exception as error:  # noqa: BLE001 (whatever a server or a full disk does must not stop the training)
             if not self._error:
                 reason = first_line(error)
-                self._notice(f"MLflow at {public(self._address)} does not take runs ({reason}); training goes on, and they follow later")
+                self._notice(
+                    f"MLflow at {public(self._address)} does not take runs ({reason}); training goes on, "
+                    "and they follow later"
+                )
             self._error = first_line(error)
             self._mlflow.forget()  # a run may have been deleted there
             return False

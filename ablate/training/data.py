@@ -65,7 +65,8 @@ class Arrays:
 def prepare(data: Data, cache: Path, *, download: bool = True) -> Prepared:
     """Decode a data set into `cache`, or find it there; a second call reads one small file.
 
-    Raises a DataError that says what to do when there are no images, one is corrupt, or the folders do not fit.
+    Raises a DataError that says what to do when there are no images, one is corrupt, or the folders do not
+    fit.
     """
     note = cache / "index" / f"{_source_key(data)}.json"
     note.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,9 @@ def prepare(data: Data, cache: Path, *, download: bool = True) -> Prepared:
         known = find(data, cache, older=False)
         if known is not None:
             return known
-        for left in cache.glob("draft-*"):  # of a process that was killed: we hold the lock, so nobody writes one now
+        for left in cache.glob(
+            "draft-*"
+        ):  # of a process that was killed: we hold the lock, so nobody writes one now
             shutil.rmtree(left, ignore_errors=True)
         draft = cache / f"draft-{secrets.token_hex(4)}"
         draft.mkdir()  # as the umask wants it: a group may share the store
@@ -81,7 +84,10 @@ def prepare(data: Data, cache: Path, *, download: bool = True) -> Prepared:
             made = _write(cache, draft, *LOADERS[data.name](data, draft, download=download))
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        _write_json(note, {"fingerprint": made.name, "name": data.name, "root": data.root, "image_size": data.image_size})
+        _write_json(
+            note,
+            {"fingerprint": made.name, "name": data.name, "root": data.root, "image_size": data.image_size},
+        )
     return read(made)
 
 
@@ -119,8 +125,9 @@ def count_files(data: Data) -> int:
 def find(data: Data, cache: Path, *, older: bool = True) -> Prepared | None:
     """Find a data set that was prepared before; look at nothing else and decode nothing.
 
-    `older`: also as an earlier version has decoded the same files, by which the results that are there were made. The next run
-    decodes them again: where the images come out the same, so do their fingerprint and the identities of jobs.
+    `older`: also as an earlier version has decoded the same files, by which the results that are there were
+    made. The next run decodes them again: where the images come out the same, so do their fingerprint and the
+    identities of jobs.
     """
     for key in (_source_key, _older_key) if older else (_source_key,):
         try:
@@ -135,7 +142,10 @@ def find(data: Data, cache: Path, *, older: bool = True) -> Prepared | None:
 
 
 def open_arrays(made: Path) -> Arrays:
-    """Map a prepared set into memory. Copy-on-write, since torch wants writable arrays; nothing ever writes."""
+    """Map a prepared set into memory. Copy-on-write, since torch wants writable arrays.
+
+    Nothing ever writes.
+    """
     return Arrays(*(np.load(made / f"{name}.npy", mmap_mode="c") for name in ARRAYS))
 
 
@@ -147,32 +157,60 @@ def split(data: Data, labels: Labels, seed: int) -> tuple[NDArray[np.int64], NDA
     generator = np.random.default_rng(identity.stream_seed(seed, "split"))
     wanted = len(labels) if data.train_size is None else data.train_size
     if wanted > len(labels):
-        raise DataError(f"data.train_size must be at most the {len(labels)} training images of {data.name}, got {wanted}")
+        raise DataError(
+            f"data.train_size must be at most the {len(labels)} training images of {data.name}, got {wanted}"
+        )
     held = int(data.validation) if isinstance(data.validation, int) else round(wanted * data.validation)
     if wanted - held < 2:
-        raise DataError(f"data.validation leaves {max(wanted - held, 0)} of {wanted} images to train on: make it smaller")
+        raise DataError(
+            f"data.validation leaves {max(wanted - held, 0)} of {wanted} images to train on: make it smaller"
+        )
     if data.validation > 0 and held == 0:
-        raise DataError(f"data.validation = {data.validation} holds none of {wanted} images back: make it larger, or 0")
+        raise DataError(
+            f"data.validation = {data.validation} holds none of {wanted} images back: make it larger, or 0"
+        )
     order = _balanced_order(labels, generator)[:wanted]
     return np.sort(order[held:]), np.sort(order[:held])
 
 
 def check_normalize(data: Data, channels: int) -> None:
     """Raise a DataError when a normalisation is for images of other channels."""
-    given = 3 if data.normalize == "imagenet" else len(data.normalize.mean) if isinstance(data.normalize, fields.MeanStd) else channels
+    given = (
+        3
+        if data.normalize == "imagenet"
+        else len(data.normalize.mean)
+        if isinstance(data.normalize, fields.MeanStd)
+        else channels
+    )
     if given not in (1, channels):
-        raise DataError(f"data.normalize has {given} channels, and the images of {data.name} have {channels}: take another, or dataset")
+        raise DataError(
+            f"data.normalize has {given} channels, and the images of {data.name} have {channels}: take "
+            "another, or dataset"
+        )
 
 
 def warnings(data: Data, prepared: Prepared) -> list[str]:
     """List what makes a normalisation other than what one expects."""
     if isinstance(data.normalize, fields.MeanStd):
         wide = max(*data.normalize.mean, *data.normalize.std)
-        return [f"warning: data.normalize has {wide:g}, and images are in [0, 1]: divide mean and std by 255?"] if wide > 1 else []
+        return (
+            [f"warning: data.normalize has {wide:g}, and images are in [0, 1]: divide mean and std by 255?"]
+            if wide > 1
+            else []
+        )
     names = ("red", "green", "blue") if prepared.channels == 3 else ("the only channel",)
     flat = [names[i] for i, std in enumerate(prepared.std) if std <= FLOOR and data.normalize == "dataset"]
     varies = f"{' and '.join(flat)} of {data.name} hardly {'varies' if len(flat) == 1 else 'vary'}"
-    return [f"warning: {varies}, by less than one grey level, and {'is' if len(flat) == 1 else 'are'} divided by one"] if flat else []
+    return (
+        [
+            (
+                f"warning: {varies}, by less than one grey level, and {'is' if len(flat) == 1 else 'are'} "
+                "divided by one"
+            )
+        ]
+        if flat
+        else []
+    )
 
 
 def _balanced_order(labels: Labels, generator: np.random.Generator) -> NDArray[np.int64]:
@@ -191,7 +229,11 @@ def _source_key(data: Data) -> str:
     package = DATASETS[data.name].package
     if is_folder(data.name):
         found = folder.survey(_root(data))
-        listing = [(folder.shown(path), *_stat(path)) for part in (found.train, found.test) for _, path in part.images]
+        listing = [
+            (folder.shown(path), *_stat(path))
+            for part in (found.train, found.test)
+            for _, path in part.images
+        ]
         listing.append(decoding.VERSION)
     elif package:
         listing = [metadata.version(package)]  # not by importing it: that takes a second
@@ -204,8 +246,14 @@ def _older_key(data: Data) -> str:
         return _source_key(data)
     listing = []
     for name in ("train", "test"):
-        for label in sorted(path for path in (_root(data) / name).iterdir() if path.is_dir() and not path.name.startswith(".")):
-            taken = (path for path in label.iterdir() if path.suffix.lower() in OLDER_SUFFIXES and not path.name.startswith("."))
+        for label in sorted(
+            path for path in (_root(data) / name).iterdir() if path.is_dir() and not path.name.startswith(".")
+        ):
+            taken = (
+                path
+                for path in label.iterdir()
+                if path.suffix.lower() in OLDER_SUFFIXES and not path.name.startswith(".")
+            )
             listing += [(str(path), *_stat(path)) for path in sorted(taken)]
     return identity.digest([data.name, str(_root(data)), data.image_size, listing])
 
@@ -223,16 +271,27 @@ def _root(data: Data) -> Path:
     if data.root is not None:
         try:
             return Path(data.root).expanduser().resolve()
-        except (OSError, RuntimeError, ValueError) as error:  # a user or HOME that is not there, links in a circle, a NUL
-            raise DataError(f"data.root must be a folder, and {folder.shown(data.root)} cannot be one: {error}") from None
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+        ) as error:  # a user or HOME that is not there, links in a circle, a NUL
+            raise DataError(
+                f"data.root must be a folder, and {folder.shown(data.root)} cannot be one: {error}"
+            ) from None
     return places.cache() / "datasets"
 
 
-Loaded = tuple[list[str], Split, Split, list[str]]  # classes, train, test, and how they were read where that is to be said
+Loaded = tuple[
+    list[str], Split, Split, list[str]
+]  # classes, train, test, and how they were read where that is to be said
 
 
 def _load_digits(data: Data, _draft: Path, *, download: bool) -> Loaded:  # noqa: ARG001
-    """scikit-learn's 1,797 handwritten digits, 8x8 with 17 grey levels; every fifth one of a class is a test image."""
+    """scikit-learn's 1,797 handwritten digits, 8x8 with 17 grey levels.
+
+    Every fifth one of a class is a test image.
+    """
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -266,7 +325,12 @@ def _load_torchvision(data: Data, _draft: Path, *, download: bool) -> Loaded:
     for train in (True, False):
         try:
             parts.append(getattr(datasets, kind)(str(root), **options(train), download=download))
-        except (RuntimeError, OSError, ValueError, AssertionError) as error:  # the last two: of files that are cut off
+        except (
+            RuntimeError,
+            OSError,
+            ValueError,
+            AssertionError,
+        ) as error:  # the last two: of files that are cut off
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise DataError(
                 f"{data.name} must be in {root} or be downloadable, and it is neither ({reason}): "
@@ -285,15 +349,21 @@ def _to_split(dataset: Any, size: int) -> Split:
 
 
 def _load_folder(data: Data, draft: Path, *, download: bool) -> Loaded:  # noqa: ARG001
-    """Decode a folder of images, on as many threads as there are cores (Pillow releases the GIL); say how it was read.
+    """Decode a folder of images, on as many threads as there are cores (Pillow releases the GIL).
+
+    Say how it was read.
 
     Each image goes to its place in a mapped file at once, so that a set may be larger than the memory.
+
     """
     found = folder.survey(_root(data))
     parts = {"train": found.train.images, "test": found.test.images}
     images = {
         name: np.lib.format.open_memmap(
-            draft / f"{name}_images.npy", mode="w+", dtype=np.uint8, shape=(len(part), data.image_size, data.image_size, 3)
+            draft / f"{name}_images.npy",
+            mode="w+",
+            dtype=np.uint8,
+            shape=(len(part), data.image_size, data.image_size, 3),
         )
         for name, part in parts.items()
     }
@@ -312,11 +382,20 @@ def _load_folder(data: Data, draft: Path, *, download: bool) -> Loaded:  # noqa:
     corrupt = [reason for reason in done if isinstance(reason, str)]
     if corrupt:
         more = f"\nand {len(corrupt) - SHOWN} more" if len(corrupt) > SHOWN else ""
-        raise DataError("these images cannot be decoded: replace or remove them\n" + "\n".join(corrupt[:SHOWN]) + more)
+        raise DataError(
+            "these images cannot be decoded: replace or remove them\n" + "\n".join(corrupt[:SHOWN]) + more
+        )
     counts = Counter(mark for marks in done for mark in marks)
-    said = [f"{counts[mark]} {'image' if counts[mark] == 1 else 'images'} {mark}" for mark in decoding.MARKS if counts[mark]]
+    said = [
+        f"{counts[mark]} {'image' if counts[mark] == 1 else 'images'} {mark}"
+        for mark in decoding.MARKS
+        if counts[mark]
+    ]
     number = {label: i for i, label in enumerate(found.classes)}
-    train, test = ((images[name], np.array([number[label] for label, _ in part], np.int64)) for name, part in parts.items())
+    train, test = (
+        (images[name], np.array([number[label] for label, _ in part], np.int64))
+        for name, part in parts.items()
+    )
     return list(found.classes), train, test, [*said, *found.said]
 
 
@@ -325,8 +404,10 @@ LOADERS: dict[str, Callable[..., Loaded]] = {
     "imagefolder": _load_folder,
     **dict.fromkeys(TORCHVISION, _load_torchvision),
 }
-"""By name. Each decodes train and test to uint8 (N, H, W, C) and int64 labels; what may not fit into memory goes to files in the
-folder `draft`."""
+"""By name. Each decodes train and test to uint8 (N, H, W, C) and int64 labels.
+
+What may not fit into memory goes to files in the folder `draft`.
+"""
 
 
 def _write(cache: Path, draft: Path, classes: list[str], train: Split, test: Split, said: list[str]) -> Path:
@@ -337,7 +418,9 @@ def _write(cache: Path, draft: Path, classes: list[str], train: Split, test: Spl
         whole.update(np.ascontiguousarray(array).data)
     moments = [_moments(train[0], c) for c in range(train[0].shape[-1])]
     if any(std < FLOOR for _, std in moments):
-        whole.update(b"deviations of one grey level at least")  # earlier versions divided by less, so results differ
+        whole.update(
+            b"deviations of one grey level at least"
+        )  # earlier versions divided by less, so results differ
     made = cache / whole.hexdigest()
     meta = {
         "classes": classes, "train": len(train[1]), "test": len(test[1]), "channels": train[0].shape[-1], "image_size": train[0].shape[1],
@@ -363,7 +446,10 @@ def _write(cache: Path, draft: Path, classes: list[str], train: Split, test: Spl
 
 def _moments(images: Images, channel: int) -> tuple[float, float]:
     """Return mean and standard deviation of one channel in [0, 1], from how often each of the 256 values occurs."""
-    counts = sum(np.bincount(images[i : i + CHUNK, :, :, channel].ravel(), minlength=256) for i in range(0, len(images), CHUNK))
+    counts = sum(
+        np.bincount(images[i : i + CHUNK, :, :, channel].ravel(), minlength=256)
+        for i in range(0, len(images), CHUNK)
+    )
     values = np.arange(256) / 255
     mean = np.average(values, weights=counts)
     return float(mean), float(np.average((values - mean) ** 2, weights=counts) ** 0.5)
@@ -379,5 +465,7 @@ def read(made: Path) -> Prepared:
     """Read what a prepared set is."""
     meta = json.loads((made / "meta.json").read_text())
     for key in ("classes", "mean", "std", "decoding"):
-        meta[key] = tuple(meta.get(key, ()))  # versions before decoding.VERSION 2 have not said how they decoded
+        meta[key] = tuple(
+            meta.get(key, ())
+        )  # versions before decoding.VERSION 2 have not said how they decoded
     return Prepared(folder=made, fingerprint=made.name, **meta)

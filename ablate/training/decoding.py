@@ -34,7 +34,10 @@ TURNED, ON_WHITE, ANIMATION, PAGES, NEARLY_BLACK, REDUCED = MARKS = (
     "with transparent parts put on white",
     "animated, of which the first frame is taken",
     "of several pages, of which the first is taken",
-    f"of 16 bits and nearly black, as no pixel reaches {DARK:,} of 65,535 (to be stretched before, if that is wrong)",
+    (
+        f"of 16 bits and nearly black, as no pixel reaches {DARK:,} of 65,535 (to be stretched before, if that "
+        "is wrong)"
+    ),
     "too large to be decoded at full size, and read at a lower one",
 )
 """What may be said of a file besides that it was read."""
@@ -44,7 +47,10 @@ _gate, _room = threading.Lock(), threading.BoundedSemaphore(ROOM)
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Let Pillow open images of any size without a word: `read` looks at their size itself. For the thread that starts the others."""
+    """Let Pillow open images of any size without a word: `read` looks at their size itself.
+
+    For the thread that starts the others.
+    """
     from PIL import Image
 
     known = Image.MAX_IMAGE_PIXELS
@@ -77,7 +83,9 @@ def read(path: Path, size: int) -> tuple[Images, tuple[str, ...]]:
         with Image.open(path) as image:
             marks = _shrink(image, size)
             with _held(image.width * image.height):
-                raw = str(image.tile[0].args) if image.tile else ""  # how the file has its pixels, which loading forgets
+                raw = (
+                    str(image.tile[0].args) if image.tile else ""
+                )  # how the file has its pixels, which loading forgets
                 image.load()
                 pixels, more = _to_rgb(image, raw)
                 turned = _orientation(image)
@@ -87,7 +95,9 @@ def read(path: Path, size: int) -> tuple[Images, tuple[str, ...]]:
                 return fit(np.asarray(pixels), size), marks + more + _frames(image)
     except Exception as error:  # noqa: BLE001 (of files that are spoilt, Pillow and its decoders raise nearly everything)
         is_empty = path.is_file() and path.stat().st_size == 0
-        raise ValueError("the file is empty" if is_empty else str(error).strip() or type(error).__name__) from None
+        raise ValueError(
+            "the file is empty" if is_empty else str(error).strip() or type(error).__name__
+        ) from None
 
 
 @contextmanager
@@ -104,7 +114,10 @@ def _held(pixels: int) -> Iterator[None]:
 
 
 def _shrink(image: "Image", size: int) -> tuple[str, ...]:
-    """Have a JPEG that is too large decoded at a lower size, which takes less memory; refuse any other one."""
+    """Have a JPEG that is too large decoded at a lower size, which takes less memory.
+
+    Refuse any other one.
+    """
     if image.width * image.height <= LARGEST:
         return ()
     shown = f"{image.width:,} x {image.height:,} pixels"
@@ -122,15 +135,23 @@ def _to_rgb(image: "Image", raw: str) -> "tuple[Image, tuple[str, ...]]":
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         grey, marks = _eight_bits(image)
         alpha = _key_mask(image, raw)
-        return _on_white(Image.merge("RGBA", [grey] * 3 + [alpha]), grey, marks) if alpha else (grey.convert("RGB"), marks)
+        return (
+            _on_white(Image.merge("RGBA", [grey] * 3 + [alpha]), grey, marks)
+            if alpha
+            else (grey.convert("RGB"), marks)
+        )
     if image.mode in ("L", "RGB", "1") and "transparency" in image.info:
         alpha = _key_mask(image, raw)
-        del image.info["transparency"]  # Pillow compares it with the converted pixels, wrongly where the file has not 8 bits
+        del image.info[
+            "transparency"
+        ]  # Pillow compares it with the converted pixels, wrongly where the file has not 8 bits
         plain = image.convert("RGB")
         return _on_white(Image.merge("RGBA", [*plain.split(), alpha]), plain, ()) if alpha else (plain, ())
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         whole = image.convert("LA") if image.mode == "La" else image
-        return _on_white(whole.convert("RGBA"), image if image.mode in ("RGBA", "LA", "P", "PA") else whole, ())
+        return _on_white(
+            whole.convert("RGBA"), image if image.mode in ("RGBA", "LA", "P", "PA") else whole, ()
+        )
     return image.convert("RGB"), ()
 
 
@@ -139,7 +160,9 @@ def _on_white(rgba: "Image", plain: "Image", marks: tuple[str, ...]) -> "tuple[I
     from PIL import Image
 
     lowest, highest = rgba.getchannel("A").getextrema()
-    if lowest == 255 or (highest == 0 and plain.format == "BMP"):  # such BMPs have not set their fourth byte: nobody sees them empty
+    if lowest == 255 or (
+        highest == 0 and plain.format == "BMP"
+    ):  # such BMPs have not set their fourth byte: nobody sees them empty
         return plain.convert("RGB"), marks
     background = Image.new("RGBA", rgba.size, "white")
     background.alpha_composite(rgba)
@@ -147,9 +170,12 @@ def _on_white(rgba: "Image", plain: "Image", marks: tuple[str, ...]) -> "tuple[I
 
 
 def _key_mask(image: "Image", raw: str) -> "Image | None":
-    """Return the alpha of a picture in which one colour stands for transparent (PNG's tRNS); none where it has no such colour.
+    """Return the alpha of a picture in which one colour stands for transparent (PNG's tRNS).
 
-    The colour is as the file has it; pixels of 2 or 4 bits are spread over 8 by now, and of colours of 16 bits 8 are left.
+    None where it has no such colour.
+
+    The colour is as the file has it; pixels of 2 or 4 bits are spread over 8 by now, and of colours of 16
+    bits 8 are left.
     """
     from PIL import Image
 
@@ -167,7 +193,10 @@ def _key_mask(image: "Image", raw: str) -> "Image | None":
 
 
 def _eight_bits(image: "Image") -> "tuple[Image, tuple[str, ...]]":
-    """Return a grey picture of more than 8 bits as L. Pillow's own conversion cuts off at 255, which leaves white."""
+    """Return a grey picture of more than 8 bits as L.
+
+    Pillow's own conversion cuts off at 255, which leaves white.
+    """
     from PIL import Image
 
     if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):

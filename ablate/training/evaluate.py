@@ -32,32 +32,53 @@ class Judgement:
 
     metrics: dict[str, float]
     confusion: list[list[int]]  # [true class][answer]
-    calibration: list[tuple[int, float, float]]  # for each of 15 equal bins of confidence: images, mean confidence, share that was right
+    calibration: list[
+        tuple[int, float, float]
+    ]  # for each of 15 equal bins of confidence: images, mean confidence, share that was right
     wrong: tuple[Wrong, ...]  # the most confident ones first
     at_chance: str | None  # why the answers do not depend on the class, else None
 
 
 def judge(
-    network: nn.Module, recipe: Recipe, seed: int, test: Images, classes: tuple[str, ...], alive: Callable[[], None] = lambda: None
+    network: nn.Module,
+    recipe: Recipe,
+    seed: int,
+    test: Images,
+    classes: tuple[str, ...],
+    alive: Callable[[], None] = lambda: None,
 ) -> Judgement:
-    """Judge a network as the recipe's evaluation says; the same network, recipe and seed give the same numbers.
+    """Judge a network as the recipe's evaluation says.
+
+    The same network, recipe and seed give the same numbers.
 
     `alive` is called for every pass over a batch.
+
     """
-    from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
+    from torchmetrics.functional.classification import (
+        multiclass_calibration_error,
+        multiclass_confusion_matrix,
+    )
 
     p = predict(network, recipe, seed, test, alive)
     labels, answers = test.labels.cpu(), p.argmax(1)
     confusion = multiclass_confusion_matrix(answers, labels, num_classes=len(classes))
     per_class = confusion.diagonal() / confusion.sum(1)
     accuracy = (answers == labels).double().mean().item()
-    below_1 = p.clamp_max(1 - 2**-23)  # else torchmetrics counts answers of full confidence in a sixteenth bin
+    below_1 = p.clamp_max(
+        1 - 2**-23
+    )  # else torchmetrics counts answers of full confidence in a sixteenth bin
     found = {
         "test/accuracy": accuracy,
         "test/loss": F.nll_loss(p.clamp_min(1e-12).log(), labels).item(),
-        "test/calibration_error": multiclass_calibration_error(below_1, labels, num_classes=len(classes), n_bins=BINS).item(),
+        "test/calibration_error": multiclass_calibration_error(
+            below_1, labels, num_classes=len(classes), n_bins=BINS
+        ).item(),
     }
-    found |= {metrics.PER_CLASS + name: share for name, share in zip(classes, per_class.tolist(), strict=True) if share == share}  # noqa: PLR0124 (a class without test images is NaN)
+    found |= {
+        metrics.PER_CLASS + name: share
+        for name, share in zip(classes, per_class.tolist(), strict=True)
+        if share == share
+    }
     return Judgement(
         metrics=found,
         confusion=confusion.tolist(),
@@ -68,19 +89,30 @@ def judge(
 
 
 def _calibration(p: Tensor, right: Tensor) -> list[tuple[int, float, float]]:
-    """Compare confidence with accuracy in equal bins, as the calibration error does; an empty bin has zeros."""
+    """Compare confidence with accuracy in equal bins, as the calibration error does.
+
+    An empty bin has zeros.
+    """
     confidence = p.max(1).values.nan_to_num(0.0)  # of a broken network
     which = (confidence * BINS).long().clamp(0, BINS - 1)
     count = torch.bincount(which, minlength=BINS)
-    sums = [torch.bincount(which, weights=part.double(), minlength=BINS) / count.clamp_min(1) for part in (confidence, right)]
-    return [(int(n), round(c, 6), round(a, 6)) for n, c, a in zip(count.tolist(), *(part.tolist() for part in sums), strict=True)]
+    sums = [
+        torch.bincount(which, weights=part.double(), minlength=BINS) / count.clamp_min(1)
+        for part in (confidence, right)
+    ]
+    return [
+        (int(n), round(c, 6), round(a, 6))
+        for n, c, a in zip(count.tolist(), *(part.tolist() for part in sums), strict=True)
+    ]
 
 
-def predict(network: nn.Module, recipe: Recipe, seed: int, test: Images, alive: Callable[[], None] = lambda: None) -> Tensor:
+def predict(
+    network: nn.Module, recipe: Recipe, seed: int, test: Images, alive: Callable[[], None] = lambda: None
+) -> Tensor:
     """Return class probabilities (N, K) float32 on the CPU.
 
-    MC dropout averages the probabilities of T passes with dropout on and BatchNorm in eval mode (Gal and Ghahramani
-    2016, equation 6); flip TTA averages those of an image and its mirror image.
+    MC dropout averages the probabilities of T passes with dropout on and BatchNorm in eval mode (Gal and
+    Ghahramani 2016, equation 6); flip TTA averages those of an image and its mirror image.
     """
     views: list[Callable[[Tensor], Tensor]] = [lambda x: x]
     if recipe.evaluation.tta == "flip":
@@ -106,4 +138,6 @@ def _wrong(p: Tensor, answers: Tensor, labels: Tensor) -> tuple[Wrong, ...]:
     confidence = p.max(1).values
     missed = (answers != labels).nonzero()[:, 0]
     first = missed[confidence[missed].argsort(descending=True, stable=True)][:SHOWN]
-    return tuple(Wrong(i, labels[i].item(), answers[i].item(), round(confidence[i].item(), 4)) for i in first.tolist())  # type: ignore[arg-type]
+    return tuple(
+        Wrong(i, labels[i].item(), answers[i].item(), round(confidence[i].item(), 4)) for i in first.tolist()
+    )  # type: ignore[arg-type]

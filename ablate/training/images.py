@@ -26,7 +26,10 @@ MOST = 0.3  # of the memory that a GPU has free, for the training images, and as
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Normalised images (B, C, H, W), channels last, and labels (B,); when they are mixed, whose `share` of each is its own."""
+    """Normalised images (B, C, H, W), channels last, and labels (B,).
+
+    When they are mixed, whose `share` of each is its own.
+    """
 
     images: Tensor
     labels: Tensor
@@ -53,8 +56,13 @@ class Images:
         """Return where batches are wanted."""
         return self.labels.device
 
-    def batches(self, size: int, chosen: Tensor | None = None, augmentation: Augmentation = PLAIN) -> Iterator[Batch]:
-        """Yield the images, or the `chosen` ones (on the CPU) in this order, in batches; the last one may be smaller."""
+    def batches(
+        self, size: int, chosen: Tensor | None = None, augmentation: Augmentation = PLAIN
+    ) -> Iterator[Batch]:
+        """Yield the images, or the `chosen` ones (on the CPU) in this order, in batches.
+
+        The last one may be smaller.
+        """
         chosen = torch.arange(len(self)) if chosen is None else chosen
         source = self._streamed(chosen, size) if self.streamed else self._resident(chosen, size)
         for pixels, which, labels in source:
@@ -91,11 +99,16 @@ class Images:
     def _normalised(self, read: Tensor, steps: tuple[Step, ...]) -> Tensor:
         """Make normalised floats of bytes (B, H, W, C), after some steps.
 
-        Scale and shift are tiled over a whole image: on a CPU an inner loop of 3 channels costs more than the crop.
+        Scale and shift are tiled over a whole image: on a CPU an inner loop of 3 channels costs more than the
+        crop.
         """
         shape, scale = read.shape, self.scale
         if steps:
-            x = read.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).mul_(1 / 255)
+            x = (
+                read.permute(0, 3, 1, 2)
+                .to(torch.float32, memory_format=torch.contiguous_format)
+                .mul_(1 / 255)
+            )
             for step in steps:
                 x = step(x)
             read, scale = x.permute(0, 2, 3, 1).contiguous(), scale * 255
@@ -104,30 +117,56 @@ class Images:
 
 
 def normalisation(recipe: Recipe, prepared: Prepared) -> MeanStd:
-    """Return the mean and standard deviation that a recipe asks for; raise a ValueError when they do not fit the channels."""
+    """Return the mean and standard deviation that a recipe asks for.
+
+    Raise a ValueError when they do not fit the channels.
+    """
     normalize = recipe.data.normalize
-    found = MeanStd(mean=prepared.mean, std=prepared.std) if normalize == "dataset" else IMAGENET if normalize == "imagenet" else normalize
+    found = (
+        MeanStd(mean=prepared.mean, std=prepared.std)
+        if normalize == "dataset"
+        else IMAGENET
+        if normalize == "imagenet"
+        else normalize
+    )
     assert isinstance(found, MeanStd)
     if len(found.mean) not in (1, prepared.channels):
-        raise ValueError(f"data.normalize has {len(found.mean)} channels, and the images have {prepared.channels}")
+        raise ValueError(
+            f"data.normalize has {len(found.mean)} channels, and the images have {prepared.channels}"
+        )
     return found
 
 
 def for_training(
-    recipe: Recipe, prepared: Prepared, arrays: Arrays, rows: NDArray[np.int64], device: torch.device, *, memory: int | None = None
+    recipe: Recipe,
+    prepared: Prepared,
+    arrays: Arrays,
+    rows: NDArray[np.int64],
+    device: torch.device,
+    *,
+    memory: int | None = None,
 ) -> Images:
     """Return some of the training images; `memory`: see `place`."""
-    return place(normalisation(recipe, prepared), arrays.train_images, arrays.train_labels, rows, device, memory)
+    return place(
+        normalisation(recipe, prepared), arrays.train_images, arrays.train_labels, rows, device, memory
+    )
 
 
-def for_test(recipe: Recipe, prepared: Prepared, arrays: Arrays, device: torch.device, *, memory: int | None = None) -> Images:
+def for_test(
+    recipe: Recipe, prepared: Prepared, arrays: Arrays, device: torch.device, *, memory: int | None = None
+) -> Images:
     """Return all test images; `memory`: see `place`."""
     rows = np.arange(len(arrays.test_labels))
-    return place(normalisation(recipe, prepared), arrays.test_images, arrays.test_labels, rows, device, memory)
+    return place(
+        normalisation(recipe, prepared), arrays.test_images, arrays.test_labels, rows, device, memory
+    )
 
 
 def room(device: torch.device, jobs: int) -> int | None:
-    """Return how many bytes of images may go to a device that so many jobs share; none on a CPU, which maps them."""
+    """Return how many bytes of images may go to a device that so many jobs share.
+
+    None on a CPU, which maps them.
+    """
     if device.type == "cpu":
         return None
     gc.collect()
@@ -145,8 +184,8 @@ def place(
 ) -> Images:
     """Put the images `rows` of `pixels` (N, H, W, C) where they are read from fastest.
 
-    `memory`: the bytes that they may take on the device, beyond which they are streamed; none: no limit. On a CPU they
-    stay mapped from the disk.
+    `memory`: the bytes that they may take on the device, beyond which they are streamed; none: no limit. On a
+    CPU they stay mapped from the disk.
     """
     height, width, channels = pixels.shape[1:]
     needed = len(rows) * height * width * channels
@@ -154,6 +193,9 @@ def place(
     whole, which = torch.from_numpy(pixels), torch.from_numpy(rows)
     if device.type != "cpu" and fits:
         whole, which = take(whole, which).to(device), torch.arange(len(rows), device=device)
-    mean, std = (torch.tensor(part, dtype=torch.float32, device=device).expand(channels) for part in (normalize.mean, normalize.std))
+    mean, std = (
+        torch.tensor(part, dtype=torch.float32, device=device).expand(channels)
+        for part in (normalize.mean, normalize.std)
+    )
     scale, shift = (part.repeat(height * width) for part in (1 / (255 * std), -mean / std))
     return Images(whole, which, torch.from_numpy(labels[rows]).to(device), scale, shift, streamed=not fits)

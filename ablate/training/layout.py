@@ -20,7 +20,9 @@ CONTIGUOUS = "contiguous_by_ablate"  # an attribute of a network whose images ar
 WHOLE = 3  # stages of a trial: a forward pass in training mode, a backward pass, a forward pass in eval mode
 
 
-def place(network: nn.Module, model: Model, shape: models.Shape, precision: str, device: torch.device) -> nn.Module:
+def place(
+    network: nn.Module, model: Model, shape: models.Shape, precision: str, device: torch.device
+) -> nn.Module:
     """Move a network to a device, in the memory format that `choose` finds for networks like it."""
     if choose(model, shape, precision, device.type) == "contiguous":
         return _contiguous(network).to(device)
@@ -61,11 +63,20 @@ def _make_contiguous(_network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[T
 def _reached(model: Model, shape: models.Shape, precision: str, device: str, tried: Format) -> int:
     """Count the stages of a trial step, 0..`WHOLE`, that a new network gets through."""
     done = 0
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device == "cuda" else []), models.python_seeded(0):
+    with (
+        torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device == "cuda" else []),
+        models.python_seeded(0),
+    ):
         network = models.build(model, shape, seed=0, pretrained=False)
         try:
-            network = _contiguous(network).to(device) if tried == "contiguous" else network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            images = torch.rand(2, shape.image_size, shape.image_size, shape.channels, device=device).permute(0, 3, 1, 2)
+            network = (
+                _contiguous(network).to(device)
+                if tried == "contiguous"
+                else network.to(device, memory_format=torch.channels_last)
+            )  # type: ignore[call-overload]
+            images = torch.rand(2, shape.image_size, shape.image_size, shape.channels, device=device).permute(
+                0, 3, 1, 2
+            )
             labels = torch.arange(2, device=device) % shape.classes
             autocast = torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
             surgery.train(network)

@@ -1,6 +1,9 @@
-"""Training of one job, epoch by epoch. The caller owns every file; a session can be put away and taken up at any epoch.
+"""Training of one job, epoch by epoch. The caller owns every file.
 
-The images stay on the device as uint8, whole batches are augmented there, and the device is read once an epoch.
+A session can be put away and taken up at any epoch.
+
+The images stay on the device as uint8, whole batches are augmented there, and the device is read once an
+epoch.
 """
 
 import copy
@@ -22,7 +25,10 @@ from ablate.training.augment.streams import generators
 from ablate.training.data import Arrays, Prepared
 from ablate.training.images import Batch, Images
 
-EVALUATION_BATCH = {"cpu": 128, "cuda": 1024}  # small batches stay in a CPU's cache: 128 is 1.2-2.7x faster than 512
+EVALUATION_BATCH = {
+    "cpu": 128,
+    "cuda": 1024,
+}  # small batches stay in a CPU's cache: 128 is 1.2-2.7x faster than 512
 
 
 @dataclass(slots=True)
@@ -32,7 +38,9 @@ class Session:
     recipe: Recipe
     device: torch.device
     network: nn.Module
-    forward: Callable[[Tensor], Tensor]  # the network, or what torch.compile made of it; for training steps only
+    forward: Callable[
+        [Tensor], Tensor
+    ]  # the network, or what torch.compile made of it; for training steps only
     optimizer: torch.optim.Optimizer
     train: Images
     validation: Images | None
@@ -44,7 +52,9 @@ class Session:
     best_epoch: int = 0
     diverged: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)
-    alive: Callable[[], None] = lambda: None  # called for every batch, so that somebody can see that it does not stand still
+    alive: Callable[[], None] = lambda: (
+        None
+    )  # called for every batch, so that somebody can see that it does not stand still
 
     @property
     def finished(self) -> bool:
@@ -75,8 +85,8 @@ def start(
 ) -> Session:
     """Set up a training from its first epoch: images, weights, optimizer, a generator for every role.
 
-    `memory`: the bytes that images may take on the device, see `images.place`; it changes no number. `split`: the seed
-    that splits the images, if it is not this one.
+    `memory`: the bytes that images may take on the device, see `images.place`; it changes no number. `split`:
+    the seed that splits the images, if it is not this one.
     """
     settle(recipe, device)
     shape = models.Shape(prepared.channels, prepared.image_size, len(prepared.classes))
@@ -84,7 +94,9 @@ def start(
     network = layout.place(network, recipe.model, shape, recipe.training.precision, device)
     chosen, held = data.split(recipe.data, arrays.train_labels, seed if split is None else split)
     train = images.for_training(recipe, prepared, arrays, chosen, device, memory=memory)
-    validation = images.for_training(recipe, prepared, arrays, held, device, memory=memory) if len(held) else None
+    validation = (
+        images.for_training(recipe, prepared, arrays, held, device, memory=memory) if len(held) else None
+    )
     streams = generators(seed)
     # The global generator is left to dropout alone: every other draw has a generator of its own.
     torch.manual_seed(identity.stream_seed(seed, "dropout"))
@@ -104,7 +116,11 @@ def start(
 
 def epochs(session: Session) -> Iterator[dict[str, Any]]:
     """Train until the end, yielding a journal line after each epoch: epoch, timestamp in ms, seconds, metrics."""
-    compiling = {"time/compile_seconds": compile_step(session)} if session.recipe.training.compile and not session.finished else {}
+    compiling = (
+        {"time/compile_seconds": compile_step(session)}
+        if session.recipe.training.compile and not session.finished
+        else {}
+    )
     while not session.finished:
         began = time.perf_counter()
         metrics = _train_epoch(session) | compiling
@@ -169,7 +185,9 @@ def steps(session: Session) -> Iterator[Tensor]:
     surgery.train(session.network)
     batches, epochs = batches_an_epoch(session), session.recipe.training.epochs
     for i, batch in enumerate(shuffled(session)):
-        factor = optim.lr_factor(session.recipe.schedule, session.epoch * batches + i, batches * epochs, epochs)
+        factor = optim.lr_factor(
+            session.recipe.schedule, session.epoch * batches + i, batches * epochs, epochs
+        )
         set_lr(session, session.recipe.optimizer.lr * factor)
         session.alive()
         yield step(session, batch)
@@ -189,7 +207,10 @@ def shuffled(session: Session) -> Iterator[Batch]:
 
 
 def step(session: Session, batch: Batch) -> Tensor:
-    """Take one step of the optimizer, of a network in training mode; give loss and accuracy (2,) before it, on the device."""
+    """Take one step of the optimizer, of a network in training mode.
+
+    Give loss and accuracy (2,) before it, on the device.
+    """
     network, training = session.network, session.recipe.training
     with autocast(session.recipe, session.device):
         logits = session.forward(batch.images)
@@ -209,12 +230,20 @@ def set_lr(session: Session, lr: float) -> None:
 
 
 def _loss(logits: Tensor, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor]:
-    """Return cross-entropy and accuracy, means over the batch; of mixed images both labels count, by their share."""
+    """Return cross-entropy and accuracy, means over the batch.
+
+    Of mixed images both labels count, by their share.
+    """
     right = logits.detach().argmax(1)
     if batch.mixed is None:
-        return F.cross_entropy(logits, batch.labels, label_smoothing=smoothing), (right == batch.labels).float().mean()
+        return F.cross_entropy(logits, batch.labels, label_smoothing=smoothing), (
+            right == batch.labels
+        ).float().mean()
     share, others = batch.mixed.share, batch.labels[batch.mixed.partner]
-    own, other = (F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none") for labels in (batch.labels, others))
+    own, other = (
+        F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+        for labels in (batch.labels, others)
+    )
     accuracy = share * (right == batch.labels) + (1 - share) * (right == others)
     return (share * own + (1 - share) * other).mean(), accuracy.mean()
 
@@ -224,15 +253,25 @@ def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=recipe.training.precision == "bf16")
 
 
-def score(network: nn.Module, images: Images, recipe: Recipe, alive: Callable[[], None] = lambda: None) -> tuple[float, float]:
-    """Return mean cross-entropy and accuracy of one plain pass over some images; `alive` is called for every batch."""
+def score(
+    network: nn.Module, images: Images, recipe: Recipe, alive: Callable[[], None] = lambda: None
+) -> tuple[float, float]:
+    """Return mean cross-entropy and accuracy of one plain pass over some images.
+
+    `alive` is called for every batch.
+    """
     network.eval()
     total = torch.zeros(2, device=images.device)
     with torch.inference_mode(), autocast(recipe, images.device):
         for batch in images.batches(EVALUATION_BATCH[images.device.type]):
             alive()
             logits = network(batch.images).float()
-            total += torch.stack([F.cross_entropy(logits, batch.labels, reduction="sum"), (logits.argmax(1) == batch.labels).sum()])
+            total += torch.stack(
+                [
+                    F.cross_entropy(logits, batch.labels, reduction="sum"),
+                    (logits.argmax(1) == batch.labels).sum(),
+                ]
+            )
     loss, right = (total / len(images)).tolist()
     return loss, right
 
@@ -258,11 +297,17 @@ def snapshot(session: Session) -> dict[str, Any]:
 
 def restore(session: Session, state: dict[str, Any]) -> None:
     """Put a session where `snapshot` was taken."""
-    session.epoch, session.best_epoch, session.diverged = state["epoch"], state["best_epoch"], state["diverged"]
+    session.epoch, session.best_epoch, session.diverged = (
+        state["epoch"],
+        state["best_epoch"],
+        state["diverged"],
+    )
     session.best = (state["best"][0], state["best"][1])
     session.history = list(state["history"])
     session.network.load_state_dict(state["network"])
-    session.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # torch would go on in the very tensors of the snapshot
+    session.optimizer.load_state_dict(
+        copy.deepcopy(state["optimizer"])
+    )  # torch would go on in the very tensors of the snapshot
     session.order.set_state(state["order"])
     for role, generator in session.streams.items():
         generator.set_state(state["streams"][role])

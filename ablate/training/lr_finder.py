@@ -39,16 +39,19 @@ def sweep(
 ) -> Curve:
     """Train a new network at each rate of a plan in turn, until its end or until the training diverges.
 
-    It is trained as the recipe says, but for the rate, which is the plan's and not the schedule's, and for torch.compile,
-    which would cost more than it saves. Its images are those that a job of this seed trains on, so that the rate is not
-    chosen on that job's validation images; every other draw is from streams of its own. Of an epoch at each rate, the loss
-    and the accuracy are means over its batches. `memory`: see `images.place`. `told` gets the number of rates that are done,
-    from time to time; `should_stop` is asked before each step, and ends the test with `Stopped`.
+    It is trained as the recipe says, but for the rate, which is the plan's and not the schedule's, and for
+    torch.compile, which would cost more than it saves. Its images are those that a job of this seed trains
+    on, so that the rate is not chosen on that job's validation images; every other draw is from streams of
+    its own. Of an epoch at each rate, the loss and the accuracy are means over its batches. `memory`: see
+    `images.place`. `told` gets the number of rates that are done, from time to time; `should_stop` is asked
+    before each step, and ends the test with `Stopped`.
     """
     plain = recipe.model_copy(update={"training": recipe.training.model_copy(update={"compile": False})})
     found: list[list[float]] = []
     with undisturbed(device):
-        session = loop.start(plain, identity.stream_seed(seed, "range"), prepared, arrays, device, memory=memory, split=seed)
+        session = loop.start(
+            plain, identity.stream_seed(seed, "range"), prepared, arrays, device, memory=memory, split=seed
+        )
         surgery.train(session.network)
         for block in _blocks(_measured(session, plan, should_stop), BLOCK if plan.per == "batch" else 1):
             found += torch.stack(block).tolist()  # the only time that the device is read
@@ -63,7 +66,9 @@ def _curve(plan: Sweep, found: list[list[float]]) -> Curve:
     end = range_test.divergence([loss for loss, _ in found], plan.steps)
     kept = found if end is None else found[: end + 1]
     losses, accuracies = zip(*kept, strict=True)
-    return Curve(range_test.rates(plan)[: len(kept)], losses, accuracies, "end" if end is None else "diverged")
+    return Curve(
+        range_test.rates(plan)[: len(kept)], losses, accuracies, "end" if end is None else "diverged"
+    )
 
 
 def _measured(session: Session, plan: Sweep, should_stop: Callable[[], bool]) -> Iterator[Tensor]:
@@ -107,7 +112,10 @@ def undisturbed(device: torch.device) -> Iterator[None]:
     cuda = device.type == "cuda" or torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     generators = torch.get_rng_state(), torch.cuda.get_rng_state_all() if cuda else []
     threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
-    deterministic, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    deterministic, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
     benchmark, tf32 = cudnn.benchmark, cudnn.allow_tf32
     try:
         with torch.inference_mode(mode=False), torch.enable_grad():

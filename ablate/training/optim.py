@@ -11,10 +11,19 @@ from ablate.recipe.fields import Optimizer, Schedule
 START, END = 1 / 25, 1 / 250_000  # of the peak: OneCycleLR's div_factor and final_div_factor
 MAKE: dict[str, Callable[[Iterable[nn.Parameter], Optimizer], torch.optim.Optimizer]] = {
     "sgd": lambda parameters, o: torch.optim.SGD(
-        parameters, lr=o.lr, momentum=o.momentum, weight_decay=o.weight_decay, nesterov=o.nesterov and o.momentum > 0, fused=True
+        parameters,
+        lr=o.lr,
+        momentum=o.momentum,
+        weight_decay=o.weight_decay,
+        nesterov=o.nesterov and o.momentum > 0,
+        fused=True,
     ),
-    "adam": lambda parameters, o: torch.optim.Adam(parameters, lr=o.lr, weight_decay=o.weight_decay, fused=True),
-    "adamw": lambda parameters, o: torch.optim.AdamW(parameters, lr=o.lr, weight_decay=o.weight_decay, fused=True),
+    "adam": lambda parameters, o: torch.optim.Adam(
+        parameters, lr=o.lr, weight_decay=o.weight_decay, fused=True
+    ),
+    "adamw": lambda parameters, o: torch.optim.AdamW(
+        parameters, lr=o.lr, weight_decay=o.weight_decay, fused=True
+    ),
 }
 
 
@@ -55,7 +64,7 @@ SCHEDULES: dict[str, Callable[[Schedule, int, int, int], float]] = {
 def lr_factor(schedule: Schedule, step: int, steps: int, epochs: int) -> float:
     """Return the share of `optimizer.lr` that holds in step 0..steps-1 of a training of so many epochs.
 
-    cosine: Loshchilov and Hutter 2017, equation 5, without restarts, updated each step; one_cycle: Smith and Topin
-    2018 with cosine flanks, as torch's OneCycleLR without its cycling of the momentum.
+    cosine: Loshchilov and Hutter 2017, equation 5, without restarts, updated each step; one_cycle: Smith and
+    Topin 2018 with cosine flanks, as torch's OneCycleLR without its cycling of the momentum.
     """
     return SCHEDULES[schedule.name](schedule, step, steps, epochs)

@@ -19,7 +19,10 @@ from ablate.training.models import hints
 from ablate.training.surgery import ModelError
 
 CPU = torch.device("cpu")
-MOST_MACS, MOST_PARAMETERS = 25e9, 200e6  # of a network that is not the user's own: a larger one is not rehearsed
+MOST_MACS, MOST_PARAMETERS = (
+    25e9,
+    200e6,
+)  # of a network that is not the user's own: a larger one is not rehearsed
 REPEATED = 100e6  # parameters of the largest network that is built several times
 
 
@@ -32,9 +35,12 @@ class Rehearsed:
 
 
 def rehearse(recipe: Recipe, shape: models.Shape) -> Rehearsed:
-    """Take a step of the optimizer with two random images, then two passes in eval mode; raise a ModelError where that fails.
+    """Take a step of the optimizer with two random images, then two passes in eval mode.
+
+    Raise a ModelError where that fails.
 
     Pretrained weights are left out: they change no shape. Nothing of it stays in this process.
+
     """
     name, precision = recipe.model.name, recipe.training.precision
     with lr_finder.undisturbed(CPU), models.python_seeded(0), _understood(name):
@@ -46,9 +52,15 @@ def rehearse(recipe: Recipe, shape: models.Shape) -> Rehearsed:
         before = [key for key, _ in network.named_parameters()]
         loss = _train(session, shape)
         if not math.isfinite(loss):
-            raise ModelError(f"{name} gives scores that are not finite numbers (its first loss is {loss}): mend the network")
+            raise ModelError(
+                f"{name} gives scores that are not finite numbers (its first loss is {loss}): mend the "
+                "network"
+            )
         if [key for key, _ in network.named_parameters()] != before:
-            raise ModelError(f"{name} makes layers while it runs, and they are not trained: make them in __init__, or take nn.LazyLinear")
+            raise ModelError(
+                f"{name} makes layers while it runs, and they are not trained: make them in __init__, or "
+                "take nn.LazyLinear"
+            )
         notes = _judged(session, shape)
         if _is_repeated(network, name):
             _check_state(session, shape)
@@ -77,8 +89,14 @@ def _understood(name: str) -> Iterator[None]:
 def _check_trainable(network: nn.Module, name: str) -> None:
     parameters = list(network.parameters())
     if not any(parameter.requires_grad for parameter in parameters):
-        why = "all of its parameters are frozen (requires_grad = False)" if parameters else "it has no parameters"
-        raise ModelError(f"{name} has nothing to train: {why}: leave something to train, the last layer at least")
+        why = (
+            "all of its parameters are frozen (requires_grad = False)"
+            if parameters
+            else "it has no parameters"
+        )
+        raise ModelError(
+            f"{name} has nothing to train: {why}: leave something to train, the last layer at least"
+        )
     if surgery.has_lazy_layers(network):
         raise ModelError(f"{name} has lazy layers that only training mode reaches: give these their sizes")
 
@@ -88,17 +106,27 @@ def _check_repeatable(network: nn.Module, recipe: Recipe, shape: models.Shape) -
     name, again = recipe.model.name, models.build(recipe.model, shape, seed=0, pretrained=False)
     ours = {id(module) for module in network.modules()}
     if any(id(module) in ours and next(module.parameters(), None) is not None for module in again.modules()):
-        raise ModelError(f"{name} returns layers that it has returned before: build new ones in each call, as each job trains its own")
+        raise ModelError(
+            f"{name} returns layers that it has returned before: build new ones in each call, as each job "
+            "trains its own"
+        )
     mine, other = network.state_dict(), again.state_dict()
     same = mine.keys() == other.keys() and all(torch.equal(mine[key], other[key]) for key in mine)
     if same:
         return ()
-    return ("starts from other weights each time: its random numbers are not those of torch, numpy or random, so seeds are no pairs",)
+    return (
+        (
+            "starts from other weights each time: its random numbers are not those of torch, numpy or random, "
+            "so seeds are no pairs"
+        ),
+    )
 
 
 def _session(recipe: Recipe, network: nn.Module, shape: models.Shape) -> Session:
     """Set a training up as `loop.start` does, for two images of noise."""
-    pixels = np.random.default_rng(0).integers(0, 256, (2, shape.image_size, shape.image_size, shape.channels), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(
+        0, 256, (2, shape.image_size, shape.image_size, shape.channels), dtype=np.uint8
+    )
     labels = np.arange(2, dtype=np.int64) % shape.classes
     normalize = MeanStd(mean=(0.5,), std=(0.25,))
     plain = recipe.model_copy(update={"training": recipe.training.model_copy(update={"compile": False})})
@@ -131,7 +159,11 @@ def _scores(session: Session, shape: models.Shape, count: int = 2) -> Tensor:
 def _checked(scores: Any, name: str, count: int, classes: int, mode: str) -> Tensor:
     if isinstance(scores, Tensor) and scores.shape == (count, classes):
         return scores
-    got = f"a tensor of shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
+    got = (
+        f"a tensor of shape {tuple(scores.shape)}"
+        if isinstance(scores, Tensor)
+        else f"a {type(scores).__name__}"
+    )
     other = "" if isinstance(scores, Tensor) else ": return the scores alone, side heads are not trained"
     wanted = f"one score a class, a tensor of shape ({count}, {classes}) for {count} images"
     raise ModelError(f"{name} must give {wanted}, and gave {got} {mode}{other}")
@@ -143,11 +175,17 @@ def _judged(session: Session, shape: models.Shape) -> tuple[str, ...]:
     scores, again = _scores(session, shape), _scores(session, shape)
     notes = []
     if shape.classes > 1 and (scores >= 0).all() and torch.allclose(scores.sum(1), torch.ones(2), atol=0.01):
-        notes.append("ends in a softmax, and the loss applies its own: it learns slowly, return the scores before it")
+        notes.append(
+            "ends in a softmax, and the loss applies its own: it learns slowly, return the scores before it"
+        )
     elif shape.classes > 1 and torch.allclose(scores.logsumexp(1), torch.zeros(2), atol=0.01):
-        notes.append("ends in a log_softmax, which the loss applies itself: it does no harm, and can be left out")
+        notes.append(
+            "ends in a log_softmax, which the loss applies itself: it does no harm, and can be left out"
+        )
     if not torch.equal(scores, again):
-        notes.append("gives other scores each time in eval mode: is there an F.dropout without training=self.training?")
+        notes.append(
+            "gives other scores each time in eval mode: is there an F.dropout without training=self.training?"
+        )
     return tuple(notes)
 
 
@@ -157,9 +195,16 @@ def _check_state(session: Session, shape: models.Shape) -> None:
     scores, again = _scores(session, shape), _scores(session, shape)
     other = models.build(recipe.model, shape, seed=1, pretrained=False)
     other.load_state_dict(session.network.state_dict())
-    trained, session.network = session.network, layout.place(other, recipe.model, shape, recipe.training.precision, CPU)
+    trained, session.network = (
+        session.network,
+        layout.place(other, recipe.model, shape, recipe.training.precision, CPU),
+    )
     loaded = _scores(session, shape)
     session.network = trained
-    if torch.equal(scores, again) and not torch.allclose(scores, loaded, rtol=0.01, atol=0.01, equal_nan=True):
+    if torch.equal(scores, again) and not torch.allclose(
+        scores, loaded, rtol=0.01, atol=0.01, equal_nan=True
+    ):
         kept = "numbers outside of its parameters and buffers, so that its saved weights are another network"
-        raise ModelError(f"{name} keeps {kept}: register them with register_buffer, or make them an nn.Parameter")
+        raise ModelError(
+            f"{name} keeps {kept}: register them with register_buffer, or make them an nn.Parameter"
+        )

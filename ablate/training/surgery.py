@@ -1,7 +1,7 @@
 """Ablations of a network by surgery on any nn.Module, so that one factor works for every model.
 
-Nothing here draws random numbers, and parameters keep their names: dropout is hung on a layer as a child with a hook,
-not wrapped round it.
+Nothing here draws random numbers, and parameters keep their names: dropout is hung on a layer as a child with
+a hook, not wrapped round it.
 """
 
 import difflib
@@ -28,13 +28,22 @@ class QuickDropout(nn.Dropout):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Set each element to 0 with probability `p` rounded to 1 / 65536, and scale the others; any shape."""
-        if not self.training or x.device.type != "cpu" or torch.compiler.is_compiling():  # a graph fuses torch's own, and ends here
+        """Set each element to 0 with probability `p` rounded to 1 / 65536, and scale the others.
+
+        Any shape.
+        """
+        if (
+            not self.training or x.device.type != "cpu" or torch.compiler.is_compiling()
+        ):  # a graph fuses torch's own, and ends here
             return super().forward(x)
         if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
             x = x.contiguous()
         drop = min(round(self.p * STEPS), STEPS - 1)
-        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[: x.numel()]
+        bits = (
+            torch.empty(-(-x.numel() // 4), dtype=torch.int64)
+            .random_(-(2**63), None)
+            .view(torch.int16)[: x.numel()]
+        )
         keep = (bits >= drop - STEPS // 2).as_strided(x.shape, x.stride())
         return x * keep * (STEPS / (STEPS - drop))
 
@@ -64,13 +73,19 @@ def materialize(network: nn.Module, example: Tensor) -> None:
 
 
 def remove_batch_norm(network: nn.Module, example: Tensor) -> int:
-    """Take every BatchNorm out, and give the layer that fed it a bias of zeros if it had none. Returns how many.
+    """Take every BatchNorm out, and give the layer that fed it a bias of zeros if it had none.
 
-    Which layer feeds which norm is seen in one forward pass of `example` (B, C, H, W), not guessed from names or from
-    the order of definition, so pre-activation networks are left as they are but for the norm.
+    Returns how many.
+
+    Which layer feeds which norm is seen in one forward pass of `example` (B, C, H, W), not guessed from names
+    or from the order of definition, so pre-activation networks are left as they are but for the norm.
     """
     feeding = _feeding_layers(network, example)
-    norms = [(name, module) for name, module in network.named_modules(remove_duplicate=False) if isinstance(module, BatchNorm)]
+    norms = [
+        (name, module)
+        for name, module in network.named_modules(remove_duplicate=False)
+        if isinstance(module, BatchNorm)
+    ]
     if not norms:
         raise ModelError("model.batch_norm = false has nothing to remove: the network has no BatchNorm")
     for layer in feeding:
@@ -96,7 +111,11 @@ def _feeding_layers(network: nn.Module, example: Tensor) -> list[nn.Module]:
         if id(inputs[0]) in made_by:
             feeding.append(made_by[id(inputs[0])][0])
 
-    hooks = [m.register_forward_hook(after_layer) for m in network.modules() if isinstance(m, (*Convolution, nn.Linear))]
+    hooks = [
+        m.register_forward_hook(after_layer)
+        for m in network.modules()
+        if isinstance(m, (*Convolution, nn.Linear))
+    ]
     hooks += [m.register_forward_pre_hook(before_norm) for m in network.modules() if isinstance(m, BatchNorm)]
     modes = {module: module.training for module in network.modules()}
     network.eval()  # so that running statistics stay, and dropout draws nothing
@@ -126,7 +145,9 @@ def add_head_dropout(network: nn.Module, p: float) -> None:
     """Put dropout with probability `p` before the classifier: the last linear layer, else the last convolution."""
     found = _heads(network)
     if not found:
-        raise ModelError("model.head_dropout has nothing to precede: the network has no linear layer and no convolution")
+        raise ModelError(
+            "model.head_dropout has nothing to precede: the network has no linear layer and no convolution"
+        )
     layer = found[-1][1]
     layer.add_module("input_dropout", QuickDropout(p).train(layer.training))
     layer.register_forward_pre_hook(_drop_input)
@@ -136,13 +157,17 @@ def head(network: nn.Module) -> tuple[str, nn.Module]:
     """Find the classifier, with its name: the last linear layer, else the last convolution."""
     found = _heads(network)
     if not found:
-        raise ModelError("model.trainable needs a head, and the network has no linear layer and no convolution")
+        raise ModelError(
+            "model.trainable needs a head, and the network has no linear layer and no convolution"
+        )
     return found[-1]
 
 
 def _heads(network: nn.Module) -> list[tuple[str, nn.Module]]:
     layers = list(network.named_modules())
-    linear: list[tuple[str, nn.Module]] = [(name, module) for name, module in layers if isinstance(module, nn.Linear)]
+    linear: list[tuple[str, nn.Module]] = [
+        (name, module) for name, module in layers if isinstance(module, nn.Linear)
+    ]
     return linear or [(name, module) for name, module in layers if isinstance(module, Convolution)]
 
 
@@ -156,21 +181,27 @@ def _drop_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, 
 
 
 def sample_dropout(network: nn.Module) -> int:
-    """Switch dropout on in a network that is in eval mode; BatchNorm keeps its running statistics. Returns how many."""
+    """Switch dropout on in a network that is in eval mode; BatchNorm keeps its running statistics.
+
+    Returns how many.
+    """
     layers = [module for module in network.modules() if isinstance(module, Dropout)]
     for layer in layers:
         layer.train()
     return len(layers)
 
 
-FROZEN = "frozen_by_ablate"  # an attribute of a norm that keeps its statistics; copies of the network have it too
+FROZEN = (
+    "frozen_by_ablate"  # an attribute of a norm that keeps its statistics; copies of the network have it too
+)
 
 
 def freeze(network: nn.Module, trainable: str | tuple[str, ...]) -> None:
     """Train only some parts: `all`; `head`; or parts by their dotted names, such as `layer4`, and the head.
 
-    Every other parameter needs no gradient from now on, and a BatchNorm elsewhere keeps its running statistics: use
-    `train` in place of network.train(). Call it last, as other surgery may add biases. ModelError: no such part.
+    Every other parameter needs no gradient from now on, and a BatchNorm elsewhere keeps its running
+    statistics: use `train` in place of network.train(). Call it last, as other surgery may add biases.
+    ModelError: no such part.
     """
     if trainable == "all":
         return
@@ -203,6 +234,10 @@ def _part(network: nn.Module, name: str) -> nn.Module:
         return part
     close = difflib.get_close_matches(name, [other for other in parts if other], n=3, cutoff=0.6)
     meant = f" (did you mean {' or '.join(close)}?)" if close and part is None else ""
-    top = ", ".join(other for other, module in network.named_children() if next(module.parameters(), None) is not None)
+    top = ", ".join(
+        other for other, module in network.named_children() if next(module.parameters(), None) is not None
+    )
     wrong = "no part" if part is None else "nothing to train in its part"
-    raise ModelError(f"model.trainable: the network has {wrong} {name}{meant}: take all, head, or parts such as {top}")
+    raise ModelError(
+        f"model.trainable: the network has {wrong} {name}{meant}: take all, head, or parts such as {top}"
+    )

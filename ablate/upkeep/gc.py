@@ -1,7 +1,7 @@
 """What nothing in a store refers to, and its removal.
 
-A folder is first renamed to a name that nothing looks for, so that a kill leaves it whole, or a leftover that the next
-removal takes; never a job that is half there. Links are neither followed nor removed.
+A folder is first renamed to a name that nothing looks for, so that a kill leaves it whole, or a leftover that
+the next removal takes; never a job that is half there. Links are neither followed nor removed.
 """
 
 import shutil
@@ -57,9 +57,15 @@ def check(store: Store, needs: Needs) -> None:
         do = f"Run that study again or, where it can go, remove its folder in {store.path / 'studies'}"
         if name in needs.hidden:
             do = "Ask its owner for the right to read it, or to run ablate gc"
-        raise StoreError(f'{store.path}: nothing is removed, as the jobs of the study "{name}" cannot be named: {reason}. {do}')
+        raise StoreError(
+            f'{store.path}: nothing is removed, as the jobs of the study "{name}" cannot be named: '
+            f"{reason}. {do}"
+        )
     if not needs.studies:
-        raise StoreError(f"{store.path} has no study, so every job would be removed: remove the folder itself if that is meant")
+        raise StoreError(
+            f"{store.path} has no study, so every job would be removed: remove the folder itself if that "
+            "is meant"
+        )
 
 
 def check_idle(store: Store, ours: Iterable[Path] = ()) -> None:
@@ -67,21 +73,35 @@ def check_idle(store: Store, ours: Iterable[Path] = ()) -> None:
     for held in holders(store):
         if held.lock not in ours:
             raise StoreError(
-                f"{store.path}: nothing is removed while a process works there, on {held.words}: wait for it, or stop it first"
+                f"{store.path}: nothing is removed while a process works there, on {held.words}: wait for "
+                "it, or stop it first"
             )
 
 
 def find(store: Store, needs: Needs) -> tuple[Item, ...]:
     """List what nothing refers to."""
-    return (*_jobs(store, needs), *_tuning(store, needs), *_images(store, needs), *_checkpoints(store, needs), *_drafts(store))
+    return (
+        *_jobs(store, needs),
+        *_tuning(store, needs),
+        *_images(store, needs),
+        *_checkpoints(store, needs),
+        *_drafts(store),
+    )
 
 
 def _folders(store: Store, part: str) -> Iterator[Path]:
-    """List the folders of a store's part that are named by an identity; none where the part is a link to elsewhere."""
+    """List the folders of a store's part that are named by an identity.
+
+    None where the part is a link to elsewhere.
+    """
     parent = store.path / part
     if parent.is_symlink() or not parent.is_dir():
         return
-    yield from (path for path in sorted(parent.iterdir()) if IDENTITY.fullmatch(path.name) and path.is_dir() and not path.is_symlink())
+    yield from (
+        path
+        for path in sorted(parent.iterdir())
+        if IDENTITY.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
+    )
 
 
 def _jobs(store: Store, needs: Needs) -> Iterator[Item]:
@@ -114,7 +134,10 @@ def _seconds(folder: Folder) -> float:
 
 
 def _tuning(store: Store, needs: Needs) -> Iterator[Item]:
-    parts: tuple[tuple[Kind, str, frozenset[str]], ...] = (("search", "searches", needs.searches), ("range test", "ranges", needs.ranges))
+    parts: tuple[tuple[Kind, str, frozenset[str]], ...] = (
+        ("search", "searches", needs.searches),
+        ("range test", "ranges", needs.ranges),
+    )
     for kind, part, needed in parts:
         for path in _folders(store, part):
             if path.name not in needed:
@@ -124,7 +147,12 @@ def _tuning(store: Store, needs: Needs) -> Iterator[Item]:
 def _images(store: Store, needs: Needs) -> Iterator[Item]:
     for path in _folders(store, "data"):
         if path.name not in needs.data:
-            yield Item("images", path, leftovers.size(path), "decoded for no study that is here; decoded again where one needs them")
+            yield Item(
+                "images",
+                path,
+                leftovers.size(path),
+                "decoded for no study that is here; decoded again where one needs them",
+            )
 
 
 def _checkpoints(store: Store, needs: Needs) -> Iterator[Item]:
@@ -138,19 +166,28 @@ def _checkpoints(store: Store, needs: Needs) -> Iterator[Item]:
 
 def _drafts(store: Store) -> Iterator[Item]:
     for path in leftovers.drafts(store):
-        why = "its removal was cut short" if path.name.endswith(leftovers.GONE) else "its process was killed before it was whole"
+        why = (
+            "its removal was cut short"
+            if path.name.endswith(leftovers.GONE)
+            else "its process was killed before it was whole"
+        )
         yield Item("draft", path, leftovers.size(path), why)
 
 
 @contextmanager
 def alone(store: Store, names: Iterable[str]) -> Iterator[frozenset[str]]:
-    """Hold every study, and the decoding of images, so that none of them begins; give the folders of the studies that there are.
+    """Hold every study, and the decoding of images, so that none of them begins.
+
+    Give the folders of the studies that there are.
 
     Raises a StoreError where a process works there.
+
     """
     there = frozenset(_studies(store))
     named = {store.study(name).name for name in names}
-    others = [store.path / "studies" / name / "lock" for name in there - named]  # of studies that never came to be trained
+    others = [
+        store.path / "studies" / name / "lock" for name in there - named
+    ]  # of studies that never came to be trained
     with ExitStack() as stack:
         for name in sorted(names):
             stack.enter_context(study_folder.hold(store, name))
@@ -158,7 +195,9 @@ def alone(store: Store, names: Iterable[str]) -> Iterator[frozenset[str]]:
             for lock in (store.data / "lock", *others):
                 stack.enter_context(FileLock(lock).acquire(timeout=0))
         except Timeout:
-            raise StoreError(f"{store.path}: nothing is removed while a process works there: wait for it, or stop it first") from None
+            raise StoreError(
+                f"{store.path}: nothing is removed while a process works there: wait for it, or stop it first"
+            ) from None
         check_idle(store, {store.data / "lock", *others, *(store.study(name) / "lock" for name in names)})
         yield there
 
@@ -172,7 +211,10 @@ def remove(items: Iterable[Item], store: Store, studies: frozenset[str]) -> Remo
     kept: list[tuple[Path, str]] = []
     for item in items:
         if _studies(store) != studies:
-            raise AblateError(f"{store.path}: a new study has begun; {len(removed)} were removed before: start ablate gc again after it")
+            raise AblateError(
+                f"{store.path}: a new study has begun; {len(removed)} were removed before: start ablate gc "
+                "again after it"
+            )
         try:
             _remove(item)
             removed.append(item)
@@ -206,7 +248,9 @@ def _remove_folder(path: Path) -> None:
         if gone.exists():
             shutil.rmtree(gone)
         path.rename(gone)
-    Folder(gone).result.unlink(missing_ok=True)  # first: who lists all results of a store finds whole jobs only
+    Folder(gone).result.unlink(
+        missing_ok=True
+    )  # first: who lists all results of a store finds whole jobs only
     shutil.rmtree(gone)
 
 

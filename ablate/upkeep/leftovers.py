@@ -1,4 +1,7 @@
-"""What killed processes leave behind in a store: drafts of files, and folders that were being removed. Links are never followed."""
+"""What killed processes leave behind in a store: drafts of files, and folders that were being removed.
+
+Links are never followed.
+"""
 
 import os
 import re
@@ -9,13 +12,18 @@ from pathlib import Path
 from ablate.store.layout import Store
 
 SAFE_AGE = 3600.0
-"""Seconds after which a draft is nobody's. A younger one may be of a process on another machine that shares the store."""
+"""Seconds after which a draft is nobody's.
+
+A younger one may be of a process on another machine that shares the store.
+"""
 PARTS = ("jobs", "studies", "searches", "ranges", "data")
 """Folders of a store that are ours; MLflow's files are MLflow's."""
 CHECKPOINTS = ("checkpoint.pt", "previous.pt")
 """Of a job: needed until its training has ended."""
 GONE = ".gone"
-_DRAFT = re.compile(r"\.(?P<target>.+)\.(?P<tag>\w*\d\w*|[0-9a-f]{8})(-journal|-wal|-shm)?")  # .<name>.<process, or anything by chance>
+_DRAFT = re.compile(
+    r"\.(?P<target>.+)\.(?P<tag>\w*\d\w*|[0-9a-f]{8})(-journal|-wal|-shm)?"
+)  # .<name>.<process, or anything by chance>
 LONGEST_PROCESS = 7
 """Digits of a process's number, at most; what is longer is by chance, and says nothing of a process."""
 
@@ -26,9 +34,12 @@ def doomed(path: Path) -> Path:
 
 
 def walk(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """List what lies below a folder, folders before what is in them; nothing where there is no folder, or only a link to one.
+    """List what lies below a folder, folders before what is in them.
+
+    Nothing where there is no folder, or only a link to one.
 
     What is in a folder that only another user can read stays his: the doctor names such folders.
+
     """
     try:
         if folder.is_symlink() or not folder.is_dir():
@@ -44,14 +55,21 @@ def walk(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def size(path: Path) -> int:
-    """Count the bytes of a file, or of all files below a folder; what vanishes meanwhile, or cannot be read, counts nothing."""
+    """Count the bytes of a file, or of all files below a folder.
+
+    What vanishes meanwhile, or cannot be read, counts nothing.
+    """
     total = 0
     try:
         if path.is_symlink() or not path.is_dir():
             return path.lstat().st_size
         with os.scandir(path) as found:
             for entry in found:
-                total += size(Path(entry.path)) if entry.is_dir(follow_symlinks=False) else entry.stat(follow_symlinks=False).st_size
+                total += (
+                    size(Path(entry.path))
+                    if entry.is_dir(follow_symlinks=False)
+                    else entry.stat(follow_symlinks=False).st_size
+                )
     except (FileNotFoundError, PermissionError):
         pass
     return total

@@ -1,4 +1,7 @@
-"""The STUDY argument of a command: a file, or the name of a study in the store; and the seeds that the store has of it."""
+"""The STUDY argument of a command: a file, or the name of a study in the store.
+
+And the seeds that the store has of it.
+"""
 
 import difflib
 import os
@@ -36,7 +39,9 @@ def load(text: str, sets: tuple[str, ...], store: Store, seeds: int | None = Non
         own = study_file.load(path, sets)
     else:
         if sets:
-            raise AblateError(f'--set changes a study file, and "{text}" is a study of the store: name its file')
+            raise AblateError(
+                f'--set changes a study file, and "{text}" is a study of the store: name its file'
+            )
         own = _recall(text, store)
     old = study_folder.past(store, own.name)
     chosen, added = _seeded(own, sets, store, seeds, old)
@@ -63,7 +68,9 @@ def is_file(text: str) -> bool:
 
 def _may_exist(path: Path) -> bool:
     """Whether a file system can hold a path: it refuses to look for a longer one."""
-    return len(os.fsencode(path)) <= LONGEST_PATH and all(len(os.fsencode(part)) <= LONGEST_NAME for part in path.parts)
+    return len(os.fsencode(path)) <= LONGEST_PATH and all(
+        len(os.fsencode(part)) <= LONGEST_NAME for part in path.parts
+    )
 
 
 def _recall(name: str, store: Store) -> Study:
@@ -101,15 +108,25 @@ def _meant(text: str) -> str:
 def _elsewhere(study: Study, store: Store, old: Past | None) -> str:
     """Return the message that a store beside the study's file has the study, where this one, of the current folder, has not."""
     beside = Store(Path(study.folder) / layout.USUAL)
-    if old is not None or not study.folder or store.path != Path(layout.USUAL).absolute() or beside.path.resolve() == store.path.resolve():
+    if (
+        old is not None
+        or not study.folder
+        or store.path != Path(layout.USUAL).absolute()
+        or beside.path.resolve() == store.path.resolve()
+    ):
         return ""
     if not layout.is_store(beside.path) or study_folder.past(beside, study.name) is None:
         return ""
     path = os.path.relpath(beside.path)
-    return f'no run of "{study.name}" is in {os.path.relpath(store.path)}; {path}, beside the study, has it: --store {path}'
+    return (
+        f'no run of "{study.name}" is in {os.path.relpath(store.path)}; {path}, beside the study, has '
+        f"it: --store {path}"
+    )
 
 
-def _seeded(study: Study, sets: tuple[str, ...], store: Store, asked: int | None, old: Past | None) -> tuple[Study, str]:
+def _seeded(
+    study: Study, sets: tuple[str, ...], store: Store, asked: int | None, old: Past | None
+) -> tuple[Study, str]:
     """Return the study under the seeds that are meant, and what is to be said of those that stay from an earlier `--seeds`."""
     if asked is not None:
         return _with_seeds(study, sets, asked), ""
@@ -119,12 +136,20 @@ def _seeded(study: Study, sets: tuple[str, ...], store: Store, asked: int | None
     more = _with_seeds(study, sets, old.asked_seeds)
     added = _there(more, store, [seed for seed in more.seeds if seed not in study.seeds])
     undone = f"--seeds {len(study.seeds)}"
-    if not added and origin.is_alike(old.raw, old.text, study):  # the run that asked for them was stopped before it began with one
+    if not added and origin.is_alike(
+        old.raw, old.text, study
+    ):  # the run that asked for them was stopped before it began with one
         return more, f"--seeds {old.asked_seeds} was asked for, and stays: {undone} undoes it"
     if not added:
         return study, ""
     were, _, them = _words(added)
-    return more, f"{were} added by --seeds {old.asked_seeds}, and {'stays' if len(added) == 1 else 'stay'}: {undone} leaves {them} out"
+    return (
+        more,
+        (
+            f"{were} added by --seeds {old.asked_seeds}, and {'stays' if len(added) == 1 else 'stay'}: "
+            f"{undone} leaves {them} out"
+        ),
+    )
 
 
 def _omitted(study: Study, store: Store, old: Past) -> str:
@@ -136,12 +161,19 @@ def _omitted(study: Study, store: Store, old: Past) -> str:
     by_count = study_file.more_seeds(study.seeds, len(seeds))
     fits = set(range(by_count) if isinstance(by_count, int) else by_count) == set(seeds)
     _, are, them = _words(left)
-    return f"{are} in the store and not in this report: {f'--seeds {len(seeds)}' if fits else f'--set seeds={seeds}'} shows {them}"
+    return (
+        f"{are} in the store and not in this report: "
+        f"{f'--seeds {len(seeds)}' if fits else f'--set seeds={seeds}'} shows {them}"
+    )
 
 
 def _words(seeds: list[int]) -> tuple[str, str, str]:
     listed = ", ".join(map(str, seeds))
-    return (f"seed {listed} was", f"seed {listed} is", "it") if len(seeds) == 1 else (f"seeds {listed} were", f"seeds {listed} are", "them")
+    return (
+        (f"seed {listed} was", f"seed {listed} is", "it")
+        if len(seeds) == 1
+        else (f"seeds {listed} were", f"seeds {listed} are", "them")
+    )
 
 
 def _with_seeds(study: Study, sets: tuple[str, ...], count: int) -> Study:
@@ -150,7 +182,9 @@ def _with_seeds(study: Study, sets: tuple[str, ...], count: int) -> Study:
     if study.folder:
         more = study_file.load(Path(study.source), (*sets, f"seeds={seeds}"))
     else:
-        more = study_file.check({**study.raw, "seeds": seeds}, study.source, f"{study.text}\n# --set seeds={seeds}")
+        more = study_file.check(
+            {**study.raw, "seeds": seeds}, study.source, f"{study.text}\n# --set seeds={seeds}"
+        )
     return replace(more, asked_seeds=count, relative_to=study.relative_to)
 
 
@@ -159,5 +193,7 @@ def _there(study: Study, store: Store, seeds: list[int]) -> list[int]:
     if not seeds:
         return []
     jobs = resolve(study, store, seeds=tuple(seeds)).jobs
-    begun = {job.seed for job in jobs if store.job(job.id).attempts.exists() or store.job(job.id).result.exists()}
+    begun = {
+        job.seed for job in jobs if store.job(job.id).attempts.exists() or store.job(job.id).result.exists()
+    }
     return [seed for seed in seeds if seed in begun]

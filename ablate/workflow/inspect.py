@@ -66,11 +66,18 @@ def explain(texts: tuple[str, ...], where: Where) -> Explained | Compared:
     """Return what one job is, or what makes two jobs two; for the forms of a JOB see jobs.py."""
     known = job_names.read(where.store, where.device)
     found = [job_names.find(text, known) for text in texts]
-    return explaining.explain(found[0], known) if len(found) == 1 else explaining.compare(found[0], found[1], known)
+    return (
+        explaining.explain(found[0], known)
+        if len(found) == 1
+        else explaining.compare(found[0], found[1], known)
+    )
 
 
 def log(text: str, where: Where, *, follow: bool) -> Iterator[str]:
-    """Return the log of a job as it is, or as it grows until the job has ended; raise an AblateError without one."""
+    """Return the log of a job as it is, or as it grows until the job has ended.
+
+    Raise an AblateError without one.
+    """
     known = job_names.read(where.store, where.device)
     job = job_names.find(text, known)
     folder = where.store.job(job)

@@ -42,16 +42,21 @@ def preview(study: Study, where: Where, how: How = How(), *, with_networks: bool
 
 
 def plan(study: Study, where: Where, how: How = How(), *, check: bool = False) -> Plan:  # noqa: B008 (it is frozen)
-    """Return what is left to do. Only the store is read: images that were never decoded count as without finished jobs.
+    """Return what is left to do.
 
-    `check`: build the networks of which only that shows whether they can be had, which takes torch and seconds.
+    Only the store is read: images that were never decoded count as without finished jobs.
+
+    `check`: build the networks of which only that shows whether they can be had, which takes torch and
+    seconds.
     """
     known = inputs.read(study, where.store, where.device)
     notes = (*inputs.check_images(known), *network_checks.check(known)) if check else ()
     todo = planning.make(resolve_inputs(known), retry_failed=how.retry_failed, only=how.only)
     if not check:
         return todo
-    return replace(todo, notes=(*notes, *inputs.changed(known, [work.job for work in todo.work if not work.trained])))
+    return replace(
+        todo, notes=(*notes, *inputs.changed(known, [work.job for work in todo.work if not work.trained]))
+    )
 
 
 def outlook(todo: Plan, where: Where) -> "Outlook | None":
@@ -76,7 +81,11 @@ def outlook(todo: Plan, where: Where) -> "Outlook | None":
             PermissionError,
         ):  # of another version, spoilt or another user's: no matter here
             continue
-        known = looking.Noise() if theirs is None else looking.noise(other, theirs.grid, run_outcomes.read(theirs.runs, where.store))
+        known = (
+            looking.Noise()
+            if theirs is None
+            else looking.noise(other, theirs.grid, run_outcomes.read(theirs.runs, where.store))
+        )
         if known.seeds >= max(looking.FEWEST, found.seeds + 1):  # of several the one with the most seeds
             found, basis = known, f"from the noise of the study {name}, {known.seeds} seeds"
     return looking.look(study, found, basis, inputs.test_images(todo.resolved.inputs))

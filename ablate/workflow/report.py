@@ -35,7 +35,9 @@ def check_cells(expanded: Grid, labels: tuple[str, ...]) -> None:
             raise AblateError(f"--cell: {unknown(label, 'a cell of this study', known)}")
 
 
-def compare(studies: tuple[Study, ...], cells: tuple[str, ...], where: Where, metric: str | None = None) -> "Comparison":
+def compare(
+    studies: tuple[Study, ...], cells: tuple[str, ...], where: Where, metric: str | None = None
+) -> "Comparison":
     """Put two studies, or two cells of one, side by side; raise an AblateError where there are not two."""
     from ablate.report import comparison
 
@@ -43,7 +45,9 @@ def compare(studies: tuple[Study, ...], cells: tuple[str, ...], where: Where, me
     if len(found) == 2 and not cells:
         return comparison.of_studies(*found)
     if len(found) != 1 or len(cells) != 2 or cells[0] == cells[1]:
-        raise AblateError("compare needs two studies, or one study and two different cells: --cell LABEL --cell LABEL")
+        raise AblateError(
+            "compare needs two studies, or one study and two different cells: --cell LABEL --cell LABEL"
+        )
     return _compare_cells(studies[0], found[0], cells, where)
 
 
@@ -55,7 +59,9 @@ def _compare_cells(study: Study, found: "Findings", labels: tuple[str, ...], whe
     resolved = resolve(study, where.store, where.device)
     check_cells(resolved.grid, labels)
     known = {cell.cell.label: cell for cell in found.cells}
-    table = effects.tabulate(study, resolved.grid, run_outcomes.read(resolved.runs, where.store), found.metric, found.direction)
+    table = effects.tabulate(
+        study, resolved.grid, run_outcomes.read(resolved.runs, where.store), found.metric, found.direction
+    )
     one, other = (known[label] for label in labels)
     return comparison.of_cells(found, one, other, effects.between(table, one.cell, other.cell))
 

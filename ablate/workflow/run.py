@@ -45,7 +45,10 @@ class Ran:
 
 
 def run(study: Study, crew: Crew) -> Ran:
-    """Find rates, search, train what is missing, keep MLflow up to date, report. To run it again is to resume it."""
+    """Find rates, search, train what is missing, keep MLflow up to date, report.
+
+    To run it again is to resume it.
+    """
     from ablate import tracking
     from ablate.report import publish
 
@@ -62,7 +65,9 @@ def run(study: Study, crew: Crew) -> Ran:
         before, replan = _prepare(study, crew)
         for notice in () if how.tune_only else before.trained_again:
             crew.notice(notice)
-        is_sent = before.is_done and tracking.marks.is_current(where.tracking_uri, study, _state(before), crew.store)
+        is_sent = before.is_done and tracking.marks.is_current(
+            where.tracking_uri, study, _state(before), crew.store
+        )
         todo, sent = _work(crew, before, replan, is_sent=is_sent)
         left = _left(replan(), how) if crew.ledger.late else 0
         findings = find(todo.resolved)
@@ -88,7 +93,9 @@ def _prepare(study: Study, crew: Crew) -> tuple[Plan, Callable[[], Plan]]:
         fingerprints = replace(resolved.fingerprints, data=inputs.decode(known, crew.notice))
 
     def replan() -> Plan:
-        return planning.make(resolve_inputs(known, fingerprints), retry_failed=how.retry_failed, only=how.only)
+        return planning.make(
+            resolve_inputs(known, fingerprints), retry_failed=how.retry_failed, only=how.only
+        )
 
     before = replan()
     network_checks.fetch_weights(before.recipes, weights)
@@ -110,11 +117,16 @@ def _state(todo: Plan) -> str:
 def lr_find(
     study: Study, crew: Crew, cells: tuple[str, ...], seeds: int, sweep: dict[str, Any]
 ) -> "tuple[dict[str, dict[str, Suggestion]], Ledger]":
-    """Test ranges of the learning rate on cells, by default the baseline; return each rule's suggestion by cell."""
+    """Test ranges of the learning rate on cells, by default the baseline.
+
+    Return each rule's suggestion by cell.
+    """
     asked = Sweep(**sweep)
     known = inputs.read(study, crew.store, crew.where.device)
     check_cells(known.grid, cells)
-    chosen = tuple(cell for cell in known.grid.cells if cell.label in cells or (not cells and cell.is_baseline))
+    chosen = tuple(
+        cell for cell in known.grid.cells if cell.label in cells or (not cells and cell.is_baseline)
+    )
     known = replace(known, grid=replace(known.grid, cells=chosen))
     inputs.check_images(known)
     network_checks.check_networks(known)

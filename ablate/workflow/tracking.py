@@ -48,7 +48,9 @@ def sync(study: Study, where: Where) -> int:
             tracking.sync(address, study, sources_of(resolved, whole=True), where.store)
         except Exception as error:  # whatever a server does: one sentence says it
             reason = tracking.first_line(error)
-            raise AblateError(f"MLflow at {tracking.public(address)} does not take the runs: {reason}") from error
+            raise AblateError(
+                f"MLflow at {tracking.public(address)} does not take the runs: {reason}"
+            ) from error
         findings = find(resolved)
         reason = publish.log(findings, where.store, address, publish.write_page(findings, where.store))
     if reason:

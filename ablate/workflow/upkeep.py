@@ -17,11 +17,18 @@ def examine(where: Where, *, deep: bool = False) -> "tuple[Finding, ...]":
     def compare(resolved: Resolved) -> list[str]:
         return tracking.compare(address, resolved.study, sources_of(resolved, whole=True), where.store)
 
-    return doctor.examine(doctor.Patient(where.store, compare, tracking.public(address), deep, tracking.public(where.tracking_uri or "")))
+    return doctor.examine(
+        doctor.Patient(
+            where.store, compare, tracking.public(address), deep, tracking.public(where.tracking_uri or "")
+        )
+    )
 
 
 def garbage(where: Where) -> "tuple[Item, ...]":
-    """List what nothing in the store refers to; raise an AblateError where that is unclear, or somebody works there."""
+    """List what nothing in the store refers to.
+
+    Raise an AblateError where that is unclear, or somebody works there.
+    """
     from ablate.planning import references
     from ablate.upkeep import gc as garbages
 
@@ -40,4 +47,6 @@ def collect(where: Where, shown: "tuple[Item, ...]") -> "Removed":
         now = references.read(where.store, quick=False)
         garbages.check(where.store, now)
         known = {item.path for item in shown}
-        return garbages.remove([item for item in garbages.find(where.store, now) if item.path in known], where.store, studies)
+        return garbages.remove(
+            [item for item in garbages.find(where.store, now) if item.path in known], where.store, studies
+        )

@@ -31,8 +31,8 @@ def run(
 ) -> Ended:
     """Run one task of a file to its end, or to the next epoch after `should_stop`.
 
-    `notice` hears that another process has the task, which is waited for. Raises an AblateError where the file has no
-    such task, or its folder is not there.
+    `notice` hears that another process has the task, which is waited for. Raises an AblateError where the
+    file has no such task, or its folder is not there.
     """
     task = tasks.read(path, index)
     if isinstance(task, ProbeTask):

@@ -11,20 +11,45 @@ from ablate.analysis import diagnostics, effects, findings
 from ablate.report import sections
 
 CLASSES = ("cat", "dog", "a/b")
-TWO = {"augment": {"rotation": [0, 15]}, "model": {"batch_norm": [True, False], "conv_dropout": [0.0, 0.1, 0.3]}}
+TWO = {
+    "augment": {"rotation": [0, 15]},
+    "model": {"batch_norm": [True, False], "conv_dropout": [0.0, 0.1, 0.3]},
+}
 
 
-def inside(made, *, missing=lambda cell, seed, name: False, status=lambda cell, seed: "finished", seed=0, classes=CLASSES):
+def inside(
+    made,
+    *,
+    missing=lambda cell, seed, name: False,
+    status=lambda cell, seed: "finished",
+    seed=0,
+    classes=CLASSES,
+):
     """Fabricate runs with confusions, calibration and an accuracy on each class."""
     rng, found = np.random.default_rng(seed), []
     for o in outcomes(made, random_value(seed), status=status):
         counts = rng.integers(1, 30, (len(classes), len(classes)))
         filled = [0, 0, *rng.integers(0, 4, 13)]
-        bins = tuple((int(n), float(c), float(a)) for n, c, a in zip(filled, rng.random(15), rng.random(15), strict=True))
-        accuracies = {f"test/accuracy/{name}": float(counts[i, i] / counts[i].sum()) for i, name in enumerate(classes)}
-        accuracies = {name: x for name, x in accuracies.items() if not missing(o.run.cell, o.run.seed, name.rpartition("y/")[2])}
+        bins = tuple(
+            (int(n), float(c), float(a))
+            for n, c, a in zip(filled, rng.random(15), rng.random(15), strict=True)
+        )
+        accuracies = {
+            f"test/accuracy/{name}": float(counts[i, i] / counts[i].sum()) for i, name in enumerate(classes)
+        }
+        accuracies = {
+            name: x
+            for name, x in accuracies.items()
+            if not missing(o.run.cell, o.run.seed, name.rpartition("y/")[2])
+        }
         if o.status == "finished":
-            o = replace(o, metrics=o.metrics | accuracies, confusion=tuple(map(tuple, counts.tolist())), classes=classes, calibration=bins)  # noqa: PLW2901
+            o = replace(
+                o,
+                metrics=o.metrics | accuracies,
+                confusion=tuple(map(tuple, counts.tolist())),
+                classes=classes,
+                calibration=bins,
+            )
         found.append(o)
     return tuple(found)
 
@@ -56,14 +81,19 @@ def test_calibration_is_pooled_over_the_answers_of_all_seeds():
         bins = [o.calibration[i] for o in of(runs, "baseline")]
         answers = sum(n for n, _, _ in bins)
         if answers:
-            expected.append((answers, sum(n * c for n, c, _ in bins) / answers, sum(n * a for n, _, a in bins) / answers))
+            expected.append(
+                (answers, sum(n * c for n, c, _ in bins) / answers, sum(n * a for n, _, a in bins) / answers)
+            )
     assert len(expected) <= 13, "empty bins are left out"
     assert np.array(found.calibration) == pytest.approx(np.array(expected))
 
 
 def test_cells_stand_in_the_order_asked_for_and_once():
     runs = inside(make())
-    assert [d.label for d in diagnostics.of_cells(["rotation=15", "baseline", "rotation=15"], runs)] == ["rotation=15", "baseline"]
+    assert [d.label for d in diagnostics.of_cells(["rotation=15", "baseline", "rotation=15"], runs)] == [
+        "rotation=15",
+        "baseline",
+    ]
 
 
 def test_a_cell_of_which_nothing_is_finished_is_left_out():
@@ -97,8 +127,13 @@ def test_the_classes_that_a_change_moves_most_are_kept():
     made = make({"augment": {"rotation": [0, 15]}})
     runs = inside(made, classes=tuple(f"c{i}" for i in range(30)))
     found = diagnostics.by_class(*made, runs)
-    every = [abs(findings.find(*made, runs, metric=f"test/accuracy/c{i}").effects[0].estimate.effect) for i in range(30)]
-    assert [abs(one.effect.estimate.effect) for one in found] == pytest.approx(sorted(every, reverse=True)[: diagnostics.MOST_CLASSES])
+    every = [
+        abs(findings.find(*made, runs, metric=f"test/accuracy/c{i}").effects[0].estimate.effect)
+        for i in range(30)
+    ]
+    assert [abs(one.effect.estimate.effect) for one in found] == pytest.approx(
+        sorted(every, reverse=True)[: diagnostics.MOST_CLASSES]
+    )
 
 
 def test_a_class_that_some_runs_do_not_know_is_compared_where_it_is_known():
@@ -137,8 +172,13 @@ def test_the_interplay_is_of_the_largest_interaction_that_is_more_than_noise():
     made, noise = make(TWO, seeds=5), np.random.default_rng(2)
 
     def value(cell, seed):
-        """Rotation and BatchNorm go together by 4 points; rotation and dropout seem to by 20, as the seed likes."""
-        r, b, d = (cell.levels[name] for name in ("augment.rotation", "model.batch_norm", "model.conv_dropout"))
+        """Rotation and BatchNorm go together by 4 points.
+
+        Rotation and dropout seem to by 20, as the seed likes.
+        """
+        r, b, d = (
+            cell.levels[name] for name in ("augment.rotation", "model.batch_norm", "model.conv_dropout")
+        )
         wild = (1.2, -0.6, 0.9, -0.8, 0.3)[seed] if (r, d) == ("15", "0.3") else 0.0
         return 0.5 + 0.04 * ((r, b) == ("15", "false")) + wild + float(noise.normal(0, 0.001))
 

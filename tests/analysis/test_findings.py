@@ -21,7 +21,11 @@ def test_a_main_effect_is_the_mean_inside_each_seed_over_all_settings_of_the_oth
     cells = {tuple(cell.levels.values()): cell for cell in made[1].cells}
     for seed in range(3):
         expected = np.mean(
-            [value(cells[r, "false", d], seed) - value(cells[r, "true", d], seed) for r in ("0", "15") for d in ("0.0", "0.1", "0.3")]
+            [
+                value(cells[r, "false", d], seed) - value(cells[r, "true", d], seed)
+                for r in ("0", "15")
+                for d in ("0.0", "0.1", "0.3")
+            ]
         )
         assert effect(found, "model.batch_norm").per_seed[seed] == pytest.approx(expected, abs=1e-12)
 
@@ -36,8 +40,16 @@ def by_the_rule(pairs):
 
 def laid_out(made, value, gone):
     """Lay the values out by seed and by the levels of every factor, NaN where the run is gone."""
-    rows = [c.levels | {"seed": s, "y": np.nan if (c.label, s) in gone else value(c, s)} for c in made[1].cells for s in made[0].seeds]
-    return pd.DataFrame(rows).set_index(["seed", *made[1].cells[0].levels])["y"].unstack([*made[1].cells[0].levels])
+    rows = [
+        c.levels | {"seed": s, "y": np.nan if (c.label, s) in gone else value(c, s)}
+        for c in made[1].cells
+        for s in made[0].seeds
+    ]
+    return (
+        pd.DataFrame(rows)
+        .set_index(["seed", *made[1].cells[0].levels])["y"]
+        .unstack([*made[1].cells[0].levels])
+    )
 
 
 def agrees(one, d, family):
@@ -67,7 +79,11 @@ def test_random_grids_with_and_without_gaps_agree_with_pandas_and_statsmodels(se
         agrees(one, by_the_rule(pairs), len(found.effects))
         whole = len(pairs.dropna()) >= 2
         kept = len(pairs.dropna(how="all").dropna(axis=1).columns)
-        assert ("conditional" in one.flags) == (one.scope is not None) == (not whole and 0 < kept < pairs.shape[1])
+        assert (
+            ("conditional" in one.flags)
+            == (one.scope is not None)
+            == (not whole and 0 < kept < pairs.shape[1])
+        )
         assert one.left_out == tuple(s for s in range(5) if s not in one.per_seed)
         assert ("incomplete" in one.flags) == bool(one.left_out)
         assert one.scattered == (not whole and not kept and bool(pairs.notna().any(axis=None)))
@@ -112,7 +128,9 @@ def test_one_at_a_time_compares_each_level_with_the_baseline_cell_and_knows_no_i
     assert len(others) == 4
     assert found.interactions == ()
     for cell, one in zip(others, found.effects, strict=True):
-        assert one.per_seed == pytest.approx({seed: value(cell, seed) - value(baseline, seed) for seed in range(3)}, abs=1e-12)
+        assert one.per_seed == pytest.approx(
+            {seed: value(cell, seed) - value(baseline, seed) for seed in range(3)}, abs=1e-12
+        )
     assert [e.end for e in found.cell_effects] == [cell.label for cell in others]
     assert found.cell_effects[0].per_seed == found.effects[0].per_seed
 
@@ -122,12 +140,19 @@ def test_cells_against_the_baseline_are_a_family_of_their_own():
     found = find(made, random_value(3))
     assert len(found.cell_effects) == len(made[1].cells) - 1 == 11
     one = found.cell_effects[4]
-    assert one.estimate.p == pytest.approx(1 - (1 - ttest_1samp(list(one.per_seed.values()), 0).pvalue) ** 11, abs=1e-9)
+    assert one.estimate.p == pytest.approx(
+        1 - (1 - ttest_1samp(list(one.per_seed.values()), 0).pvalue) ** 11, abs=1e-9
+    )
 
 
 def inactive():
     """MC dropout is active only where there is dropout to sample."""
-    return make({"model": {"conv_dropout": [0.0, 0.1], "batch_norm": [True, False]}, "evaluation": {"mc_dropout": [0, 20]}})
+    return make(
+        {
+            "model": {"conv_dropout": [0.0, 0.1], "batch_norm": [True, False]},
+            "evaluation": {"mc_dropout": [0, 20]},
+        }
+    )
 
 
 def test_an_inactive_factor_is_compared_only_where_it_is_active():
@@ -159,14 +184,19 @@ def test_a_cell_without_a_factor_is_matched_with_that_factors_baseline():
 def test_a_seed_that_lacks_a_run_is_left_out_of_the_effects_that_need_it_and_named():
     made, value = make(), random_value(6)
     gone = "batch_norm=false, conv_dropout=0.3"
-    found = find(made, value, status=lambda cell, seed: "crashed" if (cell.label, seed) == (gone, 1) else "finished")
+    found = find(
+        made, value, status=lambda cell, seed: "crashed" if (cell.label, seed) == (gone, 1) else "finished"
+    )
     one = effect(found, "model.batch_norm")
     assert one.flags[0] == "incomplete"
     assert "conditional" not in one.flags
     assert one.left_out == (1,)
     cells = {tuple(cell.levels.values()): cell for cell in made[1].cells}
     settings = [(r, d) for r in ("0", "15") for d in ("0.0", "0.1", "0.3")]
-    expected = {s: np.mean([value(cells[r, "false", d], s) - value(cells[r, "true", d], s) for r, d in settings]) for s in (0, 2)}
+    expected = {
+        s: np.mean([value(cells[r, "false", d], s) - value(cells[r, "true", d], s) for r, d in settings])
+        for s in (0, 2)
+    }
     assert one.per_seed == pytest.approx(expected, abs=1e-12)
     assert effect(found, "model.conv_dropout", "0.1").left_out == ()
     assert names.flags(one)[0] == "incomplete: seed 1 left out"
@@ -182,21 +212,31 @@ def test_one_missing_run_takes_its_seed_away_and_does_not_turn_the_effect_into_a
     assert one.per_seed == {seed: d for seed, d in before.per_seed.items() if seed}
     assert (before.estimate.verdict, one.estimate.verdict) == ("undecided", "undecided")
     cells = {cell.cell.label: cell.cell for cell in whole.cells}
-    alone = [value(cells["crop=random_resized_crop, batch_norm=false"], s) - value(cells["batch_norm=false"], s) for s in range(5)]
-    assert ttest_1samp(alone, 0).pvalue < 0.02, "where BatchNorm is off the crop helps, and that is another effect"
+    alone = [
+        value(cells["crop=random_resized_crop, batch_norm=false"], s) - value(cells["batch_norm=false"], s)
+        for s in range(5)
+    ]
+    assert ttest_1samp(alone, 0).pvalue < 0.02, (
+        "where BatchNorm is off the crop helps, and that is another effect"
+    )
     assert (one.scope, one.left_out) == (None, (0,))
     assert "where" not in words.headline(found)[0]
 
 
 def test_an_effect_that_is_known_in_some_settings_only_is_named_for_what_it_is_wherever_it_stands():
-    asked = [{"text": "it helps", "expect": f"augment.crop: random_resized_crop {relation} none"} for relation in (">", "<", "~")]
+    asked = [
+        {"text": "it helps", "expect": f"augment.crop: random_resized_crop {relation} none"}
+        for relation in (">", "<", "~")
+    ]
     _, found = crossed(half, claim=asked)
     one, name = effect(found, "augment.crop"), "random_resized_crop instead of none, where batch_norm = false"
     assert one.estimate.verdict == "helps"
     assert one.flags == ("conditional",)
     assert (names.change(one, found), one.estimate.n) == (name, 5)
     (headline,) = words.headline(found)
-    assert headline.startswith("So far (16 of 20 runs): Known in part only, because runs failed or are missing: ")
+    assert headline.startswith(
+        "So far (16 of 20 runs): Known in part only, because runs failed or are missing: "
+    )
     assert f"{name}: helps +" in headline
     assert words.sentences(found)[0].startswith(f"{name}: helps +")
     assert name in exports.markdown(found).replace("\\", "")
@@ -204,7 +244,11 @@ def test_an_effect_that_is_known_in_some_settings_only_is_named_for_what_it_is_w
     written = data.to_json(found)
     row = next(e for e in written["effects"] if e["factor"] == "augment.crop")
     assert row["change"] == name
-    assert (row["condition"], row["flags"], row["seeds_left_out"]) == ("where batch_norm = false", ["conditional"], [])
+    assert (row["condition"], row["flags"], row["seeds_left_out"]) == (
+        "where batch_norm = false",
+        ["conditional"],
+        [],
+    )
     assert "where batch_norm = false" in exports.spreadsheet(found)
     assert [claim["verdict"] for claim in written["claims"]] == ["undecided"] * 3
     assert {claim["condition"] for claim in written["claims"]} == {"where batch_norm = false"}
@@ -212,13 +256,19 @@ def test_an_effect_that_is_known_in_some_settings_only_is_named_for_what_it_is_w
 
 
 def test_a_claim_where_a_factor_has_the_level_that_is_complete_is_answered():
-    _, found = crossed(half, claim=[{"expect": "augment.crop: random_resized_crop > none when model.batch_norm = false"}])
+    _, found = crossed(
+        half, claim=[{"expect": "augment.crop: random_resized_crop > none when model.batch_norm = false"}]
+    )
     assert found.claims[0].verdict == "confirmed"
 
 
 def test_runs_that_no_setting_has_under_every_seed_say_nothing():
     def status(cell, seed):
-        return "running" if (cell.label, seed < 2) in (("baseline", True), ("batch_norm=false", False)) else "finished"
+        return (
+            "running"
+            if (cell.label, seed < 2) in (("baseline", True), ("batch_norm=false", False))
+            else "finished"
+        )
 
     _, found = crossed(status, claim=[{"text": "x", "expect": "augment.crop: random_resized_crop > none"}])
     one = effect(found, "augment.crop")
@@ -229,14 +279,19 @@ def test_runs_that_no_setting_has_under_every_seed_say_nothing():
 
 def test_a_cell_that_always_fails_leaves_the_effect_of_the_others_and_says_where_it_fails():
     def status(cell, seed):
-        return ("diverged", "at_chance")[seed == 4] if cell.label == "crop=random_resized_crop, batch_norm=false" else "finished"
+        return (
+            ("diverged", "at_chance")[seed == 4]
+            if cell.label == "crop=random_resized_crop, batch_norm=false"
+            else "finished"
+        )
 
     _, found = crossed(status)
     one = effect(found, "augment.crop")
     assert (one.estimate.verdict, one.survivors, "conditional" in one.flags) == ("unstable", "hurts", True)
     said = words.verdict_words(one, found)
     assert said.startswith(
-        "unstable: 5 of 10 runs failed (4 diverged, 1 at chance level), 0 of 10 with crop none, only where batch_norm = false "
+        "unstable: 5 of 10 runs failed (4 diverged, 1 at chance level), 0 of 10 with crop none, only where "
+        "batch_norm = false "
         "(5 of 5 there); the runs that did not fail, where batch_norm = true: hurts -"
     )
     assert names.change(one, found) == "random_resized_crop instead of none"
@@ -249,27 +304,40 @@ def test_a_cell_that_always_fails_leaves_the_effect_of_the_others_and_says_where
 def test_failures_on_both_sides_are_no_reason_to_say_only():
     def status(cell, seed):
         both = cell.levels["model.batch_norm"] == "true" and seed == 4
-        return "diverged" if both or cell.label == "crop=random_resized_crop, batch_norm=false" else "finished"
+        return (
+            "diverged" if both or cell.label == "crop=random_resized_crop, batch_norm=false" else "finished"
+        )
 
     _, found = crossed(status)
     said = words.verdict_words(effect(found, "augment.crop"), found)
     assert said.startswith(
-        "unstable: 6 of 10 runs diverged, 1 of 10 with crop none, more than without it only where batch_norm = false (5 of 5 there);"
+        "unstable: 6 of 10 runs diverged, 1 of 10 with crop none, more than without it only where "
+        "batch_norm = false (5 of 5 there);"
     )
 
 
 def test_runs_at_chance_level_are_counted_with_their_values():
     made = make(CROPS, seeds=5)
     runs = outcomes(
-        made, random_value(), status=lambda cell, seed: "at_chance" if cell.label.startswith("crop") and seed > 2 else "finished"
+        made,
+        random_value(),
+        status=lambda cell, seed: "at_chance" if cell.label.startswith("crop") and seed > 2 else "finished",
     )
-    runs = tuple(replace(o, metrics={"test/accuracy": 0.1 + 0.001 * o.run.seed}) if o.status == "at_chance" else o for o in runs)
+    runs = tuple(
+        replace(o, metrics={"test/accuracy": 0.1 + 0.001 * o.run.seed}) if o.status == "at_chance" else o
+        for o in runs
+    )
     found = findings.find(*made, runs)
     one = effect(found, "augment.crop")
     assert set(one.per_seed) == {0, 1, 2}
-    said = "unstable: 4 of 10 runs stayed at chance level, test/accuracy 10.30 % to 10.40 %, 0 of 10 with crop none; the runs that did"
+    said = (
+        "unstable: 4 of 10 runs stayed at chance level, test/accuracy 10.30 % to 10.40 %, 0 of 10 with "
+        "crop none; the runs that did"
+    )
     assert words.verdict_words(one, found).startswith(said)
-    assert data.to_json(found)["effects"][0]["failures"]["chance_values"] == pytest.approx([0.103, 0.103, 0.104, 0.104])
+    assert data.to_json(found)["effects"][0]["failures"]["chance_values"] == pytest.approx(
+        [0.103, 0.103, 0.104, 0.104]
+    )
 
 
 def test_diverged_runs_make_a_level_unstable_and_are_never_averaged():
@@ -278,7 +346,11 @@ def test_diverged_runs_make_a_level_unstable_and_are_never_averaged():
     def status(cell, seed):
         return "diverged" if cell.levels["model.batch_norm"] == "false" and seed == 0 else "finished"
 
-    found = find(made, lambda cell, seed: 0.9 - 0.1 * (cell.levels["model.batch_norm"] == "false") + 0.001 * seed, status=status)
+    found = find(
+        made,
+        lambda cell, seed: 0.9 - 0.1 * (cell.levels["model.batch_norm"] == "false") + 0.001 * seed,
+        status=status,
+    )
     one = effect(found, "model.batch_norm")
     assert one.estimate.verdict == "unstable"
     assert one.survivors in ("hurts", "undecided")
@@ -298,7 +370,12 @@ def test_a_main_effect_that_another_factor_turns_round_is_flagged_on_both():
 
     found = find(made, value)
     assert effect(found, "augment.rotation").flags == ("depends on model.batch_norm",)
-    additive = find(made, lambda cell, seed: 0.7 + 0.1 * (cell.levels["augment.rotation"] == "15") + float(noise.normal(0, 0.002)))
+    additive = find(
+        made,
+        lambda cell, seed: (
+            0.7 + 0.1 * (cell.levels["augment.rotation"] == "15") + float(noise.normal(0, 0.002))
+        ),
+    )
     assert effect(additive, "augment.rotation").flags == ()
 
 
@@ -326,7 +403,9 @@ def test_claims_are_answered_by_the_effect(expect, answer):
 
     def value(cell, seed):
         """Rotation helps by 10 points, BatchNorm does nothing, and dropout adds what the seed likes."""
-        swing = {"0.0": 0.0, "0.1": (-0.2, 0.2, 0.1)[seed % 3], "0.3": (0.3, -0.1, -0.2)[seed % 3]}[cell.levels["model.conv_dropout"]]
+        swing = {"0.0": 0.0, "0.1": (-0.2, 0.2, 0.1)[seed % 3], "0.3": (0.3, -0.1, -0.2)[seed % 3]}[
+            cell.levels["model.conv_dropout"]
+        ]
         return 0.6 + 0.1 * (cell.levels["augment.rotation"] == "15") + swing + float(noise.normal(0, 1e-4))
 
     made = make(seeds=6, claim=[{"text": "somebody says so", "expect": expect}])
@@ -348,13 +427,22 @@ DIRECTIONS = {  # on a metric of which less is better, and which is larger with 
 
 @pytest.mark.parametrize(("expect", "answer"), DIRECTIONS.items())
 def test_more_and_less_are_about_values_and_better_and_worse_about_benefits(expect, answer):
-    made = make(seeds=6, claim=[{"text": "it is slower", "expect": f"augment.rotation: {expect} on time/epoch_seconds"}])
+    made = make(
+        seeds=6,
+        claim=[{"text": "it is slower", "expect": f"augment.rotation: {expect} on time/epoch_seconds"}],
+    )
     noise = np.random.default_rng(5)
 
     def seconds(cell):
-        return {"time/epoch_seconds": 1.0 + 0.2 * (cell.levels["augment.rotation"] == "15") + float(noise.normal(0, 0.01))}
+        return {
+            "time/epoch_seconds": 1.0
+            + 0.2 * (cell.levels["augment.rotation"] == "15")
+            + float(noise.normal(0, 0.01))
+        }
 
-    measured = tuple(replace(o, metrics=o.metrics | seconds(o.run.cell)) for o in outcomes(made, random_value()))
+    measured = tuple(
+        replace(o, metrics=o.metrics | seconds(o.run.cell)) for o in outcomes(made, random_value())
+    )
     found = findings.find(*made, measured)
     (claim,) = found.claims
     assert claim.verdict == answer
@@ -362,7 +450,9 @@ def test_more_and_less_are_about_values_and_better_and_worse_about_benefits(expe
     assert sections.claims.claims_table(found).rows[0][3].endswith("(lower is better)")
 
 
-@pytest.mark.parametrize("expect", ["true > false", "false < true", "false > true", "true < false", "true ~ false", "false ~ true"])
+@pytest.mark.parametrize(
+    "expect", ["true > false", "false < true", "false > true", "true < false", "true ~ false", "false ~ true"]
+)
 def test_a_claim_about_an_unstable_factor_is_undecided_whichever_way_it_is_put(expect):
     made = make(claim=[{"text": "x", "expect": f"model.batch_norm: {expect}"}], seeds=6)
 
@@ -413,7 +503,9 @@ def test_identical_levels_are_declared_different_in_about_one_family_of_twenty()
     false = 0
     for _ in range(400):
         by_seed = rng.normal(0, 0.02, 5)
-        found = find(made, lambda cell, seed, by_seed=by_seed: 0.7 + by_seed[seed] + float(rng.normal(0, 0.01)))
+        found = find(
+            made, lambda cell, seed, by_seed=by_seed: 0.7 + by_seed[seed] + float(rng.normal(0, 0.01))
+        )
         false += any(e.estimate.verdict in ("helps", "hurts") for e in found.effects)
     assert 6 <= false <= 36  # 20 expected, sd 4.4
 
@@ -426,7 +518,9 @@ def test_one_cell_alone_has_a_mean_and_no_effects():
 
 @pytest.mark.parametrize("name", ["C", "a b", 'say "x"', "lambda", "a x b", "1 / 2", "<b>"])
 def test_a_factor_may_have_any_name(name):
-    levels = [{"name": level, "set": {"augment": {"rotation": i}}} for i, level in enumerate(("a / b", "c x d"))]
+    levels = [
+        {"name": level, "set": {"augment": {"rotation": i}}} for i, level in enumerate(("a / b", "c x d"))
+    ]
     made = make({"model": {"batch_norm": [True, False]}}, factor=[{"name": name, "levels": levels}], seeds=4)
     found = find(made, random_value(8))
     assert effect(found, name).end == "c x d"
@@ -454,9 +548,16 @@ def test_a_simple_effect_is_the_main_effect_over_the_cells_with_that_level():
     (_, expanded), value, found = turned()
     cells = {tuple(cell.levels.values()): cell for cell in expanded.cells}
     for level, sign in (("true", -1), ("false", 1)):
-        one = next(e for e in found.simple_effects if e.where == ("model.batch_norm", level) and e.factor == "augment.rotation")
+        one = next(
+            e
+            for e in found.simple_effects
+            if e.where == ("model.batch_norm", level) and e.factor == "augment.rotation"
+        )
         for seed in range(5):
-            pairs = [value(cells["15", level, d], seed) - value(cells["0", level, d], seed) for d in ("0.0", "0.1", "0.3")]
+            pairs = [
+                value(cells["15", level, d], seed) - value(cells["0", level, d], seed)
+                for d in ("0.0", "0.1", "0.3")
+            ]
             assert one.per_seed[seed] == pytest.approx(np.mean(pairs), abs=1e-12)
         assert one.estimate.verdict == {1: "helps", -1: "hurts"}[sign]
         p = ttest_1samp(list(one.per_seed.values()), 0).pvalue
@@ -493,6 +594,8 @@ def test_two_cells_are_compared_by_a_paired_t_test():
 def test_two_cells_with_a_gap_are_compared_under_the_seeds_that_both_have():
     made, value = make(seeds=6), random_value(10)
     one, other = made[1].cells[3], made[1].cells[8]
-    gap = outcomes(made, value, status=lambda cell, seed: "not_run" if (cell, seed) == (other, 2) else "finished")
+    gap = outcomes(
+        made, value, status=lambda cell, seed: "not_run" if (cell, seed) == (other, 2) else "finished"
+    )
     found = effects.between(effects.tabulate(*made, gap, "test/accuracy", "max"), one, other)
     assert (set(found.per_seed), found.flags) == ({0, 1, 3, 4, 5}, ("incomplete",))

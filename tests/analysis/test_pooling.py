@@ -22,7 +22,10 @@ NAN = math.nan
 def by_statsmodels(values, weights):
     """Fit the same by dummies: effects, standard errors, degrees of freedom and p values."""
     seeds, cells = np.nonzero(np.isfinite(values))
-    columns = [*(cells == c for c in range(values.shape[1])), *(seeds == s for s in range(1, values.shape[0]))]
+    columns = [
+        *(cells == c for c in range(values.shape[1])),
+        *(seeds == s for s in range(1, values.shape[0])),
+    ]
     result = OLS(values[seeds, cells], np.column_stack(columns).astype(float)).fit()
     padded = np.hstack([weights, np.zeros((len(weights), values.shape[0] - 1))])
     test = result.t_test(padded)
@@ -58,7 +61,9 @@ def test_one_contrast_of_two_complete_cells_is_the_paired_t_test():
     found = spreads(fit(y, np.array([[-1.0, 1.0]])), np.array([6]), family=1, alpha=0.05)[0]
     expected = distributions.ttest_rel(y[:, 1], y[:, 0])
     assert found.p == pytest.approx(expected.pvalue, abs=1e-12)
-    assert found.effect + found.critical * found.sd / math.sqrt(6) == pytest.approx(expected.confidence_interval(0.95).high, abs=1e-12)
+    assert found.effect + found.critical * found.sd / math.sqrt(6) == pytest.approx(
+        expected.confidence_interval(0.95).high, abs=1e-12
+    )
 
 
 def balanced(arms, df):
@@ -69,7 +74,9 @@ def balanced(arms, df):
 def by_integral(c, arms, df):
     """Return P(max |T| <= c) of Dunnett 1955 by his double integral, over what all share and over the scale."""
     z, scale = np.linspace(-8, 8, 801)[:, None], np.linspace(1e-6, 4, 801)[None]
-    inside = distributions.norm.cdf(math.sqrt(2) * c * scale - z) - distributions.norm.cdf(-math.sqrt(2) * c * scale - z)
+    inside = distributions.norm.cdf(math.sqrt(2) * c * scale - z) - distributions.norm.cdf(
+        -math.sqrt(2) * c * scale - z
+    )
     density = distributions.norm.pdf(z) * distributions.chi(df, scale=1 / math.sqrt(df)).pdf(scale)
     return integrate.trapezoid(integrate.trapezoid(density * inside**arms, scale[0], axis=1), z[:, 0])
 
@@ -83,7 +90,12 @@ def test_critical_values_are_those_of_dunnetts_tables_and_of_his_integral(arms, 
 
 
 def test_p_is_that_of_dunnetts_integral():
-    found = spreads(Fit(np.array([2.0, 2.5, -3.0]), np.ones(3), 8, balanced(3, 8).correlation), np.full(3, 3), family=3, alpha=0.05)
+    found = spreads(
+        Fit(np.array([2.0, 2.5, -3.0]), np.ones(3), 8, balanced(3, 8).correlation),
+        np.full(3, 3),
+        family=3,
+        alpha=0.05,
+    )
     for spread, t in zip(found, (2.0, 2.5, 3.0), strict=True):
         assert spread.p == pytest.approx(1 - by_integral(t, 3, 8), abs=5e-4)
 
@@ -91,7 +103,10 @@ def test_p_is_that_of_dunnetts_integral():
 def test_a_contrast_and_its_reverse_are_one():
     y = np.random.default_rng(5).normal(size=(4, 4))
     weights = against_first(4)
-    one, other = (spreads(fit(y, turned), np.full(3, 4), family=3, alpha=0.05) for turned in (weights, weights * [[1.0], [-1.0], [1.0]]))
+    one, other = (
+        spreads(fit(y, turned), np.full(3, 4), family=3, alpha=0.05)
+        for turned in (weights, weights * [[1.0], [-1.0], [1.0]])
+    )
     assert [(s.critical, s.p, s.sd) for s in one] == [(s.critical, s.p, s.sd) for s in other]
     assert one[1].effect == -other[1].effect
 
@@ -117,7 +132,10 @@ def judged(y, min_effect=None):
     """Judge every cell against the first, pooled."""
     d = (y[:, 1:] - y[:, :1]).T
     made = spreads(fit(y, against_first(y.shape[1])), np.full(len(d), len(y)), family=len(d), alpha=0.05)
-    return [estimate(one, family=len(d), min_effect=min_effect, spread=spread) for one, spread in zip(d, made, strict=True)]
+    return [
+        estimate(one, family=len(d), min_effect=min_effect, spread=spread)
+        for one, spread in zip(d, made, strict=True)
+    ]
 
 
 @pytest.mark.slow
@@ -130,7 +148,9 @@ def test_where_all_cells_are_equally_noisy_all_intervals_cover_at_once_and_are_n
         found = judged(y, min_effect=1e6)
         covered.append(all(one.low <= true <= one.high for one, true in zip(found, truth, strict=True)))
         alone = [estimate(y[:, a] - y[:, 0], family=4, min_effect=1e6) for a in range(1, 5)]
-        narrower.append(np.mean([one.high - one.low for one in found]) < np.mean([one.high - one.low for one in alone]))
+        narrower.append(
+            np.mean([one.high - one.low for one in found]) < np.mean([one.high - one.low for one in alone])
+        )
     assert np.mean(covered) == pytest.approx(0.95, abs=3 * math.sqrt(0.05 * 0.95 / studies))
     assert np.mean(narrower) > 0.9
 
@@ -156,7 +176,9 @@ def test_more_seeds_are_the_fewest_with_the_power_at_the_freedom_of_all_cells():
         few, many = pooled.more_seeds_min_effect, pooled.more_seeds_min_effect_high
         assert power(3 + few) >= 0.8 > power(3 + few - 1)
         ratio = (3 + many) / (3 + few)
-        assert ratio == pytest.approx(8 / distributions.chi2.ppf(0.2, 8), rel=0.05)  # nearer than the 2 / 0.446 of two differences alone
+        assert ratio == pytest.approx(
+            8 / distributions.chi2.ppf(0.2, 8), rel=0.05
+        )  # nearer than the 2 / 0.446 of two differences alone
 
 
 # In a study
@@ -169,7 +191,9 @@ def pooled(factors=made_up.FACTORS, **more):
 def table_of(made, value):
     """Lay the made-up values out as pandas would have them."""
     rows = [(cell.label, seed, value(cell, seed)) for cell in made[1].cells for seed in made[0].seeds]
-    return pd.DataFrame(rows, columns=["cell", "seed", "y"]).pivot_table(index="seed", columns="cell", values="y", sort=False)
+    return pd.DataFrame(rows, columns=["cell", "seed", "y"]).pivot_table(
+        index="seed", columns="cell", values="y", sort=False
+    )
 
 
 def test_a_factorials_main_effects_are_contrasts_of_the_least_squares_means():
@@ -186,13 +210,18 @@ def test_a_factorials_main_effects_are_contrasts_of_the_least_squares_means():
 
 
 def test_gaps_are_filled_by_what_the_seeds_do_to_the_other_cells():
-    made, value = pooled({"augment": {"rotation": [0, 15], "erasing": [0, 0.5]}}, design="one_at_a_time", seeds=4), made_up.random_value(9)
+    made, value = (
+        pooled({"augment": {"rotation": [0, 15], "erasing": [0, 0.5]}}, design="one_at_a_time", seeds=4),
+        made_up.random_value(9),
+    )
     gone = {("rotation=15", 1), ("erasing=0.5", 2)}
 
     def status(cell, seed):
         return "not_run" if (cell.label, seed) in gone else "finished"
 
-    values = np.array([[NAN if (c.label, s) in gone else value(c, s) for c in made[1].cells] for s in range(4)])
+    values = np.array(
+        [[NAN if (c.label, s) in gone else value(c, s) for c in made[1].cells] for s in range(4)]
+    )
     assert np.isnan(values).sum() == 2
     expected, errors, _, _ = by_statsmodels(values, against_first(3))
     found = made_up.find(made, value, status=status).effects
@@ -205,7 +234,8 @@ def test_gaps_are_filled_by_what_the_seeds_do_to_the_other_cells():
 @pytest.mark.parametrize(
     ("expect", "turned"),
     [
-        ("augment.rotation: 15 > 0", 1), ("augment.rotation: 0 > 15", -1), ("model.batch_norm: false > true", 1),
+        ("augment.rotation: 15 > 0", 1), ("augment.rotation: 0 > 15", -1), (("model.batch_norm: false > "
+                                                                            "true"), 1),
         ("model.batch_norm: true > false", -1),
     ],
 )  # fmt: skip
@@ -213,7 +243,9 @@ def test_a_claim_about_a_main_effect_has_its_interval_whichever_way_it_is_put(ex
     made = pooled(claim=[{"expect": expect}])
     found = made_up.find(made, made_up.random_value(6))
     claim, effect = found.claims[0].estimate, made_up.effect(found, expect.partition(":")[0]).estimate
-    assert [turned * claim.low, turned * claim.high][::turned] == pytest.approx([effect.low, effect.high], abs=1e-12)
+    assert [turned * claim.low, turned * claim.high][::turned] == pytest.approx(
+        [effect.low, effect.high], abs=1e-12
+    )
     assert claim.p == pytest.approx(effect.p, abs=1e-12)
 
 
@@ -232,7 +264,11 @@ def test_one_seed_and_a_seed_without_effect_stay_undecided():
 
 def test_a_cell_without_any_run_leaves_the_others_judged():
     made = pooled({"augment": {"rotation": [0, 15, 30]}})
-    found = made_up.find(made, made_up.random_value(), status=lambda cell, seed: "not_run" if "30" in cell.label else "finished")
+    found = made_up.find(
+        made,
+        made_up.random_value(),
+        status=lambda cell, seed: "not_run" if "30" in cell.label else "finished",
+    )
     one, other = found.effects
     assert one.estimate.low is not None
     assert other.estimate.reason == "no pairs"
@@ -249,32 +285,51 @@ def test_every_kind_of_effect_is_judged_and_says_so():
 
 def test_the_default_never_pools():
     found = made_up.find(made_up.make(), made_up.random_value())
-    assert not any("pooled variance" in e.flags for e in itertools.chain(found.effects, found.interactions, found.cell_effects))
+    assert not any(
+        "pooled variance" in e.flags
+        for e in itertools.chain(found.effects, found.interactions, found.cell_effects)
+    )
 
 
 def test_a_missing_run_leaves_a_main_effect_the_mean_over_all_settings():
     made, value = pooled(made_up.CROPS, seeds=5), made_up.random_value(3)
-    values = np.array([[NAN if c.is_baseline and s == 0 else value(c, s) for c in made[1].cells] for s in range(5)])
+    values = np.array(
+        [[NAN if c.is_baseline and s == 0 else value(c, s) for c in made[1].cells] for s in range(5)]
+    )
     cropped = np.array([c.levels["augment.crop"] != "none" for c in made[1].cells])
     effect, error, _, _ = by_statsmodels(values, np.where(cropped, 0.5, -0.5)[None])
-    found = made_up.find(made, value, status=lambda c, s: "running" if c.is_baseline and s == 0 else "finished")
+    found = made_up.find(
+        made, value, status=lambda c, s: "running" if c.is_baseline and s == 0 else "finished"
+    )
     one = made_up.effect(found, "augment.crop")
     assert one.estimate.effect == pytest.approx(effect[0], abs=1e-9)
     assert one.estimate.sd == pytest.approx(error[0] * math.sqrt(4), abs=1e-9)
-    assert (one.estimate.n, one.scope, one.left_out, one.flags) == (4, None, (0,), ("incomplete", "pooled variance"))
+    assert (one.estimate.n, one.scope, one.left_out, one.flags) == (
+        4,
+        None,
+        (0,),
+        ("incomplete", "pooled variance"),
+    )
     assert names.flags(one)[0] == "incomplete: seed 0 lacks a run"
 
 
 def test_an_effect_that_is_known_in_some_settings_only_is_the_contrast_of_their_cells():
-    made, value = pooled(made_up.CROPS, seeds=5, claim=[{"expect": "augment.crop: random_resized_crop > none"}]), made_up.random_value(3)
-    values = np.array([[NAN if made_up.half(c, s) == "running" else value(c, s) for c in made[1].cells] for s in range(5)])
+    made, value = (
+        pooled(made_up.CROPS, seeds=5, claim=[{"expect": "augment.crop: random_resized_crop > none"}]),
+        made_up.random_value(3),
+    )
+    values = np.array(
+        [[NAN if made_up.half(c, s) == "running" else value(c, s) for c in made[1].cells] for s in range(5)]
+    )
     weights = np.array([
         0.0 if c.levels["model.batch_norm"] == "true" else 1.0 if c.levels["augment.crop"] != "none" else -1.0 for c in made[1].cells
     ])  # fmt: skip
     effect, error, _, _ = by_statsmodels(values, weights[None])
     found = made_up.find(made, value, status=made_up.half)
     one = made_up.effect(found, "augment.crop")
-    assert (one.estimate.effect, one.estimate.sd) == pytest.approx((effect[0], error[0] * math.sqrt(5)), abs=1e-9)
+    assert (one.estimate.effect, one.estimate.sd) == pytest.approx(
+        (effect[0], error[0] * math.sqrt(5)), abs=1e-9
+    )
     assert one.flags == ("conditional", "pooled variance")
     assert names.change(one, found) == "random_resized_crop instead of none, where batch_norm = false"
     assert found.claims[0].verdict == "undecided"

@@ -41,7 +41,10 @@ def test_the_noise_is_that_of_the_main_effects():
 def test_what_has_no_noise_tells_nothing():
     made = make()
     assert power.noise(*made, outcomes(made, lambda cell, seed: 0.9)) == power.Noise()
-    assert power.noise(*made, outcomes(made, random_value(), status=lambda cell, seed: "not_run")) == power.Noise()
+    assert (
+        power.noise(*made, outcomes(made, random_value(), status=lambda cell, seed: "not_run"))
+        == power.Noise()
+    )
 
 
 def test_the_smallest_effect_is_that_of_the_median_noise():
@@ -88,7 +91,9 @@ def test_where_nothing_can_be_said_nothing_is(made, sds, n_test):
 
 
 def test_noise_counts_for_any_metric():
-    assert look(make(metric="test/loss", seeds=4), [0.01]).effect == stats.detectable_effect(0.01, 4, family=4, alpha=0.05)
+    assert look(make(metric="test/loss", seeds=4), [0.01]).effect == stats.detectable_effect(
+        0.01, 4, family=4, alpha=0.05
+    )
 
 
 FRESH = """
@@ -119,7 +124,9 @@ def test_a_plan_goes_by_the_runs_that_are_there(done):
     assert said["detectable_effect_basis"] == "from the runs that are there"
     _, report, _ = ablate("report", folder / "tiny.toml", "--store", folder / "store", "--format", "json")
     sds = [e["sd"] for e in json.loads(report)["effects"] if e["kind"] == "main" and e["sd"]]
-    assert said["detectable_effect"] == stats.detectable_effect(statistics.median(sds), 2, family=2, alpha=0.05)
+    assert said["detectable_effect"] == stats.detectable_effect(
+        statistics.median(sds), 2, family=2, alpha=0.05
+    )
 
 
 @pytest.fixture
@@ -129,7 +136,9 @@ def finished(tmp_path):
     where = options.Where(layout.open_store(tmp_path / "store"))
     tiny = study_folder.recall(where.store, "tiny")
     known = study_folder.settled(where.store, "tiny")
-    study_folder.keep(where.store, study_file.check(tiny.raw | {"name": "a_two_seeds", "seeds": 2}, "a.toml"), known)
+    study_folder.keep(
+        where.store, study_file.check(tiny.raw | {"name": "a_two_seeds", "seeds": 2}, "a.toml"), known
+    )
     return where
 
 
@@ -179,8 +188,13 @@ def test_what_no_accuracy_can_show_is_said_in_words(seeds, is_blind):
     assert found.is_blind is is_blind == (found.effect >= 1)
     planned = SimpleNamespace(study=made[0])
     said = plans._outlook(planned, found)
-    assert ("nothing at 2 seeds: an effect would have to be larger than test/accuracy can change" in said) is is_blind
-    assert bool(re.search(r"effects of about \d[.\d]* points \([.\d]+ to [.\d]+\) at 5 seeds", said)) is not is_blind
+    assert (
+        "nothing at 2 seeds: an effect would have to be larger than test/accuracy can change" in said
+    ) is is_blind
+    assert (
+        bool(re.search(r"effects of about \d[.\d]* points \([.\d]+ to [.\d]+\) at 5 seeds", said))
+        is not is_blind
+    )
 
 
 def test_only_studies_of_the_same_metric_and_images_are_alike():

@@ -33,7 +33,9 @@ def slow_power(n, effect, alpha):
     chi = scipy_stats.chi(n - 1, scale=1 / math.sqrt(n - 1))
 
     def seen(s):
-        return chi.pdf(s) * (scipy_stats.norm.sf(critical * s - shift) + scipy_stats.norm.cdf(-critical * s - shift))
+        return chi.pdf(s) * (
+            scipy_stats.norm.sf(critical * s - shift) + scipy_stats.norm.cdf(-critical * s - shift)
+        )
 
     edges = sorted({0.0, *(max(0.0, (shift + z) / critical) for z in (-8, 0, 8)), 1.0, 10.0})
     return sum(integrate.quad(seen, a, b, epsabs=1e-10)[0] for a, b in pairwise(edges))
@@ -64,7 +66,8 @@ def test_any_power_may_be_asked_for_and_both_tails_count(power):
 
 
 def test_seeds_are_right_where_scipys_noncentral_t_gives_nan():
-    # 2 seeds: the lower tail of nct is NaN at noncentrality 11 ... 16.5, where the power goes from 0.61 to 0.80.
+    # 2 seeds: the lower tail of nct is NaN at noncentrality 11 ... 16.5, where the power goes from 0.61 to
+    # 0.80.
     with np.errstate(all="ignore"):
         trap = [scipy_stats.nct.cdf(-scipy_stats.t.isf(0.025, 1), 1, x) for x in (8, 11, 12.5, 16)]
     if not np.isnan(trap).any():
@@ -118,7 +121,9 @@ def test_less_than_two_seeds_detect_nothing_and_no_noise_hides_nothing():
 
 
 @pytest.mark.parametrize("min_effect", [None, 0.8])
-def test_more_seeds_are_the_smallest_number_with_the_power_and_their_upper_bound_takes_the_upper_limit_of_the_noise(min_effect):
+def test_more_seeds_are_the_smallest_number_with_the_power_and_their_upper_bound_takes_the_upper_limit_of_the_noise(
+    min_effect,
+):
     d = np.array([1.5, -0.5, 1.0, -0.3, 0.8])
     found = estimate(d, family=3, min_effect=min_effect)
     sds = (d.std(ddof=1), d.std(ddof=1) * math.sqrt(4 / scipy_stats.chi2.ppf(0.2, 4)))
@@ -135,7 +140,9 @@ def test_more_seeds_are_the_smallest_number_with_the_power_and_their_upper_bound
 
 
 def test_a_large_effect_just_missed_asks_for_few_seeds_and_a_small_min_effect_for_many():
-    d = np.array([-0.01, -0.02, -0.06, -0.09, -0.11])  # five losses of five, and an interval that just holds 0
+    d = np.array(
+        [-0.01, -0.02, -0.06, -0.09, -0.11]
+    )  # five losses of five, and an interval that just holds 0
     found = estimate(d, family=2, min_effect=0.01)
     assert (found.verdict, found.losses, found.more_seeds) == ("undecided", 5, 3)
     assert found.more_seeds_min_effect > 100
@@ -148,7 +155,9 @@ def test_more_seeds_are_asked_for_exactly_when_an_interval_is_undecided(d, famil
     asked = found.verdict == "undecided" and found.reason is None
     assert (found.more_seeds is not None) == (found.more_seeds_high is not None) == asked
     wanted = asked and min_effect is not None
-    assert (found.more_seeds_min_effect is not None) == (found.more_seeds_min_effect_high is not None) == wanted
+    assert (
+        (found.more_seeds_min_effect is not None) == (found.more_seeds_min_effect_high is not None) == wanted
+    )
     if asked:
         assert 1 <= found.more_seeds <= found.more_seeds_high <= CAP + 1
     if wanted:
@@ -159,7 +168,10 @@ def test_more_seeds_are_asked_for_exactly_when_an_interval_is_undecided(d, famil
 @quick
 def test_an_interval_is_cut_to_what_an_effect_can_be_and_nothing_else_changes(d, family, min_effect, reach):
     free, cut = (estimate(d, family=family, min_effect=min_effect, reach=limit) for limit in (None, reach))
-    rest = [(getattr(one, name) for name in Estimate.__slots__ if name not in ("low", "high")) for one in (free, cut)]
+    rest = [
+        (getattr(one, name) for name in Estimate.__slots__ if name not in ("low", "high"))
+        for one in (free, cut)
+    ]
     assert list(rest[0]) == list(rest[1])
     if free.low is None:
         assert (cut.low, cut.high) == (None, None)
@@ -201,9 +213,15 @@ def test_sizes_are_found_fast_enough_for_hundreds_of_effects(monkeypatch):
 
 def test_importing_the_statistics_does_not_import_scipy():
     code = (
-        "import sys; before = set(sys.modules); import ablate.analysis.stats; print([m for m in set(sys.modules) - before if 'scipy' in m])"
+        "import sys; before = set(sys.modules); import ablate.analysis.stats; print([m for m in "
+        "set(sys.modules) - before if 'scipy' in m])"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True
+        ).stdout.strip()
+        == "[]"
+    )
 
 
 def test_the_noise_of_a_test_set_is_that_of_two_independent_runs():
@@ -214,7 +232,8 @@ def test_the_noise_of_a_test_set_is_that_of_two_independent_runs():
 
 
 def test_calibrated_networks_differ_by_the_noise_of_the_test_set():
-    # Each image is drawn right with its own chance q; a calibrated pair errs by 2 q (1 - q), each run varies by q (1 - q).
+    # Each image is drawn right with its own chance q; a calibrated pair errs by 2 q (1 - q), each run varies
+    # by q (1 - q).
     rng = np.random.default_rng(1)
     chance = rng.uniform(0.5, 1, 1000)
     votes = rng.random((2, 800, 1000)) < chance

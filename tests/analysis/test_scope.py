@@ -16,7 +16,9 @@ def meant(found, planned=PLANNED, factors=FACTORS):
     """Read a description: the settings in which any, or none, of its terms holds."""
 
     def holds(setting):
-        return any(all(setting[factors.index(factor)] in levels for factor, levels in term) for term in found.terms)
+        return any(
+            all(setting[factors.index(factor)] in levels for factor, levels in term) for term in found.terms
+        )
 
     return {setting for setting in planned if holds(setting) != found.outside}
 
@@ -59,7 +61,11 @@ def test_all_settings_and_none_need_no_description():
 
 
 def test_what_follows_from_another_factor_is_not_said():
-    planned = [("0", "off"), ("0.1", "off"), ("0.1", "on")]  # the second factor is active only where the first is not 0
+    planned = [
+        ("0", "off"),
+        ("0.1", "off"),
+        ("0.1", "on"),
+    ]  # the second factor is active only where the first is not 0
     assert describe(("drop", "mc"), [("0", "off")], planned).terms == ((("drop", ("0",)),),)
 
 

@@ -99,7 +99,9 @@ def test_the_interval_moves_with_the_data_and_grows_with_their_unit(d, shift, sc
     found = estimate(d, family=family)
     moved = estimate(scale * np.array(d) + shift, family=family)
     for name in ("effect", "low", "high"):
-        assert getattr(moved, name) == pytest.approx(scale * getattr(found, name) + shift, rel=1e-7, abs=1e-7 * scale)
+        assert getattr(moved, name) == pytest.approx(
+            scale * getattr(found, name) + shift, rel=1e-7, abs=1e-7 * scale
+        )
     assert moved.sd == pytest.approx(scale * found.sd, rel=1e-7)
 
 
@@ -112,7 +114,9 @@ def test_the_unit_of_the_metric_changes_no_p_and_no_number_of_seeds(d, scale, fa
     assert other.p == pytest.approx(found.p, rel=1e-6)
     if found.more_seeds is not None and other.more_seeds is not None:
         assert abs(other.more_seeds - found.more_seeds) <= 1  # rounding may tip a power of exactly 0.8
-    assert other.verdict == found.verdict or math.isclose(found.p, 0.05, rel_tol=1e-6) or min_effect is not None
+    assert (
+        other.verdict == found.verdict or math.isclose(found.p, 0.05, rel_tol=1e-6) or min_effect is not None
+    )
 
 
 # Verdict
@@ -128,7 +132,18 @@ def test_a_metric_to_minimise_swaps_helps_and_hurts_and_nothing_else(d, family, 
     swap = {"helps": "hurts", "hurts": "helps"}
     assert down.verdict == swap.get(up.verdict, up.verdict)
     assert (down.wins, down.ties, down.losses) == (up.losses, up.ties, up.wins)
-    rest = ("effect", "low", "high", "p", "n", "sd", "reason", "more_seeds", "more_seeds_high", "more_seeds_min_effect")
+    rest = (
+        "effect",
+        "low",
+        "high",
+        "p",
+        "n",
+        "sd",
+        "reason",
+        "more_seeds",
+        "more_seeds_high",
+        "more_seeds_min_effect",
+    )
     assert [getattr(down, name) for name in rest] == [getattr(up, name) for name in rest]
 
 
@@ -173,7 +188,9 @@ def test_a_min_effect_of_nothing_is_refused():
 
 @pytest.mark.parametrize("d", [[], [NAN, NAN], [INF], np.full(4, NAN)])
 def test_no_pairs_give_no_effect(d):
-    assert estimate(d, family=3, min_effect=0.1) == Estimate(n=0, wins=0, ties=0, losses=0, reason="no pairs", verdict="undecided")
+    assert estimate(d, family=3, min_effect=0.1) == Estimate(
+        n=0, wins=0, ties=0, losses=0, reason="no pairs", verdict="undecided"
+    )
 
 
 @pytest.mark.parametrize("d", [[0.3], [NAN, 0.3, NAN], [0.3, -INF]])
@@ -184,7 +201,9 @@ def test_one_seed_shows_the_effect_and_stays_undecided(d):
 
 def test_two_seeds_already_have_an_interval():
     found = estimate([1.0, 2.0], family=1)
-    assert (found.low, found.high) == pytest.approx((1.5 - 0.5 * 12.7062047, 1.5 + 0.5 * 12.7062047), rel=1e-8)  # t table, df 1
+    assert (found.low, found.high) == pytest.approx(
+        (1.5 - 0.5 * 12.7062047, 1.5 + 0.5 * 12.7062047), rel=1e-8
+    )  # t table, df 1
     assert found.reason is None
     assert found.more_seeds >= 1
 
@@ -209,9 +228,21 @@ def test_missing_seeds_count_for_nothing():
 @pytest.mark.parametrize("min_effect", [None, 1e4])
 def test_a_seed_without_effect_is_reported_and_never_an_infinite_t(d, min_effect):
     found = estimate(d, family=2, min_effect=min_effect)
-    assert (found.verdict, found.reason, found.sd, found.n) == ("undecided", "seed has no effect", 0.0, len(d))
+    assert (found.verdict, found.reason, found.sd, found.n) == (
+        "undecided",
+        "seed has no effect",
+        0.0,
+        len(d),
+    )
     assert found.effect == pytest.approx(d[0], rel=1e-9, abs=1e-12)
-    assert (found.low, found.high, found.p, found.more_seeds, found.more_seeds_high, found.more_seeds_min_effect) == (None,) * 6
+    assert (
+        found.low,
+        found.high,
+        found.p,
+        found.more_seeds,
+        found.more_seeds_high,
+        found.more_seeds_min_effect,
+    ) == (None,) * 6
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
@@ -221,7 +252,12 @@ def test_a_small_but_real_spread_is_not_taken_for_rounding(scale):
     assert found.sd == pytest.approx(1e-5 * scale)
 
 
-@given(st.lists(st.sampled_from([-0.2, -1e-4, -1e-17, 0.0, 1e-17, 0.1 + 0.2 - 0.3, 1e-4, 0.1, NAN]), max_size=12), benefits)
+@given(
+    st.lists(
+        st.sampled_from([-0.2, -1e-4, -1e-17, 0.0, 1e-17, 0.1 + 0.2 - 0.3, 1e-4, 0.1, NAN]), max_size=12
+    ),
+    benefits,
+)
 @quick
 def test_every_seed_is_a_win_a_tie_or_a_loss_and_rounding_is_a_tie(d, benefit):
     found = estimate(d, family=1, benefit=benefit)
@@ -250,7 +286,9 @@ def test_every_seed_is_a_win_a_tie_or_a_loss_and_rounding_is_a_tie(d, benefit):
         ((0, 0), (0, 0), False),
     ],
 )
-def test_a_cell_is_unstable_when_its_share_of_failed_runs_exceeds_the_baselines_by_more_than_a_tenth(before, after, expected):
+def test_a_cell_is_unstable_when_its_share_of_failed_runs_exceeds_the_baselines_by_more_than_a_tenth(
+    before, after, expected
+):
     assert unstable(*before, *after) is expected
 
 
@@ -294,14 +332,19 @@ def test_matched_pairs_follow_the_rule_for_any_gaps(grid):
     found = matched(before, after)
     same(found.effects, expected)
     assert np.flatnonzero(found.kept).tolist() == kept
-    assert found.shares.tolist() == pytest.approx([(m in kept) / max(1, len(kept)) for m in range(before.shape[1])])
+    assert found.shares.tolist() == pytest.approx(
+        [(m in kept) / max(1, len(kept)) for m in range(before.shape[1])]
+    )
 
 
 @given(grids.flatmap(lambda shape: st.tuples(*[arrays(float, shape, elements=cells)] * 4)))
 @quick
 def test_matched_quadruples_follow_the_rule_for_any_gaps(grid):
     quadruples = [
-        [None if None in cell else (cell[3] - cell[1]) - (cell[2] - cell[0]) for cell in zip(*rows, strict=True)]
+        [
+            None if None in cell else (cell[3] - cell[1]) - (cell[2] - cell[0])
+            for cell in zip(*rows, strict=True)
+        ]
         for rows in zip(*map(as_list, grid), strict=True)
     ]
     expected, kept = slow_per_seed(quadruples)
@@ -402,8 +445,12 @@ def test_all_intervals_of_a_study_cover_at_once_whatever_the_noise_of_each_cell(
     for s in range(studies):
         for a in range(4):
             made = matched(y[s, 0][:, None], y[s, a + 1][:, None])
-            found = estimate(made.effects, family=4, min_effect=1e6)  # every verdict is equivalent: no sample sizes to find
+            found = estimate(
+                made.effects, family=4, min_effect=1e6
+            )  # every verdict is equivalent: no sample sizes to find
             covered[s, a] = found.low <= truth[a] <= found.high
     alone = 0.95 ** (1 / 4)
-    assert covered.mean() == pytest.approx(alone, abs=3 * math.sqrt(alone * (1 - alone) / studies))  # the four are correlated
+    assert covered.mean() == pytest.approx(
+        alone, abs=3 * math.sqrt(alone * (1 - alone) / studies)
+    )  # the four are correlated
     assert covered.all(axis=1).mean() >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / studies)

@@ -38,7 +38,10 @@ def whole(made: Plan, here: Store) -> Status:
 def attempt(here: Store, job: Job, *studies: str | None) -> None:
     """Leave the lines of attempts; of an older version where there is no study."""
     for number, name in enumerate(studies, start=1):
-        files.append(here.job(job.id).attempts, record_files.attempt(number) | ({} if name is None else {"study": name}))
+        files.append(
+            here.job(job.id).attempts,
+            record_files.attempt(number) | ({} if name is None else {"study": name}),
+        )
 
 
 def epochs(here: Store, job: Job, count: int, seconds: float) -> None:
@@ -84,7 +87,10 @@ def test_what_runs_is_shown_with_its_epoch_as_long_as_its_process_holds_it(here:
             files.append(here.job(first.id).journal, record_files.epoch(epoch))
         files.append(here.job(third.id).journal, record_files.epoch(7))  # begun, and held by nobody
         found = status(made, here)
-        assert [(one.run, one.epoch, one.epochs) for one in found.running] == [("baseline/0", 3, 10), ("rotation=15/0", 0, 10)]
+        assert [(one.run, one.epoch, one.epochs) for one in found.running] == [
+            ("baseline/0", 3, 10),
+            ("rotation=15/0", 0, 10),
+        ]
         assert found.total == {"running": 2, "stopped": 1, "not_run": 1}
     assert status(made, here).running == ()
 
@@ -108,7 +114,9 @@ def test_what_failed_is_shown_with_its_reason_and_log(here: Store) -> None:
     job_folder.fail(here.job(crashed.id), kind="crash", error="the process was ended by SIGKILL")
     finish(here, diverged, status="diverged")
     result = files.read_json(here.job(diverged.id).result)
-    files.write_json(here.job(diverged.id).result, result | {"reason": "the training loss was nan in epoch 1"})
+    files.write_json(
+        here.job(diverged.id).result, result | {"reason": "the training loss was nan in epoch 1"}
+    )
     finish(here, at_chance)
     judge(here, at_chance, "at_chance")
     job_folder.fail(here.job(broken.id), kind="error", error="ValueError: before the log was opened")
@@ -170,7 +178,10 @@ def test_the_last_line_of_the_log_is_shown_beside_the_reason(here: Store) -> Non
     found = status(made, here)
     assert [one.last_line for one in found.broken] == list(said.values())
     text = shown(found)
-    assert f"crashed  {made.jobs[0].id[:12]}  baseline/0: killed by SIGKILL\n  last line: MemoryError: 3 GB\n  log: {here.path}" in text
+    assert (
+        f"crashed  {made.jobs[0].id[:12]}  baseline/0: killed by SIGKILL\n  last line: MemoryError: 3 GB\n "
+        f" log: {here.path}" in text
+    )
 
 
 def test_what_runs_ends_after_its_epochs_at_their_mean_time(here: Store) -> None:
@@ -183,7 +194,10 @@ def test_what_runs_ends_after_its_epochs_at_their_mean_time(here: Store) -> None
         for epoch, seconds in ((1, 2.0), (2, 4.0)):
             files.append(here.job(first.id).journal, record_files.epoch(epoch, seconds=seconds))
         found = status(made, here)
-        assert [(one.job, one.seconds_left) for one in found.running] == [(first.id, 8 * 3.0), (second.id, None)]
+        assert [(one.job, one.seconds_left) for one in found.running] == [
+            (first.id, 8 * 3.0),
+            (second.id, None),
+        ]
         text = shown(found)
     assert f"running  {first.id[:12]}  baseline/0  epoch 2/10, about 24 s left" in text
     assert f"running  {second.id[:12]}  rotation=15/0  starting\n" in text
@@ -216,14 +230,20 @@ def test_the_study_ends_when_as_many_jobs_as_now_have_done_the_rest(here: Store)
             held.enter_context(here.job(job.id).lock())
         epochs(here, first, 5, 2.0)
         found = status(made, here)
-        # 5 x 2 s of the first, 10 x 4 s of the second, which has no epoch yet, 10 x 2 s and 10 x 4 s of those that wait; two at a time
+        # 5 x 2 s of the first, 10 x 4 s of the second, which has no epoch yet, 10 x 2 s and 10 x 4 s of those
+        # that wait; two at a time
         assert found.seconds_left == pytest.approx((10 + 40 + 20 + 40) / 2)
         assert "about 55 s left" in shown(found).splitlines()[3]
     assert status(made, here).seconds_left is None  # nobody trains
 
 
 def test_what_cannot_be_known_is_not_said(here: Store) -> None:
-    networks = [{"name": "network", "levels": [{"name": name, "set": {"model.name": name}} for name in ("cnn4", "resnet9")]}]
+    networks = [
+        {
+            "name": "network",
+            "levels": [{"name": name, "set": {"model.name": name}} for name in ("cnn4", "resnet9")],
+        }
+    ]
     made = make(read(seeds=1, factors={}, factor=networks), here)
     job_folder.create(here.job(made.jobs[0].id), made.jobs[0])
     with here.job(made.jobs[0].id).lock():
@@ -253,7 +273,10 @@ def test_runs_that_share_a_training_or_have_another_studys_came_for_free(here: S
     attempt(here, twice, "third", "theirs")
     found = whole(made, here)
     assert found.free == Free(runs=7, of=10, shared=5, other_studies={"theirs": 2})
-    assert "7 of 10 runs for free: 5 share another cell's training, 2 were trained by another study (theirs)" in shown(found)
+    assert (
+        "7 of 10 runs for free: 5 share another cell's training, 2 were trained by another study (theirs)"
+        in shown(found)
+    )
 
 
 def test_a_study_that_trained_all_of_its_runs_got_nothing_for_free(here: Store) -> None:
@@ -291,7 +314,14 @@ def test_counts_where_the_seeds_are_many_or_the_terminal_is_narrow(here: Store) 
 
 
 def test_names_are_no_markup(here: Store) -> None:
-    factor = [{"name": "x", "levels": [{"name": name, "set": {"augment.rotation": i}} for i, name in enumerate(("[red]a", "[/red]b"))]}]
+    factor = [
+        {
+            "name": "x",
+            "levels": [
+                {"name": name, "set": {"augment.rotation": i}} for i, name in enumerate(("[red]a", "[/red]b"))
+            ],
+        }
+    ]
     made = make(read(factor=factor, factors={}), here)
     job_folder.create(here.job(made.jobs[1].id), made.jobs[1])
     job_folder.fail(here.job(made.jobs[1].id), kind="error", error="[/bold] [red]x")
@@ -314,8 +344,14 @@ def test_nobody_who_trains_is_said(here: Store) -> None:
 def test_watching_tells_changes_and_ends_when_nothing_moves() -> None:
     still = Status({}, {"not_run": 2}, (), ())
     moving = replace(still, being_run=True)
-    told: Iterator[Status] = iter([moving, moving, replace(moving, total={"finished": 1}), replace(still, total={"finished": 2})])
-    assert [one.total for one in standing.follow(lambda: next(told), every=0)] == [{"not_run": 2}, {"finished": 1}, {"finished": 2}]
+    told: Iterator[Status] = iter(
+        [moving, moving, replace(moving, total={"finished": 1}), replace(still, total={"finished": 2})]
+    )
+    assert [one.total for one in standing.follow(lambda: next(told), every=0)] == [
+        {"not_run": 2},
+        {"finished": 1},
+        {"finished": 2},
+    ]
 
 
 def test_watching_looks_again_before_a_store_that_cannot_be_read_is_a_mistake() -> None:
@@ -351,7 +387,9 @@ def test_looking_opens_each_file_of_a_job_at_most_twice(here: Store, monkeypatch
     monkeypatch.setattr(io, "open", counting)  # what pathlib opens with
     found = whole(made, here)
     assert found.total == {"finished": 24}
-    assert {path for path in opened if path.endswith("result.json")} == {str(here.job(job.id).result) for job in made.jobs}
+    assert {path for path in opened if path.endswith("result.json")} == {
+        str(here.job(job.id).result) for job in made.jobs
+    }
     assert max(count for path, count in opened.items() if "/jobs/" in path) <= 2
 
 
@@ -415,7 +453,11 @@ print(json.dumps({"runs": sum(found.total.values()), "modules": sorted(sys.modul
 
 def test_looking_in_a_fresh_process_imports_no_heavy_library(here: Store) -> None:
     study_folder.keep(here, read("mine"), study_folder.Settled("fp32"))
-    out = subprocess.run([sys.executable, "-c", FRESH, str(here.path)], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", FRESH, str(here.path)], capture_output=True, text=True, check=True
+    ).stdout
     told = json.loads(out)
     assert told["runs"] == 8
-    assert not {"torch", "torchvision", "mlflow", "plotly", "pandas", "optuna", "scipy", "sklearn"} & set(told["modules"])
+    assert not {"torch", "torchvision", "mlflow", "plotly", "pandas", "optuna", "scipy", "sklearn"} & set(
+        told["modules"]
+    )

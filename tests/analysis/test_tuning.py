@@ -18,7 +18,15 @@ from ablate.store import files, layout
 from ablate.study import file as study_file
 from ablate.study import grid
 
-SEARCH = {"trials": 6, "space": {"optimizer": {"lr": {"low": 0.001, "high": 1.0, "log": True}, "weight_decay": {"low": 0.0, "high": 0.01}}}}
+SEARCH = {
+    "trials": 6,
+    "space": {
+        "optimizer": {
+            "lr": {"low": 0.001, "high": 1.0, "log": True},
+            "weight_decay": {"low": 0.0, "high": 0.01},
+        }
+    },
+}
 
 
 @pytest.fixture
@@ -30,7 +38,12 @@ def here(tmp_path):
 
 def resolved(here, **more):
     """Make a study and what its store says of its tuning."""
-    raw = {"name": "x", "seeds": 2, "recipe": {"model": {"name": "cnn4"}}, "factors": {"model": {"batch_norm": [True, False]}}} | more
+    raw = {
+        "name": "x",
+        "seeds": 2,
+        "recipe": {"model": {"name": "cnn4"}},
+        "factors": {"model": {"batch_norm": [True, False]}},
+    } | more
     checked = study_file.check(raw, "x.toml")
     expanded = grid.expand(checked, precision="fp32")
     return checked, tuning.resolve(checked, expanded, here, fingerprints(expanded))
@@ -40,7 +53,14 @@ def put_trials(here, one, values, *, fields=None, states=None):
     """Write the trials of a search as a run leaves them; the first is the recipe as it stands."""
     rows = []
     for i, given_ in enumerate(values):
-        params = fields[i] if fields else {"optimizer.lr": 0.1 if i == 0 else 10 ** -(i / 3), "optimizer.weight_decay": 0.0005 * (i + 1)}
+        params = (
+            fields[i]
+            if fields
+            else {
+                "optimizer.lr": 0.1 if i == 0 else 10 ** -(i / 3),
+                "optimizer.weight_decay": 0.0005 * (i + 1),
+            }
+        )
         state = states[i] if states else "complete"
         rows.append({
             "number": i, "params": params, "jobs": {}, "value": given_ if state == "complete" else None, "state": state, "proposed": i > 0,
@@ -64,7 +84,12 @@ def test_a_search_that_has_not_begun_has_no_history(here):
 
 def test_the_best_so_far_is_that_of_the_trials_that_have_ended(here):
     _, made = resolved(here, search=SEARCH)
-    put_trials(here, made.searches[0], [0.5, 0.4, 0.9, 0.7, 0.0, 0.6], states=["complete"] * 4 + ["diverged", "running"])
+    put_trials(
+        here,
+        made.searches[0],
+        [0.5, 0.4, 0.9, 0.7, 0.0, 0.6],
+        states=["complete"] * 4 + ["diverged", "running"],
+    )
     history = read(here, search=SEARCH).histories[0]
     assert history.best_so_far == ((1, 0.5), (2, 0.5), (3, 0.9), (4, 0.9), (5, 0.9))
     assert (history.best, history.label) == (2, "baseline")
@@ -149,8 +174,12 @@ def test_no_effect_turns_by_one_search_for_all_or_where_the_recipe_was_not_tried
 def put_curves(here, test, *, upto):
     tried = range_test.rates(test.sweep)
     for seed in test.seeds[:upto]:
-        losses = tuple(2.3 - 1.5 / (1 + math.exp(-3 * (math.log10(rate) + 2.5))) + 0.001 * (seed % 7) for rate in tried)
-        curve = Curve(tried, (*losses[:90], *(math.inf for _ in losses[90:])), (0.5,) * len(tried), "diverged")
+        losses = tuple(
+            2.3 - 1.5 / (1 + math.exp(-3 * (math.log10(rate) + 2.5))) + 0.001 * (seed % 7) for rate in tried
+        )
+        curve = Curve(
+            tried, (*losses[:90], *(math.inf for _ in losses[90:])), (0.5,) * len(tried), "diverged"
+        )
         files.write_json(here.range(test.id).curve(seed), range_test.to_json(curve) | {"timestamp": 1})
 
 
@@ -183,7 +212,10 @@ def test_cells_that_share_a_range_test_are_named_together(here):
 
 
 def test_what_some_searches_say_of_a_change_is_named_for_the_cells_that_they_tuned(here):
-    asked = {"search": SEARCH, "factors": {"model": {"batch_norm": [True, False]}, "augment": {"rotation": [0, 15]}}}
+    asked = {
+        "search": SEARCH,
+        "factors": {"model": {"batch_norm": [True, False]}, "augment": {"rotation": [0, 15]}},
+    }
     _, made = resolved(here, **asked)
     for one, values in zip(made.searches, ([0.5, 0.9], [0.6, 0.8], [0.7, 0.8]), strict=False):
         put_trials(here, one, [*values, 0.1, 0.1, 0.1, 0.1])

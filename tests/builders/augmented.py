@@ -27,7 +27,9 @@ def noise(shape):
 def stored(shape, dtype, images=9):
     """Return a data set (N, H, W, C), and images of it to read, in no order and some of them twice."""
     batch, channels, height, width = shape
-    pixels = torch.randint(0, 256, (images, height, width, channels), generator=generator(2), dtype=torch.uint8)
+    pixels = torch.randint(
+        0, 256, (images, height, width, channels), generator=generator(2), dtype=torch.uint8
+    )
     which = torch.tensor([3, 8, 3, 0, 0, 5, 1])[:batch]
     return pixels if dtype == torch.uint8 else pixels.to(dtype) / 255, which
 

@@ -11,7 +11,8 @@ from pathlib import Path
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-default-apps", "--no-first-run", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1", "--virtual-time-budget=8000",
+    "--disable-default-apps", "--no-first-run", ("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE "
+                                                "127.0.0.1"), "--virtual-time-budget=8000",
     "--window-size=400,900", "--enable-logging=stderr",
 )  # fmt: skip
 
@@ -21,7 +22,9 @@ class Browser:
 
     def __init__(self, page: Path | str, folder: Path, width: int = 0) -> None:
         ends = (*os.pipe(), *os.pipe())
-        read, self.write, self.read, write = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends)  # none of them is 3 or 4
+        read, self.write, self.read, write = (
+            fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends
+        )  # none of them is 3 or 4
         for end in ends:
             os.close(end)
 
@@ -30,7 +33,13 @@ class Browser:
             os.dup2(write, 4)
 
         flags = [flag for flag in QUIET if not flag.startswith("--virtual-time")]
-        command = [CHROMIUM, *flags, "--remote-debugging-pipe", f"--user-data-dir={folder / 'clicked'}", "about:blank"]
+        command = [
+            CHROMIUM,
+            *flags,
+            "--remote-debugging-pipe",
+            f"--user-data-dir={folder / 'clicked'}",
+            "about:blank",
+        ]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self.process = subprocess.Popen(command, preexec_fn=as_chromium_wants, close_fds=False, **quiet)  # noqa: PLW1509
         os.close(read)
@@ -38,11 +47,19 @@ class Browser:
         self.held, self.count, self.session, self.events = b"", 0, {}, []
         targets = self.ask("Target.getTargets")["targetInfos"]
         target = next(one["targetId"] for one in targets if one["type"] == "page")
-        self.session = {"sessionId": self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
+        self.session = {
+            "sessionId": self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        }
         for part in ("Runtime", "Log", "Network"):
             self.ask(f"{part}.enable")
         if width:
-            self.ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+            self.ask(
+                "Emulation.setDeviceMetricsOverride",
+                width=width,
+                height=900,
+                deviceScaleFactor=1,
+                mobile=False,
+            )
         address = page if isinstance(page, str) else page.as_uri()
         self.ask("Page.navigate", url=address)
         end = time.monotonic() + 300
@@ -52,7 +69,11 @@ class Browser:
 
     def ask(self, method, **parameters):
         self.count += 1
-        os.write(self.write, json.dumps({"id": self.count, "method": method, "params": parameters} | self.session).encode() + b"\0")
+        os.write(
+            self.write,
+            json.dumps({"id": self.count, "method": method, "params": parameters} | self.session).encode()
+            + b"\0",
+        )
         while True:
             while b"\0" not in self.held:
                 part = os.read(self.read, 1 << 16)
@@ -64,7 +85,11 @@ class Browser:
                 assert "error" not in said, said
                 return said["result"]
             about = said.get("params", {})
-            text = json.dumps([part.get("value") for part in about["args"]]) if "args" in about else json.dumps(about.get("entry", ""))
+            text = (
+                json.dumps([part.get("value") for part in about["args"]])
+                if "args" in about
+                else json.dumps(about.get("entry", ""))
+            )
             self.events.append((said.get("method"), about.get("request", {}).get("url") or text))
 
     def run(self, script):
@@ -73,7 +98,12 @@ class Browser:
     def press(self, key, code, text=""):
         for kind in ("keyDown", "keyUp"):
             self.ask(
-                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, text=text if kind == "keyDown" else ""
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                code=key,
+                windowsVirtualKeyCode=code,
+                text=text if kind == "keyDown" else "",
             )
 
     def column(self, title):
@@ -100,7 +130,9 @@ class Browser:
             }})()"""
         )
         for kind in ("mousePressed", "mouseReleased"):
-            self.ask("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
+            self.ask(
+                "Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1
+            )
 
     def close(self):
         self.process.kill()
@@ -111,7 +143,11 @@ class Browser:
 
 def assert_quiet(browser):
     """Check that nothing was said on the console, and nothing asked of a network."""
-    told = [event for event in browser.events if event[0] in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")]
+    told = [
+        event
+        for event in browser.events
+        if event[0] in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
+    ]
     assert told == []
     asked = {url for event, url in browser.events if event == "Network.requestWillBeSent"}
     assert {url.partition(":")[0] for url in asked} <= {"file", "data", "blob"}

@@ -57,7 +57,13 @@ def failing(study):
 def start(*arguments, cwd=None, **environment):
     command = [sys.executable, "-m", "ablate", *map(str, arguments)]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=os.environ | environment, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        env=os.environ | environment,
+        start_new_session=True,
     )
 
 

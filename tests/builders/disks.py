@@ -1,7 +1,7 @@
 """What a process does to the files below a folder, and every state in which a power cut may leave them.
 
-The model is POSIX's, which promises less than any file system keeps: the bytes of a file are safe once it was synced, its
-name once its folder was. Whatever came after that may be there or not, in any order.
+The model is POSIX's, which promises less than any file system keeps: the bytes of a file are safe once it was
+synced, its name once its folder was. Whatever came after that may be there or not, in any order.
 """
 
 import os
@@ -133,7 +133,9 @@ def after_power_cuts(ops: list[Op], ignored: Callable[[str], bool]) -> Iterator[
     for end in range(len(ops) + 1):
         done = ops[:end]
         naming = [i for i, op in enumerate(done) if op.is_naming and not ignored(op.to or op.path)]
-        pending = [i for i in naming if not any(op.kind == "fsync" and op.path == done[i].folder for op in done[i:])]
+        pending = [
+            i for i in naming if not any(op.kind == "fsync" and op.path == done[i].folder for op in done[i:])
+        ]
         for lost in _losses(pending):
             for mode in ("kept", "dropped", "torn"):
                 state = _state(done, lost, mode, ignored)
@@ -144,7 +146,10 @@ def after_power_cuts(ops: list[Op], ignored: Callable[[str], bool]) -> Iterator[
 
 
 def _losses(pending: list[int]) -> Iterator[frozenset[int]]:
-    """Return which changes of names may be lost: all subsets of a few; of many the last ones, one, or all but one."""
+    """Return which changes of names may be lost: all subsets of a few.
+
+    Of many the last ones, one, or all but one.
+    """
     if len(pending) <= FEW:
         yield from (frozenset(lost) for n in range(len(pending) + 1) for lost in combinations(pending, n))
         return
@@ -174,7 +179,8 @@ def _state(done: list[Op], lost: frozenset[int], mode: Mode, ignored: Callable[[
                 names[op.to] = op.file
     there = {path: file for path, file in names.items() if _parents(path) <= folders}
     return {
-        path: now.get(file, b"") if ignored(path) else _left(now.get(file, b""), safe.get(file, b""), mode) for path, file in there.items()
+        path: now.get(file, b"") if ignored(path) else _left(now.get(file, b""), safe.get(file, b""), mode)
+        for path, file in there.items()
     }
 
 

@@ -62,14 +62,29 @@ def left(folder: Folder) -> dict[str, Any]:
     result = store_files.read_json(folder.result)
     result.pop("timestamp")
     assert result.pop("peak_memory") > 1e6
-    result["metrics"] = {name: value for name, value in result["metrics"].items() if not name.startswith("time/")}
-    lines = [{"epoch": line["epoch"], "metrics": line["metrics"]} for line in store_files.lines(folder.journal)]
+    result["metrics"] = {
+        name: value for name, value in result["metrics"].items() if not name.startswith("time/")
+    }
+    lines = [
+        {"epoch": line["epoch"], "metrics": line["metrics"]} for line in store_files.lines(folder.journal)
+    ]
     outcomes: dict[str, Any] = {}
     for path in sorted((folder.path / "outcomes").rglob("*")):
         if path.name == "outcome.json":
             outcome = store_files.read_json(path)
-            outcomes[path.parent.name] = {key: part for key, part in outcome.items() if key not in ("timestamp", "seconds")}
+            outcomes[path.parent.name] = {
+                key: part for key, part in outcome.items() if key not in ("timestamp", "seconds")
+            }
         elif path.is_file() and not path.name.startswith("."):
             outcomes[f"{path.parent.name}/{path.name}"] = path.read_bytes()
-    weights = {select: folder.weights(select).read_bytes() for select in ("last", "best_validation") if folder.weights(select).exists()}
-    return {"result": json.dumps(result), "lines": json.dumps(lines), "outcomes": outcomes, "weights": weights}
+    weights = {
+        select: folder.weights(select).read_bytes()
+        for select in ("last", "best_validation")
+        if folder.weights(select).exists()
+    }
+    return {
+        "result": json.dumps(result),
+        "lines": json.dumps(lines),
+        "outcomes": outcomes,
+        "weights": weights,
+    }

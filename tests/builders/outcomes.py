@@ -8,12 +8,21 @@ from ablate.analysis.outcomes import Outcome
 from ablate.study import file as study_file
 from ablate.study import grid
 
-FACTORS = {"augment": {"rotation": [0, 15]}, "model": {"batch_norm": [True, False], "conv_dropout": [0.0, 0.1, 0.3]}}
+FACTORS = {
+    "augment": {"rotation": [0, 15]},
+    "model": {"batch_norm": [True, False], "conv_dropout": [0.0, 0.1, 0.3]},
+}
 
 
 def make(factors=FACTORS, **more):
     """Make a study and its grid."""
-    raw = {"name": "x", "seeds": 3, "min_effect": 0.01, "recipe": {"model": {"name": "cnn4"}}, "factors": factors} | more
+    raw = {
+        "name": "x",
+        "seeds": 3,
+        "min_effect": 0.01,
+        "recipe": {"model": {"name": "cnn4"}},
+        "factors": factors,
+    } | more
     checked = study_file.check(raw, "x.toml")
     return checked, grid.expand(checked, precision="fp32")
 
@@ -25,8 +34,24 @@ def outcomes(made, value, *, status=lambda cell, seed: "finished"):
     found = []
     for run in runs:
         how = status(run.cell, run.seed)
-        good = {"test/accuracy": value(run.cell, run.seed), "time/epoch_seconds": 1.0 + run.seed, "time/train_seconds": 9.0}
-        found.append(Outcome(run, how, "" if how == "finished" else "because", "", good if how == "finished" else {}, (), (), (), {}))
+        good = {
+            "test/accuracy": value(run.cell, run.seed),
+            "time/epoch_seconds": 1.0 + run.seed,
+            "time/train_seconds": 9.0,
+        }
+        found.append(
+            Outcome(
+                run,
+                how,
+                "" if how == "finished" else "because",
+                "",
+                good if how == "finished" else {},
+                (),
+                (),
+                (),
+                {},
+            )
+        )
     return tuple(found)
 
 
@@ -44,7 +69,9 @@ def find(made, value, **more):
 
 
 def effect(found, factor, end=None):
-    return next(e for e in (*found.effects, *found.interactions) if e.factor == factor and end in (None, e.end))
+    return next(
+        e for e in (*found.effects, *found.interactions) if e.factor == factor and end in (None, e.end)
+    )
 
 
 CROPS = {"augment": {"crop": ["none", "random_resized_crop"]}, "model": {"batch_norm": [True, False]}}
@@ -57,7 +84,9 @@ def crossed(status=lambda cell, seed: "finished", **more):
 
     def value(cell, seed):
         cropped, bare = cell.levels["augment.crop"] != "none", cell.levels["model.batch_norm"] == "false"
-        return known.setdefault((cell.label, seed), 0.7 + cropped * (0.037 if bare else -0.045) + float(rng.normal(0, 0.008)))
+        return known.setdefault(
+            (cell.label, seed), 0.7 + cropped * (0.037 if bare else -0.045) + float(rng.normal(0, 0.008))
+        )
 
     for cell in made[1].cells:
         for seed in range(5):
@@ -70,7 +99,10 @@ def half(cell, seed):
     return "running" if cell.is_baseline and seed < 4 else "finished"
 
 
-TURNED = {"augment": {"rotation": [0, 15]}, "model": {"batch_norm": [True, False], "conv_dropout": [0.0, 0.1, 0.3]}}
+TURNED = {
+    "augment": {"rotation": [0, 15]},
+    "model": {"batch_norm": [True, False], "conv_dropout": [0.0, 0.1, 0.3]},
+}
 
 
 def turned(**more):
@@ -79,7 +111,11 @@ def turned(**more):
 
     def value(cell, seed):
         r, b = cell.levels["augment.rotation"] == "15", cell.levels["model.batch_norm"] == "false"
-        effect = 0.7 + 0.03 * (cell.levels["model.conv_dropout"] == "0.3") + (0.1 if r and b else -0.1 if r else 0.0)
+        effect = (
+            0.7
+            + 0.03 * (cell.levels["model.conv_dropout"] == "0.3")
+            + (0.1 if r and b else -0.1 if r else 0.0)
+        )
         return known.setdefault((cell.label, seed), effect + float(noise.normal(0, 0.002)))
 
     return made, value, find(made, value)

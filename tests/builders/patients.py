@@ -89,7 +89,8 @@ RESNET_CONVOLUTIONS = {
     *(f"layer{i}.0.downsample.0" for i in range(2, 5)),
 }  # fmt: skip
 
-# The network; the same written without BatchNorm; its norms; its convolutions; those whose output a norm reads.
+# The network; the same written without BatchNorm; its norms; its convolutions; those whose output a norm
+# reads.
 NETWORKS = {
     "cnn4": (
         lambda: built(name="cnn4"), lambda: written_without_norms(lambda: built(name="cnn4")), 4, CNN4_CONVOLUTIONS, CNN4_CONVOLUTIONS,

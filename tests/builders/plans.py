@@ -16,12 +16,25 @@ from ablate.study.file import Study
 from ablate.study.grid import Job
 
 IMAGES = 1000  # to train and validate on
-STATES = ("missing", "begun", "trained", "judged", "half judged", "failed", "failed judging", "mended", "diverged")
+STATES = (
+    "missing",
+    "begun",
+    "trained",
+    "judged",
+    "half judged",
+    "failed",
+    "failed judging",
+    "mended",
+    "diverged",
+)
 
 
 def read(name: str = "x", **raw: Any) -> Study:
     """Two trainings a seed, each judged in two ways."""
-    small = {"data": {"name": "digits", "train_size": IMAGES, "validation": 100}, "model": {"name": "cnn4", "head_dropout": 0.5}}
+    small = {
+        "data": {"name": "digits", "train_size": IMAGES, "validation": 100},
+        "model": {"name": "cnn4", "head_dropout": 0.5},
+    }
     table: dict[str, Any] = {
         "name": name,
         "seeds": 2,
@@ -48,7 +61,9 @@ def judge(here: Store, job: Job, *evaluations: Evaluation) -> None:
         judged = job.recipe.model_copy(update={"evaluation": evaluation})
         files.write_json(
             here.job(job.id).outcome(identity.evaluation_id(judged)) / "outcome.json",
-            record_files.evaluation(evaluation=evaluation.model_dump(), seconds=0.5 * max(evaluation.mc_dropout, 1)),
+            record_files.evaluation(
+                evaluation=evaluation.model_dump(), seconds=0.5 * max(evaluation.mc_dropout, 1)
+            ),
         )
 
 

@@ -8,7 +8,17 @@ from ablate.study.checks import in_field
 
 CANDIDATES = (
     *(None, False, True, 0, 1, 2, 3, 8, 16, 24, 32, 64, 0.05, 0.25, 0.5, 2.5, 15.5, "a", "b"),
-    *("cnn4", "resnet_small", "resnet18", "mobilenet_v2", "fusion", "nets:mine", ["a", "b"], {"brightness": 0.5}, {"hue": 0.1}),
+    *(
+        "cnn4",
+        "resnet_small",
+        "resnet18",
+        "mobilenet_v2",
+        "fusion",
+        "nets:mine",
+        ["a", "b"],
+        {"brightness": 0.5},
+        {"hue": 0.1},
+    ),
     *({"mean": [0.5], "std": [0.25]}, {"mean": [0.5, 0.4, 0.3], "std": [0.25, 0.25, 0.25]}),
 )
 

@@ -18,7 +18,14 @@ def epoch(number: int, **fields: Any) -> Json:
 def result(status: str = "finished", **fields: Any) -> Json:
     """Return a result.json."""
     metrics = {"time/epoch_seconds": 1.0, "time/train_seconds": 1.0}
-    written = {"status": status, "reason": "", "epochs": 1, "train_images": 9, "timestamp": 1, "metrics": metrics}
+    written = {
+        "status": status,
+        "reason": "",
+        "epochs": 1,
+        "train_images": 9,
+        "timestamp": 1,
+        "metrics": metrics,
+    }
     return written | fields
 
 

@@ -57,7 +57,10 @@ def found(
     classes: tuple[str, ...] = (),
     picture: str = "",
 ) -> Findings:
-    """Find what the code says of made-up runs: a value of the study's metric for each cell and seed; with classes, their insides."""
+    """Find what the code says of made-up runs: a value of the study's metric for each cell and seed.
+
+    With classes, their insides.
+    """
     checked = study_file.check({"name": "x", "recipe": {"data": {"name": "digits"}}} | raw, "studies/x.toml")
     expanded = grid.expand(checked, precision="fp32")
     runs, _ = grid.runs_and_jobs(expanded, checked.seeds, fingerprints(expanded))
@@ -65,12 +68,31 @@ def found(
     for run in runs:
         became = status(run.cell, run.seed)
         given = value(run.cell, run.seed)
-        lines = () if became in ("not_run", "running", "crashed") else tuple(line(epoch, epochs, given) for epoch in range(1, epochs + 1))
+        lines = (
+            ()
+            if became in ("not_run", "running", "crashed")
+            else tuple(line(epoch, epochs, given) for epoch in range(1, epochs + 1))
+        )
         seconds = 10.0 + len(run.cell.label) / 10
-        values = {"test/loss": 1 - given, checked.metric: given, "time/epoch_seconds": seconds, "time/train_seconds": epochs * seconds}
+        values = {
+            "test/loss": 1 - given,
+            checked.metric: given,
+            "time/epoch_seconds": seconds,
+            "time/train_seconds": epochs * seconds,
+        }
         log = "" if became == "not_run" else f"/store/jobs/{run.job_id[:12]}/log.txt"
         came_from = {} if became == "not_run" else environment(run.cell, run.seed)
-        outcome = Outcome(run, became, REASONS.get(became, ""), log, values if became in JUDGED else {}, lines, (), (), came_from)  # type: ignore[arg-type]
+        outcome = Outcome(
+            run,
+            became,
+            REASONS.get(became, ""),
+            log,
+            values if became in JUDGED else {},
+            lines,
+            (),
+            (),
+            came_from,
+        )  # type: ignore[arg-type]
         outcomes.append(inside(outcome, given, classes, picture) if became in JUDGED and classes else outcome)
     return findings.find(checked, expanded, tuple(outcomes), metric=metric)
 
@@ -85,9 +107,13 @@ def inside(outcome: Outcome, given: float, classes: tuple[str, ...], picture: st
         for i, (right, one) in enumerate(zip(rights, thirds, strict=True))
     ]
     confusion = tuple(tuple(row.get(j, 0) for j in range(known)) for row in taken)
-    metrics = outcome.metrics | {f"test/accuracy/{name}": right / 1000 for name, right in zip(classes, rights, strict=True)}
+    metrics = outcome.metrics | {
+        f"test/accuracy/{name}": right / 1000 for name, right in zip(classes, rights, strict=True)
+    }
     bins = ((0, 0.0, 0.0), (100 + seed, 0.5123, 0.4 + seed / 100), (900 - seed, 0.9, given))
-    return replace(outcome, metrics=metrics, confusion=confusion, classes=classes, calibration=bins, picture=picture)
+    return replace(
+        outcome, metrics=metrics, confusion=confusion, classes=classes, calibration=bins, picture=picture
+    )
 
 
 @cache
@@ -95,7 +121,9 @@ def png(side: int = 64) -> str:
     """Leave a real PNG of noise behind, which cannot be compressed, for as long as the tests run."""
     folder = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, folder)
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)).save(Path(folder) / "wrong.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)).save(
+        Path(folder) / "wrong.png"
+    )
     return str(Path(folder) / "wrong.png")
 
 
@@ -108,7 +136,11 @@ def line(epoch: int, epochs: int, given: float) -> Epoch:
 
 def by_level(changes: Mapping[tuple[str, str], list[float]], *, base: float = 0.9) -> Value:
     """Make values to which each level adds its own change in each seed, so that the per-seed effects are these very numbers."""
-    return lambda cell, seed: base + 0.001 * seed + sum(d[seed] for (name, level), d in changes.items() if cell.levels.get(name) == level)
+    return lambda cell, seed: (
+        base
+        + 0.001 * seed
+        + sum(d[seed] for (name, level), d in changes.items() if cell.levels.get(name) == level)
+    )
 
 
 ROTATION = {"factors": {"augment": {"rotation": [0, 15]}}}
@@ -122,13 +154,26 @@ EVERYTHING = {
     "question": "Which augmentations help?",
     "min_effect": 0.002,
     "factors": {
-        "augment": {"crop": ["random_crop", "random_resized_crop"], "rotation": [0, 15], "flip": [True, False]},
+        "augment": {
+            "crop": ["random_crop", "random_resized_crop"],
+            "rotation": [0, 15],
+            "flip": [True, False],
+        },
         "model": {"conv_dropout": [0.0, 0.1], "batch_norm": [True, False]},
         "evaluation": {"tta": ["none", "flip"]},
     },
-    "exclude": [{"if": "augment.rotation > 0 and model.batch_norm == false and model.conv_dropout > 0", "why": "is known to diverge"}],
+    "exclude": [
+        {
+            "if": "augment.rotation > 0 and model.batch_norm == false and model.conv_dropout > 0",
+            "why": "is known to diverge",
+        }
+    ],
     "claim": [
-        {"text": "RandomCrop beats RandomResizedCrop", "source": "a blog", "expect": "augment.crop: random_crop > random_resized_crop"},
+        {
+            "text": "RandomCrop beats RandomResizedCrop",
+            "source": "a blog",
+            "expect": "augment.crop: random_crop > random_resized_crop",
+        },
         {"text": "Rotation hurts", "expect": "augment.rotation: 15 < 0"},
         {"text": "Dropout matters", "expect": "model.conv_dropout: 0.1 > 0.0"},
     ],
@@ -149,13 +194,22 @@ def everything() -> Findings:
     def status(cell: Cell, seed: int) -> str:
         if cell.levels["model.batch_norm"] == "false" and seed == 4:
             return "diverged"
-        return {("rotation=15", 4): "crashed", ("rotation=15, tta=flip", 4): "not_run"}.get((cell.label, seed), "finished")
+        return {("rotation=15", 4): "crashed", ("rotation=15, tta=flip", 4): "not_run"}.get(
+            (cell.label, seed), "finished"
+        )
 
     def environment(cell: Cell, seed: int) -> dict[str, Any]:
-        return ENVIRONMENT if seed < 4 else ENVIRONMENT | {"versions": {"python": "3.11.7", "torch": "2.10.0"}}
+        return (
+            ENVIRONMENT if seed < 4 else ENVIRONMENT | {"versions": {"python": "3.11.7", "torch": "2.10.0"}}
+        )
 
     made = found(
-        EVERYTHING, by_level(CHANGES), status=status, environment=environment, classes=("cat", "dog", "bird", "frog"), picture=png()
+        EVERYTHING,
+        by_level(CHANGES),
+        status=status,
+        environment=environment,
+        classes=("cat", "dog", "bird", "frog"),
+        picture=png(),
     )
     return with_tuning(made)
 
@@ -163,10 +217,22 @@ def everything() -> Findings:
 def many() -> Findings:
     """Make a study of 500 runs: 100 cells under 5 seeds, 10 classes, 30 epochs."""
     factors = {"rotation": [0, 5, 10, 15, 20], "erasing": [0, 0.1, 0.2, 0.3, 0.4], "flip": [True, False]}
-    raw = {"name": "many", "factors": {"augment": factors, "model": {"batch_norm": [True, False]}}, "recipe": {"model": {"name": "cnn4"}}}
+    raw = {
+        "name": "many",
+        "factors": {"augment": factors, "model": {"batch_norm": [True, False]}},
+        "recipe": {"model": {"name": "cnn4"}},
+    }
     classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     noise = np.random.default_rng(1).normal(0.85, 0.004, (1000, 5))
-    return with_tuning(found(raw, lambda cell, seed: noise[hash_of(cell.label) % 1000, seed], epochs=30, classes=classes, picture=png()))
+    return with_tuning(
+        found(
+            raw,
+            lambda cell, seed: noise[hash_of(cell.label) % 1000, seed],
+            epochs=30,
+            classes=classes,
+            picture=png(),
+        )
+    )
 
 
 def hash_of(text: str) -> int:
@@ -199,17 +265,35 @@ def with_tuning(of: Findings) -> Findings:
         (1e-6, 1e-4, 1e-2),
         ((0.5, 0.6, 0.7), (0.5, 0.7, 0.8), (0.4, 0.5, 0.5)),
     )
-    histories = [History(label, asked, tuple(tried), frozenset(tried), trials, 3, best, ((1, 0.6), (2, 0.7)), mapped) for label in labels]
-    suggested = {"valley": Suggestion("valley", "ok", 0.01, 0.005, 0.02), "steepest": Suggestion("steepest", "flat")}
+    histories = [
+        History(label, asked, tuple(tried), frozenset(tried), trials, 3, best, ((1, 0.6), (2, 0.7)), mapped)
+        for label in labels
+    ]
+    suggested = {
+        "valley": Suggestion("valley", "ok", 0.01, 0.005, 0.02),
+        "steepest": Suggestion("steepest", "flat"),
+    }
     rates = tuple(10 ** (i / 10 - 5) for i in range(50))
     losses = (*(2.3 - 0.03 * i for i in range(49)), float("inf"))
     ranges = [
-        RangeCurve(label, rates, losses, tuple(loss - 0.1 for loss in losses[:49]), losses[:49], rates[:49], suggested, suggested["valley"])
+        RangeCurve(
+            label,
+            rates,
+            losses,
+            tuple(loss - 0.1 for loss in losses[:49]),
+            losses[:49],
+            rates[:49],
+            suggested,
+            suggested["valley"],
+        )
         for label in labels
     ]
     change = of.effects[0].changes[0] if of.effects else ("a", "b", "c")
     turns = (Turn(change, 0.012, -0.034),)
-    cells = tuple(replace(one, cell=replace(one.cell, tuned={"optimizer.lr": 0.01234} if i % 2 else {})) for i, one in enumerate(of.cells))
+    cells = tuple(
+        replace(one, cell=replace(one.cell, tuned={"optimizer.lr": 0.01234} if i % 2 else {}))
+        for i, one in enumerate(of.cells)
+    )
     return replace(of, cells=cells, tuning=TuningFinding(tuple(ranges), tuple(histories), turns))
 
 
@@ -227,14 +311,21 @@ def hostile() -> Findings:
         "name": HOSTILE,
         "question": f'"><img src=x onerror=alert(1)> {HOSTILE}',
         "factor": [
-            {"name": f"<b>{HOSTILE}</b> %{{x}} $a$", "levels": [level('a "quoted" \' level', rotation=0), level(ATTACK, rotation=15)]},
+            {
+                "name": f"<b>{HOSTILE}</b> %{{x}} $a$",
+                "levels": [level('a "quoted" \' level', rotation=0), level(ATTACK, rotation=15)],
+            },
             {"name": "{{ 7 * 7 }}", "levels": [level("off", flip=False), level("<i>on</i>", flip=True)]},
         ],
         "claim": [{"text": HOSTILE, "source": "<b>me</b>", "expect": "{{ 7 * 7 }}: off > <i>on</i>"}],
     }
     classes = (HOSTILE, "<b>{{ 7 * 7 }}</b> %{x} $a$", "<img src=x onerror=alert(4)>")
     made = found(
-        raw, lambda cell, seed: 0.8 + 0.01 * len(cell.label) ** 0.5 + 0.001 * ((seed * 7) % 5) * len(cell.label) / 100, classes=classes
+        raw,
+        lambda cell, seed: (
+            0.8 + 0.01 * len(cell.label) ** 0.5 + 0.001 * ((seed * 7) % 5) * len(cell.label) / 100
+        ),
+        classes=classes,
     )
     return with_tuning(made)
 
@@ -285,7 +376,9 @@ class Page(HTMLParser):
         self.text.append(" " if tag in ("td", "th", "p", "h1", "h2", "span") else "")
 
     def handle_data(self, data):
-        into = {"script": self.scripts, "style": self.styles}.get(self.open[-1] if self.open else "", self.text)
+        into = {"script": self.scripts, "style": self.styles}.get(
+            self.open[-1] if self.open else "", self.text
+        )
         into.append(data)
 
     @property

@@ -15,10 +15,13 @@ def fingerprints(expanded: Grid, data: str = IMAGES, code: str = "") -> Fingerpr
     """Return the same images and the same code for every cell."""
     recipes = [cell.recipe for cell in expanded.cells]
     return Fingerprints(
-        {recipe.data: data for recipe in recipes}, {(recipe.model.name, recipe.model.pretrained): code for recipe in recipes}
+        {recipe.data: data for recipe in recipes},
+        {(recipe.model.name, recipe.model.pretrained): code for recipe in recipes},
     )
 
 
 def resolved(study: Study, store: Store, data: str = IMAGES, code: str = "") -> Resolved:
     expanded = grid.expand(study, precision="fp32")
-    return resolve_inputs(Inputs(study, store, Settled("fp32"), "fp32", expanded), fingerprints(expanded, data, code))
+    return resolve_inputs(
+        Inputs(study, store, Settled("fp32"), "fp32", expanded), fingerprints(expanded, data, code)
+    )

@@ -6,8 +6,15 @@ import pytest
 from searching import RATE, accuracy, searches_of
 
 SAMPLERS = ("tpe", "random", "cmaes", "gp", "grid")
-POINTS = {"optimizer": {"lr": RATE | {"steps": 3}, "weight_decay": {"low": 1e-6, "high": 1.0, "log": True, "steps": 4}}}
-SLOW_IMPORT = [pytest.param(name, marks=pytest.mark.slow) if name == "gp" else name for name in SAMPLERS]  # torch and scipy
+POINTS = {
+    "optimizer": {
+        "lr": RATE | {"steps": 3},
+        "weight_decay": {"low": 1e-6, "high": 1.0, "log": True, "steps": 4},
+    }
+}
+SLOW_IMPORT = [
+    pytest.param(name, marks=pytest.mark.slow) if name == "gp" else name for name in SAMPLERS
+]  # torch and scipy
 
 
 def first_of(here, wanted=None, **others):
@@ -32,7 +39,9 @@ def memory(here, one, storage=None):
     """Open Optuna's own memory of a search."""
     import optuna
 
-    held = storage or optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(here.search(one.id).memory)))
+    held = storage or optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(here.search(one.id).memory))
+    )
     name = next(name for name in optuna.get_all_study_names(held) if name.endswith(one.id))
     return optuna.load_study(study_name=name, storage=held).trials
 

@@ -21,9 +21,12 @@ def work(here: Store, seeds: int) -> tuple[Work, ...]:
 
 
 class Scripted:
-    """An executor without processes: `script` says how each attempt at a job ends; a job that is not in it finishes.
+    """An executor without processes: `script` says how each attempt at a job ends.
+
+    A job that is not in it finishes.
 
     An end `asked` comes only after a request to stop. Every call is noted.
+
     """
 
     starts_at_once = True
@@ -89,7 +92,11 @@ class Scripted:
 
 
 def run(
-    todo: tuple[Work, ...], here: Store, executor: Executor, interrupted: Callable[[], bool] = lambda: False, **policy: Any
+    todo: tuple[Work, ...],
+    here: Store,
+    executor: Executor,
+    interrupted: Callable[[], bool] = lambda: False,
+    **policy: Any,
 ) -> tuple[Ledger, list[Event]]:
     heard: list[Event] = []
     ledger = scheduler.run(

@@ -21,8 +21,17 @@ BOTH = {"optimizer": {"lr": RATE, "weight_decay": DECAY}}
 
 def read(search=None, factors=None, seeds=2, name="x", **recipe):
     """Check a study that searches; `recipe` changes sections of its recipe."""
-    small = {"data": {"name": "digits", "train_size": 300}, "model": {"name": "cnn4"}, "training": {"epochs": EPOCHS}}
-    raw = {"name": name, "seeds": seeds, "recipe": small | recipe, "factors": factors or {"augment": {"flip": [True, False]}}}
+    small = {
+        "data": {"name": "digits", "train_size": 300},
+        "model": {"name": "cnn4"},
+        "training": {"epochs": EPOCHS},
+    }
+    raw = {
+        "name": name,
+        "seeds": seeds,
+        "recipe": small | recipe,
+        "factors": factors or {"augment": {"flip": [True, False]}},
+    }
     return study_file.check(raw | ({"search": search} if search else {}), "x.toml")
 
 
@@ -37,12 +46,16 @@ def settled(made):
 
 
 def searches_of(store, search=None, **others):
-    return resolve(read({"space": BOTH, "sampler": "random", "trials": 6} | (search or {}), **others), store).searches
+    return resolve(
+        read({"space": BOTH, "sampler": "random", "trials": 6} | (search or {}), **others), store
+    ).searches
 
 
 def distance(recipe):
     """Return the squared distance from the optimum, in decades: a rate of 0.1 and a decay of 0.001."""
-    return (math.log10(recipe.optimizer.lr) + 1) ** 2 + (math.log10(max(recipe.optimizer.weight_decay, 1e-12)) + 3) ** 2
+    return (math.log10(recipe.optimizer.lr) + 1) ** 2 + (
+        math.log10(max(recipe.optimizer.weight_decay, 1e-12)) + 3
+    ) ** 2
 
 
 def accuracy(recipe, seed):
@@ -50,9 +63,12 @@ def accuracy(recipe, seed):
 
 
 class Workers:
-    """Play the workers: a line of the journal for each epoch, then result.json; `slots` jobs at a time, an epoch each in turn.
+    """Play the workers: a line of the journal for each epoch, then result.json.
 
-    `judge(recipe, seed)` is the accuracy of the last epoch; a text instead of it is how the job ends, `failed` or `diverged`.
+    `slots` jobs at a time, an epoch each in turn.
+
+    `judge(recipe, seed)` is the accuracy of the last epoch; a text instead of it is how the job ends,
+    `failed` or `diverged`.
     """
 
     def __init__(self, store, slots=1, judge=accuracy):
@@ -90,7 +106,9 @@ class Workers:
                 return self._end(source, work, "stopped")
             done += 1
         if done >= job.recipe.training.epochs or last == "diverged":
-            files.write_json(folder.result, record_files.result("diverged" if last == "diverged" else "finished"))
+            files.write_json(
+                folder.result, record_files.result("diverged" if last == "diverged" else "finished")
+            )
             return self._end(source, work, "finished")
         return None
 
@@ -117,12 +135,17 @@ def trials_of(store, one):
 def near(trial):
     """Return how far from the optimum a trial is."""
     params = trial.params
-    return (math.log10(params["optimizer.lr"]) + 1) ** 2 + (math.log10(params["optimizer.weight_decay"]) + 3) ** 2
+    return (math.log10(params["optimizer.lr"]) + 1) ** 2 + (
+        math.log10(params["optimizer.weight_decay"]) + 3
+    ) ** 2
 
 
 def put(store, one, *trials):
     """Write the trials of a search down: (state, value, fields) each."""
-    rows = [{"number": i, "state": state, "value": value, "params": params, "jobs": {}} for i, (state, value, params) in enumerate(trials)]
+    rows = [
+        {"number": i, "state": state, "value": value, "params": params, "jobs": {}}
+        for i, (state, value, params) in enumerate(trials)
+    ]
     files.write_json(store.search(one.id).trials, {"trials": rows})
 
 

@@ -138,7 +138,11 @@ class Scalars(TorchDispatchMode):
         self.seen = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        waits = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default, torch.ops.aten.equal.default)
+        waits = (
+            torch.ops.aten._local_scalar_dense.default,
+            torch.ops.aten.nonzero.default,
+            torch.ops.aten.equal.default,
+        )
         if func in waits and not is_drawing():
             self.seen.append(func)
         return func(*args, **(kwargs or {}))
@@ -146,7 +150,9 @@ class Scalars(TorchDispatchMode):
 
 def numbered(number, size=16):
     """Make images that say which they are: every pixel of image i is i."""
-    pixels = np.broadcast_to(np.arange(number, dtype=np.uint8)[:, None, None, None], (number, size, size, 1)).copy()
+    pixels = np.broadcast_to(
+        np.arange(number, dtype=np.uint8)[:, None, None, None], (number, size, size, 1)
+    ).copy()
     labels = np.arange(number, dtype=np.int64) % 2
     prepared = data.Prepared(Path(), "", ("even", "odd"), number, number, 1, size, (0.0,), (1.0,))
     return prepared, data.Arrays(pixels, labels, pixels, labels)

@@ -15,7 +15,10 @@ def client(store):
 
 def runs_of(api, name, condition="tags.`ablate.kind` = 'run'"):
     experiment = api.get_experiment_by_name(name)
-    return sorted(api.search_runs([experiment.experiment_id], condition, max_results=1000), key=lambda run: run.info.run_name)
+    return sorted(
+        api.search_runs([experiment.experiment_id], condition, max_results=1000),
+        key=lambda run: run.info.run_name,
+    )
 
 
 def hidden(api, name):
@@ -31,12 +34,19 @@ def history(api, run):
 
 
 def contents(run, store):
-    """Return the sha256 of every artifact of a run, by its path; without where the store lies, and when a report was written."""
+    """Return the sha256 of every artifact of a run, by its path.
+
+    Without where the store lies, and when a report was written.
+    """
     folder = Path(unquote(urlparse(run.info.artifact_uri).path))
     found = {}
     for path in folder.rglob("*"):
         if path.is_file():
-            content = re.sub(rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC", b"NOW", path.read_bytes().replace(str(store).encode(), b"STORE"))
+            content = re.sub(
+                rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC",
+                b"NOW",
+                path.read_bytes().replace(str(store).encode(), b"STORE"),
+            )
             found[str(path.relative_to(folder))] = hashlib.sha256(content).hexdigest()
     return found
 

@@ -22,12 +22,18 @@ def status(made: Plan, here: Store) -> Status:
 
 def shown(found: Status, *, terminal: bool = False, width: int = 80) -> str:
     out = io.StringIO()
-    show_status(Console(file=out, force_terminal=terminal, width=width, highlight=False, color_system=None), found)
+    show_status(
+        Console(file=out, force_terminal=terminal, width=width, highlight=False, color_system=None), found
+    )
     return out.getvalue()
 
 
-def judge(here: Store, job: Job, status: str = "finished", reason: str = "", evaluation: Evaluation | None = None) -> None:
+def judge(
+    here: Store, job: Job, status: str = "finished", reason: str = "", evaluation: Evaluation | None = None
+) -> None:
     judged = job.recipe.model_copy(update={"evaluation": evaluation or Evaluation()})
     confusion = [[10, 0], [10, 0]] if status == "at_chance" else [[9, 1], [1, 9]]
-    content = record_files.evaluation(status=status, reason=reason, metrics={"test/accuracy": 0.9}, classes=["a", "b"], confusion=confusion)
+    content = record_files.evaluation(
+        status=status, reason=reason, metrics={"test/accuracy": 0.9}, classes=["a", "b"], confusion=confusion
+    )
     files.write_json(here.job(job.id).outcome(identity.evaluation_id(judged)) / "outcome.json", content)

@@ -13,8 +13,15 @@ from ablate.study import grid
 
 def read(name, levels=("one", "two")):
     """Check a study of one factor whose levels have these names."""
-    table = {"name": "part", "levels": [{"name": level, "set": {"augment.rotation": 5 * i}} for i, level in enumerate(levels)]}
-    small = {"data": {"name": "digits", "train_size": 300}, "model": {"name": "cnn4"}, "training": {"epochs": 3}}
+    table = {
+        "name": "part",
+        "levels": [{"name": level, "set": {"augment.rotation": 5 * i}} for i, level in enumerate(levels)],
+    }
+    small = {
+        "data": {"name": "digits", "train_size": 300},
+        "model": {"name": "cnn4"},
+        "training": {"epochs": 3},
+    }
     return study_file.check({"name": name, "seeds": 2, "recipe": small, "factor": [table]}, "x.toml")
 
 
@@ -32,7 +39,9 @@ def until(condition):
 def begun(held, loaded):
     """Return the runs of a study, each of which has begun."""
     expanded = grid.expand(loaded, precision="fp32")
-    runs, _ = grid.runs_and_jobs(expanded, loaded.seeds, fingerprints(expanded, identities.digest(loaded.name)))
+    runs, _ = grid.runs_and_jobs(
+        expanded, loaded.seeds, fingerprints(expanded, identities.digest(loaded.name))
+    )
     for one in runs:
         folder = held.job(one.job_id)
         folder.path.mkdir(parents=True)

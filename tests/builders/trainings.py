@@ -1,6 +1,7 @@
 """What the tests of the worker let a worker process do with a real training: count, die, wait, print.
 
-`how` beside the task names one of the functions below. Workers get the coordinator's sys.path, so they find this module.
+`how` beside the task names one of the functions below. Workers get the coordinator's sys.path, so they find
+this module.
 """
 
 import os
@@ -37,7 +38,11 @@ class Call:
 
 def run_job(payload: Json, report: Report, should_stop: Asked) -> Json:
     """Run the task that is in a payload."""
-    return worker.run_job(TrainTask.model_validate({k: v for k, v in payload.items() if k in TrainTask.model_fields}), report, should_stop)
+    return worker.run_job(
+        TrainTask.model_validate({k: v for k, v in payload.items() if k in TrainTask.model_fields}),
+        report,
+        should_stop,
+    )
 
 
 def run(payload: Json, report: Report, should_stop: Asked) -> Json:
@@ -49,15 +54,22 @@ def plain(payload: Json, report: Report, should_stop: Asked) -> Json:
 
 
 def on_writes(folder: str, see: Callable[[str], None]) -> None:
-    """Call `see` just before this process opens a file of a folder to write, renames or removes one; until its end."""
+    """Call `see` just before this process opens a file of a folder to write, renames or removes one.
+
+    Until its end.
+    """
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         path = {"open": 0, "os.rename": 1, "os.remove": 0}.get(event)
         if path is None or not isinstance(arguments[path], str | os.PathLike):
             return
         name = os.fspath(arguments[path])
-        if str(name).startswith(folder) and not (event == "open" and arguments[2] & os.O_ACCMODE == os.O_RDONLY):
-            see(f"{event} {re.sub(r'[.][0-9a-f]{8}$', '', str(name).removeprefix(folder))}")  # a draft's name ends in a token
+        if str(name).startswith(folder) and not (
+            event == "open" and arguments[2] & os.O_ACCMODE == os.O_RDONLY
+        ):
+            see(
+                f"{event} {re.sub(r'[.][0-9a-f]{8}$', '', str(name).removeprefix(folder))}"
+            )  # a draft's name ends in a token
 
     sys.addaudithook(hook)
 
@@ -126,7 +138,10 @@ def pauses(payload: Json, report: Report, should_stop: Asked) -> Json:
 
 
 def tells_that_it_waits(payload: Json, report: Report, should_stop: Asked) -> Json:
-    """Report whenever run_job asks whether to stop, which it does while it waits for a lock; `stop` is the answer."""
+    """Report whenever run_job asks whether to stop, which it does while it waits for a lock.
+
+    `stop` is the answer.
+    """
 
     def asked() -> bool:
         report({"asked": True})
@@ -140,7 +155,10 @@ def open_files() -> int:
 
 
 def prints(payload: Json, report: Report, should_stop: Asked) -> Json:
-    """Print before, in and after a job, from Python, from C and from a child; give what did not go to the log."""
+    """Print before, in and after a job, from Python, from C and from a child.
+
+    Give what did not go to the log.
+    """
     own = Path(payload["own"])
     number = os.open(own, os.O_CREAT | os.O_WRONLY)
     os.dup2(number, 1)

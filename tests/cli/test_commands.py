@@ -26,7 +26,9 @@ def found(tiny):
 def claiming(folder, *expect, more=""):
     path = folder / "claiming.toml"
     text = (folder / "tiny.toml").read_text().partition("[[claim]]")[0]
-    path.write_text(text + more + "".join(f'\n[[claim]]\ntext = "so it is"\nexpect = "{one}"\n' for one in expect))
+    path.write_text(
+        text + more + "".join(f'\n[[claim]]\ntext = "so it is"\nexpect = "{one}"\n' for one in expect)
+    )
     return path
 
 
@@ -53,7 +55,10 @@ def test_check_prints_the_claims_of_the_json_report(tiny, found):
 
 def test_a_refuted_claim_fails(done):
     folder, _ = done
-    where, easy = ("--store", folder / "store"), "[analysis]\nalpha = 0.49\n"  # two seeds decide nothing at 0.05
+    where, easy = (
+        ("--store", folder / "store"),
+        "[analysis]\nalpha = 0.49\n",
+    )  # two seeds decide nothing at 0.05
     claims = [f"model.batch_norm: {order} on test/loss" for order in ("true > false", "false > true")]
     codes = [ablate("check", claiming(folder, claim, more=easy), *where, "--strict")[0] for claim in claims]
     assert sorted(codes) == [0, 1]
@@ -64,7 +69,8 @@ def test_a_refuted_claim_fails(done):
 
 def test_a_claim_that_is_open_fails_where_strict(done):
     folder, _ = done
-    # A network with BatchNorm has more parameters under every seed, but a count that no seed moves allows no verdict.
+    # A network with BatchNorm has more parameters under every seed, but a count that no seed moves allows no
+    # verdict.
     path = claiming(folder, "model.batch_norm: true > false on model/parameters")
     where = ("--store", folder / "store")
     assert ablate("check", path, *where)[0] == 0
@@ -106,10 +112,15 @@ def test_check_of_a_study_that_was_not_run_says_so(study, here, tmp_path):
 
 def test_check_of_some_untested_claims_goes_by_the_others(done):
     folder, _ = done
-    path = claiming(folder, "model.batch_norm: true > false", "model.batch_norm: true > false on time/compile_seconds")
+    path = claiming(
+        folder, "model.batch_norm: true > false", "model.batch_norm: true > false on time/compile_seconds"
+    )
     code, out, err = check(path, "--store", folder / "store")
     assert out.splitlines()[1].endswith(": not tested")
-    said = "no two finished runs of tiny that differ in that factor only have time/compile_seconds under the same seed"
+    said = (
+        "no two finished runs of tiny that differ in that factor only have time/compile_seconds under "
+        "the same seed"
+    )
     assert (code, err.splitlines()[1:]) == (0, [f"1 of 2 claims was not tested: {said}"])
 
 
@@ -122,7 +133,9 @@ def test_a_cell_that_is_misspelt_ends_with_the_nearest_one(tiny):
 
 
 def test_two_cells_are_compared_seed_by_seed(tiny, found):
-    code, out, err = ablate("compare", *tiny, "--cell", "baseline", "--cell", "batch_norm=false", COLUMNS="200")
+    code, out, err = ablate(
+        "compare", *tiny, "--cell", "baseline", "--cell", "batch_norm=false", COLUMNS="200"
+    )
     assert (code, err) == (0, "")
     cells = {cell["cell"]: cell["values"] for cell in found["cells"]}
     for seed in ("0", "1"):
@@ -136,7 +149,9 @@ def test_two_cells_are_compared_seed_by_seed(tiny, found):
 def test_one_thing_alone_is_no_comparison(tiny, cells):
     code, out, err = ablate("compare", *tiny, *(part for cell in cells for part in ("--cell", cell)))
     assert (code, out) == (2, "")
-    assert err == "compare needs two studies, or one study and two different cells: --cell LABEL --cell LABEL\n"
+    assert (
+        err == "compare needs two studies, or one study and two different cells: --cell LABEL --cell LABEL\n"
+    )
 
 
 def test_a_study_agrees_with_itself(tiny):
@@ -163,7 +178,9 @@ def test_a_report_looks_into_the_cells_that_are_asked_for(tiny, tmp_path):
     assert '<img class="gallery" src="data:image/png;base64,' in text
     made = json.loads(ablate("report", *tiny, "--cell", "batch_norm=false", "--format", "json")[1])
     assert [d["cell"] for d in made["inside"]] == ["batch_norm=false"]
-    assert sum(answers for answers, _, _ in made["inside"][0]["calibration"]) == 2 * 355  # test images of both seeds
+    assert (
+        sum(answers for answers, _, _ in made["inside"][0]["calibration"]) == 2 * 355
+    )  # test images of both seeds
 
 
 def test_the_forms_say_the_same(tiny, found, tmp_path):

@@ -48,7 +48,9 @@ def test_a_plan_imports_its_own_command_and_no_torch(fresh):
     assert json.loads(fresh["plan"])["study"] == "quickstart"
     assert "ablate.cli.plan" in fresh["after_plan"]
     others = {f"ablate.cli.{row.module}" for row in COMMANDS.values()} - {"ablate.cli.plan"}
-    assert not ({"torch", "torchvision", "mlflow", "plotly", "optuna", "sklearn"} | others) & set(fresh["after_plan"])
+    assert not ({"torch", "torchvision", "mlflow", "plotly", "optuna", "sklearn"} | others) & set(
+        fresh["after_plan"]
+    )
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -67,7 +69,9 @@ def test_a_misspelt_command_is_answered_with_the_nearest():
     assert "No such command 'reprot' (did you mean report?)." in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [("status", "tiny"), ("status", "tiny", "--json")], ids=["rich", "click"])
+@pytest.mark.parametrize(
+    "arguments", [("status", "tiny"), ("status", "tiny", "--json")], ids=["rich", "click"]
+)
 def test_a_command_that_nobody_reads_ends_quietly(done, arguments):
     folder, _ = done
     reader, writer = os.pipe()

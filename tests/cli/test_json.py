@@ -14,20 +14,40 @@ from ablate.cli.group import COMMANDS
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of MLflow's own dependencies
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # MLflow leaves its SQLite connections to the collector
+    pytest.mark.filterwarnings(
+        "ignore::ResourceWarning"
+    ),  # MLflow leaves its SQLite connections to the collector
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 STREAMS = {"logs", "ui"}  # show text as it comes
-ENDED = {"study", "tuned", "done", "failures", "failed_before", "interrupted", "stopped", "left", "mlflow_late", "report"}
+ENDED = {
+    "study",
+    "tuned",
+    "done",
+    "failures",
+    "failed_before",
+    "interrupted",
+    "stopped",
+    "left",
+    "mlflow_late",
+    "report",
+}
 EFFECT = {"effect", "low", "high", "p", "n", "verdict"}
-ROWS = {  # command -> its arguments on the golden store, and keys of its answer, or of each of them where it is a list
-    "plan": (("factorial.toml",), {"study", "cells", "seeds", "runs", "jobs", "done", "to_train", "seconds", "networks"}),
+# command -> its arguments on the golden store, and keys of its answer, or of each of them where it is a list
+ROWS = {
+    "plan": (
+        ("factorial.toml",),
+        {"study", "cells", "seeds", "runs", "jobs", "done", "to_train", "seconds", "networks"},
+    ),
     "run": (("factorial.toml",), ENDED | {"findings"}),
     "search": (("tuned.toml",), ENDED),
     "lr-find": (("factorial.toml", "--steps", "5", "--seeds", "1"), {"baseline"}),
-    "status": (("half",), {"study", "cells", "total", "runs", "running", "broken", "searches", "free", "seconds_left"}),
+    "status": (
+        ("half",),
+        {"study", "cells", "total", "runs", "running", "broken", "searches", "free", "seconds_left"},
+    ),
     "report": (("factorial",), {"study", "metric", "direction", "seeds", "cells", "effects", "claims"}),
     "check": (("factorial",), {"text", "verdict", "effect", "low", "high"}),
     "compare": (("factorial", "half"), {"studies", "metrics", "changes", "sentences"}),
@@ -111,17 +131,26 @@ def test_two_jobs_are_compared_in_json(folder):
 
 
 def test_the_json_of_a_report_is_its_format_json(folder):
-    assert call(folder, "report", "factorial", "--json") == call(folder, "report", "factorial", "--format", "json")
+    assert call(folder, "report", "factorial", "--json") == call(
+        folder, "report", "factorial", "--format", "json"
+    )
 
 
 def test_two_forms_of_a_report_at_once_are_a_mistake(folder):
-    result = CliRunner().invoke(main, ["report", "factorial", "--json", "--format", "csv", "--store", str(folder / "store")])
+    result = CliRunner().invoke(
+        main, ["report", "factorial", "--json", "--format", "csv", "--store", str(folder / "store")]
+    )
     assert (result.exit_code, result.stdout) == (2, "")
     assert "--json and --format csv are two forms" in result.stderr
 
 
 def test_a_mistake_is_a_sentence_on_stderr_where_json_is_asked_for(folder):
-    for arguments in (("plan", "nowhere.toml"), ("status", "nope"), ("compare", "factorial"), ("explain", "ffff")):
+    for arguments in (
+        ("plan", "nowhere.toml"),
+        ("status", "nope"),
+        ("compare", "factorial"),
+        ("explain", "ffff"),
+    ):
         result = CliRunner().invoke(main, [*arguments, "--json", "--store", str(folder / "store")])
         assert (result.exit_code, result.stdout) == (2, ""), arguments
         assert len(result.stderr.splitlines()) == 1
@@ -144,7 +173,9 @@ def test_studies_are_compared_by_the_numbers_of_their_reports(folder):
 
 
 def test_cells_are_compared_by_the_values_of_the_report(folder):
-    out, _ = call(folder, "compare", "factorial", "--cell", "baseline", "--cell", "batch_norm=false", "--json")
+    out, _ = call(
+        folder, "compare", "factorial", "--cell", "baseline", "--cell", "batch_norm=false", "--json"
+    )
     report, _ = call(folder, "report", "factorial", "--json")
     values = {cell["cell"]: cell["values"] for cell in strict(report)["cells"]}
     answer = strict(out)

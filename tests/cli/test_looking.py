@@ -38,9 +38,13 @@ def answer(process):
 @pytest.mark.slow  # a training long enough to be watched
 def test_a_running_study_is_watched_and_its_log_followed_to_the_end(study, tmp_path):
     store = tmp_path / "store"
-    run = start("run", study, "--store", store, "--set", "seeds=1", "--set", "training.epochs=12", "--jobs", 1)
+    run = start(
+        "run", study, "--store", store, "--set", "seeds=1", "--set", "training.epochs=12", "--jobs", 1
+    )
     wait_for((store / "studies" / "tiny" / "study.json").exists, run)
-    second = start("logs", "tiny:batch_norm=false/0", "--store", store, "-f")  # trained after the first one: no log yet
+    second = start(
+        "logs", "tiny:batch_norm=false/0", "--store", store, "-f"
+    )  # trained after the first one: no log yet
     table = start("status", "tiny", "--store", store, "--watch")
     lines = start("status", "tiny", "--store", store, "--watch", "--json")
     code, _, err = answer(run)
@@ -119,7 +123,9 @@ def test_a_terminal_is_drawn_anew_and_left_whole(copied):
     study, path = copied
     here, there = pty.openpty()
     command = [sys.executable, "-m", "ablate", "status", str(study), "--store", str(path), "--watch"]
-    process = subprocess.Popen(command, stdout=there, stderr=subprocess.PIPE, env=os.environ | {"TERM": "xterm", "COLUMNS": "100"})
+    process = subprocess.Popen(
+        command, stdout=there, stderr=subprocess.PIPE, env=os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    )
     os.close(there)
     drawn = b""
     try:
@@ -169,11 +175,16 @@ def test_one_job_is_told_by_its_identity_and_by_its_run(done):
     where = ("--store", folder / "store")
     found = json.loads(ablate("explain", "tiny:baseline/0", *where, "--json")[1])
     assert found["status"] == "trained"
-    assert {"tiny:baseline/0", "tiny:mc_dropout=3/0"} <= set(found["runs"])  # other tests run other studies in this store
+    assert {"tiny:baseline/0", "tiny:mc_dropout=3/0"} <= set(
+        found["runs"]
+    )  # other tests run other studies in this store
     out = ablate("explain", found["job"][:8], *where, COLUMNS="200")[1]
     assert out.startswith(f"{found['job'][:12]}  trained\n")
     assert "model.batch_norm false -> true" in out
-    assert ablate("logs", found["job"][:8], *where)[1] == (folder / "store" / "jobs" / found["job"] / "log.txt").read_text()
+    assert (
+        ablate("logs", found["job"][:8], *where)[1]
+        == (folder / "store" / "jobs" / found["job"] / "log.txt").read_text()
+    )
 
 
 @pytest.mark.parametrize(
@@ -202,7 +213,8 @@ def renumbered(path):
     store.job(job).path.rename(old.path)
     files.write_json(old.recipe, files.read_json(old.recipe) | {"numerics": 1})
     return (
-        f"1 of the 1 jobs to train was trained under numerics 1 and is trained again: numbers of this version ({identity.NUMERICS}) differ"
+        "1 of the 1 jobs to train was trained under numerics 1 and is trained again: numbers of this "
+        f"version ({identity.NUMERICS}) differ"
     )
 
 
@@ -214,7 +226,9 @@ def test_plan_and_explain_say_what_another_numerics_version_has_trained(copied):
     assert said in ablate("plan", study, "--store", path, COLUMNS="200")[1]
     out = ablate("explain", "tiny:baseline/0", "--store", path, COLUMNS="200")[1].splitlines()
     assert out[0].endswith("not run")
-    assert out[out.index("nearest other jobs, and what is different here:") + 1].endswith(f"  numerics 1 -> {identity.NUMERICS}")
+    assert out[out.index("nearest other jobs, and what is different here:") + 1].endswith(
+        f"  numerics 1 -> {identity.NUMERICS}"
+    )
 
 
 @pytest.mark.slow  # a training
@@ -237,12 +251,22 @@ levels = [ { name = "on\u001b[2J", set = {} }, { name = "off\u009b2J", set = { t
 
 @pytest.mark.parametrize(
     "command",
-    [("plan",), ("plan", "--cells"), ("status",), ("status", "--json"), ("check",), ("check", "--json"), ("report", "--format", "json")],
+    [
+        ("plan",),
+        ("plan", "--cells"),
+        ("status",),
+        ("status", "--json"),
+        ("check",),
+        ("check", "--json"),
+        ("report", "--format", "json"),
+    ],
     ids=" ".join,
 )
 def test_names_and_words_of_a_study_cannot_command_a_terminal(tmp_path, command):
     (tmp_path / "hostile.toml").write_text(HOSTILE)
-    answer = CliRunner().invoke(main, [*command, str(tmp_path / "hostile.toml"), "--store", str(tmp_path / "store")])
+    answer = CliRunner().invoke(
+        main, [*command, str(tmp_path / "hostile.toml"), "--store", str(tmp_path / "store")]
+    )
     assert answer.exit_code == (3 if command[0] == "check" else 0), answer.output
     assert answer.stdout
     assert [letter for letter in answer.output if not letter.isprintable() and letter != "\n"] == []
@@ -253,7 +277,9 @@ def test_what_a_shared_store_says_of_a_run_cannot_command_a_terminal(copied):
     job = min(path.glob("jobs/[0-9a-f]*"))
     (path / "jobs" / "x\x1b]0;owned\x07").mkdir()
     (path / "jobs" / "x\x1b]0;owned\x07" / "recipe.json").write_text("{}")
-    job_folder.fail(layout.open_store(path).job(job.name), kind="error", error="Value\x1b]0;owned\x07Error\x9b2J")
+    job_folder.fail(
+        layout.open_store(path).job(job.name), kind="error", error="Value\x1b]0;owned\x07Error\x9b2J"
+    )
     (job / "result.json").unlink()
     (job / "log.txt").write_text("a\x1b]0;owned\x07b\n")
     lock = path / "studies/tiny"
@@ -269,4 +295,6 @@ def test_what_a_shared_store_says_of_a_run_cannot_command_a_terminal(copied):
         ):
             answer = CliRunner().invoke(main, [*command, "--store", str(path)])
             assert answer.output
-            assert [letter for letter in answer.output if not letter.isprintable() and letter != "\n"] == [], command
+            assert [
+                letter for letter in answer.output if not letter.isprintable() and letter != "\n"
+            ] == [], command

@@ -27,8 +27,14 @@ EPOCH = {"epoch": 2, "epochs": 3, "metrics": {"train/loss": 0.5}}
     ("details", "line"),
     [
         ([EPOCH], "epoch 2/3 train/loss 0.5"),
-        ([{"elsewhere": "waits for process 7 (study A), which trains it"}, EPOCH], "epoch 2/3 train/loss 0.5"),
-        ([{"elsewhere": "trained by process 7 (study [red]A[/]\x1b[2J)"}], "trained by process 7 (study [red]A[/] [2J)"),
+        (
+            [{"elsewhere": "waits for process 7 (study A), which trains it"}, EPOCH],
+            "epoch 2/3 train/loss 0.5",
+        ),
+        (
+            [{"elsewhere": "trained by process 7 (study [red]A[/]\x1b[2J)"}],
+            "trained by process 7 (study [red]A[/] [2J)",
+        ),
         ([{"judging": True}], "judged"),
     ],
 )

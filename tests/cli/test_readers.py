@@ -19,9 +19,21 @@ LOOKING = (
 )  # fmt: skip
 HIDDEN: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "a job": ("jobs/*", 0o700, ("status", "plan", "check", "report", "compare", "explain", "logs", "gc")),
-    "what a study is": ("studies/tiny/study.json", 0o600, ("status", "plan", "check", "report", "compare", "explain", "logs", "gc")),
-    "a study": ("studies/tiny", 0o700, ("status", "plan", "check", "report", "compare", "explain", "logs", "gc")),
-    "the index of images": ("data/index", 0o700, ("status", "plan", "check", "report", "compare", "explain", "logs", "gc")),
+    "what a study is": (
+        "studies/tiny/study.json",
+        0o600,
+        ("status", "plan", "check", "report", "compare", "explain", "logs", "gc"),
+    ),
+    "a study": (
+        "studies/tiny",
+        0o700,
+        ("status", "plan", "check", "report", "compare", "explain", "logs", "gc"),
+    ),
+    "the index of images": (
+        "data/index",
+        0o700,
+        ("status", "plan", "check", "report", "compare", "explain", "logs", "gc"),
+    ),
     "all jobs": ("jobs", 0o700, ("status", "plan", "check", "report", "compare", "explain", "logs", "gc")),
     "MLflow's database": ("mlflow.db", 0o600, ()),
 }
@@ -54,7 +66,10 @@ json.dump([mine, theirs, [path for path, time in times().items() if before.get(p
 
 @pytest.fixture(scope="module")
 def told(done: tuple[Path, str]) -> Iterator[dict[str, Any]]:
-    """Ask about a finished store as its owner and as another user; and that one about stores in which something is not his to read."""
+    """Ask about a finished store as its owner and as another user.
+
+    And that one about stores in which something is not his to read.
+    """
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
     with tempfile.TemporaryDirectory() as name:
@@ -72,15 +87,33 @@ def told(done: tuple[Path, str]) -> Iterator[dict[str, Any]]:
             min((folder / store).glob(pattern)).chmod(mode)
         out = Path(tempfile.mkdtemp())
         out.chmod(0o777)
-        asked = [*LOOKING, ("report", "tiny"), ("report", "tiny", "--out", str(out / "page.html")), ("status", str(folder / "tiny.toml"))]
-        every = [(*command, "--store", str(folder / store)) for store in ("open", *HIDDEN) for command in asked]
-        warm = [command for command in every if command[-1] == str(folder / "open") and command[:3] != ("report", "tiny", "--store")]
+        asked = [
+            *LOOKING,
+            ("report", "tiny"),
+            ("report", "tiny", "--out", str(out / "page.html")),
+            ("status", str(folder / "tiny.toml")),
+        ]
+        every = [
+            (*command, "--store", str(folder / store)) for store in ("open", *HIDDEN) for command in asked
+        ]
+        warm = [
+            command
+            for command in every
+            if command[-1] == str(folder / "open") and command[:3] != ("report", "tiny", "--store")
+        ]
         process = subprocess.run(
-            [sys.executable, "-c", CHILD], input=json.dumps([name, warm, every]), capture_output=True, text=True, check=False
+            [sys.executable, "-c", CHILD],
+            input=json.dumps([name, warm, every]),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert process.returncode == 0, process.stderr
         mine, theirs, changed = json.loads(process.stdout)
-        found = {(Path(command[-1]).name, command[:-2]): answer for command, answer in zip(every, theirs, strict=True)}
+        found = {
+            (Path(command[-1]).name, command[:-2]): answer
+            for command, answer in zip(every, theirs, strict=True)
+        }
         yield {"mine": {command[:-2]: answer for command, answer in zip(warm, mine, strict=True)}, "theirs": found, "out": out,
                "changed": changed, "asked": asked}  # fmt: skip
         shutil.rmtree(out)
@@ -102,14 +135,22 @@ def test_who_may_only_read_is_told_the_same(told: dict[str, Any], command: tuple
 
 
 def test_the_doctor_notes_that_one_may_not_write(told: dict[str, Any]) -> None:
-    (found,) = [one for one in json.loads(told["theirs"]["open", ("doctor", "--json")][1]) if one["check"] == "locks"]
-    assert (found["severity"], found["says"].partition(" (")[0]) == ("note", "you may read this store and not write to it")
+    (found,) = [
+        one for one in json.loads(told["theirs"]["open", ("doctor", "--json")][1]) if one["check"] == "locks"
+    ]
+    assert (found["severity"], found["says"].partition(" (")[0]) == (
+        "note",
+        "you may read this store and not write to it",
+    )
 
 
 def test_a_page_goes_elsewhere_and_the_refusal_says_how(told: dict[str, Any]) -> None:
     code, out, err = told["theirs"]["open", ("report", "tiny")]
     assert (code, out) == (2, "")
-    assert "studies/tiny/report.html: cannot be written (Permission denied); ablate report --out FILE puts the page elsewhere" in err
+    assert (
+        "studies/tiny/report.html: cannot be written (Permission denied); ablate report --out FILE puts "
+        "the page elsewhere" in err
+    )
     code, out, err = told["theirs"]["open", ("report", "tiny", "--out", str(told["out"] / "page.html"))]
     assert (code, out, err) == (0, f"{told['out']}/page.html\n", "")
     assert "BatchNorm helps" in (told["out"] / "page.html").read_text()
@@ -124,10 +165,19 @@ def test_what_cannot_be_read_is_said_and_never_taken_for_missing(told: dict[str,
             pattern, _, _ = HIDDEN[what]
             assert (code, len(hidden)) == (1, 1)
             assert Path(hidden[0]).match(pattern)
-            assert not any("remove" in one["do"] for one in json.loads(out)), "what another user has made is not to be removed"
-        elif what == "a job" and command[0] in ("explain", "logs"):  # the job that is asked for may be another one
+            assert not any("remove" in one["do"] for one in json.loads(out)), (
+                "what another user has made is not to be removed"
+            )
+        elif what == "a job" and command[0] in (
+            "explain",
+            "logs",
+        ):  # the job that is asked for may be another one
             assert (code, "Permission denied" in err) in ((0, False), (2, True))
         else:
             needs = command[0] in HIDDEN[what][2]
-            assert (code, "Permission denied" in err) == ((2, True) if needs else (0, False)), (command, out, err)
+            assert (code, "Permission denied" in err) == ((2, True) if needs else (0, False)), (
+                command,
+                out,
+                err,
+            )
             assert out == "" or not needs

@@ -18,7 +18,9 @@ def test_a_run_ends_with_the_cells_the_verdicts_in_words_and_the_path_of_the_rep
     report = Path(lines[-1].removeprefix("report: "))
     assert report == folder / "store/studies/tiny/report.html"
     assert "<title>" in report.read_text()
-    assert any("batch_norm" in line and re.search(r"helps|hurts|equivalent|undecided", line) for line in lines[-6:])
+    assert any(
+        "batch_norm" in line and re.search(r"helps|hurts|equivalent|undecided", line) for line in lines[-6:]
+    )
     assert any(line.startswith("batch_norm=false, mc_dropout=3") for line in lines)
 
 
@@ -38,7 +40,9 @@ def test_the_same_study_in_a_fresh_store_gives_the_same_bits(done, tmp_path):
     assert len(first) > 20
     assert first == second
     for weights in folder.glob("store/jobs/*/*.pt"):
-        assert weights.read_bytes() == (tmp_path / "other" / weights.relative_to(folder / "store")).read_bytes()
+        assert (
+            weights.read_bytes() == (tmp_path / "other" / weights.relative_to(folder / "store")).read_bytes()
+        )
 
 
 def test_running_again_trains_nothing_and_says_so(done):
@@ -87,7 +91,9 @@ def test_plan_says_what_a_run_would_do_and_that_one_seed_decides_nothing(study, 
 def test_another_study_finds_the_jobs_it_shares(done, tmp_path):
     folder, _ = done
     store, other = tmp_path / "store", tmp_path / "other.toml"
-    shutil.copytree(folder / "store", store, ignore=shutil.ignore_patterns("mlflow.*", "artifacts"))  # others look at that store
+    shutil.copytree(
+        folder / "store", store, ignore=shutil.ignore_patterns("mlflow.*", "artifacts")
+    )  # others look at that store
     other.write_text(TINY.replace('"tiny"', '"other"').replace("[true, false]", "[false, true]"))
     before = attempts(store)
     code, out, _ = ablate("run", other, "--store", store)
@@ -101,7 +107,20 @@ def test_the_report_as_json_has_the_keys_that_programs_rely_on(done):
     report = json.loads(ablate("report", "tiny", "--store", folder / "store", "--format", "json")[1])
     assert {"study", "metric", "direction", "seeds", "cells", "effects", "claims"} <= report.keys()
     assert {"cell", "levels", "n", "failed", "mean", "sd", "values"} <= report["cells"][0].keys()
-    keys = {"kind", "factor", "from", "to", "effect", "low", "high", "p", "n", "verdict", "flags", "more_seeds"}
+    keys = {
+        "kind",
+        "factor",
+        "from",
+        "to",
+        "effect",
+        "low",
+        "high",
+        "p",
+        "n",
+        "verdict",
+        "flags",
+        "more_seeds",
+    }
     assert all(keys <= effect.keys() for effect in report["effects"])
     assert {effect["kind"] for effect in report["effects"]} == {"main", "interaction", "cell"}
     assert {"text", "verdict", "effect", "low", "high"} <= report["claims"][0].keys()
@@ -110,7 +129,18 @@ def test_the_report_as_json_has_the_keys_that_programs_rely_on(done):
 
 def test_another_metric_can_be_asked_for_and_an_unknown_one_is_refused(done):
     folder, _ = done
-    report = json.loads(ablate("report", "tiny", "--store", folder / "store", "--format", "json", "--metric", "test/calibration_error")[1])
+    report = json.loads(
+        ablate(
+            "report",
+            "tiny",
+            "--store",
+            folder / "store",
+            "--format",
+            "json",
+            "--metric",
+            "test/calibration_error",
+        )[1]
+    )
     assert (report["metric"], report["direction"]) == ("test/calibration_error", "min")
     code, _, err = ablate("report", "tiny", "--store", folder / "store", "--metric", "test/acuracy")
     assert code == 2
@@ -166,7 +196,11 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_does_the_rest(study, tmp
     undisturbed = tmp_path / "undisturbed"
     assert ablate("run", study, "--store", undisturbed, *long)[0] == 0
     ours, theirs = (
-        {name: text for name, text in results(folder).items() if "attempts" not in name and not name.endswith("settled.json")}
+        {
+            name: text
+            for name, text in results(folder).items()
+            if "attempts" not in name and not name.endswith("settled.json")
+        }
         for folder in (store, undisturbed)
     )
     assert ours == theirs
@@ -194,7 +228,10 @@ def run_part_by_part(study, store):
     code, out, _ = ablate("run", "tiny", "--store", store, "--seeds", 4, "--budget", "0.001s")
     assert (code, attempts(store)) == (130, 6)
     assert "the time is up (--budget): 2 jobs left, and the same command goes on from here" in out
-    assert json.loads(ablate("status", "tiny", "--store", store, "--json")[1])["total"] == {"finished": 12, "not_run": 4}
+    assert json.loads(ablate("status", "tiny", "--store", store, "--json")[1])["total"] == {
+        "finished": 12,
+        "not_run": 4,
+    }
     code, out, _ = ablate("run", "tiny", "--store", store, "--budget", "10m")
     assert (code, attempts(store)) == (0, 8)
 
@@ -215,7 +252,10 @@ def test_the_first_failure_ends_a_run_that_is_to_fail_fast(study, tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("--only", "model.batchnorm == false"), '--only: "model.batchnorm" is not a recipe field (did you mean model.batch_norm?)'),
+        (
+            ("--only", "model.batchnorm == false"),
+            '--only: "model.batchnorm" is not a recipe field (did you mean model.batch_norm?)',
+        ),
         (("--budget", "2 hours"), "must be a time such as 90s, 10m, 2h or 1h30m, got 2 hours"),
         (("--stall", "0s"), "must be a time such as 90s, 10m, 2h or 1h30m, got 0s"),
         (("--seeds", "0"), "0 is not in the range 1<=x<=10000"),
@@ -245,14 +285,22 @@ def test_a_study_that_is_being_run_cannot_be_run_a_second_time(study, tmp_path):
     ("sets", "sentence"),
     [
         (["training.epochs=0"], "recipe.training.epochs: must be a whole number at least 1, got 0"),
-        (["data.name=imagefolder", "data.root=/nowhere"], "/nowhere must be a folder with train/<class>/* and test/<class>/*, and is not"),
+        (
+            ["data.name=imagefolder", "data.root=/nowhere"],
+            "/nowhere must be a folder with train/<class>/* and test/<class>/*, and is not",
+        ),
         (["data.train_size=100000"], "data.train_size must be at most the 1442 training images of digits"),
-        (["search.space.optimizer.lr={ low = 0.1, high = 1.0 }", "data.validation=0"], "needs validation images to compare trials by"),
+        (
+            ["search.space.optimizer.lr={ low = 0.1, high = 1.0 }", "data.validation=0"],
+            "needs validation images to compare trials by",
+        ),
         (["data.name=imagefolder"], "root must name the folder"),
     ],
 )
 def test_a_mistake_is_a_sentence_and_exit_code_2(study, tmp_path, sets, sentence):
-    code, out, err = ablate("run", study, "--store", tmp_path / "store", *(part for text in sets for part in ("--set", text)))
+    code, out, err = ablate(
+        "run", study, "--store", tmp_path / "store", *(part for text in sets for part in ("--set", text))
+    )
     assert code == 2
     assert sentence in err
     assert "Traceback" not in out + err
@@ -260,7 +308,9 @@ def test_a_mistake_is_a_sentence_and_exit_code_2(study, tmp_path, sets, sentence
 
 
 def test_without_network_and_data_it_says_where_it_looked_and_what_to_do(study, tmp_path):
-    nowhere = "http://127.0.0.1:9"  # the discard port: refused at once, so that the test downloads nothing anywhere
+    nowhere = (
+        "http://127.0.0.1:9"  # the discard port: refused at once, so that the test downloads nothing anywhere
+    )
     code, _, err = ablate(
         "run", study, "--store", tmp_path / "store", "--set", "data.name=cifar10", "--set", f"data.root={tmp_path}",
         https_proxy=nowhere, http_proxy=nowhere, no_proxy="",
@@ -283,7 +333,9 @@ def test_a_corrupt_image_is_named(study, tmp_path):
     bad = tmp_path / "images/train/b/1.png"
     bad.write_bytes(bad.read_bytes()[:40])
     sets = ("data.name=imagefolder", f"data.root={tmp_path}/images", "data.train_size=none")
-    code, _, err = ablate("run", study, "--store", tmp_path / "store", *(part for text in sets for part in ("--set", text)))
+    code, _, err = ablate(
+        "run", study, "--store", tmp_path / "store", *(part for text in sets for part in ("--set", text))
+    )
     assert code == 2
     assert str(bad) in err
     assert str(bad.with_name("0.png")) not in err

@@ -1,4 +1,7 @@
-"""`ablate worker`: one task of a file in a process of its own, as a cluster starts it; it ends as the local executor's does."""
+"""`ablate worker`: one task of a file in a process of its own, as a cluster starts it.
+
+It ends as the local executor's does.
+"""
 
 import json
 import signal

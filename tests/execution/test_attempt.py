@@ -1,4 +1,7 @@
-"""One job, several machines: leases keep them apart where locks do not reach. Real trainings in real processes."""
+"""One job, several machines: leases keep them apart where locks do not reach.
+
+Real trainings in real processes.
+"""
 
 import json
 import signal

@@ -56,7 +56,9 @@ def watched(tmp_path_factory):
     layout.create(here)
     study = study_file.check(RAW, "watched.toml")
     first = resolve(study, here, "cpu")
-    todo = planning.make(resolve_inputs(first.inputs, replaced(first.fingerprints, data=inputs.decode(first.inputs, str))))
+    todo = planning.make(
+        resolve_inputs(first.inputs, replaced(first.fingerprints, data=inputs.decode(first.inputs, str)))
+    )
     path = here.path / "events.jsonl"
     with path.open("w") as file:
         observers = (Terminal(Console(file=shown, width=200)).observe, Lines(file).observe)
@@ -79,7 +81,9 @@ def test_a_second_observer_hears_all_that_the_terminal_shows(watched):
     last = {line["name"]: line for line in told if line["event"] == "EpochEnded"}
     for i, run in enumerate(todo.runs):
         loss = last[run.name]["metrics"]["train/loss"]
-        assert shown[i + 1].startswith(f"[{i + 1}/2] {run.name}: epoch {EPOCHS}/{EPOCHS} train/loss {loss:.4g}")
+        assert shown[i + 1].startswith(
+            f"[{i + 1}/2] {run.name}: epoch {EPOCHS}/{EPOCHS} train/loss {loss:.4g}"
+        )
 
 
 def test_the_events_of_a_job_are_its_attempt_from_beginning_to_end(watched):
@@ -94,7 +98,9 @@ def test_the_events_of_a_job_are_its_attempt_from_beginning_to_end(watched):
             "TaskStarted", *["EpochEnded"] * EPOCHS, "TaskEnded",
         ]  # fmt: skip
         epochs = [(line["epoch"], line["metrics"]) for line in lines if line["event"] == "EpochEnded"]
-        assert epochs == [(line["epoch"], line["metrics"]) for line in files.lines(todo.resolved.store.job(job).journal)]
+        assert epochs == [
+            (line["epoch"], line["metrics"]) for line in files.lines(todo.resolved.store.job(job).journal)
+        ]
     assert {line["id"] for line in told if line["event"] == "Updated"} == set(of_job)
 
 
@@ -134,13 +140,17 @@ def test_observers_hear_one_event_at_a_time_from_several_threads(tmp_path):
         seen.append(("ends", event.text))
 
     crew = crew_of(layout.open_store(tmp_path), slow)
-    threads = [threading.Thread(target=lambda i=i: [crew.notice(f"{i}.{j}") for j in range(20)]) for i in range(4)]
+    threads = [
+        threading.Thread(target=lambda i=i: [crew.notice(f"{i}.{j}") for j in range(20)]) for i in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(seen) == 160
-    assert all(seen[i] == ("begins", seen[i][1]) and seen[i + 1] == ("ends", seen[i][1]) for i in range(0, 160, 2))
+    assert all(
+        seen[i] == ("begins", seen[i][1]) and seen[i + 1] == ("ends", seen[i][1]) for i in range(0, 160, 2)
+    )
 
 
 @pytest.mark.parametrize("kind", sorted(ENDS))

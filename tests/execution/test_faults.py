@@ -26,7 +26,9 @@ from ablate.store.files import DRAFT
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of MLflow's own dependencies, at import
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # MLflow leaves its SQLite connections to the collector
+    pytest.mark.filterwarnings(
+        "ignore::ResourceWarning"
+    ),  # MLflow leaves its SQLite connections to the collector
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
@@ -71,7 +73,11 @@ def said(store):
 
 def trained(store):
     """Return what the journals say of every job; how often it was tried is no part of it."""
-    return {name: text for name, text in results(store).items() if "attempts" not in name and not name.endswith("failure.json")}
+    return {
+        name: text
+        for name, text in results(store).items()
+        if "attempts" not in name and not name.endswith("failure.json")
+    }
 
 
 def shown(store, address=None):
@@ -82,8 +88,14 @@ def shown(store, address=None):
     experiment = client.get_experiment_by_name("faulty").experiment_id
     found = {}
     for run in client.search_runs([experiment], "tags.`ablate.kind` = 'run'", max_results=1000):
-        numbers = {name: value for name, value in run.data.metrics.items() if not name.startswith(("time/", "memory/"))}
-        curve = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "train/loss")]
+        numbers = {
+            name: value
+            for name, value in run.data.metrics.items()
+            if not name.startswith(("time/", "memory/"))
+        }
+        curve = [
+            (point.step, point.value) for point in client.get_metric_history(run.info.run_id, "train/loss")
+        ]
         name = run.info.run_name
         assert name not in found, f"MLflow shows {name} twice"
         found[name] = (run.info.status, run.data.tags["ablate.status"], numbers, curve)
@@ -94,7 +106,9 @@ def check_whole(store, undisturbed, address=None):
     """See that a store says what an undisturbed one says: each job trained to one end, each run shown once, the same report."""
     assert len(list(store.glob("jobs/*"))) == len(list(store.glob("jobs/*/result.json"))) == JOBS
     for journal in store.glob("jobs/*/journal.jsonl"):
-        assert [json.loads(line)["epoch"] for line in journal.read_text().splitlines()] == list(range(1, EPOCHS + 1))
+        assert [json.loads(line)["epoch"] for line in journal.read_text().splitlines()] == list(
+            range(1, EPOCHS + 1)
+        )
     assert trained(store) == trained(undisturbed)
     assert said(store) == said(undisturbed)
     assert shown(store, address) == shown(undisturbed)
@@ -112,7 +126,9 @@ def sees(store, phase):
         case "checkpoint":
             return any(store.glob("jobs/*/.checkpoint.pt.*"))
         case "result":
-            return any(store.glob("jobs/*/.result.json.*")) or any(store.glob("jobs/*/outcomes/*/.outcome.json.*"))
+            return any(store.glob("jobs/*/.result.json.*")) or any(
+                store.glob("jobs/*/outcomes/*/.outcome.json.*")
+            )
     return False
 
 
@@ -141,7 +157,10 @@ def wait_until_gone(pids):
 
 def test_thirty_kills_of_workers_and_coordinators_at_any_instant_leave_no_trace(study, undisturbed, tmp_path):
     store, draw = tmp_path / "store", random.Random(20)
-    phases, victims = ("training", "checkpoint", "result", "upload"), ("worker", "coordinator", "worker", "both")
+    phases, victims = (
+        ("training", "checkpoint", "result", "upload"),
+        ("worker", "coordinator", "worker", "both"),
+    )
     plan = [(phases[i % 4], victims[(i + i // 4) % 4]) for i in range(KILLS)]
     done, process = Counter(), None
     for phase, victim in plan:
@@ -220,7 +239,9 @@ def test_a_coordinator_that_is_frozen_for_longer_than_a_stall_goes_on(study, und
 def disk(path, size):
     """Mount a small disk of its own, as only root can."""
     path.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)], capture_output=True, check=False
+    ).returncode:
         pytest.skip("a small disk must be mounted, and that takes root")
     try:
         yield path
@@ -245,7 +266,9 @@ def test_a_full_disk_stops_everything_with_a_sentence_and_spoils_nothing(study, 
         fill(place / "filler")
         out, err = process.communicate(timeout=300)
         assert process.returncode == 2, out + err
-        assert re.search(r"cannot be written \(No space left on device\): make room there and run the same again", err)
+        assert re.search(
+            r"cannot be written \(No space left on device\): make room there and run the same again", err
+        )
         assert "Traceback" not in out + err
         code, out, err = ablate("run", study, "--store", store)  # still full
         assert code == 2, out + err
@@ -263,7 +286,12 @@ def test_a_read_only_store_can_be_read_and_a_run_in_it_is_a_sentence(study, undi
         shutil.copytree(undisturbed, place / "store")
         subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
         where, job = ("--store", place / "store"), min(path.name for path in undisturbed.glob("jobs/*"))
-        for command in (("status", "faulty"), ("plan", study), ("report", "faulty", "--format", "json"), ("logs", job)):
+        for command in (
+            ("status", "faulty"),
+            ("plan", study),
+            ("report", "faulty", "--format", "json"),
+            ("logs", job),
+        ):
             code, out, err = ablate(*command, *where)
             assert (code, err) == (0, ""), (command, err)
         code, _, err = ablate("report", "faulty", "--out", tmp_path / "page.html", *where)
@@ -280,10 +308,22 @@ def test_a_read_only_store_can_be_read_and_a_run_in_it_is_a_sentence(study, undi
 
 @contextmanager
 def server(folder, port):
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/server.db"]
+    environment = os.environ | {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        f"sqlite:///{folder}/server.db",
+    ]
     command += ["--artifacts-destination", str(folder / "artifacts"), "--port", str(port), "--workers", "1"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         wait_for(lambda: is_up(port), process)
         yield process
@@ -301,7 +341,9 @@ def is_up(port):
         return False
 
 
-def test_an_mlflow_server_that_is_killed_and_comes_back_has_everything_in_the_end(study, undisturbed, tmp_path):
+def test_an_mlflow_server_that_is_killed_and_comes_back_has_everything_in_the_end(
+    study, undisturbed, tmp_path
+):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

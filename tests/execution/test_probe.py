@@ -76,7 +76,9 @@ def test_real_jobs_are_measured_at_work_together(jobs, task):
 
 def test_a_probe_that_cannot_run_is_no_load(task):
     with closing(executor(1)) as workers:
-        assert probe.measure(workers, task.model_copy(update={"data": Path("/nowhere")}), 1, window=0.5) is None
+        assert (
+            probe.measure(workers, task.model_copy(update={"data": Path("/nowhere")}), 1, window=0.5) is None
+        )
 
 
 def test_a_count_of_jobs_that_is_none_is_a_sentence():

@@ -142,7 +142,11 @@ def test_what_ends_otherwise_after_an_interruption_is_what_it_became(here: Store
     assert ledger.interrupted
     assert ledger.finished == [finishes]
     assert [failure.job for failure in ledger.failures] == [raises]
-    assert ids(work(here, 4)) == [todo[0].job.id, todo[2].job.id, todo[3].job.id]  # no files were made: all but what failed
+    assert ids(work(here, 4)) == [
+        todo[0].job.id,
+        todo[2].job.id,
+        todo[3].job.id,
+    ]  # no files were made: all but what failed
 
 
 def test_an_interruption_before_anything_ran_runs_nothing(here: Store) -> None:

@@ -20,7 +20,9 @@ from ablate.store.tasks import Context
 
 @pytest.mark.parametrize("kind", ["crashed", "killed", "out_of_memory"])
 @pytest.mark.parametrize("less", [0, 1, None])
-def test_a_job_that_dies_is_tried_again_as_often_as_such_a_death_allows(here: Store, kind: str, less: int | None) -> None:
+def test_a_job_that_dies_is_tried_again_as_often_as_such_a_death_allows(
+    here: Store, kind: str, less: int | None
+) -> None:
     most = ATTEMPTS[kind]
     deaths = 0 if less is None else most - less
     todo = work(here, 3)
@@ -30,7 +32,10 @@ def test_a_job_that_dies_is_tried_again_as_often_as_such_a_death_allows(here: St
     assert executor.submitted().count(first) == min(deaths + 1, most)
     assert ledger.ends[first] == [kind] * deaths + ([] if deaths == most else ["finished"])
     ends = ([first], []) if deaths == most else ([], [first])
-    assert ([failure.job for failure in ledger.failures], [job for job in ledger.finished if job == first]) == ends
+    assert (
+        [failure.job for failure in ledger.failures],
+        [job for job in ledger.finished if job == first],
+    ) == ends
     assert set(rest) <= set(ledger.finished)
     assert executor.submitted()[:3] == ids(todo), "what died waits behind the others"
     assert here.job(first).failure.exists() == (deaths == most)
@@ -52,11 +57,15 @@ def test_what_ran_out_of_memory_is_tried_alone_and_then_has_failed_with_its_peak
             super().submit(task, exclusive=exclusive)
 
     first, second = todo = work(here, 2)
-    ledger, _ = run(todo, here, Looking(2, {first.job.id: ["out_of_memory"] * 2, second.job.id: ["out_of_memory"]}))
+    ledger, _ = run(
+        todo, here, Looking(2, {first.job.id: ["out_of_memory"] * 2, second.job.id: ["out_of_memory"]})
+    )
     assert requests == [False, False, True, True]
     assert ledger.finished == [second.job.id]
     assert files.read_json(here.job(first.job.id).failure)["kind"] == "memory"
-    assert [failure.error for failure in ledger.failures] == ["out of memory, also alone on its device: because out_of_memory"]
+    assert [failure.error for failure in ledger.failures] == [
+        "out of memory, also alone on its device: because out_of_memory"
+    ]
     assert not here.job(second.job.id).failure.exists()
 
 
@@ -76,7 +85,10 @@ def clock() -> Clock:
 
 
 class Silent(Scripted):
-    """Says nothing of some jobs until they are killed, the first so many times; of the others it says that they are alive, for ever."""
+    """Says nothing of some jobs until they are killed, the first so many times.
+
+    Of the others it says that they are alive, for ever.
+    """
 
     def __init__(self, slots: int, silent: dict[str, int], clock: Clock) -> None:
         super().__init__(slots)
@@ -105,7 +117,9 @@ class Silent(Scripted):
 
 
 @pytest.mark.parametrize(("times", "ends"), [(1, ["stalled", "finished"]), (2, ["stalled", "stalled"])])
-def test_a_job_without_a_sign_of_life_is_stopped_and_tried_once_more(here: Store, clock: Clock, times: int, ends: list[str]) -> None:
+def test_a_job_without_a_sign_of_life_is_stopped_and_tried_once_more(
+    here: Store, clock: Clock, times: int, ends: list[str]
+) -> None:
     (item,) = todo = work(here, 1)
     ledger, _ = run(todo, here, Silent(1, {item.job.id: times}, clock), stall=0.1, clock=clock.monotonic)
     assert ledger.ends == {item.job.id: ends}
@@ -144,7 +158,9 @@ def test_a_disk_that_is_full_puts_everything_away_and_fails_nothing(here: Store)
     assert ids(work(here, 6)) == ids(todo)
 
 
-def test_a_folder_that_is_somebody_elses_fails_its_job_alone(here: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_is_somebody_elses_fails_its_job_alone(
+    here: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     todo = work(here, 3)
     theirs = here.job(ids(todo)[1])
     create, fail = job_folder.create, job_folder.fail
@@ -173,7 +189,14 @@ def test_a_source_that_cannot_go_on_is_said_once_all_is_put_away(here: Store) ->
 
     executor = Scripted(2, {ids(todo)[1]: ["asked"]})
     with pytest.raises(AblateError, match="its memory is gone"):
-        scheduler.run(Breaking(todo), here, executor, context=Context(), interrupted=lambda: False, listen=lambda _: None)
+        scheduler.run(
+            Breaking(todo),
+            here,
+            executor,
+            context=Context(),
+            interrupted=lambda: False,
+            listen=lambda _: None,
+        )
     assert executor.running == {}
     assert executor.submitted() == ids(todo)[:2]
 
@@ -181,10 +204,17 @@ def test_a_source_that_cannot_go_on_is_said_once_all_is_put_away(here: Store) ->
 def test_a_job_that_has_failed_for_good_is_told_to_listeners_with_its_reason(here: Store) -> None:
     (item,) = todo = work(here, 1)
     _, heard = run(todo, here, Scripted(1, {item.job.id: ["crashed"] * 3}))
-    assert [event.kind for event in heard if event.kind in ENDS] == ["crashed", "crashed", "crashed", "failed"]
+    assert [event.kind for event in heard if event.kind in ENDS] == [
+        "crashed",
+        "crashed",
+        "crashed",
+        "failed",
+    ]
 
 
-def test_what_is_queued_for_long_is_not_taken_for_stalled_and_is_watched_once_it_has_started(here: Store) -> None:
+def test_what_is_queued_for_long_is_not_taken_for_stalled_and_is_watched_once_it_has_started(
+    here: Store,
+) -> None:
     """Of two jobs the second is queued for a hundred times as long as a job may be silent, and then is silent."""
     first, second = ids(work(here, 2))
     time_now = 0.0
@@ -213,7 +243,9 @@ def test_what_is_queued_for_long_is_not_taken_for_stalled_and_is_watched_once_it
             return [Event("killed", second, "s", error="because of us")]
 
     executor = Crowded(1)
-    ledger, heard = run(work(here, 2), here, executor, lambda: time_now > 1000.0, stall=10.0, clock=lambda: time_now)
+    ledger, heard = run(
+        work(here, 2), here, executor, lambda: time_now > 1000.0, stall=10.0, clock=lambda: time_now
+    )
     assert ledger.ends == {first: ["finished"], second: ["stalled"]}
     assert [event.kind for event in heard if event.task == second][:2] == ["queued", "started"]
 
@@ -222,7 +254,9 @@ def test_nothing_starts_that_would_not_end_in_time(here: Store) -> None:
     todo = work(here, 4)
     long = ids(todo)[1]
     executor = Scripted(1)
-    ledger, _ = run(todo, here, executor, budget=Budget(50), seconds=lambda item: 100.0 if item.id == long else 1.0)
+    ledger, _ = run(
+        todo, here, executor, budget=Budget(50), seconds=lambda item: 100.0 if item.id == long else 1.0
+    )
     assert executor.submitted() == [job for job in ids(todo) if job != long], "what is shorter still goes"
     assert (ledger.late, ledger.halted, ledger.failures) == (True, "", [])
     assert ids(work(here, 4)) == ids(todo)

@@ -35,14 +35,26 @@ def local(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalExecutor]:
         yield executor
 
 
-def test_real_processes_that_die_are_tried_again_beside_others_that_never_notice(here: Store, local: LocalExecutor) -> None:
+def test_real_processes_that_die_are_tried_again_beside_others_that_never_notice(
+    here: Store, local: LocalExecutor
+) -> None:
     todo = work(here, 7)
-    roles = dict(zip(ids(todo), ("ok", "is_killed_twice", "raises", "is_killed", "ok", "leaves", "reports"), strict=True))
+    roles = dict(
+        zip(
+            ids(todo),
+            ("ok", "is_killed_twice", "raises", "is_killed", "ok", "leaves", "reports"),
+            strict=True,
+        )
+    )
     heard: list[Event] = []
     for job, role in roles.items():
         files.write(here.job(job).path / "role", role)
-    ledger = scheduler.run(scheduler.Listed(todo), here, local, context=Context(), interrupted=lambda: False, listen=heard.append)
-    kinds = {failure.job: files.read_json(here.job(failure.job).failure)["kind"] for failure in ledger.failures}
+    ledger = scheduler.run(
+        scheduler.Listed(todo), here, local, context=Context(), interrupted=lambda: False, listen=heard.append
+    )
+    kinds = {
+        failure.job: files.read_json(here.job(failure.job).failure)["kind"] for failure in ledger.failures
+    }
     ends = {roles[failure.job]: (kinds[failure.job], failure.error) for failure in ledger.failures}
     assert sorted(roles[job] for job in ledger.finished) == ["is_killed_twice", "ok", "ok", "reports"]
     assert set(ends) == {"raises", "is_killed", "leaves"}
@@ -58,7 +70,10 @@ def test_real_processes_that_die_are_tried_again_beside_others_that_never_notice
 def test_a_real_job_that_waits_for_a_busy_slot_is_never_stalled_and_costs_no_budget(
     here: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The clock goes on by a minute with each sign of life of the first job; only then may the second one start."""
+    """The clock goes on by a minute with each sign of life of the first job.
+
+    Only then may the second one start.
+    """
     monkeypatch.syspath_prepend(JOBS)
     first, second = todo = work(here, 2)
     for item, role in ((first, "lives_on"), (second, "reports")):
@@ -81,10 +96,18 @@ def test_a_real_job_that_waits_for_a_busy_slot_is_never_stalled_and_costs_no_bud
             return news
 
     policy = Policy(stall=600.0, budget=Budget(4 * 3600), clock=lambda: minutes * 60.0)
-    monkeypatch.setattr(scheduler, "FROZEN", math.inf)  # an hour passes between two looks, and nobody was frozen
+    monkeypatch.setattr(
+        scheduler, "FROZEN", math.inf
+    )  # an hour passes between two looks, and nobody was frozen
     with closing(Crowded("jobs:by_role", (Slot("cpu:0", "cpu"),))) as executor:
         ledger = scheduler.run(
-            scheduler.Listed(todo), here, executor, context=Context(), interrupted=lambda: False, listen=heard.append, policy=policy
+            scheduler.Listed(todo),
+            here,
+            executor,
+            context=Context(),
+            interrupted=lambda: False,
+            listen=heard.append,
+            policy=policy,
         )
     assert ledger.ends == {first.id: ["finished"], second.id: ["finished"]}
     assert minutes >= 180
@@ -132,7 +155,9 @@ def coordinator(tmp_path: Path, role: str, *, shell: tuple[str, ...] = ()) -> It
     (tmp_path / "coordinator.py").write_text(COORDINATOR)
     command = [*shell, sys.executable, str(tmp_path / "coordinator.py"), str(tmp_path / "mlruns"), role]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(JOBS), *sys.path])}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment
+    )
     with process:
         try:
             yield process
@@ -172,7 +197,12 @@ def test_a_second_signal_ends_at_once_what_ignores_the_first(tmp_path: Path) -> 
 
 
 def test_ctrl_c_is_heard_even_if_the_shell_had_it_ignored(tmp_path: Path) -> None:
-    background = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")  # what a shell without job control does for `command &`
+    background = (
+        "sh",
+        "-c",
+        'trap "" INT; exec "$@"',
+        "sh",
+    )  # what a shell without job control does for `command &`
     with coordinator(tmp_path, "stops_when_asked", shell=background) as process:
         heard_until(process, "progress", 2)
         process.send_signal(signal.SIGINT)

@@ -14,14 +14,18 @@ from ablate.store import files, layout
 from ablate.study.search_space import TUNING_SEED
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Optuna leaves its SQLite connections to the collector
+    pytest.mark.filterwarnings(
+        "ignore::ResourceWarning"
+    ),  # Optuna leaves its SQLite connections to the collector
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # a kill of a process loses nothing by that, and it is most of the time
+    monkeypatch.setattr(
+        os, "fsync", lambda _: None
+    )  # a kill of a process loses nothing by that, and it is most of the time
     made = layout.open_store(tmp_path / "mlruns")
     layout.create(made)
     return made
@@ -51,7 +55,10 @@ def test_a_sampler_that_learns_ends_nearer_to_the_optimum_than_most_random_draws
     one = first_of(here, {"sampler": sampler, "trials": 30}, optimizer={"lr": 9.0, "weight_decay": 0.9})
     search([one], here)
     draw = random.Random(1)
-    alone = sorted(min((draw.uniform(-4, 1) + 1) ** 2 + (draw.uniform(-6, 0) + 3) ** 2 for _ in range(30)) for _ in range(200))
+    alone = sorted(
+        min((draw.uniform(-4, 1) + 1) ** 2 + (draw.uniform(-6, 0) + 3) ** 2 for _ in range(30))
+        for _ in range(200)
+    )
     assert min(map(near, trials_of(here, one))) < alone[180], "it is among the worst tenth of random searches"
     later = [near(trial) for trial in trials_of(here, one)[15:]]
     assert sum(later) / len(later) < 4.5  # a random draw is 5.3 away, on average
@@ -109,7 +116,10 @@ def test_a_field_that_is_none_is_tried_first_where_none_is_a_choice(here):
 
 
 def test_whole_numbers_choices_and_truths_are_what_the_recipe_takes(here):
-    space = {"training": {"batch_size": {"low": 16, "high": 64}}, "augment": {"crop": {"choices": ["none", "random_crop"]}}}
+    space = {
+        "training": {"batch_size": {"low": 16, "high": 64}},
+        "augment": {"crop": {"choices": ["none", "random_crop"]}},
+    }
     one = first_of(here, {"space": space, "trials": 8}, factors={"augment": {"rotation": [0, 15]}})
     search([one], here)
     for trial in trials_of(here, one)[1:]:
@@ -136,7 +146,11 @@ def test_searches_side_by_side_have_equal_budgets_and_take_turns(here):
 
 def test_several_seeds_of_a_trial_are_averaged(here):
     one = first_of(here, {"seeds": 2, "trials": 4})
-    workers = search([one], here, Workers(here, 2, lambda recipe, seed: accuracy(recipe, seed) + 0.02 * (seed - TUNING_SEED)))
+    workers = search(
+        [one],
+        here,
+        Workers(here, 2, lambda recipe, seed: accuracy(recipe, seed) + 0.02 * (seed - TUNING_SEED)),
+    )
     trials = trials_of(here, one)
     assert len(workers.handed) == 8
     assert all(len(trial.jobs) == 2 for trial in trials)
@@ -157,7 +171,9 @@ def test_the_value_is_of_the_epoch_whose_weights_the_cell_selects(here, select, 
     job = one.jobs({"optimizer.lr": 0.1})[0]
     here.job(job.id).path.mkdir(parents=True)
     for epoch, reached in enumerate((0.5, 0.8, 0.2), start=1):
-        files.append(here.job(job.id).journal, record_files.epoch(epoch, metrics={"validation/accuracy": reached}))
+        files.append(
+            here.job(job.id).journal, record_files.epoch(epoch, metrics={"validation/accuracy": reached})
+        )
     assert searching_module.value(one, {job.seed: job.id}, here) == expected
 
 
@@ -166,7 +182,14 @@ def test_a_trial_that_is_equal_to_a_finished_job_costs_nothing(here):
     workers = search([one], here, Workers(here, 3))
     assert len(trials_of(here, one)) == 10
     assert sum(workers.handed.values()) == 2
-    other = first_of(here, {"space": {"augment": {"crop": {"choices": ["random_crop", "none"]}}}, "trials": 10, "sampler": "tpe"})
+    other = first_of(
+        here,
+        {
+            "space": {"augment": {"crop": {"choices": ["random_crop", "none"]}}},
+            "trials": 10,
+            "sampler": "tpe",
+        },
+    )
     assert other.id != one.id
     assert search([other], here).handed == {}
     assert states(trials_of(here, other)) == {"complete": 10}
@@ -184,7 +207,10 @@ def test_two_searches_that_need_the_same_job_hand_it_out_once(here):
 # Pruners
 
 
-@pytest.mark.parametrize(("pruner", "seeds", "slots"), [("median", 1, 1), ("median", 2, 4), ("hyperband", 2, 1), ("hyperband", 1, 3)])
+@pytest.mark.parametrize(
+    ("pruner", "seeds", "slots"),
+    [("median", 1, 1), ("median", 2, 4), ("hyperband", 2, 1), ("hyperband", 1, 3)],
+)
 def test_a_pruner_stops_trials_that_look_bad(here, pruner, seeds, slots):
     long = {"training": {"epochs": 9}}
     one = first_of(here, {"pruner": pruner, "trials": 14, "seeds": seeds}, **long)
@@ -274,7 +300,11 @@ def test_a_search_all_of_whose_trials_diverge_ends_without_a_winner(here):
 
 def test_a_trial_one_of_whose_seeds_diverges_has_diverged_and_the_other_seed_is_stopped(here):
     one = first_of(here, {"seeds": 2, "trials": 3})
-    workers = search([one], here, Workers(here, 2, lambda recipe, seed: "diverged" if seed == TUNING_SEED else accuracy(recipe, seed)))
+    workers = search(
+        [one],
+        here,
+        Workers(here, 2, lambda recipe, seed: "diverged" if seed == TUNING_SEED else accuracy(recipe, seed)),
+    )
     trials = trials_of(here, one)
     assert states(trials) == {"diverged": 3}
     assert all(workers.epochs[trial.jobs[str(TUNING_SEED + 1)]] < EPOCHS for trial in trials)
@@ -282,7 +312,13 @@ def test_a_trial_one_of_whose_seeds_diverges_has_diverged_and_the_other_seed_is_
 
 def test_failed_trials_are_counted_and_the_search_goes_on(here):
     one = first_of(here, {"trials": 10})
-    workers = search([one], here, Workers(here, 2, lambda recipe, seed: "failed" if recipe.optimizer.lr > 0.1 else accuracy(recipe, seed)))
+    workers = search(
+        [one],
+        here,
+        Workers(
+            here, 2, lambda recipe, seed: "failed" if recipe.optimizer.lr > 0.1 else accuracy(recipe, seed)
+        ),
+    )
     trials = trials_of(here, one)
     assert len(trials) == 10
     assert states(trials)["failed"] == sum(trial.params["optimizer.lr"] > 0.1 for trial in trials) > 0
@@ -306,11 +342,15 @@ def test_a_trial_whose_job_failed_before_fails_at_once_unless_it_is_to_be_tried_
 
 def test_fields_that_do_not_go_together_are_a_failed_trial_and_not_the_end_of_the_search(here):
     space = {"augment": {"padding": {"choices": [4, 40]}, "padding_mode": {"choices": ["zeros", "reflect"]}}}
-    one = first_of(here, {"space": space, "sampler": "grid", "trials": 4}, data={"name": "digits", "image_size": 16})
+    one = first_of(
+        here, {"space": space, "sampler": "grid", "trials": 4}, data={"name": "digits", "image_size": 16}
+    )
     search([one], here)
     trials = trials_of(here, one)
     wrong = {"augment.padding": 40, "augment.padding_mode": "reflect"}
-    assert [trial.state for trial in trials] == ["failed" if trial.params == wrong else "complete" for trial in trials]
+    assert [trial.state for trial in trials] == [
+        "failed" if trial.params == wrong else "complete" for trial in trials
+    ]
     assert states(trials) == {"complete": 3, "failed": 1}
     assert search([one], here).handed == {}
     assert told(trials_of(here, one)) == told(trials)

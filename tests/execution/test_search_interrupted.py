@@ -6,7 +6,21 @@ import random
 
 import pytest
 from samplers import POINTS, SLOW_IMPORT, diverging, first_of, memory, numbers, states, told
-from searching import BOTH, EPOCHS, Workers, accuracy, distance, near, opened, read, resolve, search, searches_of, settled, trials_of
+from searching import (
+    BOTH,
+    EPOCHS,
+    Workers,
+    accuracy,
+    distance,
+    near,
+    opened,
+    read,
+    resolve,
+    search,
+    searches_of,
+    settled,
+    trials_of,
+)
 
 from ablate.errors import AblateError
 from ablate.planning import tuning
@@ -15,14 +29,18 @@ from ablate.study import search_space
 from ablate.study.search_space import TUNING_SEED
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Optuna leaves its SQLite connections to the collector
+    pytest.mark.filterwarnings(
+        "ignore::ResourceWarning"
+    ),  # Optuna leaves its SQLite connections to the collector
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # a kill of a process loses nothing by that, and it is most of the time
+    monkeypatch.setattr(
+        os, "fsync", lambda _: None
+    )  # a kill of a process loses nothing by that, and it is most of the time
     made = layout.open_store(tmp_path / "mlruns")
     layout.create(made)
     return made
@@ -32,7 +50,10 @@ def here(tmp_path, monkeypatch):
 
 
 def interrupted(here, searches, storage=None, slots=2, judge=accuracy, seed=0):
-    """Drive searches with a kill after every few epochs; check at each start that what was known is still known."""
+    """Drive searches with a kill after every few epochs.
+
+    Check at each start that what was known is still known.
+    """
     draw, workers, starts, known = random.Random(seed), Workers(here, slots, judge), 0, {}
     while True:
         source = opened(searches, here, storage)
@@ -46,7 +67,9 @@ def interrupted(here, searches, storage=None, slots=2, judge=accuracy, seed=0):
         workers.run(source, until=lambda end=end: sum(workers.epochs.values()) >= end)
         starts += 1
         known = {one.id: {trial.number: trial for trial in trials_of(here, one)} for one in searches}
-        if not workers.running and all(len(tuning.ended(trials_of(here, one), one.search)) == one.search.trials for one in searches):
+        if not workers.running and all(
+            len(tuning.ended(trials_of(here, one), one.search)) == one.search.trials for one in searches
+        ):
             return workers, starts
 
 
@@ -61,7 +84,9 @@ def test_an_interrupted_search_goes_on_with_the_same_trials(here, sampler):
         assert states(trials) == {"complete": 7}
         assert {trial.state.name for trial in memory(here, one)[:7]} == {"COMPLETE"}
     jobs = {job for one in both for trial in trials_of(here, one) for job in trial.jobs.values()}
-    assert {job: workers.epochs[job] for job in jobs} == dict.fromkeys(jobs, EPOCHS)  # no epoch was done twice
+    assert {job: workers.epochs[job] for job in jobs} == dict.fromkeys(
+        jobs, EPOCHS
+    )  # no epoch was done twice
 
 
 def test_an_interrupted_search_goes_on_in_a_database(here, tmp_path):
@@ -135,7 +160,9 @@ def test_a_memory_that_knows_less_than_the_store_is_refused_and_loses_nothing(he
 def test_trials_that_nobody_asks_for_any_more_are_left_as_they_are(here):
     more, few = (first_of(here, {"trials": trials}) for trials in (8, 2))
     workers = Workers(here, 4)
-    workers.run(opened([more], here), until=lambda: len(workers.running) == 4 and sum(workers.epochs.values()) >= 4)
+    workers.run(
+        opened([more], here), until=lambda: len(workers.running) == 4 and sum(workers.epochs.values()) >= 4
+    )
     running = list(workers.running)
     assert len(running) == 4
     again = search([few], here)
@@ -148,7 +175,9 @@ def test_trials_that_nobody_asks_for_any_more_are_left_as_they_are(here):
 # Storage
 
 
-@pytest.mark.parametrize("address", ["nonsense", "sqlite:////nowhere/at/all/optuna.db", "nosuchdatabase://host/x"])
+@pytest.mark.parametrize(
+    "address", ["nonsense", "sqlite:////nowhere/at/all/optuna.db", "nosuchdatabase://host/x"]
+)
 def test_a_storage_that_cannot_be_opened_is_a_sentence(here, address):
     with pytest.raises(AblateError, match=r"Optuna's storage cannot be opened: .*--optuna-storage"):
         opened([first_of(here)], here, address)
@@ -205,13 +234,20 @@ def test_a_rate_that_is_left_out_is_that_of_each_trials_own_optimizer(here, opti
 
 def test_only_searches_of_optimizers_without_a_rate_are_others_than_before(here):
     by_name = {"optimizer": {"name": {"choices": ["sgd", "adam"]}}}
-    left, given = (searches_of(here, {"space": by_name}, optimizer=optimizer)[0].id for optimizer in ({}, {"lr": 0.1}))
+    left, given = (
+        searches_of(here, {"space": by_name}, optimizer=optimizer)[0].id for optimizer in ({}, {"lr": 0.1})
+    )
     assert left != given
     by_decay = {"optimizer": {"weight_decay": BOTH["optimizer"]["weight_decay"]}}
-    left, given = (searches_of(here, {"space": by_decay}, optimizer=optimizer)[0].id for optimizer in ({}, {"lr": 0.1}))
+    left, given = (
+        searches_of(here, {"space": by_decay}, optimizer=optimizer)[0].id for optimizer in ({}, {"lr": 0.1})
+    )
     assert left == given
 
 
 def test_a_trial_is_called_by_what_it_tries():
     assert search_space.written({"optimizer.lr": 0.31234, "optimizer.name": "adam"}) == "lr 0.312, name adam"
-    assert search_space.written({"optimizer.name": "adam", "schedule.name": "step"}) == "optimizer.name adam, schedule.name step"
+    assert (
+        search_space.written({"optimizer.name": "adam", "schedule.name": "step"})
+        == "optimizer.name adam, schedule.name step"
+    )

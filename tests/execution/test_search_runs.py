@@ -1,4 +1,7 @@
-"""Searches and range tests as users run them: real processes, real trainings on digits, real MLflow; kills and interruptions."""
+"""Searches and range tests as users run them: real processes, real trainings on digits, real MLflow.
+
+Kills and interruptions.
+"""
 
 import json
 import random
@@ -17,7 +20,9 @@ from ablate.store import files
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of MLflow's own dependencies, at import
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # MLflow leaves its SQLite connections to the collector
+    pytest.mark.filterwarnings(
+        "ignore::ResourceWarning"
+    ),  # MLflow leaves its SQLite connections to the collector
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 SEARCHED = f"""
@@ -33,7 +38,8 @@ trials = 3
 sampler = "random"
 space.optimizer.lr = {{ low = 1e-4, high = 1e-2, log = true }}
 """
-FIND = SEARCHED.replace("lr = 0.003", 'lr = "find"').replace("space.optimizer.lr = { low = 1e-4, high = 1e-2, log = true }", """
+FIND = SEARCHED.replace("lr = 0.003", 'lr = "find"').replace("space.optimizer.lr = { low = 1e-4, high = "
+                                                             "1e-2, log = true }", """
 space.optimizer.weight_decay = { low = 1e-6, high = 1e-2, log = true }
 """).replace("trials = 3", "trials = 2").replace('"searched"', '"found"')  # fmt: skip
 
@@ -52,7 +58,10 @@ def planned(study, store, *more):
 
 def trials(store):
     """Return the trials of every search, by its id."""
-    return {path.parent.name: json.loads(path.read_text())["trials"] for path in store.glob("searches/*/trials.json")}
+    return {
+        path.parent.name: json.loads(path.read_text())["trials"]
+        for path in store.glob("searches/*/trials.json")
+    }
 
 
 def memory(store, search):
@@ -61,7 +70,9 @@ def memory(store, search):
     path = store / "searches" / search / "optuna.jsonl"
     held = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
     name = next(name for name in optuna.get_all_study_names(held) if name.endswith(search))
-    return [(trial.number, trial.state.name) for trial in optuna.load_study(study_name=name, storage=held).trials]
+    return [
+        (trial.number, trial.state.name) for trial in optuna.load_study(study_name=name, storage=held).trials
+    ]
 
 
 def shown(store, name, kind):
@@ -79,14 +90,21 @@ def check_whole(store, name, count):
                 lines = files.lines(store / "jobs" / job / "journal.jsonl")
                 assert (store / "jobs" / job / "result.json").exists()
                 assert [line["epoch"] for line in lines] == list(range(1, len(lines) + 1))
-    assert {run.info.status for kind in ("trial", "search", "range", "run") for run in shown(store, name, kind)} == {"FINISHED"}
+    assert {
+        run.info.status for kind in ("trial", "search", "range", "run") for run in shown(store, name, kind)
+    } == {"FINISHED"}
 
 
 @pytest.mark.slow  # several runs
 def test_a_run_searches_first_and_trains_each_cell_with_the_fields_of_its_best_trial(searched, tmp_path):
     store = tmp_path / "store"
     before = planned(searched, store)
-    assert (before["jobs"], before["to_train"], before["trial_trainings_left"], before["done"]) == (2, 2, 6, 0)
+    assert (before["jobs"], before["to_train"], before["trial_trainings_left"], before["done"]) == (
+        2,
+        2,
+        6,
+        0,
+    )
     code, out, err = ablate("run", searched, "--store", store)
     assert (code, err) == (0, ""), out + err
     assert "2 searches of 3 trials (random) on" in out
@@ -95,9 +113,13 @@ def test_a_run_searches_first_and_trains_each_cell_with_the_fields_of_its_best_t
     rates = {}
     for path in store.glob("searches/*/search.json"):
         label, rows = json.loads(path.read_text())["label"], trials(store)[path.parent.name]
-        rates[label] = max(rows, key=lambda trial: (trial["value"], -trial["number"]))["params"]["optimizer.lr"]
+        rates[label] = max(rows, key=lambda trial: (trial["value"], -trial["number"]))["params"][
+            "optimizer.lr"
+        ]
     trained = {
-        "baseline" if content["recipe"]["model"]["batch_norm"] else "batch_norm=false": content["recipe"]["optimizer"]["lr"]
+        "baseline" if content["recipe"]["model"]["batch_norm"] else "batch_norm=false": content["recipe"][
+            "optimizer"
+        ]["lr"]
         for content in (json.loads(path.read_text()) for path in store.glob("jobs/*/recipe.json"))
         if content["seed"] == 0
     }
@@ -124,7 +146,12 @@ def test_a_rate_is_found_then_other_fields_are_searched_then_the_cells_are_train
     study, store = tmp_path / "found.toml", tmp_path / "store"
     study.write_text(FIND)
     before = planned(study, store)
-    assert (before["range_tests"], before["range_tests_left"], before["trial_trainings_left"], before["to_train"]) == (2, 2, 4, 2)
+    assert (
+        before["range_tests"],
+        before["range_tests_left"],
+        before["trial_trainings_left"],
+        before["to_train"],
+    ) == (2, 2, 4, 2)
     code, out, err = ablate("search", study, "--store", store, COLUMNS="200")
     assert (code, err) == (0, ""), out + err
     assert re.search(r"baseline +2 of 2 +optimizer.lr = [\d.e-]+, optimizer.weight_decay = [\d.e-]+", out)
@@ -138,7 +165,9 @@ def test_a_rate_is_found_then_other_fields_are_searched_then_the_cells_are_train
     assert attempts(store) == 6
     check_whole(store, "found", 2)
     found = {json.loads(path.read_text())["rate"] for path in store.glob("ranges/*/suggestion.json")}
-    assert {json.loads(path.read_text())["recipe"]["optimizer"]["lr"] for path in store.glob("jobs/*/recipe.json")} == found
+    assert {
+        json.loads(path.read_text())["recipe"]["optimizer"]["lr"] for path in store.glob("jobs/*/recipe.json")
+    } == found
 
 
 @pytest.mark.slow  # two range tests
@@ -165,7 +194,10 @@ def test_a_range_test_can_be_asked_for_and_a_study_takes_its_curves(tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("--cell", "batch_norm=flase"), '--cell: "batch_norm=flase" is not a cell of this study (did you mean batch_norm=false?)'),
+        (
+            ("--cell", "batch_norm=flase"),
+            '--cell: "batch_norm=flase" is not a cell of this study (did you mean batch_norm=false?)',
+        ),
         (("--low", 1, "--high", 0.1), "A range test needs 0 < low < high, got low 1 and high 0.1"),
         (("--steps", 3), "3 is not in the range x>=5"),
     ],
@@ -184,7 +216,9 @@ def test_an_optuna_storage_that_cannot_be_had_is_a_sentence_and_another_one_is_u
     assert code == 2
     assert "Optuna's storage cannot be opened" in err
     assert "Traceback" not in out + err
-    code, out, err = ablate("search", searched, "--store", store, "--optuna-storage", f"sqlite:///{tmp_path}/optuna.db")
+    code, out, err = ablate(
+        "search", searched, "--store", store, "--optuna-storage", f"sqlite:///{tmp_path}/optuna.db"
+    )
     assert (code, err) == (0, ""), out + err
     assert not list(store.glob("searches/*/optuna.jsonl"))
     assert attempts(store) == 6
@@ -202,7 +236,9 @@ def test_a_search_that_is_killed_ten_times_ends_with_exactly_its_trials(searched
         process = start("run", searched, "--store", store, *more)
         victim = ("coordinator", "worker", "both")[i % 3]
         if victim != "coordinator" or i % 2:  # otherwise anywhere, imports included
-            wait_for(lambda p=process: workers_of(p.pid) and list(store.glob("searches/*/trials.json")), process)
+            wait_for(
+                lambda p=process: workers_of(p.pid) and list(store.glob("searches/*/trials.json")), process
+            )
         time.sleep(draw.uniform(0.1, 2.5))
         workers = workers_of(process.pid)
         hit[victim] += process.poll() is None
@@ -248,7 +284,9 @@ def test_a_study_that_is_searched_already_says_so_and_can_be_waited_for(searched
 @pytest.mark.slow  # two runs at once
 def test_two_studies_that_share_a_search_and_jobs_train_each_of_them_once(searched, tmp_path):
     store, other = tmp_path / "store", tmp_path / "other.toml"
-    text = SEARCHED.replace('"searched"', '"other"').replace("model.batch_norm = [true, false]", "model.head_dropout = [0.2, 0.1]")
+    text = SEARCHED.replace('"searched"', '"other"').replace(
+        "model.batch_norm = [true, false]", "model.head_dropout = [0.2, 0.1]"
+    )
     other.write_text(text.replace(", head_dropout = 0.2", ""))
     processes = [start("run", study, "--store", store, "--jobs", 1) for study in (searched, other)]
     for process in processes:
@@ -271,20 +309,25 @@ def test_ctrl_c_during_a_search_keeps_what_there_is_and_the_next_run_goes_on(sea
     assert process.returncode == 130, out + err
     assert "interrupted: everything finished is kept" in out
     kept = trials(store)
-    assert "RUNNING" not in {run.info.status for kind in ("trial", "search") for run in shown(store, "searched", kind)}
+    assert "RUNNING" not in {
+        run.info.status for kind in ("trial", "search") for run in shown(store, "searched", kind)
+    }
     assert "training 2 jobs" not in out
     code, out, err = ablate("run", searched, "--store", store, *long)
     assert (code, err) == (0, ""), out + err
     for search, rows in kept.items():
         now = trials(store)[search]
-        assert [(trial["params"], trial["jobs"]) for trial in now[: len(rows)]] == [(trial["params"], trial["jobs"]) for trial in rows]
+        assert [(trial["params"], trial["jobs"]) for trial in now[: len(rows)]] == [
+            (trial["params"], trial["jobs"]) for trial in rows
+        ]
     check_whole(store, "searched", 3)
 
 
 def with_broken(tmp_path, text):
     """Write a study one of whose two cells raises when it is trained."""
     study = tmp_path / "study.toml"
-    study.write_text(text.replace("model.batch_norm = [true, false]", 'model.name = ["cnn4", "broken_net:make"]').replace(
+    study.write_text(text.replace("model.batch_norm = [true, false]", 'model.name = ["cnn4", '
+                                                                      '"broken_net:make"]').replace(
         'name = "cnn4", head_dropout', "head_dropout"
     ))  # fmt: skip
     (tmp_path / "broken_net.py").write_text(BROKEN)
@@ -300,7 +343,9 @@ def with_broken(tmp_path, text):
     ],
     ids=["search", "range test"],
 )
-def test_what_fails_for_one_cell_stops_no_other_and_the_cell_is_named_every_time(text, sentence, states, tmp_path):
+def test_what_fails_for_one_cell_stops_no_other_and_the_cell_is_named_every_time(
+    text, sentence, states, tmp_path
+):
     study, store = with_broken(tmp_path, text), tmp_path / "store"
     for _ in range(2):
         code, out, err = ablate("run", study, "--store", store)

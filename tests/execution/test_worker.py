@@ -94,7 +94,9 @@ def run_one(executor: LocalExecutor, payload: dict[str, Any]) -> Event:
 def files(folder: Folder) -> dict[str, tuple[int, int, bytes]]:
     """Read every file with its number and its time: a file written anew has others."""
     found = {str(path.relative_to(folder.path)): path for path in folder.path.rglob("*") if path.is_file()}
-    return {name: (path.stat().st_ino, path.stat().st_mtime_ns, path.read_bytes()) for name, path in found.items()}
+    return {
+        name: (path.stat().st_ino, path.stat().st_mtime_ns, path.read_bytes()) for name, path in found.items()
+    }
 
 
 def attempts(folder: Folder) -> list[int]:
@@ -111,14 +113,29 @@ def test_a_job_trains_judges_and_writes_every_file(house: House) -> None:
     assert [(one["epoch"], one["epochs"]) for one in heard] == [(1, EPOCHS), (2, EPOCHS), (3, EPOCHS)]
     names = sorted(str(path.relative_to(folder.path)) for path in folder.path.rglob("*") if path.is_file())
     assert [name for name in names if not name.startswith("outcomes/")] == [
-        *("attempts.jsonl", "best.pt", "environment.json", "journal.jsonl", "last.pt", "lock", "log.txt", "model.json", "recipe.json"),
+        *(
+            "attempts.jsonl",
+            "best.pt",
+            "environment.json",
+            "journal.jsonl",
+            "last.pt",
+            "lock",
+            "log.txt",
+            "model.json",
+            "recipe.json",
+        ),
         "result.json",
     ]
     assert len([name for name in names if name.startswith("outcomes/")]) == 3 * 2
     lines = store_files.lines(folder.journal)
     assert [line["metrics"] for line in lines] == [one["metrics"] for one in heard]
     assert set(lines[0]) == {"epoch", "timestamp", "seconds", "metrics"}
-    assert set(lines[0]["metrics"]) == {"train/loss", "train/accuracy", "validation/loss", "validation/accuracy"}
+    assert set(lines[0]["metrics"]) == {
+        "train/loss",
+        "train/accuracy",
+        "validation/loss",
+        "validation/accuracy",
+    }
     finished = store_files.read_json(folder.result)
     assert (finished["status"], finished["epochs"], finished["train_images"]) == ("finished", EPOCHS, 80)
     assert finished["metrics"]["time/train_seconds"] == pytest.approx(sum(line["seconds"] for line in lines))
@@ -126,20 +143,29 @@ def test_a_job_trains_judges_and_writes_every_file(house: House) -> None:
         judged = EVERY_DRAW.model_copy(update={"evaluation": evaluation})
         outcome = store_files.read_json(folder.outcome(identity.evaluation_id(judged)) / "outcome.json")
         assert outcome["evaluation"] == evaluation.model_dump()
-        total, right = sum(map(sum, outcome["confusion"])), sum(row[i] for i, row in enumerate(outcome["confusion"]))
+        total, right = (
+            sum(map(sum, outcome["confusion"])),
+            sum(row[i] for i, row in enumerate(outcome["confusion"])),
+        )
         assert outcome["metrics"]["test/accuracy"] == pytest.approx(right / total)
 
 
 def test_who_has_trained_a_job_is_told_unless_it_was_this_study(house: House) -> None:
     folder = house.folder("a")
     run_here(house.task(folder, PLAIN, study="mine").to_json())
-    assert run_here(house.task(folder, MC, study="mine").to_json())[1] == [{"judging": True}]  # tried again, as it was planned
+    assert run_here(house.task(folder, MC, study="mine").to_json())[1] == [
+        {"judging": True}
+    ]  # tried again, as it was planned
     (heard,) = run_here(house.task(folder, BEST, study="other").to_json())[1]
     assert re.fullmatch(r"trained by process \d+ \(study mine\)", heard["elsewhere"])
-    assert run_here(house.task(folder, BEST, study="other").to_json() | {"trained": True})[1] == [{"judging": True}]
+    assert run_here(house.task(folder, BEST, study="other").to_json() | {"trained": True})[1] == [
+        {"judging": True}
+    ]
 
 
-def test_the_best_weights_are_those_of_the_epoch_with_the_best_validation(house: House, workers: LocalExecutor) -> None:
+def test_the_best_weights_are_those_of_the_epoch_with_the_best_validation(
+    house: House, workers: LocalExecutor
+) -> None:
     import torch
 
     def weights(path: Path) -> dict[str, Any]:
@@ -150,17 +176,25 @@ def test_the_best_weights_are_those_of_the_epoch_with_the_best_validation(house:
 
     folder, cut = house.folder("a"), house.folder("cut")
     assert run_one(workers, house.payload(folder, PLAIN, BEST)).kind == "finished"
-    scores = [(line["metrics"]["validation/accuracy"], -line["metrics"]["validation/loss"]) for line in store_files.lines(folder.journal)]
+    scores = [
+        (line["metrics"]["validation/accuracy"], -line["metrics"]["validation/loss"])
+        for line in store_files.lines(folder.journal)
+    ]
     best = scores.index(max(scores)) + 1
     assert store_files.read_json(folder.result)["best_epoch"] == best < EPOCHS
     assert run_one(workers, house.payload(cut, how="stops_after", epoch=best)).kind == "stopped"
     assert same(weights(folder.weights("best_validation")), weights(cut.checkpoint)["network"])
     assert not same(weights(folder.weights("best_validation")), weights(folder.weights("last")))
-    judged = [store_files.read_json(path)["metrics"]["test/loss"] for path in folder.path.glob("outcomes/*/outcome.json")]
+    judged = [
+        store_files.read_json(path)["metrics"]["test/loss"]
+        for path in folder.path.glob("outcomes/*/outcome.json")
+    ]
     assert len(set(judged)) == 2
 
 
-def test_the_environment_says_what_a_result_came_from_and_no_variable(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_says_what_a_result_came_from_and_no_variable(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SECRET_TOKEN", "hunter2")
     folder = house.folder("a")
     run_here(house.payload(folder))
@@ -174,7 +208,11 @@ def test_the_environment_says_what_a_result_came_from_and_no_variable(house: Hou
 def test_the_environment_says_how_the_images_were_read(house: House) -> None:
     shutil.copytree(house.digits, house.path / house.digits.name)
     meta = house.path / house.digits.name / "meta.json"
-    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"decoding": ["2 images turned upright", "left out 1 file"]}))
+    meta.write_text(
+        json.dumps(
+            json.loads(meta.read_text()) | {"decoding": ["2 images turned upright", "left out 1 file"]}
+        )
+    )
     folder = house.folder("a")
     run_here(house.payload(folder) | {"data": str(meta.parent)})
     told = store_files.read_json(folder.path / "environment.json")
@@ -193,17 +231,23 @@ def test_a_job_that_is_done_is_left_as_it_is(house: House, workers: LocalExecuto
 
 def test_a_way_of_judging_that_is_added_later_trains_nothing(house: House, workers: LocalExecutor) -> None:
     apart, together = house.folder("apart"), house.folder("together")
-    run_all(workers, {"apart": house.payload(apart, PLAIN), "together": house.payload(together, PLAIN, MC, BEST)})
+    run_all(
+        workers, {"apart": house.payload(apart, PLAIN), "together": house.payload(together, PLAIN, MC, BEST)}
+    )
     before = files(apart)
     assert run_one(workers, house.payload(apart, PLAIN, MC, BEST)).kind == "finished"
     after = files(apart)
-    assert {name: after[name] for name in before if name != "log.txt"} == {name: before[name] for name in before if name != "log.txt"}
+    assert {name: after[name] for name in before if name != "log.txt"} == {
+        name: before[name] for name in before if name != "log.txt"
+    }
     assert len([name for name in after if name.endswith("outcome.json")]) == 3
     assert attempts(apart) == [1]
     assert left(apart) == left(together)
 
 
-def test_a_failure_of_the_last_attempt_is_forgotten_when_another_starts(house: House, workers: LocalExecutor) -> None:
+def test_a_failure_of_the_last_attempt_is_forgotten_when_another_starts(
+    house: House, workers: LocalExecutor
+) -> None:
     folder = house.folder("a")
     for ways in ((PLAIN,), (PLAIN, MC)):  # to be trained; to be judged only
         job_folder.fail(folder, kind="error", error="x")
@@ -225,37 +269,58 @@ def each(writes: list[str]) -> dict[str, int]:
 
 @pytest.mark.parametrize(
     ("choose", "ways"),
-    [(one_of_each, (MC,)), pytest.param(each, (PLAIN, MC, BEST), marks=pytest.mark.slow)],  # slow: 80 trainings
+    [
+        (one_of_each, (MC,)),
+        pytest.param(each, (PLAIN, MC, BEST), marks=pytest.mark.slow),
+    ],  # slow: 80 trainings
 )
 def test_a_job_killed_just_before_a_write_ends_as_one_that_was_not_disturbed(
-    house: House, workers: LocalExecutor, choose: Callable[[list[str]], dict[str, int]], ways: tuple[Evaluation, ...]
+    house: House,
+    workers: LocalExecutor,
+    choose: Callable[[list[str]], dict[str, int]],
+    ways: tuple[Evaluation, ...],
 ) -> None:
     quiet = house.folder("quiet")
     writes = run_one(workers, house.payload(quiet, *ways, how="counts")).detail["writes"]
     for epoch_write in ("os.rename /checkpoint.pt", "open /journal.jsonl"):
         assert writes.count(epoch_write) == EPOCHS
-    assert {"os.rename /best.pt", "os.rename /last.pt", "os.rename /result.json", "os.remove /checkpoint.pt"} <= set(writes)
+    assert {
+        "os.rename /best.pt",
+        "os.rename /last.pt",
+        "os.rename /result.json",
+        "os.remove /checkpoint.pt",
+    } <= set(writes)
     chosen = choose(writes)
     folders = {name: house.folder(f"killed {i}") for name, i in chosen.items()}
-    killed = run_all(workers, {name: house.payload(folders[name], *ways, how="dies_at", at=i) for name, i in chosen.items()})
+    killed = run_all(
+        workers,
+        {name: house.payload(folders[name], *ways, how="dies_at", at=i) for name, i in chosen.items()},
+    )
     assert {name: event.kind for name, event in killed.items()} == dict.fromkeys(chosen, "killed")
     again = run_all(workers, {name: house.payload(folder, *ways) for name, folder in folders.items()})
     assert {name: event.kind for name, event in again.items()} == dict.fromkeys(chosen, "finished")
     expected = left(quiet)
     assert [name for name, folder in folders.items() if left(folder) != expected] == []
-    big = {name: [path.name for path in folder.path.iterdir() if ".pt" in path.name] for name, folder in folders.items()}
+    big = {
+        name: [path.name for path in folder.path.iterdir() if ".pt" in path.name]
+        for name, folder in folders.items()
+    }
     assert {name: found for name, found in big.items() if sorted(found) != ["best.pt", "last.pt"]} == {}
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
-def test_a_job_killed_after_an_epoch_goes_on_from_that_epoch(house: House, workers: LocalExecutor, epoch: int) -> None:
+def test_a_job_killed_after_an_epoch_goes_on_from_that_epoch(
+    house: House, workers: LocalExecutor, epoch: int
+) -> None:
     quiet, folder = house.folder("quiet"), house.folder("a")
     died = run_one(workers, house.payload(folder, how="dies_after", epoch=epoch, signal=signal.SIGKILL))
     assert (died.kind, len(store_files.lines(folder.journal))) == ("killed", epoch)
     before = store_files.lines(folder.journal)
     workers.submit(Call("again", house.payload(folder)))
     heard = hear(workers, lambda heard: any(event.kind == "finished" for event in heard))
-    assert [event.detail["epoch"] for event in heard if event.kind == "progress"] == list(range(epoch + 1, EPOCHS + 1))
+    assert [event.detail["epoch"] for event in heard if event.kind == "progress"] == list(
+        range(epoch + 1, EPOCHS + 1)
+    )
     assert store_files.lines(folder.journal)[:epoch] == before
     assert attempts(folder) == [1, 2]
     assert f"attempt 2 on cpu: from epoch {epoch} of {EPOCHS}" in folder.log.read_text()
@@ -263,10 +328,15 @@ def test_a_job_killed_after_an_epoch_goes_on_from_that_epoch(house: House, worke
     assert left(folder) == left(quiet)
 
 
-def test_a_job_killed_again_and_again_ends_as_one_that_was_not_disturbed(house: House, workers: LocalExecutor) -> None:
+def test_a_job_killed_again_and_again_ends_as_one_that_was_not_disturbed(
+    house: House, workers: LocalExecutor
+) -> None:
     quiet, folder = house.folder("quiet"), house.folder("a")
     for epoch in range(1, EPOCHS + 1):
-        assert run_one(workers, house.payload(folder, how="dies_after", epoch=epoch, signal=signal.SIGKILL)).kind == "killed"
+        assert (
+            run_one(workers, house.payload(folder, how="dies_after", epoch=epoch, signal=signal.SIGKILL)).kind
+            == "killed"
+        )
     assert run_one(workers, house.payload(folder)).kind == "finished"
     run_here(house.payload(quiet))
     assert left(folder) == left(quiet)
@@ -286,10 +356,18 @@ def cut(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("names", "spoil", "goes_on_from"),
-    [(("checkpoint.pt",), damage, 1), (("checkpoint.pt",), cut, 1), (("checkpoint.pt", "previous.pt"), damage, 0)],
+    [
+        (("checkpoint.pt",), damage, 1),
+        (("checkpoint.pt",), cut, 1),
+        (("checkpoint.pt", "previous.pt"), damage, 0),
+    ],
 )
 def test_a_damaged_checkpoint_costs_epochs_and_changes_nothing(
-    house: House, workers: LocalExecutor, names: tuple[str, ...], spoil: Callable[[Path], None], goes_on_from: int
+    house: House,
+    workers: LocalExecutor,
+    names: tuple[str, ...],
+    spoil: Callable[[Path], None],
+    goes_on_from: int,
 ) -> None:
     quiet, folder = house.folder("quiet"), house.folder("a")
     assert run_one(workers, house.payload(folder, how="stops_after", epoch=2)).kind == "stopped"
@@ -297,15 +375,21 @@ def test_a_damaged_checkpoint_costs_epochs_and_changes_nothing(
         spoil(folder.path / name)
     assert run_one(workers, house.payload(folder)).kind == "finished"
     log = folder.log.read_text()
-    assert [f"{name} is damaged: the training goes on from an earlier epoch" in log for name in names] == [True] * len(names)
+    assert [f"{name} is damaged: the training goes on from an earlier epoch" in log for name in names] == [
+        True
+    ] * len(names)
     assert f"attempt 2 on cpu: from epoch {goes_on_from} of {EPOCHS}" in log
     run_here(house.payload(quiet))
     assert left(folder) == left(quiet)
     assert not [path.name for path in folder.path.iterdir() if path.name in ("checkpoint.pt", "previous.pt")]
 
 
-@pytest.mark.parametrize("tail", [b'{"epoch": 3, "metr', b"\0\0\0\0", b"\0\0\0\n", b'{"epoch": 7, "metrics": {}}\n'])
-def test_a_torn_or_damaged_journal_is_mended_from_the_checkpoint(house: House, workers: LocalExecutor, tail: bytes) -> None:
+@pytest.mark.parametrize(
+    "tail", [b'{"epoch": 3, "metr', b"\0\0\0\0", b"\0\0\0\n", b'{"epoch": 7, "metrics": {}}\n']
+)
+def test_a_torn_or_damaged_journal_is_mended_from_the_checkpoint(
+    house: House, workers: LocalExecutor, tail: bytes
+) -> None:
     quiet, folder = house.folder("quiet"), house.folder("a")
     assert run_one(workers, house.payload(folder, how="stops_after", epoch=2)).kind == "stopped"
     folder.journal.write_bytes(folder.journal.read_bytes() + tail)
@@ -318,11 +402,15 @@ def test_damaged_weights_are_named_and_never_judged(house: House) -> None:
     folder = house.folder("a")
     run_here(house.payload(folder))
     damage(folder.weights("last"))
-    with pytest.raises(AblateError, match=r"last\.pt: must be the weights of a finished training.+remove that folder"):
+    with pytest.raises(
+        AblateError, match=r"last\.pt: must be the weights of a finished training.+remove that folder"
+    ):
         run_here(house.payload(folder, MC))
 
 
-def test_a_job_that_gets_no_memory_says_so_and_is_no_failure_yet(house: House, workers: LocalExecutor) -> None:
+def test_a_job_that_gets_no_memory_says_so_and_is_no_failure_yet(
+    house: House, workers: LocalExecutor
+) -> None:
     quiet, folder = house.folder("quiet"), house.folder("a")
     event = run_one(workers, house.payload(folder, how="lacks_memory"))
     assert event.kind == "out_of_memory", event
@@ -334,7 +422,9 @@ def test_a_job_that_gets_no_memory_says_so_and_is_no_failure_yet(house: House, w
     assert left(folder) == left(quiet)
 
 
-def test_every_batch_is_a_sign_of_life_in_training_and_in_judging(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_batch_is_a_sign_of_life_in_training_and_in_judging(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from ablate.execution import attempt
 
     monkeypatch.setattr(attempt, "BEAT", 0.0)
@@ -357,7 +447,9 @@ def test_a_crash_in_c_is_in_the_log_with_the_place_in_python(house: House, worke
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
-def test_a_job_that_is_asked_to_stop_stops_after_its_epoch_and_goes_on_from_there(house: House, workers: LocalExecutor, epoch: int) -> None:
+def test_a_job_that_is_asked_to_stop_stops_after_its_epoch_and_goes_on_from_there(
+    house: House, workers: LocalExecutor, epoch: int
+) -> None:
     quiet, folder = house.folder("quiet"), house.folder("a")
     assert run_one(workers, house.payload(folder, how="stops_after", epoch=epoch)).kind == "stopped"
     assert [line["epoch"] for line in store_files.lines(folder.journal)] == list(range(1, epoch + 1))
@@ -369,7 +461,9 @@ def test_a_job_that_is_asked_to_stop_stops_after_its_epoch_and_goes_on_from_ther
     assert left(folder) == left(quiet)
 
 
-def test_a_job_that_is_asked_to_stop_in_its_last_epoch_is_trained_and_not_judged(house: House, workers: LocalExecutor) -> None:
+def test_a_job_that_is_asked_to_stop_in_its_last_epoch_is_trained_and_not_judged(
+    house: House, workers: LocalExecutor
+) -> None:
     quiet, folder = house.folder("quiet"), house.folder("a")
     assert run_one(workers, house.payload(folder, how="stops_after", epoch=EPOCHS)).kind == "stopped"
     assert folder.result.exists()
@@ -380,25 +474,36 @@ def test_a_job_that_is_asked_to_stop_in_its_last_epoch_is_trained_and_not_judged
     assert left(folder) == left(quiet)
 
 
-def test_a_job_that_is_asked_to_stop_between_two_ways_of_judging_goes_on_there(house: House, workers: LocalExecutor) -> None:
+def test_a_job_that_is_asked_to_stop_between_two_ways_of_judging_goes_on_there(
+    house: House, workers: LocalExecutor
+) -> None:
     quiet, folder = house.folder("quiet"), house.folder("a")
     assert run_one(workers, house.payload(folder, PLAIN, MC, how="stops_when_judged")).kind == "stopped"
     assert len(list(folder.path.glob("outcomes/*/outcome.json"))) == 1
     before = files(folder)
     assert run_one(workers, house.payload(folder, PLAIN, MC)).kind == "finished"
     after = files(folder)
-    assert {name: after[name] for name in before if name != "log.txt"} == {name: before[name] for name in before if name != "log.txt"}
+    assert {name: after[name] for name in before if name != "log.txt"} == {
+        name: before[name] for name in before if name != "log.txt"
+    }
     run_here(house.payload(quiet, PLAIN, MC))
     assert left(folder) == left(quiet)
 
 
-def test_an_exception_is_raised_and_in_the_log_with_its_traceback(house: House, workers: LocalExecutor) -> None:
-    coloured = EVERY_DRAW.model_copy(update={"data": Data(name="digits", image_size=16, normalize="imagenet")})
+def test_an_exception_is_raised_and_in_the_log_with_its_traceback(
+    house: House, workers: LocalExecutor
+) -> None:
+    coloured = EVERY_DRAW.model_copy(
+        update={"data": Data(name="digits", image_size=16, normalize="imagenet")}
+    )
     folder = house.folder("a", coloured)
     with pytest.raises(ValueError, match="has 3 channels, and the images have 1"):
         run_here(house.payload(folder))
     failed = run_one(workers, house.payload(folder))
-    assert (failed.kind, failed.error) == ("failed", "ValueError: data.normalize has 3 channels, and the images have 1")
+    assert (failed.kind, failed.error) == (
+        "failed",
+        "ValueError: data.normalize has 3 channels, and the images have 1",
+    )
     recorded = store_files.read_json(folder.failure)
     assert (recorded["kind"], recorded["error"]) == ("error", failed.error)
     log = folder.log.read_text()
@@ -422,7 +527,9 @@ def test_a_worker_goes_on_with_the_next_job_after_an_exception(house: House, wor
 
 
 def test_a_job_that_diverges_ends_there_and_is_not_judged(house: House, workers: LocalExecutor) -> None:
-    wild = EVERY_DRAW.model_copy(update={"optimizer": Optimizer(lr=100.0), "model": Model(name="cnn4", batch_norm=False)})
+    wild = EVERY_DRAW.model_copy(
+        update={"optimizer": Optimizer(lr=100.0), "model": Model(name="cnn4", batch_norm=False)}
+    )
     folder = house.folder("a", wild)
     assert run_one(workers, house.payload(folder)).detail == {"status": "diverged"}
     result = store_files.read_json(folder.result)
@@ -440,7 +547,9 @@ def test_a_job_that_diverges_ends_there_and_is_not_judged(house: House, workers:
 # What it prints
 
 
-def test_all_that_a_job_prints_is_in_its_log_and_nothing_else_is(house: House, workers: LocalExecutor) -> None:
+def test_all_that_a_job_prints_is_in_its_log_and_nothing_else_is(
+    house: House, workers: LocalExecutor
+) -> None:
     folder = house.folder("a")
     own = run_one(workers, house.payload(folder, how="prints", own=str(house.path / "own.txt"))).detail["own"]
     log = folder.log.read_text()
@@ -453,7 +562,9 @@ def test_all_that_a_job_prints_is_in_its_log_and_nothing_else_is(house: House, w
     assert sorted(own.splitlines()) == ["after", "after, by a child", "before", "wrong after"]
 
 
-def test_what_a_process_prints_is_its_own_again_after_an_exception(house: House, workers: LocalExecutor) -> None:
+def test_what_a_process_prints_is_its_own_again_after_an_exception(
+    house: House, workers: LocalExecutor
+) -> None:
     folder, own = house.folder("a"), house.path / "own.txt"
     missing = house.payload(folder, how="prints", own=str(own)) | {"data": str(house.path / "nowhere")}
     assert run_one(workers, missing).kind == "failed"
@@ -471,7 +582,9 @@ def test_a_job_leaves_no_file_open(house: House, workers: LocalExecutor) -> None
 # Two coordinators, one job
 
 
-def test_a_job_that_another_process_trains_is_waited_for_and_not_trained_again(house: House, workers: LocalExecutor) -> None:
+def test_a_job_that_another_process_trains_is_waited_for_and_not_trained_again(
+    house: House, workers: LocalExecutor
+) -> None:
     folder, gate = house.folder("a"), house.path / "gate"
     workers.submit(Call("first", house.payload(folder, PLAIN, how="pauses", gate=str(gate))))
     hear(workers, lambda heard: any(event.kind == "progress" for event in heard))
@@ -500,7 +613,9 @@ def test_a_job_whose_other_process_dies_is_taken_over(house: House, workers: Loc
     hear(workers, lambda heard: any("asked" in event.detail for event in heard))
     workers._workers[0].process.kill()
     heard = hear(workers, lambda heard: sum(event.kind in ("killed", "finished") for event in heard) == 2)
-    assert [event.detail["epoch"] for event in heard if event.task == "second" and "epoch" in event.detail] == [2, 3]
+    assert [
+        event.detail["epoch"] for event in heard if event.task == "second" and "epoch" in event.detail
+    ] == [2, 3]
     assert attempts(folder) == [1, 2]
     quiet = house.folder("quiet")
     run_here(house.payload(quiet))
@@ -517,8 +632,12 @@ def test_a_job_that_waits_for_another_process_stops_when_asked(house: House, wor
 # What a worker is made of
 
 
-def test_a_worker_that_trained_and_judged_has_imported_nothing_of_the_coordinator(house: House, workers: LocalExecutor) -> None:
-    imported = set(run_one(workers, house.payload(house.folder("a"), PLAIN, MC, how="modules")).detail["modules"])
+def test_a_worker_that_trained_and_judged_has_imported_nothing_of_the_coordinator(
+    house: House, workers: LocalExecutor
+) -> None:
+    imported = set(
+        run_one(workers, house.payload(house.folder("a"), PLAIN, MC, how="modules")).detail["modules"]
+    )
     assert {"torch", "ablate.training.loop"} <= imported
     others = {"mlflow", "pandas", "plotly", "optuna", "click", "rich", "jinja2", "sklearn"}
     assert others & imported == set()
@@ -526,7 +645,9 @@ def test_a_worker_that_trained_and_judged_has_imported_nothing_of_the_coordinato
     assert ours & imported == set()
 
 
-def test_a_recipe_that_somebody_changed_in_the_store_is_refused_and_runs_no_code(house: House, tmp_path: Path) -> None:
+def test_a_recipe_that_somebody_changed_in_the_store_is_refused_and_runs_no_code(
+    house: House, tmp_path: Path
+) -> None:
     folder = house.folder("a")
     payload = house.task(folder, code=(str(tmp_path),)).to_json()
     (tmp_path / "evil_net.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')")

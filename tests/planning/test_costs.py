@@ -45,35 +45,56 @@ def test_a_folder_that_is_not_decoded_is_counted_by_its_files(here, images):
     (time, is_guess) = seconds(here, data=data, model=Model(name="cnn4"))
     assert is_guess
     assert time == pytest.approx(2 * 12 / (networks.facts("cnn4").speed / 2))
-    assert seconds(here, data=data.model_copy(update={"root": str(images / "nowhere")}), model=Model(name="cnn4")) is None
+    assert (
+        seconds(
+            here, data=data.model_copy(update={"root": str(images / "nowhere")}), model=Model(name="cnn4")
+        )
+        is None
+    )
 
 
-def test_a_folder_that_is_not_decoded_is_counted_where_the_study_has_it_by_any_usual_name(tmp_path, images, monkeypatch):
+def test_a_folder_that_is_not_decoded_is_counted_where_the_study_has_it_by_any_usual_name(
+    tmp_path, images, monkeypatch
+):
     (images / "train").rename(images / "Training")
     (tmp_path / "folder.toml").write_text(TEXT.replace("ROOT", "images").replace("MODEL", "cnn4"))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     loaded = study_file.load(tmp_path / "folder.toml")
     made = planning.plan(loaded, options.Where(layout.open_store(tmp_path / "mlruns"), device="cpu"))
-    trained = 2 * 2 * 12 / (networks.facts("cnn4").speed * 4 / 2)  # trainings x epochs x images, of 16 pixels a side in fp32
+    trained = (
+        2 * 2 * 12 / (networks.facts("cnn4").speed * 4 / 2)
+    )  # trainings x epochs x images, of 16 pixels a side in fp32
     assert made.cost.seconds == pytest.approx(5 * trained)
 
 
 def test_a_guess_is_made_for_any_form_of_a_network_that_is_known(here):
     whole, _ = seconds(here, model=Model(name="cnn4"))
-    assert seconds(here, model=Model(name="cnn4", trainable="head"))[0] < whole < seconds(here, model=Model(name="cnn4", width=2.0))[0]
-    assert seconds(here, model=Model(name="resnet18", stem="imagenet"))[0] < seconds(here, model=Model(name="resnet18"))[0]
+    assert (
+        seconds(here, model=Model(name="cnn4", trainable="head"))[0]
+        < whole
+        < seconds(here, model=Model(name="cnn4", width=2.0))[0]
+    )
+    assert (
+        seconds(here, model=Model(name="resnet18", stem="imagenet"))[0]
+        < seconds(here, model=Model(name="resnet18"))[0]
+    )
     assert seconds(here, model=Model(name="own:net")) is None
 
 
 @pytest.mark.parametrize(
     ("model", "line"),
-    [("cnn4", "(a rough guess; the first jobs will tell)"), ("resnet50", "not known before the first job of each network has ended")],
+    [
+        ("cnn4", "(a rough guess; the first jobs will tell)"),
+        ("resnet50", "not known before the first job of each network has ended"),
+    ],
 )
 def test_the_first_plan_says_how_long_or_when_that_is_known(tmp_path, images, model, line):
     file = tmp_path / "folder.toml"
     file.write_text(TEXT.replace("ROOT", str(images)).replace("MODEL", model))
-    done = CliRunner().invoke(main, ["plan", str(file), "--store", str(tmp_path / "mlruns")], env={"COLUMNS": "200"})
+    done = CliRunner().invoke(
+        main, ["plan", str(file), "--store", str(tmp_path / "mlruns")], env={"COLUMNS": "200"}
+    )
     assert done.exit_code == 0, done.output
     (time,) = [row for row in done.stdout.splitlines() if row.startswith("time")]
     assert line in time

@@ -87,7 +87,9 @@ def test_what_names_no_job_is_answered_with_candidates(here: Store) -> None:
     assert "no job in" in refused(here, "0000000000")
     assert 'got "abc"' in refused(here, "abc")
     assert "(did you mean mine:baseline/0?)" in refused(here, "baseline/0")
-    assert "(did you mean mine:rotation=15/1?); runs are mine:baseline/0; mine:" in refused(here, "mine:rotation=51/1")
+    assert "(did you mean mine:rotation=15/1?); runs are mine:baseline/0; mine:" in refused(
+        here, "mine:rotation=51/1"
+    )
     assert '"mien" is not a study in' in refused(here, "mien:baseline/0")
     assert "(did you mean mine?)" in refused(here, "mien:baseline/0")
 
@@ -116,7 +118,9 @@ def test_a_study_that_cannot_be_read_hides_no_other(here: Store) -> None:
 @pytest.mark.parametrize("text", ["mine:baseline", "mine:rotation=15", "mine:baseline/"])
 def test_a_cell_without_a_seed_is_told_to_add_one(here: Store, text: str) -> None:
     keep(here, read("mine", factors=ROTATION))
-    assert refused(here, text).endswith(f"a cell of mine, with a job for each seed: add a seed, such as {text.rstrip('/')}/0")
+    assert refused(here, text).endswith(
+        f"a cell of mine, with a job for each seed: add a seed, such as {text.rstrip('/')}/0"
+    )
 
 
 # Two jobs
@@ -125,7 +129,10 @@ def test_a_cell_without_a_seed_is_told_to_add_one(here: Store, text: str) -> Non
 def test_two_jobs_differ_in_the_fields_that_differ(here: Store) -> None:
     keep(here, read("mine", factors={"augment": {"rotation": [0, 15], "crop": ["random_crop", "none"]}}))
     assert two(here, "mine:baseline/0", "mine:rotation=15/0") == {"augment.rotation": ("0.0", "15.0")}
-    assert two(here, "mine:baseline/0", "mine:crop=none/1") == {"seed": ("0", "1"), "augment.crop": ('"random_crop"', '"none"')}
+    assert two(here, "mine:baseline/0", "mine:crop=none/1") == {
+        "seed": ("0", "1"),
+        "augment.crop": ('"random_crop"', '"none"'),
+    }
 
 
 def test_a_field_that_matters_in_one_job_only_counts_where_it_is_not_as_usual(here: Store) -> None:
@@ -135,7 +142,10 @@ def test_a_field_that_matters_in_one_job_only_counts_where_it_is_not_as_usual(he
     ]
     keep(here, read("mine", factors={}, factor=[{"name": "turned", "levels": levels}]))
     found = two(here, "mine:baseline/0", "mine:turned=on/0")
-    assert found == {"augment.rotation": ("0.0", "9.0"), "augment.interpolation": (explain.INACTIVE, '"nearest"')}
+    assert found == {
+        "augment.rotation": ("0.0", "9.0"),
+        "augment.interpolation": (explain.INACTIVE, '"nearest"'),
+    }
 
 
 def test_what_lies_outside_of_the_recipe_is_told(here: Store) -> None:
@@ -151,7 +161,9 @@ def test_what_lies_outside_of_the_recipe_is_told(here: Store) -> None:
 
 def test_every_difference_of_two_identities_is_told_and_nothing_else(here: Store) -> None:
     """Two jobs of a study have the same identity exactly where nothing is told."""
-    made = keep(here, read("mine", factors={"augment": {"rotation": [0, 15]}, "evaluation": {"mc_dropout": [0, 20]}}))
+    made = keep(
+        here, read("mine", factors={"augment": {"rotation": [0, 15]}, "evaluation": {"mc_dropout": [0, 20]}})
+    )
     known = job_names.read(here)
     for first in made.runs:
         for second in made.runs:
@@ -177,7 +189,9 @@ def test_a_job_is_told_with_what_makes_it_and_who_needs_it(here: Store) -> None:
     keep(here, read("other", seeds=1))
     found = one(here, "mine:rotation=15/0")
     assert (found.job, found.status) == (made.jobs[1].id, "trained")
-    assert found.runs == tuple(f"{name}:rotation=15{more}/0" for name in ("mine", "other") for more in ("", ", mc_dropout=20"))
+    assert found.runs == tuple(
+        f"{name}:rotation=15{more}/0" for name in ("mine", "other") for more in ("", ", mc_dropout=20")
+    )
     assert found.parts["augment.rotation"] == "15.0"
     assert found.parts["seed"] == "0"
     assert found.parts["numerics"] == str(identities.NUMERICS)
@@ -192,7 +206,10 @@ def test_why_a_job_is_trained_again_is_seen_in_what_is_nearest(here: Store) -> N
     here.job(made.jobs[0].id).recipe.unlink()
     found = one(here, "mine:baseline/0")
     assert found.status == "not run"
-    assert {near.job for near in found.nearest[:2]} == {old, images}  # before the other cells, of which one field differs, too
+    assert {near.job for near in found.nearest[:2]} == {
+        old,
+        images,
+    }  # before the other cells, of which one field differs, too
     said = {near.job: near.differences for near in found.nearest}
     assert said[old] == (Difference("numerics", "1", str(identities.NUMERICS)),)
     assert [d.part for d in said[images]] == ["data"]
@@ -217,7 +234,11 @@ def test_a_job_is_told_with_what_became_of_it(here: Store, state: str) -> None:
     else:
         found = one(here, job.id[:12])
     assert found.status == state
-    assert found.reason == {"crashed": "ValueError: x", "stopped": "1 epoch done", "running": "1 epoch done"}.get(state, "")
+    assert found.reason == {
+        "crashed": "ValueError: x",
+        "stopped": "1 epoch done",
+        "running": "1 epoch done",
+    }.get(state, "")
 
 
 @pytest.mark.parametrize("spoilt", ["{", "[]", "{}", '{"seed": 0, "data": 1, "numerics": 2, "recipe": 3}'])

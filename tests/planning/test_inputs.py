@@ -68,13 +68,25 @@ def test_a_network_is_certain_where_only_fields_decide(fields, certain):
     assert networks.is_certain(Model(**fields)) is certain
 
 
-@pytest.mark.parametrize("name", [name for name in (*networks.BUILT_IN, "resnet18") if networks.has_stem(name) or networks.has_width(name)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name in (*networks.BUILT_IN, "resnet18")
+        if networks.has_stem(name) or networks.has_width(name)
+    ],
+)
 @pytest.mark.parametrize("size", [16, 17, 64])
 def test_a_network_that_is_called_certain_can_be_built(name, size):
     from ablate.training.models import Shape, summary
 
     for trainable in ("all", "head"):
-        fields = {"batch_norm": name in networks.WITHOUT_BATCH_NORM, "conv_dropout": 0.1, "head_dropout": 0.1, "trainable": trainable}
+        fields = {
+            "batch_norm": name in networks.WITHOUT_BATCH_NORM,
+            "conv_dropout": 0.1,
+            "head_dropout": 0.1,
+            "trainable": trainable,
+        }
         assert summary.summarise(Model(name=name, **fields), Shape(1, size, 2)).trainable_parameters > 0
 
 
@@ -90,7 +102,10 @@ def good(classes, channels, image_size): return nn.Sequential(nn.Flatten(), nn.L
 LEVELS = {
     "fine": ('name = "cnn4"', None),
     "good": ('name = "my_nets:good"', None),
-    "part": ('name = "resnet18", model.trainable = "layer9"', "model.trainable: the network has no part layer9"),
+    "part": (
+        'name = "resnet18", model.trainable = "layer9"',
+        "model.trainable: the network has no part layer9",
+    ),
     "bare": ('name = "vgg11", model.batch_norm = false', "model.batch_norm = false has nothing to remove"),
     "bald": ('name = "alexnet", model.batch_norm = false', "model.batch_norm = false has nothing to remove"),
     "small": ('name = "inception_v3"', "inception_v3 cannot take images of 64 x 64 pixels"),
@@ -106,7 +121,9 @@ LEVELS = {
 def test_every_network_that_cannot_be_had_is_named_at_once_with_its_file_and_cell(tmp_path):
     (tmp_path / "my_nets.py").write_text(MINE)
     (tmp_path / "raising_nets.py").write_text("nothing\n")
-    levels = ",\n".join(f'{{ name = "{name}", set = {{ model.{fields} }} }}' for name, (fields, _) in LEVELS.items())
+    levels = ",\n".join(
+        f'{{ name = "{name}", set = {{ model.{fields} }} }}' for name, (fields, _) in LEVELS.items()
+    )
     code, out, err = plan(tmp_path, f'{BASE}\n[[factor]]\nname = "net"\nlevels = [{levels}]\n')
     assert (code, out) == (2, "")
     assert "Traceback" not in err
@@ -131,9 +148,13 @@ print(len({"torch", "torchvision"} & set(sys.modules)))
 """
 
 
-@pytest.mark.parametrize(("names", "heavy"), [('"cnn4", "resnet18", "fusion"', "0"), ('"cnn4", "vgg11_bn"', "2")])
+@pytest.mark.parametrize(
+    ("names", "heavy"), [('"cnn4", "resnet18", "fusion"', "0"), ('"cnn4", "vgg11_bn"', "2")]
+)
 def test_torch_is_imported_only_for_networks_that_must_be_built_to_be_checked(tmp_path, names, heavy):
-    (tmp_path / "nets.toml").write_text(f"{BASE}\n[factors]\nmodel.name = [{names}]\nmodel.trainable = ['all', 'head']\n")
+    (tmp_path / "nets.toml").write_text(
+        f"{BASE}\n[factors]\nmodel.name = [{names}]\nmodel.trainable = ['all', 'head']\n"
+    )
     command = [sys.executable, "-c", FRESH, str(tmp_path / "nets.toml"), str(tmp_path / "store")]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == heavy
     assert not (tmp_path / "store").exists()
@@ -144,11 +165,18 @@ def test_torch_is_imported_only_for_networks_that_must_be_built_to_be_checked(tm
 
 @pytest.mark.slow  # two commands that import torch
 def test_plan_describes_every_network(tmp_path):
-    text = f'{BASE}\n[factors]\nmodel.name = ["cnn4", "resnet18", "vit_b_16"]\nmodel.trainable = ["all", "head"]\n'
+    text = (
+        f'{BASE}\n[factors]\nmodel.name = ["cnn4", "resnet18", "vit_b_16"]\nmodel.trainable = ["all", '
+        '"head"]\n'
+    )
     code, out, err = plan(tmp_path, text.replace("image_size = 64", "image_size = 32"), "--verbose", "--json")
     assert code == 0, err
     told = json.loads(out)["networks"]
-    assert list(told) == [f"{name}{frozen}" for name in ("cnn4", "resnet18", "vit_b_16") for frozen in ("", ', trainable="head"')]
+    assert list(told) == [
+        f"{name}{frozen}"
+        for name in ("cnn4", "resnet18", "vit_b_16")
+        for frozen in ("", ', trainable="head"')
+    ]
     for name in ("cnn4", "resnet18", "vit_b_16"):
         whole, head = told[name], told[f'{name}, trainable="head"']
         assert whole["trainable_parameters"] == whole["parameters"]
@@ -159,14 +187,19 @@ def test_plan_describes_every_network(tmp_path):
     steps = 1 * 32 * 32**2 + 32 * 64 * 16**2 + 64 * 128 * 8**2 + 128 * 128 * 4**2
     assert told["cnn4"]["macs"] == 9 * steps + 128 * 4 * 10
     assert told["vit_b_16"]["receptive_field"] is None
-    shown = ablate("plan", tmp_path / "nets.toml", "--store", tmp_path / "store", "--verbose", COLUMNS="200")[1]
+    shown = ablate("plan", tmp_path / "nets.toml", "--store", tmp_path / "store", "--verbose", COLUMNS="200")[
+        1
+    ]
     assert f"{told['cnn4']['parameters']:,} ({(128 * 4 + 1) * 10:,} trained)" in shown
     assert "whole image" in shown
     assert f"{told['cnn4']['receptive_field']} px" in shown
 
 
 def test_a_network_for_images_of_two_sizes_is_described_for_each(tmp_path):
-    text = BASE.replace("image_size = 64, ", "") + 'model.name = "cnn4"\n\n[factors]\ndata.image_size = [16, 32]\n'
+    text = (
+        BASE.replace("image_size = 64, ", "")
+        + 'model.name = "cnn4"\n\n[factors]\ndata.image_size = [16, 32]\n'
+    )
     (tmp_path / "nets.toml").write_text(text)
     loaded = study_file.load(tmp_path / "nets.toml")
     known = inputs.read(loaded, layout.open_store(tmp_path / "store"), "cpu")
@@ -177,12 +210,19 @@ def test_a_network_for_images_of_two_sizes_is_described_for_each(tmp_path):
 
 def test_a_finished_job_has_the_numbers_of_the_plan(done):
     folder, _ = done
-    told = json.loads(ablate("plan", "tiny", "--store", folder / "store", "--verbose", "--json")[1])["networks"]
+    told = json.loads(ablate("plan", "tiny", "--store", folder / "store", "--verbose", "--json")[1])[
+        "networks"
+    ]
     found = [files.read_json(path) for path in (folder / "store").glob("jobs/*/model.json")]
     assert len(found) == 4
     for one in found:
         model = Model.model_validate(one.pop("model"))
-        assert one == told["cnn4, head_dropout=0.2" if model.batch_norm else "cnn4, batch_norm=false, head_dropout=0.2"]
+        assert (
+            one
+            == told[
+                "cnn4, head_dropout=0.2" if model.batch_norm else "cnn4, batch_norm=false, head_dropout=0.2"
+            ]
+        )
 
 
 # Pretrained weights
@@ -202,18 +242,29 @@ STAGED = BASE.replace("image_size = 64", "image_size = 16") + STAGES
 def test_pretrained_weights_are_trained_where_the_recipe_says_and_frozen_elsewhere(tmp_path):
     torch.manual_seed(5)
     file = torchvision.models.resnet18(num_classes=1000).state_dict()
-    kept = tmp_path / "hub" / "checkpoints" / torchvision.models.get_model_weights("resnet18").DEFAULT.url.rpartition("/")[2]
+    kept = (
+        tmp_path
+        / "hub"
+        / "checkpoints"
+        / torchvision.models.get_model_weights("resnet18").DEFAULT.url.rpartition("/")[2]
+    )
     kept.parent.mkdir(parents=True)
     torch.save(file, kept)
     (tmp_path / "staged.toml").write_text(STAGED)
-    code, out, err = ablate("run", tmp_path / "staged.toml", "--store", tmp_path / "store", TORCH_HOME=str(tmp_path), **OFFLINE)
+    code, out, err = ablate(
+        "run", tmp_path / "staged.toml", "--store", tmp_path / "store", TORCH_HOME=str(tmp_path), **OFFLINE
+    )
     assert code == 0, out + err
     changed = {}
     for path in (tmp_path / "store").glob("jobs/*/last.pt"):
         trained = torch.load(path, weights_only=True)
         parts = files.read_json(path.with_name("recipe.json"))["recipe"]["model"]["trainable"]
         expected = file | {"conv1.weight": file["conv1.weight"].sum(1, keepdim=True)}  # for grey images
-        differ = {key for key in trained if not torch.equal(trained[key], expected[key]) and not key.startswith("fc.")}
+        differ = {
+            key
+            for key in trained
+            if not torch.equal(trained[key], expected[key]) and not key.startswith("fc.")
+        }
         changed["head" if parts == "head" else "layer4"] = differ
         assert set(trained) == set(file)
         assert trained["fc.weight"].shape == (10, 512)
@@ -223,7 +274,9 @@ def test_pretrained_weights_are_trained_where_the_recipe_says_and_frozen_elsewhe
 
 def test_without_weights_and_network_nothing_is_begun(tmp_path):
     (tmp_path / "staged.toml").write_text(STAGED)
-    code, out, err = ablate("run", tmp_path / "staged.toml", "--store", tmp_path / "store", TORCH_HOME=str(tmp_path), **OFFLINE)
+    code, out, err = ablate(
+        "run", tmp_path / "staged.toml", "--store", tmp_path / "store", TORCH_HOME=str(tmp_path), **OFFLINE
+    )
     assert code == 2
     assert f"model.pretrained needs the weights of resnet18 in {tmp_path}/hub/checkpoints/resnet18-" in err
     assert "set model.pretrained = false" in err
@@ -234,7 +287,11 @@ def test_without_weights_and_network_nothing_is_begun(tmp_path):
 MISTAKES = {
     "exits": ("mynet:make", "import sys; sys.exit()", "raised SystemExit"),
     "random": ("random:make", "def make(**_): ...", "has the name of another module"),
-    "no dropout": ("mynet:make", PLAIN_NET, "evaluation.mc_dropout has nothing to sample: mynet:make has no dropout"),
+    "no dropout": (
+        "mynet:make",
+        PLAIN_NET,
+        "evaluation.mc_dropout has nothing to sample: mynet:make has no dropout",
+    ),
 }
 
 
@@ -248,7 +305,9 @@ def test_a_network_of_ones_own_that_will_not_do_is_a_sentence(mistake, tmp_path)
 
 
 def test_a_normalisation_for_other_channels_is_said_before_anything_is_trained(tmp_path):
-    (tmp_path / "grey.toml").write_text(BASE.replace("train_size = 60", 'train_size = 60, normalize = "imagenet"'))
+    (tmp_path / "grey.toml").write_text(
+        BASE.replace("train_size = 60", 'train_size = 60, normalize = "imagenet"')
+    )
     code, _, err = ablate("run", tmp_path / "grey.toml", "--store", tmp_path / "store")
     assert code == 2
     assert "data.normalize has 3 channels, and the images of digits have 1" in err
@@ -258,14 +317,22 @@ def test_a_normalisation_for_other_channels_is_said_before_anything_is_trained(t
 def test_mc_dropout_is_a_choice_for_networks_that_bring_their_own_dropout():
     ways = "[factors]\nevaluation.mc_dropout = [0, 20]\n"
     cells = {
-        name: len(grid.expand(study_file.check(tomllib.loads(BASE + f'model.name = "{name}"\n' + ways), "s"), precision="fp32").cells)
+        name: len(
+            grid.expand(
+                study_file.check(tomllib.loads(BASE + f'model.name = "{name}"\n' + ways), "s"),
+                precision="fp32",
+            ).cells
+        )
         for name in ("vgg11", "mine:net", "resnet18", "cnn4")
     }
     assert cells == {"vgg11": 2, "mine:net": 2, "resnet18": 1, "cnn4": 1}
 
 
 def test_pretrained_weights_are_part_of_the_identity(tmp_path):
-    text = BASE + 'model = { name = "resnet18", stem = "imagenet" }\n[factors]\nmodel.pretrained = [true, false]\n'
+    text = (
+        BASE
+        + 'model = { name = "resnet18", stem = "imagenet" }\n[factors]\nmodel.pretrained = [true, false]\n'
+    )
     known = inputs.read(study_file.check(tomllib.loads(text), "s"), layout.open_store(tmp_path), "cpu")
     identified = inputs.fingerprints(known, known.grid.cells)
     codes = [identified.of(cell.recipe)[1] for cell in known.grid.cells]

@@ -36,7 +36,10 @@ def test_an_empty_store_leaves_everything_to_do_seed_after_seed(here: Store) -> 
     assert (len(made.grid.cells), len(made.runs), len(made.jobs)) == (4, 8, 4)
     assert [work.job for work in made.work] == list(made.jobs)
     assert [work.job.seed for work in made.work] == [0, 0, 1, 1]
-    assert all(work.evaluations == (Evaluation(), Evaluation(mc_dropout=20)) and not work.trained for work in made.work)
+    assert all(
+        work.evaluations == (Evaluation(), Evaluation(mc_dropout=20)) and not work.trained
+        for work in made.work
+    )
     assert (made.trainings, made.done, made.failed) == (4, 0, ())
 
 
@@ -109,12 +112,30 @@ def test_what_is_known_is_never_trained_again(here: Store) -> None:
         (read("renamed"), 0),
         (read("one", seeds=4), 4),
         (read("one", seeds=[1, 0]), 0),
-        (read("one", factors={"augment": {"rotation": [15, 0]}, "evaluation": dropout}), 0),  # another baseline
-        (read("one", factors={"augment": {"rotation": [0, 30]}, "evaluation": dropout}), 2),  # a level changed
+        (
+            read("one", factors={"augment": {"rotation": [15, 0]}, "evaluation": dropout}),
+            0,
+        ),  # another baseline
+        (
+            read("one", factors={"augment": {"rotation": [0, 30]}, "evaluation": dropout}),
+            2,
+        ),  # a level changed
         (read("one", factors={"augment": {"rotation": [0, 15, 30]}, "evaluation": dropout}), 2),
-        (read("one", factors={"evaluation": dropout, "augment": rotation, "model": {"batch_norm": [True, False]}}), 4),  # a factor more
+        (
+            read(
+                "one",
+                factors={"evaluation": dropout, "augment": rotation, "model": {"batch_norm": [True, False]}},
+            ),
+            4,
+        ),  # a factor more
         (read("one", factors={"augment": rotation}), 0),  # and less
-        (read("one", factors={"augment": rotation, "evaluation": {"mc_dropout": [0, 20], "tta": ["none", "flip"]}}), 0),
+        (
+            read(
+                "one",
+                factors={"augment": rotation, "evaluation": {"mc_dropout": [0, 20], "tta": ["none", "flip"]}},
+            ),
+            0,
+        ),
         (read("one", min_effect=0.1, question="?", metric="test/loss"), 0),
         (read("one", design="one_at_a_time"), 0),
     ):
@@ -143,7 +164,11 @@ def test_a_job_that_another_numerics_version_has_trained_is_trained_again_and_to
     assert (made.trainings, dict(made.renumbered)) == (4, {1: 2})
     (said,) = made.trained_again
     now = identity.NUMERICS
-    assert said == f"2 of the 4 jobs to train were trained under numerics 1 and are trained again: numbers of this version ({now}) differ"
+    assert (
+        said
+        == "2 of the 4 jobs to train were trained under numerics 1 and are trained again: numbers of this "
+        f"version ({now}) differ"
+    )
     put(here, first, "judged")
     assert dict(make(read(), here).renumbered) == {1: 1}
     for job in (second, third, fourth):
@@ -154,7 +179,14 @@ def test_a_job_that_another_numerics_version_has_trained_is_trained_again_and_to
 def test_recipes_that_cannot_be_read_are_no_matter(here: Store) -> None:
     first, second, *_ = make(read(), here).jobs
     renumber(here, first, 1)
-    for i, text in enumerate(("{", "[]", '{"numerics": 1}', '{"numerics": 1, "seed": 0, "data": "f", "recipe": {"data": {}, "odd": 1}}')):
+    for i, text in enumerate(
+        (
+            "{",
+            "[]",
+            '{"numerics": 1}',
+            '{"numerics": 1, "seed": 0, "data": "f", "recipe": {"data": {}, "odd": 1}}',
+        )
+    ):
         files.write(here.job(f"{i:064}").recipe, text)
         if text != "{":  # a result beside a file that is no JSON is a mistake that is told
             files.write(here.job(f"{i:064}").result, "{}")
@@ -193,7 +225,9 @@ def test_a_failure_that_was_mended_since_is_none(here: Store) -> None:
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(states=st.lists(st.sampled_from(STATES), min_size=4, max_size=4), retry=st.booleans())
-def test_the_counts_add_up_in_every_store(tmp_path_factory: pytest.TempPathFactory, states: list[str], retry: bool) -> None:
+def test_the_counts_add_up_in_every_store(
+    tmp_path_factory: pytest.TempPathFactory, states: list[str], retry: bool
+) -> None:
     here = layout.open_store(tmp_path_factory.mktemp("store"))
     for job, state in zip(make(read(), here).jobs, states, strict=True):
         put(here, job, state)
@@ -224,14 +258,21 @@ def test_a_guess_grows_with_epochs_seeds_and_images(here: Store) -> None:
         return cost.seconds
 
     def with_recipe(**sections: dict[str, Any]) -> dict[str, Any]:
-        base = {"data": {"name": "digits", "train_size": IMAGES, "validation": 100}, "model": {"name": "cnn4", "head_dropout": 0.5}}
+        base = {
+            "data": {"name": "digits", "train_size": IMAGES, "validation": 100},
+            "model": {"name": "cnn4", "head_dropout": 0.5},
+        }
         return {"recipe": base | {"training": {"epochs": 10}} | sections}
 
     base = seconds()
     assert seconds(seeds=6) == pytest.approx(3 * base)
     assert seconds(**with_recipe(training={"epochs": 30})) == pytest.approx(3 * base)
-    assert seconds(**with_recipe(data={"name": "digits", "train_size": 3 * IMAGES, "validation": 300})) == pytest.approx(3 * base)
-    assert seconds(**with_recipe(data={"name": "digits", "train_size": IMAGES, "validation": 0.1})) == pytest.approx(base)
+    assert seconds(
+        **with_recipe(data={"name": "digits", "train_size": 3 * IMAGES, "validation": 300})
+    ) == pytest.approx(3 * base)
+    assert seconds(
+        **with_recipe(data={"name": "digits", "train_size": IMAGES, "validation": 0.1})
+    ) == pytest.approx(base)
     assert seconds(**with_recipe(model={"name": "resnet18", "head_dropout": 0.5})) > 3 * base
 
 
@@ -257,7 +298,12 @@ def test_a_network_that_was_never_trained_here_is_guessed(here: Store) -> None:
 
 def test_the_images_of_a_decoded_set_are_counted_from_it(here: Store) -> None:
     def seconds() -> float:
-        loaded = read(recipe={"data": {"name": "digits", "validation": 0}, "model": {"name": "cnn4", "head_dropout": 0.5}})
+        loaded = read(
+            recipe={
+                "data": {"name": "digits", "validation": 0},
+                "model": {"name": "cnn4", "head_dropout": 0.5},
+            }
+        )
         cost = make(loaded, here).cost
         assert cost is not None
         return cost.seconds
@@ -275,7 +321,9 @@ def test_judging_on_many_images_takes_its_time_too(here: Store) -> None:
         return cost.seconds
 
     assert seconds(2000) - seconds(1000) == pytest.approx(seconds(1000) - seconds(0))
-    assert seconds(1000) - seconds(0) == pytest.approx(4 * 21 * 1000 / (3 * 1050))  # jobs x passes x images, three times as fast
+    assert seconds(1000) - seconds(0) == pytest.approx(
+        4 * 21 * 1000 / (3 * 1050)
+    )  # jobs x passes x images, three times as fast
 
 
 def test_a_spoilt_file_of_another_job_is_no_matter_here(here: Store) -> None:
@@ -332,4 +380,6 @@ def test_a_plan_in_a_fresh_process_imports_no_heavy_library(tmp_path: Path) -> N
     told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert told["trainings"] == 24
     assert "ablate.planning.plan" in told["modules"]
-    assert not {"torch", "torchvision", "mlflow", "plotly", "pandas", "optuna", "scipy", "sklearn"} & set(told["modules"])
+    assert not {"torch", "torchvision", "mlflow", "plotly", "pandas", "optuna", "scipy", "sklearn"} & set(
+        told["modules"]
+    )

@@ -48,7 +48,9 @@ def ids(of):
 def test_plan_status_references_and_job_names_have_the_same_jobs(own, here):
     layout.create(here)
     known = inputs.read(own, here)
-    images = replace(inputs.fingerprints(known, known.grid.cells), data={known.grid.cells[0].recipe.data: "f" * 64})
+    images = replace(
+        inputs.fingerprints(known, known.grid.cells), data={known.grid.cells[0].recipe.data: "f" * 64}
+    )
     mine = resolve_inputs(known, images)
     study_folder.keep(here, own, inputs.settle(known, images))
     stored = study_folder.recall(here, "own")

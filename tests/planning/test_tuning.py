@@ -26,7 +26,11 @@ def search_id(here, search=None, data="f" * 64, code="", **others):
 
 def range_id(here, data="f" * 64, code="", name="x", factors=None, seeds=2, **recipe):
     rate = {"optimizer": {"lr": "find"}} if "optimizer" not in recipe else {}
-    return resolve(read(None, name=name, factors=factors, seeds=seeds, **recipe, **rate), here, data, code).ranges[0].id
+    return (
+        resolve(read(None, name=name, factors=factors, seeds=seeds, **recipe, **rate), here, data, code)
+        .ranges[0]
+        .id
+    )
 
 
 # Identities
@@ -39,7 +43,10 @@ def range_id(here, data="f" * 64, code="", name="x", factors=None, seeds=2, **re
         {"search": {"per": "study"}},
         {"search": {"pruner": "none", "seeds": 1, "metric": "validation/accuracy"}},  # the defaults
         {"search": {"space": {"optimizer": {"lr": {"low": 1e-4, "high": 10, "log": True}}}}},  # 10 is 10.0
-        {"search": {"space": {"optimizer": {"lr": RATE, "momentum": {"low": 0.1, "high": 0.9}}}}, "optimizer": {"name": "adam"}},
+        {
+            "search": {"space": {"optimizer": {"lr": RATE, "momentum": {"low": 0.1, "high": 0.9}}}},
+            "optimizer": {"name": "adam"},
+        },
         {"name": "another"},
         {"seeds": 7},
         {"factors": {"augment": {"flip": [True, False], "rotation": [0, 15]}}},
@@ -79,7 +86,8 @@ def test_a_search_is_another_one_where_its_trials_may_be_others(here, other):
 def test_the_order_of_the_fields_in_the_file_changes_neither_a_search_nor_its_points(here):
     fields = {"optimizer.lr": RATE | {"steps": 3}, "optimizer.weight_decay": {"choices": [0.0, 0.1]}}
     one, other = (
-        searches_of(here, {"space": space, "sampler": "grid", "trials": 4})[0] for space in (fields, dict(reversed(fields.items())))
+        searches_of(here, {"space": space, "sampler": "grid", "trials": 4})[0]
+        for space in (fields, dict(reversed(fields.items())))
     )
     assert one == other
     assert list(one.search.space) == list(other.search.space)
@@ -122,7 +130,10 @@ def test_a_range_test_is_another_one_where_its_curves_may_be_others(here, other)
     assert range_id(here, **other) != range_id(here)
 
 
-@pytest.mark.parametrize("change", [{"sweep": Sweep(high=1.0)}, {"sweep": Sweep(steps=50)}, {"sweep": Sweep(per="epoch")}, {"seeds": 5}])
+@pytest.mark.parametrize(
+    "change",
+    [{"sweep": Sweep(high=1.0)}, {"sweep": Sweep(steps=50)}, {"sweep": Sweep(per="epoch")}, {"seeds": 5}],
+)
 def test_another_sweep_and_other_seeds_make_another_range_test(change):
     cell = grid.expand(read(), precision="fp32").cells[0]
     plain = tuning.range_test(cell.label, cell.recipe, "f", "")
@@ -174,7 +185,11 @@ def test_cells_that_tuning_makes_equal_stay_two_cells_that_share_their_jobs(here
 
 
 def test_by_one_search_for_all_a_cell_still_waits_for_its_own_learning_rate(here):
-    asked = {"space": {"optimizer": {"weight_decay": {"low": 0.0, "high": 0.01}}}, "trials": 1, "per": "study"}
+    asked = {
+        "space": {"optimizer": {"weight_decay": {"low": 0.0, "high": 0.01}}},
+        "trials": 1,
+        "per": "study",
+    }
     loaded = read(asked, factors={"optimizer": {"lr": [0.05, "find"]}})
     (one,) = resolve(loaded, here).searches
     put(here, one, ("complete", 0.5, {"optimizer.weight_decay": 0.001}))
@@ -183,14 +198,20 @@ def test_by_one_search_for_all_a_cell_still_waits_for_its_own_learning_rate(here
 
 def test_what_was_found_for_the_baseline_and_does_not_go_together_with_a_cell_is_said(here):
     space = {"augment": {"padding": {"choices": [4, 20]}}}
-    asked, modes = {"space": space, "trials": 1, "per": "study"}, {"augment": {"padding_mode": ["zeros", "reflect"]}}
+    asked, modes = (
+        {"space": space, "trials": 1, "per": "study"},
+        {"augment": {"padding_mode": ["zeros", "reflect"]}},
+    )
     loaded = read(asked, factors=modes, data={"name": "digits", "image_size": 16})
     (one,) = resolve(loaded, here).searches
     put(here, one, ("complete", 0.5, {"augment.padding": 20}))
     made = resolve(loaded, here)
     assert [cell.pending for cell in made.grid.cells] == [False, True]
     assert tuning.unanswered(made, here) == [
-        'cell padding_mode=reflect: what the search found for the baseline does not go together with it: take per = "cell"'
+        (
+            "cell padding_mode=reflect: what the search found for the baseline does not go together with it: "
+            'take per = "cell"'
+        )
     ]
 
 
@@ -209,7 +230,9 @@ def test_what_others_write_into_a_store_does_not_choose_what_is_trained(here, pa
         resolve(loaded, here)
 
 
-ELSEWHERE = '{"trials": [{"number": 0, "params": {}, "value": 1, "state": "running", "jobs": {"0": "../../x"}}]}'
+ELSEWHERE = (
+    '{"trials": [{"number": 0, "params": {}, "value": 1, "state": "running", "jobs": {"0": "../../x"}}]}'
+)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"trials": 3}', '{"trials": [{"number": 0}]}', ELSEWHERE])
@@ -252,13 +275,23 @@ def test_a_field_that_does_not_matter_in_a_cell_is_not_searched_there(here):
 
 def test_a_cell_in_which_no_field_of_the_space_matters_is_trained_as_it_stands(here):
     made = resolve(read({"space": MOMENTUM}, factors=OPTIMIZERS), here)
-    assert [(cell.label, cell.pending) for cell in made.grid.cells] == [("baseline", True), ("optimizer=adam", False)]
+    assert [(cell.label, cell.pending) for cell in made.grid.cells] == [
+        ("baseline", True),
+        ("optimizer=adam", False),
+    ]
     assert [one.label for one in made.searches] == ["baseline"]
 
 
 def test_values_of_the_study_that_do_not_matter_in_a_cell_are_left_out_of_it(here):
-    loaded = read({"space": {"optimizer": {"lr": RATE, **MOMENTUM["optimizer"]}}, "per": "study", "trials": 1}, factors=OPTIMIZERS)
-    put(here, resolve(loaded, here).searches[0], ("complete", 0.5, {"optimizer.lr": 0.3, "optimizer.momentum": 0.5}))
+    loaded = read(
+        {"space": {"optimizer": {"lr": RATE, **MOMENTUM["optimizer"]}}, "per": "study", "trials": 1},
+        factors=OPTIMIZERS,
+    )
+    put(
+        here,
+        resolve(loaded, here).searches[0],
+        ("complete", 0.5, {"optimizer.lr": 0.3, "optimizer.momentum": 0.5}),
+    )
     assert [dict(cell.tuned) for cell in resolve(loaded, here).grid.cells] == [
         {"optimizer.lr": 0.3, "optimizer.momentum": 0.5}, {"optimizer.lr": 0.3},
     ]  # fmt: skip
@@ -269,18 +302,35 @@ def test_a_grid_in_a_cell_has_only_the_points_that_differ_there(here):
     found = resolve(read({"space": space, "sampler": "grid"}, factors=OPTIMIZERS), here).searches
     assert [one.search.trials for one in found] == [6, 3]
     alone = {"optimizer": {"lr": RATE | {"steps": 3}}}
-    (shared,) = resolve(read({"space": alone, "sampler": "grid", "per": "study"}, optimizer={"name": "adam"}), here).searches
+    (shared,) = resolve(
+        read({"space": alone, "sampler": "grid", "per": "study"}, optimizer={"name": "adam"}), here
+    ).searches
     assert shared.search.trials == 3
-    assert shared.id == resolve(read({"space": space, "sampler": "grid"}, optimizer={"name": "adam"}), here).searches[0].id
+    assert (
+        shared.id
+        == resolve(read({"space": space, "sampler": "grid"}, optimizer={"name": "adam"}), here).searches[0].id
+    )
 
 
 def test_cells_that_differ_in_their_evaluation_share_a_search_unless_other_weights_are_judged(here):
-    assert len(resolve(read({"space": LR}, factors={"evaluation": {"tta": ["none", "flip"]}}), here).searches) == 1
-    assert len(resolve(read({"space": LR}, factors={"evaluation": {"select": ["last", "best_validation"]}}), here).searches) == 2
+    assert (
+        len(resolve(read({"space": LR}, factors={"evaluation": {"tta": ["none", "flip"]}}), here).searches)
+        == 1
+    )
+    assert (
+        len(
+            resolve(
+                read({"space": LR}, factors={"evaluation": {"select": ["last", "best_validation"]}}), here
+            ).searches
+        )
+        == 2
+    )
 
 
 def test_a_search_without_validation_images_is_refused(here):
-    with pytest.raises(AblateError, match=r"needs validation images to compare trials by, and data\.validation is 0"):
+    with pytest.raises(
+        AblateError, match=r"needs validation images to compare trials by, and data\.validation is 0"
+    ):
         resolve(read({"space": LR}, data={"name": "digits", "validation": 0}), here)
 
 
@@ -290,12 +340,18 @@ def test_a_search_without_validation_images_is_refused(here):
 def test_a_cell_that_finds_its_rate_is_pending_until_its_range_test_has_one(here):
     loaded = read(factors={"optimizer": {"lr": [0.1, "find"]}})
     made = resolve(loaded, here)
-    assert [(cell.label, cell.pending) for cell in made.grid.cells] == [("baseline", False), ("lr=find", True)]
+    assert [(cell.label, cell.pending) for cell in made.grid.cells] == [
+        ("baseline", False),
+        ("lr=find", True),
+    ]
     (test,) = made.open_ranges
     assert test.label == "lr=find"
     suggest(here, test, rate=0.02)
     made = resolve(loaded, here)
-    assert [(value_of(cell, "optimizer.lr"), cell.pending) for cell in made.grid.cells] == [(0.1, False), (0.02, False)]
+    assert [(value_of(cell, "optimizer.lr"), cell.pending) for cell in made.grid.cells] == [
+        (0.1, False),
+        (0.02, False),
+    ]
     assert (made.open_ranges, len(made.ranges), settled(made)) == ((), 1, True)
 
 
@@ -306,7 +362,9 @@ def test_a_range_test_without_an_answer_leaves_its_cell_pending_and_is_not_done_
     made = resolve(loaded, here)
     assert [cell.pending for cell in made.grid.cells] == [False, True]
     assert made.open_ranges == ()
-    assert tuning.unanswered(made, here) == [f"cell lr=find: its range test found no learning rate ({status}): give optimizer.lr a number"]
+    assert tuning.unanswered(made, here) == [
+        f"cell lr=find: its range test found no learning rate ({status}): give optimizer.lr a number"
+    ]
 
 
 def test_a_search_waits_for_the_range_test_of_its_cell_and_searches_beside_the_found_rate(here):
@@ -357,7 +415,10 @@ def test_a_seed_of_a_range_test_that_failed_is_left_alone_unless_asked_for(here)
 
 def won(*trials, count=None, direction="validation/accuracy"):
     search = read({"space": LR, "trials": count or len(trials), "metric": direction}).search
-    rows = tuple(Trial(number=i, state=state, value=value, params={"optimizer.lr": i}) for i, (state, value) in enumerate(trials))
+    rows = tuple(
+        Trial(number=i, state=state, value=value, params={"optimizer.lr": i})
+        for i, (state, value) in enumerate(trials)
+    )
     best = tuning.winner(rows, search)
     return None if best is None else best["optimizer.lr"]
 
@@ -433,14 +494,22 @@ def test_a_report_of_pending_cells_has_no_results(here):
     finish(here, plain.runs, plain.jobs)
     todo = planned(loaded, here)
     assert {outcome.status for outcome in outcomes.read(todo.runs, here)} == {"not_run"}
-    assert [cell.n for cell in findings.find(loaded, todo.grid, outcomes.read(todo.runs, here)).cells] == [0, 0]
+    assert [cell.n for cell in findings.find(loaded, todo.grid, outcomes.read(todo.runs, here)).cells] == [
+        0,
+        0,
+    ]
 
 
 def test_a_plan_counts_the_trainings_of_cells_and_those_of_trials(here):
     loaded = read({"space": LR, "trials": 3, "seeds": 2})
     todo = planned(loaded, here)
     assert (len(todo.jobs), todo.trainings, todo.trials) == (4, 4, 12)
-    put(here, todo.tuning.searches[0], ("complete", 0.5, {"optimizer.lr": 0.3}), ("running", None, {"optimizer.lr": 0.3}))
+    put(
+        here,
+        todo.tuning.searches[0],
+        ("complete", 0.5, {"optimizer.lr": 0.3}),
+        ("running", None, {"optimizer.lr": 0.3}),
+    )
     assert planned(loaded, here).trials == 10
     for one in todo.tuning.searches:
         put(here, one, *[("complete", 0.5, {"optimizer.lr": 0.3})] * 3)
@@ -465,7 +534,9 @@ def test_a_search_none_of_whose_trials_is_complete_is_named(here):
     made = resolve(loaded, here)
     assert [cell.pending for cell in made.grid.cells] == [True, False]
     assert made.open_searches == ()
-    assert tuning.unanswered(made, here) == ["cell baseline: none of its 2 trials is complete: look at their logs, or change search.space"]
+    assert tuning.unanswered(made, here) == [
+        "cell baseline: none of its 2 trials is complete: look at their logs, or change search.space"
+    ]
 
 
 def test_a_range_test_that_failed_is_named_with_its_log_and_how_to_try_again(here):
@@ -494,5 +565,8 @@ def test_the_status_of_a_study_says_how_far_its_tuning_is(here):
     rows = [{"number": i, "state": state, "params": fields, "value": 0.5} for i, state in enumerate(states)]
     files.write_json(here.search(made.searches[1].id).trials, {"trials": rows})
     found = status.with_tuning(status.summarise(()), made, here)
-    assert found.searches == (status.Searched("baseline", 0, 3, 0), status.Searched("batch_norm=false", 1, 3, 1))
+    assert found.searches == (
+        status.Searched("baseline", 0, 3, 0),
+        status.Searched("batch_norm=false", 1, 3, 1),
+    )
     assert found.range_tests == (0, 0)

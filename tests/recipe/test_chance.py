@@ -25,7 +25,9 @@ def diagonal(*images):
         diagonal(45, 5),
         [[950, 0], [30, 20]],  # 0.970 of 1,000, 95 % of one class
         [[949, 1], [40, 10]],
-        *(diagonal(n, n) for n in (1, 2, 3, 4, 5, 7, 10)),  # of 2 to 20 images: few of them could show anything by a test
+        *(
+            diagonal(n, n) for n in (1, 2, 3, 4, 5, 7, 10)
+        ),  # of 2 to 20 images: few of them could show anything by a test
         diagonal(19, 1),
         diagonal(3, 1),
         diagonal(*[1] * 10),
@@ -45,19 +47,29 @@ def test_answers_that_depend_on_the_class_or_cannot_be_told_are_not_at_chance(co
 
 
 @pytest.mark.parametrize(
-    "confusion", [[[45, 0], [5, 0]], [[0, 950], [0, 50]], [[1, 0], [1, 0]], [[0, 9, 0], [0, 9, 0], [0, 9, 0]]], ids=str
+    "confusion",
+    [[[45, 0], [5, 0]], [[0, 950], [0, 50]], [[1, 0], [1, 0]], [[0, 9, 0], [0, 9, 0], [0, 9, 0]]],
+    ids=str,
 )
 def test_one_answer_for_every_image_is_at_chance_however_few_there_are(confusion):
     only = next(j for j in range(len(confusion)) if any(row[j] for row in confusion))
     images, right = sum(map(sum, confusion)), confusion[only][only]
-    said = f"at chance level: test accuracy {right / images:.4f}, and all {images:,} test images got the same answer, class {only}"
+    said = (
+        f"at chance level: test accuracy {right / images:.4f}, and all {images:,} test images got the "
+        f"same answer, class {only}"
+    )
     assert chance.at_chance(confusion, CLASSES) == said
 
 
 def test_answers_that_do_not_depend_on_the_class_are_at_chance_and_say_what_chance_is():
     said = chance.at_chance([[27, 27, 26], [27, 27, 26], [26, 26, 28]], CLASSES)
-    assert said == "at chance level: test accuracy 0.3417, mean over classes 0.3417, and answers at random have 0.3333"
-    assert chance.at_chance([[900, 50], [47, 3]], CLASSES).startswith("at chance level: test accuracy 0.9030, mean over classes 0.5037")
+    assert (
+        said == "at chance level: test accuracy 0.3417, mean over classes 0.3417, and answers at random have "
+        "0.3333"
+    )
+    assert chance.at_chance([[900, 50], [47, 3]], CLASSES).startswith(
+        "at chance level: test accuracy 0.9030, mean over classes 0.5037"
+    )
 
 
 def test_a_network_slightly_better_than_chance_is_seen_on_ten_thousand_images():
@@ -69,11 +81,15 @@ def test_a_network_slightly_better_than_chance_is_seen_on_ten_thousand_images():
 
 
 @pytest.mark.parametrize(
-    ("classes", "images", "first"), [(2, 50, 0.5), (2, 500, 0.95), (3, 80, 0.33), (10, 20, 0.1), (10, 100, 0.9), (100, 10, 0.5)]
+    ("classes", "images", "first"),
+    [(2, 50, 0.5), (2, 500, 0.95), (3, 80, 0.33), (10, 20, 0.1), (10, 100, 0.9), (100, 10, 0.5)],
 )
 def test_random_answers_are_taken_for_knowledge_in_about_five_of_a_hundred_runs(classes, images, first):
     rng = np.random.default_rng(1)
-    labels, share = np.repeat(np.arange(classes), images), [first, *[(1 - first) / (classes - 1)] * (classes - 1)]
+    labels, share = (
+        np.repeat(np.arange(classes), images),
+        [first, *[(1 - first) / (classes - 1)] * (classes - 1)],
+    )
     drawn = (rng.choice(classes, len(labels), p=share) for _ in range(400))
     kept = sum(chance.at_chance(matrix(labels, answers, classes), CLASSES) is None for answers in drawn)
     assert kept <= stats.binom.isf(0.001, 400, 0.075)

@@ -103,14 +103,23 @@ def id_of(fields: dict[str, Any]) -> str:
 
 def test_defaults_are_the_ones_that_earlier_results_were_trained_with():
     now = {path: value(Recipe(), path) for path in recipe_fields.fields()}
-    changed = {path: now.get(path, "gone") for path, default in DEFAULTS.items() if now.get(path, "gone") != default}
-    assert not changed, "a default changed, so the same identity would train to other numbers: raise recipe.NUMERICS, then change it here"
-    assert not now.keys() - DEFAULTS.keys(), "a new field: add it here, with the default that does what earlier versions did"
+    changed = {
+        path: now.get(path, "gone") for path, default in DEFAULTS.items() if now.get(path, "gone") != default
+    }
+    assert not changed, (
+        "a default changed, so the same identity would train to other numbers: raise recipe.NUMERICS, then "
+        "change it here"
+    )
+    assert not now.keys() - DEFAULTS.keys(), (
+        "a new field: add it here, with the default that does what earlier versions did"
+    )
 
 
 def test_the_canonical_form_leaves_defaults_out():
     assert canonical(make({})) == {"optimizer": {"lr": 0.1}, "training": {"precision": "fp32"}}
-    written = {path: default for path, default in DEFAULTS.items() if path not in ("training.precision", "data.root")}
+    written = {
+        path: default for path, default in DEFAULTS.items() if path not in ("training.precision", "data.root")
+    }
     assert canonical(make(written)) == canonical(make({}))
 
 
@@ -166,13 +175,22 @@ def test_judging_differently_is_another_evaluation_of_the_same_job(path):
         ({"optimizer.momentum": 0.0}, {"optimizer.momentum": -0.0}),
         ({"optimizer.lr": 1}, {"optimizer.lr": 1.0}),
         ({"optimizer.lr": 0.1}, {}),
-        ({"data.normalize": {"mean": [0, 1], "std": [1, 1]}}, {"data.normalize": {"std": [1.0, 1.0], "mean": [0.0, 1.0]}}),
+        (
+            {"data.normalize": {"mean": [0, 1], "std": [1, 1]}},
+            {"data.normalize": {"std": [1.0, 1.0], "mean": [0.0, 1.0]}},
+        ),
         ({"training.epochs": 3, "augment.flip": False}, {"augment.flip": False, "training.epochs": 3}),
         ({"model.trainable": ["layer4"]}, {"model.trainable": "layer4"}),
         ({"model.trainable": ["layer4", "layer3", "layer4"]}, {"model.trainable": ["layer3", "layer4"]}),
-        ({"augment.color_jitter": {"hue": 0.0, "brightness": 0.5}}, {"augment.color_jitter": {"brightness": 0.5}}),
+        (
+            {"augment.color_jitter": {"hue": 0.0, "brightness": 0.5}},
+            {"augment.color_jitter": {"brightness": 0.5}},
+        ),
         ({"augment.color_jitter": "none"}, {}),
-        ({"data.name": "imagefolder", "data.root": "/here"}, {"data.name": "imagefolder", "data.root": "/there"}),
+        (
+            {"data.name": "imagefolder", "data.root": "/here"},
+            {"data.name": "imagefolder", "data.root": "/there"},
+        ),
     ],
     ids=str,
 )
@@ -182,7 +200,12 @@ def test_the_way_a_value_is_written_never_changes_the_job(one, other):
 
 def test_the_job_changes_with_the_seed_the_images_and_the_numerics(monkeypatch):
     made = make({})
-    ids = [job_id(made, 0, DATA), job_id(made, 1, DATA), job_id(made, 0, "e" * 64), job_id(made, 0, DATA, "c" * 64)]
+    ids = [
+        job_id(made, 0, DATA),
+        job_id(made, 1, DATA),
+        job_id(made, 0, "e" * 64),
+        job_id(made, 0, DATA, "c" * 64),
+    ]
     monkeypatch.setattr(identities, "NUMERICS", identities.NUMERICS + 1)
     ids.append(job_id(made, 0, DATA))
     assert len(set(ids)) == 5
@@ -195,7 +218,13 @@ def test_a_job_has_no_identity_before_its_precision_is_settled():
 
 
 def test_a_recipe_survives_json():
-    made = make({"data.normalize": {"mean": [0.5], "std": [0.25]}, "data.validation": 0, "training.early_stopping": None})
+    made = make(
+        {
+            "data.normalize": {"mean": [0.5], "std": [0.25]},
+            "data.validation": 0,
+            "training.early_stopping": None,
+        }
+    )
     again = Recipe.model_validate_json(made.model_dump_json())
     assert again == made
     assert Recipe.model_validate(json.loads(made.model_dump_json())) == made
@@ -210,9 +239,18 @@ def test_the_learning_rate_has_a_default_of_its_own_for_each_optimizer(name, lr)
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"evaluation.select": "best_validation", "data.validation": 0}, 'evaluation.select = "best_validation" needs validation images'),
-        ({"evaluation.select": "best_validation", "data.validation": 0.0}, 'evaluation.select = "best_validation" needs validation images'),
-        ({"training.early_stopping": 3, "data.validation": 0}, "training.early_stopping needs validation images"),
+        (
+            {"evaluation.select": "best_validation", "data.validation": 0},
+            'evaluation.select = "best_validation" needs validation images',
+        ),
+        (
+            {"evaluation.select": "best_validation", "data.validation": 0.0},
+            'evaluation.select = "best_validation" needs validation images',
+        ),
+        (
+            {"training.early_stopping": 3, "data.validation": 0},
+            "training.early_stopping needs validation images",
+        ),
         ({"data.name": "imagefolder"}, "root must name the folder with train/<class>/* and test/<class>/*"),
         ({"data.validation": 1.5}, "must be a share below 1, or a whole count of images, got 1.5"),
         ({"data.normalize": {"mean": [0.5], "std": [0.5, 0.5]}}, "one number a channel"),
@@ -231,12 +269,17 @@ def test_fields_that_do_not_go_together_are_refused(fields, sentence):
     assert sentence in str(caught.value)
 
 
-@pytest.mark.parametrize("fields", [{"evaluation.select": "best_validation"}, {"training.early_stopping": 3, "data.validation": 500}])
+@pytest.mark.parametrize(
+    "fields",
+    [{"evaluation.select": "best_validation"}, {"training.early_stopping": 3, "data.validation": 500}],
+)
 def test_choosing_by_validation_is_allowed_where_there_are_validation_images(fields):
     assert make(fields)
 
 
-@pytest.mark.parametrize("fields", [{"training.epochs": "3"}, {"training.epochs": 3.0}, {"augment.flip": 1}, {"model.nme": "cnn4"}])
+@pytest.mark.parametrize(
+    "fields", [{"training.epochs": "3"}, {"training.epochs": 3.0}, {"augment.flip": 1}, {"model.nme": "cnn4"}]
+)
 def test_types_and_keys_are_strict(fields):
     with pytest.raises(ValidationError):
         make(fields)
@@ -248,7 +291,19 @@ def test_a_recipe_cannot_be_changed():
 
 
 def test_each_role_and_each_seed_has_random_numbers_of_its_own():
-    roles = ["init", "split", "order", "crop", "flip", "rotation", "erasing", "mixup", "conv_dropout", "head_dropout", "mc_dropout"]
+    roles = [
+        "init",
+        "split",
+        "order",
+        "crop",
+        "flip",
+        "rotation",
+        "erasing",
+        "mixup",
+        "conv_dropout",
+        "head_dropout",
+        "mc_dropout",
+    ]
     drawn = [stream_seed(seed, role) for seed in range(200) for role in roles]
     assert len(set(drawn)) == len(drawn)
     assert all(0 <= number < 2**63 for number in drawn)

@@ -22,14 +22,25 @@ any_loss = st.floats(0, 1e6) | st.sampled_from([NAN, INF, -INF, 1e38, 1e300, 0.0
 @st.composite
 def sweeps(draw):
     low = draw(st.floats(1e-9, 10))
-    return Sweep(low, low * draw(st.floats(1.0001, 1e9)), draw(st.integers(5, 300)), draw(modes), draw(st.sampled_from(["batch", "epoch"])))
+    return Sweep(
+        low,
+        low * draw(st.floats(1.0001, 1e9)),
+        draw(st.integers(5, 300)),
+        draw(modes),
+        draw(st.sampled_from(["batch", "epoch"])),
+    )
 
 
 @st.composite
 def curves(draw, shortest=1):
     sweep = draw(sweeps())
     losses = tuple(draw(st.lists(any_loss, min_size=shortest, max_size=min(sweep.steps, 40))))
-    return Curve(range_test.rates(sweep)[: len(losses)], losses, (0.5,) * len(losses), draw(st.sampled_from(["end", "diverged"])))
+    return Curve(
+        range_test.rates(sweep)[: len(losses)],
+        losses,
+        (0.5,) * len(losses),
+        draw(st.sampled_from(["end", "diverged"])),
+    )
 
 
 def of(losses, sweep=None, stopped="end"):
@@ -39,8 +50,13 @@ def of(losses, sweep=None, stopped="end"):
 
 
 def along(sweep, function, noise=0.0, seed=0):
-    """Return the curve of a loss that is a function of log10 of the rate, with noise; what is above 20 has diverged."""
-    losses = function(np.log10(range_test.rates(sweep))) + noise * np.random.default_rng(seed).normal(size=sweep.steps)
+    """Return the curve of a loss that is a function of log10 of the rate, with noise.
+
+    What is above 20 has diverged.
+    """
+    losses = function(np.log10(range_test.rates(sweep))) + noise * np.random.default_rng(seed).normal(
+        size=sweep.steps
+    )
     end = next((i for i, loss in enumerate(losses) if loss > 20), None)
     return of(losses, sweep) if end is None else of(losses[: end + 1], sweep, "diverged")
 
@@ -102,7 +118,8 @@ def test_the_mean_is_the_weighted_one_and_without_its_correction_it_starts_near_
 
 
 def test_a_mean_that_starts_at_0_takes_the_start_for_the_best_loss_and_the_rest_for_divergence():
-    # Lightning#14167: the loss of a healthy training, from 2.3 down to 2, seems to be 0.23 at first and 1.9 soon after.
+    # Lightning#14167: the loss of a healthy training, from 2.3 down to 2, seems to be 0.23 at first and 1.9
+    # soon after.
     losses, biased, seen = np.linspace(2.3, 2.0, 30), 0.0, []
     for loss in losses:
         biased = 0.9 * biased + 0.1 * loss
@@ -142,7 +159,9 @@ def test_divergence_is_the_first_loss_that_is_not_finite_or_a_smoothed_one_above
     assert range_test.divergence([1.0, 2.0, NAN, 1.0], 100) == 2
     assert range_test.divergence([INF], 100) == 0
     assert range_test.divergence([1.0, 4.0, 4.1, 9.0], 10) == 2  # ten steps are not smoothed
-    assert range_test.divergence([1.0] * 50 + [20.0] * 10, 100) == 51  # one wild step is forgiven: 0.9 + 2 = 2.9, then 4.6
+    assert (
+        range_test.divergence([1.0] * 50 + [20.0] * 10, 100) == 51
+    )  # one wild step is forgiven: 0.9 + 2 = 2.9, then 4.6
     assert range_test.divergence([5.0, 1.0, 4.5], 10) == 2, "the best one so far, not the first"
 
 
@@ -150,7 +169,9 @@ def test_divergence_is_the_first_loss_that_is_not_finite_or_a_smoothed_one_above
 @quick
 def test_divergence_does_not_depend_on_what_came_after_it(losses, seen, steps):
     whole = range_test.divergence(losses, steps)
-    assert range_test.divergence(losses[:seen], steps) == (whole if whole is not None and whole < seen else None)
+    assert range_test.divergence(losses[:seen], steps) == (
+        whole if whole is not None and whole < seen else None
+    )
 
 
 def test_the_median_over_seeds_counts_the_diverged_as_the_worst():
@@ -161,7 +182,9 @@ def test_the_median_over_seeds_counts_the_diverged_as_the_worst():
     assert three.losses == (2.1, 1.9, 1.7, 1.2, 1.1, 1.0)
     assert three.accuracies == (0.5,) * 6
     assert three.stopped == "end"
-    four = range_test.combine([*healthy, early, later])  # half of them are there to the end, and the other half is worse
+    four = range_test.combine(
+        [*healthy, early, later]
+    )  # half of them are there to the end, and the other half is worse
     assert len(four.rates) == 6
     assert four.losses[:4] == pytest.approx((2.1, 1.95, 1.75, 4.1))
     assert four.losses[4:] == (INF, INF)
@@ -204,7 +227,12 @@ def test_a_suggestion_never_crashes_and_is_whole_or_says_why_not(some):
 @pytest.mark.parametrize("length", range(1, FEWEST))
 @pytest.mark.parametrize("stopped", ["end", "diverged"])
 def test_a_curve_of_a_few_points_says_nothing(length, stopped):
-    for losses in ([3.0, 1.0, 0.5, 0.1][:length], [NAN] * length, [1.0, 9.0, NAN, INF][:length], [2.0] * length):
+    for losses in (
+        [3.0, 1.0, 0.5, 0.1][:length],
+        [NAN] * length,
+        [1.0, 9.0, NAN, INF][:length],
+        [2.0] * length,
+    ):
         statuses = {one.status for one in range_test.suggest([of(losses, Sweep(), stopped)]).values()}
         lost = stopped == "diverged" or not all(map(math.isfinite, losses))
         assert statuses == {"diverged at once" if lost else "flat"}
@@ -220,13 +248,17 @@ def test_the_rules_find_what_they_say_on_a_smooth_valley():
     at = [float(10 ** x[:lowest][y[:lowest] > y[lowest] + left * fall][-1]) for left in (0.1, 0.25, 0.0)]
     assert (found["valley"].rate, found["valley"].low, found["valley"].high) == pytest.approx(at, rel=0.3)
     assert abs(math.log10(found["steepest"].rate) + 3) < 0.3  # the mean leans towards what came last
-    half = math.log10(3 + 2 * math.sqrt(2)) * math.log(10) / 3  # where the slope of a logistic curve is half of its largest
+    half = (
+        math.log10(3 + 2 * math.sqrt(2)) * math.log(10) / 3
+    )  # where the slope of a logistic curve is half of its largest
     assert math.log10(found["steepest"].low) == pytest.approx(-3 - half, abs=0.5)
     assert math.log10(found["steepest"].high) == pytest.approx(-3 + half, abs=0.5)
     assert found["min/10"].rate == pytest.approx(10 ** x[lowest] / 10, rel=0.2)
     assert found["min/10"].low < found["min/10"].rate < found["min/10"].high
     after = np.flatnonzero((x > x[lowest]) & (y > y[lowest] + 0.2 * fall))
-    assert 2 * found["rise"].low < found["rise"].rate < 10 ** x[after[0]]  # a mean rises before what explodes behind it
+    assert (
+        2 * found["rise"].low < found["rise"].rate < 10 ** x[after[0]]
+    )  # a mean rises before what explodes behind it
     assert found["rise"].low == pytest.approx(10 ** x[lowest], rel=0.3)
     assert range_test.best(found) == found["rise"]
 
@@ -247,12 +279,15 @@ def test_the_spacing_of_the_rates_hardly_matters_as_the_slope_is_per_decade():
     def loss(x):
         return 2.3 - 2 / (1 + np.exp(-8 * (x + 0.5))) + np.exp(8 * (x - 0.4))
 
-    exponential, linear = (range_test.suggest([along(Sweep(**fall, mode=mode), loss)]) for mode in ("exponential", "linear"))
+    exponential, linear = (
+        range_test.suggest([along(Sweep(**fall, mode=mode), loss)]) for mode in ("exponential", "linear")
+    )
     for rule in RULES:
         assert exponential[rule].status == linear[rule].status == "ok"
         assert linear[rule].rate == pytest.approx(exponential[rule].rate, rel=0.3), rule
         assert linear[rule].low < exponential[rule].rate < linear[rule].high
-    # What torch-lr-finder does: the smallest np.gradient by index. The same loss, another spacing, and another answer.
+    # What torch-lr-finder does: the smallest np.gradient by index. The same loss, another spacing, and
+    # another answer.
     by_index = []
     for mode in ("exponential", "linear"):
         curve = along(Sweep(**fall, mode=mode), loss)
@@ -276,7 +311,8 @@ def test_on_a_quadratic_the_rates_are_below_the_largest_that_is_stable(momentum)
     assert len(losses) < sweep.steps
     for one in found.values():
         assert one.status == "ok"
-        # From the optimum itself an unstable rate needs steps to be seen, and this sweep is there long before.
+        # From the optimum itself an unstable rate needs steps to be seen, and this sweep is there long
+        # before.
         assert 1e-4 < one.rate < (2.2 if one.rule == "rise" else 1) * 2 * (1 + momentum) / curvature
 
 
@@ -298,12 +334,19 @@ def test_a_fall_within_the_noise_is_flat_and_the_same_without_noise_is_none():
     def gentle(x):
         return 2.3 - 0.1 / (1 + np.exp(-3 * (x + 2)))
 
-    noisy = [range_test.suggest([along(Sweep(), gentle, noise=0.2, seed=seed)])["steepest"].status for seed in range(100)]
-    assert noisy.count("flat") > 75  # the fall of 0.1 is 1.6 of its standard deviations: it is seen now and then
+    noisy = [
+        range_test.suggest([along(Sweep(), gentle, noise=0.2, seed=seed)])["steepest"].status
+        for seed in range(100)
+    ]
+    assert (
+        noisy.count("flat") > 75
+    )  # the fall of 0.1 is 1.6 of its standard deviations: it is seen now and then
     assert "flat" not in {one.status for one in range_test.suggest([along(Sweep(), gentle)]).values()}
 
 
-@pytest.mark.parametrize("losses", [[2.3, 2.9, 30.0, 900.0, NAN, NAN], [2.3, NAN], [NAN], [2.3, 2.4, 2.6, 3.5, 5.0, 9.0, 14.0]])
+@pytest.mark.parametrize(
+    "losses", [[2.3, 2.9, 30.0, 900.0, NAN, NAN], [2.3, NAN], [NAN], [2.3, 2.4, 2.6, 3.5, 5.0, 9.0, 14.0]]
+)
 def test_a_training_that_blows_up_in_its_first_steps_has_diverged_at_once(losses):
     found = range_test.suggest([of(losses, Sweep(), "diverged")])
     assert {one.status for one in found.values()} == {"diverged at once"}
@@ -313,7 +356,9 @@ def test_a_training_that_blows_up_in_its_first_steps_has_diverged_at_once(losses
 def test_a_loss_that_still_falls_at_the_last_rate_is_at_the_edge():
     found = range_test.suggest([of(np.linspace(2.3, 0.5, 100))])
     assert found["valley"].status == found["min/10"].status == "edge of the range"
-    reach = 7 / 99 * 9  # decades a step times the mean age of what a decay of 0.9 averages: the last mean is that far from 10
+    reach = (
+        7 / 99 * 9
+    )  # decades a step times the mean age of what a decay of 0.9 averages: the last mean is that far from 10
     assert math.log10(found["min/10"].rate) == pytest.approx(1 - reach - 1, abs=0.01)
     still = range_test.suggest([along(Sweep(high=1e-3), valley)])  # steepest exactly at the end
     assert {one.status for one in still.values()} == {"edge of the range"}
@@ -322,7 +367,12 @@ def test_a_loss_that_still_falls_at_the_last_rate_is_at_the_edge():
 
 def test_a_loss_that_falls_to_the_end_may_still_be_steepest_before_it():
     found = range_test.suggest([along(Sweep(high=1e-2), valley)])
-    assert [one.status for one in found.values()] == ["edge of the range", "edge of the range", "ok", "edge of the range"]
+    assert [one.status for one in found.values()] == [
+        "edge of the range",
+        "edge of the range",
+        "ok",
+        "edge of the range",
+    ]
     assert found["steepest"].rate == pytest.approx(1e-3, rel=0.2)
     assert range_test.best(found) == found["steepest"]
 
@@ -349,7 +399,9 @@ def test_whatever_comes_after_the_first_loss_that_is_not_finite_changes_nothing(
 def test_one_seed_in_three_that_diverges_does_not_move_the_suggestion():
     sweep = Sweep(steps=200)
     healthy = [along(sweep, valley, noise=0.02, seed=seed) for seed in range(3)]
-    lost = Curve(*(part[:60] for part in (healthy[2].rates, healthy[2].losses, healthy[2].accuracies)), "diverged")
+    lost = Curve(
+        *(part[:60] for part in (healthy[2].rates, healthy[2].losses, healthy[2].accuracies)), "diverged"
+    )
     one, other = range_test.suggest(healthy), range_test.suggest([*healthy[:2], lost])
     for rule in RULES:
         assert other[rule].status == "ok"
@@ -367,7 +419,12 @@ def test_the_order_of_the_seeds_does_not_matter(order, seed):
 @quick
 def test_a_suggestion_scales_with_the_rates_and_not_with_the_loss(factor, shift, seed):
     curve = along(Sweep(steps=50), valley, noise=0.02, seed=seed)
-    scaled = Curve(tuple(shift * r for r in curve.rates), tuple(factor * x for x in curve.losses), curve.accuracies, curve.stopped)
+    scaled = Curve(
+        tuple(shift * r for r in curve.rates),
+        tuple(factor * x for x in curve.losses),
+        curve.accuracies,
+        curve.stopped,
+    )
     one, other = range_test.suggest([curve]), range_test.suggest([scaled])
     assume(all(suggestion.status == "ok" for suggestion in one.values()))
     for rule in RULES:
@@ -376,7 +433,15 @@ def test_a_suggestion_scales_with_the_rates_and_not_with_the_loss(factor, shift,
 
 def test_best_takes_the_first_rule_that_has_an_answer():
     def all_but(*bad):
-        return {rule: Suggestion(rule, "flat") if rule in bad else Suggestion(rule, "ok", 0.1, 0.01, 1.0) for rule in RULES}
+        return {
+            rule: Suggestion(rule, "flat") if rule in bad else Suggestion(rule, "ok", 0.1, 0.01, 1.0)
+            for rule in RULES
+        }
 
-    assert [range_test.best(all_but(*RULES[:i])).rule for i in range(len(RULES))] == ["rise", "valley", "steepest", "min/10"]
+    assert [range_test.best(all_but(*RULES[:i])).rule for i in range(len(RULES))] == [
+        "rise",
+        "valley",
+        "steepest",
+        "min/10",
+    ]
     assert range_test.best(all_but(*RULES)) is None

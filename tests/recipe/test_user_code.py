@@ -90,7 +90,9 @@ def test_the_fingerprint_is_that_of_the_bytes_and_of_nothing_else(places):
     study, here = places
     text = "# été\n" + RAISES
     put(study / "wide_net.py", text), put(here / "deep_net.py", text)
-    one, other = (user_code.fingerprint(f"{name}:f", user_code.folders(str(study))) for name in ("wide_net", "deep_net"))
+    one, other = (
+        user_code.fingerprint(f"{name}:f", user_code.folders(str(study))) for name in ("wide_net", "deep_net")
+    )
     assert one == other == hashlib.sha256(text.encode()).hexdigest()
     put(study / "wide_net.py", text + " ")
     assert user_code.fingerprint("wide_net:f", user_code.folders(str(study))) != one
@@ -150,7 +152,10 @@ def test_a_network_of_ones_own_is_trained_judged_and_compared(ran):
     assert "name=mynet:tiny" in out
     recipes = [files.read_json(path) for path in store.glob("jobs/*/recipe.json")]
     code = hashlib.sha256((folder / "mynet.py").read_bytes()).hexdigest()
-    assert sorted((one["recipe"]["model"]["name"], one["code"]) for one in recipes) == [*[("cnn4", "")] * 2, *[("mynet:tiny", code)] * 2]
+    assert sorted((one["recipe"]["model"]["name"], one["code"]) for one in recipes) == [
+        *[("cnn4", "")] * 2,
+        *[("mynet:tiny", code)] * 2,
+    ]
     assert len(list(store.glob("jobs/*/outcomes/*/outcome.json"))) == attempts(store) == 4
     sizes = {one["parameters"] for one in map(files.read_json, store.glob("jobs/*/result.json"))}
     assert 8 * 9 + 8 + (8 * 49 + 1) * 10 in sizes
@@ -162,7 +167,10 @@ def test_what_the_store_knows_of_it_is_told_by_name_without_its_code(ran):
     assert (code, json.loads(out)["total"]) == (0, {"finished": 4}), err
     code, out, err = ablate("report", "own", "--store", store, "--format", "json")
     assert code == 0, err
-    assert [(cell["cell"], cell["n"]) for cell in json.loads(out)["cells"]] == [("baseline", 2), ("name=mynet:tiny", 2)]
+    assert [(cell["cell"], cell["n"]) for cell in json.loads(out)["cells"]] == [
+        ("baseline", 2),
+        ("name=mynet:tiny", 2),
+    ]
     assert not (folder / "imported").exists()
 
 
@@ -173,7 +181,10 @@ def test_a_study_of_the_store_runs_no_code(ran, tmp_path):
         shutil.rmtree(path)
     code, out, err = ablate("run", "own", "--store", tmp_path / "store", PYTHONPATH=str(folder))
     assert (code, out) == (2, "")
-    assert "own uses your code (mynet:tiny), which is imported only when you give the file, as in ablate plan own.toml" in err
+    assert (
+        "own uses your code (mynet:tiny), which is imported only when you give the file, as in ablate plan "
+        "own.toml" in err
+    )
     assert len(err.splitlines()) == 1
     assert not list((tmp_path / "store/jobs").iterdir())
     assert not (folder / "imported").exists()
@@ -225,10 +236,16 @@ def job(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "net_of_a_job", raising=False)
     file = put(tmp_path / "code" / "net_of_a_job.py", NET)
     house = House(tmp_path, data.prepare(DIGITS, tmp_path / "data").folder)
-    made = Recipe(data=DIGITS, model=Model(name="net_of_a_job:tiny"), training=Training(epochs=1, batch_size=16, precision="fp32"))
+    made = Recipe(
+        data=DIGITS,
+        model=Model(name="net_of_a_job:tiny"),
+        training=Training(epochs=1, batch_size=16, precision="fp32"),
+    )
     code = user_code.fingerprint(made.model.name, (str(file.parent),))
     folder = job_folder.Folder(tmp_path / "job")
-    job_folder.create(folder, Job(identity.job_id(made, 0, house.digits.name, code), made, 0, house.digits.name, code))
+    job_folder.create(
+        folder, Job(identity.job_id(made, 0, house.digits.name, code), made, 0, house.digits.name, code)
+    )
     return lambda code: house.task(folder, code=code).to_json(), file
 
 
@@ -240,7 +257,9 @@ def test_a_worker_runs_the_code_that_the_job_was_made_with(job):
 
 def test_a_worker_runs_no_code_for_a_job_that_comes_from_a_store_nor_other_code(job):
     task, file = job
-    with pytest.raises(AblateError, match="is imported for a study file only, and this job comes from a store"):
+    with pytest.raises(
+        AblateError, match="is imported for a study file only, and this job comes from a store"
+    ):
         run_here(task(None))
     file.write_text(NET + "# changed\n")
     with pytest.raises(AblateError, match="has changed since the run was started: run the study again"):

@@ -27,7 +27,10 @@ def attacking():
         "question": f"Is {BAD} right?",
         "factor": [
             {"name": "=cmd()", "levels": [level("@off", rotation=0), level("=cmd()|/C calc", rotation=15)]},
-            {"name": "crop", "levels": [level(name, flip=flip, erasing=erasing) for name, flip, erasing in crop]},
+            {
+                "name": "crop",
+                "levels": [level(name, flip=flip, erasing=erasing) for name, flip, erasing in crop],
+            },
             {"name": BAD, "levels": [level("-1", cutout=0), level("+1+cmd()", cutout=8)]},
         ],
         "claim": [{"text": BAD, "source": BAD, "expect": "=cmd(): @off > =cmd()|/C calc"}],
@@ -44,7 +47,9 @@ def single():
     return found({}, lambda cell, seed: 0.7)
 
 
-EVERY = pytest.mark.parametrize("make", [everything, with_simple, attacking, nothing, single], ids=lambda make: make.__name__)
+EVERY = pytest.mark.parametrize(
+    "make", [everything, with_simple, attacking, nothing, single], ids=lambda make: make.__name__
+)
 
 
 def cells_of(row):
@@ -61,7 +66,9 @@ class TestMarkdown:
     def test_every_row_of_a_table_has_as_many_columns_as_its_head(self, make):
         of = make()
         made = rows_of_tables(exports.markdown(of))
-        assert len(made) == sum(bool(part) for part in (of.effects, of.simple_effects, of.interactions, of.claims, of.cells))
+        assert len(made) == sum(
+            bool(part) for part in (of.effects, of.simple_effects, of.interactions, of.claims, of.cells)
+        )
         for rows in made:
             assert {len(cells_of(row)) for row in rows} == {len(cells_of(rows[0]))}
             assert all(re.fullmatch(r"-{3}:?", cell) for cell in cells_of(rows[1]))
@@ -78,11 +85,15 @@ class TestMarkdown:
         of = everything()
         text = exports.markdown(of)
         assert text.startswith("# augmentation\n\nWhich augmentations help?\n\n")
-        rotation = next(row for row in rows_of_tables(text)[0] if row.startswith("| rotation 15 instead of 0"))
+        rotation = next(
+            row for row in rows_of_tables(text)[0] if row.startswith("| rotation 15 instead of 0")
+        )
         assert cells_of(rotation)[1:4] == ["+0.92", "\\[0.72, 1.13\\]", "helps"]
 
     def test_nothing_in_a_table_is_bold(self):
-        assert "**" not in "".join(row for rows in rows_of_tables(exports.markdown(everything())) for row in rows)
+        assert "**" not in "".join(
+            row for rows in rows_of_tables(exports.markdown(everything())) for row in rows
+        )
 
 
 SPECIAL = r"(?<!\\)[#$%&_~^{}]"
@@ -101,7 +112,9 @@ class TestLatex:
             columns = re.split(r"(?<!\\) & ", row.removesuffix(r" \\"))
             assert len(columns) == 5
             assert all(re.fullmatch(r"--|\$[-+\d.,e\[\] ]+\$", number) for number in columns[1:3])
-            plain = re.sub(r"\\text(backslash|asciitilde|asciicircum|less|greater|bar)\{\}|\{[\[\]*]\}", "", columns[0])
+            plain = re.sub(
+                r"\\text(backslash|asciitilde|asciicircum|less|greater|bar)\{\}|\{[\[\]*]\}", "", columns[0]
+            )
             assert not re.search(SPECIAL + r"|[<>|*\[\]\"]", plain), plain
             assert row[0] not in "[*", "an option of the line above"
 
@@ -112,7 +125,11 @@ class TestLatex:
     @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex in PATH")
     @EVERY
     def test_it_compiles(self, make, tmp_path):
-        body = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + exports.latex(make()) + "\\end{document}\n"
+        body = (
+            "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n"
+            + exports.latex(make())
+            + "\\end{document}\n"
+        )
         (tmp_path / "x.tex").write_text(body, encoding="utf-8")
         command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "x.tex"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
@@ -146,7 +163,9 @@ class TestCsv:
         for row, cell in zip(rows, expected, strict=True):
             for name in ("mean", "sd", "n", "epoch_seconds"):
                 assert (float(row[name]) if row[name] else None) == cell[name]
-            assert {name: int(row[name]) for name in reasons.ORDER} == {name: cell["outcomes"][name] for name in reasons.ORDER}
+            assert {name: int(row[name]) for name in reasons.ORDER} == {
+                name: cell["outcomes"][name] for name in reasons.ORDER
+            }
             assert (row["metric"], row["unit"]) == (of.metric, "fraction")
             given = {seed: float(row[f"seed {seed}"]) for seed in of.study.seeds if row[f"seed {seed}"]}
             assert given == {int(seed): value for seed, value in cell["values"].items()}
@@ -156,7 +175,9 @@ class TestCsv:
         texts = [exports.spreadsheet(of), exports.spreadsheet(of, "cells")]
         cells = {cell for text in texts for row in csv.reader(io.StringIO(text, newline="")) for cell in row}
         for cell in cells:
-            assert cell.lstrip()[:1] not in ("=", "+", "-", "@") or re.fullmatch(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?", cell), cell
+            assert cell.lstrip()[:1] not in ("=", "+", "-", "@") or re.fullmatch(
+                r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?", cell
+            ), cell
         assert {"'=cmd()", "'@off", "'+1+cmd()", "-1"} <= cells
 
     def test_names_survive(self):
@@ -198,7 +219,9 @@ class TestComparison:
 
     def test_an_effect_that_is_known_in_some_settings_only_is_not_that_of_the_whole_factor(self):
         whole = found(FLIPPED, by_level(HELPS))
-        part = found(FLIPPED, by_level(HELPS), status=lambda c, s: "running" if c.label == "flip=false" else "finished")
+        part = found(
+            FLIPPED, by_level(HELPS), status=lambda c, s: "running" if c.label == "flip=false" else "finished"
+        )
         (rotation, *_) = comparison.of_studies(whole, part).rows
         assert rotation[0] == "rotation 15 instead of 0"
         assert rotation[2] == "helps +0.93 points [0.84, 1.02], where flip = true"
@@ -209,8 +232,14 @@ class TestComparison:
         assert comparison.of_studies(of, of).rows[0][1] == "undecided: one seed; +0.50 points"
 
     def test_studies_on_two_metrics_say_so(self):
-        one, other = found(ROTATION, by_level(HELPS)), found(ROTATION | {"metric": "test/loss"}, by_level(HELPS))
-        assert comparison.of_studies(one, other).sentences[1] == "the metrics differ: test/accuracy and test/loss"
+        one, other = (
+            found(ROTATION, by_level(HELPS)),
+            found(ROTATION | {"metric": "test/loss"}, by_level(HELPS)),
+        )
+        assert (
+            comparison.of_studies(one, other).sentences[1]
+            == "the metrics differ: test/accuracy and test/loss"
+        )
 
     def test_studies_without_a_common_change_share_nothing(self):
         one = found(ROTATION, by_level(HELPS))
@@ -223,7 +252,8 @@ class TestComparison:
         """Put baseline and rotation side by side."""
         of = found(ROTATION, by_level(HELPS), **more)
         expanded = grid.expand(
-            study_file.check({"name": "x", "recipe": {"data": {"name": "digits"}}} | ROTATION, "x.toml"), precision="fp32"
+            study_file.check({"name": "x", "recipe": {"data": {"name": "digits"}}} | ROTATION, "x.toml"),
+            precision="fp32",
         )
         values = np.array([[c.values.get(seed, np.nan) for c in of.cells] for seed in of.study.seeds])
         table = effects.lay_out(of.study, expanded, of.study.seeds, values)
@@ -238,9 +268,15 @@ class TestComparison:
         assert made.sentences == ("rotation=15 instead of baseline: helps +0.93 points [0.85, 1.01]",)
 
     def test_a_seed_that_one_cell_lacks_has_no_difference(self):
-        made = self.cells(status=lambda cell, seed: "not_run" if (cell.label, seed) == ("rotation=15", 1) else "finished")
+        made = self.cells(
+            status=lambda cell, seed: "not_run" if (cell.label, seed) == ("rotation=15", 1) else "finished"
+        )
         assert made.rows[1] == ("seed 1", "90.10 %", "not run", "-")
-        assert made.rows[-1][:3] == ("mean of 4 seeds", "90.22 %", "91.18 %")  # of which the difference is one
+        assert made.rows[-1][:3] == (
+            "mean of 4 seeds",
+            "90.22 %",
+            "91.18 %",
+        )  # of which the difference is one
 
     def test_two_of_many_cells_are_a_single_comparison_and_say_so(self):
         of = found(FLIPPED, by_level(HELPS))
@@ -252,7 +288,8 @@ class TestComparison:
         reported = next(e for e in of.cell_effects if e.end == "rotation=15").estimate
         assert reported.high - reported.low > 1.2 * (alone.estimate.high - alone.estimate.low)
         assert made.sentences[1] == (
-            "this interval is that of a single comparison, these two cells; the report's hold together for all 3 cells against the "
+            "this interval is that of a single comparison, these two cells; the report's hold together for "
+            "all 3 cells against the "
             "baseline, and are wider"
         )
 

@@ -23,7 +23,10 @@ def without_images(monkeypatch):
 
 def test_every_picture_is_a_page_of_its_own_and_the_reason_says_how_to_have_images(tmp_path, monkeypatch):
     without_images(monkeypatch)
-    assert pictures.write(everything(), tmp_path) == (len(NAMES), 'for PNG and SVG, pip install "ablate-studies[figures]"')
+    assert pictures.write(everything(), tmp_path) == (
+        len(NAMES),
+        'for PNG and SVG, pip install "ablate-studies[figures]"',
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{name}.html" for name in NAMES]
     text = (tmp_path / "forest.html").read_text(encoding="utf-8")
     assert text.count("Plotly.newPlot(") >= 1
@@ -68,7 +71,9 @@ def test_the_command_says_what_it_wrote_beside_what_was_asked_for(done, tmp_path
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium in PATH")
 def test_with_a_browser_every_picture_is_an_image_too_and_the_pages_are_quiet(tmp_path):
     assert pictures.write(everything(), tmp_path) == (len(NAMES), "")
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"{name}.{form}" for name in NAMES for form in ("html", "png", "svg"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        f"{name}.{form}" for name in NAMES for form in ("html", "png", "svg")
+    )
     for name in NAMES:
         image = Image.open(tmp_path / f"{name}.png").convert("L")
         assert image.width == pictures.WIDTH * pictures.SCALE

@@ -1,4 +1,7 @@
-"""A run that does not count says why, in one word, wherever it is shown; and a report that compares nothing says why not."""
+"""A run that does not count says why, in one word, wherever it is shown.
+
+And a report that compares nothing says why not.
+"""
 
 import csv
 import io
@@ -22,7 +25,11 @@ from ablate.report import canvas, data, exports, html, reasons, sections, summar
 from ablate.store import files, job_folder
 from ablate.store.layout import Store
 
-ALONE = {"design": "one_at_a_time", "factors": {"model": {"trainable": ["head", "layer4", "all"]}}, "seeds": 2}
+ALONE = {
+    "design": "one_at_a_time",
+    "factors": {"model": {"trainable": ["head", "layer4", "all"]}},
+    "seeds": 2,
+}
 PETS = ("cat", "dog", "ship")
 
 
@@ -30,7 +37,10 @@ def chance_baseline():
     """Two seeds whose baseline has learnt nothing of three classes."""
     values = {("baseline", 0): 0.342, ("baseline", 1): 0.354}
     return found(
-        ALONE, lambda c, s: values.get((c.label, s), 0.61), status=lambda c, s: "at_chance" if c.is_baseline else "finished", classes=PETS
+        ALONE,
+        lambda c, s: values.get((c.label, s), 0.61),
+        status=lambda c, s: "at_chance" if c.is_baseline else "finished",
+        classes=PETS,
     )
 
 
@@ -39,25 +49,34 @@ def all_kinds():
     raw = {"design": "one_at_a_time", "factors": {"augment": {"rotation": [0, 1, 2, 3, 4, 5, 6]}}, "seeds": 2}
     of = {f"rotation={i}": kind for i, kind in enumerate(kinds, start=1)}
     return found(
-        raw, lambda c, s: 0.5 if c.label in of else 0.9, status=lambda c, s: of.get(c.label, "finished") if s else "finished", classes=PETS
+        raw,
+        lambda c, s: 0.5 if c.label in of else 0.9,
+        status=lambda c, s: of.get(c.label, "finished") if s else "finished",
+        classes=PETS,
     )
 
 
 def test_a_baseline_at_chance_is_why_nothing_can_be_compared():
     (said,) = words.headline(chance_baseline())
     assert said.startswith(
-        "The baseline stayed at chance level in 2 of 2 runs (34.2, 35.4 %; chance 33.3 %), so nothing can be compared with it: "
+        "The baseline stayed at chance level in 2 of 2 runs (34.2, 35.4 %; chance 33.3 %), so nothing can "
+        "be compared with it: "
     )
-    assert ": train longer, try another learning rate (ablate lr-find) or take a baseline that learns. " in said
+    assert (
+        ": train longer, try another learning rate (ablate lr-find) or take a baseline that learns. " in said
+    )
     assert said.endswith(" The others: trainable=layer4 61.0 %, trainable=all 61.0 %.")
 
 
 def test_a_study_that_stayed_at_chance_altogether_says_so_with_its_values():
-    of = found(ROTATION | {"seeds": 2}, lambda c, s: 0.33 + s / 100, status=lambda c, s: "at_chance", classes=PETS)
+    of = found(
+        ROTATION | {"seeds": 2}, lambda c, s: 0.33 + s / 100, status=lambda c, s: "at_chance", classes=PETS
+    )
     (said,) = words.headline(of)
     told = "4 at chance level (33.0, 34.0 %; chance 33.3 %)"
     assert said.startswith(
-        f"No run has a value of test/accuracy that counts, so nothing can be compared: of 4 runs, {told}. Train longer or "
+        f"No run has a value of test/accuracy that counts, so nothing can be compared: of 4 runs, {told}. "
+        "Train longer or "
     )
     assert summary.make(of).counted == told
     assert said in page(of)
@@ -70,9 +89,13 @@ def test_what_naming_the_largest_class_gives_is_chance_where_classes_are_not_equ
 
 
 def test_many_values_are_a_range_and_another_metric_is_named():
-    of = found(ROTATION | {"seeds": 5}, lambda c, s: 0.3 + s / 100, status=lambda c, s: "at_chance", classes=PETS)
+    of = found(
+        ROTATION | {"seeds": 5}, lambda c, s: 0.3 + s / 100, status=lambda c, s: "at_chance", classes=PETS
+    )
     assert reasons.at_chance(of.cells, of) == "30.0 to 34.0 %; chance 33.3 %"
-    loss = found(ROTATION | {"seeds": 2}, lambda c, s: 0.3, status=lambda c, s: "at_chance", metric="test/loss")
+    loss = found(
+        ROTATION | {"seeds": 2}, lambda c, s: 0.3, status=lambda c, s: "at_chance", metric="test/loss"
+    )
     assert reasons.at_chance(loss.cells, loss) == "test/loss 0.7"
 
 
@@ -85,8 +108,13 @@ def test_each_reason_has_one_word_in_every_form():
     shown_as = {row[1].text: row[12] for row in made.rows}
     assert shown_as["rotation=1"] == "50.00 (at chance)"
     assert [shown_as[f"rotation={i}"] for i in range(2, 7)] == named[1:]
-    assert [name for name, _ in html._tiles(of)][1:7] == ["at chance level (50.0 %; chance 33.3 %)", *named[1:]]
-    counted = "1 at chance level (50.0 %; chance 33.3 %), 1 diverged, 1 crashed, 1 stopped, 1 running, 1 not run"
+    assert [name for name, _ in html._tiles(of)][1:7] == [
+        "at chance level (50.0 %; chance 33.3 %)",
+        *named[1:],
+    ]
+    counted = (
+        "1 at chance level (50.0 %; chance 33.3 %), 1 diverged, 1 crashed, 1 stopped, 1 running, 1 not run"
+    )
     assert summary.make(of).counted == counted
     assert counted in exports.markdown(of)
     assert counted.replace("%", r"\%") in exports.latex(of)
@@ -96,7 +124,11 @@ def test_each_reason_has_one_word_in_every_form():
         assert one["outcomes"] == {status: int(status in (kind, "finished")) for status in outcomes.NAMES}
         assert (one["failed"], one["missing"]) == ((1, 0) if kind in outcomes.FAILED_RESULT else (0, 1))
     assert cells["rotation=1"]["at_chance"] == {"1": 0.5}
-    (row,) = (row for row in csv.DictReader(io.StringIO(exports.spreadsheet(of, "cells"))) if row["cell"] == "rotation=1")
+    (row,) = (
+        row
+        for row in csv.DictReader(io.StringIO(exports.spreadsheet(of, "cells")))
+        if row["cell"] == "rotation=1"
+    )
     assert (row["n"], row["at_chance"], row["seed 1"], row["seed 1 at chance"]) == ("1", "1", "", "0.5")
 
 
@@ -126,13 +158,19 @@ def test_a_killed_run_is_stopped_in_its_epoch_and_one_never_begun_is_not_run(her
     assert "4 runs: 2 stopped, 2 not run" in text
 
 
-def test_an_outcome_that_an_earlier_version_called_chance_counts_without_another_training(here: Store) -> None:
+def test_an_outcome_that_an_earlier_version_called_chance_counts_without_another_training(
+    here: Store,
+) -> None:
     made = make(read(seeds=1, factors={"augment": {"rotation": [0, 15]}}), here)
     for job, confusion in zip(made.jobs, ([[45, 0], [0, 5]], [[45, 0], [5, 0]]), strict=True):
         finish(here, job)
         judge(here, job)
         (path,) = here.job(job.id).path.glob("outcomes/*/outcome.json")
-        old = {"status": "at_chance", "reason": "at chance level: test accuracy 1.0000, ...", "confusion": confusion}
+        old = {
+            "status": "at_chance",
+            "reason": "at chance level: test accuracy 1.0000, ...",
+            "confusion": confusion,
+        }
         files.write_json(path, files.read_json(path) | old)
     assert [o.status for o in outcomes.read(made.runs, here)] == ["finished", "at_chance"]
     assert make(made.study, here).done == 2
@@ -154,10 +192,20 @@ def ablate(*arguments: object) -> str:
 def test_a_report_on_another_metric_or_other_cells_overwrites_nothing(finished: Path) -> None:
     written = Path(ablate("report", "tiny", "--store", finished).strip())
     before = {path: path.read_bytes() for path in written.parent.iterdir()}
-    assert {path.name for path in before} >= {"report.html", "report.md", "effects.csv", "cells.csv", "findings.json"}
+    assert {path.name for path in before} >= {
+        "report.html",
+        "report.md",
+        "effects.csv",
+        "cells.csv",
+        "findings.json",
+    }
     names = [
         Path(ablate("report", "tiny", "--store", finished, *options).strip()).name
-        for options in (("--metric", "test/loss"), ("--cell", "batch_norm=false"), ("--metric", "test/loss", "--cell", "baseline"))
+        for options in (
+            ("--metric", "test/loss"),
+            ("--cell", "batch_norm=false"),
+            ("--metric", "test/loss", "--cell", "baseline"),
+        )
     ]
     assert names[:2] == ["report-test-loss.html", "report-cell-batch_norm=false.html"]
     assert names[2].startswith("report-test-loss-cell-baseline-")
@@ -173,11 +221,15 @@ def test_a_plain_report_brings_the_tables_beside_it_up_to_date(finished: Path) -
     assert json.loads((folder / "findings.json").read_text())["study"] == "tiny"
     (first, *_) = csv.DictReader(io.StringIO((folder / "effects.csv").read_text()))
     assert (first["metric"], first["unit"]) == ("test/accuracy", "fraction")
-    (first, *_) = csv.DictReader(io.StringIO(ablate("report", "tiny", "--store", finished, "--metric", "test/loss", "--format", "csv")))
+    (first, *_) = csv.DictReader(
+        io.StringIO(ablate("report", "tiny", "--store", finished, "--metric", "test/loss", "--format", "csv"))
+    )
     assert (first["metric"], first["unit"]) == ("test/loss", "nats")
 
 
-@pytest.mark.parametrize("label", ["rotation=15, crop=none", "name=mynet:Small", "a/../b", "x" * 300, "Öl", "."])
+@pytest.mark.parametrize(
+    "label", ["rotation=15, crop=none", "name=mynet:Small", "a/../b", "x" * 300, "Öl", "."]
+)
 def test_any_cell_has_a_file_of_its_own_in_the_study_s_folder(label: str) -> None:
     from ablate.report import publish
 
@@ -221,7 +273,9 @@ def test_the_page_says_what_the_runs_were_about():
     assert data.to_json(of)["test_images"] == {"count": 3000, "classes": 3, "largest_class": 1000}
 
 
-@pytest.mark.parametrize(("most", "ticks"), [(1, 1), (2, 1), (5, 1), (8, 1), (9, 2), (30, 5), (200, 25), (1000, 200)])
+@pytest.mark.parametrize(
+    ("most", "ticks"), [(1, 1), (2, 1), (5, 1), (8, 1), (9, 2), (30, 5), (200, 25), (1000, 200)]
+)
 def test_what_counts_has_whole_ticks_and_not_many(most, ticks):
     made = canvas.whole(most)
     assert (made["dtick"], most / made["dtick"] <= 8) == (ticks, True)
@@ -230,7 +284,10 @@ def test_what_counts_has_whole_ticks_and_not_many(most, ticks):
 @pytest.mark.parametrize(("first", "kind"), [(2.5, None), (500.0, "log")])
 def test_a_loss_that_is_flattened_by_its_first_epoch_is_drawn_on_a_log_axis(first, kind):
     of = found(ROTATION, by_level({("augment.rotation", "15"): HELPS}), epochs=5)
-    curves = tuple(replace(c, mean=(first, *c.mean[1:]), high=(first, *c.high[1:])) if c.metric.endswith("loss") else c for c in of.curves)
+    curves = tuple(
+        replace(c, mean=(first, *c.mean[1:]), high=(first, *c.high[1:])) if c.metric.endswith("loss") else c
+        for c in of.curves
+    )
     drawn = sections.curves.curves(replace(of, curves=curves))
     assert drawn.layout["yaxis2"].get("type") == kind
     assert drawn.layout["yaxis"].get("type") is None, "the accuracy"

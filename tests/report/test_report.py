@@ -1,4 +1,7 @@
-"""What a report says, in words, in tables, in JSON and on the page; findings come from the real code, runs are made up."""
+"""What a report says, in words, in tables, in JSON and on the page.
+
+Findings come from the real code, runs are made up.
+"""
 
 import base64
 import json
@@ -66,7 +69,9 @@ class TestWords:
         assert words.verdict_words(only(rotated(HELPS)), rotated(HELPS)) == "helps +0.93 points [0.85, 1.01]"
 
     def test_a_harm_hurts_with_its_own_sign(self):
-        assert words.verdict_words(only(rotated(HURTS)), rotated(HURTS)) == "hurts -3.06 points [-3.20, -2.92]"
+        assert (
+            words.verdict_words(only(rotated(HURTS)), rotated(HURTS)) == "hurts -3.06 points [-3.20, -2.92]"
+        )
 
     def test_what_is_too_small_is_equivalent_with_its_sign(self):
         of = rotated(EQUIVALENT, min_effect=0.002)
@@ -77,7 +82,10 @@ class TestWords:
         estimate = only(of).estimate
         seen = (estimate.more_seeds, estimate.more_seeds_high)
         least = (estimate.more_seeds_min_effect, estimate.more_seeds_min_effect_high)
-        expected = "about {} more seeds (up to {}) if it is as large as seen, about {} (up to {}) to see an effect of 0.2 points"
+        expected = (
+            "about {} more seeds (up to {}) if it is as large as seen, about {} (up to {}) to see "
+            "an effect of 0.2 points"
+        )
         assert words.verdict_words(only(of), of) == f"undecided: {expected}".format(*seen, *least)
 
     def test_the_headline_has_both_numbers_of_seeds_without_their_upper_figures(self):
@@ -87,8 +95,8 @@ class TestWords:
         few, many = effect.more_seeds, effect.more_seeds_min_effect
         assert few < 5 < 100 < many
         assert (
-            f"rotation 15 instead of 0 (about {few} more seeds if it is as large as seen, about {many} to see an effect of 1 point)"
-            in (words.headline(of)[0])
+            f"rotation 15 instead of 0 (about {few} more seeds if it is as large as seen, about {many} to "
+            "see an effect of 1 point)" in (words.headline(of)[0])
         )
 
     def test_without_a_smallest_effect_the_seeds_are_for_the_effect_as_seen(self):
@@ -112,7 +120,11 @@ class TestWords:
 
     @pytest.mark.parametrize(
         ("few", "many", "said"),
-        [(1, 4, "about 1 (up to 4)"), (338, CAP + 1, "about 338 (perhaps more than 1000)"), (CAP + 1, CAP + 1, "more than 1000")],
+        [
+            (1, 4, "about 1 (up to 4)"),
+            (338, CAP + 1, "about 338 (perhaps more than 1000)"),
+            (CAP + 1, CAP + 1, "more than 1000"),
+        ],
     )
     def test_seeds_for_the_smallest_effect_are_counted_and_capped(self, few, many, said):
         effect, of = with_estimate(
@@ -129,25 +141,33 @@ class TestWords:
     def test_a_seed_without_effect_is_undecided_and_says_so(self):
         of = found(ROTATION, lambda cell, seed: 0.905 if not cell.is_baseline else 0.9)
         assert (
-            words.verdict_words(only(of), of) == "undecided: every seed shows the same difference, so nothing says how much of it is chance"
+            words.verdict_words(only(of), of)
+            == "undecided: every seed shows the same difference, so nothing says how much of it is chance"
         )
 
     def test_no_pair_of_runs_is_undecided_and_says_so(self):
         assert words.verdict_words(only(nothing()), nothing()) == "undecided: no pair of finished runs"
 
     def test_unstable_names_the_level_it_is_worse_than_and_what_the_survivors_say(self):
-        of = found(ROTATION, ROTATED, status=lambda c, s: "diverged" if not c.is_baseline and s == 0 else "finished")
-        assert words.verdict_words(only(of), of).startswith(f"unstable: 1 of 5 runs diverged, 0 {UNSTABLE}helps +0.93 points [")
+        of = found(
+            ROTATION, ROTATED, status=lambda c, s: "diverged" if not c.is_baseline and s == 0 else "finished"
+        )
+        assert words.verdict_words(only(of), of).startswith(
+            f"unstable: 1 of 5 runs diverged, 0 {UNSTABLE}helps +0.93 points ["
+        )
 
     def test_unstable_survivors_of_one_seed_are_undecided(self):
-        of = found(ROTATION, ROTATED, status=lambda c, s: "at_chance" if not c.is_baseline and s else "finished")
+        of = found(
+            ROTATION, ROTATED, status=lambda c, s: "at_chance" if not c.is_baseline and s else "finished"
+        )
         seen = "4 of 5 runs stayed at chance level, test/accuracy 90.95 % to 91.36 %"
         assert words.verdict_words(only(of), of) == f"unstable: {seen}, 0 {UNSTABLE}no verdict (one seed)"
 
     def test_unstable_without_a_survivor_says_so(self):
         of = found(ROTATION, ROTATED, status=lambda c, s: "finished" if c.is_baseline else "diverged")
         assert (
-            words.verdict_words(only(of), of) == "unstable: 5 of 5 runs diverged, 0 of 5 with rotation 0; no pair of finished runs is left"
+            words.verdict_words(only(of), of)
+            == "unstable: 5 of 5 runs diverged, 0 of 5 with rotation 0; no pair of finished runs is left"
         )
         assert words.headline(of) == [f"rotation 15 instead of 0: {words.verdict_words(only(of), of)}."]
         assert "points" not in words.sentences(of)[0], "a unit without a number"
@@ -175,7 +195,9 @@ class TestWords:
         assert words.verdict_words(effect, of) == "helps +0.003 points [0.001, 0.005]"
 
     def test_no_number_reads_minus_nothing(self):
-        effect, of = with_estimate(rotated(HELPS), effect=-0.000001, low=-0.003, high=0.003, verdict="equivalent")
+        effect, of = with_estimate(
+            rotated(HELPS), effect=-0.000001, low=-0.003, high=0.003, verdict="equivalent"
+        )
         assert words.verdict_words(effect, of) == "equivalent +0.00 points [-0.30, 0.30]"
 
     def test_a_rounding_error_reads_0(self):
@@ -198,17 +220,25 @@ class TestWords:
     def test_values_have_sensible_digits(self, number, metric, said):
         assert words.value(number, metric) == said
 
-    @pytest.mark.parametrize(("p", "said"), [(0.00099, "< 0.001"), (0.0123, "= 0.012"), (1.0, "= 1.000"), (None, "")])
+    @pytest.mark.parametrize(
+        ("p", "said"), [(0.00099, "< 0.001"), (0.0123, "= 0.012"), (1.0, "= 1.000"), (None, "")]
+    )
     def test_p_has_three_decimals(self, p, said):
         assert words.p_words(Estimate(n=5, p=p, wins=0, ties=0, losses=0)) == said
 
     def test_a_sentence_has_effect_first_then_p_seeds_and_wins(self):
         assert words.sentences(rotated(HURTS)) == [
-            "rotation 15 instead of 0: hurts -3.06 points [-3.20, -2.92], p (adjusted) < 0.001, 5 seeds, 0 wins / 0 ties / 5 losses"
+            (
+                "rotation 15 instead of 0: hurts -3.06 points [-3.20, -2.92], p (adjusted) < 0.001, 5 seeds, 0 "
+                "wins / 0 ties / 5 losses"
+            )
         ]
 
     def test_an_undecided_sentence_still_has_its_effect(self):
-        assert "undecided: one seed, +0.50 points, 1 seed, 1 win / 0 ties / 0 losses" in words.sentences(rotated([0.005]))[0]
+        assert (
+            "undecided: one seed, +0.50 points, 1 seed, 1 win / 0 ties / 0 losses"
+            in words.sentences(rotated([0.005]))[0]
+        )
 
     def test_flags_stand_in_the_sentence(self):
         raw = {"factors": {"augment": {"rotation": [0, 15]}, "model": {"batch_norm": [True, False]}}}
@@ -216,9 +246,13 @@ class TestWords:
 
         def value(cell, seed):
             sign = 1 if cell.levels["model.batch_norm"] == "true" else -1
-            return 0.9 + 0.0003 * seed + (sign * turned[seed] if cell.levels["augment.rotation"] == "15" else 0)
+            return (
+                0.9 + 0.0003 * seed + (sign * turned[seed] if cell.levels["augment.rotation"] == "15" else 0)
+            )
 
-        of = found(raw, value, status=lambda c, s: "crashed" if c.label == "rotation=15" and s == 4 else "finished")
+        of = found(
+            raw, value, status=lambda c, s: "crashed" if c.label == "rotation=15" and s == 4 else "finished"
+        )
         assert "incomplete" in words.sentences(of)[0]
         assert "depends on model.batch_norm" in words.sentences(of)[0]
 
@@ -233,8 +267,15 @@ class TestWords:
 
     def test_an_interaction_does_not_help(self, full):
         effect = full.interactions[0]
-        for name, said in (("helps", "better together"), ("hurts", "worse together"), ("equivalent", "additive")):
-            assert words.verdict_alone(replace(effect, estimate=replace(effect.estimate, verdict=name)), full) == said
+        for name, said in (
+            ("helps", "better together"),
+            ("hurts", "worse together"),
+            ("equivalent", "additive"),
+        ):
+            assert (
+                words.verdict_alone(replace(effect, estimate=replace(effect.estimate, verdict=name)), full)
+                == said
+            )
 
     def test_a_cell_is_named_by_its_label(self, full):
         assert names.change(full.cell_effects[0], full) == full.cells[1].cell.label
@@ -242,7 +283,9 @@ class TestWords:
 
 class TestHeadline:
     def test_one_choice_is_one_sentence(self):
-        assert words.headline(rotated(HURTS)) == ["rotation 15 instead of 0 hurts: -3.06 points [-3.20, -2.92], 5 seeds."]
+        assert words.headline(rotated(HURTS)) == [
+            "rotation 15 instead of 0 hurts: -3.06 points [-3.20, -2.92], 5 seeds."
+        ]
 
     def test_one_undecided_choice_says_so(self):
         of = rotated(UNDECIDED, min_effect=0.002)
@@ -254,7 +297,10 @@ class TestHeadline:
         assert said[0].startswith("So far (")
         assert "rotation 15 instead of 0 helps: +0.92 points [" in said[0]
         assert "random_resized_crop instead of random_crop hurts: -3.05 points [" in said[1]
-        assert re.search(r"Equivalent: flip false .*; undecided: conv_dropout 0.1 .*; unstable: batch_norm false .*hurts -5", said[2])
+        assert re.search(
+            r"Equivalent: flip false .*; undecided: conv_dropout 0.1 .*; unstable: batch_norm false .*hurts -5",
+            said[2],
+        )
 
     def test_nothing_finished_is_said(self):
         assert words.headline(nothing()) == ["Nothing is finished yet: 0 of 10 runs."]
@@ -266,34 +312,53 @@ class TestHeadline:
     def test_nothing_but_failures_is_said(self):
         of = found(ROTATION, lambda c, s: 0.0, status=lambda c, s: "diverged")
         (said,) = words.headline(of)
-        assert said.startswith("No run has a value of test/accuracy that counts, so nothing can be compared: of 10 runs, 10 diverged. Try ")
+        assert said.startswith(
+            "No run has a value of test/accuracy that counts, so nothing can be compared: of 10 runs, 10 "
+            "diverged. Try "
+        )
 
     def test_a_metric_that_no_run_has_is_said(self):
         of = found(ROTATION, lambda c, s: 0.9, metric="test/calibration_error")
         assert words.headline(of) == [
-            "No run has a value of test/calibration_error that counts, so nothing can be compared: of 10 runs, 10 finished without it."
+            (
+                "No run has a value of test/calibration_error that counts, so nothing can be compared: of 10 "
+                "runs, 10 finished without it."
+            )
         ]
 
     def test_one_seed_is_no_verdict_but_what_was_seen_is_said(self):
         (said,) = words.headline(rotated([0.005]))
-        assert said.startswith("Undecided: one seed gives no verdict, because nothing says how much of it is chance.")
+        assert said.startswith(
+            "Undecided: one seed gives no verdict, because nothing says how much of it is chance."
+        )
         assert said.endswith("Seen: rotation 15 instead of 0 +0.50 points.")
 
     def test_unpaired_runs_give_no_effect(self):
         of = found(ROTATION, lambda c, s: 0.9, status=lambda c, s: "finished" if c.is_baseline else "running")
         (said,) = words.headline(of)
-        assert said.startswith("So far (5 of 10 runs): No effect can be said yet: no two finished runs differ in one factor only under ")
+        assert said.startswith(
+            "So far (5 of 10 runs): No effect can be said yet: no two finished runs differ in one factor "
+            "only under "
+        )
         assert said.endswith("(5 running).")
 
     def test_without_a_factor_the_mean_is_said(self):
         assert words.headline(found({}, lambda c, s: 0.7 + 0.01 * s)) == [
-            "No factor is varied, so there is nothing to compare: test/accuracy is 72.00 % (sd 1.58 over 5 seeds)."
+            (
+                "No factor is varied, so there is nothing to compare: test/accuracy is 72.00 % (sd 1.58 over 5 "
+                "seeds)."
+            )
         ]
 
     def test_many_choices_are_counted(self):
         levels = [0, 5, 10, 15, 20, 25, 30]
         changes = {("augment.rotation", str(level)): [level * x for x in HELPS] for level in levels[1:]}
-        said = words.headline(found({"factors": {"augment": {"rotation": levels}}, "design": "one_at_a_time"}, by_level(changes, base=0.3)))
+        said = words.headline(
+            found(
+                {"factors": {"augment": {"rotation": levels}}, "design": "one_at_a_time"},
+                by_level(changes, base=0.3),
+            )
+        )
         assert said[0].startswith("Helps: rotation 30 instead of 0 (")
         assert said[0].endswith("and 2 more.")
 
@@ -309,25 +374,42 @@ class TestSummary:
 
     def test_failed_and_missing_runs_are_counted(self, full):
         rows = {row[0]: row for row in summary.make(full).rows}
-        assert summary.make(full).columns == ("cell", "n", "diverged", "crashed", "not run", "mean", "sd", "s/epoch")
+        assert summary.make(full).columns == (
+            "cell",
+            "n",
+            "diverged",
+            "crashed",
+            "not run",
+            "mean",
+            "sd",
+            "s/epoch",
+        )
         assert rows["batch_norm=false"][1:5] == ("4", "1", "0", "0")
         assert rows["rotation=15"][1:5] == ("4", "0", "1", "0")
         assert summary.make(full).counted == "24 diverged, 1 crashed, 1 not run"
 
     def test_claims_are_answered_in_words(self, full):
-        assert summary.make(full).claims[0].startswith('"RandomCrop beats RandomResizedCrop": confirmed, +3.05 points [')
+        assert (
+            summary.make(full)
+            .claims[0]
+            .startswith('"RandomCrop beats RandomResizedCrop": confirmed, +3.05 points [')
+        )
         assert ", from" not in summary.make(nothing()).claims
 
     def test_a_claim_on_another_metric_names_it(self):
         raw = ROTATION | {"claim": [{"text": "t", "expect": "augment.rotation: 0 > 15 on test/loss"}]}
         of = found(raw, by_level({("augment.rotation", "15"): HELPS}))
-        assert summary.make(of).claims == ('"t": confirmed, test/loss +0.00930 [0.00855, 0.01005] from 15 to 0 (lower is better)',)
+        assert summary.make(of).claims == (
+            '"t": confirmed, test/loss +0.00930 [0.00855, 0.01005] from 15 to 0 (lower is better)',
+        )
 
 
 class TestJson:
     KEYS = frozenset({"study", "metric", "direction", "seeds", "cells", "effects", "claims"})
     CELL = frozenset({"cell", "levels", "n", "failed", "mean", "sd", "values"})
-    EFFECT = frozenset({"kind", "factor", "from", "to", "effect", "low", "high", "p", "n", "verdict", "flags", "more_seeds"})
+    EFFECT = frozenset(
+        {"kind", "factor", "from", "to", "effect", "low", "high", "p", "n", "verdict", "flags", "more_seeds"}
+    )
 
     def test_other_programs_find_the_keys_they_rely_on(self, full):
         made = data.to_json(full)
@@ -347,7 +429,9 @@ class TestJson:
     def test_what_is_not_a_number_is_null_and_what_json_does_not_know_is_text(self):
         odd = {"a": float("nan"), "b": (float("inf"), 1), 3: object}
         of = replace(nothing(), environments=(odd,))
-        assert data.to_json(of)["environments"] == [{"a": None, "b": [None, 1], "3": "<class 'object'>", "git": {}}]
+        assert data.to_json(of)["environments"] == [
+            {"a": None, "b": [None, 1], "3": "<class 'object'>", "git": {}}
+        ]
 
     def test_it_has_every_class_and_the_insides_that_tables_and_pictures_cut(self):
         of = found(ROTATION | {"metric": "test/loss"}, ROTATED, classes=tuple(f"c{i}" for i in range(15)))
@@ -383,17 +467,35 @@ class TestTuning:
             "what became of it",
         ]
         own = [row for row in made.rows if row[0] == "baseline"]
-        assert [row[5] for row in own] == ["complete, as the recipe stands", "complete", "pruned", "the best", "diverged"]
+        assert [row[5] for row in own] == [
+            "complete, as the recipe stands",
+            "complete",
+            "pruned",
+            "the best",
+            "diverged",
+        ]
         assert own[3][2:5] == ("0.0316", "1e-05", "80.00")
 
     def test_the_pictures_show_what_the_tables_say(self, full):
         every = pictures_of(full)
         traces, _ = drawn(every["history"])
-        dots = [point for trace in traces if trace["mode"] == "markers" and "baseline" in trace["hovertext"][0] for point in trace["y"]]
+        dots = [
+            point
+            for trace in traces
+            if trace["mode"] == "markers" and "baseline" in trace["hovertext"][0]
+            for point in trace["y"]
+        ]
         assert dots[:3] == pytest.approx([50, 60, 80])
         traces, layout = drawn(every["fields"])
         assert max(trace["line"]["width"] for trace in traces) == 4
-        assert {label["text"] for label in layout["annotations"]} == {"0.001", "1", "1e-06", "0.01", "50.00 %", "80.00 %"}
+        assert {label["text"] for label in layout["annotations"]} == {
+            "0.001",
+            "1",
+            "1e-06",
+            "0.01",
+            "50.00 %",
+            "80.00 %",
+        }
         traces, layout = drawn(every["map"])
         assert (layout["xaxis"]["type"], layout["yaxis"]["type"]) == ("log", "log")
         assert len(traces[1]["x"]) == 3
@@ -442,7 +544,12 @@ class TestPage:
 
     def test_it_answers_first_and_has_every_part_in_order(self, full, full_page):
         said = Page(full_page).said
-        assert said.index(full.study.question) < said.index(words.headline(full)[0]) < said.index("runs finished") < said.index("Effects")
+        assert (
+            said.index(full.study.question)
+            < said.index(words.headline(full)[0])
+            < said.index("runs finished")
+            < said.index("Effects")
+        )
         headings = re.findall(r"<h2[^>]*>([^<]*)</h2>", full_page)
         assert headings == list(self.ORDER)
 
@@ -452,7 +559,9 @@ class TestPage:
         assert parsed.open == []
         ids = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
         assert len(ids) == len(set(ids))
-        targets = [attributes["aria-labelledby"] for _, attributes in parsed.tags if "aria-labelledby" in attributes]
+        targets = [
+            attributes["aria-labelledby"] for _, attributes in parsed.tags if "aria-labelledby" in attributes
+        ]
         assert set(targets) <= set(ids)
 
     @pytest.mark.parametrize("of", [everything, nothing, hostile])
@@ -461,7 +570,11 @@ class TestPage:
         asked = [x for _, attributes in parsed.tags for name, x in attributes.items() if name in LOADING]
         assert all(re.fullmatch(r"data:image/png;base64,[A-Za-z0-9+/=]+", x) for x in asked)
         assert not any(re.search(r"url\(|@import", style) for style in parsed.styles)
-        policy = next(attributes["content"] for _, attributes in parsed.tags if attributes.get("http-equiv") == "Content-Security-Policy")
+        policy = next(
+            attributes["content"]
+            for _, attributes in parsed.tags
+            if attributes.get("http-equiv") == "Content-Security-Policy"
+        )
         assert policy.startswith("default-src 'none'")
 
     def test_plotly_stands_in_it_once_and_it_is_below_7_megabytes(self, full_page):
@@ -499,17 +612,31 @@ class TestPage:
     def test_an_effect_that_is_turned_round_is_taken_apart_below_the_effects(self):
         raw = {"factors": {"augment": {"rotation": [0, 15]}, "model": {"batch_norm": [True, False]}}}
         turn = {"true": [0.02, 0.021, 0.019, 0.02, 0.022], "false": [-0.02, -0.019, -0.021, -0.022, -0.02]}
-        of = found(raw, lambda c, s: 0.9 + (turn[c.levels["model.batch_norm"]][s] if c.levels["augment.rotation"] == "15" else 0))
+        of = found(
+            raw,
+            lambda c, s: (
+                0.9 + (turn[c.levels["model.batch_norm"]][s] if c.levels["augment.rotation"] == "15" else 0)
+            ),
+        )
         said = Page(page(of)).said
         assert "rotation 15 instead of 0, where batch_norm = true +2.04" in said
         assert "rotation 15 instead of 0, where batch_norm = false -2.04" in said
         assert len(tables_of(of)["simple"].rows) == len(of.simple_effects) >= 2
 
     def test_an_effect_that_is_known_in_some_settings_only_is_named_wherever_it_is_drawn(self):
-        raw = {"factors": {"augment": {"rotation": [0, 15], "crop": ["none", "random_crop"]}, "model": {"batch_norm": [True, False]}}}
+        raw = {
+            "factors": {
+                "augment": {"rotation": [0, 15], "crop": ["none", "random_crop"]},
+                "model": {"batch_norm": [True, False]},
+            }
+        }
         noise = np.random.default_rng(0)
         never = "rotation=15, batch_norm=false"
-        of = found(raw, lambda c, s: 0.8 + float(noise.normal(0, 0.01)), status=lambda c, s: "running" if c.label == never else "finished")
+        of = found(
+            raw,
+            lambda c, s: 0.8 + float(noise.normal(0, 0.01)),
+            status=lambda c, s: "running" if c.label == never else "finished",
+        )
         scope = "except where crop = none and batch_norm = false"
         effect = next(e for e in of.effects if e.factor == "augment.rotation")
         assert names.change(effect, of) == f"rotation 15 instead of 0, {scope}"
@@ -519,7 +646,11 @@ class TestPage:
         _, layout = drawn(sections.effects.forest(of.effects, of))
         assert any(scope in re.sub(r"(<[^>]+>)+", " ", label["text"]) for label in layout["annotations"])
         (heat,), _ = drawn(sections.interactions.heat(of))
-        assert sum(text.endswith("*") for row in heat["text"] for text in row) == sum(e.scope is not None for e in of.interactions) > 0
+        assert (
+            sum(text.endswith("*") for row in heat["text"] for text in row)
+            == sum(e.scope is not None for e in of.interactions)
+            > 0
+        )
         assert "A star: known in some settings only" in said
 
     def test_names_of_classes_are_text(self):
@@ -536,7 +667,9 @@ class TestPage:
         for attributes, one in zip(shown, full.details, strict=True):
             assert base64.b64decode(attributes["src"].partition(",")[2]) == Path(png()).read_bytes()
             assert one.label in attributes["alt"]
-            assert f"{one.label}, seed {one.picture_seed}: the most confident mistakes" in Page(full_page).said
+            assert (
+                f"{one.label}, seed {one.picture_seed}: the most confident mistakes" in Page(full_page).said
+            )
 
     def test_a_gallery_that_is_too_large_or_gone_is_left_out(self):
         assert Path(png(500)).stat().st_size > sections.inside.LARGEST
@@ -546,7 +679,10 @@ class TestPage:
             assert "Two cells from inside" in page(of)
 
     def test_a_study_of_500_runs_stays_below_7_megabytes(self):
-        factors = {"augment": {"rotation": [0, 5, 10, 15, 20], "flip": [True, False]}, "model": {"batch_norm": [True, False]}}
+        factors = {
+            "augment": {"rotation": [0, 5, 10, 15, 20], "flip": [True, False]},
+            "model": {"batch_norm": [True, False]},
+        }
         raw = {"seeds": 5, "factors": factors | {"optimizer": {"lr": [0.1, 0.05, 0.02, 0.01, 0.005]}}}
         rng = np.random.default_rng(0)
         of = found(
@@ -621,7 +757,10 @@ class TestTables:
         monkeypatch.setattr(tables, "MOST_ROWS", 3)
         made = sections.cells.cells_table(full)
         assert len(made.rows) == 3
-        assert made.note == f"The first 3 of {len(full.cells)} rows; `ablate report --format json` has all of them."
+        assert (
+            made.note
+            == f"The first 3 of {len(full.cells)} rows; `ablate report --format json` has all of them."
+        )
 
     def test_long_curves_are_thinned_to_the_last_epoch(self):
         of = replace(found(ROTATION, lambda c, s: 0.9, epochs=95))
@@ -641,7 +780,9 @@ class TestTables:
         shown = [text for row in traces[0]["text"] for text in row if text]
         assert sorted(shown) == sorted(row[1] for row in made["interactions"].rows if row[1] != "-")
         traces, _ = drawn(every["interplay"])
-        assert {f"{y:.2f}" for trace in traces for y in trace["y"]} == {cell for row in made["interplay"].rows for cell in row[1:]}
+        assert {f"{y:.2f}" for trace in traces for y in trace["y"]} == {
+            cell for row in made["interplay"].rows for cell in row[1:]
+        }
         traces, layout = drawn(every["classes"])
         points = [f"{x:+.2f}" for trace in traces if trace["mode"] == "markers" for x in trace["x"]]
         change, chosen = sections.classes.strongest(full)
@@ -650,7 +791,9 @@ class TestTables:
         assert set(layout["yaxis"]["ticktext"]) == {row[1] for row in made["classes"].rows}
         traces, _ = drawn(every["calibration"])
         lines = [list(pair) for trace in traces[1:] for pair in zip(trace["x"], trace["y"], strict=True)]
-        assert [[f"{x:.1f}", f"{y:.1f}"] for x, y in lines] == [list(row[2:]) for row in made["calibration"].rows]
+        assert [[f"{x:.1f}", f"{y:.1f}"] for x, y in lines] == [
+            list(row[2:]) for row in made["calibration"].rows
+        ]
 
     def test_two_factors_whose_levels_have_one_name_do_not_share_squares(self):
         levels = [
@@ -658,8 +801,14 @@ class TestTables:
             ("b", {"flip": True}, {"flip": False}),
             ("c", {"erasing": 0.0}, {"erasing": 0.1}),
         ]
-        raw = {"factor": [{"name": name, "levels": [level("no", **off), level("abc", **on)]} for name, off, on in levels]}
-        of = found(raw, lambda cell, seed: 0.8 + 0.03 * len(cell.label) ** 0.5 + 0.001 * seed * len(cell.label))
+        raw = {
+            "factor": [
+                {"name": name, "levels": [level("no", **off), level("abc", **on)]} for name, off, on in levels
+            ]
+        }
+        of = found(
+            raw, lambda cell, seed: 0.8 + 0.03 * len(cell.label) ** 0.5 + 0.001 * seed * len(cell.label)
+        )
         traces, layout = drawn(sections.interactions.heat(of))
         assert sum(bool(text) for row in traces[0]["text"] for text in row) == len(of.interactions) == 3
         assert layout["xaxis"]["ticktext"] == layout["yaxis"]["ticktext"] == ["abc", "abc"]
@@ -715,7 +864,9 @@ class TestFigures:
         labels = [label["text"] for label in layout["annotations"]]
         assert len(labels) == len(full.effects)
         assert labels[0].startswith("<b>rotation 15 instead of 0</b><br>helps +0.92 points [")
-        assert [label["y"] for label in layout["annotations"]] == sorted(label["y"] for label in layout["annotations"])
+        assert [label["y"] for label in layout["annotations"]] == sorted(
+            label["y"] for label in layout["annotations"]
+        )
 
     def test_the_best_of_a_metric_to_minimise_is_the_lowest(self):
         raw = {"factors": {"augment": {"rotation": [0, 15], "flip": [True, False]}}, "metric": "test/loss"}
@@ -759,17 +910,28 @@ class TestFigures:
 
     @pytest.mark.parametrize(
         "draw",
-        [lambda of: sections.effects.forest(of.effects, of), sections.curves.curves, sections.cost.cost, *INSIDES],
+        [
+            lambda of: sections.effects.forest(of.effects, of),
+            sections.curves.curves,
+            sections.cost.cost,
+            *INSIDES,
+        ],
     )
     def test_free_text_is_no_markup_in_a_picture(self, draw):
         of = hostile()
         assert "<script>alert" not in canvas.div(draw(of))
         traces, layout = drawn(draw(of))
-        found_texts = [trace[key] for trace in traces for key in ("text", "hovertext", "name") if key in trace]
+        found_texts = [
+            trace[key] for trace in traces for key in ("text", "hovertext", "name") if key in trace
+        ]
         texts = [part for text in found_texts for part in ([text] if isinstance(text, str) else text)]
-        texts = [part for text in texts for part in ([text] if isinstance(text, str) else text)]  # of a heat map
+        texts = [
+            part for text in texts for part in ([text] if isinstance(text, str) else text)
+        ]  # of a heat map
         texts += [label["text"] for label in layout.get("annotations", ())]
         texts += [text for name in ("xaxis", "yaxis") for text in layout[name].get("ticktext", ())]
         tags = {tag for text in texts for tag in re.findall(r"<[^<>]*>", text)}
         assert tags <= {"<b>", "</b>", "<br>"}
-        assert not any("hovertemplate" in trace or trace.get("texttemplate", "%{text}") != "%{text}" for trace in traces)
+        assert not any(
+            "hovertemplate" in trace or trace.get("texttemplate", "%{text}") != "%{text}" for trace in traces
+        )

@@ -46,16 +46,23 @@ def opened(text: str, folder: Path) -> tuple[str, list[str], list[str]]:
     path, log = folder / "report.html", folder / "requests.json"
     path.write_text(text, encoding="utf-8")
     command = [CHROMIUM, *QUIET, f"--user-data-dir={folder / 'profile'}", f"--log-net-log={log}"]
-    done = subprocess.run([*command, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=300, check=True)
+    done = subprocess.run(
+        [*command, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=300, check=True
+    )
     asked = [event.get("params", {}) for event in json.loads(log.read_text(encoding="utf-8"))["events"]]
-    # Chromium has errands of its own (updates, time, dictionaries): what no page asked for is "not an origin".
-    by_page = {params["url"] for params in asked if params.get("initiator", "not an origin") != "not an origin"}
+    # Chromium has errands of its own (updates, time, dictionaries): what no page asked for is "not an
+    # origin".
+    by_page = {
+        params["url"] for params in asked if params.get("initiator", "not an origin") != "not an origin"
+    }
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line], sorted(by_page)
 
 
 @pytest.fixture(params=PICTURES, ids=lambda of: of.__name__, scope="module")
 def report(request, tmp_path_factory):
-    return PICTURES[request.param], *opened(page(request.param()), tmp_path_factory.mktemp(request.param.__name__))
+    return PICTURES[request.param], *opened(
+        page(request.param()), tmp_path_factory.mktemp(request.param.__name__)
+    )
 
 
 def test_every_picture_is_drawn(report):
@@ -75,7 +82,12 @@ def test_nothing_is_asked_of_the_network(report):
 
 
 def test_no_text_of_a_study_became_a_tag(report):
-    shown = re.sub(r'<script.*?</script>|<img class="gallery" src="data:image/png;base64,', "", report[1], flags=re.DOTALL)
+    shown = re.sub(
+        r'<script.*?</script>|<img class="gallery" src="data:image/png;base64,',
+        "",
+        report[1],
+        flags=re.DOTALL,
+    )
     assert re.findall(r"<(?:img|a|i|b)[ >]", shown) == []
 
 
@@ -147,7 +159,10 @@ def test_the_gallery_is_drawn(browser):
     })()""")
     assert len(sizes) == 2
     end = time.monotonic() + 300
-    while browser.run('[...document.querySelectorAll("img.gallery")].map((one) => one.naturalWidth).join()') != "64,64":
+    while (
+        browser.run('[...document.querySelectorAll("img.gallery")].map((one) => one.naturalWidth).join()')
+        != "64,64"
+    ):
         assert time.monotonic() < end, "an image of the gallery is not drawn"
         time.sleep(0.1)
 
@@ -162,7 +177,9 @@ def test_neither_clicks_nor_pictures_complain_or_ask_for_anything(browser):
 def pages(tmp_path_factory):
     """Write the reports that are looked at: of the real quickstart, of 500 runs, of a study of which nothing is finished."""
     folder = tmp_path_factory.mktemp("pages")
-    code, _, err = ablate("run", Path(__file__).parents[2] / "studies" / "quickstart.toml", "--store", folder / "store")
+    code, _, err = ablate(
+        "run", Path(__file__).parents[2] / "studies" / "quickstart.toml", "--store", folder / "store"
+    )
     assert code == 0, err
     for made in (many, nothing):
         (folder / f"{made.__name__}.html").write_text(page(made()), encoding="utf-8")
@@ -172,7 +189,9 @@ def pages(tmp_path_factory):
 
 
 @pytest.mark.parametrize("width", [1400, 400])
-@pytest.mark.parametrize(("name", "pictures"), [("quickstart", len(EVERY) - TUNED), ("many", len(EVERY)), ("nothing", 0)])
+@pytest.mark.parametrize(
+    ("name", "pictures"), [("quickstart", len(EVERY) - TUNED), ("many", len(EVERY)), ("nothing", 0)]
+)
 def test_a_page_is_drawn_in_its_window_without_a_word_or_a_request(name, pictures, width, pages, tmp_path):
     made = Browser(pages / f"{name}.html", tmp_path, width)
     try:
@@ -207,7 +226,9 @@ def test_on_a_phone_the_verdict_stands_below_its_change_and_nothing_of_an_effect
             }})""")
             assert places
             assert places == [[True, True, True]] * len(places), name
-            shown = made.run(f"""getComputedStyle(document.querySelector("#{name} td[data-title]"), "::before").content""")
+            shown = made.run(
+                f"""getComputedStyle(document.querySelector("#{name} td[data-title]"), "::before").content"""
+            )
             assert shown not in ("none", "normal"), "numbers have lost their names"
     finally:
         made.close()

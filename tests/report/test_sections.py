@@ -19,7 +19,9 @@ def stations(findings) -> Section:
     drawn = canvas.picture("stations", [{"type": "scatter", "x": [1], "y": [2]}], {"height": 100})
     blocks = (
         Plots("Where the trains stop", (drawn,)),
-        Table("stations-table", "All stations", (("station", "head"), ("trains", "number")), (("<Ulm>", "12"),)),
+        Table(
+            "stations-table", "All stations", (("station", "head"), ("trains", "number")), (("<Ulm>", "12"),)
+        ),
         Note("Trains & buses", soft=True),
     )
     rows = ((findings.study.name, 12),)
@@ -37,7 +39,9 @@ def test_a_row_of_the_table_is_all_that_a_section_costs(monkeypatch, tmp_path):
     of = everything()
     text = page(of)
     said = Page(text).said
-    assert "Stations Where the trains stop All stations stationtrains" in said.replace("station trains", "stationtrains")
+    assert "Stations Where the trains stop All stations stationtrains" in said.replace(
+        "station trains", "stationtrains"
+    )
     assert "<Ulm> 12 Trains & buses" in said
     assert '<div id="stations"' in text
     assert [one.name for one in pictures.every(of)][-1] == "stations"
@@ -96,7 +100,9 @@ def test_rows_of_one_sheet_are_joined_and_must_have_the_same_columns(monkeypatch
     of = everything()
     rows = list(csv.DictReader(io.StringIO(exports.spreadsheet(of))))
     assert [row["kind"] for row in rows] == [effect["kind"] for effect in data.to_json(of)["effects"]]
-    monkeypatch.setitem(sections.SECTIONS, "odd", lambda findings: Section("x", "X", (), {}, (Sheet("cells", ("a",), ()),)))
+    monkeypatch.setitem(
+        sections.SECTIONS, "odd", lambda findings: Section("x", "X", (), {}, (Sheet("cells", ("a",), ()),))
+    )
     with pytest.raises(AssertionError, match="two sheets cells"):
         exports.spreadsheet(of)
 

@@ -131,7 +131,12 @@ def test_a_file_that_is_no_json_is_an_error_and_not_none(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("number", "do"), [(errno.ENOSPC, "make room there"), (errno.EDQUOT, "make room there"), (errno.EROFS, "mount it for writing")]
+    ("number", "do"),
+    [
+        (errno.ENOSPC, "make room there"),
+        (errno.EDQUOT, "make room there"),
+        (errno.EROFS, "mount it for writing"),
+    ],
 )
 def test_a_disk_that_takes_nothing_is_a_sentence_and_leaves_no_draft(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, do: str
@@ -143,7 +148,9 @@ def test_a_disk_that_takes_nothing_is_a_sentence_and_leaves_no_draft(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UnwritableError, match=rf"x\.json: cannot be written \(.+\): {do} and run the same again"):
+    with pytest.raises(
+        UnwritableError, match=rf"x\.json: cannot be written \(.+\): {do} and run the same again"
+    ):
         files.write_json(path, {"new": 2})
     assert [files.read_json(one) for one in tmp_path.iterdir()] == [{"old": 1}]
 
@@ -179,13 +186,21 @@ def test_an_older_file_is_kept_where_that_is_asked_for(tmp_path: Path) -> None:
 def test_drafts_of_the_dead_are_swept_away_with_the_checkpoints(folder: Folder) -> None:
     (folder.path / "outcomes" / "x").mkdir(parents=True)
     (folder.path / ".ipynb_checkpoints").mkdir()
-    names = [".result.json.1a2b3c4d", ".best.pt.1a2b3c4d", "checkpoint.pt", "previous.pt", "outcomes/x/.outcome.json.1a2b3c4d"]
+    names = [
+        ".result.json.1a2b3c4d",
+        ".best.pt.1a2b3c4d",
+        "checkpoint.pt",
+        "previous.pt",
+        "outcomes/x/.outcome.json.1a2b3c4d",
+    ]
     names += [".failure.json.1a2b3c4d", ".recipe.json.1a2b3c4d"]
     kept = [".mine", "best.pt", "journal.jsonl", "outcomes/x/outcome.json"]
     for name in names + kept:
         (folder.path / name).touch()
     job_folder.sweep(folder)
-    assert sorted(str(path.relative_to(folder.path)) for path in folder.path.rglob("*") if path.is_file()) == sorted(kept)
+    assert sorted(
+        str(path.relative_to(folder.path)) for path in folder.path.rglob("*") if path.is_file()
+    ) == sorted(kept)
 
 
 def test_lines_behind_a_damaged_one_are_not_believed(folder: Folder) -> None:
@@ -224,7 +239,9 @@ for i in range(10**9):
 def test_lines_come_back_in_order(folder: Folder) -> None:
     for i in range(3):
         files.append(folder.journal, {"epoch": i, "note": "über\nzwei Zeilen"})
-        assert files.lines(folder.journal) == [{"epoch": j, "note": "über\nzwei Zeilen"} for j in range(i + 1)]
+        assert files.lines(folder.journal) == [
+            {"epoch": j, "note": "über\nzwei Zeilen"} for j in range(i + 1)
+        ]
 
 
 def test_a_torn_last_line_is_not_a_line_and_the_next_one_mends_it(folder: Folder) -> None:
@@ -259,7 +276,9 @@ def test_an_appender_that_is_killed_leaves_whole_lines_in_order(folder: Folder) 
 
 @settings(max_examples=50, deadline=None)
 @given(text=st.text(), cut=st.integers(min_value=0, max_value=40))
-def test_no_text_in_a_line_can_break_the_file(tmp_path_factory: pytest.TempPathFactory, text: str, cut: int) -> None:
+def test_no_text_in_a_line_can_break_the_file(
+    tmp_path_factory: pytest.TempPathFactory, text: str, cut: int
+) -> None:
     path = tmp_path_factory.mktemp("lines") / "x.jsonl"
     files.append(path, {"text": text})
     with path.open("ab") as file:
@@ -269,7 +288,10 @@ def test_no_text_in_a_line_can_break_the_file(tmp_path_factory: pytest.TempPathF
 
 
 def test_a_journal_is_made_to_say_what_the_checkpoint_remembers(folder: Folder) -> None:
-    history = [{"epoch": 1, "metrics": {"train/loss": 0.1}}, {"epoch": 2, "metrics": {"train/loss": float("inf")}}]
+    history = [
+        {"epoch": 1, "metrics": {"train/loss": 0.1}},
+        {"epoch": 2, "metrics": {"train/loss": float("inf")}},
+    ]
     for there in ([], history[:1], [*history, {"epoch": 3, "metrics": {}}]):
         files.write(folder.journal, "".join(json.dumps(line) + "\n" for line in there) + '{"torn')
         job_folder.restore_journal(folder, history)
@@ -292,11 +314,19 @@ def test_a_job_is_described_once_and_again_changes_nothing(folder: Folder) -> No
     job_folder.create(folder, job)
     before = folder.recipe.stat()
     job_folder.create(folder, job)
-    assert (folder.recipe.stat().st_ino, folder.recipe.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert (folder.recipe.stat().st_ino, folder.recipe.stat().st_mtime_ns) == (
+        before.st_ino,
+        before.st_mtime_ns,
+    )
 
 
-def test_whoever_creates_a_job_sweeps_what_the_killed_left_of_it_unless_somebody_runs_it(folder: Folder) -> None:
-    job, names = a_job(), (".recipe.json.1a2b3c4d", ".failure.json.1a2b3c4d", "outcomes/x/.outcome.json.1a2b3c4d")
+def test_whoever_creates_a_job_sweeps_what_the_killed_left_of_it_unless_somebody_runs_it(
+    folder: Folder,
+) -> None:
+    job, names = (
+        a_job(),
+        (".recipe.json.1a2b3c4d", ".failure.json.1a2b3c4d", "outcomes/x/.outcome.json.1a2b3c4d"),
+    )
     (folder.path / "outcomes" / "x").mkdir(parents=True)
 
     def left() -> list[str]:
@@ -371,7 +401,10 @@ def test_a_failure_is_recorded_with_its_kind_and_time(folder: Folder) -> None:
 
 
 def test_ways_of_evaluating_have_folders_of_their_own_without_drafts(folder: Folder) -> None:
-    first, second = (folder.outcome(identity.evaluation_id(Recipe(evaluation=fields.Evaluation(tta=tta)))) for tta in ("none", "flip"))
+    first, second = (
+        folder.outcome(identity.evaluation_id(Recipe(evaluation=fields.Evaluation(tta=tta))))
+        for tta in ("none", "flip")
+    )
     assert first != second
     files.write_json(first / "outcome.json", {})
     files.write(first / "misclassified.png", b"")
@@ -391,7 +424,9 @@ with Folder(Path(sys.argv[1])).lock():
 """
 
 
-def test_a_job_is_running_while_another_process_holds_its_lock_and_not_after_its_death(folder: Folder) -> None:
+def test_a_job_is_running_while_another_process_holds_its_lock_and_not_after_its_death(
+    folder: Folder,
+) -> None:
     assert not job_folder.is_running(folder)
     with child(HOLDER, folder.path) as holder:
         assert holder.stdout is not None

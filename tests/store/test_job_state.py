@@ -56,7 +56,9 @@ def test_a_diverged_training_is_the_end_whatever_else_there_is(folder: Folder, i
     assert not state(folder).is_trained
 
 
-def test_what_is_evaluated_in_one_way_is_so_while_it_is_evaluated_in_another_or_that_failed(folder: Folder) -> None:
+def test_what_is_evaluated_in_one_way_is_so_while_it_is_evaluated_in_another_or_that_failed(
+    folder: Folder,
+) -> None:
     end(folder)
     with folder.lock():
         assert state(folder).stage(is_evaluated=True) == "evaluated"

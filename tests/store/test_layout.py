@@ -44,13 +44,17 @@ def made(tmp_path: Path) -> Store:
 
 def read(name: str, **raw: Any) -> Study:
     return study_file.check(
-        {"name": name, "seeds": 2, "factors": {"augment": {"rotation": [0, 15]}}} | raw, "studies/x.toml", "# as written"
+        {"name": name, "seeds": 2, "factors": {"augment": {"rotation": [0, 15]}}} | raw,
+        "studies/x.toml",
+        "# as written",
     )
 
 
 def git(folder: Path, *arguments: str) -> str:
     environment = os.environ | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
-    done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        ["git", "-C", folder, *arguments], capture_output=True, text=True, env=environment, check=False
+    )
     assert done.returncode in (0, 1), done.stderr
     return done.stdout
 
@@ -65,7 +69,9 @@ def test_naming_a_store_makes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_store_keeps_its_path_when_the_process_changes_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_keeps_its_path_when_the_process_changes_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -128,7 +134,9 @@ def test_a_store_that_cannot_be_written_to_is_a_sentence_that_says_what_to_do(tm
 @pytest.mark.parametrize("path", ["file", "file/mlruns", "file/deep/mlruns"])
 def test_a_file_in_the_way_of_a_store_is_a_sentence(tmp_path: Path, path: str) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match=r"must be a folder that can be written to \((File exists|Not a directory)\)"):
+    with pytest.raises(
+        StoreError, match=r"must be a folder that can be written to \((File exists|Not a directory)\)"
+    ):
         layout.create(layout.open_store(tmp_path / path))
 
 
@@ -143,11 +151,16 @@ print(layout.identity(here))
 """
 
 
-def test_a_store_has_one_identity_even_if_several_processes_ask_first_at_once(made: Store, tmp_path: Path) -> None:
+def test_a_store_has_one_identity_even_if_several_processes_ask_first_at_once(
+    made: Store, tmp_path: Path
+) -> None:
     with ExitStack() as stack:
         command = [sys.executable, "-c", NAMER, str(made.path)]
         asking = [
-            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)) for _ in range(6)
+            stack.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+            for _ in range(6)
         ]
         for process in asking:
             assert process.stdout is not None
@@ -176,7 +189,10 @@ def test_a_study_comes_back_as_it_was_kept(made: Store) -> None:
 def test_a_study_is_as_it_was_kept_last(made: Store) -> None:
     study_folder.keep(made, read("x", seeds=2), Settled("fp32"))
     study_folder.keep(made, read("x", seeds=7), Settled("bf16"))
-    assert (len(study_folder.recall(made, "x").seeds), study_folder.settled(made, "x").precision) == (7, "bf16")
+    assert (len(study_folder.recall(made, "x").seeds), study_folder.settled(made, "x").precision) == (
+        7,
+        "bf16",
+    )
     assert study_folder.names(made) == ["x"]
 
 
@@ -191,7 +207,9 @@ def test_a_study_that_was_never_run_is_a_sentence_that_names_those_that_were(mad
         study_folder.recall(made, "typo")
     for name in ("b", "a/x"):
         study_folder.keep(made, read(name), Settled("fp32"))
-    with pytest.raises(StoreError, match=f'"typo" is neither a study file nor a study in {made.path}; studies there: a/x, b$'):
+    with pytest.raises(
+        StoreError, match=f'"typo" is neither a study file nor a study in {made.path}; studies there: a/x, b$'
+    ):
         study_folder.recall(made, "typo")
 
 
@@ -221,7 +239,9 @@ def spoil_folder(path: Path) -> None:
         (spoil_folder, "study.json", "Is a directory"),
     ],
 )
-def test_a_study_that_cannot_be_read_is_listed_beside_the_others(spoil: Callable[[Path], None], what: str, reason: str) -> None:
+def test_a_study_that_cannot_be_read_is_listed_beside_the_others(
+    spoil: Callable[[Path], None], what: str, reason: str
+) -> None:
     with tempfile.TemporaryDirectory() as folder:  # pytest's own lets nobody but its user in
         made = layout.open_store(Path(folder) / "mlruns")
         for name in ("x", "theirs"):
@@ -261,8 +281,14 @@ def test_any_two_names_have_two_folders_that_any_file_system_can_hold(first: str
 
 def test_two_sections_of_data_have_one_key_where_their_images_are_the_same() -> None:
     digits = Data(name="digits", image_size=16)
-    assert study_folder.data_key(digits) == study_folder.data_key(digits.model_copy(update={"train_size": 10, "validation": 3}))
-    others = [Data(name="digits", image_size=32), Data(name="mnist", image_size=16), digits.model_copy(update={"root": "/x"})]
+    assert study_folder.data_key(digits) == study_folder.data_key(
+        digits.model_copy(update={"train_size": 10, "validation": 3})
+    )
+    others = [
+        Data(name="digits", image_size=32),
+        Data(name="mnist", image_size=16),
+        digits.model_copy(update={"root": "/x"}),
+    ]
     assert len({study_folder.data_key(data) for data in [digits, *others]}) == 4
 
 
@@ -300,7 +326,11 @@ def test_a_second_process_is_told_who_runs_the_study(made: Store) -> None:
         with pytest.raises(StoreError) as caught, study_folder.hold(made, "a/b"):
             pass
         host = os.uname().nodename
-        assert str(caught.value) == f'study "a/b" is being run by process {other.pid} on {host}: wait for it, with --wait, or stop it first'
+        assert (
+            str(caught.value)
+            == f'study "a/b" is being run by process {other.pid} on {host}: wait for it, with --wait, or '
+            "stop it first"
+        )
         with study_folder.hold(made, "a"):  # another study of the same store
             pass
 

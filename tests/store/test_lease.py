@@ -83,7 +83,10 @@ def test_an_owner_that_comes_back_between_the_two_steps_of_a_take_over_has_lost(
 
 
 def test_the_clock_of_the_owner_is_of_no_matter(tmp_path, monkeypatch):
-    """The file says that it was written in 1970, or in a hundred years; what counts is how long it was seen unchanged."""
+    """The file says that it was written in 1970, or in a hundred years.
+
+    What counts is how long it was seen unchanged.
+    """
     import os
 
     clock, lease = Clock(), of_another_machine(tmp_path, monkeypatch)

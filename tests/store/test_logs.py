@@ -83,7 +83,9 @@ def test_a_log_that_is_replaced_or_cut_is_given_from_its_beginning(folder: Folde
         ("finished", "a", True, True),
     ],
 )
-def test_a_job_has_ended_when_nothing_more_will_happen_to_it(folder: Folder, status: str, judged: str, failed: bool, ended: bool) -> None:
+def test_a_job_has_ended_when_nothing_more_will_happen_to_it(
+    folder: Folder, status: str, judged: str, failed: bool, ended: bool
+) -> None:
     if status:
         files.write_json(folder.result, record_files.result(status))
     for letter in judged:
@@ -126,7 +128,9 @@ def test_a_log_cannot_command_a_terminal(folder: Folder, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, (raw, _) in RAW.items() if len(raw) < 100])
-def test_a_log_is_cleaned_wherever_it_is_split(monkeypatch: pytest.MonkeyPatch, folder: Folder, name: str) -> None:
+def test_a_log_is_cleaned_wherever_it_is_split(
+    monkeypatch: pytest.MonkeyPatch, folder: Folder, name: str
+) -> None:
     folder.log.write_bytes(RAW[name][0].encode())
     whole = "".join(logs.read(folder))
     job_folder.fail(folder, kind="error", error="x")

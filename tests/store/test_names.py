@@ -20,7 +20,9 @@ from ablate.workflow import upkeep
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of MLflow's own dependencies
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # MLflow leaves its SQLite connections to the collector
+    pytest.mark.filterwarnings(
+        "ignore::ResourceWarning"
+    ),  # MLflow leaves its SQLite connections to the collector
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
@@ -28,7 +30,16 @@ STUDIES = (
     "..", ".", "a/b", "../../x", "CON", "dot.", "space ", " space", "-x", "a?b#c %20", "%2E%2E", "it's \"q\" $HOME `id`", "a:b/0",
     "two\nlines", "x" * 100, "\U0001f600" * 100, "A", "a", "\u00e9", "e\u0301", "mlflow.db", "Default",
 )  # fmt: skip
-FOLDERS = ("a?b#c %20", "%41", "q'\"`$(id)", "\u00fc\u4f60 \U0001f600", "-dash", "two\nlines", "...", "x" * 200)
+FOLDERS = (
+    "a?b#c %20",
+    "%41",
+    "q'\"`$(id)",
+    "\u00fc\u4f60 \U0001f600",
+    "-dash",
+    "two\nlines",
+    "...",
+    "x" * 200,
+)
 
 
 def test_the_folders_of_studies_lie_in_the_store_and_are_as_many_as_the_studies(tmp_path: Path) -> None:
@@ -58,7 +69,10 @@ def under(done: tuple[Path, str], folder: Path) -> options.Where:
 
 
 def slow_but(*quick: str) -> list[object]:
-    return [pytest.param(name, marks=[] if name in quick else [pytest.mark.slow]) for name in (FOLDERS if quick[0] in FOLDERS else STUDIES)]
+    return [
+        pytest.param(name, marks=[] if name in quick else [pytest.mark.slow])
+        for name in (FOLDERS if quick[0] in FOLDERS else STUDIES)
+    ]
 
 
 @pytest.mark.parametrize("name", slow_but("a?b#c %20", "%41"))
@@ -80,7 +94,9 @@ def test_a_store_in_any_folder_keeps_mlflow_to_itself(
 def test_a_study_of_any_name_is_shown_by_mlflow(done: tuple[Path, str], tmp_path: Path, name: str) -> None:
     where = under(done, tmp_path / "store")
     shutil.rmtree(where.store.path / "studies/tiny")
-    (tmp_path / "tiny.toml").write_text(TINY.replace('"tiny"', json.dumps(name, ensure_ascii=False)), encoding="utf-8")
+    (tmp_path / "tiny.toml").write_text(
+        TINY.replace('"tiny"', json.dumps(name, ensure_ascii=False)), encoding="utf-8"
+    )
     study = study_file.load(tmp_path / "tiny.toml", ())
     study_folder.keep(where.store, study, study_folder.settled(layout.open_store(done[0] / "store"), "tiny"))
     assert tracking_workflow.sync(study, where) == 8
@@ -103,7 +119,9 @@ def test_the_users_own_folder_is_below_any_home(tmp_path: Path, monkeypatch: pyt
     assert places.cache() == tmp_path / "cache/ablate"
 
 
-def test_where_there_is_no_home_a_temporary_folder_of_the_users_own_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_there_is_no_home_a_temporary_folder_of_the_users_own_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def nobody() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
@@ -121,7 +139,9 @@ def test_where_there_is_no_home_a_temporary_folder_of_the_users_own_is_one(tmp_p
 
 @pytest.mark.slow  # a training for each
 @pytest.mark.parametrize("home", ["unset", "missing", "a file", "read-only"])
-def test_a_study_is_run_under_any_home_and_writes_nothing_beside_its_store(study: Path, tmp_path: Path, home: str) -> None:
+def test_a_study_is_run_under_any_home_and_writes_nothing_beside_its_store(
+    study: Path, tmp_path: Path, home: str
+) -> None:
     (tmp_path / "here").mkdir()
     (tmp_path / "a file").touch()
     path = "/proc" if home == "read-only" else str(tmp_path / home)
@@ -135,7 +155,11 @@ def test_a_study_is_run_under_any_home_and_writes_nothing_beside_its_store(study
         os.environ.update(before)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, out + err
-    about = ("matplotlib", "Matplotlib", "UserWarning")  # which torchmetrics imports, and which says where it finds no folder of its own
+    about = (
+        "matplotlib",
+        "Matplotlib",
+        "UserWarning",
+    )  # which torchmetrics imports, and which says where it finds no folder of its own
     assert [line for line in err.splitlines() if not any(word in line for word in about)] == []
     assert held(tmp_path / "here") == []
     made = {str(path.relative_to(tmp_path / "missing")) for path in (tmp_path / "missing").glob("*/*")}

@@ -77,8 +77,12 @@ def ended(folder: Folder) -> dict[str, Any]:
     """Return all that a job has found out: everything but times and memory."""
 
     def timeless(record: Any, *names: str) -> str:
-        plain = {name: part for name, part in records.plain(record).items() if name not in ("timestamp", *names)}
-        plain["metrics"] = {name: value for name, value in plain["metrics"].items() if not name.startswith("time/")}
+        plain = {
+            name: part for name, part in records.plain(record).items() if name not in ("timestamp", *names)
+        }
+        plain["metrics"] = {
+            name: value for name, value in plain["metrics"].items() if not name.startswith("time/")
+        }
         return json.dumps(plain)
 
     result = job_folder.read_result(folder)
@@ -102,12 +106,17 @@ def check(states: list[State], bench: Bench, tmp_path: Path) -> None:
     for number, state in enumerate(states):
         root = tmp_path / "cut"
         disks.lay_out(state, root)
-        what = f"state {number}: {sorted((path.partition('/')[2], len(content)) for path, content in state.items())}"
+        what = (
+            f"state {number}: "
+            f"{sorted((path.partition('/')[2], len(content)) for path, content in state.items())}"
+        )
         before = state_of(Folder(root / bench.job.id)).result
         folder = bench.run(root)
         assert ended(folder) == expected, what
         assert len(job_folder.read_attempts(folder)) >= 1, what  # without one MLflow is shown nothing
-        assert before in (None, job_folder.read_result(folder)), what  # what was finished is not trained again
+        assert before in (None, job_folder.read_result(folder)), (
+            what
+        )  # what was finished is not trained again
         shutil.rmtree(root)
 
 
@@ -125,9 +134,11 @@ def test_a_job_syncs_no_more_than_it_must(ops: list[Op]) -> None:
     names = [(op.to or op.path).partition("/")[2] for op in ops if op.kind == "fsync"]
     drafts = sum(bool(DRAFT.fullmatch(name)) for name in names)
     best = sum(op.kind == "rename" and op.to.endswith("best.pt") for op in ops)
-    # recipe, environment, a checkpoint an epoch, best, last, model, result; two files for each way of evaluating
+    # recipe, environment, a checkpoint an epoch, best, last, model, result; two files for each way of
+    # evaluating
     assert drafts == 2 + RECIPE.training.epochs + best + 3 + 2 * len(WAYS)
-    # the folder for each best.pt; what the result rests on, and its name; for each way two names and a new folder
+    # the folder for each best.pt; what the result rests on, and its name; for each way two names and a new
+    # folder
     assert len(names) - drafts == best + 5 + 3 * len(WAYS) + 1
 
 
@@ -139,13 +150,25 @@ def lacks(states: Iterable[State], ops: list[Op], end: str, *names: str) -> list
             whole[op.to] = whole[op.path]
 
     def is_short(state: State, path: str) -> bool:
-        return any(state.get(f"{path.rpartition(end)[0]}{name}") != whole[f"{path.rpartition(end)[0]}{name}"] for name in names)
+        return any(
+            state.get(f"{path.rpartition(end)[0]}{name}") != whole[f"{path.rpartition(end)[0]}{name}"]
+            for name in names
+        )
 
     return [state for state in states if any(path.endswith(end) and is_short(state, path) for path in state)]
 
 
 RESTS_ON = (
-    ("/result.json", "/last.pt", "/best.pt", "/journal.jsonl", "/attempts.jsonl", "/recipe.json", "/environment.json", "/model.json"),
+    (
+        "/result.json",
+        "/last.pt",
+        "/best.pt",
+        "/journal.jsonl",
+        "/attempts.jsonl",
+        "/recipe.json",
+        "/environment.json",
+        "/model.json",
+    ),
     ("/outcome.json", "/misclassified.png"),
 )
 
@@ -160,12 +183,16 @@ def test_no_power_cut_leaves_an_end_without_what_it_rests_on(ops: list[Op], name
         assert lacks(disks.after_power_cuts(careless, is_ignored), ops, *names), unsynced
 
 
-def test_what_a_power_cut_leaves_of_a_job_is_resumed_to_the_same_end(ops: list[Op], bench: Bench, tmp_path: Path) -> None:
+def test_what_a_power_cut_leaves_of_a_job_is_resumed_to_the_same_end(
+    ops: list[Op], bench: Bench, tmp_path: Path
+) -> None:
     states = list(disks.after_power_cuts(ops, is_ignored))
     assert len(states) > 100
     check(random.Random(0).sample(states, SAMPLE), bench, tmp_path)
 
 
 @pytest.mark.slow  # hundreds of trainings
-def test_whatever_a_power_cut_leaves_of_a_job_is_resumed_to_the_same_end(ops: list[Op], bench: Bench, tmp_path: Path) -> None:
+def test_whatever_a_power_cut_leaves_of_a_job_is_resumed_to_the_same_end(
+    ops: list[Op], bench: Bench, tmp_path: Path
+) -> None:
     check(list(disks.after_power_cuts(ops, is_ignored)), bench, tmp_path)

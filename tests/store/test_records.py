@@ -20,7 +20,9 @@ NUMBERS = st.one_of(st.floats(), st.integers(-(2**53), 2**53))
 
 
 @given(st.dictionaries(st.text(max_size=5), NUMBERS, max_size=4), NUMBERS)
-def test_every_number_is_read_bit_by_bit_and_written_as_it_was(metrics: dict[str, float], seconds: float) -> None:
+def test_every_number_is_read_bit_by_bit_and_written_as_it_was(
+    metrics: dict[str, float], seconds: float
+) -> None:
     line = json.dumps(record_files.epoch(1, metrics=metrics, seconds=seconds), ensure_ascii=False)
     epoch = Epoch.model_validate_json(line.encode())
     assert json.dumps(records.plain(epoch), ensure_ascii=False) == line
@@ -34,7 +36,8 @@ def test_every_number_is_read_bit_by_bit_and_written_as_it_was(metrics: dict[str
 @pytest.mark.parametrize(
     ("kind", "content"),
     [
-        (Attempt, {"attempt": 1, "timestamp": 1, "pid": 2, "device": "cpu"}),  # before attempts named their study
+        # before attempts named their study
+        (Attempt, {"attempt": 1, "timestamp": 1, "pid": 2, "device": "cpu"}),
         (Failure, {"kind": "stall", "error": "x", "timestamp": 1}),
         (Result, record_files.result(best_epoch=1, parameters=7)),  # before peak_memory and streamed
         (Evaluation, record_files.evaluation(classes=["a"], confusion=[[3]], calibration=[[1, 0.5, 1.0]], seconds=0.5)),
@@ -85,7 +88,9 @@ def test_the_files_of_an_old_store_are_written_again_byte_for_byte(tmp_path: Pat
 
 def test_what_a_later_version_adds_is_left_out(tmp_path: Path) -> None:
     files.write_json(tmp_path / "result.json", record_files.result(colour="blue"))
-    assert records.read(tmp_path / "result.json", Result) == Result.model_validate_json(json.dumps(record_files.result()))
+    assert records.read(tmp_path / "result.json", Result) == Result.model_validate_json(
+        json.dumps(record_files.result())
+    )
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "null", '{"status": "finished"}', "\xff"])
@@ -105,7 +110,9 @@ def test_a_key_that_is_missing_is_named(name: str) -> None:
 
 def test_a_text_is_no_number() -> None:
     content = record_files.epoch(1, metrics={"train/loss": "0.5"})
-    assert records.complaint("journal.jsonl", json.dumps(content).encode()) == "is not what ablate writes there"
+    assert (
+        records.complaint("journal.jsonl", json.dumps(content).encode()) == "is not what ablate writes there"
+    )
 
 
 def test_lines_end_at_the_first_that_is_torn_or_none_of_theirs(tmp_path: Path) -> None:

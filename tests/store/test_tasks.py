@@ -1,4 +1,7 @@
-"""Tasks: out and back without a change, as values and as lines of a file; a file that is something else is a sentence."""
+"""Tasks: out and back without a change, as values and as lines of a file.
+
+A file that is something else is a sentence.
+"""
 
 import json
 from pathlib import Path

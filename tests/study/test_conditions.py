@@ -7,7 +7,9 @@ from ablate.recipe.fields import Recipe
 from ablate.study.conditions import Expression, parse
 
 FIELDS = fields.fields()
-MADE = Recipe.model_validate({"optimizer": {"lr": 0.3}, "training": {"epochs": 30, "gradient_clip": 1.0}, "augment": {"crop": "none"}})
+MADE = Recipe.model_validate(
+    {"optimizer": {"lr": 0.3}, "training": {"epochs": 30, "gradient_clip": 1.0}, "augment": {"crop": "none"}}
+)
 
 
 def holds(text: str) -> bool:
@@ -149,8 +151,10 @@ def test_anything_else_is_refused_and_never_holds(text):
     [
         ("crop == 'none'", ['"crop" is not a recipe field (did you mean augment.crop?)']),
         ("not lr", ['"lr" is not a recipe field (did you mean optimizer.lr?)']),
-        ("optimizer.name == 'sdg'", ['optimizer.name: "sdg" is not one of sgd, adam, adamw (did you mean sgd?)']),
-        ("'sdg' == optimizer.name", ['optimizer.name: "sdg" is not one of sgd, adam, adamw (did you mean sgd?)']),
+        ("optimizer.name == 'sdg'", [('optimizer.name: "sdg" is not one of sgd, adam, adamw (did you mean '
+                                     'sgd?)')]),
+        ("'sdg' == optimizer.name", [('optimizer.name: "sdg" is not one of sgd, adam, adamw (did you mean '
+                                     'sgd?)')]),
         ("optimizer.name in ['sgd', 'lion']", ['optimizer.name: "lion" is not one of sgd, adam, adamw']),
         ("model.batch_norm == 1", ["model.batch_norm: must be true or false, got 1"]),
         ("optimizer.lr == -1", ["optimizer.lr: must be a number above 0 and at most 100, got -1"]),
@@ -164,11 +168,14 @@ def test_anything_else_is_refused_and_never_holds(text):
         ("optimizer.lr > [1]", ["optimizer.lr must be ordered by a number, got [1]"]),
         ("optimizer.name in 'sgd'", ["\"'sgd'\" must be a list, such as [\"sgd\", \"adam\"]"]),
         ("1 < 2", ['"1" and "2": one side must be a field and the other a literal']),
-        ("model.batch_norm is true", ['"model.batch_norm is ..." is not allowed in a condition: use ==, !=, <, <=, >, >=, in, not in']),
+        ("model.batch_norm is true", [('"model.batch_norm is ..." is not allowed in a condition: use ==, '
+                                      '!=, <, <=, >, >=, in, not in')]),
         ("optimizer.lr", ['"optimizer.lr" is not allowed in a condition: use comparisons, and, or, not, in']),
         ("len([1])", ['"len([1])" is not allowed in a condition: use comparisons, and, or, not, in']),
-        ("augment.flip = 1", ['"augment.flip = 1" is not a condition, such as model.batch_norm == false and optimizer.lr > 0.5']),
-        ("true\nor", ['"true or" is not a condition, such as model.batch_norm == false and optimizer.lr > 0.5']),
+        ("augment.flip = 1", [('"augment.flip = 1" is not a condition, such as model.batch_norm == false '
+                              'and optimizer.lr > 0.5')]),
+        ("true\nor", [('"true or" is not a condition, such as model.batch_norm == false and optimizer.lr > '
+                      '0.5')]),
         ("optimizer.name == 'x' and augment.crop > 1", [
             'optimizer.name: "x" is not one of sgd, adam, adamw',
             "augment.crop cannot be ordered: use == or != with it",
@@ -227,5 +234,9 @@ def test_a_condition_is_never_run_as_python(tmp_path):
 
 def test_a_condition_knows_which_fields_it_asks_for():
     text = "model.batch_norm and not (0.1 < optimizer.lr < 1 or augment.crop in ['none'])"
-    assert parse(text, FIELDS)[0].paths() & set(FIELDS) == {"model.batch_norm", "optimizer.lr", "augment.crop"}
+    assert parse(text, FIELDS)[0].paths() & set(FIELDS) == {
+        "model.batch_norm",
+        "optimizer.lr",
+        "augment.crop",
+    }
     assert not parse("'augment.crop' == 'none'", FIELDS)[0].paths() & set(FIELDS)

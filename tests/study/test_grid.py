@@ -71,7 +71,9 @@ def summary(path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_every_study_keeps_its_jobs(path):
     kept = json.loads(GOLDEN.read_text(encoding="utf-8"))
-    assert summary(path) == kept.get(path.name), "finished runs would be trained again; if that is meant: python tests/test_grid.py"
+    assert summary(path) == kept.get(path.name), (
+        "finished runs would be trained again; if that is meant: python tests/test_grid.py"
+    )
 
 
 def test_no_job_is_kept_of_a_study_that_is_gone():
@@ -81,7 +83,13 @@ def test_no_job_is_kept_of_a_study_that_is_gone():
 # Properties of any study
 
 VARIED = [path for path in fields.fields() if path != "data.root"]
-ENTANGLED = [*fields.ACTIVE, "augment.crop", "model.name", "optimizer.name", "schedule.name"]  # drawn more often
+ENTANGLED = [
+    *fields.ACTIVE,
+    "augment.crop",
+    "model.name",
+    "optimizer.name",
+    "schedule.name",
+]  # drawn more often
 ASKED = {"evaluation.tta"}  # by conditions, factor or not
 
 
@@ -90,7 +98,10 @@ def spelled(given_value: Any) -> Any:
 
 
 def factors_draw(draw: st.DrawFn, path: str) -> list[Any]:
-    return [spelled(v) for v in draw(st.lists(st.sampled_from(legal(path)), min_size=2, max_size=3, unique_by=repr))]
+    return [
+        spelled(v)
+        for v in draw(st.lists(st.sampled_from(legal(path)), min_size=2, max_size=3, unique_by=repr))
+    ]
 
 
 @st.composite
@@ -122,18 +133,34 @@ def studies(draw: st.DrawFn) -> dict[str, Any]:
         if form == "short" and not when:
             raw["factors"].setdefault(section, {})[name] = levels
         elif form == "named":
-            other = draw(st.sampled_from([path for path in VARIED if path not in (*paths, *ASKED) and path not in str(raw["factor"])]))
+            other = draw(
+                st.sampled_from(
+                    [
+                        path
+                        for path in VARIED
+                        if path not in (*paths, *ASKED) and path not in str(raw["factor"])
+                    ]
+                )
+            )
             sets = [
-                {path: given_value} | ({other: spelled(draw(st.sampled_from(legal(other))))} if draw(st.booleans()) else {})
+                {path: given_value}
+                | ({other: spelled(draw(st.sampled_from(legal(other))))} if draw(st.booleans()) else {})
                 for given_value in levels
             ]
             raw["factor"].append(
-                {"name": f"named {i}", "levels": [{"name": f"level {k}", "set": part} for k, part in enumerate(sets)]} | when
+                {
+                    "name": f"named {i}",
+                    "levels": [{"name": f"level {k}", "set": part} for k, part in enumerate(sets)],
+                }
+                | when
             )
         else:
             raw["factor"].append({"name": path, "levels": levels} | when)
     if paths:
-        raw["exclude"] = [{"if": draw(conditions([*paths, *ASKED])), "why": why} for why in draw(st.sampled_from(["", "", "a", "ab"]))]
+        raw["exclude"] = [
+            {"if": draw(conditions([*paths, *ASKED])), "why": why}
+            for why in draw(st.sampled_from(["", "", "a", "ab"]))
+        ]
     return raw
 
 
@@ -141,7 +168,12 @@ def shuffled(raw: Any, order: random.Random) -> Any:
     """Sort all tables in another way; lists of levels and seeds have a meaning and stay."""
     if isinstance(raw, dict):
         keys = order.sample(list(raw), len(raw))
-        return {key: order.sample(raw[key], len(raw[key])) if key in ("factor", "exclude") else shuffled(raw[key], order) for key in keys}
+        return {
+            key: order.sample(raw[key], len(raw[key]))
+            if key in ("factor", "exclude")
+            else shuffled(raw[key], order)
+            for key in keys
+        }
     return raw
 
 
@@ -181,8 +213,12 @@ def test_the_order_of_keys_and_tables_changes_no_identity(raw, order):
 def test_every_cell_has_every_seed_and_every_different_training_one_job(raw):
     loaded, cells = expanded(raw)
     runs, jobs = grid.runs_and_jobs(cells, loaded.seeds, own(cells, lambda data: data.name))
-    assert [(run.seed, run.cell) for run in runs] == [(seed, cell) for seed in loaded.seeds for cell in cells.cells]
-    trainings = {(json.dumps(canonical(run.cell.recipe, evaluation=False), sort_keys=True), run.seed) for run in runs}
+    assert [(run.seed, run.cell) for run in runs] == [
+        (seed, cell) for seed in loaded.seeds for cell in cells.cells
+    ]
+    trainings = {
+        (json.dumps(canonical(run.cell.recipe, evaluation=False), sort_keys=True), run.seed) for run in runs
+    }
     assert len({job.id for job in jobs}) == len(jobs) == len(trainings)
     assert {job.id for job in jobs} == {run.job_id for run in runs}
     for _, same in groupby(sorted(runs, key=lambda run: run.job_id), key=lambda run: run.job_id):
@@ -224,7 +260,9 @@ def test_a_cell_shows_exactly_the_levels_that_matter_in_it(raw):
     for cell in cells.cells:
         assert rebuilt(loaded, cell) == cell.recipe
         for factor in loaded.factors:
-            asked = factor.when is None or factor.when.holds(lambda path, cell=cell: fields.value(cell.recipe, path))
+            asked = factor.when is None or factor.when.holds(
+                lambda path, cell=cell: fields.value(cell.recipe, path)
+            )
             matters = any(is_active(cell.recipe, path) for level in factor.levels for path in level.set)
             assert (factor.name in cell.levels) is (asked and matters)
 
@@ -239,10 +277,16 @@ def test_every_combination_is_a_cell_or_equal_to_one_or_excluded(raw):
         count = count * size if loaded.design == "factorial" else count + size - 1
     assert len(cells.cells) + cells.merged == count
     assert not cells.excluded
-    assert set(cells.unused) == {f.name for f in loaded.factors if len({cell.levels.get(f.name) for cell in cells.cells} - {None}) < 2}
+    assert set(cells.unused) == {
+        f.name for f in loaded.factors if len({cell.levels.get(f.name) for cell in cells.cells} - {None}) < 2
+    }
     loaded, fewer = expanded(raw)
     for cell in cells.cells:
-        reasons = [e.why for e in loaded.excludes if e.condition.holds(lambda path, cell=cell: fields.value(cell.recipe, path))]
+        reasons = [
+            e.why
+            for e in loaded.excludes
+            if e.condition.holds(lambda path, cell=cell: fields.value(cell.recipe, path))
+        ]
         assert (cell.id in {kept.id for kept in fewer.cells}) is not bool(reasons)
         assert all(cell.label not in e.labels or e.why == reasons[0] for e in fewer.excluded)
     assert {cell.id for cell in fewer.cells} <= {cell.id for cell in cells.cells}
@@ -271,7 +315,12 @@ def test_a_study_without_factors_is_its_baseline():
 
 
 def test_evaluation_never_costs_a_second_training():
-    loaded = read(factors={"evaluation": {"mc_dropout": [0, 20], "tta": ["none", "flip"]}, "model": {"conv_dropout": [0.1, 0.2]}})
+    loaded = read(
+        factors={
+            "evaluation": {"mc_dropout": [0, 20], "tta": ["none", "flip"]},
+            "model": {"conv_dropout": [0.1, 0.2]},
+        }
+    )
     runs, jobs = runs_and_jobs(loaded)
     assert (len(runs), len(jobs)) == (2 * 8, 2 * 2)
     assert [run.name for run in runs[:3]] == ["baseline/0", "conv_dropout=0.2/0", "tta=flip/0"]
@@ -280,7 +329,12 @@ def test_evaluation_never_costs_a_second_training():
 def test_whole_repetitions_come_first():
     runs, jobs = runs_and_jobs(read(factors={"augment": CROP}, seeds=[3, 1]))
     assert [run.name for run in runs] == ["baseline/3", "crop=none/3", "baseline/1", "crop=none/1"]
-    assert [(job.seed, job.recipe.augment.crop) for job in jobs] == [(3, "random_crop"), (3, "none"), (1, "random_crop"), (1, "none")]
+    assert [(job.seed, job.recipe.augment.crop) for job in jobs] == [
+        (3, "random_crop"),
+        (3, "none"),
+        (1, "random_crop"),
+        (1, "none"),
+    ]
 
 
 def test_a_factor_that_cannot_matter_vanishes_and_its_cells_are_one():
@@ -311,12 +365,16 @@ def test_a_factor_that_is_used_nowhere_is_told():
 
 
 @pytest.mark.parametrize(("path", "levels", "fixed", "said"), [
-    ("schedule.gamma", [0.1, 0.5], {}, 'gamma belongs to schedule.name = "step", and every cell has "one_cycle": it changes nothing'),
-    ("optimizer.momentum", [0.9, 0.0], {"optimizer": {"name": "adam"}}, 'belongs to optimizer.name = "sgd", and every cell has "adam"'),
+    ("schedule.gamma", [0.1, 0.5], {}, ('gamma belongs to schedule.name = "step", and every cell has '
+                                       '"one_cycle": it changes nothing')),
+    ("optimizer.momentum", [0.9, 0.0], {"optimizer": {"name": "adam"}}, ('belongs to optimizer.name = '
+                                                                        '"sgd", and every cell has "adam"')),
     ("model.width", [1, 2], {"model": {"name": "mynet:net"}}, 'every cell has "mynet:net"'),
     ("model.stem", ["cifar", "imagenet"], {"model": {"name": "cnn4"}}, 'every cell has "cnn4"'),
-    ("augment.padding", [4, 2], {"augment": {"crop": "none"}}, 'belongs to augment.crop = "random_crop", and every cell has "none"'),
-    ("evaluation.mc_dropout", [0, 20], {"model": {"name": "cnn4"}}, "belongs to model.conv_dropout above 0 or model.head_dropout above 0"),
+    ("augment.padding", [4, 2], {"augment": {"crop": "none"}}, ('belongs to augment.crop = "random_crop", '
+                                                               'and every cell has "none"')),
+    ("evaluation.mc_dropout", [0, 20], {"model": {"name": "cnn4"}}, ("belongs to model.conv_dropout above 0 "
+                                                                    "or model.head_dropout above 0")),
 ])  # fmt: skip
 def test_a_factor_that_changes_nothing_is_refused_with_what_it_belongs_to(path, levels, fixed, said):
     section, name = path.split(".")
@@ -330,10 +388,14 @@ def test_a_factor_that_changes_nothing_is_refused_with_what_it_belongs_to(path, 
 @pytest.mark.parametrize("more", [{}, {"when": "model.batch_norm == true"}], ids=str)
 def test_a_factor_whose_levels_set_nothing_is_refused(more):
     levels = [{"name": "a", "set": {}}, {"name": "b", "set": {}}]
-    loaded = read(factor=[{"name": "net", "levels": levels, **more}], factors={"augment": {"rotation": [0, 15]}})
+    loaded = read(
+        factor=[{"name": "net", "levels": levels, **more}], factors={"augment": {"rotation": [0, 15]}}
+    )
     with pytest.raises(StudyError) as caught:
         grid.check_factors(loaded, expand(loaded))
-    assert list(caught.value.mistakes) == [f"{loaded.source}: factor net: its levels set no field: it changes nothing"]
+    assert list(caught.value.mistakes) == [
+        f"{loaded.source}: factor net: its levels set no field: it changes nothing"
+    ]
     turned = [{"name": "a", "set": {}}, {"name": "b", "set": {"augment": {"rotation": 15}}}]
     some = read(factor=[{"name": "net", "levels": turned}])
     grid.check_factors(some, expand(some))
@@ -341,7 +403,9 @@ def test_a_factor_whose_levels_set_nothing_is_refused(more):
 
 def test_a_factor_that_matters_somewhere_or_under_a_condition_is_none_that_changes_nothing():
     some = read(factors={"schedule": {"name": ["one_cycle", "step"], "gamma": [0.1, 0.5]}})
-    never = read(factor=[{"name": "evaluation.mc_dropout", "levels": [0, 20], "when": "model.conv_dropout > 0"}])
+    never = read(
+        factor=[{"name": "evaluation.mc_dropout", "levels": [0, 20], "when": "model.conv_dropout > 0"}]
+    )
     for loaded in (some, never):
         grid.check_factors(loaded, expand(loaded))
 
@@ -361,13 +425,23 @@ def test_a_condition_may_ask_for_a_factor_that_stands_below_it():
 def test_a_condition_does_not_see_a_level_that_has_vanished():
     factor = {"name": "model.conv_dropout", "levels": [0.1, 0.2], "when": "augment.padding > 0"}
     cells = expand(read(factors={"augment": CROP | {"padding": [4, 0]}}, factor=[factor]))
-    assert [cell.label for cell in cells.cells if cell.recipe.augment.crop == "none"] == ["crop=none", "crop=none, conv_dropout=0.2"]
+    assert [cell.label for cell in cells.cells if cell.recipe.augment.crop == "none"] == [
+        "crop=none",
+        "crop=none, conv_dropout=0.2",
+    ]
 
 
 def test_a_condition_that_decides_whether_what_it_asks_for_matters_is_refused():
-    factor = {"name": "augment.crop", "levels": ["none", "random_resized_crop"], "when": "augment.padding > 5"}
+    factor = {
+        "name": "augment.crop",
+        "levels": ["none", "random_resized_crop"],
+        "when": "augment.padding > 5",
+    }
     assert mistakes(read(factors={"augment": {"padding": [8, 2]}}, factor=[factor])) == [
-        "x.toml: factor augment.padding: a when that asks for it decides whether it matters at all: ask for another"
+        (
+            "x.toml: factor augment.padding: a when that asks for it decides whether it matters at all: ask "
+            "for another"
+        )
     ]
 
 
@@ -391,8 +465,13 @@ def test_a_cell_that_is_excluded_in_many_combinations_is_told_once():
 
 
 def test_the_baseline_cannot_be_excluded():
-    assert mistakes(read(factors={"augment": CROP}, exclude=[{"if": "augment.crop == 'random_crop'", "why": "no"}])) == [
-        "x.toml: exclude: leaves out the baseline, which every cell is compared with: change the first levels or the condition"
+    assert mistakes(
+        read(factors={"augment": CROP}, exclude=[{"if": "augment.crop == 'random_crop'", "why": "no"}])
+    ) == [
+        (
+            "x.toml: exclude: leaves out the baseline, which every cell is compared with: change the first "
+            "levels or the condition"
+        )
     ]
 
 
@@ -406,9 +485,14 @@ def test_every_cell_whose_fields_do_not_go_together_is_told():
     assert mistakes(read(factors=factors)) == [
         f"x.toml: cell validation=0, early_stopping=3: training.early_stopping {needs}",
         f'x.toml: cell validation=0, select=best_validation: evaluation.select = "best_validation" {needs}',
-        f'x.toml: cell validation=0, select=best_validation, early_stopping=3: evaluation.select = "best_validation" {needs}',
+        (
+            "x.toml: cell validation=0, select=best_validation, early_stopping=3: evaluation.select = "
+            f'"best_validation" {needs}'
+        ),
     ]
-    assert mistakes(read(recipe={"data": {"name": "imagefolder"}}))[0].startswith("x.toml: cell baseline: root must name the folder")
+    assert mistakes(read(recipe={"data": {"name": "imagefolder"}}))[0].startswith(
+        "x.toml: cell baseline: root must name the folder"
+    )
 
 
 @pytest.mark.parametrize(("design", "count"), [("factorial", 101 * 100), ("one_at_a_time", 1 + 10_001)])
@@ -416,7 +500,10 @@ def test_more_than_ten_thousand_cells_are_refused(design, count):
     epochs = range(1, 102 if design == "factorial" else 10_003)
     decay = {"optimizer": {"weight_decay": [i / 100 for i in range(100)]}} if design == "factorial" else {}
     assert mistakes(read(factors={"training": {"epochs": list(epochs)}} | decay, design=design)) == [
-        f'x.toml: factors: make {count:,} cells, and at most 10,000 are allowed: take fewer levels, or design = "one_at_a_time"'
+        (
+            f"x.toml: factors: make {count:,} cells, and at most 10,000 are allowed: take fewer levels, or "
+            'design = "one_at_a_time"'
+        )
     ]
 
 
@@ -428,14 +515,22 @@ def test_labels_that_cannot_be_told_apart_are_refused():
     def named(name: str, *levels: str) -> dict[str, Any]:
         lr = {"a": 0.2, "b": 0.3}[name]
         path = {"a": "optimizer.lr", "b": "optimizer.weight_decay"}[name]
-        return {"name": name, "levels": [{"name": level, "set": {path: lr + i / 10}} for i, level in enumerate(levels)]}
+        return {
+            "name": name,
+            "levels": [{"name": level, "set": {path: lr + i / 10}} for i, level in enumerate(levels)],
+        }
 
     loaded = read(factor=[named("a", "x", "y", "y, b=z"), named("b", "x", "z")])
-    assert mistakes(loaded) == ["x.toml: cell a=y, b=z: two different cells would have this name: give their levels other names"]
+    assert mistakes(loaded) == [
+        "x.toml: cell a=y, b=z: two different cells would have this name: give their levels other names"
+    ]
 
 
 def test_the_path_of_a_field_is_left_out_of_a_label_where_one_can_tell():
-    lr = {"name": "lr 0.5", "levels": [{"name": "no", "set": {}}, {"name": "yes", "set": {"optimizer": {"lr": 0.5}}}]}
+    lr = {
+        "name": "lr 0.5",
+        "levels": [{"name": "no", "set": {}}, {"name": "yes", "set": {"optimizer": {"lr": 0.5}}}],
+    }
     factors = {"data": {"name": ["cifar10", "svhn"]}, "optimizer": {"name": ["sgd", "adam"]}, "augment": CROP}
     assert labels(read(factors=factors, factor=[lr], design="one_at_a_time")) == [
         *("baseline", "data=svhn", "optimizer=adam", "crop=none", "lr 0.5=yes"),
@@ -463,13 +558,23 @@ def test_precision_is_settled_before_cells_are_told_apart():
         ("baseline", "fp32"),
         ("precision=bf16", "bf16"),
     ]
-    assert [cell.recipe.training.precision for cell in grid.expand(loaded, precision="bf16").cells] == ["bf16", "fp32"]
+    assert [cell.recipe.training.precision for cell in grid.expand(loaded, precision="bf16").cells] == [
+        "bf16",
+        "fp32",
+    ]
 
 
 def test_a_recipe_of_a_cell_can_be_given_as_a_table():
-    (_, cell) = expand(read(factors={"data": {"normalize": ["dataset", {"mean": [0.5], "std": [0.25]}]}})).cells
-    assert (cell.label, cell.recipe.data.normalize) == ('normalize={"mean": [0.5], "std": [0.25]}', MeanStd(mean=(0.5,), std=(0.25,)))
+    (_, cell) = expand(
+        read(factors={"data": {"normalize": ["dataset", {"mean": [0.5], "std": [0.25]}]}})
+    ).cells
+    assert (cell.label, cell.recipe.data.normalize) == (
+        'normalize={"mean": [0.5], "std": [0.25]}',
+        MeanStd(mean=(0.5,), std=(0.25,)),
+    )
 
 
 if __name__ == "__main__":
-    GOLDEN.write_text(json.dumps({path.name: summary(path) for path in FILES}, indent=1) + "\n", encoding="utf-8")
+    GOLDEN.write_text(
+        json.dumps({path.name: summary(path) for path in FILES}, indent=1) + "\n", encoding="utf-8"
+    )

@@ -44,7 +44,9 @@ def draw(root):
         for label in ("cat", "dog"):
             (root / split / label).mkdir(parents=True)
             for i in range(3):
-                pixels = np.random.default_rng(hash((split, label, i)) % 2**32).integers(0, 256, (16, 16, 3), np.uint8)
+                pixels = np.random.default_rng(hash((split, label, i)) % 2**32).integers(
+                    0, 256, (16, 16, 3), np.uint8
+                )
                 Image.fromarray(pixels).save(root / split / label / f"{i}.png")
 
 
@@ -93,7 +95,12 @@ def test_a_path_of_the_command_line_starts_from_the_current_directory(project, t
         assert place(study_file.load(project / "pets.toml", (given,))) == here
     (project / "varied.toml").write_text(TEXT.replace('root = "imgs", ', ""))
     varied = study_file.load(project / "varied.toml", ('factors.data.root=["mine", "/a/b"]',))
-    assert [level.set["data.root"] for factor in varied.factors if factor.name == "data.root" for level in factor.levels] == [here, "/a/b"]
+    assert [
+        level.set["data.root"]
+        for factor in varied.factors
+        if factor.name == "data.root"
+        for level in factor.levels
+    ] == [here, "/a/b"]
 
 
 def test_a_study_of_the_store_finds_its_images_from_anywhere(project, tmp_path, monkeypatch):
@@ -110,7 +117,9 @@ def test_a_study_of_the_store_finds_its_images_from_anywhere(project, tmp_path, 
     assert os.path.realpath(place(recalled)) == os.path.realpath(tmp_path / "moved/imgs")
 
 
-def test_a_study_that_an_older_version_has_kept_starts_from_the_current_directory_as_then(project, tmp_path, monkeypatch):
+def test_a_study_that_an_older_version_has_kept_starts_from_the_current_directory_as_then(
+    project, tmp_path, monkeypatch
+):
     here = layout.open_store(tmp_path / "store")
     settled(study_file.load(project / "pets.toml"), here)
     path = here.study("pets") / "study.json"
@@ -146,7 +155,10 @@ def planned(*arguments):
 def test_plan_says_which_folder_is_missing_and_which_one_is_near(project):
     code, out = planned(project / "pets.toml", "--set", f"data.root={project}/img")
     assert code == 2
-    assert re.search(rf"{project}/img must be a folder with .* and is not there \(did you mean {project}/imgs\?\): check data\.root", out)
+    assert re.search(
+        rf"{project}/img must be a folder with .* and is not there \(did you mean {project}/imgs\?\): check data\.root",
+        out,
+    )
     assert not list(project.parent.glob("*/mlruns"))
 
 
@@ -156,11 +168,18 @@ def test_a_study_that_worked_from_the_current_directory_only_is_told_both_places
     with pytest.raises(DataError) as caught:
         plan(study_file.load(project / "pets.toml"), layout.open_store(tmp_path / "store"))
     assert str(caught.value) == (
-        f"{project}/imgs must be a folder with train/<class>/* and test/<class>/*, and is not there: check data.root "
-        f'(data.root = "imgs" is relative to the folder of the study file, {project}); the current directory has {tmp_path}/elsewhere/imgs'
+        f"{project}/imgs must be a folder with train/<class>/* and test/<class>/*, and is not there: check "
+        "data.root "
+        f'(data.root = "imgs" is relative to the folder of the study file, {project}); the current '
+        f"directory has {tmp_path}/elsewhere/imgs"
         ': write data.root = "../elsewhere/imgs" in the study, or give --set data.root=imgs'
     )
-    assert plan(study_file.load(project / "pets.toml", ("data.root=imgs",)), layout.open_store(tmp_path / "store")).trainings == 2
+    assert (
+        plan(
+            study_file.load(project / "pets.toml", ("data.root=imgs",)), layout.open_store(tmp_path / "store")
+        ).trainings
+        == 2
+    )
 
 
 def test_plan_of_a_study_whose_images_are_gone_goes_by_its_last_run(project, tmp_path):
@@ -181,7 +200,9 @@ two = three = one
 """
 
 
-def test_a_folder_is_looked_through_as_often_for_many_networks_and_cuts_as_for_one(project, tmp_path, monkeypatch):
+def test_a_folder_is_looked_through_as_often_for_many_networks_and_cuts_as_for_one(
+    project, tmp_path, monkeypatch
+):
     (project / "few_nets.py").write_text(NETS)
     survey, seen, counts = data.folder.survey, [], []
     monkeypatch.setattr(
@@ -211,7 +232,10 @@ def finish(checked, here):
         job_folder.create(folder, job)
         files.write_json(folder.result, record_files.result(train_images=6))
         identity = identities.evaluation_id(job.recipe)
-        files.write_json(folder.outcome(identity) / "outcome.json", record_files.evaluation(evaluation=job.recipe.evaluation.model_dump()))
+        files.write_json(
+            folder.outcome(identity) / "outcome.json",
+            record_files.evaluation(evaluation=job.recipe.evaluation.model_dump()),
+        )
     return said
 
 
@@ -223,12 +247,25 @@ def test_files_with_another_time_and_the_same_pixels_are_the_images_of_the_last_
     assert (before.done, before.notes) == (2, ())
     os.utime(project / "imgs/train/cat/0.png", (1, 1))
     made = plan(loaded, here)
-    assert ([job.id for job in made.jobs], made.done, made.notes) == ([job.id for job in before.jobs], 2, (inputs.CHANGED,))
-    assert [job.id for job in planning.plan(loaded, options.Where(here, device="cpu")).jobs] == [job.id for job in before.jobs]
+    assert ([job.id for job in made.jobs], made.done, made.notes) == (
+        [job.id for job in before.jobs],
+        2,
+        (inputs.CHANGED,),
+    )
+    assert [job.id for job in planning.plan(loaded, options.Where(here, device="cpu")).jobs] == [
+        job.id for job in before.jobs
+    ]
     (decoding,) = settled(loaded, here)
-    assert decoding == "decoding imagefolder at 16x16, again, as the files have changed or moved since the last run"
+    assert (
+        decoding
+        == "decoding imagefolder at 16x16, again, as the files have changed or moved since the last run"
+    )
     after = plan(loaded, here)
-    assert ([job.id for job in after.jobs], after.done, after.notes) == ([job.id for job in before.jobs], 2, ())
+    assert ([job.id for job in after.jobs], after.done, after.notes) == (
+        [job.id for job in before.jobs],
+        2,
+        (),
+    )
 
 
 def test_a_run_trains_anew_where_a_pixel_differs_although_it_was_asked_before_it_decoded(project, tmp_path):
@@ -242,7 +279,11 @@ def test_a_run_trains_anew_where_a_pixel_differs_although_it_was_asked_before_it
     new = Fingerprints(inputs.decode(known, [].append))
     assert not {*old.data.values()} & {*new.data.values()}
     made = plan(loaded, here)
-    assert (made.done, made.trainings, made.notes) == (0, 2, ("2 jobs were trained on other images the last time",))
+    assert (made.done, made.trainings, made.notes) == (
+        0,
+        2,
+        ("2 jobs were trained on other images the last time",),
+    )
     study_folder.keep(here, loaded, inputs.settle(known, new))
     assert plan(loaded, here).trainings == 2
 
@@ -256,7 +297,10 @@ def test_a_run_goes_on_with_images_that_are_gone_and_decoded(project, tmp_path):
     (project / "imgs").rename(tmp_path / "elsewhere/imgs")
     said = settled(loaded, here)
     assert len(said) == 1
-    start = f'{inputs.KEPT}: none are found at {project}/imgs (data.root = "imgs" is relative to the folder of the study file, {project})'
+    start = (
+        f'{inputs.KEPT}: none are found at {project}/imgs (data.root = "imgs" is relative to the '
+        f"folder of the study file, {project})"
+    )
     assert said[0].startswith(f"{start}; the current directory has {tmp_path}/elsewhere/imgs: write")
     made = plan(loaded, here)
     assert (made.done, list(made.notes), study_folder.settled(here, "pets")) == (2, said, before)
@@ -267,7 +311,10 @@ def test_a_run_goes_on_with_images_that_are_gone_and_decoded(project, tmp_path):
     shutil.rmtree(here.data)
     (note,) = plan(loaded, here).notes
     assert note.startswith(f"{inputs.LOST}: none are found at {project}/imgs")
-    with pytest.raises(DataError, match=r"is not there: check data\.root .*; the current directory has .*/imgs: write data\.root"):
+    with pytest.raises(
+        DataError,
+        match=r"is not there: check data\.root .*; the current directory has .*/imgs: write data\.root",
+    ):
         settled(loaded, here)
 
 
@@ -339,4 +386,7 @@ def test_a_warning_is_given_by_every_run(project, tmp_path):
     here = layout.open_store(tmp_path / "store")
     for _ in range(2):
         said = settled(study_file.load(project / "pets.toml"), here)
-        assert said[-1] == "warning: red of imagefolder hardly varies, by less than one grey level, and is divided by one"
+        assert (
+            said[-1]
+            == "warning: red of imagefolder hardly varies, by less than one grey level, and is divided by one"
+        )

@@ -1,4 +1,7 @@
-"""[search] as it is read: defaults, samplers, the points of a grid. What is wrong with one is in golden/mistakes.txt."""
+"""[search] as it is read: defaults, samplers, the points of a grid.
+
+What is wrong with one is in golden/mistakes.txt.
+"""
 
 import math
 from itertools import pairwise
@@ -17,7 +20,13 @@ LR = {"optimizer": {"lr": {"low": 0.001, "high": 1.0, "log": True}}}
 
 def test_a_search_that_says_only_its_space_has_the_defaults():
     found = read({"space": LR}).search
-    assert (found.trials, found.per, found.sampler, found.pruner, found.metric) == (20, "cell", "tpe", "none", "validation/accuracy")
+    assert (found.trials, found.per, found.sampler, found.pruner, found.metric) == (
+        20,
+        "cell",
+        "tpe",
+        "none",
+        "validation/accuracy",
+    )
     assert found.seeds == (TUNING_SEED,)
     assert found.space == {"optimizer.lr": Range(low=0.001, high=1.0, log=True)}
 
@@ -30,7 +39,9 @@ def test_each_seed_of_a_trial_is_one_that_no_study_has():
     assert read({"space": LR, "seeds": 3}).search.seeds == (TUNING_SEED, TUNING_SEED + 1, TUNING_SEED + 2)
 
 
-@pytest.mark.parametrize(("metric", "direction"), [("validation/accuracy", "max"), ("validation/loss", "min")])
+@pytest.mark.parametrize(
+    ("metric", "direction"), [("validation/accuracy", "max"), ("validation/loss", "min")]
+)
 def test_the_metric_says_which_direction_is_better(metric, direction):
     assert read({"space": LR, "metric": metric}).search.direction == direction
 
@@ -46,10 +57,15 @@ def test_a_space_may_be_written_as_tables_or_as_dotted_keys():
     assert read({"space": {"optimizer.lr": LR["optimizer"]["lr"]}}).search == read({"space": LR}).search
 
 
-GRID = {"optimizer": {"lr": {"low": 0.01, "high": 1.0, "log": True, "steps": 3}}, "augment": {"crop": {"choices": ["none", "random_crop"]}}}
+GRID = {
+    "optimizer": {"lr": {"low": 0.01, "high": 1.0, "log": True, "steps": 3}},
+    "augment": {"crop": {"choices": ["none", "random_crop"]}},
+}
 
 
-@pytest.mark.parametrize(("asked", "trials"), [({}, 6), ({"trials": 4}, 4), ({"trials": 6}, 6), ({"trials": 100}, 6)])
+@pytest.mark.parametrize(
+    ("asked", "trials"), [({}, 6), ({"trials": 4}, 4), ({"trials": 6}, 6), ({"trials": 100}, 6)]
+)
 def test_a_grid_has_all_its_points_as_trials_unless_fewer_are_asked_for(asked, trials):
     assert read({"space": GRID, "sampler": "grid"} | asked).search.trials == trials
 
@@ -62,14 +78,37 @@ def test_a_grid_has_every_combination_once():
 
 
 def test_the_points_of_a_grid_are_equal_differences_or_equal_ratios():
-    assert search_space.points("model.head_dropout", Range(low=0.0, high=0.4, steps=5)) == [0.0, 0.1, 0.2, 0.3, 0.4]
-    assert search_space.points("optimizer.lr", Range(low=0.001, high=1.0, log=True, steps=4)) == [0.001, 0.01, 0.1, 1.0]
+    assert search_space.points("model.head_dropout", Range(low=0.0, high=0.4, steps=5)) == [
+        0.0,
+        0.1,
+        0.2,
+        0.3,
+        0.4,
+    ]
+    assert search_space.points("optimizer.lr", Range(low=0.001, high=1.0, log=True, steps=4)) == [
+        0.001,
+        0.01,
+        0.1,
+        1.0,
+    ]
 
 
 def test_whole_numbers_at_the_ends_make_whole_points_of_a_field_of_whole_numbers_alone():
-    assert search_space.points("training.batch_size", Range(low=16, high=256, log=True, steps=5)) == [16, 32, 64, 128, 256]
+    assert search_space.points("training.batch_size", Range(low=16, high=256, log=True, steps=5)) == [
+        16,
+        32,
+        64,
+        128,
+        256,
+    ]
     assert search_space.points("augment.padding", Range(low=1, high=3, steps=10)) == [1, 2, 3]
-    assert search_space.points("optimizer.weight_decay", Range(low=0, high=1, steps=5)) == [0, 0.25, 0.5, 0.75, 1]
+    assert search_space.points("optimizer.weight_decay", Range(low=0, high=1, steps=5)) == [
+        0,
+        0.25,
+        0.5,
+        0.75,
+        1,
+    ]
 
 
 def test_choices_are_the_points_as_they_are_written():
@@ -90,7 +129,10 @@ def test_points_end_exactly_at_low_and_high(low, ratio, steps, log):
         assert max(apart) == pytest.approx(min(apart), rel=0.01, abs=1e-4)
 
 
-@pytest.mark.parametrize(("path", "kind"), [("optimizer.lr", False), ("training.batch_size", True), ("training.early_stopping", True)])
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [("optimizer.lr", False), ("training.batch_size", True), ("training.early_stopping", True)],
+)
 def test_a_field_of_whole_numbers_is_told_from_one_of_any_numbers(path, kind):
     assert search_space.is_whole(path) is kind
 

@@ -25,13 +25,18 @@ ROWS = """JSON.stringify((() => {
 
 
 def study(name, levels, lr="0.003"):
-    recipe = RECIPE.replace("lr = 0.003", f"lr = {lr}")  # in fewer epochs a run stays at chance level, which is a group of its own
+    recipe = RECIPE.replace(
+        "lr = 0.003", f"lr = {lr}"
+    )  # in fewer epochs a run stays at chance level, which is a group of its own
     return f"name = {json.dumps(name)}\nseeds = 2\n{recipe}[factors]\n{levels}\n"
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """Serve a store of three studies, one of which has a range test and has had another seed; give the printed addresses by study."""
+    """Serve a store of three studies, one of which has a range test and has had another seed.
+
+    Give the printed addresses by study.
+    """
     folder = tmp_path_factory.mktemp("page")
     wanted = {
         "one": study("one", "model.batch_norm = [true, false]"),
@@ -79,9 +84,15 @@ def looked(address, folder, count):
 
 @pytest.mark.parametrize(
     ("name", "cells"),
-    [("one", ("baseline", "batch_norm=false")), ("a / b = 50 %", ("baseline", "cosine")), ("found", ("baseline", "mc_dropout=3"))],
+    [
+        ("one", ("baseline", "batch_norm=false")),
+        ("a / b = 50 %", ("baseline", "cosine")),
+        ("found", ("baseline", "mc_dropout=3")),
+    ],
 )
-def test_the_printed_address_opens_on_the_runs_of_the_study_grouped_by_cell_with_the_metric(name, cells, served, tmp_path):
+def test_the_printed_address_opens_on_the_runs_of_the_study_grouped_by_cell_with_the_metric(
+    name, cells, served, tmp_path
+):
     seen, text = looked(served[name], tmp_path, 2 * 3)
     assert {"metrics.`test/accuracy`", "tags.`ablate.cell`", "tags.`ablate.seed`"} <= set(seen["heads"])
     assert "Traces" not in text.partition("Runs")[0], "it opens as model training"

@@ -30,8 +30,20 @@ def is_current(study, store, given=None):
 
 def test_a_run_with_nothing_to_do_imports_neither_torch_nor_mlflow(done):
     folder, _ = done
-    command = [sys.executable, "-X", "importtime", "-m", "ablate", "run", folder / "tiny.toml", "--store", folder / "store"]
-    ablate("run", folder / "tiny.toml", "--store", folder / "store")  # other tests have run other studies in this store
+    command = [
+        sys.executable,
+        "-X",
+        "importtime",
+        "-m",
+        "ablate",
+        "run",
+        folder / "tiny.toml",
+        "--store",
+        folder / "store",
+    ]
+    ablate(
+        "run", folder / "tiny.toml", "--store", folder / "store"
+    )  # other tests have run other studies in this store
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "nothing to train: all 4 jobs are done" in again.stdout
     imported = {line.rpartition("|")[2].strip() for line in again.stderr.splitlines()}
@@ -74,7 +86,9 @@ def test_a_mark_is_void_as_soon_as_anything_has_changed(copied, monkeypatch):
 
 
 @pytest.mark.slow  # MLflow's database is made, and asked three times
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 def test_what_somebody_removes_from_mlflow_comes_back(copied):
     study, store = copied
     store.database.unlink()  # of another path

@@ -1,4 +1,7 @@
-"""MLflow's server away, hanging, slow or refusing; coordinators killed: what the writer does, and that training never waits."""
+"""MLflow's server away, hanging, slow or refusing.
+
+Coordinators killed: what the writer does, and that training never waits.
+"""
 
 import json
 import os
@@ -42,7 +45,9 @@ def make(classes, channels, image_size):
 """
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of MLflow's own dependencies, at import
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # MLflow leaves its SQLite connections to the collector
+    pytest.mark.filterwarnings(
+        "ignore::ResourceWarning"
+    ),  # MLflow leaves its SQLite connections to the collector
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
@@ -115,7 +120,12 @@ def test_what_nobody_trains_is_ended_by_the_next_start_and_runs_again_when_it_is
     first = writer(address, loaded, sources, shared, heard)
     for run in runs:
         first.touch(run.job_id)
-    until(lambda: len(statuses(shared.path, loaded.name)) == 4 and set(statuses(shared.path, loaded.name).values()) == {"RUNNING"})
+    until(
+        lambda: (
+            len(statuses(shared.path, loaded.name)) == 4
+            and set(statuses(shared.path, loaded.name).values()) == {"RUNNING"}
+        )
+    )
     first.abandon()  # as by a kill: nothing is sent any more, and a run may have been half sent
     first.close()
     first._thread.join()
@@ -161,10 +171,17 @@ def test_a_run_that_a_late_answer_has_made_twice_is_kept_once(shared):
 def test_epochs_that_were_trained_anew_replace_those_that_are_lost(shared):
     loaded, heard = read("set back"), []
     runs = begun(shared, loaded)[:1]
-    sources, address, folder = tracking.tracked(loaded, runs, shared), tracking.uri(shared, None), shared.job(runs[0].job_id)
+    sources, address, folder = (
+        tracking.tracked(loaded, runs, shared),
+        tracking.uri(shared, None),
+        shared.job(runs[0].job_id),
+    )
 
     def train(*epochs):
-        lines = [{"epoch": n, "timestamp": at, "seconds": 1.0, "metrics": {"train/loss": 1 / n}} for n, at in epochs]
+        lines = [
+            {"epoch": n, "timestamp": at, "seconds": 1.0, "metrics": {"train/loss": 1 / n}}
+            for n, at in epochs
+        ]
         files.write(folder.journal, "".join(json.dumps(line) + "\n" for line in lines))
 
     def shown():
@@ -202,7 +219,9 @@ def test_a_server_that_refuses_is_told_once_and_nothing_is_lost(shared, code):
     assert len(asked) <= 6
 
 
-def test_at_the_end_a_server_that_hangs_gets_one_request_and_an_interruption_ends_even_that(shared, monkeypatch):
+def test_at_the_end_a_server_that_hangs_gets_one_request_and_an_interruption_ends_even_that(
+    shared, monkeypatch
+):
     loaded, heard = read("hanging"), []
     runs = begun(shared, loaded)
     sources = tracking.tracked(loaded, runs, shared)
@@ -244,7 +263,9 @@ def test_a_server_that_hangs_delays_nothing_but_its_own_runs(study, tmp_path):
     store = tmp_path / "store"
     with hanging() as (address, held):
         secret = address.replace("//", "//someone:secret@")
-        code, out, err = ablate("run", study, "--store", store, "--tracking-uri", secret, MLFLOW_HTTP_REQUEST_TIMEOUT="4")
+        code, out, err = ablate(
+            "run", study, "--store", store, "--tracking-uri", secret, MLFLOW_HTTP_REQUEST_TIMEOUT="4"
+        )
         assert held
     assert (code, err) == (0, ""), out + err
     assert attempts(store) == len(list(store.glob("jobs/*/result.json"))) == 4
@@ -262,7 +283,16 @@ def test_a_second_ctrl_c_ends_at_once_though_the_server_hangs(study, tmp_path):
     store = tmp_path / "store"
     with hanging() as (address, held):
         long = ("--set", "training.epochs=1000")
-        process = start("run", study, "--store", store, "--tracking-uri", address, *long, MLFLOW_HTTP_REQUEST_TIMEOUT="600")
+        process = start(
+            "run",
+            study,
+            "--store",
+            store,
+            "--tracking-uri",
+            address,
+            *long,
+            MLFLOW_HTTP_REQUEST_TIMEOUT="600",
+        )
         try:
             wait_for(lambda: held and list(store.glob("jobs/*/journal.jsonl")), process)
             process.send_signal(signal.SIGINT)
@@ -279,7 +309,9 @@ def test_a_second_ctrl_c_ends_at_once_though_the_server_hangs(study, tmp_path):
 
 
 @pytest.mark.slow  # several runs of a study
-def test_after_a_kill_the_next_start_ends_what_it_does_not_take_up_and_a_rebuilt_database_is_equal(study, tmp_path):
+def test_after_a_kill_the_next_start_ends_what_it_does_not_take_up_and_a_rebuilt_database_is_equal(
+    study, tmp_path
+):
     store, copy, gate = tmp_path / "store", tmp_path / "copy", tmp_path / "gate"
     study.write_text(WAITING)
     study.with_name("waiting_net.py").write_text(WAITS)
@@ -290,7 +322,9 @@ def test_after_a_kill_the_next_start_ends_what_it_does_not_take_up_and_a_rebuilt
     process.communicate()
     assert statuses(store, "tiny") == both
     again = start("run", study, "--store", store, "--jobs", "1", GATE=str(gate))
-    wait_for(lambda: statuses(store, "tiny") == both | {"lr=0.001/0": "KILLED"}, again)  # one slot takes up one of them
+    wait_for(
+        lambda: statuses(store, "tiny") == both | {"lr=0.001/0": "KILLED"}, again
+    )  # one slot takes up one of them
     gate.touch()
     out, err = again.communicate(timeout=300)
     assert again.returncode == 0, out + err

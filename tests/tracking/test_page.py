@@ -19,7 +19,9 @@ from ablate.workflow import tracking as tracking_workflow
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of MLflow's own dependencies, at import
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # MLflow leaves its SQLite connections to the collector
+    pytest.mark.filterwarnings(
+        "ignore::ResourceWarning"
+    ),  # MLflow leaves its SQLite connections to the collector
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 NEW = ("model/", "memory/")  # metrics
@@ -30,7 +32,9 @@ SHARED = "mlflow.sharedViewState.ablate"
 def copied(done, tmp_path):
     """Return a copy of the finished store, without its database."""
     folder, _ = done
-    shutil.copytree(folder / "store", tmp_path / "store", ignore=shutil.ignore_patterns("mlflow.db", "artifacts"))
+    shutil.copytree(
+        folder / "store", tmp_path / "store", ignore=shutil.ignore_patterns("mlflow.db", "artifacts")
+    )
     return layout.open_store(tmp_path / "store")
 
 
@@ -49,7 +53,10 @@ def test_the_experiment_is_of_training_and_has_a_view_of_cells_with_the_metric(d
     assert view["name"] == "cells"
     assert state["selectedColumns"] == ["metrics.`test/accuracy`", "tags.`ablate.cell`", "tags.`ablate.seed`"]
     assert [one["groupByData"] for one in state["groupBy"]["groupByKeys"]] == ["ablate.cell", "ablate.status"]
-    kinds = {run.data.tags["ablate.kind"] for run in runs_of(client(folder / "store"), "tiny", state["searchFilter"])}
+    kinds = {
+        run.data.tags["ablate.kind"]
+        for run in runs_of(client(folder / "store"), "tiny", state["searchFilter"])
+    }
     assert kinds == {"run"}
 
 
@@ -74,7 +81,9 @@ def test_the_ui_starts_on_a_database_that_cannot_be_read(here):
 
 def test_a_run_says_who_trained_what_on_which_images(done):
     folder, _ = done
-    run = next(run for run in runs_of(client(folder / "store"), "tiny") if run.info.run_name == "batch_norm=false/0")
+    run = next(
+        run for run in runs_of(client(folder / "store"), "tiny") if run.info.run_name == "batch_norm=false/0"
+    )
     tags, job = run.data.tags, folder / "store/jobs" / run.data.tags["ablate.job"]
     environment = files.read_json(job / "environment.json")
     assert (tags["mlflow.user"], tags["mlflow.source.type"]) == (getpass.getuser(), "LOCAL")
@@ -100,7 +109,9 @@ def test_a_run_has_its_whole_recipe_as_params_so_that_one_can_filter_over_studie
     assert {run.data.params["training.batch_size"] for run in found} == {"20"}
     assert len(found) == 4
     assert {run.data.params["model.batch_norm"] for run in found} == {"true"}
-    assert not any("data.root" in run.data.params or "schedule.gamma" in run.data.params for run in found), "neither paths nor what is idle"
+    assert not any("data.root" in run.data.params or "schedule.gamma" in run.data.params for run in found), (
+        "neither paths nor what is idle"
+    )
 
 
 def test_a_run_has_the_size_of_its_network_and_its_memory_as_metrics(done):
@@ -112,7 +123,9 @@ def test_a_run_has_the_size_of_its_network_and_its_memory_as_metrics(done):
         assert run.data.metrics["model/parameters"] == model["parameters"] > 1000
         assert run.data.metrics["model/macs"] == model["macs"] > 1000
         assert run.data.metrics["memory/peak_bytes"] == result["peak_memory"] > 1e7
-        assert {step for name in ("model/macs", "memory/peak_bytes") for step, _, _ in history(api, run)[name]} == {0}
+        assert {
+            step for name in ("model/macs", "memory/peak_bytes") for step, _, _ in history(api, run)[name]
+        } == {0}
 
 
 @pytest.mark.slow  # a run of its own
@@ -120,7 +133,9 @@ def test_a_study_in_a_repository_names_its_commit(study, tmp_path, monkeypatch):
     as_somebody = ["git", "-C", tmp_path, "-c", "user.name=x", "-c", "user.email=x@example.org"]
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     subprocess.run([*as_somebody, "commit", "-qm", "first", "--allow-empty"], check=True)
-    commit = subprocess.run([*as_somebody, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(
+        [*as_somebody, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()
     study.write_text(f'name = "vary"\nseeds = 1\n{RECIPE}[factors]\nschedule.name = ["constant", "cosine"]\n')
     monkeypatch.chdir(tmp_path)
     code, out, err = ablate("run", study, "--store", tmp_path / "store", "--set", "training.epochs=1")
@@ -164,7 +179,9 @@ def test_runs_of_an_older_version_get_what_they_lack_and_stay_the_same_runs(done
     runs = runs_of(old, "tiny")
     assert {run.data.tags["ablate.key"]: run.info.run_id for run in runs} == ids
     assert {run.data.tags["ablate.layout"] for run in runs} == {LAYOUT}
-    assert [(r.data.params, r.data.metrics) for r in runs] == [(r.data.params, r.data.metrics) for r in runs_of(api, "tiny")]
+    assert [(r.data.params, r.data.metrics) for r in runs] == [
+        (r.data.params, r.data.metrics) for r in runs_of(api, "tiny")
+    ]
     assert [history(old, run) for run in runs] == [history(api, run) for run in runs_of(api, "tiny")]
     assert all(run.inputs.dataset_inputs for run in runs)
     assert hidden(old, "tiny") == []
@@ -177,7 +194,9 @@ def test_a_job_that_was_trained_again_replaces_what_mlflow_shows_of_it(copied):
     before = {run.data.tags["ablate.key"]: run.info.run_id for run in runs_of(client(copied.path), "tiny")}
     job = own[0].folder
     lines = files.lines(job.journal)  # as if trained once more: the same values, at other times
-    later = "".join(json.dumps({**line, "timestamp": line["timestamp"] + 10_000, "seconds": 9.0}) + "\n" for line in lines)
+    later = "".join(
+        json.dumps({**line, "timestamp": line["timestamp"] + 10_000, "seconds": 9.0}) + "\n" for line in lines
+    )
     files.write(job.journal, later)
     (said,) = tracking.compare(address, loaded, own, copied)
     assert "other metrics" in said

@@ -21,7 +21,9 @@ from ablate.study import file as study_file
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of MLflow's own dependencies, at import
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # MLflow leaves its SQLite connections to the collector
+    pytest.mark.filterwarnings(
+        "ignore::ResourceWarning"
+    ),  # MLflow leaves its SQLite connections to the collector
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 HOSTILE = "a'b\"c`d](http://x.y) <script>alert(1)</script> **é** &lt; www.x.y\n# $x$ |"
@@ -64,7 +66,15 @@ class Search:
         number = len(self.trials)
         jobs = {str(seed): identities.digest([self.id, number, seed]) for seed in self.head["seeds"]}
         params = {"optimizer.lr": 0.1 * (number + 1), "augment.flip": number % 2 == 0}
-        trial = {"number": number, "params": params, "jobs": jobs, "value": None, "state": "running", "started": started, "ended": None}
+        trial = {
+            "number": number,
+            "params": params,
+            "jobs": jobs,
+            "value": None,
+            "state": "running",
+            "started": started,
+            "ended": None,
+        }
         self.trials.append(trial)
         for job in jobs.values():
             folder = self.store.job(job)
@@ -74,7 +84,12 @@ class Search:
         return trial
 
     def epoch(self, trial, seed, number, timestamp):
-        line = {"epoch": number, "timestamp": timestamp, "seconds": 0.5, "metrics": {"train/loss": 1 / number + seed}}
+        line = {
+            "epoch": number,
+            "timestamp": timestamp,
+            "seconds": 0.5,
+            "metrics": {"train/loss": 1 / number + seed},
+        }
         files.append(self.store.job(trial["jobs"][str(seed)]).journal, line)
 
     def end(self, trial, state, value, ended):
@@ -101,7 +116,10 @@ def test_trials_are_nested_in_their_search_with_what_they_tried(shared):
                 search.epoch(trial, seed, epoch, 1100 + 100 * number + epoch)
         search.end(trial, "complete", value, 1150 + 100 * number)
     sync(shared, loaded, search.source())
-    api, (parent,) = client(shared.path), runs_of(client(shared.path), "nested", "tags.`ablate.kind` = 'search'")
+    api, (parent,) = (
+        client(shared.path),
+        runs_of(client(shared.path), "nested", "tags.`ablate.kind` = 'search'"),
+    )
     assert (parent.info.run_name, parent.info.status) == ("search: lr of baseline", "FINISHED")
     assert (parent.info.start_time, parent.info.end_time) == (1000, 1250)
     assert parent.data.params == {
@@ -130,7 +148,10 @@ def test_each_state_of_a_trial_has_a_status_and_the_search_waits_for_all(shared)
     search.start(1200)
     sync(shared, loaded, search.source())
     found = by_name(shared, loaded)
-    seen = [(found[f"trial {i}: states"].info.status, found[f"trial {i}: states"].data.tags["ablate.status"]) for i in range(5)]
+    seen = [
+        (found[f"trial {i}: states"].info.status, found[f"trial {i}: states"].data.tags["ablate.status"])
+        for i in range(5)
+    ]
     assert seen == [
         ("FINISHED", "finished"), ("FINISHED", "pruned"), ("FINISHED", "diverged"), ("FAILED", "failed"), ("KILLED", "stopped"),
     ]  # fmt: skip
@@ -138,7 +159,9 @@ def test_each_state_of_a_trial_has_a_status_and_the_search_waits_for_all(shared)
     search.end(search.trials[4], "complete", 0.4, 1300)
     search.quick("complete", 0.4, 1400)
     sync(shared, loaded, search.source())
-    assert {run.info.status for name, run in by_name(shared, loaded).items() if name != "trial 3: states"} == {"FINISHED"}
+    assert {
+        run.info.status for name, run in by_name(shared, loaded).items() if name != "trial 3: states"
+    } == {"FINISHED"}
 
 
 def test_the_best_so_far_is_of_complete_trials_in_the_order_of_their_ends(shared):
@@ -150,7 +173,12 @@ def test_the_best_so_far_is_of_complete_trials_in_the_order_of_their_ends(shared
     sync(shared, loaded, search.source())
     run = by_name(shared, loaded)["search: best"]
     points = history(client(shared.path), run)["best/validation/loss"]
-    assert sorted(points, key=lambda point: point[1]) == [(2, 1200, 0.7), (3, 1300, 0.7), (1, 1400, 0.5), (4, 1500, 0.5)]
+    assert sorted(points, key=lambda point: point[1]) == [
+        (2, 1200, 0.7),
+        (3, 1300, 0.7),
+        (1, 1400, 0.5),
+        (4, 1500, 0.5),
+    ]
 
 
 def test_what_a_writer_sent_bit_by_bit_is_what_a_lost_database_is_rebuilt_to(shared, tmp_path):
@@ -159,7 +187,9 @@ def test_what_a_writer_sent_bit_by_bit_is_what_a_lost_database_is_rebuilt_to(sha
     writer = tracking.Writer(tracking.uri(shared, None), loaded, [search.source()], shared, heard.append)
 
     def shows(name, key, points):
-        run = by_name(shared, loaded).get(name) if client(shared.path).get_experiment_by_name("grown") else None
+        run = (
+            by_name(shared, loaded).get(name) if client(shared.path).get_experiment_by_name("grown") else None
+        )
         return run is not None and len(history(client(shared.path), run).get(key, ())) == points
 
     trial = search.start(1100)
@@ -172,14 +202,27 @@ def test_what_a_writer_sent_bit_by_bit_is_what_a_lost_database_is_rebuilt_to(sha
     search.epoch(search.start(1160), 0, 1, 1170)
     writer.touch(search.id)
     writer.touch("of nobody")
-    until(lambda: shows("trial 1: grown", "train/loss", 1) and shows("search: grown", "best/validation/accuracy", 1))
+    until(
+        lambda: (
+            shows("trial 1: grown", "train/loss", 1) and shows("search: grown", "best/validation/accuracy", 1)
+        )
+    )
     report = writer.close()
     assert (report.late, report.error, heard) == (0, "", [])
     before = everything(shared.path, "grown")
-    assert {run[0]: run[1] for run in before} == {"search: grown": "KILLED", "trial 0: grown": "FINISHED", "trial 1: grown": "KILLED"}
+    assert {run[0]: run[1] for run in before} == {
+        "search: grown": "KILLED",
+        "trial 0: grown": "FINISHED",
+        "trial 1: grown": "KILLED",
+    }
     sync(shared, loaded, search.source())
     assert everything(shared.path, "grown") == before
-    assert rebuilt(shared, "grown", lambda copy: sync(copy, loaded, *tracking.searched([search.id], copy)), tmp_path) == before
+    assert (
+        rebuilt(
+            shared, "grown", lambda copy: sync(copy, loaded, *tracking.searched([search.id], copy)), tmp_path
+        )
+        == before
+    )
 
 
 def test_a_trial_of_another_process_runs_on_and_one_that_a_killed_process_left_is_ended(shared):
@@ -187,11 +230,23 @@ def test_a_trial_of_another_process_runs_on_and_one_that_a_killed_process_left_i
     search.start(1100)
     with shared.job(search.trials[0]["jobs"]["0"]).lock():  # the process of another study trains it
         sync(shared, loaded, search.source(), other.source())
-        assert by_name(shared, loaded)["trial 0: left"].info.status == by_name(shared, loaded)["search: left"].info.status == "RUNNING"
-        writer = tracking.Writer(tracking.uri(shared, None), loaded, [search.source(), other.source()], shared, print)
+        assert (
+            by_name(shared, loaded)["trial 0: left"].info.status
+            == by_name(shared, loaded)["search: left"].info.status
+            == "RUNNING"
+        )
+        writer = tracking.Writer(
+            tracking.uri(shared, None), loaded, [search.source(), other.source()], shared, print
+        )
         assert writer.close().late == 0
-        assert by_name(shared, loaded)["trial 0: left"].info.status == by_name(shared, loaded)["search: left"].info.status == "RUNNING"
-    writer = tracking.Writer(tracking.uri(shared, None), loaded, [search.source(), other.source()], shared, print)
+        assert (
+            by_name(shared, loaded)["trial 0: left"].info.status
+            == by_name(shared, loaded)["search: left"].info.status
+            == "RUNNING"
+        )
+    writer = tracking.Writer(
+        tracking.uri(shared, None), loaded, [search.source(), other.source()], shared, print
+    )
     until(lambda: by_name(shared, loaded)["trial 0: left"].info.status == "KILLED")
     other.quick("complete", 0.5, 1100)
     writer.touch(other.id)
@@ -214,7 +269,11 @@ def test_a_finished_search_that_is_given_more_trials_goes_on(shared):
     search.quick("complete", 0.6, 1200)
     sync(shared, loaded, search.source())
     run = by_name(shared, loaded)["search: more"]
-    assert (run.info.status, run.info.end_time, run.data.metrics["best/validation/accuracy"]) == ("FINISHED", 1200, 0.6)
+    assert (run.info.status, run.info.end_time, run.data.metrics["best/validation/accuracy"]) == (
+        "FINISHED",
+        1200,
+        0.6,
+    )
     assert run.data.params["trials"] == "2", "MLflow writes a param once: the run of the search is made anew"
     nested = [by_name(shared, loaded)[f"trial {number}: more"] for number in (0, 1)]
     assert {one.data.tags["mlflow.parentRunId"] for one in nested} == {run.info.run_id}
@@ -233,7 +292,9 @@ def test_a_search_of_two_studies_is_shown_in_both_and_hidden_where_it_is_dropped
     again = Search(shared, "another", trials=1)
     again.quick("complete", 0.5, 1100)
     sync(shared, one, again.source())
-    stale = {run.info.run_name: run.data.tags.get("ablate.stale") for run in hidden(client(shared.path), one.name)}
+    stale = {
+        run.info.run_name: run.data.tags.get("ablate.stale") for run in hidden(client(shared.path), one.name)
+    }
     assert stale == {"search: common": "true", "trial 0: common": "true"}
     assert by_name(shared, one).keys() == {"search: another", "trial 0: another"}
     assert by_name(shared, other).keys() == {"search: common", "trial 0: common"}
@@ -243,12 +304,20 @@ def sweep(held, label, seeds=(0, 1)):
     identity = identities.digest(label)
     swept = {"low": 0.001, "high": 0.1, "steps": 3, "mode": "exponential", "per": "batch"}
     folder = held.path / "ranges" / identity
-    files.write_json(folder / "range.json", {"label": label, "sweep": swept, "seeds": list(seeds), "started": 1000})
+    files.write_json(
+        folder / "range.json", {"label": label, "sweep": swept, "seeds": list(seeds), "started": 1000}
+    )
     return identity, folder
 
 
 def curve(folder, seed, losses, timestamp):
-    content = {"rates": [0.001, 0.01, 0.1], "losses": losses, "accuracies": [0.1, 0.2, 0.1], "stopped": "end", "timestamp": timestamp}
+    content = {
+        "rates": [0.001, 0.01, 0.1],
+        "losses": losses,
+        "accuracies": [0.1, 0.2, 0.1],
+        "stopped": "end",
+        "timestamp": timestamp,
+    }
     files.write_json(folder / f"curve-{seed}.json", content)
 
 
@@ -285,7 +354,11 @@ def test_a_range_test_has_its_curves_and_ends_with_its_suggestion(shared, tmp_pa
 
 
 def test_a_range_test_and_a_search_that_another_process_runs_go_on_until_it_is_dead(shared):
-    loaded, (identity, folder), search = read("elsewhere"), sweep(shared, "elsewhere", (0,)), Search(shared, "elsewhere")
+    loaded, (identity, folder), search = (
+        read("elsewhere"),
+        sweep(shared, "elsewhere", (0,)),
+        Search(shared, "elsewhere"),
+    )
     search.quick("complete", 0.5, 1100)
     sources = (*tracking.ranged([identity], shared), search.source())
     (folder / "0").mkdir()
@@ -295,7 +368,9 @@ def test_a_range_test_and_a_search_that_another_process_runs_go_on_until_it_is_d
             "range test: elsewhere": "RUNNING", "search: elsewhere": "RUNNING", "trial 0: elsewhere": "FINISHED",
         }  # fmt: skip
     sync(shared, loaded, *sources)
-    assert {run.info.status for name, run in by_name(shared, loaded).items() if not name.startswith("trial")} == {"KILLED"}
+    assert {
+        run.info.status for name, run in by_name(shared, loaded).items() if not name.startswith("trial")
+    } == {"KILLED"}
 
 
 def test_what_was_never_started_is_not_shown(shared):
@@ -320,17 +395,30 @@ def test_each_run_links_all_runs_of_its_cell_whatever_its_name_holds(shared):
     assert page.count("<a ") == 1
     said = html.unescape(re.sub(r"<[^>]+>", "", page)).split("\n")
     one_line = HOSTILE.replace("\n", " ")
-    assert [line for line in said if line][1:] == [f"cell: part={one_line}", f"level of part: {one_line}", "seed: 1"]
+    assert [line for line in said if line][1:] == [
+        f"cell: part={one_line}",
+        f"level of part: {one_line}",
+        "seed: 1",
+    ]
 
 
 def test_a_note_that_is_too_long_is_cut_behind_a_whole_line(shared):
     paths = {"augment.rotation": 5, "augment.flip": False, "optimizer.lr": 0.5}
     tables = [
-        {"name": f"{i}{'<' * 400}", "levels": [{"name": "[" * 400, "set": {}}, {"name": "other", "set": {path: level}}]}
+        {
+            "name": f"{i}{'<' * 400}",
+            "levels": [{"name": "[" * 400, "set": {}}, {"name": "other", "set": {path: level}}],
+        }
         for i, (path, level) in enumerate(paths.items())
     ]
-    small = {"data": {"name": "digits", "train_size": 300}, "model": {"name": "cnn4"}, "training": {"epochs": 3}}
-    loaded = study_file.check({"name": "long", "seeds": 1, "recipe": small, "factor": tables, "design": "one_at_a_time"}, "x.toml")
+    small = {
+        "data": {"name": "digits", "train_size": 300},
+        "model": {"name": "cnn4"},
+        "training": {"epochs": 3},
+    }
+    loaded = study_file.check(
+        {"name": "long", "seeds": 1, "recipe": small, "factor": tables, "design": "one_at_a_time"}, "x.toml"
+    )
     sync(shared, loaded, *tracking.tracked(loaded, begun(shared, loaded)[:1], shared))
     (run,) = runs_of(client(shared.path), "long")
     lines = run.data.tags["mlflow.note.content"].splitlines()
@@ -363,7 +451,9 @@ def test_a_kill_while_mlflow_makes_its_database_leaves_none_that_cannot_be_used(
     held, loaded = layout.open_store(tmp_path / "store"), read("killed")
     layout.create(held)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(held.path)], env=environment, check=False, capture_output=True)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(held.path)], env=environment, check=False, capture_output=True
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert list(held.path.glob("*mlflow.db*"))
     sync(held, loaded, *tracking.tracked(loaded, begun(held, loaded), held))

@@ -18,7 +18,9 @@ from ablate import tracking
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of MLflow's own dependencies, at import
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # MLflow leaves its SQLite connections to the collector
+    pytest.mark.filterwarnings(
+        "ignore::ResourceWarning"
+    ),  # MLflow leaves its SQLite connections to the collector
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
@@ -27,14 +29,20 @@ def test_every_cell_and_seed_is_one_flat_finished_run_with_its_factors_as_params
     folder, _ = done
     found = runs_of(client(folder / "store"), "tiny")
     cells = ("baseline", "mc_dropout=3", "batch_norm=false", "batch_norm=false, mc_dropout=3")
-    assert [run.info.run_name for run in found] == sorted(f"{cell}/{seed}" for cell in cells for seed in (0, 1))
+    assert [run.info.run_name for run in found] == sorted(
+        f"{cell}/{seed}" for cell in cells for seed in (0, 1)
+    )
     by_name = {run.info.run_name: run for run in found}
     assert {run.info.status for run in found} == {"FINISHED"}
     assert all("mlflow.parentRunId" not in run.data.tags for run in found)
     trained = by_name["batch_norm=false/0"]
     assert trained.data.params.items() >= {"batch_norm": "false", "mc_dropout": "0", "seed": "0"}.items()
     tags = by_name["batch_norm=false, mc_dropout=3/0"].data.tags
-    assert (tags["ablate.cell"], tags["ablate.seed"], tags["ablate.study"]) == ("batch_norm=false, mc_dropout=3", "0", "tiny")
+    assert (tags["ablate.cell"], tags["ablate.seed"], tags["ablate.study"]) == (
+        "batch_norm=false, mc_dropout=3",
+        "0",
+        "tiny",
+    )
     assert (tags["ablate.attempt"], tags["ablate.status"]) == ("1", "finished")
     assert tags["ablate.job"] == trained.data.tags["ablate.job"]
     assert len(tags["ablate.job"]) == 64
@@ -48,9 +56,16 @@ def test_the_metrics_are_those_of_the_journal_epoch_by_epoch_at_its_times(done):
         lines = [json.loads(line) for line in journal.read_text().splitlines()]
         logged = history(api, run)
         for name in ("train/loss", "train/accuracy", "validation/loss", "validation/accuracy"):
-            assert logged[name] == [(line["epoch"], line["timestamp"], line["metrics"][name]) for line in lines]
+            assert logged[name] == [
+                (line["epoch"], line["timestamp"], line["metrics"][name]) for line in lines
+            ]
         assert len(logged["test/accuracy"]) == 1
-        assert {"test/loss", "test/calibration_error", "time/epoch_seconds", "time/train_seconds"} <= logged.keys()
+        assert {
+            "test/loss",
+            "test/calibration_error",
+            "time/epoch_seconds",
+            "time/train_seconds",
+        } <= logged.keys()
         assert run.info.start_time <= lines[0]["timestamp"]
         assert run.info.end_time == logged["test/accuracy"][0][1]
 
@@ -133,7 +148,9 @@ def test_runs_that_the_study_no_longer_has_are_hidden_until_it_has_them_again(st
     "name",
     [
         "<script>alert(1)</script>",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("a/b", "..", 'a "b" c', "Größe=1 %")),  # ten seconds each
+        *(
+            pytest.param(name, marks=pytest.mark.slow) for name in ("a/b", "..", 'a "b" c', "Größe=1 %")
+        ),  # ten seconds each
     ],
 )
 def test_a_study_may_have_any_name(study, tmp_path, name):
@@ -175,7 +192,9 @@ def test_a_store_that_was_copied_does_not_write_into_the_old_one(done, tmp_path)
 
 def test_syncing_with_a_server_that_is_away_is_a_sentence(done):
     folder, _ = done
-    code, out, err = ablate("sync", "tiny", "--store", folder / "store", "--tracking-uri", "http://someone:secret@127.0.0.1:9")
+    code, out, err = ablate(
+        "sync", "tiny", "--store", folder / "store", "--tracking-uri", "http://someone:secret@127.0.0.1:9"
+    )
     assert (code, out) == (2, "")
     assert err.startswith("MLflow at http://someone:***@127.0.0.1:9 does not take the runs: ")
     assert "secret" not in err
@@ -188,7 +207,13 @@ def test_a_failed_run_sent_twice_keeps_its_end(study, tmp_path):
     store = tmp_path / "store"
     assert ablate("run", study, "--store", store, "--set", "training.epochs=1", "--set", "seeds=1")[0] == 1
     before = everything(store, "tiny")
-    assert sorted(run[1] for run in before) == ["FAILED", "FAILED", "FINISHED", "FINISHED", "FINISHED"]  # the last is the study's own
+    assert sorted(run[1] for run in before) == [
+        "FAILED",
+        "FAILED",
+        "FINISHED",
+        "FINISHED",
+        "FINISHED",
+    ]  # the last is the study's own
     assert ablate("sync", "tiny", "--store", store)[0] == 0
     assert everything(store, "tiny") == before
 
@@ -210,14 +235,21 @@ def test_a_real_server_takes_the_same_runs_and_the_ui_serves_them(done, study, t
         api = MlflowClient(address)
         run = runs_of(api, "tiny")[0]
         assert run.info.status == "FINISHED"
-        assert b"\x89PNG" in urllib.request.urlopen(f"{address}/get-artifact?path=misclassified.png&run_uuid={run.info.run_id}").read()[:8]
+        assert (
+            b"\x89PNG"
+            in urllib.request.urlopen(
+                f"{address}/get-artifact?path=misclassified.png&run_uuid={run.info.run_id}"
+            ).read()[:8]
+        )
         study.write_text(TINY.replace('"tiny"', '"remote"'))
         code, out, err = ablate("run", study, "--store", tmp_path / "store", MLFLOW_TRACKING_URI=address)
         assert code == 0, out + err
         assert "not up to date" not in out
         remote, local = runs_of(api, "remote"), runs_of(client(folder / "store"), "tiny")
         assert [run.info.run_name for run in remote] == [run.info.run_name for run in local]
-        assert [run.data.metrics["test/accuracy"] for run in remote] == [run.data.metrics["test/accuracy"] for run in local]
+        assert [run.data.metrics["test/accuracy"] for run in remote] == [
+            run.data.metrics["test/accuracy"] for run in local
+        ]
     finally:
         server.terminate()
         server.communicate(timeout=300)
@@ -238,7 +270,10 @@ def test_a_password_in_an_address_is_never_shown():
         "mysql://h/db?user=me&api_key=s3cret",
     ):  # fmt: skip
         assert "s3cret" not in tracking.public(f"cannot reach {secret}: refused")
-    assert tracking.public("write to me@example.org, not to https://host/x") == "write to me@example.org, not to https://host/x"
+    assert (
+        tracking.public("write to me@example.org, not to https://host/x")
+        == "write to me@example.org, not to https://host/x"
+    )
 
 
 def test_importing_the_writer_imports_no_mlflow():

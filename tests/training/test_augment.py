@@ -21,12 +21,19 @@ BILINEAR, NEAREST = v2.InterpolationMode.BILINEAR, v2.InterpolationMode.NEAREST
 
 def one_by_one(images, transform, *parameters):
     """Apply a transform of one image to each of them with its own parameters."""
-    return torch.stack([transform(image, *(p.tolist() for p in own)) for image, *own in zip(images, *parameters, strict=True)])
+    return torch.stack(
+        [
+            transform(image, *(p.tolist() for p in own))
+            for image, *own in zip(images, *parameters, strict=True)
+        ]
+    )
 
 
 def columns(rows, number):
     """Repeat rows of parameters until there are as many as images: a tensor (number,) for each column."""
-    return [torch.tensor(column) for column in zip(*itertools.islice(itertools.cycle(rows), number), strict=True)]
+    return [
+        torch.tensor(column) for column in zip(*itertools.islice(itertools.cycle(rows), number), strict=True)
+    ]
 
 
 def distance(ours, theirs):
@@ -58,7 +65,11 @@ def test_cut_is_exactly_torchvisions_padding_crop_and_flip(shape, mode, padding,
     for (top, left), mirrored in itertools.product(places, (some, ~some, torch.zeros_like(some))):
         found = crop.cut(*move(device, pixels, which, top, left, mirrored), padding=padding, mode=mode)
         expected = one_by_one(
-            pixels[which].permute(0, 3, 1, 2), lambda *own: padded_crop(*own, padding=padding, mode=mode), top, left, mirrored
+            pixels[which].permute(0, 3, 1, 2),
+            lambda *own: padded_crop(*own, padding=padding, mode=mode),
+            top,
+            left,
+            mirrored,
         )
         assert found.dtype == dtype
         assert torch.equal(found.cpu().permute(0, 3, 1, 2), expected)
@@ -85,12 +96,17 @@ def test_reading_leaves_the_data_set_as_it_is():
     before = pixels.clone()
     crop.take(pixels, which).zero_()
     for mode in ("zeros", "reflect"):
-        crop.cut(pixels, which, *crop.sample_random_crop(7, 4, generator()), which > 3, padding=4, mode=mode).zero_()
+        crop.cut(
+            pixels, which, *crop.sample_random_crop(7, 4, generator()), which > 3, padding=4, mode=mode
+        ).zero_()
     assert torch.equal(pixels, before)
 
 
 def boxes(height, width, number):
-    """Return fixed boxes: the whole image, a single pixel, a row, a column, and small ones at each corner; then drawn ones."""
+    """Return fixed boxes: the whole image, a single pixel, a row, a column, and small ones at each corner.
+
+    Then drawn ones.
+    """
     fixed = [
         (0, 0, height, width), (height - 1, width - 1, 1, 1), (2, 0, 1, width), (0, 5, height, 1),
         (0, 0, 5, 7), (height - 5, width - 7, 5, 7), (3, 2, height - 3, width - 4),
@@ -103,11 +119,20 @@ def boxes(height, width, number):
 @pytest.mark.parametrize("flips", [False, True], ids=["", "mirrored"])
 def test_random_resized_crop_is_torchvisions_antialiased_bilinear_resize_of_the_box(images, flips, device):
     chosen = boxes(*images.shape[2:], len(images))
-    mirrored = crop.sample_flip(len(images), generator(3)) if flips else torch.zeros(len(images), dtype=torch.bool)
+    mirrored = (
+        crop.sample_flip(len(images), generator(3)) if flips else torch.zeros(len(images), dtype=torch.bool)
+    )
 
     def expected(image, top, left, height, width, mirror):
         resized = reference.resized_crop(
-            image, top, left, height, width, size=list(image.shape[1:]), interpolation=BILINEAR, antialias=True
+            image,
+            top,
+            left,
+            height,
+            width,
+            size=list(image.shape[1:]),
+            interpolation=BILINEAR,
+            antialias=True,
         )
         return reference.horizontal_flip(resized) if mirror else resized
 
@@ -120,13 +145,18 @@ def test_random_resized_crop_is_torchvisions_antialiased_bilinear_resize_of_the_
 
 @pytest.mark.parametrize("degrees", [0.0, 5.0, 15.0, 90.0, 180.0])
 def test_rotation_is_torchvisions_bilinear_rotation_with_black_corners(images, degrees, device):
-    angle = rotation.sample_rotation(len(images), degrees, generator(5)) if degrees else torch.zeros(len(images))
+    angle = (
+        rotation.sample_rotation(len(images), degrees, generator(5)) if degrees else torch.zeros(len(images))
+    )
 
-    # fill=None is black. torchvision's fill=0 weights the outline by its own coverage a second time, on tensors only.
+    # fill=None is black. torchvision's fill=0 weights the outline by its own coverage a second time, on
+    # tensors only.
     def expected(image, turned):
         return reference.rotate(image, turned, interpolation=BILINEAR, fill=None)
 
-    assert distance(rotation.rotate(*move(device, images, angle)), one_by_one(images, expected, angle)) <= 1e-2
+    assert (
+        distance(rotation.rotate(*move(device, images, angle)), one_by_one(images, expected, angle)) <= 1e-2
+    )
 
 
 TIES = 1e-4
@@ -140,7 +170,9 @@ def test_nearest_rotation_is_torchvisions_but_for_ties(degrees, size, channels, 
     images = noise((40, channels, *size))
     angle = rotation.sample_rotation(40, degrees, generator(5))
     ours = rotation.rotate(*move(device, images, angle), interpolation="nearest").cpu()
-    theirs = one_by_one(images, lambda image, turned: reference.rotate(image, turned, interpolation=NEAREST, fill=0), angle)
+    theirs = one_by_one(
+        images, lambda image, turned: reference.rotate(image, turned, interpolation=NEAREST, fill=0), angle
+    )
     assert (ours != theirs).double().mean() <= TIES
     assert (ours == 0).any(), "corners are black"
 
@@ -208,7 +240,13 @@ def test_color_jitter_is_torchvisions_of_each_image_in_its_own_order(kinds, chan
 
 def test_color_jitter_of_drawn_parameters_is_torchvisions(images, device):
     order, factors = color.sample_color_jitter(len(images), ALL, generator(3))
-    assert distance(color.color_jitter(images.to(device), order, factors), one_by_one(images, jittered, order, factors)) <= 1e-2
+    assert (
+        distance(
+            color.color_jitter(images.to(device), order, factors),
+            one_by_one(images, jittered, order, factors),
+        )
+        <= 1e-2
+    )
 
 
 @pytest.mark.parametrize("place", range(4))
@@ -216,7 +254,10 @@ def test_color_jitter_of_one_image_whose_hue_comes_first_second_third_or_last(pl
     order = torch.tensor([[*range(place), color.HUE, *range(place, 3)]])
     factors = torch.where(order == color.HUE, 0.2, 1.4)
     images = colourful(1)
-    assert distance(color.color_jitter(images, order, factors), one_by_one(images, jittered, order, factors)) <= 1e-2
+    assert (
+        distance(color.color_jitter(images, order, factors), one_by_one(images, jittered, order, factors))
+        <= 1e-2
+    )
 
 
 @pytest.mark.parametrize("view", ["sliced", "turned", "channels_last", "expanded"])
@@ -230,11 +271,16 @@ def test_color_jitter_of_images_that_are_not_contiguous(view):
     }[view]
     order, factors = color.sample_color_jitter(7, ALL, generator(3))
     before = images.clone()
-    assert distance(color.color_jitter(images, order, factors), one_by_one(before, jittered, order, factors)) <= 1e-2
+    assert (
+        distance(color.color_jitter(images, order, factors), one_by_one(before, jittered, order, factors))
+        <= 1e-2
+    )
     assert torch.equal(images, before)
 
 
-@pytest.mark.parametrize(("jitter", "channels"), [(ColorJitter(), 3), (ColorJitter(hue=0.5), 1), (ColorJitter(saturation=1.0), 1)])
+@pytest.mark.parametrize(
+    ("jitter", "channels"), [(ColorJitter(), 3), (ColorJitter(hue=0.5), 1), (ColorJitter(saturation=1.0), 1)]
+)
 def test_color_jitter_with_nothing_to_do_gives_the_images_back(jitter, channels):
     images = colourful(7, channels)
     assert torch.equal(color.color_jitter(images, *color.sample_color_jitter(7, jitter, generator())), images)
@@ -250,7 +296,9 @@ def test_erase_is_exactly_torchvisions(images, kind, device):
         "erasing": lambda: erase.sample_erasing(batch, 0.7, *size, generator(1)),
         "cutout": lambda: erase.sample_cutout(batch, 9, *size, generator(1)),
         "fixed": lambda: boxes(*size, batch),
-        "nothing": lambda: columns([(3, 2, 0, 0), (0, 0, 0, 5), (0, 0, 5, 0), (size[0], size[1], 0, 0)], batch),
+        "nothing": lambda: columns(
+            [(3, 2, 0, 0), (0, 0, 0, 5), (0, 0, 5, 0), (size[0], size[1], 0, 0)], batch
+        ),
     }[kind]()
     expected = one_by_one(images, lambda image, *box: reference.erase(image, *box, v=torch.zeros(1)), *chosen)
     assert torch.equal(erase.erase(*move(device, images, *chosen)).cpu(), expected)
@@ -265,7 +313,10 @@ def test_a_square_larger_than_the_image_covers_all_of_it():
 
 
 def with_partner(image, other, transform, params):
-    """Mix one image with another by torchvision: (the image, its label's share). Its pairs are neighbours in the batch."""
+    """Mix one image with another by torchvision: (the image, its label's share).
+
+    Its pairs are neighbours in the batch.
+    """
     pair, labels = torch.stack([image, other]), torch.eye(2)
     params = {"labels": labels, "batch_size": 2} | params
     return transform.transform(pair, params)[0], transform.transform(labels, params)[0]
@@ -283,7 +334,9 @@ def test_mixup_is_torchvisions_with_the_same_share(images, device):
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_mixup_at_its_ends_is_one_of_the_two_images(share):
     images, partner = noise((7, 3, 8, 8)), torch.arange(7).roll(1)
-    assert torch.equal(mix.mixup(images, partner, torch.full((7,), share)), images if share else images[partner])
+    assert torch.equal(
+        mix.mixup(images, partner, torch.full((7,), share)), images if share else images[partner]
+    )
 
 
 def test_cutmix_is_exactly_torchvisions_with_the_same_box(images, device):
@@ -293,7 +346,9 @@ def test_cutmix_is_exactly_torchvisions_with_the_same_box(images, device):
     for i, other in enumerate(partner.tolist()):
         x1, y1, x2, y2 = (int(side[i]) for side in (left, top, left + wide, top + high))
         lam = 1 - (x2 - x1) * (y2 - y1) / (size[0] * size[1])
-        expected, label = with_partner(images[i], images[other], v2.CutMix(), {"box": (x1, y1, x2, y2), "lam_adjusted": lam})
+        expected, label = with_partner(
+            images[i], images[other], v2.CutMix(), {"box": (x1, y1, x2, y2), "lam_adjusted": lam}
+        )
         assert torch.equal(ours[i], expected)
         assert label.tolist() == pytest.approx([float(share[i]), 1 - float(share[i])], abs=1e-6)
 
@@ -327,5 +382,7 @@ def test_with_both_ways_on_each_image_is_mixed_in_exactly_one_of_them(images, de
 
 def test_the_coin_between_the_two_ways_is_fair():
     mixed = compose(BOTH, generators(3)).mix(noise((DRAWS, 1, 4, 4)))
-    boxed = sum(round(16 * share) == 16 * share for share in mixed.share.tolist())  # a whole number of pixels: a box
+    boxed = sum(
+        round(16 * share) == 16 * share for share in mixed.share.tolist()
+    )  # a whole number of pixels: a box
     assert a_share_of(boxed, DRAWS, 0.5)

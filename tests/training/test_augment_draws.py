@@ -68,8 +68,12 @@ def alike(ours, theirs):
     if len(edges) == 1:
         return True
     if len(edges) > 24:
-        edges = both.quantile(torch.linspace(0, 1, 25, dtype=torch.float64)[1:], interpolation="higher").unique()
-    return stats.chi2_contingency(torch.stack([table(x, edges) for x in (ours, theirs)]).numpy()).pvalue > LEVEL
+        edges = both.quantile(
+            torch.linspace(0, 1, 25, dtype=torch.float64)[1:], interpolation="higher"
+        ).unique()
+    return (
+        stats.chi2_contingency(torch.stack([table(x, edges) for x in (ours, theirs)]).numpy()).pvalue > LEVEL
+    )
 
 
 def equally_likely(values, possible):
@@ -121,7 +125,15 @@ def alike_boxes(ours, theirs, height, width):
         assert (top + high <= height).all()
         assert (left + wide <= width).all()
         room = torch.stack([top / (height - high + 1), left / (width - wide + 1)])
-        derived.append([high * wide, ((high + 0.5) / (wide + 0.5)).log(), *room, top * left, (room[0] - 0.5) * (room[1] - 0.5)])
+        derived.append(
+            [
+                high * wide,
+                ((high + 0.5) / (wide + 0.5)).log(),
+                *room,
+                top * left,
+                (room[0] - 0.5) * (room[1] - 0.5),
+            ]
+        )
     for one, other in zip(*derived, strict=True):
         assert alike(one, other)
 
@@ -130,10 +142,18 @@ def by_name(found, *names):
     return [torch.tensor([float(p[name]) for p in found]).double() for name in names]
 
 
-@pytest.mark.parametrize(("height", "width"), [(32, 32), (20, 33), (16, 120)], ids=str)  # the last: often the fallback
+@pytest.mark.parametrize(
+    ("height", "width"), [(32, 32), (20, 33), (16, 120)], ids=str
+)  # the last: often the fallback
 def test_random_resized_crop_draws_its_boxes_as_torchvision_does(height, width):
     ours = crop.sample_random_resized_crop(DRAWS, height, width, generator())
-    theirs = by_name(torchvisions(v2.RandomResizedCrop(32), torch.zeros(3, height, width)), "top", "left", "height", "width")
+    theirs = by_name(
+        torchvisions(v2.RandomResizedCrop(32), torch.zeros(3, height, width)),
+        "top",
+        "left",
+        "height",
+        "width",
+    )
     alike_boxes(ours, theirs, height, width)
     top, left, high, wide = ours
     assert high.min() >= 1
@@ -162,7 +182,11 @@ def test_rotation_draws_its_angle_as_torchvision_does(degrees):
 ORDERS = {order: number for number, order in enumerate(itertools.permutations(range(4)))}
 
 
-@pytest.mark.parametrize("jitter", [ALL, ColorJitter(brightness=1.0, contrast=1.0, saturation=1.0, hue=0.5)], ids=["usual", "widest"])
+@pytest.mark.parametrize(
+    "jitter",
+    [ALL, ColorJitter(brightness=1.0, contrast=1.0, saturation=1.0, hue=0.5)],
+    ids=["usual", "widest"],
+)
 def test_color_jitter_draws_factors_and_orders_as_torchvision_does(jitter):
     order, factors = color.sample_color_jitter(DRAWS, jitter, generator())
     theirs = torchvisions(v2.ColorJitter(**jitter.model_dump()), torch.zeros(3, 8, 8))
@@ -174,7 +198,9 @@ def test_color_jitter_draws_factors_and_orders_as_torchvision_does(jitter):
         assert middle - reach - 1e-6 <= ours.min() < middle - 0.99 * reach
         assert middle + 0.99 * reach < ours.max() <= middle + reach + 1e-6
         for place in range(4):
-            assert alike(factors[:, place][order[:, place] == kind], ours), "a factor knows nothing of its place"
+            assert alike(factors[:, place][order[:, place] == kind], ours), (
+                "a factor knows nothing of its place"
+            )
     drawn = torch.tensor([ORDERS[tuple(own)] for own in order.tolist()])
     assert equally_likely(drawn, 24)
     assert alike(drawn, [ORDERS[tuple(p["fn_idx"].tolist())] for p in theirs])
@@ -183,7 +209,9 @@ def test_color_jitter_draws_factors_and_orders_as_torchvision_does(jitter):
 @pytest.mark.parametrize("kinds", SUBSETS, ids=lambda kinds: "".join("bcsh"[kind] for kind in kinds))
 def test_color_jitter_draws_each_order_of_what_is_on_equally_often(kinds):
     names = list(ColorJitter.model_fields)
-    order, factors = color.sample_color_jitter(DRAWS, ColorJitter(**{names[kind]: 0.3 for kind in kinds}), generator())
+    order, factors = color.sample_color_jitter(
+        DRAWS, ColorJitter(**{names[kind]: 0.3 for kind in kinds}), generator()
+    )
     assert order.shape == factors.shape == (DRAWS, len(kinds))
     possible = {own: number for number, own in enumerate(itertools.permutations(kinds))}
     drawn = torch.tensor([possible[tuple(own)] for own in order.tolist()])
@@ -233,7 +261,10 @@ def test_erasing_leaves_an_image_whole_where_no_box_is_smaller_as_torchvision_do
 
 def visible(size, side):
     """List (first pixel, pixels) of the visible part of a stretch for each centre."""
-    parts = [[i for i in range(centre - side // 2, centre - side // 2 + side) if 0 <= i < size] for centre in range(size)]
+    parts = [
+        [i for i in range(centre - side // 2, centre - side // 2 + side) if 0 <= i < size]
+        for centre in range(size)
+    ]
     return [(part[0], len(part)) for part in parts]
 
 
@@ -277,7 +308,9 @@ def test_the_share_of_mixup_is_beta_distributed_as_torchvisions(alpha):
 def test_shares_of_extreme_alphas_are_numbers_in_0_to_1(alpha):
     _, share = mix.sample_mixup(DRAWS, alpha, generator())
     assert share.isfinite().all()
-    assert stats.kstest(share.double().numpy(), stats.beta(alpha, alpha).cdf).pvalue > LEVEL or alpha < 0.1  # rounded to 0 and 1
+    assert (
+        stats.kstest(share.double().numpy(), stats.beta(alpha, alpha).cdf).pvalue > LEVEL or alpha < 0.1
+    )  # rounded to 0 and 1
     assert share.min() >= 0
     assert share.max() <= 1
 

@@ -62,12 +62,16 @@ def choices():
 
 def test_what_one_augmentation_draws_never_depends_on_the_others():
     fresh = states(Augment(**OFF))
-    assert fresh == {role: bytes(stream.get_state().tolist()) for role, stream in generators(5).items()}, "off draws nothing"
+    assert fresh == {role: bytes(stream.get_state().tolist()) for role, stream in generators(5).items()}, (
+        "off draws nothing"
+    )
     alone = {}
     for role, levels in CHOICES.items():
         for level in levels:
             found = states(Augment(**OFF | level))
-            assert {other for other in ROLES if found[other] != fresh[other]} == {role}, "it draws from its own stream only"
+            assert {other for other in ROLES if found[other] != fresh[other]} == {role}, (
+                "it draws from its own stream only"
+            )
             alone[role, str(level)] = found[role]
     coin = states(BOTH)["coin"]
     assert coin != fresh["coin"]
@@ -92,14 +96,19 @@ def test_what_color_jitter_draws_next_does_not_depend_on_which_of_its_parts_are_
 
 def test_padding_interpolation_and_strength_do_not_move_what_is_drawn_by_others():
     usual = Augment(rotation=15.0, erasing=0.5, mixup=1.0)
-    other = Augment(padding=2, padding_mode="reflect", rotation=40.0, interpolation="nearest", erasing=0.1, mixup=0.2)
+    other = Augment(
+        padding=2, padding_mode="reflect", rotation=40.0, interpolation="nearest", erasing=0.1, mixup=0.2
+    )
     assert states(usual) == states(other)
 
 
 def test_each_role_and_each_seed_has_a_generator_of_its_own():
     found = [tuple(stream.get_state().tolist()) for seed in range(3) for stream in generators(seed).values()]
     assert len(set(found)) == len(found) == 3 * len(ROLES)
-    assert generators(5)["crop"].initial_seed() == torch.Generator().manual_seed(identity.stream_seed(5, "crop")).initial_seed()
+    assert (
+        generators(5)["crop"].initial_seed()
+        == torch.Generator().manual_seed(identity.stream_seed(5, "crop")).initial_seed()
+    )
 
 
 def test_the_same_seed_gives_the_same_batches_and_another_one_others():
@@ -176,7 +185,9 @@ def test_the_interpolation_of_the_recipe_is_that_of_the_rotation(interpolation):
 
 @pytest.mark.parametrize("role", ["random_crop", *CHOICES, "everything"])
 def test_shape_type_and_range_are_kept_and_the_input_is_left_alone(images, role, device):
-    level = {"random_crop": CHOICES["crop"][0], "crop": CHOICES["crop"][1]}.get(role) or CHOICES.get(role, ({},))[0]
+    level = {"random_crop": CHOICES["crop"][0], "crop": CHOICES["crop"][1]}.get(role) or CHOICES.get(
+        role, ({},)
+    )[0]
     augmentation = compose(EVERYTHING if role == "everything" else Augment(**OFF | level), generators(2))
     before, x = images.clone(), images.to(device)
     for step in (*augmentation.steps, *augmentation.erasures):

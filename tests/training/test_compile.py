@@ -1,4 +1,7 @@
-"""torch.compile takes its time before the first step and changes nothing else; streaming changes nothing at all."""
+"""torch.compile takes its time before the first step and changes nothing else.
+
+Streaming changes nothing at all.
+"""
 
 import json
 import os
@@ -13,7 +16,8 @@ from sessions import CPU, EVERYTHING, fingerprint, make, outcome, start, train, 
 from ablate.training import data, loop
 
 needs_compiler = pytest.mark.skipif(
-    shutil.which("g++") is None and shutil.which("clang++") is None, reason="torch.compile needs g++ or clang++ on a CPU"
+    shutil.which("g++") is None and shutil.which("clang++") is None,
+    reason="torch.compile needs g++ or clang++ on a CPU",
 )
 
 
@@ -27,7 +31,11 @@ def test_a_training_whose_images_are_streamed_ends_with_the_same_bits(changes, d
     for _ in loop.epochs(session):
         pass
     resident = train(recipe, digits)
-    assert (session.train.streamed, session.validation.streamed, resident.train.streamed) == (True, True, False)
+    assert (session.train.streamed, session.validation.streamed, resident.train.streamed) == (
+        True,
+        True,
+        False,
+    )
     assert without_times(session.history) == without_times(resident.history)
     assert outcome(session) == outcome(resident)
 
@@ -78,13 +86,18 @@ def test_the_compiling_step_leaves_no_trace_and_a_compiled_training_can_be_taken
     loop.restore(again, put_away)
     for _ in loop.epochs(again):
         pass
-    bits = [fingerprint({key: part for key, part in loop.snapshot(one).items() if key != "history"}) for one in (session, again)]
+    bits = [
+        fingerprint({key: part for key, part in loop.snapshot(one).items() if key != "history"})
+        for one in (session, again)
+    ]
     assert bits[0] == bits[1]
     plain = train(make(**changes | {"training": {"epochs": 2}}), digits)
     if changes is SMALL:
         close(session, plain)
     else:  # inductor may draw dropout in its own way
-        assert [set(line["metrics"]) - {"time/compile_seconds"} for line in session.history] == [set(o["metrics"]) for o in plain.history]
+        assert [set(line["metrics"]) - {"time/compile_seconds"} for line in session.history] == [
+            set(o["metrics"]) for o in plain.history
+        ]
 
 
 @needs_compiler
@@ -133,9 +146,20 @@ def test_a_worker_keeps_what_it_compiled_in_the_store_and_finds_it_again(tmp_pat
     environment = {name: text for name, text in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"}
     told = []
     for name in ("first", "second"):
-        arguments = [paths, str(tmp_path / name), str(digits.folder), json.dumps(SMALL), str(tmp_path / "cache")]
+        arguments = [
+            paths,
+            str(tmp_path / name),
+            str(digits.folder),
+            json.dumps(SMALL),
+            str(tmp_path / "cache"),
+        ]
         process = subprocess.run(
-            [sys.executable, "-c", JOB, *arguments], capture_output=True, text=True, check=False, env=environment, timeout=300
+            [sys.executable, "-c", JOB, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+            timeout=300,
         )
         assert process.returncode == 0, process.stderr + (tmp_path / name / "log.txt").read_text()
         told.append(json.loads(process.stdout.splitlines()[-1]))

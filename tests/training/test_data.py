@@ -39,10 +39,16 @@ def fingerprint(section, tmp_path, name="cache"):
 def child(code, *arguments, **options):
     """Start Python with some code in which `section` and `cache` are what was given."""
     start = (
-        "import sys; from pathlib import Path; from ablate.recipe.fields import Data; from ablate.training import data\n"
+        "import sys; from pathlib import Path; from ablate.recipe.fields import Data; from ablate.training "
+        "import data\n"
         "section, cache = Data.model_validate_json(sys.argv[1]), Path(sys.argv[2])\n"
     )
-    command = [sys.executable, "-c", start + code, *(a.model_dump_json() if isinstance(a, Data) else str(a) for a in arguments)]
+    command = [
+        sys.executable,
+        "-c",
+        start + code,
+        *(a.model_dump_json() if isinstance(a, Data) else str(a) for a in arguments),
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
@@ -63,7 +69,9 @@ def test_digits_are_scikit_learns_with_every_fifth_of_a_class_held_back_for_test
     for part, ranks in ((train, (0, 1, 2, 3, 5)), (test, (4, 9))):
         for image, rank in zip(part, ranks, strict=False):
             small = Image.fromarray((zeros[rank] * 255 / 16).round().astype(np.uint8))
-            assert np.array_equal(image[:, :, 0], np.asarray(small.resize((16, 16), Image.Resampling.BILINEAR)))
+            assert np.array_equal(
+                image[:, :, 0], np.asarray(small.resize((16, 16), Image.Resampling.BILINEAR))
+            )
     scaled = arrays.train_images / 255
     assert prepared.mean == pytest.approx([scaled.mean()], abs=1e-6)
     assert prepared.std == pytest.approx([scaled.std()], abs=1e-6)
@@ -89,7 +97,9 @@ def test_a_folder_of_images_is_cut_square_and_in_order(tmp_path):
     assert arrays.train_images.dtype == np.uint8
     assert arrays.train_labels.tolist() == [0, 0, 0, 1, 1, 1]
     with Image.open(tmp_path / "images/train/a/2.png") as image:
-        resized = np.asarray(image.resize((19, 16), Image.Resampling.BILINEAR))  # 20 x 24 (high x wide): shorter side to 16
+        resized = np.asarray(
+            image.resize((19, 16), Image.Resampling.BILINEAR)
+        )  # 20 x 24 (high x wide): shorter side to 16
     assert np.array_equal(arrays.train_images[2], resized[:, 1:17])
     scaled = arrays.train_images.reshape(-1, 3) / 255
     assert prepared.mean == pytest.approx(scaled.mean(0).tolist(), abs=1e-6)
@@ -107,7 +117,11 @@ def test_images_of_the_right_size_are_taken_as_they_are(tmp_path):
 FILES = {
     "grey.png": (Image.new("L", (16, 16), 100), {}, (100, 100, 100)),
     "grey.jpg": (Image.new("L", (16, 16), 100), {"quality": 100}, (100, 100, 100)),
-    "colour.jpeg": (Image.new("RGB", (16, 16), (200, 100, 50)), {"quality": 100, "subsampling": 0}, (200, 100, 50)),
+    "colour.jpeg": (
+        Image.new("RGB", (16, 16), (200, 100, 50)),
+        {"quality": 100, "subsampling": 0},
+        (200, 100, 50),
+    ),
     "SHOUTED.PNG": (Image.new("RGB", (16, 16), (200, 100, 50)), {}, (200, 100, 50)),
     "opaque.png": (Image.new("RGBA", (16, 16), (200, 100, 50, 255)), {}, (200, 100, 50)),
     "palette.png": (Image.new("RGB", (16, 16), (200, 100, 50)).quantize(4), {}, (200, 100, 50)),
@@ -129,7 +143,11 @@ def test_every_kind_of_image_becomes_eight_bit_colour(name, tmp_path):
     for folder in ("train/grün", "test/grün", "train/rot", "test/rot"):
         (tmp_path / "my images" / folder).mkdir(parents=True)
         image.save(tmp_path / "my images" / folder / name, **options)
-    arrays = data.open_arrays(data.prepare(Data(name="imagefolder", root=str(tmp_path / "my images"), image_size=16), tmp_path).folder)
+    arrays = data.open_arrays(
+        data.prepare(
+            Data(name="imagefolder", root=str(tmp_path / "my images"), image_size=16), tmp_path
+        ).folder
+    )
     assert arrays.train_images.shape == (2, 16, 16, 3)
     lossy = 2 if "quality" in options else 0
     assert np.abs(arrays.train_images.astype(int) - colour).max() <= lossy
@@ -185,7 +203,9 @@ def move_to_test(root):
     (root / "train/b ü/2.png").rename(root / "test/a/00.png")
 
 
-@pytest.mark.parametrize("change", [change_pixel, change_test_pixel, change_label, change_class_name, move_to_test])
+@pytest.mark.parametrize(
+    "change", [change_pixel, change_test_pixel, change_label, change_class_name, move_to_test]
+)
 def test_another_pixel_label_or_class_is_another_data_set(tmp_path, change):
     section = write_images(tmp_path / "images", size=(16, 16))
     before = fingerprint(section, tmp_path)
@@ -246,7 +266,9 @@ def test_an_image_is_corrupt_in_many_ways_and_always_named(name, tmp_path):
 def test_an_image_whose_pixels_have_no_known_range_is_refused_by_name(kind, tmp_path):
     section = write_images(tmp_path / "images")
     Image.fromarray(np.zeros((16, 16), kind)).save(tmp_path / "images/test/a/x.tif")
-    with pytest.raises(DataError, match=r"x\.tif: its pixels have 32 bits and no known range, save it with 8 or 16"):
+    with pytest.raises(
+        DataError, match=r"x\.tif: its pixels have 32 bits and no known range, save it with 8 or 16"
+    ):
         data.prepare(section, tmp_path / "cache")
 
 
@@ -259,7 +281,10 @@ def test_a_folder_that_is_not_there_is_a_sentence(tmp_path):
             f"{root}/train must have images as <class>/<name>.jpg (or png, ...), and there are none: "
             "check data.root, or try --set data.name=digits"
         )
-    with pytest.raises(DataError, match=r"tw must be a folder with .* and is not there \(did you mean .*/two\?\): check data.root$"):
+    with pytest.raises(
+        DataError,
+        match=r"tw must be a folder with .* and is not there \(did you mean .*/two\?\): check data.root$",
+    ):
         data.prepare(Data(name="imagefolder", root=str(tmp_path / "tw")), tmp_path / "cache")
 
 
@@ -271,7 +296,8 @@ def test_a_class_without_images_is_a_sentence_and_never_just_left_out(tmp_path):
         with pytest.raises(DataError) as caught:
             data.prepare(section, tmp_path / "cache")
         assert str(caught.value) == (
-            f"{tmp_path}/images/{split}/c must have images (.jpg, .png, ...), and there are none (but 1 file: 1 .xyz (0.xyz)): "
+            f"{tmp_path}/images/{split}/c must have images (.jpg, .png, ...), and there are none (but 1 "
+            "file: 1 .xyz (0.xyz)): "
             "add some, or remove this folder of a class"
         )
     assert data.find(section, tmp_path / "cache") is None
@@ -284,7 +310,10 @@ def test_train_and_test_must_have_the_same_classes(split, tmp_path):
         shutil.rmtree(tmp_path / "images" / split / label)
     with pytest.raises(DataError) as caught:
         data.prepare(section, tmp_path / "cache")
-    assert str(caught.value) == (f"{tmp_path}/images: train/ and test/ must have the same classes, and these are in one of them only: a, c")
+    assert str(caught.value) == (
+        f"{tmp_path}/images: train/ and test/ must have the same classes, and these are in one of them "
+        "only: a, c"
+    )
 
 
 # Prepared once
@@ -342,7 +371,10 @@ def test_a_note_whose_data_were_removed_is_no_answer(tmp_path):
 def test_arrays_are_mapped_and_nothing_that_is_done_to_them_reaches_the_disk(tmp_path):
     folder = data.prepare(write_images(tmp_path / "images"), tmp_path / "cache").folder
     arrays = data.open_arrays(folder)
-    assert all(isinstance(part, np.memmap) for part in (arrays.train_images, arrays.train_labels, arrays.test_images, arrays.test_labels))
+    assert all(
+        isinstance(part, np.memmap)
+        for part in (arrays.train_images, arrays.train_labels, arrays.test_images, arrays.test_labels)
+    )
     before = arrays.train_images.copy()
     arrays.train_images[:] = 0
     arrays.train_labels[:] = 7
@@ -352,12 +384,16 @@ def test_arrays_are_mapped_and_nothing_that_is_done_to_them_reaches_the_disk(tmp
 
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="needs a limit on the size of files")
 @pytest.mark.parametrize("limit", [0, 50_000, 369_000])
-def test_a_process_that_is_killed_in_the_middle_of_writing_leaves_nothing_that_looks_finished(limit, tmp_path):
+def test_a_process_that_is_killed_in_the_middle_of_writing_leaves_nothing_that_looks_finished(
+    limit, tmp_path
+):
     # The kernel kills the child at that very byte of a file: 369,280 are the training images.
     code = (
         "import resource, signal\n"
-        "from sklearn.datasets import load_digits; load_digits(); signal.signal(signal.SIGXFSZ, signal.SIG_DFL)\n"
-        "resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)\n"
+        "from sklearn.datasets import load_digits; load_digits(); signal.signal(signal.SIGXFSZ, "
+        "signal.SIG_DFL)\n"
+        "resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); resource.setrlimit(resource.RLIMIT_FSIZE, "
+        "(int(sys.argv[3]),) * 2)\n"
         "data.prepare(section, cache)"
     )
     section = Data(name="digits", image_size=16)
@@ -392,7 +428,8 @@ def test_a_process_that_is_killed_at_any_moment_leaves_nothing_that_looks_finish
 def test_a_disk_that_is_full_is_an_error_and_leaves_no_draft(tmp_path):
     code = (
         "import resource; from sklearn.datasets import load_digits; load_digits()\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"  # Python ignores the signal, so that writing fails
+        # Python ignores the signal, so that writing fails
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
         "data.prepare(section, cache)"
     )
     process = child(code, Data(name="digits", image_size=16), tmp_path / "cache")
@@ -405,7 +442,10 @@ def test_a_disk_that_is_full_is_an_error_and_leaves_no_draft(tmp_path):
 
 def test_processes_that_prepare_the_same_set_at_once_agree(tmp_path):
     section = write_images(tmp_path / "images", per_class=40)
-    children = [child("print(data.prepare(section, cache).fingerprint)", section, tmp_path / "cache") for _ in range(3)]
+    children = [
+        child("print(data.prepare(section, cache).fingerprint)", section, tmp_path / "cache")
+        for _ in range(3)
+    ]
     found = [process.communicate() for process in children]
     assert {out.strip() for out, _ in found} == {fingerprint(section, tmp_path)}, found
     assert len(whole(tmp_path / "cache")) == 1

@@ -13,7 +13,9 @@ from ablate.recipe.fields import Data
 from ablate.training import data, decoding
 
 RED, GREEN, BLUE, GREY, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (90, 90, 90), (255, 255, 255)
-FOUR = Image.fromarray(np.kron(np.array([[RED, GREEN], [BLUE, GREY]], np.uint8), np.ones((8, 8, 1), np.uint8)))
+FOUR = Image.fromarray(
+    np.kron(np.array([[RED, GREEN], [BLUE, GREY]], np.uint8), np.ones((8, 8, 1), np.uint8))
+)
 TURNS = Image.Transpose
 STORED = {  # by orientation tag: how an upright picture is stored
     1: None, 2: TURNS.FLIP_LEFT_RIGHT, 3: TURNS.ROTATE_180, 4: TURNS.FLIP_TOP_BOTTOM,
@@ -35,7 +37,11 @@ def written(path, image, kind, **options):
 
 def quarters(pixels):
     """Return the mean colours of the four quarters."""
-    return [tuple(pixels[i : i + 8, j : j + 8].reshape(-1, 3).mean(0).round().astype(int).tolist()) for i in (0, 8) for j in (0, 8)]
+    return [
+        tuple(pixels[i : i + 8, j : j + 8].reshape(-1, 3).mean(0).round().astype(int).tolist())
+        for i in (0, 8)
+        for j in (0, 8)
+    ]
 
 
 def near(found, expected, by=0):
@@ -48,7 +54,9 @@ def near(found, expected, by=0):
 def oriented(path, tag, kind, **options):
     exif = Image.Exif()
     exif[decoding.ORIENTATION] = tag
-    return written(path, FOUR if STORED.get(tag) is None else FOUR.transpose(STORED[tag]), kind, exif=exif, **options)
+    return written(
+        path, FOUR if STORED.get(tag) is None else FOUR.transpose(STORED[tag]), kind, exif=exif, **options
+    )
 
 
 KINDS = {
@@ -74,11 +82,15 @@ def test_a_photo_that_is_not_square_is_cut_after_it_was_turned(tmp_path):
     upright.paste(RED, (0, 0, 16, 12))
     exif = Image.Exif()
     exif[decoding.ORIENTATION] = 6
-    pixels, _ = decoding.read(written(tmp_path / "x.png", upright.transpose(TURNS.ROTATE_90), "PNG", exif=exif), 16)
+    pixels, _ = decoding.read(
+        written(tmp_path / "x.png", upright.transpose(TURNS.ROTATE_90), "PNG", exif=exif), 16
+    )
     assert quarters(pixels) == [BLUE] * 4
 
 
-@pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0", "nine"], ids=str)
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0", "nine"], ids=str
+)
 def test_spoilt_metadata_turn_nothing_and_stop_nothing(exif, tmp_path):
     if exif == "nine":
         exif = Image.Exif()
@@ -125,7 +137,9 @@ def test_what_shows_through_is_mixed_with_white_and_grey_has_alpha_too(tmp_path)
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_a_picture_that_could_be_transparent_and_is_not_is_as_it_was(mode, tmp_path):
     image = INDEXED if mode == "P" else FOUR.convert(mode)
-    pixels, marks = decoding.read(written(tmp_path / "x.png", image, "PNG", **({"transparency": 255} if mode == "P" else {})), 16)
+    pixels, marks = decoding.read(
+        written(tmp_path / "x.png", image, "PNG", **({"transparency": 255} if mode == "P" else {})), 16
+    )
     assert np.array_equal(pixels, np.asarray(image.convert("RGB")))
     assert marks == ()
 
@@ -140,10 +154,18 @@ def png(depth, colour, row, key):
     """Make a PNG of 16 x 16 pixels, each row the same, in which one colour is transparent: Pillow cannot write all of them."""
 
     def chunk(name, content):
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        return (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
 
     head, rows = struct.pack(">IIBBBBB", 16, 16, depth, colour, 0, 0, 0), zlib.compress((b"\0" + row) * 16)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"tRNS", key) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"tRNS", key)
+        + chunk(b"IDAT", rows)
+        + chunk(b"IEND", b"")
+    )
 
 
 KEYED = {  # left half, right half; the left one is the key
@@ -152,7 +174,10 @@ KEYED = {  # left half, right half; the left one is the key
     "4 bits": (png(4, 0, b"\xff" * 4 + b"\x11" * 4, b"\0\x0f"), 17),
     "8 bits": (png(8, 0, b"\x05" * 8 + b"\x06" * 8, b"\0\5"), 6),
     "16 bits": (png(16, 0, struct.pack(">16H", *[1000] * 8, *[40_000] * 8), struct.pack(">H", 1000)), 156),
-    "colour of 16 bits": (png(16, 2, struct.pack(">48H", *[1000] * 24, *[40_000] * 24), struct.pack(">3H", *[1000] * 3)), 156),
+    "colour of 16 bits": (
+        png(16, 2, struct.pack(">48H", *[1000] * 24, *[40_000] * 24), struct.pack(">3H", *[1000] * 3)),
+        156,
+    ),
 }
 
 
@@ -173,9 +198,26 @@ DEEP = np.kron([[20_000, 60_000]], np.ones((16, 8))).astype(np.uint16)
 def twelve_bits():
     """Make a TIFF of 12 bits a pixel, two in three bytes: Pillow cannot write one."""
     row = bytes([2500 >> 4, (2500 & 15) << 4 | 1250 >> 8, 1250 & 255]) * 8
-    fields = [(256, 16), (257, 16), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, 16), (279, 16 * len(row))]
+    fields = [
+        (256, 16),
+        (257, 16),
+        (258, 12),
+        (259, 1),
+        (262, 1),
+        (273, 8),
+        (277, 1),
+        (278, 16),
+        (279, 16 * len(row)),
+    ]
     directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields)
-    return b"II*\0" + struct.pack("<I", 8 + 16 * len(row)) + row * 16 + struct.pack("<H", len(fields)) + directory + bytes(4)
+    return (
+        b"II*\0"
+        + struct.pack("<I", 8 + 16 * len(row))
+        + row * 16
+        + struct.pack("<H", len(fields))
+        + directory
+        + bytes(4)
+    )
 
 
 def bytes_of(image, kind, **options):
@@ -221,7 +263,9 @@ def test_twelve_bits_that_were_saved_as_sixteen_are_said_to_be_nearly_black(tmp_
 def test_other_spaces_of_colour_become_rgb(mode, tmp_path):
     image = FOUR.convert(mode) if mode != "LAB" else None
     if image is None:
-        image = ImageCms.profileToProfile(FOUR, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB")
+        image = ImageCms.profileToProfile(
+            FOUR, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+        )
     pixels, _ = decoding.read(written(tmp_path / "x.tiff", image, "TIFF"), 16)
     assert near(quarters(pixels), [RED, GREEN, BLUE, GREY], by=25)  # no colour of ink or Lab is that pure
 
@@ -235,7 +279,14 @@ MANY = {
 @pytest.mark.parametrize("kind", MANY)
 def test_of_several_pictures_the_first_is_taken_and_that_is_said(kind, tmp_path):
     options, mark = MANY[kind]
-    path = written(tmp_path / "x", FOUR, kind, save_all=True, append_images=[Image.new("RGB", (16, 16), WHITE)], **options)
+    path = written(
+        tmp_path / "x",
+        FOUR,
+        kind,
+        save_all=True,
+        append_images=[Image.new("RGB", (16, 16), WHITE)],
+        **options,
+    )
     pixels, marks = decoding.read(path, 16)
     assert near(quarters(pixels), [RED, GREEN, BLUE, GREY], by=3)
     assert marks == ((mark,) if mark else ())
@@ -252,7 +303,9 @@ def test_a_jpeg_beyond_the_limit_is_decoded_smaller_and_any_other_file_refused(t
     assert near(quarters(pixels), [RED, GREEN, BLUE, GREY], by=12)
     assert marks == (decoding.REDUCED,)
     for name, kind, options in (("x.png", "PNG", {}), ("y.jpg", "JPEG", {"progressive": True})):
-        with pytest.raises(ValueError, match=r"^it has 200 x 200 pixels, and at most 10,000 are decoded: make it smaller$"):
+        with pytest.raises(
+            ValueError, match=r"^it has 200 x 200 pixels, and at most 10,000 are decoded: make it smaller$"
+        ):
             decoding.read(written(tmp_path / name, large, kind, **options), 16)
 
 
@@ -264,7 +317,9 @@ def test_an_image_that_pillow_takes_for_a_bomb_is_a_sentence(tmp_path):
 
 
 def test_a_thread_of_pixels_is_cut_before_it_is_enlarged(tmp_path):
-    path = written(tmp_path / "x.png", Image.new("RGB", (60_000, 1), (9, 8, 7)), "PNG")  # 60,000 x 1,024 times as large: 200 GB
+    path = written(
+        tmp_path / "x.png", Image.new("RGB", (60_000, 1), (9, 8, 7)), "PNG"
+    )  # 60,000 x 1,024 times as large: 200 GB
     pixels, _ = decoding.read(path, 1024)
     assert pixels.shape == (1024, 1024, 3)
     assert (pixels == (9, 8, 7)).all()
@@ -293,8 +348,14 @@ UNREADABLE = {
     "page.png": (b"<html>404</html>", "cannot identify image file"),
     "half.gif": (bytes_of(INDEXED, "GIF")[:-60], "truncated"),
     "half.tif": (bytes_of(FOUR, "TIFF")[:400], "truncated"),
-    "float.tif": (bytes_of(Image.fromarray(np.zeros((16, 16), np.float32)), "TIFF"), "32 bits and no known range"),
-    "signed.tif": (bytes_of(Image.fromarray(DEEP), "TIFF", tiffinfo={339: 2}), "16 bits with a sign and no known range"),
+    "float.tif": (
+        bytes_of(Image.fromarray(np.zeros((16, 16), np.float32)), "TIFF"),
+        "32 bits and no known range",
+    ),
+    "signed.tif": (
+        bytes_of(Image.fromarray(DEEP), "TIFF", tiffinfo={339: 2}),
+        "16 bits with a sign and no known range",
+    ),
 }
 
 
@@ -314,5 +375,8 @@ def test_a_link_that_leads_nowhere_is_named_and_no_crash(tmp_path):
     (tmp_path / "images/train/a/1.png").symlink_to(tmp_path / "gone.png")
     section = Data(name="imagefolder", root=str(tmp_path / "images"), image_size=16)
     assert data.find(section, tmp_path / "cache") is None
-    with pytest.raises(DataError, match=r"replace or remove them\n  .*/train/a/1\.png: it is a link to a file that is not there"):
+    with pytest.raises(
+        DataError,
+        match=r"replace or remove them\n  .*/train/a/1\.png: it is a link to a file that is not there",
+    ):
         data.prepare(section, tmp_path / "cache")

@@ -20,7 +20,9 @@ def test_gradient_clipping_limits_the_norm_of_the_whole_gradient(digits):
     def norms(clip):
         session, found = start(make(training={"gradient_clip": clip, "epochs": 1}), digits), []
         parameters = list(session.network.parameters())
-        session.optimizer.register_step_pre_hook(lambda *_: found.append(sum(p.grad.square().sum() for p in parameters).sqrt().item()))
+        session.optimizer.register_step_pre_hook(
+            lambda *_: found.append(sum(p.grad.square().sum() for p in parameters).sqrt().item())
+        )
         next(loop.epochs(session))
         return found
 
@@ -32,7 +34,10 @@ def test_gradient_clipping_limits_the_norm_of_the_whole_gradient(digits):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
 def test_the_training_loss_is_the_smoothed_cross_entropy_of_what_was_trained(smoothing, digits):
-    recipe = make(augment={"crop": "none", "flip": False}, training={"label_smoothing": smoothing, "batch_size": 100, "epochs": 1})
+    recipe = make(
+        augment={"crop": "none", "flip": False},
+        training={"label_smoothing": smoothing, "batch_size": 100, "epochs": 1},
+    )
     session = start(recipe, digits)
     twin = copy.deepcopy(session.network).train()
     line = next(loop.epochs(session))
@@ -40,26 +45,34 @@ def test_the_training_loss_is_the_smoothed_cross_entropy_of_what_was_trained(smo
     classes, log_p = logits.shape[1], logits.log_softmax(1)
     target = F.one_hot(session.train.labels, classes) * (1 - smoothing) + smoothing / classes
     assert line["metrics"]["train/loss"] == pytest.approx(-(target * log_p).sum(1).mean().item(), rel=1e-5)
-    assert line["metrics"]["train/accuracy"] == pytest.approx((logits.argmax(1) == session.train.labels).float().mean().item())
+    assert line["metrics"]["train/accuracy"] == pytest.approx(
+        (logits.argmax(1) == session.train.labels).float().mean().item()
+    )
 
 
 def test_every_step_has_the_learning_rate_of_the_schedule(digits):
     recipe = make(training={"epochs": 3, "batch_size": 30}, optimizer={"lr": 0.07})
     session, found = start(recipe, digits), []
-    session.optimizer.register_step_pre_hook(lambda optimizer, *_: found.append(optimizer.param_groups[0]["lr"]))
+    session.optimizer.register_step_pre_hook(
+        lambda optimizer, *_: found.append(optimizer.param_groups[0]["lr"])
+    )
     for _ in loop.epochs(session):
         pass
     assert found == [0.07 * optim.lr_factor(recipe.schedule, step, 9, 3) for step in range(9)]
 
 
 def test_validation_is_a_plain_pass_in_eval_mode_over_all_held_out_images(digits):
-    recipe = make(data={"train_size": 400, "validation": 300}, model={"head_dropout": 0.5}, training={"epochs": 1})
+    recipe = make(
+        data={"train_size": 400, "validation": 300}, model={"head_dropout": 0.5}, training={"epochs": 1}
+    )
     session = start(recipe, digits)
     line = next(loop.epochs(session))
     statistics = weights(session)
     assert len(session.validation) == 300  # more than two batches of an evaluation
     logits = session.network.eval()(whole(session.validation))
-    assert line["metrics"]["validation/loss"] == pytest.approx(F.cross_entropy(logits, session.validation.labels).item(), rel=1e-5)
+    assert line["metrics"]["validation/loss"] == pytest.approx(
+        F.cross_entropy(logits, session.validation.labels).item(), rel=1e-5
+    )
     right = (logits.argmax(1) == session.validation.labels).sum().item()
     assert line["metrics"]["validation/accuracy"] == pytest.approx(right / 300)
     loop.score(session.network, session.validation, recipe)
@@ -95,7 +108,9 @@ def test_training_and_validation_images_are_those_of_the_split(digits):
     recipe = make()
     session = start(recipe, digits, seed=4)
     arrays = data.open_arrays(digits.folder)
-    for part, chosen in zip((session.train, session.validation), data.split(recipe.data, arrays.train_labels, 4), strict=True):
+    for part, chosen in zip(
+        (session.train, session.validation), data.split(recipe.data, arrays.train_labels, 4), strict=True
+    ):
         assert np.array_equal(part.pixels[part.rows], arrays.train_images[chosen])
         assert np.array_equal(part.labels, arrays.train_labels[chosen])
 

@@ -75,7 +75,9 @@ def images(logits, labels):
 
 
 def judge_written(logits, labels, classes=CLASSES, scale=0.1):
-    return evaluate.judge(Written(len(classes), scale), make(), 0, images(np.asarray(logits), labels), classes)
+    return evaluate.judge(
+        Written(len(classes), scale), make(), 0, images(np.asarray(logits), labels), classes
+    )
 
 
 def random_case(seed, number=400, classes=4):
@@ -95,7 +97,9 @@ def calibration_error(p, labels, bins=15):
     held = [[] for _ in range(bins)]
     for row, label in zip(p, labels, strict=True):
         held[max(0, math.ceil(row.max() * bins) - 1)].append((row.max(), row.argmax() == label))
-    return sum(abs(sum(right for _, right in part) - sum(confidence for confidence, _ in part)) for part in held) / len(labels)
+    return sum(
+        abs(sum(right for _, right in part) - sum(confidence for confidence, _ in part)) for part in held
+    ) / len(labels)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -107,7 +111,9 @@ def test_the_metrics_are_scikit_learns(seed):
     assert found.metrics["test/loss"] == pytest.approx(log_loss(labels, p, labels=range(4)), rel=1e-5)
     assert found.confusion == confusion_matrix(labels, p.argmax(1), labels=range(4)).tolist()
     recalls = recall_score(labels, p.argmax(1), average=None, labels=range(4))
-    assert [found.metrics[f"test/accuracy/{name}"] for name in CLASSES] == pytest.approx(recalls.tolist(), rel=1e-6)
+    assert [found.metrics[f"test/accuracy/{name}"] for name in CLASSES] == pytest.approx(
+        recalls.tolist(), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("scale", [0.01, 0.1, 0.3, 3.0])  # hardly sure of anything ... certain of everything
@@ -120,7 +126,8 @@ def test_the_calibration_error_is_that_of_a_plain_loop(seed, scale):
 
 
 def test_an_answer_of_full_confidence_lies_in_the_last_bin():
-    # Half of the answers are right with confidence 0.95, half are wrong with 1.0: one bin, half right, 0.975 confident.
+    # Half of the answers are right with confidence 0.95, half are wrong with 1.0: one bin, half right, 0.975
+    # confident.
     sure, nearly = [250, 0, 0, 0], [40, 0, 0, 0]
     p = softmax(np.array([nearly]) * 0.1)[0].max()
     assert 14 / 15 < p < 1
@@ -130,7 +137,12 @@ def test_an_answer_of_full_confidence_lies_in_the_last_bin():
 
 def test_every_metric_has_a_known_direction():
     found = judge_written(*random_case(0)).metrics
-    assert set(found) == {"test/accuracy", "test/loss", "test/calibration_error", *(f"test/accuracy/{name}" for name in CLASSES)}
+    assert set(found) == {
+        "test/accuracy",
+        "test/loss",
+        "test/calibration_error",
+        *(f"test/accuracy/{name}" for name in CLASSES),
+    }
     assert all(metrics.direction(name) for name in found)
 
 
@@ -142,7 +154,9 @@ def test_a_trained_network_is_judged_as_scikit_learn_judges_its_probabilities(tr
     labels = test.labels.numpy()
     assert len(test) > 2 * loop.EVALUATION_BATCH["cpu"]
     assert found.metrics["test/accuracy"] == accuracy_score(labels, p.argmax(1)) > 0.6
-    assert found.metrics["test/loss"] == pytest.approx(-np.log(p[np.arange(len(labels)), labels]).mean(), rel=1e-5)
+    assert found.metrics["test/loss"] == pytest.approx(
+        -np.log(p[np.arange(len(labels)), labels]).mean(), rel=1e-5
+    )
     assert found.metrics["test/calibration_error"] == pytest.approx(calibration_error(p, labels), abs=1e-5)
     assert found.confusion == confusion_matrix(labels, p.argmax(1)).tolist()
     assert found.at_chance is None
@@ -157,7 +171,9 @@ def test_the_bins_of_a_trained_network_give_its_calibration_error(evaluation, tr
     assert (len(found.calibration), total) == (evaluate.BINS, len(test))
     error = sum(count * abs(confidence - right) for count, confidence, right in found.calibration) / total
     assert error == pytest.approx(found.metrics["test/calibration_error"], abs=1e-4)
-    assert sum(count * right for count, _, right in found.calibration) / total == pytest.approx(found.metrics["test/accuracy"], abs=1e-5)
+    assert sum(count * right for count, _, right in found.calibration) / total == pytest.approx(
+        found.metrics["test/accuracy"], abs=1e-5
+    )
 
 
 def test_an_answer_that_is_impossible_to_the_network_costs_27_nats():
@@ -171,8 +187,12 @@ def test_wrong_answers_are_listed_by_confidence_with_what_they_are_and_what_was_
     p = softmax(logits * 0.1)
     missed = np.flatnonzero(p.argmax(1) != labels)
     assert len(missed) > evaluate.SHOWN == len(found) == 36
-    assert all((w.label, w.answer) == (labels[w.index], p[w.index].argmax()) and w.label != w.answer for w in found)
-    assert [w.confidence for w in found] == pytest.approx(sorted(p[missed].max(1), reverse=True)[:36], abs=1e-4)
+    assert all(
+        (w.label, w.answer) == (labels[w.index], p[w.index].argmax()) and w.label != w.answer for w in found
+    )
+    assert [w.confidence for w in found] == pytest.approx(
+        sorted(p[missed].max(1), reverse=True)[:36], abs=1e-4
+    )
     few = judge_written(logits[:12], labels[:12]).wrong
     assert sorted(w.index for w in few) == np.flatnonzero(p[:12].argmax(1) != labels[:12]).tolist()
 
@@ -198,8 +218,16 @@ def test_names_of_classes_may_have_spaces_and_umlauts():
         ([0] * 100, [0, 1, 2, 3] * 25, True),  # always the same
         ([0] * 100, [0] * 70 + [1, 2, 3] * 10, True),  # the commonest
         ([0, 1, 2, 3] * 25, [0, 1, 2, 3] * 25, False),
-        ([0, 1, 2, 3] * 9 + [0] * 64, [0, 1, 2, 3] * 25, False),  # seldom another answer, and then a right one
-        ([0] * 25 + [1] * 25 + [2] * 25 + [3] * 25, [0, 1, 2, 3] * 25, True),  # every answer, whatever the class
+        (
+            [0, 1, 2, 3] * 9 + [0] * 64,
+            [0, 1, 2, 3] * 25,
+            False,
+        ),  # seldom another answer, and then a right one
+        (
+            [0] * 25 + [1] * 25 + [2] * 25 + [3] * 25,
+            [0, 1, 2, 3] * 25,
+            True,
+        ),  # every answer, whatever the class
         ([1, 2, 3, 0] * 25, [0, 1, 2, 3] * 25, False),  # always wrong: the answers depend on the class
     ],
 )
@@ -207,7 +235,9 @@ def test_a_network_whose_answers_do_not_depend_on_the_class_is_at_chance(answers
     found = judge_written(np.eye(4, dtype=int)[answers] * 50, labels)
     assert (found.at_chance is not None) is at_chance
     if at_chance:
-        assert found.at_chance.startswith(f"at chance level: test accuracy {found.metrics['test/accuracy']:.4f}, ")
+        assert found.at_chance.startswith(
+            f"at chance level: test accuracy {found.metrics['test/accuracy']:.4f}, "
+        )
 
 
 def test_a_constant_network_is_at_chance_on_real_images_and_so_is_a_broken_one(trained):
@@ -231,7 +261,10 @@ def by_hand(network, seed, test, passes, views=(lambda x: x,)):
     with torch.no_grad():
         for batch in test.batches(128):
             x = batch.images
-            parts.append(sum(network(view(x)).softmax(1) for _ in range(max(passes, 1)) for view in views) / (max(passes, 1) * len(views)))
+            parts.append(
+                sum(network(view(x)).softmax(1) for _ in range(max(passes, 1)) for view in views)
+                / (max(passes, 1) * len(views))
+            )
     network.eval()
     return torch.cat(parts)
 
@@ -257,18 +290,25 @@ def test_mc_dropout_is_reproducible_and_differs_by_seed_from_one_pass_and_from_n
         twice.append(evaluate.predict(network, make({"mc_dropout": 5}), 3, test))
     assert torch.equal(*twice)
     for evaluation, seed in (({"mc_dropout": 5}, 4), ({"mc_dropout": 1}, 3), ({}, 3)):
-        assert not torch.allclose(evaluate.predict(network, make(evaluation), seed, test), twice[0], atol=1e-3)
+        assert not torch.allclose(
+            evaluate.predict(network, make(evaluation), seed, test), twice[0], atol=1e-3
+        )
 
 
 def test_the_spread_of_mc_dropout_falls_with_the_root_of_the_number_of_passes(trained):
     network, test, _ = trained
     few = dataclasses.replace(test, rows=test.rows[:40], labels=test.labels[:40])
     far = evaluate.predict(network, make({"mc_dropout": 200}), 0, few)
-    one, sixteen = ((evaluate.predict(network, make({"mc_dropout": t}), 1, few) - far).square().mean().sqrt() for t in (1, 16))
+    one, sixteen = (
+        (evaluate.predict(network, make({"mc_dropout": t}), 1, few) - far).square().mean().sqrt()
+        for t in (1, 16)
+    )
     assert one / 6 < sixteen < one / 2.5
 
 
-@pytest.mark.parametrize("evaluation", [{}, {"mc_dropout": 2}, {"tta": "flip"}, {"mc_dropout": 2, "tta": "flip"}], ids=str)
+@pytest.mark.parametrize(
+    "evaluation", [{}, {"mc_dropout": 2}, {"tta": "flip"}, {"mc_dropout": 2, "tta": "flip"}], ids=str
+)
 def test_judging_leaves_the_network_in_eval_mode_and_its_statistics_alone(evaluation, trained):
     network, test, classes = trained
     before = {name: part.clone() for name, part in network.state_dict().items()}
@@ -300,8 +340,12 @@ def test_mc_dropout_of_a_network_without_dropout_is_one_usual_pass(trained):
         torch.manual_seed(0)
         plain = nn.Sequential(nn.Flatten(), nn.Linear(256, 10))
     recipe = make({"mc_dropout": 4})
-    bare = recipe.model_copy(update={"model": recipe.model.model_copy(update={"conv_dropout": 0.0, "head_dropout": 0.0})})
-    assert torch.allclose(evaluate.predict(plain, bare, 0, test), evaluate.predict(plain, make(), 0, test), atol=1e-7)
+    bare = recipe.model_copy(
+        update={"model": recipe.model.model_copy(update={"conv_dropout": 0.0, "head_dropout": 0.0})}
+    )
+    assert torch.allclose(
+        evaluate.predict(plain, bare, 0, test), evaluate.predict(plain, make(), 0, test), atol=1e-7
+    )
     assert surgery.sample_dropout(plain) == 0
 
 
@@ -323,7 +367,9 @@ def test_torchmetrics_warns_of_nothing(trained):
 
 
 def sheet(number, pixels, classes=("cat", "dog")):
-    wrong = tuple(Wrong(index=i % len(pixels), label=0, answer=1, confidence=1 - i / 100) for i in range(number))
+    wrong = tuple(
+        Wrong(index=i % len(pixels), label=0, answer=1, confidence=1 - i / 100) for i in range(number)
+    )
     drawn = gallery.draw(wrong, pixels, classes)
     assert drawn.startswith(b"\x89PNG\r\n")
     return Image.open(io.BytesIO(drawn))
@@ -344,11 +390,17 @@ def test_the_gallery_is_a_png_with_six_images_a_row(number, rows, channels):
         for line in (98, 111):  # what it is, and what was said
             assert (shown[top + line : top + line + 13, left : left + 96] != 255).any()
     if number < 6:
-        assert (shown[8:104, 8 + number * 104 + 8 :] == 255).all() or number == 0, "no image where there is none"
+        assert (shown[8:104, 8 + number * 104 + 8 :] == 255).all() or number == 0, (
+            "no image where there is none"
+        )
     assert (shown != 255).any()
 
 
-@pytest.mark.parametrize("classes", [("weiße Rose", "Ölbaum"), ("梅", "🐈"), ("", "x" * 200)], ids=["umlauts", "other scripts", "long"])
+@pytest.mark.parametrize(
+    "classes",
+    [("weiße Rose", "Ölbaum"), ("梅", "🐈"), ("", "x" * 200)],
+    ids=["umlauts", "other scripts", "long"],
+)
 def test_the_gallery_takes_any_name_of_a_class(classes):
     assert sheet(2, np.zeros((2, 16, 16, 1), np.uint8), classes).size == (632, 142)
 

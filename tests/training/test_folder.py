@@ -21,7 +21,9 @@ def draw(*paths):
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = np.random.default_rng(next(PICTURES)).integers(0, 256, (16, 16, 3), np.uint8)
-        Image.fromarray(pixels).save(path, None if path.suffix.lower() in Image.registered_extensions() else "PNG")
+        Image.fromarray(pixels).save(
+            path, None if path.suffix.lower() in Image.registered_extensions() else "PNG"
+        )
 
 
 def images(root, train="train", test="test", classes=("cat", "dog"), others=None):
@@ -61,7 +63,12 @@ LAYOUTS = {
 def test_the_usual_names_of_splits_are_taken_and_what_is_not_by_the_book_is_said(names, root):
     images(root, *names)
     found = folder.survey(root)
-    assert (found.train.name, len(found.train.images), found.test.name, len(found.test.images)) == (names[0], 6, names[1], 4)
+    assert (found.train.name, len(found.train.images), found.test.name, len(found.test.images)) == (
+        names[0],
+        6,
+        names[1],
+        4,
+    )
     assert found.said == LAYOUTS[names]
 
 
@@ -89,15 +96,20 @@ def test_the_exact_name_comes_first(root):
 
 
 MISPLACED = {
-    "only train": (("train/a/0.png", "train/b/0.png"), "", "{root} has train/ and must have test/ too, with the same classes"),
-    "no splits": (("a/0.png", "b/x/0.png"), "", "and has folders of images without them (a, b): move those into train/"),
+    "only train": (("train/a/0.png", "train/b/0.png"), "", ("{root} has train/ and must have test/ too, "
+                                                           "with the same classes")),
+    "no splits": (("a/0.png", "b/x/0.png"), "", ("and has folders of images without them (a, b): move those "
+                                                "into train/")),
     "one below": (("set/train/a/0.png",), "", "they are one level below: set data.root to {root}/set"),
-    "one above": (("train/a/0.png", "test/a/0.png"), "train", "they are one level above: set data.root to {root}"),
-    "near": (("images/train/a/0.png",), "image", "{root}/image must be a folder with train/<class>/* and test/<class>/*"),
+    "one above": (("train/a/0.png", "test/a/0.png"), "train", ("they are one level above: set data.root to "
+                                                              "{root}")),
+    "near": (("images/train/a/0.png",), "image", ("{root}/image must be a folder with train/<class>/* and "
+                                                 "test/<class>/*")),
     "nearest": (("images/train/a/0.png",), "image", "(did you mean {root}/images?): check data.root"),
     "case": (("Images/train/a/0.png",), "images", "(did you mean {root}/Images?)"),
     "far": (("sets/pets/train/a/0.png",), "set/pets", "(did you mean {root}/sets/pets?)"),
-    "file": (("images.png",), "images.png", "must be a folder with train/<class>/* and test/<class>/*, and is a file: unpack it"),
+    "file": (("images.png",), "images.png", ("must be a folder with train/<class>/* and test/<class>/*, and "
+                                            "is a file: unpack it")),
 }  # fmt: skip
 
 
@@ -124,7 +136,8 @@ def test_a_root_that_cannot_be_a_path_is_a_sentence(root, tmp_path):
 def test_one_class_is_none_and_the_classes_one_level_deeper_are_seen(root):
     images(root, classes=("pictures",))
     assert refusal(root) == (
-        f"{root}/train must have at least two classes, each a folder, and has one, pictures: add the folder of another class, "
+        f"{root}/train must have at least two classes, each a folder, and has one, pictures: add the "
+        "folder of another class, "
         "or check data.root"
     )
     draw(root / "train/pictures/cat/0.png", root / "train/pictures/dog/0.png")
@@ -145,7 +158,10 @@ def latin(root):
 
 def test_a_class_whose_name_is_not_utf8_is_refused_before_anything_is_trained(root, latin):
     images(root, classes=("cat", latin))
-    assert refusal(root) == f"{root}/train/caf\\xe9 is a class and must have a name in UTF-8, and has not: rename it"
+    assert (
+        refusal(root)
+        == f"{root}/train/caf\\xe9 is a class and must have a name in UTF-8, and has not: rename it"
+    )
 
 
 def test_a_file_whose_name_is_not_utf8_is_an_image_and_can_be_named(root, latin, tmp_path):
@@ -185,13 +201,18 @@ def test_classes_that_differ_in_case_are_two_in_one_split_and_a_mistake_between_
         pytest.skip("this disk does not tell upper case from lower")
     assert folder.survey(root).said == ("A and a are different classes, and differ in case only",)
     images(tmp_path / "other", classes=("Cat", "dog"), others=("cat", "dog"))
-    assert refusal(tmp_path / "other").endswith("in one of them only: Cat, cat (Cat and cat differ in case: name them alike)")
+    assert refusal(tmp_path / "other").endswith(
+        "in one of them only: Cat, cat (Cat and cat differ in case: name them alike)"
+    )
 
 
 # Files
 
 
-@pytest.mark.parametrize("suffix", [".gif", ".jfif", ".JPEG", ".jpe", ".tif", ".TIFF", ".apng", ".PNG", ".dib", ".pbm", ".jp2", ".tga"])
+@pytest.mark.parametrize(
+    "suffix",
+    [".gif", ".jfif", ".JPEG", ".jpe", ".tif", ".TIFF", ".apng", ".PNG", ".dib", ".pbm", ".jp2", ".tga"],
+)
 def test_images_of_all_endings_are_used(suffix, root, tmp_path):
     section = images(root)
     draw(root / f"train/cat/more{suffix}")
@@ -230,8 +251,10 @@ def test_what_is_no_image_is_counted_and_named_in_one_line(root, tmp_path):
     assert after.fingerprint == before.fingerprint
     (line,) = after.decoding
     assert line == (
-        "left out 12 files: 5 hidden (test/dog/.ipynb_checkpoints), 2 .txt (train/cat/a.txt), 2 not a file (train/cat/linked pipe.png), "
-        "1 .db (train/cat/Thumbs.db), 1 in no folder of a class (train/loose.png), 1 without an ending (train/cat/README)"
+        "left out 12 files: 5 hidden (test/dog/.ipynb_checkpoints), 2 .txt (train/cat/a.txt), 2 not a file "
+        "(train/cat/linked pipe.png), "
+        "1 .db (train/cat/Thumbs.db), 1 in no folder of a class (train/loose.png), 1 without an ending "
+        "(train/cat/README)"
     )
     assert json.loads((after.folder / "meta.json").read_text())["decoding"] == [line]
 
@@ -320,4 +343,6 @@ def test_a_normalisation_in_bytes_is_doubted(root, tmp_path):
     prepared = data.prepare(section, tmp_path / "cache")
     assert data.warnings(section, prepared) == []
     bytewise = section.model_copy(update={"normalize": fields.MeanStd(mean=(125.0,), std=(60.0,))})
-    assert data.warnings(bytewise, prepared) == ["warning: data.normalize has 125, and images are in [0, 1]: divide mean and std by 255?"]
+    assert data.warnings(bytewise, prepared) == [
+        "warning: data.normalize has 125, and images are in [0, 1]: divide mean and std by 255?"
+    ]

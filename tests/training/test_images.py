@@ -14,7 +14,10 @@ from ablate.training.augment import PLAIN, Augmentation, compose, crop
 from ablate.training.augment.streams import generators
 
 CPU = torch.device("cpu")
-OF_CHANNELS = {1: MeanStd(mean=(0.13,), std=(0.31,)), 3: MeanStd(mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))}
+OF_CHANNELS = {
+    1: MeanStd(mean=(0.13,), std=(0.31,)),
+    3: MeanStd(mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26)),
+}
 JITTER = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
 OFF = {"crop": "none", "flip": False}
 AUGMENTS = {
@@ -83,7 +86,9 @@ def test_batches_are_the_chosen_images_in_their_order_with_a_smaller_last_one(si
     pixels = noise(channels=channels)
     batches = list(placed(pixels, device=device, memory=memory).batches(size, ORDER))
     assert [len(batch.labels) for batch in batches] == [min(size, 11 - start) for start in range(0, 11, size)]
-    x, labels = (torch.cat([getattr(batch, name) for batch in batches]).cpu() for name in ("images", "labels"))
+    x, labels = (
+        torch.cat([getattr(batch, name) for batch in batches]).cpu() for name in ("images", "labels")
+    )
     rows = ROWS[ORDER.numpy()]
     assert labels.tolist() == labels_of(pixels)[rows].tolist()
     assert x.dtype == torch.float32
@@ -96,13 +101,18 @@ def test_batches_are_the_chosen_images_in_their_order_with_a_smaller_last_one(si
 def test_without_a_choice_all_images_come_in_the_order_of_their_rows(memory):
     found = placed(noise(), memory=memory)
     assert len(found) == len(ROWS)
-    assert torch.cat([batch.labels for batch in found.batches(5)]).tolist() == labels_of(noise())[ROWS].tolist()
+    assert (
+        torch.cat([batch.labels for batch in found.batches(5)]).tolist() == labels_of(noise())[ROWS].tolist()
+    )
 
 
 @pytest.mark.parametrize("memory", [None, 0], ids=["resident", "streamed"])
 @pytest.mark.parametrize("chosen", [torch.arange(0), None], ids=["chosen", "all"])
 def test_of_no_images_there_are_no_batches(memory, chosen):
-    assert list(placed(noise(), memory=memory, rows=ROWS if chosen is not None else ROWS[:0]).batches(4, chosen)) == []
+    assert (
+        list(placed(noise(), memory=memory, rows=ROWS if chosen is not None else ROWS[:0]).batches(4, chosen))
+        == []
+    )
 
 
 @pytest.mark.parametrize("size", [1, 4, 7])
@@ -144,13 +154,19 @@ def test_streaming_leaves_no_thread(how):
     before = set(threading.enumerate())
 
     def readers():
-        return [thread for thread in threading.enumerate() if thread not in before and thread.name.startswith("ThreadPool")]
+        return [
+            thread
+            for thread in threading.enumerate()
+            if thread not in before and thread.name.startswith("ThreadPool")
+        ]
 
     def breaks(pixels, which):
         assert len(readers()) == 1
         raise RuntimeError("no")
 
-    batches = placed(noise(), memory=0).batches(2, ORDER, Augmentation(read=breaks) if how == "failed" else PLAIN)
+    batches = placed(noise(), memory=0).batches(
+        2, ORDER, Augmentation(read=breaks) if how == "failed" else PLAIN
+    )
     if how == "failed":
         with pytest.raises(RuntimeError, match="no"):
             next(batches)
@@ -200,7 +216,12 @@ def test_steps_get_contiguous_floats_from_0_to_1():
 @pytest.mark.parametrize("level", [{"erasing": 1.0}, {"cutout": 6}], ids=["erasing", "cutout"])
 @pytest.mark.parametrize(
     "mean_std",
-    [OF_CHANNELS[3], images.IMAGENET, MeanStd(mean=(0.0, 0.5, 1.0), std=(0.3, 0.3, 0.3)), MeanStd(mean=(0.5,), std=(0.25,))],
+    [
+        OF_CHANNELS[3],
+        images.IMAGENET,
+        MeanStd(mean=(0.0, 0.5, 1.0), std=(0.3, 0.3, 0.3)),
+        MeanStd(mean=(0.5,), std=(0.25,)),
+    ],
     ids=["data set", "imagenet", "ends", "one number"],
 )
 def test_what_is_erased_is_0_after_normalisation(level, mean_std):
@@ -250,7 +271,9 @@ def test_the_normalisation_is_that_of_the_recipe(normalize, channels, expected):
     ids=["imagenet", "three", "two"],
 )
 def test_a_normalisation_of_other_channels_is_refused(normalize, channels, number):
-    with pytest.raises(ValueError, match=f"data.normalize has {number} channels, and the images have {channels}"):
+    with pytest.raises(
+        ValueError, match=f"data.normalize has {number} channels, and the images have {channels}"
+    ):
         images.normalisation(Recipe(data=Data(normalize=normalize)), prepared(channels))
 
 
@@ -338,6 +361,10 @@ def test_a_gpu_trains_on_the_same_images_as_a_cpu_but_for_rounding(augment):
     both = []
     for device in (CPU, torch.device("cuda")):
         found = placed(noise(), device=device)
-        both.append(torch.cat([batch.images.cpu() for batch in found.batches(4, ORDER, augmentation_of(augment, found))]))
+        both.append(
+            torch.cat(
+                [batch.images.cpu() for batch in found.batches(4, ORDER, augmentation_of(augment, found))]
+            )
+        )
     off = (both[0] - both[1]).abs() > 1e-3
     assert off.double().mean() <= (1e-3 if augment.interpolation == "nearest" else 0)  # ties

@@ -14,7 +14,19 @@ import sessions
 import torch
 from gpus import NEEDS_GPU
 from loops import batches, weights
-from sessions import EVERYTHING, IN_CHILD, TRAININGS, Reads, Scalars, fingerprint, make, outcome, start, train, without_times
+from sessions import (
+    EVERYTHING,
+    IN_CHILD,
+    TRAININGS,
+    Reads,
+    Scalars,
+    fingerprint,
+    make,
+    outcome,
+    start,
+    train,
+    without_times,
+)
 
 from ablate.recipe import identity
 from ablate.training import data, loop, optim
@@ -75,7 +87,9 @@ def test_the_same_seed_gives_the_same_bits_in_another_process(digits, undisturbe
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-def test_a_training_that_is_put_away_and_taken_up_at_any_epoch_ends_with_the_same_bits(name, digits, undisturbed):
+def test_a_training_that_is_put_away_and_taken_up_at_any_epoch_ends_with_the_same_bits(
+    name, digits, undisturbed
+):
     recipe = make(**TRAININGS[name])
     whole, expected = undisturbed(name)
     session, files = start(recipe, digits), []
@@ -95,7 +109,11 @@ def test_a_training_that_is_put_away_and_taken_up_at_any_epoch_ends_with_the_sam
         assert again.epoch == epoch
         assert [line["epoch"] for line in loop.epochs(again)] == list(range(epoch + 1, whole.epoch + 1))
         assert outcome(again) == expected, f"taken up after epoch {epoch}"
-        assert (again.best, again.best_epoch, again.diverged) == (whole.best, whole.best_epoch, whole.diverged)
+        assert (again.best, again.best_epoch, again.diverged) == (
+            whole.best,
+            whole.best_epoch,
+            whole.diverged,
+        )
 
 
 def test_the_trainings_of_this_file_cover_what_there_is(undisturbed):
@@ -139,7 +157,12 @@ def test_a_line_of_the_journal_has_epoch_time_and_metrics(digits, undisturbed):
     assert [line["epoch"] for line in session.history] == [1, 2, 3]
     for line in session.history:
         assert set(line) == {"epoch", "timestamp", "seconds", "metrics"}
-        assert list(line["metrics"]) == ["train/loss", "train/accuracy", "validation/loss", "validation/accuracy"]
+        assert list(line["metrics"]) == [
+            "train/loss",
+            "train/accuracy",
+            "validation/loss",
+            "validation/accuracy",
+        ]
     assert json.loads(json.dumps(session.history)) == session.history
     alone, _ = undisturbed("no validation")
     assert list(alone.history[0]["metrics"]) == ["train/loss", "train/accuracy"]
@@ -184,7 +207,8 @@ def test_switching_rotation_on_moves_no_other_draw(digits):
     weights_on, seen_on, states_on = after_one_epoch(digits, augment={"rotation": 15.0}, **dropout)
     assert all(torch.equal(weights_on[name], part) for name, part in weights_off.items())
     assert {role for role in states_off if not torch.equal(states_on[role], states_off[role])} == {"rotation"}
-    # The very same crops of the very same images, turned: undo the normalisation, and turn what was not turned.
+    # The very same crops of the very same images, turned: undo the normalisation, and turn what was not
+    # turned.
     session = start(make(augment={"rotation": 15.0}), digits)
     scale, shift = session.train.scale[0], session.train.shift[0]
     angle = rotation.sample_rotation(32, 15.0, session.streams["rotation"])
@@ -204,12 +228,16 @@ def test_switching_rotation_on_moves_no_other_draw(digits):
     ],
     ids=str,
 )
-def test_a_choice_outside_the_images_leaves_initial_weights_order_and_augmentation_as_they_were(changes, digits):
+def test_a_choice_outside_the_images_leaves_initial_weights_order_and_augmentation_as_they_were(
+    changes, digits
+):
     weights_off, seen_off, states_off = after_one_epoch(digits)
     weights_on, seen_on, states_on = after_one_epoch(digits, **changes)
     convolutions = {name for name, part in weights_off.items() if part.ndim > 1}
     assert convolutions <= weights_on.keys()
-    assert all(torch.equal(weights_on[name], weights_off[name]) for name in weights_off.keys() & weights_on.keys())
+    assert all(
+        torch.equal(weights_on[name], weights_off[name]) for name in weights_off.keys() & weights_on.keys()
+    )
     assert all(torch.equal(on, off) for on, off in zip(seen_on, seen_off, strict=True))
     moved = {role for role in states_off if not torch.equal(states_on[role], states_off[role])}
     assert moved == ({"dropout"} if any("dropout" in name for name in changes.get("model", {})) else set())
@@ -222,7 +250,8 @@ def test_a_crop_of_another_kind_leaves_order_and_flip_as_they_were(digits):
 
 
 def test_the_network_sees_the_same_images_in_bf16_as_in_fp32(digits):
-    # Under autocast the matrices of a resize and the grid of a rotation would be bf16: pixels up to 30 levels off.
+    # Under autocast the matrices of a resize and the grid of a rotation would be bf16: pixels up to 30 levels
+    # off.
     turned = {"augment": {"crop": "random_resized_crop", "rotation": 15.0}}
     _, fp32, _ = after_one_epoch(digits, **turned)
     _, bf16, _ = after_one_epoch(digits, training={"precision": "bf16"}, **turned)
@@ -234,7 +263,9 @@ def test_bf16_runs_the_network_in_bf16_and_keeps_its_weights_in_fp32(digits):
     kinds = {}
     for precision in ("fp32", "bf16"):
         session = start(make(training={"precision": precision, "epochs": 1}), digits)
-        session.network[0].register_forward_hook(lambda _m, _i, out, at=precision: kinds.update({at: out.dtype}))
+        session.network[0].register_forward_hook(
+            lambda _m, _i, out, at=precision: kinds.update({at: out.dtype})
+        )
         next(loop.epochs(session))
         assert {part.dtype for part in session.network.parameters()} == {torch.float32}
     assert kinds == {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -265,7 +296,10 @@ def test_reads_are_counted():
 def test_the_device_is_read_once_an_epoch_and_once_to_validate_however_many_batches(name, optimizer, digits):
     changes = TRAININGS[name] | {"optimizer": {"name": optimizer, "lr": 0.01}}
     training = changes.get("training", {})
-    counts = [reads_of_an_epoch(make(**changes | {"training": training | {"batch_size": size}}), digits) for size in (100, 20, 5)]
+    counts = [
+        reads_of_an_epoch(make(**changes | {"training": training | {"batch_size": size}}), digits)
+        for size in (100, 20, 5)
+    ]
     assert counts == [2, 2, 2]
 
 
@@ -285,10 +319,14 @@ def test_no_step_on_a_gpu_waits_for_it(name, digits):
 
 
 def test_early_stopping_stops_after_so_many_epochs_without_a_better_validation(digits):
-    # A rate this small changes no answer, and the loss only grows smaller: the last epoch is the best, so nothing stops it.
+    # A rate this small changes no answer, and the loss only grows smaller: the last epoch is the best, so
+    # nothing stops it.
     for patience, changes in itertools.product((1, 2), ({"lr": 0.05}, {"lr": 1e-6})):
         session = train(make(optimizer=changes, training={"early_stopping": patience, "epochs": 8}), digits)
-        values = [(line["metrics"]["validation/accuracy"], -line["metrics"]["validation/loss"]) for line in session.history]
+        values = [
+            (line["metrics"]["validation/accuracy"], -line["metrics"]["validation/loss"])
+            for line in session.history
+        ]
         best = 0
         for epoch in range(1, 9):
             if best == 0 or values[epoch - 1] > values[best - 1]:
@@ -303,14 +341,21 @@ def test_early_stopping_stops_after_so_many_epochs_without_a_better_validation(d
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_best_epoch_is_that_of_the_best_validation_accuracy_then_the_smallest_loss_then_the_first(seed, digits):
+def test_the_best_epoch_is_that_of_the_best_validation_accuracy_then_the_smallest_loss_then_the_first(
+    seed, digits
+):
     session = train(make(training={"epochs": 6, "batch_size": 10}, optimizer={"lr": 0.02}), digits, seed)
-    found = [(line["metrics"]["validation/accuracy"], -line["metrics"]["validation/loss"]) for line in session.history]
+    found = [
+        (line["metrics"]["validation/accuracy"], -line["metrics"]["validation/loss"])
+        for line in session.history
+    ]
     assert session.best_epoch == 1 + found.index(max(found))
     assert session.best == max(found)
 
 
-@pytest.mark.parametrize(("lr", "best"), [(1e-3, 3), (1e-5, 1)])  # slow enough to leave the accuracy: the loss falls, or rises
+@pytest.mark.parametrize(
+    ("lr", "best"), [(1e-3, 3), (1e-5, 1)]
+)  # slow enough to leave the accuracy: the loss falls, or rises
 def test_between_epochs_of_equal_accuracy_the_smaller_loss_is_the_better(lr, best, digits):
     session = train(make(optimizer={"lr": lr}, schedule={"name": "constant"}), digits, seed=2)
     accuracies = {line["metrics"]["validation/accuracy"] for line in session.history}
@@ -322,7 +367,15 @@ def test_between_epochs_of_equal_accuracy_the_smaller_loss_is_the_better(lr, bes
 
 def test_between_epochs_that_are_quite_equal_the_first_is_the_best(digits):
     session = train(make(optimizer={"lr": 1e-30}, model={"batch_norm": False}), digits)
-    assert len({tuple(line["metrics"][name] for name in ("validation/loss", "validation/accuracy")) for line in session.history}) == 1
+    assert (
+        len(
+            {
+                tuple(line["metrics"][name] for name in ("validation/loss", "validation/accuracy"))
+                for line in session.history
+            }
+        )
+        == 1
+    )
     assert session.best_epoch == 1
 
 
@@ -340,7 +393,9 @@ def test_divergence_is_flagged_and_ends_the_training(digits, undisturbed):
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
-def test_weights_that_break_in_the_last_step_of_an_epoch_are_seen_in_the_validation_and_never_the_best(epoch, digits):
+def test_weights_that_break_in_the_last_step_of_an_epoch_are_seen_in_the_validation_and_never_the_best(
+    epoch, digits
+):
     session = start(make(), digits)
     steps = itertools.count(1)
 

@@ -77,13 +77,24 @@ def test_a_training_has_the_same_bits_with_range_tests_before_it_and_between_its
             sweep(recipe, digits)
         session = start(recipe, digits)
         for _ in loop.epochs(session):
-            before = fingerprint(loop.snapshot(session)), [group["lr"] for group in session.optimizer.param_groups]
+            before = (
+                fingerprint(loop.snapshot(session)),
+                [group["lr"] for group in session.optimizer.param_groups],
+            )
             if tested:
                 sweep(recipe, digits)
                 sweep(make(), digits, TOO_FAR, seed=1)
-            assert (fingerprint(loop.snapshot(session)), [group["lr"] for group in session.optimizer.param_groups]) == before
+            assert (
+                fingerprint(loop.snapshot(session)),
+                [group["lr"] for group in session.optimizer.param_groups],
+            ) == before
         state = loop.snapshot(session)
-        outcomes.append((without_times(session.history), fingerprint(state | {"history": without_times(state["history"])})))
+        outcomes.append(
+            (
+                without_times(session.history),
+                fingerprint(state | {"history": without_times(state["history"])}),
+            )
+        )
     assert outcomes[0] == outcomes[1]
 
 
@@ -108,7 +119,11 @@ def settings_of_torch():
 
 
 @pytest.mark.parametrize(
-    "mode", [torch.enable_grad, *(pytest.param(mode, marks=pytest.mark.slow) for mode in (torch.no_grad, torch.inference_mode))]
+    "mode",
+    [
+        torch.enable_grad,
+        *(pytest.param(mode, marks=pytest.mark.slow) for mode in (torch.no_grad, torch.inference_mode)),
+    ],
 )
 @pytest.mark.parametrize("how", ["to the end", "diverging", "stopped"])
 def test_torch_is_left_as_it_was(how, mode, digits):
@@ -189,8 +204,12 @@ def test_its_draws_are_not_the_jobs_but_its_images_are(digits, sessions):
     assert tested.order.initial_seed() != job.order.initial_seed()
     seeds = {role: stream.initial_seed() for role, stream in job.streams.items()}
     assert not set(seeds.values()) & {stream.initial_seed() for stream in tested.streams.values()}
-    assert identity.stream_seed(identity.stream_seed(3, "range"), "dropout") != identity.stream_seed(3, "dropout")
-    assert torch.equal(tested.train.rows, job.train.rows), "else the rate is chosen on images that the job validates on"
+    assert identity.stream_seed(identity.stream_seed(3, "range"), "dropout") != identity.stream_seed(
+        3, "dropout"
+    )
+    assert torch.equal(tested.train.rows, job.train.rows), (
+        "else the rate is chosen on images that the job validates on"
+    )
     assert torch.equal(tested.train.labels, job.train.labels)
 
 
@@ -206,7 +225,9 @@ def test_the_curve_is_that_of_plain_steps_at_rising_rates(digits, sessions, batc
     network.train()
     speed = [torch.zeros_like(p) for p in network.parameters()]
     clipped = 0
-    for rate, loss, accuracy, batch in zip(range_test.rates(plan), curve.losses, curve.accuracies, batches, strict=True):
+    for rate, loss, accuracy, batch in zip(
+        range_test.rates(plan), curve.losses, curve.accuracies, batches, strict=True
+    ):
         logits = network(batch.images)
         found = F.cross_entropy(logits, batch.labels, label_smoothing=0.1)
         assert loss == pytest.approx(found.item(), rel=1e-3)
@@ -232,7 +253,9 @@ def test_every_rate_is_tried_however_few_batches_an_epoch_has_and_every_epoch_ha
     assert len(batches) == 22
     seen = [tuple(round(v * 255) for v in batch.images[:, 0, 0, 0].tolist()) for batch in batches]
     for i in range(0, 20, 4):
-        assert sorted(itertools.chain(*seen[i : i + 4])) == list(range(40)), "an epoch visits every image once"
+        assert sorted(itertools.chain(*seen[i : i + 4])) == list(range(40)), (
+            "an epoch visits every image once"
+        )
     assert len(set(seen)) == 22
 
 
@@ -252,7 +275,9 @@ def test_an_epoch_at_each_rate_gives_the_means_over_its_batches(digits, sessions
     curve = sweep(recipe, digits, plan)
     ((session, _),) = sessions
     assert len(batches) == 6 * 3 == 6 * loop.batches_an_epoch(session)
-    again = loop.start(recipe, identity.stream_seed(0, "range"), digits, data.open_arrays(digits.folder), CPU, split=0)
+    again = loop.start(
+        recipe, identity.stream_seed(0, "range"), digits, data.open_arrays(digits.folder), CPU, split=0
+    )
     surgery.train(again.network)
     for rate, loss, accuracy in zip(range_test.rates(plan), curve.losses, curve.accuracies, strict=True):
         loop.set_lr(again, rate)
@@ -262,7 +287,9 @@ def test_an_epoch_at_each_rate_gives_the_means_over_its_batches(digits, sessions
     assert curve.losses[3] < 0.9 * curve.losses[0]
 
 
-@pytest.mark.parametrize("changes", [{"optimizer": {"name": "adam"}}, {}, {"training": {"batch_size": 5}}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"optimizer": {"name": "adam"}}, {}, {"training": {"batch_size": 5}}], ids=str
+)
 def test_a_training_that_diverges_stops_and_says_so_wherever_the_device_is_read(changes, digits, monkeypatch):
     plan, found = Sweep(1e-4, 100.0, 40), []
     for block in (1, 7, 10, 40):
@@ -285,11 +312,16 @@ def test_a_training_that_diverges_at_once_is_not_a_crash(digits):
 
 def test_a_healthy_network_gets_a_rate_that_trains_it_and_the_range_holds_it(digits):
     recipe = make(data={"train_size": 600}, augment={"flip": False, "padding": 1})
-    found = range_test.best(range_test.suggest([sweep(recipe, digits, Sweep(steps=60), seed=seed) for seed in range(2)]))
+    found = range_test.best(
+        range_test.suggest([sweep(recipe, digits, Sweep(steps=60), seed=seed) for seed in range(2)])
+    )
     assert found.low <= found.rate <= found.high
     losses = {}
     for rate in (found.rate, found.rate / 100):
-        session = start(make(data={"train_size": 600}, augment={"flip": False, "padding": 1}, optimizer={"lr": rate}), digits)
+        session = start(
+            make(data={"train_size": 600}, augment={"flip": False, "padding": 1}, optimizer={"lr": rate}),
+            digits,
+        )
         losses[rate] = [line["metrics"]["validation/loss"] for line in loop.epochs(session)][-1]
     assert losses[found.rate] < 0.7 * losses[found.rate / 100]
 
@@ -320,7 +352,9 @@ def test_a_frozen_network_trains_its_head_alone_and_keeps_its_statistics(digits,
     ((session, initial),) = sessions
     name, _ = surgery.head(initial)
     before = initial.state_dict()
-    changed = {key for key, part in session.network.state_dict().items() if not torch.equal(part, before[key])}
+    changed = {
+        key for key, part in session.network.state_dict().items() if not torch.equal(part, before[key])
+    }
     assert changed == {f"{name}.weight", f"{name}.bias"}
 
 
@@ -356,7 +390,9 @@ def test_progress_is_told_and_a_stop_is_heard_at_every_step(digits):
     for per, expected in (("batch", [10]), ("epoch", [1, 2, 3, 4])):  # an epoch has 3 steps
         answers, told = iter([False] * 13 + [True]), []
         with pytest.raises(lr_finder.Stopped):
-            sweep(make(), digits, Sweep(1e-6, 1e-4, 25, per=per), told=told.append, should_stop=answers.__next__)
+            sweep(
+                make(), digits, Sweep(1e-6, 1e-4, 25, per=per), told=told.append, should_stop=answers.__next__
+            )
         assert next(answers, None) is None
         assert told == expected
 
@@ -367,13 +403,16 @@ def test_on_a_gpu_its_generator_is_left_as_it_was_and_the_curve_is_about_that_of
     torch.cuda.manual_seed(5)
     before = torch.cuda.get_rng_state(cuda).tolist()
     recipe, arrays = make(augment={"rotation": 10.0}), data.open_arrays(digits.folder)
-    one, other = (lr_finder.sweep(recipe, 0, digits, arrays, cuda, SHORT, memory=memory) for memory in (None, 0))
+    one, other = (
+        lr_finder.sweep(recipe, 0, digits, arrays, cuda, SHORT, memory=memory) for memory in (None, 0)
+    )
     assert torch.cuda.get_rng_state(cuda).tolist() == before
     assert one == other
     assert one.losses == pytest.approx(sweep(recipe, digits).losses, rel=0.05)
 
 
-# --- side by side with torch-lr-finder -------------------------------------------------------------------------------------
+# --- side by side with torch-lr-finder
+# -------------------------------------------------------------------------------------
 
 
 def theirs(network, recipe, loader, plan, smooth_f=0.0):
@@ -414,13 +453,16 @@ def test_on_the_same_batches_the_curve_is_that_of_torch_lr_finder(mode, digits, 
     number = len(curve.losses)
     assert number > 15
     assert history["lr"][:number] == pytest.approx(curve.rates)
-    # The same sums in the same order, but for the last bits, which grow a little from step to step and a lot while it blows up.
+    # The same sums in the same order, but for the last bits, which grow a little from step to step and a lot
+    # while it blows up.
     calm = int(np.argmin(curve.losses)) + 1
     assert calm > 8
     assert history["loss"][:calm] == pytest.approx(curve.losses[:calm], rel=0.02)
 
 
-def test_on_the_same_images_in_another_order_the_curve_is_that_of_torch_lr_finder_within_noise(digits, sessions):
+def test_on_the_same_images_in_another_order_the_curve_is_that_of_torch_lr_finder_within_noise(
+    digits, sessions
+):
     recipe, plan = make(augment=PLAIN, data={"train_size": 600}), Sweep(1e-5, 3.0, 60)
     curves = [sweep(recipe, digits, plan, seed=seed) for seed in range(2)]
     session, network = sessions[0]
@@ -484,7 +526,9 @@ def test_where_the_mean_of_torch_lr_finder_lags_ours_stands_where_the_losses_are
     pairs = [(batch.images, batch.labels) for batch in batches]
     history = theirs(network, recipe, DataLoader(pairs, batch_size=None), plan, smooth_f=0.05).history
     number = len(curve.losses) - 5  # without the blow-up
-    truth = [np.median(curve.losses[max(0, i - 3) : i + 4]) for i in range(number)]  # of a window that looks both ways
+    truth = [
+        np.median(curve.losses[max(0, i - 3) : i + 4]) for i in range(number)
+    ]  # of a window that looks both ways
 
     def off(tried, losses):
         expected = np.interp(np.log(tried[:number]), np.log(curve.rates[:number]), truth)

@@ -24,7 +24,9 @@ def test_the_names_are_those_of_networks_and_of_torchvision():
 
 
 def test_the_networks_said_to_have_no_batch_norm_are_those_without_one():
-    assert {name for name in networks.BUILT_IN if summed(name=name).batch_norms == 0} == networks.WITHOUT_BATCH_NORM
+    assert {
+        name for name in networks.BUILT_IN if summed(name=name).batch_norms == 0
+    } == networks.WITHOUT_BATCH_NORM
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -48,7 +50,10 @@ def test_every_network_learns_a_batch_a_little(name):
         losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
-        assert all(parameter.grad is not None and torch.isfinite(parameter.grad).all() for parameter in network.parameters())
+        assert all(
+            parameter.grad is not None and torch.isfinite(parameter.grad).all()
+            for parameter in network.parameters()
+        )
         optimizer.step()
     assert losses[-1] < losses[0] < 10
 
@@ -89,7 +94,9 @@ def test_width_scales_every_layer(name):
     assert widths(2) == [2 * width for width in one]
     assert widths(0.3) == [round(0.3 * width) for width in one]
     assert set(widths(0.001)) == {1}
-    assert summed(name=name, width=2).parameters == sum(part.numel() for part in built(name=name, width=2).parameters())
+    assert summed(name=name, width=2).parameters == sum(
+        part.numel() for part in built(name=name, width=2).parameters()
+    )
 
 
 # Numbers.
@@ -104,11 +111,21 @@ def cnn_parameters(channels, *widths, bias):
 PARAMETERS = {
     "baseline_cnn": cnn_parameters(3, 32, 64, 128, bias=True) + (128 * 4 * 4 + 1) * 256 + 257 * 10,
     "cnn4": cnn_parameters(3, 32, 64, 128, 128, bias=False) + (128 * 2 * 2 + 1) * 10,
-    "resnet_small": cnn_parameters(3, *[16] * 5, *[32] * 4, *[64] * 4, bias=False) + (16 * 32 + 64) + (32 * 64 + 128) + 65 * 10,
+    "resnet_small": cnn_parameters(3, *[16] * 5, *[32] * 4, *[64] * 4, bias=False)
+    + (16 * 32 + 64)
+    + (32 * 64 + 128)
+    + 65 * 10,
     "resnet9": 6_573_130,
     "fusion": 11_173_962 - 513 * 10 + 769 * 256 + 257 * 10,  # ResNet-18 for CIFAR-10 with another end
 }
-FIELDS = {"baseline_cnn": 22, "cnn4": 46, "resnet_small": 53, "resnet9": 64, "depthwise_dilated": 69, "fusion": 109}
+FIELDS = {
+    "baseline_cnn": 22,
+    "cnn4": 46,
+    "resnet_small": 53,
+    "resnet9": 64,
+    "depthwise_dilated": 69,
+    "fusion": 109,
+}
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -120,9 +137,15 @@ def test_parameters_are_as_many_as_counted_by_hand(name):
 
 def test_the_dilated_network_is_small_and_sees_the_whole_image():
     counted = summed(name="depthwise_dilated")
-    assert counted.parameters == sum(part.numel() for part in built(name="depthwise_dilated").parameters()) < 250_000
+    assert (
+        counted.parameters
+        == sum(part.numel() for part in built(name="depthwise_dilated").parameters())
+        < 250_000
+    )
     assert counted.receptive_field > 44
-    assert not any(isinstance(part, (nn.MaxPool2d, nn.AvgPool2d)) for part in built(name="depthwise_dilated").modules())
+    assert not any(
+        isinstance(part, (nn.MaxPool2d, nn.AvgPool2d)) for part in built(name="depthwise_dilated").modules()
+    )
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -152,8 +175,9 @@ def test_the_receptive_field_is_what_gradients_reach(name):
         assert reached.max() - reached.min() + 1 == FIELDS[name]
 
 
-# Araujo et al. 2019, table 1 (alexnet, vgg, inception), the same formula by hand (resnet50 has its stride in the 3x3 convolution, which
-# makes 427 of their 483), and none where attention or squeeze-and-excitation bring the whole image in.
+# Araujo et al. 2019, table 1 (alexnet, vgg, inception), the same formula by hand (resnet50 has its stride in
+# the 3x3 convolution, which makes 427 of their 483), and none where attention or squeeze-and-excitation bring
+# the whole image in.
 PUBLISHED = {
     "resnet18": (11_689_512, 435), "resnet50": (25_557_032, 427), "vgg11": (132_863_336, 150), "vgg16": (138_357_544, 212),
     "alexnet": (61_100_840, 195), "inception_v3": (27_161_264 - 3_326_696, 1311), "convnext_tiny": (28_589_128, 1688),
@@ -179,7 +203,9 @@ def test_the_summary_is_that_of_the_network_after_surgery():
     plain, bare = summed(name="resnet18"), summed(name="resnet18", batch_norm=False)
     assert (plain.batch_norms, bare.batch_norms, plain.convolutions, bare.convolutions) == (20, 0, 20, 20)
     norms = [part for part in built(name="resnet18").modules() if isinstance(part, nn.BatchNorm2d)]
-    assert plain.parameters - bare.parameters == sum(norm.num_features for norm in norms), "two vectors go, a bias comes"
+    assert plain.parameters - bare.parameters == sum(norm.num_features for norm in norms), (
+        "two vectors go, a bias comes"
+    )
     assert summed(name="resnet18", trainable="head").trainable_parameters == 5130
     assert summed(name="resnet18", trainable="head").parameters == plain.parameters
 
@@ -196,7 +222,11 @@ class Branches(nn.Module):
 
     def __init__(self, *, gated):
         super().__init__()
-        self.wide, self.high, self.thin = nn.Conv2d(3, 4, (1, 9), padding=(0, 4)), nn.Conv2d(4, 4, (5, 1)), nn.Conv2d(3, 4, (5, 1))
+        self.wide, self.high, self.thin = (
+            nn.Conv2d(3, 4, (1, 9), padding=(0, 4)),
+            nn.Conv2d(4, 4, (5, 1)),
+            nn.Conv2d(3, 4, (5, 1)),
+        )
         self.head, self.gated = nn.Linear(4, 10), gated
 
     def forward(self, x):
@@ -218,13 +248,23 @@ def test_fields_are_followed_along_each_side_and_through_branches(gated, field):
 
 def test_the_stem_for_small_images_keeps_their_size():
     small, usual = built(name="resnet18").conv1, built(name="resnet18", stem="imagenet").conv1
-    assert (small.kernel_size, small.stride, usual.kernel_size, usual.stride) == ((3, 3), (1, 1), (7, 7), (2, 2))
+    assert (small.kernel_size, small.stride, usual.kernel_size, usual.stride) == (
+        (3, 3),
+        (1, 1),
+        (7, 7),
+        (2, 2),
+    )
     assert isinstance(built(name="fusion").maxpool, nn.Identity)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mobilenet_v3_small", "shufflenet_v2_x0_5", "densenet121", "googlenet"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet18", "squeezenet1_1", "mobilenet_v3_small", "shufflenet_v2_x0_5", "densenet121", "googlenet"],
+)
 def test_grey_images_change_the_first_convolution_alone(name):
-    colour, grey = (built(Shape(channels, 32, 7), name=name, stem="imagenet").state_dict() for channels in (3, 1))
+    colour, grey = (
+        built(Shape(channels, 32, 7), name=name, stem="imagenet").state_dict() for channels in (3, 1)
+    )
     first, *others = [key for key in colour if colour[key].shape != grey[key].shape]
     assert not others
     assert grey[first].shape == (len(colour[first]), 1, *colour[first].shape[2:])
@@ -242,7 +282,10 @@ def test_googlenet_gives_one_tensor_while_it_trains():
 def test_a_vision_transformer_is_built_for_the_images_or_as_its_weights_are():
     assert summed(Shape(1, 32, 10), name="vit_b_32").macs > 0
     said = refusal(name="vit_b_16", pretrained=True)
-    assert said.startswith("vit_b_16 cannot take images of 32 x 32 pixels and 3 channels (Wrong image height! Expected 224 but got 32!)")
+    assert said.startswith(
+        "vit_b_16 cannot take images of 32 x 32 pixels and 3 channels (Wrong image height! Expected 224 "
+        "but got 32!)"
+    )
     assert summed(Shape(3, 224, 10), name="vit_b_16", pretrained=True).receptive_field is None
 
 
@@ -252,9 +295,18 @@ def test_a_vision_transformer_is_built_for_the_images_or_as_its_weights_are():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"name": "alexnet"}, "alexnet cannot take images of 32 x 32 pixels and 3 channels (Given input size"),
-        ({"name": "vit_b_16", "conv_dropout": 0.1, "batch_norm": False}, "model.batch_norm = false has nothing to remove"),
-        ({"name": "resnet18", "trainable": "layer9"}, "model.trainable: the network has no part layer9 (did you mean layer4"),
+        (
+            {"name": "alexnet"},
+            "alexnet cannot take images of 32 x 32 pixels and 3 channels (Given input size",
+        ),
+        (
+            {"name": "vit_b_16", "conv_dropout": 0.1, "batch_norm": False},
+            "model.batch_norm = false has nothing to remove",
+        ),
+        (
+            {"name": "resnet18", "trainable": "layer9"},
+            "model.trainable: the network has no part layer9 (did you mean layer4",
+        ),
         ({"name": "inception_v3"}, "inception_v3 cannot take images of 32 x 32 pixels"),
     ],
 )
@@ -269,5 +321,7 @@ def test_what_fits_is_not_complained_about():
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 def test_weights_that_begin_by_mixing_colours_are_refused_for_grey_images(name):
-    assert refusal(Shape(1, 96, 10), name=name, pretrained=True).startswith(f"model.pretrained of {name} needs colour images")
+    assert refusal(Shape(1, 96, 10), name=name, pretrained=True).startswith(
+        f"model.pretrained of {name} needs colour images"
+    )
     assert summed(Shape(1, 96, 10), name=name).parameters > 0

@@ -13,7 +13,17 @@ from ablate.recipe.fields import Optimizer, Schedule
 from ablate.recipe.optimizers import OPTIMIZERS
 from ablate.training import optim
 
-LENGTHS = [(1, 1), (1, 2), (2, 1), (2, 3), (3, 7), (10, 1), (7, 12), (30, 5), (60, 3)]  # epochs, batches an epoch
+LENGTHS = [
+    (1, 1),
+    (1, 2),
+    (2, 1),
+    (2, 3),
+    (3, 7),
+    (10, 1),
+    (7, 12),
+    (30, 5),
+    (60, 3),
+]  # epochs, batches an epoch
 
 
 def factors(schedule, epochs, batches):
@@ -35,13 +45,26 @@ def torchs(make, epochs, batches, *, each_epoch=False):
     return found
 
 
-# The section of the recipe, torch's scheduler, and whether that one is stepped after each epoch instead of each step.
+# The section of the recipe, torch's scheduler, and whether that one is stepped after each epoch instead of
+# each step.
 SCHEDULES = {
     "constant": (Schedule(name="constant"), lambda o, _: lr_scheduler.ConstantLR(o, factor=1.0), False),
-    "step": (Schedule(name="step", step_epochs=2, gamma=0.3), lambda o, _: lr_scheduler.StepLR(o, 2, gamma=0.3), True),
+    "step": (
+        Schedule(name="step", step_epochs=2, gamma=0.3),
+        lambda o, _: lr_scheduler.StepLR(o, 2, gamma=0.3),
+        True,
+    ),
     "step, the default": (Schedule(name="step"), lambda o, _: lr_scheduler.StepLR(o, 10, gamma=0.1), True),
-    "step of one epoch": (Schedule(name="step", step_epochs=1, gamma=1.0), lambda o, _: lr_scheduler.StepLR(o, 1, gamma=1.0), True),
-    "cosine": (Schedule(name="cosine"), lambda o, steps: lr_scheduler.CosineAnnealingLR(o, T_max=steps), False),
+    "step of one epoch": (
+        Schedule(name="step", step_epochs=1, gamma=1.0),
+        lambda o, _: lr_scheduler.StepLR(o, 1, gamma=1.0),
+        True,
+    ),
+    "cosine": (
+        Schedule(name="cosine"),
+        lambda o, steps: lr_scheduler.CosineAnnealingLR(o, T_max=steps),
+        False,
+    ),
 }
 
 
@@ -49,13 +72,21 @@ SCHEDULES = {
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_schedule_is_torchs_at_every_step(name, epochs, batches):
     schedule, make, each_epoch = SCHEDULES[name]
-    assert factors(schedule, epochs, batches) == pytest.approx(torchs(make, epochs, batches, each_epoch=each_epoch), rel=1e-9, abs=1e-9)
+    assert factors(schedule, epochs, batches) == pytest.approx(
+        torchs(make, epochs, batches, each_epoch=each_epoch), rel=1e-9, abs=1e-9
+    )
 
 
 def one_cycle(warmup):
     def make(optimizer, steps):
         return lr_scheduler.OneCycleLR(
-            optimizer, 1.0, total_steps=steps, pct_start=warmup, cycle_momentum=False, div_factor=25, final_div_factor=10_000
+            optimizer,
+            1.0,
+            total_steps=steps,
+            pct_start=warmup,
+            cycle_momentum=False,
+            div_factor=25,
+            final_div_factor=10_000,
         )
 
     return make
@@ -72,10 +103,12 @@ def test_one_cycle_is_torchs_wherever_its_rise_has_a_step_to_rise_in(steps, warm
 
 
 @pytest.mark.parametrize(
-    ("steps", "warmup"), [(1, 0.2), (2, 0.2), (4, 0.2), (5, 0.2), (2, 0.5), (4, 0.25), (10, 0.0), (10, 0.1), (1, 0.99)]
+    ("steps", "warmup"),
+    [(1, 0.2), (2, 0.2), (4, 0.2), (5, 0.2), (2, 0.5), (4, 0.25), (10, 0.0), (10, 0.1), (1, 0.99)],
 )
 def test_one_cycle_that_is_too_short_to_rise_starts_at_its_peak_and_falls(steps, warmup):
-    # torch divides by zero where the rise has just one step (5 steps at 0.2), and starts below the peak where it has less.
+    # torch divides by zero where the rise has just one step (5 steps at 0.2), and starts below the peak where
+    # it has less.
     found = factors(Schedule(warmup=warmup), 1, steps)
     assert found[0] == 1.0
     assert all(earlier > later for earlier, later in itertools.pairwise(found))
@@ -104,7 +137,9 @@ def test_the_schedules_of_this_file_are_all_there_are():
     batches=st.integers(1, 400),
     data=st.data(),
 )
-def test_the_learning_rate_is_always_positive_and_never_above_its_peak(name, warmup, gamma, step_epochs, epochs, batches, data):
+def test_the_learning_rate_is_always_positive_and_never_above_its_peak(
+    name, warmup, gamma, step_epochs, epochs, batches, data
+):
     schedule = Schedule(name=name, warmup=warmup, gamma=gamma, step_epochs=step_epochs)
     steps = epochs * batches
     drawn = data.draw(st.integers(0, steps - 1))
@@ -150,10 +185,13 @@ def test_an_optimizer_without_values_has_the_recipes_defaults(name):
 
 
 @pytest.mark.parametrize(
-    ("momentum", "nesterov", "expected"), [(0.9, True, True), (0.9, False, False), (0.0, True, False), (0.0, False, False)]
+    ("momentum", "nesterov", "expected"),
+    [(0.9, True, True), (0.9, False, False), (0.0, True, False), (0.0, False, False)],
 )
 def test_nesterov_needs_momentum(momentum, nesterov, expected):
-    (group,) = optim.optimizer(network(), Optimizer(name="sgd", momentum=momentum, nesterov=nesterov)).param_groups
+    (group,) = optim.optimizer(
+        network(), Optimizer(name="sgd", momentum=momentum, nesterov=nesterov)
+    ).param_groups
     assert group["nesterov"] is expected
 
 
@@ -170,7 +208,9 @@ def test_steps_are_those_of_torchs_plain_optimizer(name):
             optimizer.step()
     for own, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.allclose(own, expected, atol=1e-6)
-        assert not any(torch.allclose(own, start) for start in network().parameters() if start.shape == own.shape)
+        assert not any(
+            torch.allclose(own, start) for start in network().parameters() if start.shape == own.shape
+        )
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -29,9 +29,17 @@ class Net(nn.Module):
 
 """
 MAKE = "\ndef net(classes, channels, image_size): return Mine(classes, channels, image_size)\n"
-VIEW = "class Mine(Net):\n    def forward(self, x): return self.head(F.relu(self.conv(x)).view(x.size(0), -1))"
-FIRST = "class Mine(Net):\n    def forward(self, x): return self.head(self.conv(x.view(x.size(0), -1).view(x.shape)).reshape(len(x), -1))"
-EVAL = "class Mine(Net):\n    def flat(self, x): return self.conv(x).flatten(1) if self.training else self.conv(x).view(len(x), -1)"
+VIEW = (
+    "class Mine(Net):\n    def forward(self, x): return self.head(F.relu(self.conv(x)).view(x.size(0), -1))"
+)
+FIRST = (
+    "class Mine(Net):\n    def forward(self, x): return self.head(self.conv(x.view(x.size(0), "
+    "-1).view(x.shape)).reshape(len(x), -1))"
+)
+EVAL = (
+    "class Mine(Net):\n    def flat(self, x): return self.conv(x).flatten(1) if self.training else "
+    "self.conv(x).view(len(x), -1)"
+)
 LAZY = """
 class Mine(nn.Sequential):
     def __init__(self, classes, channels, size):
@@ -87,11 +95,16 @@ def test_a_network_runs_in_channels_last_unless_it_gets_further_without(mine, te
 
 def test_networks_that_are_not_ones_own_are_never_tried(monkeypatch):
     monkeypatch.setattr(models, "build", None)
-    assert {layout.choose(Model(name=name), SHAPE, "fp32", "cpu") for name in ("cnn4", "vgg11", "fusion")} == {"channels_last"}
+    assert {
+        layout.choose(Model(name=name), SHAPE, "fp32", "cpu") for name in ("cnn4", "vgg11", "fusion")
+    } == {"channels_last"}
 
 
 def test_choosing_disturbs_no_random_numbers(mine):
-    name = mine("class Mine(Net):\n    def forward(self, x): return super().forward(x + random.random() + np.random.rand())")
+    name = mine(
+        "class Mine(Net):\n    def forward(self, x): return super().forward(x + random.random() + "
+        "np.random.rand())"
+    )
     torch.manual_seed(3), random.seed(3)
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[2]  # noqa: NPY002 (the global one is meant)
     layout.choose(Model(name=name), SHAPE, "fp32", "cpu")
@@ -102,7 +115,11 @@ def test_choosing_disturbs_no_random_numbers(mine):
 def started(name, tmp_path, seed=0, **training):
     made = recipe(name, **training)
     prepared = data.prepare(made.data, tmp_path / "data")
-    return made, prepared, loop.start(made, seed, prepared, data.open_arrays(prepared.folder), torch.device("cpu"))
+    return (
+        made,
+        prepared,
+        loop.start(made, seed, prepared, data.open_arrays(prepared.folder), torch.device("cpu")),
+    )
 
 
 @pytest.mark.parametrize("text", [VIEW, FIRST, LAZY])
@@ -125,19 +142,25 @@ def test_it_is_trained_resumed_and_judged(mine, tmp_path, text, precision):
     network.load_state_dict(ends[0])
     test = images.for_test(made, prepared, data.open_arrays(prepared.folder), torch.device("cpu"))
     loaded = layout.place(network, made.model, Shape(1, 16, 10), precision, torch.device("cpu"))
-    assert torch.equal(evaluate.predict(loaded, made, 0, test), evaluate.predict(whole.network, made, 0, test))
+    assert torch.equal(
+        evaluate.predict(loaded, made, 0, test), evaluate.predict(whole.network, made, 0, test)
+    )
 
 
 def test_its_rate_is_found(mine, tmp_path):
     made, prepared, _ = started(mine(VIEW), tmp_path)
-    curve = lr_finder.sweep(made, 0, prepared, data.open_arrays(prepared.folder), torch.device("cpu"), lr_finder.Sweep(steps=5))
+    curve = lr_finder.sweep(
+        made, 0, prepared, data.open_arrays(prepared.folder), torch.device("cpu"), lr_finder.Sweep(steps=5)
+    )
     assert len(curve.losses) > 1
 
 
 def test_the_numbers_of_a_network_that_needs_it_are_those_of_plain_torch(mine, tmp_path):
     session = started(mine(VIEW), tmp_path)[2]
     x = next(session.validation.batches(20)).images
-    plain = session.network.head(session.network.conv(x.clone(memory_format=torch.contiguous_format)).relu().flatten(1))
+    plain = session.network.head(
+        session.network.conv(x.clone(memory_format=torch.contiguous_format)).relu().flatten(1)
+    )
     assert torch.equal(session.network.eval()(x), plain)
     assert session.network.conv.weight.is_contiguous()
 
@@ -157,13 +180,20 @@ def test_lazy_weights_are_drawn_from_the_seed(mine):
 FORWARD = "class Mine(Net):\n    def forward(self, x): return "
 SET_UP = "class Mine(Net):\n    def set_up(self, classes, channels, size): "
 WRONG_SHAPE = "one score a class, a tensor of shape (2, 3) for 2 images, and gave a tensor of shape (2, 2)"
-POOLED = "def net(classes, channels, image_size): return nn.Sequential(nn.Flatten(), nn.AdaptiveAvgPool1d(classes))"
+POOLED = (
+    "def net(classes, channels, image_size): return nn.Sequential(nn.Flatten(), "
+    "nn.AdaptiveAvgPool1d(classes))"
+)
 WITH_MASK = "class Mine(Net):\n    def forward(self, x, mask): return super().forward(x)"
 LATE = """class Mine(Net):
     def forward(self, x):
         if not hasattr(self, 'more'): self.more = nn.Linear(3, 3)
         return self.more(super().forward(x))"""
-PLAIN = SET_UP + "self.mix = torch.randn(classes, classes)\n    def forward(self, x): return super().forward(x) @ self.mix"
+PLAIN = (
+    SET_UP
+    + "self.mix = torch.randn(classes, classes)\n    def forward(self, x): return super().forward(x) @ "
+    "self.mix"
+)
 SHARED = "class Mine(Net): pass\nNET = Mine(3, 1, 16)\ndef net(classes, channels, image_size): return NET"
 HIDDEN = """class Mine(Net):
     def set_up(self, classes, channels, size): self.late = nn.LazyLinear(classes)
@@ -173,17 +203,21 @@ REFUSED = {
     "dict": (FORWARD + "{'out': super().forward(x)} if self.training else super().forward(x)", "and gave a dict in training mode"),
     "classes": (FORWARD + "super().forward(x)[:, :2]", WRONG_SHAPE),
     "squeeze": (FORWARD + "super().forward(x).squeeze()", "and gave a tensor of shape (3,) in eval mode"),
-    "frozen": (SET_UP + "self.requires_grad_(False)", "has nothing to train: all of its parameters are frozen"),
+    "frozen": (SET_UP + "self.requires_grad_(False)", ("has nothing to train: all of its parameters are "
+                                                      "frozen")),
     "empty": (POOLED, "it has no parameters"),
     "detached": (FORWARD + "super().forward(x).detach()", "is there a torch.no_grad or a detach in forward?"),
     "double": (SET_UP + "self.double()", "computes in float64, and images come in float32"),
     "arguments": (WITH_MASK, "must take the images alone: forward(self, x)"),
-    "nan": (FORWARD + "super().forward(x) * float('nan')", "gives scores that are not finite numbers (its first loss is nan)"),
+    "nan": (FORWARD + "super().forward(x) * float('nan')", ("gives scores that are not finite numbers (its "
+                                                           "first loss is nan)")),
     "batch": (FORWARD + "self.head(self.flat(x).reshape(64, -1))", "cannot take a training step ("),
     "late": (LATE, "makes layers while it runs, and they are not trained"),
     "plain": (PLAIN, "register_buffer"),
     "shared": (SHARED, "has returned before: build new ones"),
-    "inplace": (FORWARD + "super().forward(x).sigmoid_().sqrt_().exp_().mul_(2)", "changes a tensor in place that its gradient needs"),
+    "inplace": (FORWARD + "super().forward(x).sigmoid_().sqrt_().exp_().mul_(2)", ("changes a tensor in "
+                                                                                  "place that its gradient "
+                                                                                  "needs")),
     "hidden": (HIDDEN, "lazy layers that only training mode"),
 }  # fmt: skip
 
@@ -203,7 +237,10 @@ NOTED = {
     "softmax": (FORWARD + "super().forward(x).softmax(1)", "ends in a softmax"),
     "log_softmax": (FORWARD + "super().forward(x).log_softmax(1)", "ends in a log_softmax"),
     "dropout": (FORWARD + "self.head(F.dropout(self.flat(x)))", "gives other scores each time in eval mode"),
-    "entropy": (SET_UP + "nn.init.constant_(self.head.bias, np.random.default_rng().normal())", "starts from other weights each time"),
+    "entropy": (
+        SET_UP + "nn.init.constant_(self.head.bias, np.random.default_rng().normal())",
+        "starts from other weights each time",
+    ),
 }
 
 
@@ -216,7 +253,8 @@ def test_what_works_and_is_hardly_meant_is_a_note(mine, habit):
 
 @pytest.mark.parametrize("text", [
     "class Mine(Net): pass", VIEW, FIRST, LAZY,
-    SET_UP + "self.more = nn.BatchNorm1d(classes)\n    def forward(self, x): return self.more(super().forward(x))",
+    SET_UP + "self.more = nn.BatchNorm1d(classes)\n    def forward(self, x): return "
+             "self.more(super().forward(x))",
     SET_UP + "self.conv.requires_grad_(False)",
     FORWARD + "self.head(F.dropout(self.flat(x), training=self.training))",
     FORWARD + "super().forward(x + np.random.rand() if self.training else x)",
@@ -224,7 +262,12 @@ def test_what_works_and_is_hardly_meant_is_a_note(mine, habit):
 ])  # fmt: skip
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_what_trains_is_left_in_peace(mine, text, precision):
-    assert rehearsal.rehearse(recipe(mine(text), precision=precision, label_smoothing=0.1, gradient_clip=1.0), SHAPE).notes == ()
+    assert (
+        rehearsal.rehearse(
+            recipe(mine(text), precision=precision, label_smoothing=0.1, gradient_clip=1.0), SHAPE
+        ).notes
+        == ()
+    )
 
 
 @pytest.mark.parametrize("name", ["vgg11_bn", "squeezenet1_1", "shufflenet_v2_x0_5", "googlenet", "cnn4"])

@@ -37,7 +37,10 @@ def test_a_split_is_disjoint_sorted_balanced_and_of_the_size_that_was_asked_for(
     for part in (chosen, kept):
         assert np.array_equal(part, np.unique(part))
         assert set(part) <= set(range(len(LABELS)))
-    for part in (kept, np.concatenate([kept, chosen])):  # what is held back, and all that is used, to within an image a class
+    for part in (
+        kept,
+        np.concatenate([kept, chosen]),
+    ):  # what is held back, and all that is used, to within an image a class
         expected = np.bincount(LABELS) / len(LABELS) * len(part)
         assert np.abs(np.bincount(LABELS[part], minlength=10) - expected).max() <= 1.5
 
@@ -61,7 +64,9 @@ def test_another_seed_draws_another_split_and_the_same_seed_the_same():
 
 
 def test_a_larger_train_size_keeps_the_images_of_the_smaller():
-    small, large = (set(np.concatenate(data.split(Data(name="digits", train_size=n), LABELS, 5))) for n in (100, 200))
+    small, large = (
+        set(np.concatenate(data.split(Data(name="digits", train_size=n), LABELS, 5))) for n in (100, 200)
+    )
     assert small < large
 
 
@@ -87,10 +92,22 @@ def test_splits_are_the_ones_that_earlier_results_were_trained_with(seed, train_
         ({"train_size": 961}, "data.train_size must be at most the 960 training images of digits, got 961"),
         ({"validation": 959}, "data.validation leaves 1 of 960 images to train on: make it smaller"),
         ({"validation": 5000}, "data.validation leaves 0 of 960 images to train on: make it smaller"),
-        ({"train_size": 2, "validation": 1}, "data.validation leaves 1 of 2 images to train on: make it smaller"),
-        ({"train_size": 20, "validation": 0.99}, "data.validation leaves 0 of 20 images to train on: make it smaller"),
-        ({"train_size": 4, "validation": 0.1}, "data.validation = 0.1 holds none of 4 images back: make it larger, or 0"),
-        ({"validation": 1e-4}, "data.validation = 0.0001 holds none of 960 images back: make it larger, or 0"),
+        (
+            {"train_size": 2, "validation": 1},
+            "data.validation leaves 1 of 2 images to train on: make it smaller",
+        ),
+        (
+            {"train_size": 20, "validation": 0.99},
+            "data.validation leaves 0 of 20 images to train on: make it smaller",
+        ),
+        (
+            {"train_size": 4, "validation": 0.1},
+            "data.validation = 0.1 holds none of 4 images back: make it larger, or 0",
+        ),
+        (
+            {"validation": 1e-4},
+            "data.validation = 0.0001 holds none of 960 images back: make it larger, or 0",
+        ),
     ],
     ids=str,
 )

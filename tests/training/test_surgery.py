@@ -66,7 +66,9 @@ def test_looking_at_the_network_leaves_statistics_modes_and_random_numbers_as_th
     after = modes(network)
     assert all(after[name] is mode for name, mode in before.items() if name not in norms)
     assert torch.equal(torch.get_rng_state(), state)
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules()), "a hook was left behind"
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules()), (
+        "a hook was left behind"
+    )
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
@@ -75,7 +77,11 @@ def test_parts_that_were_in_another_mode_than_the_network_keep_it(training):
     network.conv1.train(not training)
     network.norms.train(not training)
     surgery.remove_batch_norm(network, images(2))
-    assert (network.training, network.conv1.training, network.norms.training) == (training, not training, not training)
+    assert (network.training, network.conv1.training, network.norms.training) == (
+        training,
+        not training,
+        not training,
+    )
 
 
 def test_a_norm_under_two_names_or_behind_two_convolutions_is_removed_everywhere():
@@ -93,14 +99,19 @@ def test_a_norm_under_two_names_or_behind_two_convolutions_is_removed_everywhere
     assert not any(isinstance(module, BatchNorm) for module in (network.norm, network.alias))
     assert network.conv1.bias is not None
     assert network.conv2.bias is not None
-    assert torch.allclose(network(images()), F.conv2d(F.conv2d(images(), network.conv1.weight), network.conv2.weight), atol=1e-6)
+    assert torch.allclose(
+        network(images()), F.conv2d(F.conv2d(images(), network.conv1.weight), network.conv2.weight), atol=1e-6
+    )
 
 
 def test_a_linear_layer_before_a_norm_gets_a_bias_of_its_own_size():
     class Sequences(nn.Module):
         def __init__(self):
             super().__init__()
-            self.linear, self.norm = nn.Linear(16, 5, bias=False), nn.BatchNorm1d(48)  # BatchNorm1d reads (B, C, L)
+            self.linear, self.norm = (
+                nn.Linear(16, 5, bias=False),
+                nn.BatchNorm1d(48),
+            )  # BatchNorm1d reads (B, C, L)
 
         def forward(self, x):
             return self.norm(self.linear(x.flatten(1, 2)))
@@ -153,7 +164,9 @@ def test_dropout_sets_elements_to_zero_or_scales_them_whatever_the_layout(layout
     assert (dropped.shape, dropped.dtype) == (x.shape, x.dtype)
     kept = dropped != 0
     drawn = min(round(p * 65536), 65535) / 65536
-    assert torch.allclose(dropped[kept].double(), x[kept].double() / (1 - drawn), rtol=1e-2 if layout == "bfloat16" else 1e-6)
+    assert torch.allclose(
+        dropped[kept].double(), x[kept].double() / (1 - drawn), rtol=1e-2 if layout == "bfloat16" else 1e-6
+    )
     assert torch.equal(x, before)
     if p == 0:
         assert kept.all()
@@ -269,7 +282,9 @@ def test_head_dropout_drops_what_the_last_linear_layer_reads(network):
     network.eval()(images(64))
     hook.remove()
     surgery.add_head_dropout(network, 0.25)
-    assert set(dropping(network)) == {f"{next(n for n, m in network.named_modules() if m is head)}.input_dropout"}
+    assert set(dropping(network)) == {
+        f"{next(n for n, m in network.named_modules() if m is head)}.input_dropout"
+    }
     dropping(network).popitem()[1].train()
     head.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].detach().clone()))
     torch.manual_seed(7)
@@ -284,7 +299,9 @@ def test_head_dropout_goes_before_the_last_of_several_linear_layers_and_else_bef
     two = nn.Sequential(nn.Flatten(), nn.Linear(768, 8), nn.ReLU(), nn.Linear(8, 4))
     surgery.add_head_dropout(two, 0.5)
     assert set(dropping(two)) == {"3.input_dropout"}
-    convolutional = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 10, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    convolutional = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 10, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
     surgery.add_head_dropout(convolutional, 0.5)
     assert set(dropping(convolutional)) == {"2.input_dropout"}
     torch.manual_seed(0)
@@ -303,7 +320,9 @@ def test_sampling_switches_dropout_on_and_nothing_else(network):
     assert all(torch.equal(part, statistics[name]) for name, part in network.state_dict().items())
 
 
-@pytest.mark.parametrize("kind", [nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout])
+@pytest.mark.parametrize(
+    "kind", [nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout]
+)
 def test_sampling_knows_every_dropout_of_torch(kind):
     network = nn.Sequential(nn.Linear(2, 2), kind(0.5), nn.BatchNorm1d(2)).eval()
     assert surgery.sample_dropout(network) == 1
@@ -319,10 +338,26 @@ def test_sampling_a_network_without_dropout_says_so_and_changes_nothing(network)
 @pytest.mark.parametrize(
     ("operate", "patient", "field"),
     [
-        (lambda net: surgery.remove_batch_norm(net, images(2)), lambda: nn.Sequential(nn.Conv2d(3, 4, 3)), "model.batch_norm"),
-        (lambda net: surgery.remove_batch_norm(net, images(2)), lambda: nn.Sequential(nn.GroupNorm(1, 3)), "model.batch_norm"),
-        (lambda net: surgery.add_conv_dropout(net, 0.1), lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 4)), "model.conv_dropout"),
-        (lambda net: surgery.add_head_dropout(net, 0.1), lambda: nn.Sequential(nn.Flatten(), nn.ReLU()), "model.head_dropout"),
+        (
+            lambda net: surgery.remove_batch_norm(net, images(2)),
+            lambda: nn.Sequential(nn.Conv2d(3, 4, 3)),
+            "model.batch_norm",
+        ),
+        (
+            lambda net: surgery.remove_batch_norm(net, images(2)),
+            lambda: nn.Sequential(nn.GroupNorm(1, 3)),
+            "model.batch_norm",
+        ),
+        (
+            lambda net: surgery.add_conv_dropout(net, 0.1),
+            lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 4)),
+            "model.conv_dropout",
+        ),
+        (
+            lambda net: surgery.add_head_dropout(net, 0.1),
+            lambda: nn.Sequential(nn.Flatten(), nn.ReLU()),
+            "model.head_dropout",
+        ),
     ],
 )
 def test_a_network_with_nothing_to_operate_on_is_refused_by_the_name_of_the_field(operate, patient, field):

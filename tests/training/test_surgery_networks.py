@@ -48,7 +48,9 @@ def test_a_network_starts_from_the_same_weights_with_and_without_surgery(name, c
     weights = {key for key in plain if key.endswith("weight") and plain[key].ndim > 1}
     assert weights <= common
     assert all(torch.equal(plain[key], operated[key]) for key in common)
-    assert all(not operated[key].any() for key in operated.keys() - plain.keys()), "what is new is a bias of zeros"
+    assert all(not operated[key].any() for key in operated.keys() - plain.keys()), (
+        "what is new is a bias of zeros"
+    )
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -101,11 +103,14 @@ def filled(name, size, *, small_head=False):
             if key.endswith("running_var"):
                 part.uniform_(0.5, 2, generator=draws)
             elif part.is_floating_point():
-                part.normal_(0, (2 / max(1, part[0].numel())) ** 0.5 if part.ndim > 1 else 0.3, generator=draws)
+                part.normal_(
+                    0, (2 / max(1, part[0].numel())) ** 0.5 if part.ndim > 1 else 0.3, generator=draws
+                )
     return network.eval()
 
 
-# The network, its image size, whether its three linear layers are replaced by a small one, its BatchNorms, its convolutions, its head.
+# The network, its image size, whether its three linear layers are replaced by a small one, its BatchNorms,
+# its convolutions, its head.
 OTHERS = {
     "resnet18": (16, False, 20, 20, "fc"),
     "vgg11_bn": (32, True, 8, 8, "classifier.6"),
@@ -132,14 +137,18 @@ def test_networks_of_torchvision_compute_without_batch_norm_what_their_own_code_
     assert ours.std() > 0
 
 
-@pytest.mark.parametrize("name", [name for name in networks.BUILT_IN if name not in networks.WITHOUT_BATCH_NORM])
+@pytest.mark.parametrize(
+    "name", [name for name in networks.BUILT_IN if name not in networks.WITHOUT_BATCH_NORM]
+)
 def test_built_in_networks_compute_without_batch_norm_what_their_own_code_computes_without_it(name):
     def make():
         return built(name=name, width=0.25).eval()
 
     network, expected = built(name=name, width=0.25, batch_norm=False).eval(), written_without_norms(make)
     assert not kinds(network, *BatchNorm)
-    expected.load_state_dict({key: part for key, part in network.state_dict().items() if key in expected.state_dict()}, strict=True)
+    expected.load_state_dict(
+        {key: part for key, part in network.state_dict().items() if key in expected.state_dict()}, strict=True
+    )
     assert torch.allclose(network(images()), expected(images()), rtol=1e-5, atol=1e-6)
 
 
@@ -155,7 +164,9 @@ def test_dropout_lands_behind_every_convolution_and_before_the_head_of_torchvisi
     assert surgery.add_conv_dropout(network, 0.1) == convolutions
     surgery.add_head_dropout(network, 0.2)
     added = set(dropping(network)) - own
-    assert added == {f"{key}.output_dropout" for key in kinds(network, *Convolution)} | {f"{head}.input_dropout"}
+    assert added == {f"{key}.output_dropout" for key in kinds(network, *Convolution)} | {
+        f"{head}.input_dropout"
+    }
     assert surgery.head(network)[0] == head
     assert network(x).shape == (2, 10)
 
@@ -208,7 +219,9 @@ def test_without_freezing_everything_trains():
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d(4), nn.BatchNorm2d(4, affine=False)], ids=["affine", "bare"])
 def test_frozen_norms_stay_frozen_through_copies_evaluations_and_training(norm):
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.Dropout(0.5), nn.Flatten(), nn.Linear(4 * 14 * 14, 10))
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), norm, nn.Dropout(0.5), nn.Flatten(), nn.Linear(4 * 14 * 14, 10)
+    )
     surgery.freeze(network, "head")
     network = copy.deepcopy(copy.deepcopy(network).eval())
     surgery.train(network)
@@ -219,10 +232,18 @@ def test_frozen_norms_stay_frozen_through_copies_evaluations_and_training(norm):
 
 
 def test_the_last_convolution_is_the_head_of_a_network_without_linear_layers():
-    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 10, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 10, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
     surgery.freeze(network, "head")
-    assert {key for key, parameter in network.named_parameters() if parameter.requires_grad} == {"2.weight", "2.bias"}
-    with pytest.raises(ModelError, match=r"^model.trainable needs a head, and the network has no linear layer and no convolution$"):
+    assert {key for key, parameter in network.named_parameters() if parameter.requires_grad} == {
+        "2.weight",
+        "2.bias",
+    }
+    with pytest.raises(
+        ModelError,
+        match=r"^model.trainable needs a head, and the network has no linear layer and no convolution$",
+    ):
         surgery.freeze(nn.Sequential(nn.ReLU()), "head")
 
 
@@ -236,8 +257,17 @@ def test_what_the_network_froze_by_itself_stays_frozen():
 @pytest.mark.parametrize(
     ("trainable", "said"),
     [
-        ("layer5", "no part layer5 (did you mean layer3 or layer2 or layer1?): take all, head, or parts such as stem, layer1"),
-        (("layer3", "nonsense"), "no part nonsense: take all, head, or parts such as stem, layer1, layer2, layer3, head"),
+        (
+            "layer5",
+            (
+                "no part layer5 (did you mean layer3 or layer2 or layer1?): take all, head, or parts such as "
+                "stem, layer1"
+            ),
+        ),
+        (
+            ("layer3", "nonsense"),
+            "no part nonsense: take all, head, or parts such as stem, layer1, layer2, layer3, head",
+        ),
         ("stem.relu", "nothing to train in its part stem.relu: take all"),
         ("", "no part : take all"),
     ],
@@ -250,4 +280,6 @@ def test_an_unknown_part_is_refused_with_the_names_there_are(trainable, said):
 
 def test_a_part_that_batch_norm_surgery_emptied_is_no_mistake():
     network = built(name="resnet18", trainable=("bn1", "layer4"), batch_norm=False)
-    assert {key.split(".")[0] for key, parameter in network.named_parameters() if parameter.requires_grad} == {"layer4", "fc"}
+    assert {
+        key.split(".")[0] for key, parameter in network.named_parameters() if parameter.requires_grad
+    } == {"layer4", "fc"}

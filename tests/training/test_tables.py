@@ -23,7 +23,9 @@ TABLES = [
 ]
 
 
-@pytest.mark.parametrize(("table", "functions", "section"), TABLES, ids=["optimizers", "schedules", "datasets"])
+@pytest.mark.parametrize(
+    ("table", "functions", "section"), TABLES, ids=["optimizers", "schedules", "datasets"]
+)
 def test_every_name_of_a_table_has_a_function_and_is_a_value_of_its_field(table, functions, section):
     assert set(functions) == set(table)
     assert typing.get_args(section.model_fields["name"].annotation) == tuple(table)
@@ -34,7 +36,10 @@ def test_every_network_has_a_function():
 
 
 def test_every_augmentation_has_a_function_where_the_table_says_and_is_a_field():
-    by_place = {place: {n for n, facts in AUGMENTATIONS.items() if facts.place == place} for place in ("image", "normalized", "mix")}
+    by_place = {
+        place: {n for n, facts in AUGMENTATIONS.items() if facts.place == place}
+        for place in ("image", "normalized", "mix")
+    }
     assert set(augment.STEPS) == by_place["image"] | by_place["normalized"]
     assert set(augment.MIXES) == by_place["mix"]
     assert set(AUGMENTATIONS) <= set(Augment.model_fields)
@@ -63,7 +68,9 @@ def test_an_augmentation_draws_from_the_streams_of_its_facts_alone(name):
     drawn = {role for role in ROLES if not torch.equal(streams[role].get_state(), fresh[role].get_state())}
     assert drawn
     assert drawn <= set(AUGMENTATIONS[name].streams)
-    assert set(AUGMENTATIONS[name].streams) - drawn <= {"coin"}, "which is tossed where both ways of mixing are on"
+    assert set(AUGMENTATIONS[name].streams) - drawn <= {"coin"}, (
+        "which is tossed where both ways of mixing are on"
+    )
 
 
 def test_needs_name_fields_and_every_field_that_facts_name_has_one():
@@ -90,6 +97,10 @@ def test_torchvision_networks_with_side_heads_and_sizes_are_those_of_their_facts
     with_heads = {name for name, facts in NETWORKS.items() if facts.side_heads}
     assert with_heads == {"googlenet", "inception_v3"}
     sized = {name: facts.sized for name, facts in NETWORKS.items() if facts.sized}
-    assert set(sized) == {n for n in torchvision_models.list_models(module=torchvision_models) if n.startswith(("vit", "maxvit"))}
+    assert set(sized) == {
+        n
+        for n in torchvision_models.list_models(module=torchvision_models)
+        if n.startswith(("vit", "maxvit"))
+    }
     network = torchvision_net(Model(name="vit_b_32"), 3, 64, 10)
     assert network.image_size == 64

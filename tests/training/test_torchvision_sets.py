@@ -18,8 +18,9 @@ from ablate.errors import DataError
 from ablate.recipe.fields import Data
 from ablate.training import data
 
-# torchvision's sets, read by torchvision from files in their own format. The real ones are hundreds of megabytes and cannot be had
-# here, and torchvision checks the MD5 sums of its files: so the sums that its classes list are replaced by those of the tiny files.
+# torchvision's sets, read by torchvision from files in their own format. The real ones are hundreds of
+# megabytes and cannot be had here, and torchvision checks the MD5 sums of its files: so the sums that its
+# classes list are replaced by those of the tiny files.
 
 
 def md5(path):
@@ -28,11 +29,16 @@ def md5(path):
 
 def write_cifar(root, monkeypatch, kind, label_key, classes):
     """Write the pickled batches of CIFAR in their archive: (what is in train, in test, the classes, the archive)."""
-    batches = {name: (noise(i, 4, 3072), [i, 3, 2, classes - 1]) for i, (name, _) in enumerate([*kind.train_list, *kind.test_list])}
+    batches = {
+        name: (noise(i, 4, 3072), [i, 3, 2, classes - 1])
+        for i, (name, _) in enumerate([*kind.train_list, *kind.test_list])
+    }
     folder = root / kind.base_folder
     folder.mkdir(parents=True)
     for name, (pixels, labels) in batches.items():
-        (folder / name).write_bytes(pickle.dumps({"data": pixels, label_key: labels, "coarse_labels": [0] * 4}))
+        (folder / name).write_bytes(
+            pickle.dumps({"data": pixels, label_key: labels, "coarse_labels": [0] * 4})
+        )
     names = [f"class {i}" for i in range(classes)]
     (folder / kind.meta["filename"]).write_bytes(pickle.dumps({kind.meta["key"]: names}))
     monkeypatch.setattr(kind, "train_list", [[name, md5(folder / name)] for name, _ in kind.train_list])
@@ -89,7 +95,13 @@ def write_mnist(root, monkeypatch, kind):
     return *found, list(kind.classes), None
 
 
-WRITERS = {"cifar10": write_cifar10, "cifar100": write_cifar100, "svhn": write_svhn, "mnist": write_mnist, "fashion_mnist": write_mnist}
+WRITERS = {
+    "cifar10": write_cifar10,
+    "cifar100": write_cifar100,
+    "svhn": write_svhn,
+    "mnist": write_mnist,
+    "fashion_mnist": write_mnist,
+}
 SIZE = {"mnist": 28, "fashion_mnist": 28}  # else 32
 
 
@@ -105,7 +117,11 @@ def offline(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     for kind in (datasets.CIFAR10, datasets.CIFAR100):
         monkeypatch.setattr(kind, "url", nowhere + kind.filename)
-    monkeypatch.setattr(datasets.SVHN, "split_list", {k: [nowhere + v[1], *v[1:]] for k, v in datasets.SVHN.split_list.items()})
+    monkeypatch.setattr(
+        datasets.SVHN,
+        "split_list",
+        {k: [nowhere + v[1], *v[1:]] for k, v in datasets.SVHN.split_list.items()},
+    )
     for kind in (datasets.MNIST, datasets.FashionMNIST):
         monkeypatch.setattr(kind, "mirrors", [nowhere])
     return nowhere
@@ -143,7 +159,9 @@ def test_torchvisions_sets_are_read_from_their_own_files(name, tmp_path, monkeyp
 @pytest.mark.parametrize("name", WRITERS)
 def test_torchvisions_sets_are_resized_to_the_size_of_the_recipe(name, tmp_path, monkeypatch, offline):
     (pixels, _), _, _, _ = written(name, tmp_path / "archives", monkeypatch)
-    prepared = data.prepare(Data(name=name, root=str(tmp_path / "archives"), image_size=40), tmp_path / "cache")
+    prepared = data.prepare(
+        Data(name=name, root=str(tmp_path / "archives"), image_size=40), tmp_path / "cache"
+    )
     first = Image.fromarray(pixels[0].squeeze()).resize((40, 40), Image.Resampling.BILINEAR)
     assert np.array_equal(data.open_arrays(prepared.folder).train_images[0].squeeze(), np.asarray(first))
 
@@ -155,7 +173,9 @@ def test_without_the_files_it_says_where_it_looked_and_both_ways_out(name, downl
     with pytest.raises(DataError) as caught:
         data.prepare(Data(name=name, root=str(root)), tmp_path / "cache", download=download)
     message = str(caught.value)
-    archive = {"cifar10": "cifar-10-python.tar.gz", "cifar100": "cifar-100-python.tar.gz"}.get(name, "the files that torchvision downloads")
+    archive = {"cifar10": "cifar-10-python.tar.gz", "cifar100": "cifar-100-python.tar.gz"}.get(
+        name, "the files that torchvision downloads"
+    )
     assert message.startswith(f"{name} must be in {root} or be downloadable, and it is neither (")
     assert f": put {archive}" in message
     assert message.endswith("there, or try the study with --set data.name=digits")
@@ -165,7 +185,9 @@ def test_without_the_files_it_says_where_it_looked_and_both_ways_out(name, downl
     assert data.find(Data(name=name, root=str(root)), tmp_path / "cache") is None
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>", bytes([0, 0, 8, 3, 0, 0, 0, 9])], ids=["empty", "a web page", "cut off"])
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>", bytes([0, 0, 8, 3, 0, 0, 0, 9])], ids=["empty", "a web page", "cut off"]
+)
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
 def test_files_that_are_cut_off_are_the_same_sentence(name, content, tmp_path, monkeypatch, offline):
     written(name, tmp_path / "archives", monkeypatch)
@@ -188,5 +210,7 @@ def test_files_with_another_checksum_are_not_read(name, tmp_path, monkeypatch, o
 
 def test_without_a_root_downloads_go_to_the_users_cache(tmp_path, monkeypatch, offline):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    with pytest.raises(DataError, match=re.escape(f"cifar10 must be in {tmp_path}/home/ablate/datasets or be downloadable")):
+    with pytest.raises(
+        DataError, match=re.escape(f"cifar10 must be in {tmp_path}/home/ablate/datasets or be downloadable")
+    ):
         data.prepare(Data(name="cifar10"), tmp_path / "cache", download=False)

@@ -59,7 +59,9 @@ def keep(cache, name, change=lambda state: state, **options):
 def test_pretrained_weights_are_all_there_but_for_a_fresh_head(cache, name, head, options):
     state = keep(cache, name, **options)
     network = built(Shape(3, 32, 7), name=name, stem="imagenet", pretrained=True)
-    fresh = models.build(Model(name=name, stem="imagenet", pretrained=True), Shape(3, 32, 7), seed=3, pretrained=False).state_dict()
+    fresh = models.build(
+        Model(name=name, stem="imagenet", pretrained=True), Shape(3, 32, 7), seed=3, pretrained=False
+    ).state_dict()
     for key, part in network.state_dict().items():
         ours = key.rpartition(".")[0] == head
         assert torch.equal(part, fresh[key] if ours else state[key]), key
@@ -69,7 +71,9 @@ def test_pretrained_weights_are_all_there_but_for_a_fresh_head(cache, name, head
 
 def test_fusion_starts_from_the_weights_of_resnet18(cache):
     state = keep(cache, "resnet18")
-    network = models.build(Model(name="fusion", stem="imagenet", pretrained=True, batch_norm=False), Shape(3, 32, 7), seed=3)
+    network = models.build(
+        Model(name="fusion", stem="imagenet", pretrained=True, batch_norm=False), Shape(3, 32, 7), seed=3
+    )
     assert torch.equal(network.layer4[1].conv2.weight, state["layer4.1.conv2.weight"])
     plain = models.build(Model(name="fusion", stem="imagenet"), Shape(3, 32, 7), seed=3)
     for part in ("hidden", "head"):
@@ -88,11 +92,15 @@ def test_a_pretrained_network_sees_grey_images_as_it_sees_them_in_colour(cache, 
 
 def test_the_old_names_in_the_weights_of_densenet_are_understood(cache):
     def age(state):
-        return {key.replace("norm1", "norm.1").replace("conv2", "conv.2"): part for key, part in state.items()}
+        return {
+            key.replace("norm1", "norm.1").replace("conv2", "conv.2"): part for key, part in state.items()
+        }
 
     state = keep(cache, "densenet121", age)
     network = models.build(Model(name="densenet121", pretrained=True), Shape(3, 32, 7), seed=3).state_dict()
-    assert all(torch.equal(network[key], part) for key, part in state.items() if not key.startswith("classifier"))
+    assert all(
+        torch.equal(network[key], part) for key, part in state.items() if not key.startswith("classifier")
+    )
 
 
 def test_weights_that_cannot_be_had_are_asked_for_by_file_and_folder(cache):
@@ -100,8 +108,10 @@ def test_weights_that_cannot_be_had_are_asked_for_by_file_and_folder(cache):
         models.build(Model(name="squeezenet1_1", pretrained=True), Shape(3, 32, 7), seed=3)
     file = file_of(cache, "squeezenet1_1")
     assert str(caught.value) == (
-        f"model.pretrained needs the weights of squeezenet1_1 in {file}, and they could not be had (URLError: <urlopen error no route "
-        f"to host>): run once where the network can be reached, or copy {file.name} to that folder, or set model.pretrained = false"
+        f"model.pretrained needs the weights of squeezenet1_1 in {file}, and they could not be had "
+        "(URLError: <urlopen error no route "
+        f"to host>): run once where the network can be reached, or copy {file.name} to that folder, or set "
+        "model.pretrained = false"
     )
     models.build(Model(name="squeezenet1_1", pretrained=True), Shape(3, 32, 7), seed=3, pretrained=False)
     summary.summarise(Model(name="squeezenet1_1", pretrained=True), Shape(3, 32, 7))
@@ -173,7 +183,9 @@ def net(*, classes, channels, image_size):
 def test_a_network_of_ones_own_draws_its_weights_from_the_seed_whatever_it_draws_them_with(mine):
     name = f"{mine(DRAWS)}:net"
     before = random.getstate()
-    one, same, other = (models.build(Model(name=name), Shape(1, 16, 3), seed=seed)[1].weight for seed in (5, 5, 6))
+    one, same, other = (
+        models.build(Model(name=name), Shape(1, 16, 3), seed=seed)[1].weight for seed in (5, 5, 6)
+    )
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     assert random.getstate() == before
@@ -185,22 +197,39 @@ def test_a_network_of_ones_own_is_one_like_any_other(mine):
     assert network(torch.rand(2, 1, 20, 20)).shape == (2, 7)
     counted = summed(Shape(1, 20, 7), name=name)
     assert (counted.convolutions, counted.batch_norms, counted.receptive_field) == (1, 1, 3)
-    assert torch.equal(built(Shape(1, 20, 7), name=name)[3].weight, built(Shape(1, 20, 7), name=name)[3].weight)
+    assert torch.equal(
+        built(Shape(1, 20, 7), name=name)[3].weight, built(Shape(1, 20, 7), name=name)[3].weight
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("import not_there_at_all", " cannot be imported: there is no module not_there_at_all, which {name} imports"),
+        (
+            "import not_there_at_all",
+            " cannot be imported: there is no module not_there_at_all, which {name} imports",
+        ),
         ("from torch import not_there", " cannot be imported: ImportError: cannot import name"),
         ("def net(:", " cannot be imported: SyntaxError: "),
         ("net = 3", " must name a function, and there is none called net in "),
         ("", " must name a function, and there is none called net in "),
-        ("def net(classes): pass", " must take the arguments classes, channels and image_size, by name, and nothing more: got an"),
-        ("def net(classes, channels, image_size, depth): pass", " by name, and nothing more: missing a required argument: 'depth'"),
+        (
+            "def net(classes): pass",
+            " must take the arguments classes, channels and image_size, by name, and nothing more: got an",
+        ),
+        (
+            "def net(classes, channels, image_size, depth): pass",
+            " by name, and nothing more: missing a required argument: 'depth'",
+        ),
         ("def net(**_): return 3", " must return a torch.nn.Module, and returned int"),
-        ("from torch import nn\ndef net(**_): return nn.Flatten()", ":net must give one score a class, a tensor of shape (1, 10)"),
-        ("from torch import nn\ndef net(**_): return nn.Linear(5, 10)", ":net cannot take images of 32 x 32 pixels and 3 channels ("),
+        (
+            "from torch import nn\ndef net(**_): return nn.Flatten()",
+            ":net must give one score a class, a tensor of shape (1, 10)",
+        ),
+        (
+            "from torch import nn\ndef net(**_): return nn.Linear(5, 10)",
+            ":net cannot take images of 32 x 32 pixels and 3 channels (",
+        ),
     ],
 )
 def test_each_mistake_in_a_network_of_ones_own_has_its_sentence(mine, text, said):
@@ -210,7 +239,9 @@ def test_each_mistake_in_a_network_of_ones_own_has_its_sentence(mine, text, said
     assert said.format(name=name) in sentence
 
 
-@pytest.mark.parametrize(("name", "missing"), [("no_such_thing:net", "no_such_thing"), ("torch.no_such:net", "torch.no_such")])
+@pytest.mark.parametrize(
+    ("name", "missing"), [("no_such_thing:net", "no_such_thing"), ("torch.no_such:net", "torch.no_such")]
+)
 def test_a_module_that_is_not_there_is_named(name, missing):
     assert refusal(name=name) == f'model.name = "{name}" cannot be imported: there is no module {missing}'
 
@@ -254,7 +285,11 @@ def test_the_weights_of_every_network_of_torchvision_have_a_place(name, channels
         pytest.skip("refused")
     choice = torchvision.models.get_model_weights(name).DEFAULT
     sized = {"vit": "image_size", "maxvit": "input_size"}.get(name.split("_")[0])
-    sides = {sized: choice.meta["min_size"][0] if sized == "image_size" else choice.meta["min_size"]} if sized else {}
+    sides = (
+        {sized: choice.meta["min_size"][0] if sized == "image_size" else choice.meta["min_size"]}
+        if sized
+        else {}
+    )
     with summary._WeightsOnMeta():
         state = torchvision.models.get_model(name, weights=None, **aux, **sides).to("meta").state_dict()
         model = Model(name=name, stem="imagenet", pretrained=True)

@@ -32,7 +32,9 @@ from ablate.workflow import upkeep
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of MLflow's own dependencies
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # MLflow leaves its SQLite connections to the collector
+    pytest.mark.filterwarnings(
+        "ignore::ResourceWarning"
+    ),  # MLflow leaves its SQLite connections to the collector
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
@@ -83,7 +85,15 @@ def tear_line(path):
 
 def search_without_jobs(store):
     (store / "searches/x").mkdir(parents=True)
-    row = {"number": 0, "params": {}, "jobs": {"7": "a" * 64}, "value": 0.5, "state": "complete", "started": 1, "ended": 2}
+    row = {
+        "number": 0,
+        "params": {},
+        "jobs": {"7": "a" * 64},
+        "value": 0.5,
+        "state": "complete",
+        "started": 1,
+        "ended": 2,
+    }
     (store / "searches/x/trials.json").write_text(json.dumps({"trials": [row]}))
 
 
@@ -95,7 +105,8 @@ ROWS = {
     "a result that is no JSON": (lambda s: cut(job(s) / "result.json"), {("json", "problem")}, "result.json is no JSON"),
     "a recipe without its data": (lambda s: (job(s) / "recipe.json").write_text('{"job": 1}'), {("json", "problem")}, "has no seed, data"),
     "an outcome that is a list": (
-        lambda s: outcome(s).write_text("[]"), {("json", "problem")}, "outcome.json is not what ablate writes there",
+        lambda s: outcome(s).write_text("[]"), {("json", "problem")}, ("outcome.json is not what ablate "
+                                                                      "writes there"),
     ),
     "trials that are none": (
         lambda s: [search_without_jobs(s), (s / "searches/x/trials.json").write_text('{"trials": [1]}')],
@@ -103,7 +114,8 @@ ROWS = {
     ),
     "a line amid a journal": (lambda s: spoil_line(job(s) / "journal.jsonl"), {("lines", "problem")}, "the first is line 2"),
     "a torn last line": (lambda s: tear_line(job(s) / "attempts.jsonl"), {("lines", "note")}, "counts as none"),
-    "a checkpoint with a wrong bit": (spoil_checkpoint, {("weights", "problem")}, "checkpoint.pt does not agree with its checksums"),
+    "a checkpoint with a wrong bit": (spoil_checkpoint, {("weights", "problem")}, ("checkpoint.pt does not "
+                                                                                  "agree with its checksums")),
     "weights that are cut off": (lambda s: cut(job(s) / "best.pt"), {("weights", "problem")}, "best.pt is cut off"),
     "a result without weights": (lambda s: (job(s) / "last.pt").unlink(), {("results", "problem")}, "a result and no weights"),
     "a journal that is too short": (
@@ -125,7 +137,8 @@ ROWS = {
     "a study in another folder": (
         lambda s: shutil.copytree(s / "studies/tiny", s / "studies/big"), {("studies", "problem")}, 'another study than the "tiny"',
     ),
-    "a search whose jobs are gone": (search_without_jobs, {("trials", "note")}, "the folders of 1 job of its trials are gone"),
+    "a search whose jobs are gone": (search_without_jobs, {("trials", "note")}, ("the folders of 1 job of "
+                                                                                "its trials are gone")),
     "a draft of a dead process": (lambda s: (job(s) / f".last.pt.{DEAD}").write_text("x"), {("drafts", "note")}, "drafts of killed"),
     "a removal that was cut short": (lambda s: (s / "jobs/.abc.gone").mkdir(), {("drafts", "note")}, "removal was cut short"),
     "a job that no study needs": (other_job, {("unneeded", "note")}, "last run: 1 of 5"),
@@ -165,13 +178,21 @@ def follow(store, one):
     elif do.startswith("remove the folder of that study"):
         shutil.rmtree(job)
     elif do.startswith("remove the bad lines of that file"):
-        at.write_text("".join(line for line in at.read_text().splitlines(keepends=True) if "torn" not in line))
+        at.write_text(
+            "".join(line for line in at.read_text().splitlines(keepends=True) if "torn" not in line)
+        )
     elif do.startswith("remove mlflow.db, and run "):
         (store / "mlflow.db").unlink()
-        answer = CliRunner().invoke(main, [*shlex.split(do.partition("run ")[2].partition(" STUDY")[0])[1:], "tiny"])
+        answer = CliRunner().invoke(
+            main, [*shlex.split(do.partition("run ")[2].partition(" STUDY")[0])[1:], "tiny"]
+        )
         assert answer.exit_code == 0, answer.output
     elif do.startswith(
-        ("put it elsewhere", "give the folder its old name, or remove it", "use the version that wrote it, or remove its folder")
+        (
+            "put it elsewhere",
+            "give the folder its old name, or remove it",
+            "use the version that wrote it, or remove its folder",
+        )
     ):
         shutil.rmtree(job)
     elif do.startswith(("run its study again", "run a study in this store")):
@@ -201,7 +222,9 @@ RETRAINED = {  # what the doctor advises of these ends with a run
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in RETRAINED else []) for name in ROWS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in RETRAINED else []) for name in ROWS]
+)
 def test_what_the_doctor_advises_mends(store, tmp_path, name):
     if name == "a job of older numerics":  # a real one has a name of its own, too
         change(other_job(store) / "recipe.json", numerics=1)
@@ -235,27 +258,43 @@ def test_a_job_that_is_trained_again_is_brought_up_to_date_in_mlflow(store, tmp_
 
 @pytest.mark.slow  # trainings
 def test_a_search_that_gets_more_trials_is_brought_up_to_date_in_mlflow(tmp_path):
-    (tmp_path / "tiny.toml").write_text(TINY + "\n[search]\ntrials = 2\nspace.optimizer.lr = { low = 1e-3, high = 1e-2, log = true }\n")
+    (tmp_path / "tiny.toml").write_text(
+        TINY + "\n[search]\ntrials = 2\nspace.optimizer.lr = { low = 1e-3, high = 1e-2, log = true }\n"
+    )
     where = options.Where(layout.open_store(tmp_path / "store"))
     for trials in (2, 3):
         arguments = ("--set", f"search.trials={trials}", "--set", "seeds=1", "--set", "training.epochs=1")
         code, out, err = ablate("run", tmp_path / "tiny.toml", "--store", tmp_path / "store", *arguments)
         assert code == 0, out + err
-    # More trials may find another rate, and then nobody needs the jobs of the one before: that is none of MLflow's matters.
+    # More trials may find another rate, and then nobody needs the jobs of the one before: that is none of
+    # MLflow's matters.
     for one in (one for one in wrong(upkeep.examine(where)) if one.check == "mlflow"):
         follow(tmp_path / "store", one)
     assert {one.check for one in wrong(upkeep.examine(where))} <= {"unneeded"}
 
 
 def test_every_check_has_a_row_here():
-    elsewhere = {"versions", "device", "locks", "room", "readable", "held", "mlflow"}  # of the machine, users, or what happens meanwhile
-    assert {check for _, expected, _ in ROWS.values() for check, _ in expected} | elsewhere == {*doctor.ALWAYS, *doctor.CHECKS}
+    elsewhere = {
+        "versions",
+        "device",
+        "locks",
+        "room",
+        "readable",
+        "held",
+        "mlflow",
+    }  # of the machine, users, or what happens meanwhile
+    assert {check for _, expected, _ in ROWS.values() for check, _ in expected} | elsewhere == {
+        *doctor.ALWAYS,
+        *doctor.CHECKS,
+    }
 
 
 def test_wrong_bits_of_weights_are_found_by_a_deep_look_only(store):
     flip(job(store) / "last.pt")
     assert wrong(examine(store)) == []
-    assert [(one.check, one.where) for one in wrong(examine(store, deep=True))] == [("weights", f"jobs/{job(store).name}/last.pt")]
+    assert [(one.check, one.where) for one in wrong(examine(store, deep=True))] == [
+        ("weights", f"jobs/{job(store).name}/last.pt")
+    ]
 
 
 def test_what_a_process_holds_is_said_and_is_no_problem(store):
@@ -309,9 +348,13 @@ def _read_only(*_, **__):
         (fcntl, "flock", lambda *_: None, "problem", "keeps nobody out"),
     ],
 )
-def test_a_store_that_cannot_be_written_or_has_no_locks(store, monkeypatch, module, name, instead, severity, words):
+def test_a_store_that_cannot_be_written_or_has_no_locks(
+    store, monkeypatch, module, name, instead, severity, words
+):
     monkeypatch.setattr(module, name, instead)
-    assert [(one.check, one.severity, words in one.says) for one in wrong(examine(store))] == [("locks", severity, True)]
+    assert [(one.check, one.severity, words in one.says) for one in wrong(examine(store))] == [
+        ("locks", severity, True)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -359,7 +402,9 @@ def test_mlflow_is_compared_run_for_run(done, tmp_path, monkeypatch):
     for name in ("moved", "store"):
         subprocess.run(["cp", "-r", folder / "store", tmp_path / name], check=True)
     moved = upkeep.examine(options.Where(layout.open_store(tmp_path / "moved")))
-    assert ["remove mlflow.db, and run" in one.do for one in wrong(moved)] == [True]  # the database was made for another path
+    assert ["remove mlflow.db, and run" in one.do for one in wrong(moved)] == [
+        True
+    ]  # the database was made for another path
     store = tmp_path / "store"
     (store / "mlflow.db").unlink()
     where = options.Where(layout.open_store(store))
@@ -368,7 +413,9 @@ def test_mlflow_is_compared_run_for_run(done, tmp_path, monkeypatch):
     tracking_workflow.sync(planning.load("tiny", (), where.store), where)
     assert wrong(upkeep.examine(where)) == []
     client = MlflowClient(f"sqlite:///{store}/mlflow.db")
-    runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id], "tags.`ablate.kind` = 'run'")
+    runs = client.search_runs(
+        [client.get_experiment_by_name("tiny").experiment_id], "tags.`ablate.kind` = 'run'"
+    )
     client.delete_run(runs[0].info.run_id)
     client.update_run(runs[1].info.run_id, status="RUNNING")
     client.log_metric(runs[2].info.run_id, "test/accuracy", 0.123, step=99)
@@ -387,18 +434,27 @@ def test_mlflow_is_compared_run_for_run(done, tmp_path, monkeypatch):
     }
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     away = options.Where(where.store, "http://someone:secret@127.0.0.1:9")
-    assert [("does not answer" in one.says, "secret" in str(one)) for one in wrong(upkeep.examine(away))] == [(True, False)]
+    assert [("does not answer" in one.says, "secret" in str(one)) for one in wrong(upkeep.examine(away))] == [
+        (True, False)
+    ]
 
 
 def test_the_command_changes_nothing_needs_no_torch_and_ends_with_0_or_1(done, store):
     folder, _ = done
-    before = {path: path.stat().st_mtime_ns for path in (folder / "store").rglob("*") if path.name != "mlflow.db"}
-    script = "import sys\nfrom ablate.cli import main\ntry: main(sys.argv[1:])\nfinally: print('torch' in sys.modules, file=sys.stderr)"
+    before = {
+        path: path.stat().st_mtime_ns for path in (folder / "store").rglob("*") if path.name != "mlflow.db"
+    }
+    script = (
+        "import sys\nfrom ablate.cli import main\ntry: main(sys.argv[1:])\nfinally: print('torch' in "
+        "sys.modules, file=sys.stderr)"
+    )
     command = [sys.executable, "-c", script, "doctor", "--json", "--store", folder / "store"]
     told = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (told.returncode, told.stderr) == (0, "False\n"), told.stdout
     assert {one["severity"] for one in json.loads(told.stdout)} == {"ok"}
-    assert {path: path.stat().st_mtime_ns for path in (folder / "store").rglob("*") if path.name != "mlflow.db"} == before
+    assert {
+        path: path.stat().st_mtime_ns for path in (folder / "store").rglob("*") if path.name != "mlflow.db"
+    } == before
     (job(store) / "last.pt").unlink()
     code, out, err = ablate("doctor", "--store", store)
     assert (code, err) == (1, "")
@@ -408,7 +464,11 @@ def test_the_command_changes_nothing_needs_no_torch_and_ends_with_0_or_1(done, s
 
 
 def test_a_store_that_can_only_be_read_is_checked_all_the_same(store):
-    drop = [shutil.which("setpriv"), "--bounding-set=-dac_override,-dac_read_search,-fowner"] if os.getuid() == 0 else []
+    drop = (
+        [shutil.which("setpriv"), "--bounding-set=-dac_override,-dac_read_search,-fowner"]
+        if os.getuid() == 0
+        else []
+    )
     if None in drop:
         pytest.skip("root writes everywhere, and setpriv is not there to take that from it")
     subprocess.run(["chmod", "-R", "a-w", store], check=True)

@@ -84,14 +84,21 @@ def test_each_kind_of_garbage_is_found_and_goes_and_nothing_else_does(store):
 
 def test_jobs_of_a_removed_study_or_of_older_numerics_go_and_those_of_another_study_stay(store):
     shutil.copytree(store / "studies/tiny", store / "studies/one")
-    content = (store / "studies/one/study.json").read_text().replace('"name": "tiny"', '"name": "one"').replace('"seeds": 2', '"seeds": 1')
+    content = (
+        (store / "studies/one/study.json")
+        .read_text()
+        .replace('"name": "tiny"', '"name": "one"')
+        .replace('"seeds": 2', '"seeds": 1')
+    )
     (store / "studies/one/study.json").write_text(content)
     assert found(store) == set()
     shutil.rmtree(store / "studies/tiny")
     assert {kind for kind, _ in found(store)} == {"job"}
     assert len(found(store)) == 2  # of the second seed
     change(other_job(store) / "recipe.json", numerics=1)
-    assert "trained under numerics 1, and this version trains it anew" in {item.why for item in upkeep.garbage(where(store))}
+    assert "trained under numerics 1, and this version trains it anew" in {
+        item.why for item in upkeep.garbage(where(store))
+    }
 
 
 def spoil_study(store):
@@ -102,9 +109,18 @@ def spoil_study(store):
     ("harm", "words"),
     [
         (spoil_study, 'the jobs of the study "tiny" cannot be named'),
-        (lambda store: (store / "studies/tiny/study.json").write_text("{"), 'the jobs of the study "tiny" cannot be named'),
+        (
+            lambda store: (store / "studies/tiny/study.json").write_text("{"),
+            'the jobs of the study "tiny" cannot be named',
+        ),
         (lambda store: (store / "studies/tiny/settled.json").unlink(), "in which precision it was run"),
-        (lambda store: change(store / "studies/tiny/settled.json", fingerprints={}) or shutil.rmtree(store / "data/index"), "which images"),
+        (
+            lambda store: (
+                change(store / "studies/tiny/settled.json", fingerprints={})
+                or shutil.rmtree(store / "data/index")
+            ),
+            "which images",
+        ),
         (lambda store: shutil.rmtree(store / "studies/tiny"), "has no study"),
         (lambda store: shutil.rmtree(store / "jobs"), "must be a store"),
     ],
@@ -125,7 +141,8 @@ def test_a_study_that_is_not_tuned_yet_keeps_its_jobs(store):
 
 
 @pytest.mark.parametrize(
-    ("lock", "words"), [("studies/tiny/lock", 'study "tiny" by process'), ("jobs/{job}/lock", "job "), ("data/lock", "images")]
+    ("lock", "words"),
+    [("studies/tiny/lock", 'study "tiny" by process'), ("jobs/{job}/lock", "job "), ("data/lock", "images")],
 )
 def test_nothing_is_removed_while_a_process_works_in_the_store(store, lock, words):
     other = other_job(store)
@@ -142,7 +159,10 @@ def test_a_study_that_was_never_trained_is_held_like_any_other(store):
     other = other_job(store)
     (store / "studies/new").mkdir()
     shown = upkeep.garbage(where(store))
-    with FileLock(store / "studies/new/lock"), pytest.raises(AblateError, match="while a process works there"):
+    with (
+        FileLock(store / "studies/new/lock"),
+        pytest.raises(AblateError, match="while a process works there"),
+    ):
         upkeep.collect(where(store), shown)
     assert other.is_dir()
     assert len(upkeep.collect(where(store), shown).items) == 1
@@ -248,13 +268,19 @@ def test_killed_amid_a_removal_the_store_is_whole_and_the_next_one_goes_on(store
 PRETRAINED = {"name": "resnet18", "pretrained": True, "stem": "imagenet"}
 
 
-@pytest.mark.parametrize("quick", [True, pytest.param(False, marks=pytest.mark.slow)])  # the second imports torch
+@pytest.mark.parametrize(
+    "quick", [True, pytest.param(False, marks=pytest.mark.slow)]
+)  # the second imports torch
 def test_jobs_of_a_pretrained_network_are_needed_whichever_weights_they_began_with(store, quick):
     here = layout.open_store(store)
     for path in store.glob("jobs/*"):
         shutil.rmtree(path)
     raw = json.loads((store / "studies/tiny/study.json").read_text())["study"]
-    raw |= {"recipe": raw["recipe"] | {"model": PRETRAINED}, "factors": {"augment": {"rotation": [0, 15]}}, "claim": []}
+    raw |= {
+        "recipe": raw["recipe"] | {"model": PRETRAINED},
+        "factors": {"augment": {"rotation": [0, 15]}},
+        "claim": [],
+    }
     checked, known = study_file.check(raw, "x.toml"), study_folder.settled(here, "tiny")
     study_folder.keep(here, checked, known)
     (data,) = known.fingerprints.values()
@@ -274,13 +300,17 @@ SPACE = "[search]\ntrials = 3\nspace.optimizer.weight_decay = { low = 1e-6, high
 
 
 @pytest.mark.slow  # two runs of studies
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 def test_what_searches_and_range_tests_have_found_stays_and_goes_with_their_study(tmp_path):
     store = tmp_path / "store"
     text = TINY.replace("seeds      = 2", "seeds = 1").partition("[[claim]]")[0]
     (tmp_path / "search.toml").write_text(text + SPACE)
     rates = text.replace('"tiny"', '"find"').replace(", lr = 0.003", "").replace("[true, false]", "[true]")
-    rates = rates.replace("model.batch_norm ", "# ").replace("[factors]", '[factors]\noptimizer.lr = ["find", 0.01]')
+    rates = rates.replace("model.batch_norm ", "# ").replace(
+        "[factors]", '[factors]\noptimizer.lr = ["find", 0.01]'
+    )
     (tmp_path / "find.toml").write_text(rates)
     for name in ("search.toml", "find.toml"):
         code, out, err = ablate("run", tmp_path / name, "--store", store)

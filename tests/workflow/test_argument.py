@@ -65,7 +65,10 @@ def test_a_copy_with_other_content_is_refused_and_says_whose_place_it_would_take
     run("pets.toml")
     (proj / "long.toml").write_text(LONGER)
     said = refused("long.toml")
-    assert f'long.toml: the study "pets" in {proj}/mlruns was last run from {proj}/pets.toml, which is another file' in said
+    assert (
+        f'long.toml: the study "pets" in {proj}/mlruns was last run from {proj}/pets.toml, which is '
+        "another file" in said
+    )
     assert "training.epochs 2 -> 12" in said
     assert "--replace" in said
     assert study_folder.recall(layout.open_store(Path("mlruns")), "pets").source == "pets.toml"
@@ -75,7 +78,9 @@ def test_a_copy_with_other_content_is_refused_and_says_whose_place_it_would_take
 
 def test_a_file_of_ones_own_is_edited_and_run_again_without_a_word(proj):
     run("pets.toml")
-    (proj / "pets.toml").write_text(LONGER.replace("[0, 15]", "[0, 15, 30]").replace("seeds = 3", "seeds = 5"))
+    (proj / "pets.toml").write_text(
+        LONGER.replace("[0, 15]", "[0, 15, 30]").replace("seeds = 3", "seeds = 5")
+    )
     assert run("pets.toml")[0] == ""
     assert run("pets.toml", "training.epochs=1")[0] == ""
     assert run(proj / "pets.toml")[0] == ""
@@ -85,7 +90,10 @@ def test_a_file_that_was_renamed_or_moved_goes_on_and_says_so_where_its_folder_h
     run("pets.toml")
     (proj / "pets.toml").rename(proj / "animals.toml")
     (proj / "animals.toml").write_text(LONGER)
-    assert run("animals.toml")[0] == f'"pets" was last run from {proj}/pets.toml, which is gone: it goes on from animals.toml'
+    assert (
+        run("animals.toml")[0]
+        == f'"pets" was last run from {proj}/pets.toml, which is gone: it goes on from animals.toml'
+    )
     assert run("animals.toml")[0] == ""
     (proj / "studies").mkdir()
     (proj / "animals.toml").rename(proj / "studies/animals.toml")
@@ -126,21 +134,29 @@ def test_a_copy_that_says_the_same_is_the_same_and_takes_nothing_over(proj):
 
 NEIGHBOURS = {
     "images": TEXT.replace('name = "digits"', 'name = "imagefolder", root = "images"'),
-    "level of images": TEXT.replace('name = "digits", ', 'name = "imagefolder", ') + 'data.root = ["images", "/other"]\n',
+    "level of images": TEXT.replace('name = "digits", ', 'name = "imagefolder", ')
+    + 'data.root = ["images", "/other"]\n',
     "network": TEXT + 'model.name = ["cnn4", "mine:net"]\n',
-    "named level": TEXT + '[[factor]]\nname = "n"\nlevels = [{name = "a", set = {}}, {name = "b", set = {model.name = "mine:net"}}]\n',
+    "named level": TEXT
+    + '[[factor]]\nname = "n"\nlevels = [{name = "a", set = {}}, {name = "b", set = {model.name = '
+    '"mine:net"}}]\n',
 }
 
 
 @pytest.mark.parametrize("text", NEIGHBOURS.values(), ids=NEIGHBOURS)
-def test_the_same_text_in_another_folder_is_another_study_where_it_means_what_lies_beside_it(proj, monkeypatch, text):
+def test_the_same_text_in_another_folder_is_another_study_where_it_means_what_lies_beside_it(
+    proj, monkeypatch, text
+):
     (proj / "pets.toml").write_text(text)
     other = shutil.copytree(proj, proj.parent / "other")
     (proj.parent / "mount").symlink_to(proj)
     store = layout.open_store(Path("shared"))
     run("pets.toml", store=store, begin=False)
     said = refused(other / "pets.toml", store=store, begin=False)
-    assert f"last run from {proj}/pets.toml, which is another file and has its own images or networks beside it: give one" in said
+    assert (
+        f"last run from {proj}/pets.toml, which is another file and has its own images or networks beside "
+        "it: give one" in said
+    )
     assert "takes the place" in run(other / "pets.toml", store=store, replace=True, begin=False)[0]
     assert "has its own images" in refused("pets.toml", store=store, begin=False)
     run("pets.toml", store=store, replace=True, begin=False)
@@ -177,7 +193,9 @@ def test_a_file_on_another_machine_may_still_be_there(proj):
     hers = {"host": "elsewhere", "file": "/home/anna/pets.toml", "place": "../../anna/pets.toml"}
     files.write_json(path, files.read_json(path) | hers)
     (proj / "pets.toml").write_text(LONGER)
-    assert "last run from /home/anna/pets.toml, which may still be there, on elsewhere" in refused("pets.toml")
+    assert "last run from /home/anna/pets.toml, which may still be there, on elsewhere" in refused(
+        "pets.toml"
+    )
     (proj / "pets.toml").write_text(TEXT)
     assert run("pets.toml")[0] == ""
 
@@ -225,12 +243,17 @@ def test_neither_plan_nor_a_report_elsewhere_is_refused_and_the_stored_report_is
 
 
 @pytest.mark.parametrize(
-    "command", [["status"], ["report", "--format", "json"], ["report", "--out", "x.html"], ["compare", "pets"]], ids=" ".join
+    "command",
+    [["status"], ["report", "--format", "json"], ["report", "--out", "x.html"], ["compare", "pets"]],
+    ids=" ".join,
 )
 def test_what_only_reads_says_whose_name_a_file_has(proj, command):
     run("pets.toml")
     (proj / "long.toml").write_text(LONGER)
-    note = f'note: long.toml: the study "pets" in {proj}/mlruns was last run from {proj}/pets.toml, which is another file'
+    note = (
+        f'note: long.toml: the study "pets" in {proj}/mlruns was last run from {proj}/pets.toml, which '
+        "is another file"
+    )
     assert CliRunner().invoke(main, [*command, "long.toml"]).stderr.count(note) == 1
     assert note not in CliRunner().invoke(main, [*command, "pets.toml"]).stderr
 
@@ -289,7 +312,9 @@ def test_seeds_of_another_recipe_are_neither_kept_nor_missed(proj):
     (proj / "pets.toml").write_text(LONGER)
     found = argument.load("pets.toml", (), layout.open_store(Path("mlruns")))
     assert (found.seeds, found.notes) == ((0, 1, 2), ())
-    (proj / "pets.toml").write_text(TEXT.replace("[0, 15]", "[0, 15, 30]"))  # a level more: the others have their seeds
+    (proj / "pets.toml").write_text(
+        TEXT.replace("[0, 15]", "[0, 15, 30]")
+    )  # a level more: the others have their seeds
     assert len(argument.load("pets.toml", (), layout.open_store(Path("mlruns"))).seeds) == 6
     (proj / "pets.toml").write_text(TEXT.replace("seeds = 3", "seeds = 8"))
     assert len(argument.load("pets.toml", (), layout.open_store(Path("mlruns"))).seeds) == 8
@@ -300,7 +325,9 @@ def test_the_commands_say_it_beside_their_output(proj):
     call = CliRunner()
     done = call.invoke(main, ["report", "pets.toml", "--seeds", "3", "--format", "json"])
     assert done.exit_code == 0
-    assert done.stderr == "note: seeds 3, 4, 5 are in the store and not in this report: --seeds 6 shows them\n"
+    assert (
+        done.stderr == "note: seeds 3, 4, 5 are in the store and not in this report: --seeds 6 shows them\n"
+    )
     assert "seed 5" in call.invoke(main, ["status", "pets.toml"], env={"COLUMNS": "200"}).stdout
 
 
@@ -316,11 +343,18 @@ def test_the_store_beside_the_study_is_found_from_elsewhere(proj, monkeypatch):
     assert not (proj.parent / "mlruns").exists()
     layout.create(layout.open_store(Path("mlruns")))
     done = CliRunner().invoke(main, ["status", "proj/pets.toml"])
-    assert done.stderr == 'note: no run of "pets" is in mlruns; proj/mlruns, beside the study, has it: --store proj/mlruns\n'
+    assert (
+        done.stderr
+        == 'note: no run of "pets" is in mlruns; proj/mlruns, beside the study, has it: --store proj/mlruns\n'
+    )
     assert CliRunner().invoke(main, ["status", "proj/pets.toml", "--store", "proj/mlruns"]).stderr == ""
 
 
-@pytest.mark.parametrize("arguments", [("report", "pets"), ("explain", "pets:baseline/0"), ("logs", "pets:baseline/0")], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [("report", "pets"), ("explain", "pets:baseline/0"), ("logs", "pets:baseline/0")],
+    ids=" ".join,
+)
 @pytest.mark.parametrize(("at", "path"), [("..", "proj/mlruns"), ("sub/sub", "../../mlruns")])
 def test_a_name_from_elsewhere_is_told_where_it_is(proj, monkeypatch, arguments, at, path):
     run("pets.toml")
@@ -338,12 +372,18 @@ def test_commands_on_a_store_alone_name_the_one_that_is_near(proj, monkeypatch, 
     assert "there is one at proj/mlruns: --store proj/mlruns" in CliRunner().invoke(main, [command]).stderr
 
 
-@pytest.mark.parametrize("name", ["a" * 255, "a" * 300, "試" * 100, f"{'a' * 300}/b", "a/" * 2500 + "b"], ids=range(5))
+@pytest.mark.parametrize(
+    "name", ["a" * 255, "a" * 300, "試" * 100, f"{'a' * 300}/b", "a/" * 2500 + "b"], ids=range(5)
+)
 @pytest.mark.parametrize("ending", ["", ".toml"])
 def test_a_study_with_a_name_that_no_file_can_have_is_not_there(proj, name, ending):
     done = CliRunner().invoke(main, ["status", f"{name}{ending}"])
     assert done.exit_code == 2
-    assert "there is no such file" in done.stderr if ending else "is neither a study file nor a study in" in done.stderr
+    assert (
+        "there is no such file" in done.stderr
+        if ending
+        else "is neither a study file nor a study in" in done.stderr
+    )
 
 
 @pytest.mark.parametrize("given", ["", " ", "pets.toml"])
@@ -444,7 +484,9 @@ def test_a_study_that_could_not_start_leaves_nothing_in_a_store_that_was_there(p
     run("pets.toml")
     before = sorted(Path("mlruns").rglob("*"))
     (proj / "other.toml").write_text(TEXT.replace('"pets"', '"other"'))
-    done = CliRunner().invoke(main, ["run", "other.toml", "--set", "data.name=imagefolder", "--set", "data.root=/nowhere"])
+    done = CliRunner().invoke(
+        main, ["run", "other.toml", "--set", "data.name=imagefolder", "--set", "data.root=/nowhere"]
+    )
     assert done.exit_code == 2
     assert [path for path in sorted(Path("mlruns").rglob("*")) if path.parent.name != "data"] == before
 
@@ -477,4 +519,7 @@ def test_origins_are_compared_without_the_disk_where_it_has_neither(tmp_path):
     assert origin.is_same(one, origin.Origin("/b/x.toml", "../x.toml", "there"), tmp_path)
     assert not origin.is_same(one, origin.Origin("/b/y.toml", "../y.toml", "here"), tmp_path)
     assert origin.standing(one, tmp_path / "mlruns")[0] == "unknown"
-    assert origin.standing(origin.Origin("/a/x.toml", "../x.toml", os.uname().nodename), tmp_path / "mlruns")[0] == "gone"
+    assert (
+        origin.standing(origin.Origin("/a/x.toml", "../x.toml", os.uname().nodename), tmp_path / "mlruns")[0]
+        == "gone"
+    )

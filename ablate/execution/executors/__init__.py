@@ -1,4 +1,7 @@
-"""Where jobs run. An executor places tasks and reports events about them; it decides nothing. EXECUTORS lists all of them."""
+"""Where jobs run. An executor places tasks and reports events about them; it decides nothing.
+
+EXECUTORS lists all of them.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,7 +42,10 @@ EXECUTORS: dict[str, Row] = {
 
 
 def resources(name: str, options: Options) -> Resources:
-    """Return what an executor would have to run jobs on; starts nothing. Raises an AblateError where it has nothing."""
+    """Return what an executor would have to run jobs on; starts nothing.
+
+    Raises an AblateError where it has nothing.
+    """
     return _row(name, options).resources(options)
 
 

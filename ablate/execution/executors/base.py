@@ -1,4 +1,7 @@
-"""What an executor is: it places tasks on slots and reports events. Queue, retries and policy belong to the scheduler."""
+"""What an executor is: it places tasks on slots and reports events.
+
+Queue, retries and policy belong to the scheduler.
+"""
 
 import traceback
 from collections.abc import Callable, Mapping
@@ -21,7 +24,10 @@ class Stopped(Exception):  # noqa: N818 (no error: the answer to a request)
 
 
 class OutOfMemory(Exception):  # noqa: N818 (as torch calls its own)
-    """Raised by a worker's function that did not get the memory it needs; the message says how much it had at most."""
+    """Raised by a worker's function that did not get the memory it needs.
+
+    The message says how much it had at most.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +90,11 @@ ENDS: frozenset[Kind] = frozenset(
 class Event:
     """News of a task.
 
-    queued: the executor has it; that may last hours, and no clock runs. started: it has a slot. progress: `detail` is
-    what it reports. alive: a sign of life. finished: `detail` is what it returned. stopped: it was asked to and did.
-    failed: it raised, `error` is the last line. crashed: its process died by itself. killed: somebody ended its process,
-    which is no fault of the task. out_of_memory: the task or the kernel said so. unwritable: it could not write its
-    results, and no other task could.
+    queued: the executor has it; that may last hours, and no clock runs. started: it has a slot. progress:
+    `detail` is what it reports. alive: a sign of life. finished: `detail` is what it returned. stopped: it
+    was asked to and did. failed: it raised, `error` is the last line. crashed: its process died by itself.
+    killed: somebody ended its process, which is no fault of the task. out_of_memory: the task or the kernel
+    said so. unwritable: it could not write its results, and no other task could.
     """
 
     kind: Kind
@@ -123,14 +129,18 @@ class Executor(Protocol):
         ...
 
     def free(self) -> int:
-        """Count the tasks that would start at once if they were submitted now; an executor with a queue may take more."""
+        """Count the tasks that would start at once if they were submitted now.
+
+        An executor with a queue may take more.
+        """
         ...
 
     def submit(self, task: Task, *, exclusive: bool = False) -> None:
         """Take a task, which is queued until a slot is free.
 
-        `exclusive`: it asks to be the only one that uses the memory of its slot; it starts once the others there have
-        ended, and none starts beside it. An executor whose slots share no memory has nothing to do for that.
+        `exclusive`: it asks to be the only one that uses the memory of its slot; it starts once the others
+        there have ended, and none starts beside it. An executor whose slots share no memory has nothing to do
+        for that.
         """
         ...
 
@@ -139,15 +149,24 @@ class Executor(Protocol):
         ...
 
     def cancel(self, task: str) -> None:
-        """Ask a task to put itself away; it then reports `stopped`, or how else it ended. Of no effect if it has ended."""
+        """Ask a task to put itself away; it then reports `stopped`, or how else it ended.
+
+        Of no effect if it has ended.
+        """
         ...
 
     def kill(self, task: str) -> None:
-        """End the process of a task at once, whatever it does; it then reports `killed`. Of no effect if it has ended."""
+        """End the process of a task at once, whatever it does; it then reports `killed`.
+
+        Of no effect if it has ended.
+        """
         ...
 
     def stop(self) -> None:
-        """Ask every task, queued or running, to put itself away; each then reports `stopped`, or how else it ended."""
+        """Ask every task, queued or running, to put itself away.
+
+        Each then reports `stopped`, or how else it ended.
+        """
         ...
 
     def close(self) -> None:

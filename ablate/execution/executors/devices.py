@@ -11,7 +11,8 @@ def slots(
 ) -> tuple[Slot, ...]:
     """Lay out the slots: `per_gpu` a GPU, or one for every `threads` CPU cores; `jobs` sets their number.
 
-    `device`: auto, cpu, cuda; `devices`: so many GPUs only. Raises an AblateError when CUDA is asked for and there is no GPU.
+    `device`: auto, cpu, cuda; `devices`: so many GPUs only. Raises an AblateError when CUDA is asked for and
+    there is no GPU.
     """
     gpus = list_gpus()[:devices]
     if device == "cuda" and not gpus:

@@ -1,8 +1,8 @@
 """Tasks on this machine: one warm worker process for each slot.
 
-Workers are forked from a server that has imported the heavy libraries and never used them, so a replacement starts in
-0.06 s instead of 5 s. Parent and worker talk JSON over one pipe each. When the parent dies, the pipes close, and the
-workers end themselves: a lifeline that needs no signal and works on any POSIX system.
+Workers are forked from a server that has imported the heavy libraries and never used them, so a replacement
+starts in 0.06 s instead of 5 s. Parent and worker talk JSON over one pipe each. When the parent dies, the
+pipes close, and the workers end themselves: a lifeline that needs no signal and works on any POSIX system.
 """
 
 import importlib
@@ -26,19 +26,23 @@ from ablate.execution.executors.base import ENDS, Event, Function, Json, Slot, T
 from ablate.hardware import Resources
 
 ENVIRONMENT = {
-    # One thread a job unless the recipe asks for more: two jobs with default threads are 2.4-3.4x slower than in turn.
+    # One thread a job unless the recipe asks for more: two jobs with default threads are 2.4-3.4x slower than
+    # in turn.
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
-    # glibc gives activation memory back to the kernel and faults it in again every step: 1.1-1.2x on training steps.
+    # glibc gives activation memory back to the kernel and faults it in again every step: 1.1-1.2x on training
+    # steps.
     "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=8589934592:glibc.malloc.top_pad=67108864",
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # what CUDA needs to repeat its sums (torch's note on reproducibility)
+    # what CUDA needs to repeat its sums (torch's note on reproducibility)
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
 }
 GRACE = 5.0  # seconds for a process to end by itself
 BAD_STARTS = 3  # workers that die before they are ready, after which starting more is hopeless
 OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGINT, -signal.SIGQUIT, 255}
 """Exit codes of processes that somebody has ended: by a signal or, 255, by one to the server that they were forked from."""
 OUTSIDE_START = 0.1  # what such a death before a worker is ready counts as a bad start
-REFUSED_START = 0.05  # what it counts that the server refuses: it is dead already, and takes a while to be gone on a busy machine
+# what it counts that the server refuses: it is dead already, and takes a while to be gone on a busy machine
+REFUSED_START = 0.05
 
 
 @dataclass(slots=True)
@@ -170,9 +174,12 @@ class LocalExecutor:
                 0 if worker.ready else OUTSIDE_START if worker.process.exitcode in OUTSIDE else 1
             )
             if self._bad_starts >= BAD_STARTS:
-                self.close()  # whoever still starts writes to the same stderr, and would write into the middle of our last words
+                # whoever still starts writes to the same stderr, and would write into the middle of our last
+                # words
+                self.close()
                 raise RuntimeError(
-                    f"no worker process can start: {_describe_exit(worker.process.exitcode)}; its error stands above"
+                    f"no worker process can start: {_describe_exit(worker.process.exitcode)}; its error "
+                    "stands above"
                 )
             self._workers[i] = self._spawn(worker.slot)
         return heard
@@ -249,7 +256,10 @@ def _death(worker: _Worker) -> Event:
 
 
 def _memory_kills() -> int:
-    """Count the processes that the kernel has ended for want of memory since the machine was started; 0 where it does not say."""
+    """Count the processes that the kernel has ended for want of memory since the machine was started.
+
+    0 where it does not say.
+    """
     counters = Path("/proc/vmstat")
     lines = counters.read_text().splitlines() if counters.exists() else []
     return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
@@ -275,7 +285,8 @@ def _start(process: ForkServerProcess) -> None:
             deaths += REFUSED_START if isinstance(error, ConnectionRefusedError) else 1
             if deaths >= BAD_STARTS:
                 raise RuntimeError(
-                    "no worker process can start: the server they are forked from dies; its error stands above"
+                    "no worker process can start: the server they are forked from dies; its error stands "
+                    "above"
                 ) from error
             time.sleep(0.1)  # a server that is just dying answers no more, and is not yet known to be dead
 

@@ -68,5 +68,7 @@ def sheets(sections: Sections) -> dict[str, Sheet]:
     for sheet in (sheet for section in sections.values() for sheet in section.sheets):
         earlier = joined.get(sheet.name)
         assert earlier is None or earlier.columns == sheet.columns, f"two sheets {sheet.name}"
-        joined[sheet.name] = Sheet(sheet.name, sheet.columns, (*(earlier.rows if earlier else ()), *sheet.rows))
+        joined[sheet.name] = Sheet(
+            sheet.name, sheet.columns, (*(earlier.rows if earlier else ()), *sheet.rows)
+        )
     return joined

@@ -20,7 +20,11 @@ WIDE = "so few seeds say nothing about single classes, and only the means are sh
 def section(findings: Findings) -> Section:
     """Return every change's effect on every class, and a picture of the change that does most."""
     chosen = strongest(findings)
-    wide = f" Where a class has no interval, {WIDE}." if any(c.effect.says_nothing for c in findings.class_effects) else ""
+    wide = (
+        f" Where a class has no interval, {WIDE}."
+        if any(c.effect.says_nothing for c in findings.class_effects)
+        else ""
+    )
     caption = (
         f"What the largest change ({chosen[0] if chosen else ''}) does to the accuracy on each class. The "
         f"intervals of all "
@@ -34,12 +38,19 @@ def section(findings: Findings) -> Section:
             *plots(caption, [classes(chosen[1], findings)] if chosen else []),
             *folded("All changes and classes", everything),
         ),
-        {"classes": [{"class": c.name} | effect_data(c.effect, _on_class(findings, c.name)) for c in findings.class_effects]},
+        {
+            "classes": [
+                {"class": c.name} | effect_data(c.effect, _on_class(findings, c.name))
+                for c in findings.class_effects
+            ]
+        },
     )
 
 
 def _on_class(findings: Findings, name: str) -> Findings:
-    return replace(findings, metric=metrics.PER_CLASS + name)  # for the words: points, whatever the metric of the report
+    return replace(
+        findings, metric=metrics.PER_CLASS + name
+    )  # for the words: points, whatever the metric of the report
 
 
 def strongest(findings: Findings) -> tuple[str, Sequence[ClassEffect]] | None:
@@ -47,7 +58,9 @@ def strongest(findings: Findings) -> tuple[str, Sequence[ClassEffect]] | None:
     by_change: dict[tuple[str, str, str], list[ClassEffect]] = {}
     for one in findings.class_effects:
         by_change.setdefault(one.effect.changes[0], []).append(one)
-    sizes: Mapping[tuple[str, str, str], float] = {effect.changes[0]: abs(effect.estimate.effect or 0.0) for effect in findings.effects}
+    sizes: Mapping[tuple[str, str, str], float] = {
+        effect.changes[0]: abs(effect.estimate.effect or 0.0) for effect in findings.effects
+    }
     if not by_change:
         return None
     change = max(by_change, key=lambda key: sizes.get(key, 0.0))
@@ -99,7 +112,9 @@ def classes_table(findings: Findings) -> Table:
             names.change(one.effect, findings),
             one.name,
             words.effect_words(one.effect.estimate, metrics.PER_CLASS) or "-",
-            "-" if one.effect.says_nothing else words.interval_words(one.effect.estimate, metrics.PER_CLASS) or "-",
+            "-"
+            if one.effect.says_nothing
+            else words.interval_words(one.effect.estimate, metrics.PER_CLASS) or "-",
             words.verdict(one.effect, findings),
             str(one.effect.estimate.n),
         )
@@ -107,4 +122,6 @@ def classes_table(findings: Findings) -> Table:
     )
     wide = any(one.effect.says_nothing for one in findings.class_effects)
     caption = "Accuracy on each class: what each change does to it, the most moved classes first"
-    return table("classes-table", caption + (f". Where a class has no interval, {WIDE}" if wide else ""), columns, rows)
+    return table(
+        "classes-table", caption + (f". Where a class has no interval, {WIDE}" if wide else ""), columns, rows
+    )

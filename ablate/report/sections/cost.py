@@ -29,7 +29,9 @@ def section(findings: Findings) -> Section:
         }
         for number, cell in points
     ]
-    return Section("cost-title", "Cost and benefit", plots(CAPTION, [cost(findings)] if is_drawn else []), {"cost": data})
+    return Section(
+        "cost-title", "Cost and benefit", plots(CAPTION, [cost(findings)] if is_drawn else []), {"cost": data}
+    )
 
 
 def _points(findings: Findings) -> list[tuple[int, CellFinding]]:
@@ -43,7 +45,10 @@ def cost(findings: Findings) -> Picture:
     by, metric, points = metrics.scale(findings.metric), findings.metric, _points(findings)
     seconds = [c.epoch_seconds or 0.0 for _, c in points]
     texts = [f"{words.value(c.mean, metric)}, {words.seconds(c.epoch_seconds)} s an epoch" for _, c in points]
-    hover = ["<br>".join([*lines(f"{i}: {c.cell.label}"), text]) for (i, c), text in zip(points, texts, strict=True)]
+    hover = [
+        "<br>".join([*lines(f"{i}: {c.cell.label}"), text])
+        for (i, c), text in zip(points, texts, strict=True)
+    ]
     error = {
         "type": "data",
         "array": [by * (c.sd or 0.0) for _, c in points],

@@ -35,7 +35,9 @@ def section(findings: Findings) -> Section:
     return Section(
         "curves-title",
         "Learning curves",
-        (*plots(caption, [curves(findings)]), *folded("The numbers of these curves", curves_table(findings))) if findings.curves else (),
+        (*plots(caption, [curves(findings)]), *folded("The numbers of these curves", curves_table(findings)))
+        if findings.curves
+        else (),
         {"curves": [_data(curve) for curve in findings.curves]},
     )
 
@@ -56,10 +58,14 @@ def curves(findings: Findings) -> Picture:
     """Draw accuracy over loss: a colour a training, validation solid, train dotted, a band over the seeds."""
     labels = drawn_trainings(findings)
     metrics_drawn = [curve.metric for curve in findings.curves]
-    panels = [name for name in ("accuracy", "loss") if any(metric.endswith(f"/{name}") for metric in metrics_drawn)]
+    panels = [
+        name for name in ("accuracy", "loss") if any(metric.endswith(f"/{name}") for metric in metrics_drawn)
+    ]
     data: list[Figure] = []
     for label, colour in zip(labels, LINES, strict=False):
-        own = sorted((curve for curve in findings.curves if curve.label == label), key=lambda curve: curve.metric)
+        own = sorted(
+            (curve for curve in findings.curves if curve.label == label), key=lambda curve: curve.metric
+        )
         data += [trace for c in own for trace in _curve(c, colour, panels.index(c.metric.rsplit("/", 1)[-1]))]
         data[-1]["showlegend"] = True
     inside, key = PANEL * len(panels), 20 * sum(len(lines(label, LEGEND)) for label in labels)
@@ -83,7 +89,9 @@ def curves(findings: Findings) -> Picture:
         bottom = top - (PANEL - GAP if i + 1 < len(panels) else PANEL) / inside
         epoch = {"text": "epoch" if i + 1 == len(panels) else "", "standoff": 6}
         log = name == "loss" and _is_wide([curve for curve in findings.curves if curve.label in labels])
-        layout[f"xaxis{number}"] = axis(anchor=f"y{number}", showgrid=False, title=epoch, **whole(_epochs(findings)))
+        layout[f"xaxis{number}"] = axis(
+            anchor=f"y{number}", showgrid=False, title=epoch, **whole(_epochs(findings))
+        )
         layout[f"yaxis{number}"] = axis(anchor=f"x{number}", domain=[bottom, top], **(LOG if log else {}))
         share = ", %" if metrics.is_fraction(f"test/{name}") else ""
         layout["annotations"].append(title(f"<b>{name}</b>{share}{', log scale' if log else ''}", top))
@@ -144,7 +152,10 @@ def curves_table(findings: Findings) -> Table:
         epochs = sorted({epoch for points in own.values() for epoch in points})
         step = max(step, -(-len(epochs) // MOST_EPOCHS))
         kept = [epoch for i, epoch in enumerate(reversed(epochs)) if i % step == 0]  # from the last one back
-        rows += [(label, str(epoch), *(own.get(metric, {}).get(epoch, "-") for metric in shown)) for epoch in reversed(kept)]
+        rows += [
+            (label, str(epoch), *(own.get(metric, {}).get(epoch, "-") for metric in shown))
+            for epoch in reversed(kept)
+        ]
     every = f", every {step} epochs" if step > 1 else ""
     return table("curves-table", f"Learning curves: mean [lowest, highest seed]{every}", columns, rows)
 

@@ -29,11 +29,17 @@ ROW = 40  # px of one interval with its dots
 
 def section(findings: Findings) -> Section:
     """Return the main effects, and those that another factor turns round at each of its levels."""
-    main = effects_table("effects-table", f"Main effects on {findings.metric}, the best first", findings.effects, findings)
+    main = effects_table(
+        "effects-table", f"Main effects on {findings.metric}, the best first", findings.effects, findings
+    )
     turned = "Effects that another factor turns round, at each of its levels"
     known = any(effect.estimate.effect is not None for effect in findings.effects)
     least = words.least(findings)
-    band = f"Inside the shaded band ({least} to either side of 0) an effect is too small to be worth having." if least else ""
+    band = (
+        f"Inside the shaded band ({least} to either side of 0) an effect is too small to be worth having."
+        if least
+        else ""
+    )
     caption = (
         "Each change, the best first: the point is its effect, the thick line its interval, the grey dots "
         "the "
@@ -134,7 +140,9 @@ def effects_table(name: str, caption: str, effects: Iterable[Effect], findings: 
         ("seeds", "number"), ("wins / ties / losses", "number"), ("p (adjusted)", "number"),
         ("flags", "text"),
     ]  # fmt: skip
-    return table(name, caption, columns, (_cells(effect, findings) for effect in words.ranked(effects, findings)))
+    return table(
+        name, caption, columns, (_cells(effect, findings) for effect in words.ranked(effects, findings))
+    )
 
 
 def _cells(effect: Effect, findings: Findings) -> tuple[Cell, ...]:
@@ -156,9 +164,13 @@ def effect_data(effect: Effect, findings: Findings) -> Json:
     estimate = effect.estimate
     return {
         "kind": effect.kind,
-        "change": names.change(effect, findings),  # in words, with the settings where it is known in some only
+        "change": names.change(
+            effect, findings
+        ),  # in words, with the settings where it is known in some only
         "factor": effect.factor,
-        "where": list(effect.where) if effect.where else None,  # of a simple effect: the factor that is held, its level
+        "where": list(effect.where)
+        if effect.where
+        else None,  # of a simple effect: the factor that is held, its level
         "from": effect.start,
         "to": effect.end,
         "effect": estimate.effect,

@@ -31,7 +31,10 @@ MOST_CLASSES = 100  # of a confusion matrix that is drawn
 MOST_CONFUSIONS = 15  # of a table with more than WRITTEN classes
 LARGEST = 500_000  # bytes of one gallery that the page takes in
 LEGEND = 38  # characters of 13 px that fit on a phone beside the line of a legend
-CONFUSION = "Which class is taken for which, in percent of its images, mean over seeds. Right answers are on the diagonal, uncoloured."
+CONFUSION = (
+    "Which class is taken for which, in percent of its images, mean over seeds. Right answers are "
+    "on the diagonal, uncoloured."
+)
 CALIBRATION = (
     "Calibration: how often an answer of some confidence is right. Below the diagonal the network is too "
     "sure of itself; "
@@ -105,7 +108,11 @@ def confusion(cell: Detail, name: str) -> Picture:
     ticks: Figure = {"tickmode": "array", "tickvals": list(range(count)), "ticktext": shown}
     if count > 30:
         ticks = {"showticklabels": False}
-    right = [{"x": i, "y": i, "text": f"{100 * cell.confusion[i][i]:.0f}", "showarrow": False} for i in range(count) if count <= WRITTEN]
+    right = [
+        {"x": i, "y": i, "text": f"{100 * cell.confusion[i][i]:.0f}", "showarrow": False}
+        for i in range(count)
+        if count <= WRITTEN
+    ]
     layout = {
         "height": min(620, 120 + 34 * count) + top, "margin": {"l": 8, "r": 8, "t": top, "b": 8},
         "xaxis": axis(showgrid=False, title={"text": "answer", "standoff": 8}, automargin=BELOW, **ticks),
@@ -127,7 +134,10 @@ def _squares(cell: Detail) -> Figure:
         for true, row in zip(cell.classes, rows, strict=True)
     ]  # most of 100 x 100 are empty, and the page is large enough
     text = [[f"{100 * share:.0f}" if 100 * share >= 0.5 else "" for share in row] for row in rows]
-    z = [[None if i == j else round(100 * share, 4) for j, share in enumerate(row)] for i, row in enumerate(rows)]
+    z = [
+        [None if i == j else round(100 * share, 4) for j, share in enumerate(row)]
+        for i, row in enumerate(rows)
+    ]
     return {
         "type": "heatmap", "z": z, "x": list(range(count)), "y": list(range(count)), "hovertext": hover,
         "hoverinfo": "text", "text": text if count <= WRITTEN else None, "texttemplate": "%{text}",
@@ -172,7 +182,9 @@ def confusion_table(findings: Findings) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for cell in findings.details:
         shares = [(share, i, j) for i, row in enumerate(cell.confusion) for j, share in enumerate(row)]
-        best = sorted((pair for pair in shares if pair[1] != pair[2] and pair[0] > 0), key=lambda pair: -pair[0])
+        best = sorted(
+            (pair for pair in shares if pair[1] != pair[2] and pair[0] > 0), key=lambda pair: -pair[0]
+        )
         if len(cell.classes) > WRITTEN:
             best = best[:MOST_CONFUSIONS]
         else:
@@ -190,6 +202,10 @@ def calibration_table(findings: Findings) -> Table:
     columns: list[Column] = [
         ("cell", "head"), ("answers", "number"), ("mean confidence, %", "number"), ("right, %", "number")
     ]  # fmt: skip
-    rows = ((d.label, f"{n:,}", f"{100 * c:.1f}", f"{100 * a:.1f}") for d in findings.details for n, c, a in d.calibration)
+    rows = (
+        (d.label, f"{n:,}", f"{100 * c:.1f}", f"{100 * a:.1f}")
+        for d in findings.details
+        for n, c, a in d.calibration
+    )
     caption = "Confidence and accuracy of the test answers of all seeds, in 15 equal bins"
     return table("calibration-table", caption, columns, rows)

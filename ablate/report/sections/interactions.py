@@ -39,7 +39,9 @@ def section(findings: Findings) -> Section:
     return Section(
         "interactions",
         "Interactions",
-        (*_plots(findings), *shown(squares), *folded("The means of these lines", interplay_table(findings))) if squares.rows else (),
+        (*_plots(findings), *shown(squares), *folded("The means of these lines", interplay_table(findings)))
+        if squares.rows
+        else (),
         {
             "effects": data,
             "interplay": _data(findings.interplay) if findings.interplay else None,
@@ -57,7 +59,10 @@ def _plots(findings: Findings) -> tuple[Block, ...]:
         f"orange is less.{' A star: known in some settings only; the table says in which.' if partly else ''}"
     )
     uneven = findings.interplay is not None and findings.interplay.uneven
-    means = f"The strongest of them: the mean at each pair of levels. Parallel lines would be no interaction.{UNEVEN if uneven else ''}"
+    means = (
+        "The strongest of them: the mean at each pair of levels. Parallel lines would be no "
+        f"interaction.{UNEVEN if uneven else ''}"
+    )
     return (
         *plots(squares, [heat(findings)] if known else []),
         *plots(means, [interplay(findings.interplay, findings)] if findings.interplay else []),
@@ -67,7 +72,9 @@ def _plots(findings: Findings) -> tuple[Block, ...]:
 def heat(findings: Findings) -> Picture:
     """Draw every interaction as a square: two changes together, beyond the sum of both; blue is a benefit."""
     known = [effect for effect in findings.interactions if effect.estimate.effect is not None]
-    across, down = (list(dict.fromkeys(effect.changes[i] for effect in known)) for i in (0, 1))  # two may have one name
+    across, down = (
+        list(dict.fromkeys(effect.changes[i] for effect in known)) for i in (0, 1)
+    )  # two may have one name
     place = {effect.changes: effect for effect in known}
     by = metrics.scale(findings.metric) * (1 if findings.direction == "max" else -1)
     squares: list[list[Effect | None]] = [[place.get((one, other)) for one in across] for other in down]
@@ -75,8 +82,13 @@ def heat(findings: Findings) -> Picture:
     z = [[None if size is None else by * size for size in row] for row in sizes]
     reach = max((abs(value) for row in z for value in row if value is not None), default=1.0) or 1.0
     text = [["" if e is None else _number(e, findings) for e in row] for row in squares]
-    hover = [["" if e is None else "<br>".join(lines(words.sentence(e, findings))) for e in row] for row in squares]
-    columns, rows = (["<br>".join(lines(_change(findings, change), 16)) for change in changes] for changes in (across, down))
+    hover = [
+        ["" if e is None else "<br>".join(lines(words.sentence(e, findings))) for e in row] for row in squares
+    ]
+    columns, rows = (
+        ["<br>".join(lines(_change(findings, change), 16)) for change in changes]
+        for changes in (across, down)
+    )
     data: list[Figure] = [{
         "type": "heatmap", "z": z, "x": list(range(len(across))), "y": list(range(len(down))),
         "text": text if len(across) <= WRITTEN else None, "texttemplate": "%{text}",
@@ -141,7 +153,11 @@ def interplay_table(findings: Findings) -> Table:
     (down, across), (rows, columns) = strongest.factors, strongest.levels
     head: list[Column] = [(down, "head"), *((f"{across} {level}", "number") for level in columns)]
     cells = ((a, *(words.bare(strongest.means.get((a, b)), metric) for b in columns)) for a in rows)
-    uneven = "; runs are missing, so that the means are not over the same seeds and settings" if strongest.uneven else ""
+    uneven = (
+        "; runs are missing, so that the means are not over the same seeds and settings"
+        if strongest.uneven
+        else ""
+    )
     caption = f"Mean {metric}{in_unit(metric, share='%')} at the levels of the strongest interaction{uneven}"
     return table("interplay-table", caption, head, cells)
 

@@ -31,7 +31,10 @@ UNSTABLE = (
     "are, and what "
     "the surviving runs say, stands beside it."
 )
-TURNED = "another factor turns the sign of this effect round: the table below the effects has it at each level of that factor."
+TURNED = (
+    "another factor turns the sign of this effect round: the table below the effects has it at each "
+    "level of that factor."
+)
 INCOMPLETE = (
     "an effect is a mean over all settings of the other factors. The seeds that are named lack a run of it "
     "(crashed, failed "
@@ -58,7 +61,9 @@ def _terms(findings: Findings) -> tuple[tuple[str | Markup, str | Markup], ...]:
     below = f"it is below {alpha} exactly"
     both = MARK.format("helps") + " / " + MARK.format("hurts")
     metric = f"({findings.metric}: {words.higher(findings)})"
-    interaction = (("better together, worse together, additive", INTERACTION),) if findings.interactions else ()
+    interaction = (
+        (("better together, worse together, additive", INTERACTION),) if findings.interactions else ()
+    )
     return (
         (both, f"the interval excludes 0, to the better or to the worse side {metric}."),
         (MARK.format("equivalent"), _equivalent(least)),

@@ -43,7 +43,10 @@ RATES = (
 HISTORY = "Trials: a dot is the value of one trial, the line the best so far{}."
 EXPECTED = ", the dotted line what so many random trials give on the average"
 FIELDS = "The trials of {}: a line a trial, the better half in blue, the best one thick."
-MAP = "The same trials over two fields; between the dots the colour is only interpolated. The orange dot is the best."
+MAP = (
+    "The same trials over two fields; between the dots the colour is only interpolated. The orange dot "
+    "is the best."
+)
 TURNS = (
     "At the shared fields: the first trial of each search, the recipe as it stands. At the tuned ones: its "
     "best trial. Both "
@@ -56,14 +59,18 @@ def section(findings: Findings) -> Section:
     tuned = findings.tuning
     blocks = _blocks(tuned, findings) if tuned else ()
     missing = (Note("No search and no range test has an answer yet."),) if tuned else ()
-    return Section("tuning-title", "Tuning", blocks or missing, {"tuning": _data(tuned, findings) if tuned else None})
+    return Section(
+        "tuning-title", "Tuning", blocks or missing, {"tuning": _data(tuned, findings) if tuned else None}
+    )
 
 
 def _blocks(tuned: TuningFinding, findings: Findings) -> tuple[Block, ...]:
     """Show range tests and trials; of the trials' fields, those of the first search."""
     histories, ranges = tuned.histories, tuned.ranges
     first = histories[0] if histories else None
-    drawn = first if first and len(first.fields) > 1 and any(t.value is not None for t in first.trials) else None
+    drawn = (
+        first if first and len(first.fields) > 1 and any(t.value is not None for t in first.trials) else None
+    )
     turns = turns_table(findings, tuned)
     return (
         *((_searched(first, tuned),) if first else ()),
@@ -89,7 +96,9 @@ def _searched(first: History, tuned: TuningFinding) -> Note:
         "has; the test images were not looked at."
     )
     change = "changes its" if turned == 1 else "change their"
-    strong = Markup(" <strong>{} of the effects {} sign with tuning</strong>: see the table.").format(turned, change)
+    strong = Markup(" <strong>{} of the effects {} sign with tuning</strong>: see the table.").format(
+        turned, change
+    )
     return Note(Markup("{}").format(text) + strong if turned else text)
 
 
@@ -142,7 +151,11 @@ def values(histories: Sequence[History]) -> Picture:
     """Draw the value of each trial and the best so far; of random searches, what so many give on average."""
     metric, most = histories[0].search.metric, max(len(history.trials) for history in histories)
     by = metrics.scale(metric)
-    data = [trace for history, colour in zip(histories, LINES, strict=False) for trace in _value(history, colour, by)]
+    data = [
+        trace
+        for history, colour in zip(histories, LINES, strict=False)
+        for trace in _value(history, colour, by)
+    ]
     layout = {
         "height": 360 + 20 * min(len(histories), len(LINES)), "margin": {"l": 8, "r": 8, "t": 30, "b": 70},
         "legend": LEGEND, "annotations": [title(f"<b>{metric}</b>{in_unit(metric, share='%')}")],
@@ -192,7 +205,9 @@ def fields(history: History) -> Picture:
     for trial in ranked:
         value = trial.value or 0.0
         good, best = sign * value >= middle, trial.number == history.best
-        heights = [places[_key(trial.fields[path])] for path, places in zip(history.fields, axes, strict=True)]
+        heights = [
+            places[_key(trial.fields[path])] for path, places in zip(history.fields, axes, strict=True)
+        ]
         data.append({
             "type": "scatter", "mode": "lines+markers", "x": list(range(len(heights) + 1)),
             "y": [*heights, (value - low) / ((high - low) or 1)], "hoverinfo": "text",
@@ -272,12 +287,16 @@ def _positions(history: History, path: str) -> dict[str, float]:
         return {_key(choice): i / max(1, len(space.choices) - 1) for i, choice in enumerate(space.choices)}
     scale = math.log if space.log else float
     low, high = scale(float(space.low or 0)), scale(float(space.high or 0))
-    return {_key(trial.fields[path]): (scale(trial.fields[path]) - low) / (high - low) for trial in history.trials}
+    return {
+        _key(trial.fields[path]): (scale(trial.fields[path]) - low) / (high - low) for trial in history.trials
+    }
 
 
 def _ends(history: History, path: str) -> tuple[str, str]:
     space = history.search.space[path]
-    low, high = (space.choices[0], space.choices[-1]) if space.choices is not None else (space.low, space.high)
+    low, high = (
+        (space.choices[0], space.choices[-1]) if space.choices is not None else (space.low, space.high)
+    )
     return words.field(low), words.field(high)
 
 
@@ -297,7 +316,9 @@ def rates_table(ranges: Sequence[RangeCurve]) -> Table:
     rows = []
     for curve in ranges:
         for rule, answer in curve.suggestions.items():
-            rate, low, high = ("-" if n is None else f"{n:.2g}" for n in (answer.rate, answer.low, answer.high))
+            rate, low, high = (
+                "-" if n is None else f"{n:.2g}" for n in (answer.rate, answer.low, answer.high)
+            )
             is_taken = curve.chosen is not None and curve.chosen.rule == rule and curve.chosen.status == "ok"
             near = f"{low} to {high}" if answer.rate else "-"
             rows.append((curve.label, rule, rate, near, answer.status, "yes" if is_taken else ""))
@@ -319,7 +340,9 @@ def trials_table(histories: Sequence[History]) -> Table:
             outcome = "the best" if trial.number == history.best else trial.state
             own = "" if trial.proposed or history.search.sampler == "grid" else ", as the recipe stands"
             values = [words.field(trial.fields[path]) if path in trial.fields else "-" for path in paths]
-            rows.append((history.label, str(trial.number), *values, words.bare(trial.value, metric), outcome + own))
+            rows.append(
+                (history.label, str(trial.number), *values, words.bare(trial.value, metric), outcome + own)
+            )
     return table("trials-table", "Every trial of every search", columns, rows)
 
 
@@ -336,10 +359,15 @@ def turns_table(findings: Findings, tuned: TuningFinding) -> Table:
     rows = []
     for turn in tuned.turns:
         factor, start, end = turn.change
-        sizes = [f"{metrics.scale(metric) * size:+.2f}" if unit else f"{size:+.3g}" for size in (turn.shared, turn.tuned)]
+        sizes = [
+            f"{metrics.scale(metric) * size:+.2f}" if unit else f"{size:+.3g}"
+            for size in (turn.shared, turn.tuned)
+        ]
         change = f"{names.choice(short[factor], end)} instead of {start}{names.where(turn.scope, findings)}"
         rows.append((change, *sizes, "changes" if turn.is_turned else "stays"))
-    return table("turns-table", f"Each change before and after tuning, by {metric} of the trials", columns, rows)
+    return table(
+        "turns-table", f"Each change before and after tuning, by {metric} of the trials", columns, rows
+    )
 
 
 def _data(tuned: TuningFinding, findings: Findings) -> Json:

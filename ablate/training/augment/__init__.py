@@ -1,8 +1,9 @@
 """Augmentation of whole batches with random parameters for each image.
 
-Each is a `sample_*`, which draws the parameters from a generator of its own, and a pure function of the batch and these
-parameters, which agrees with `torchvision.transforms.v2.functional` on float images. Parameters are drawn on the CPU,
-so that a GPU trains on the same draws. A new one is a row in recipe/augmentations.py, and a function here, with that name.
+Each is a `sample_*`, which draws the parameters from a generator of its own, and a pure function of the batch
+and these parameters, which agrees with `torchvision.transforms.v2.functional` on float images. Parameters are
+drawn on the CPU, so that a GPU trains on the same draws. A new one is a row in recipe/augmentations.py, and a
+function here, with that name.
 """
 
 from collections.abc import Callable
@@ -51,9 +52,19 @@ def _reading(augment: Augment, streams: Streams) -> Reading:
 
     def read(pixels: Tensor, which: Tensor) -> Tensor:
         batch = len(which)
-        top, left = crop.sample_random_crop(batch, padding, streams["crop"]) if padding else (torch.zeros(batch, dtype=torch.long),) * 2
+        top, left = (
+            crop.sample_random_crop(batch, padding, streams["crop"])
+            if padding
+            else (torch.zeros(batch, dtype=torch.long),) * 2
+        )
         mirrored = crop.sample_flip(batch, streams["flip"]) if flips else torch.zeros(batch, dtype=torch.bool)
-        return crop.cut(pixels, which, *move(pixels.device, top, left, mirrored), padding=padding, mode=augment.padding_mode)
+        return crop.cut(
+            pixels,
+            which,
+            *move(pixels.device, top, left, mirrored),
+            padding=padding,
+            mode=augment.padding_mode,
+        )
 
     return read
 
@@ -84,14 +95,20 @@ def _color_jitter(augment: Augment, streams: Streams) -> Step | None:
     jitter = augment.color_jitter
     if jitter is None:
         return None
-    return lambda x: color.color_jitter(x, *color.sample_color_jitter(len(x), jitter, streams["color_jitter"]))
+    return lambda x: color.color_jitter(
+        x, *color.sample_color_jitter(len(x), jitter, streams["color_jitter"])
+    )
 
 
 def _erasing(augment: Augment, streams: Streams) -> Step | None:
     if augment.erasing == 0:
         return None
     return lambda x: erase.erase(
-        x, *move(x.device, *erase.sample_erasing(len(x), augment.erasing, x.shape[2], x.shape[3], streams["erasing"]))
+        x,
+        *move(
+            x.device,
+            *erase.sample_erasing(len(x), augment.erasing, x.shape[2], x.shape[3], streams["erasing"]),
+        ),
     )
 
 
@@ -99,7 +116,10 @@ def _cutout(augment: Augment, streams: Streams) -> Step | None:
     if augment.cutout == 0:
         return None
     return lambda x: erase.erase(
-        x, *move(x.device, *erase.sample_cutout(len(x), augment.cutout, x.shape[2], x.shape[3], streams["cutout"]))
+        x,
+        *move(
+            x.device, *erase.sample_cutout(len(x), augment.cutout, x.shape[2], x.shape[3], streams["cutout"])
+        ),
     )
 
 
@@ -116,7 +136,9 @@ def _mixup(augment: Augment, streams: Streams, x: Tensor) -> Mixed:
 
 
 def _cutmix(augment: Augment, streams: Streams, x: Tensor) -> Mixed:
-    partner, *where, share = move(x.device, *mix.sample_cutmix(len(x), augment.cutmix, x.shape[2], x.shape[3], streams["cutmix"]))
+    partner, *where, share = move(
+        x.device, *mix.sample_cutmix(len(x), augment.cutmix, x.shape[2], x.shape[3], streams["cutmix"])
+    )
     return Mixed(mix.cutmix(x, partner, *where), share, partner)
 
 
@@ -124,7 +146,10 @@ def _either(augment: Augment, streams: Streams, x: Tensor) -> Mixed:
     """Mix each image in one of the two ways, by a coin."""
     one, other = _mixup(augment, streams, x), _cutmix(augment, streams, x)
     (heads,) = move(x.device, torch.rand(len(x), generator=streams["coin"]) < 0.5)
-    share, partner = torch.where(heads, one.share, other.share), torch.where(heads, one.partner, other.partner)
+    share, partner = (
+        torch.where(heads, one.share, other.share),
+        torch.where(heads, one.partner, other.partner),
+    )
     return Mixed(torch.where(heads[:, None, None, None], one.images, other.images), share, partner)
 
 

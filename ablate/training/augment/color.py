@@ -27,8 +27,9 @@ def color_jitter(images: Tensor, order: Tensor, factors: Tensor) -> Tensor:
     """Apply to each image (B, C, H, W) in [0, 1] its operations one after another; C is 1 or 3.
 
     `order` and `factors` (B, K) stay on the CPU: they decide how images are grouped. Brightness, contrast and
-    saturation are one formula, f x + (1 - f) (a grey + b mean grey) with (a, b) = (0, 0), (0, 1), (1, 0), so all images
-    go through it together; hue is another, so they are sorted by when theirs comes, and each group is one slice.
+    saturation are one formula, f x + (1 - f) (a grey + b mean grey) with (a, b) = (0, 0), (0, 1), (1, 0), so
+    all images go through it together; hue is another, so they are sorted by when theirs comes, and each group
+    is one slice.
     """
     if images.shape[1] == 1:
         order, factors = _without_colour(order, factors)
@@ -37,7 +38,9 @@ def color_jitter(images: Tensor, order: Tensor, factors: Tensor) -> Tensor:
     sorting, ends = _sort_by_hue(order)
     order, factors = order[sorting], factors[sorting].to(images.dtype)
     is_kind = (order == SATURATION, order == CONTRAST)
-    place, factor, grey_share, mean_share = move(images.device, sorting, factors, *(kind.to(images.dtype) for kind in is_kind))
+    place, factor, grey_share, mean_share = move(
+        images.device, sorting, factors, *(kind.to(images.dtype) for kind in is_kind)
+    )
     x = images.contiguous()[place]
     for step in range(order.shape[1]):
         start, end = ([0, *ends])[step : step + 2]
@@ -60,7 +63,9 @@ def _sort_by_hue(order: Tensor) -> tuple[Tensor, list[int]]:
     is_hue = order == HUE
     when = torch.where(is_hue.any(1), is_hue.int().argmax(1), order.shape[1]).to(torch.int16)
     sorting = when.argsort(stable=True)
-    return sorting, torch.searchsorted(when[sorting], torch.arange(order.shape[1], dtype=torch.int16), right=True).tolist()
+    return sorting, torch.searchsorted(
+        when[sorting], torch.arange(order.shape[1], dtype=torch.int16), right=True
+    ).tolist()
 
 
 def _blend(x: Tensor, factor: Tensor, grey_share: Tensor, mean_share: Tensor) -> None:
@@ -69,7 +74,9 @@ def _blend(x: Tensor, factor: Tensor, grey_share: Tensor, mean_share: Tensor) ->
         return
     grey = _grey(x)
     rest = 1 - factor
-    reference = grey * (grey_share * rest)[:, None, None] + (grey.mean((1, 2)) * mean_share * rest)[:, None, None]
+    reference = (
+        grey * (grey_share * rest)[:, None, None] + (grey.mean((1, 2)) * mean_share * rest)[:, None, None]
+    )
     x.mul_(factor[:, None, None, None]).add_(reference[:, None]).clamp_(0, 1)
 
 
@@ -81,9 +88,12 @@ def _grey(x: Tensor) -> Tensor:
 
 
 def _turn_hue(x: Tensor, turn: Tensor) -> None:
-    """Turn the hue of each image by a share of the circle, through HSV (Foley et al. 1990, section 13.3.4). In place.
+    """Turn the hue of each image by a share of the circle, through HSV (Foley et al. 1990, section 13.3.4).
+
+    In place.
 
     Remainders are written as v - floor(v): fmod and remainder are not vectorised on CPUs.
+
     """
     if not len(x):
         return

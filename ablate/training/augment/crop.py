@@ -1,8 +1,8 @@
 """Crops and mirroring: a window cut out of the padded image, or a box of it resized.
 
-`cut` works on bytes while they are read from the data set, so that neither the padded images nor the whole ones are
-ever made as floats: 211,000 images/s of 32x32x3 against 69,000 by padding and indexing floats (batch 128, two threads
-of a Xeon with AMX, 7 interleaved rounds, normalised batch out).
+`cut` works on bytes while they are read from the data set, so that neither the padded images nor the whole
+ones are ever made as floats: 211,000 images/s of 32x32x3 against 69,000 by padding and indexing floats (batch
+128, two threads of a Xeon with AMX, 7 interleaved rounds, normalised batch out).
 """
 
 import math
@@ -57,13 +57,17 @@ def _inside(index: Tensor, size: int, mode: str) -> Tensor:
     return size - 1 - (size - 1 - index.abs()).abs()
 
 
-def sample_random_resized_crop(batch: int, height: int, width: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def sample_random_resized_crop(
+    batch: int, height: int, width: int, generator: Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Draw boxes as torchvision's RandomResizedCrop does: top, left, height, width, (B,) each.
 
     Ten tries an image at once, the first that fits is taken, else the largest centred box within the ratios.
     """
     area = height * width * torch.empty(batch, TRIES).uniform_(*SCALE, generator=generator)
-    ratio = torch.empty(batch, TRIES).uniform_(math.log(RATIO[0]), math.log(RATIO[1]), generator=generator).exp()
+    ratio = (
+        torch.empty(batch, TRIES).uniform_(math.log(RATIO[0]), math.log(RATIO[1]), generator=generator).exp()
+    )
     places = torch.rand(2, batch, generator=generator)
     wide, high = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
     fits = (wide > 0) & (wide <= width) & (high > 0) & (high <= height)
@@ -77,7 +81,9 @@ def sample_random_resized_crop(batch: int, height: int, width: int, generator: G
     return top, left, high, wide
 
 
-def random_resized_crop(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, mirrored: Tensor | None = None) -> Tensor:
+def random_resized_crop(
+    images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, mirrored: Tensor | None = None
+) -> Tensor:
     """Cut a box out of each image (B, C, H, W), resize it to the old size, bilinear and antialiased, and mirror it.
 
     A separable resize is a matrix for each axis and image: out = rows @ image @ columns^T. That is what
@@ -99,6 +105,8 @@ def _resize_matrix(start: Tensor, length: Tensor, size: int, mirrored: Tensor | 
     out = place if mirrored is None else torch.where(mirrored[:, None], size - 1 - place, place)
     centre = scale * (out + 0.5)  # (B, out), within the box
     source = place + 0.5 - start  # (B, in), within the box
-    weights = 1 - (source[:, None, :] - centre[:, :, None]).abs_().mul_((1 / scale.clamp_min(1.0))[:, :, None])
+    weights = 1 - (source[:, None, :] - centre[:, :, None]).abs_().mul_(
+        (1 / scale.clamp_min(1.0))[:, :, None]
+    )
     weights = weights.clamp_min_(0).mul_(((source > 0) & (source < length))[:, None, :])
     return weights.div_(weights.sum(-1, keepdim=True))

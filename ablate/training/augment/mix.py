@@ -26,11 +26,13 @@ def mixup(images: Tensor, partner: Tensor, share: Tensor) -> Tensor:
     return images * own + images[partner] * (1 - own)
 
 
-def sample_cutmix(batch: int, alpha: float, height: int, width: int, generator: Generator) -> tuple[Tensor, ...]:
+def sample_cutmix(
+    batch: int, alpha: float, height: int, width: int, generator: Generator
+) -> tuple[Tensor, ...]:
     """Draw partner and box (top, left, height, width), and the share of the pixels that stay: (B,) each.
 
-    Yun et al. 2019, section 3.1 and equation 2: the box has the share 1 - lambda of the area, lambda from Beta(alpha,
-    alpha), centred on any pixel and cut off at the borders; the share is then counted anew.
+    Yun et al. 2019, section 3.1 and equation 2: the box has the share 1 - lambda of the area, lambda from
+    Beta(alpha, alpha), centred on any pixel and cut off at the borders; the share is then counted anew.
     """
     partner, kept = sample_mixup(batch, alpha, generator)
     middle_row = torch.randint(0, height, (batch,), generator=generator)
@@ -42,6 +44,8 @@ def sample_cutmix(batch: int, alpha: float, height: int, width: int, generator: 
     return partner, top, left, high, wide, 1 - (high * wide).to(torch.float32) / math.prod((height, width))
 
 
-def cutmix(images: Tensor, partner: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
+def cutmix(
+    images: Tensor, partner: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor
+) -> Tensor:
     """Put the partner's pixels into a box of each image (B, C, H, W)."""
     return torch.where(box(images, top, left, height, width), images[partner], images)

@@ -11,10 +11,19 @@ def sample_rotation(batch: int, degrees: float, generator: Generator) -> Tensor:
 
 
 def rotate(images: Tensor, angle: Tensor, *, interpolation: str = "bilinear") -> Tensor:
-    """Turn each image (B, C, H, W) counter-clockwise by its angle in degrees about its centre; corners become black."""
+    """Turn each image (B, C, H, W) counter-clockwise by its angle in degrees about its centre.
+
+    Corners become black.
+    """
     _, _, height, width = images.shape
     radians = torch.deg2rad(-angle.to(torch.float32))
     cos, sin, zero = torch.cos(radians), torch.sin(radians), torch.zeros_like(radians)
-    theta = torch.stack([torch.stack([cos, sin * height / width, zero], -1), torch.stack([-sin * width / height, cos, zero], -1)], 1)
+    theta = torch.stack(
+        [
+            torch.stack([cos, sin * height / width, zero], -1),
+            torch.stack([-sin * width / height, cos, zero], -1),
+        ],
+        1,
+    )
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode=interpolation, padding_mode="zeros", align_corners=False)

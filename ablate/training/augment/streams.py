@@ -18,4 +18,7 @@ def move(device: torch.device, *draws: Tensor) -> tuple[Tensor, ...]:
     """Bring what was drawn on the CPU to the device, without waiting for it: from pinned memory a copy is queued."""
     if device.type == "cpu":
         return draws
-    return tuple((draw.pin_memory() if draw.device.type == "cpu" else draw).to(device, non_blocking=True) for draw in draws)
+    return tuple(
+        (draw.pin_memory() if draw.device.type == "cpu" else draw).to(device, non_blocking=True)
+        for draw in draws
+    )

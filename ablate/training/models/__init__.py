@@ -1,4 +1,7 @@
-"""The networks by name. Each is a function of its section of the recipe and of the images; variants are surgery, not code."""
+"""The networks by name. Each is a function of its section of the recipe and of the images.
+
+Variants are surgery, not code.
+"""
 
 import random
 from collections.abc import Callable, Iterator
@@ -39,8 +42,8 @@ def build(model: Model, shape: Shape, *, seed: int, pretrained: bool = True) -> 
     """Build a network on the CPU, its weights drawn from `seed` alone, then cut it to the recipe.
 
     Surgery draws nothing, so a network with and without BatchNorm or dropout starts from the same weights.
-    `pretrained=False` leaves pretrained weights out where others are about to be loaded. ModelError: `model` cannot be
-    had, or there is nothing to cut; DataError: its pretrained weights cannot be had.
+    `pretrained=False` leaves pretrained weights out where others are about to be loaded. ModelError: `model`
+    cannot be had, or there is nothing to cut; DataError: its pretrained weights cannot be had.
     """
     with torch.random.fork_rng(devices=[]), python_seeded(seed):
         torch.manual_seed(seed)
@@ -73,7 +76,10 @@ def draw(model: Model, shape: Shape) -> nn.Module:
 
 
 def cut(network: nn.Module, model: Model, example: Tensor) -> None:
-    """Do the surgery that `model` asks for; `example` (B, C, H, W) shows which layers feed which BatchNorm."""
+    """Do the surgery that `model` asks for.
+
+    `example` (B, C, H, W) shows which layers feed which BatchNorm.
+    """
     if not model.batch_norm:
         surgery.remove_batch_norm(network, example)
     if model.conv_dropout > 0:

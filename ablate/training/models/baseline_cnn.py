@@ -1,6 +1,9 @@
-"""What tutorials start from: three blocks of convolution, ReLU and pooling, then two linear layers. No BatchNorm, on purpose.
+"""What tutorials start from: three blocks of convolution, ReLU and pooling, then two linear layers.
+
+No BatchNorm, on purpose.
 
 620 thousand parameters for 32x32 colour images.
+
 """
 
 from torch import nn
@@ -22,4 +25,10 @@ def baseline_cnn(model: Model, channels: int, image_size: int, classes: int) -> 
         channels = width
     side, units = image_size // 2 ** len(WIDTHS), scaled(HIDDEN, model.width)
     hidden = nn.Linear(channels * side * side, units)
-    return named(**blocks, flatten=nn.Flatten(), hidden=hidden, relu=nn.ReLU(inplace=True), head=nn.Linear(units, classes))
+    return named(
+        **blocks,
+        flatten=nn.Flatten(),
+        hidden=hidden,
+        relu=nn.ReLU(inplace=True),
+        head=nn.Linear(units, classes),
+    )

@@ -1,7 +1,7 @@
 """A network of few weights that sees far: depthwise-separable blocks without pooling, the last two dilated.
 
-Blocks after Howard et al. 2017 (MobileNets), section 3.1; dilation after Yu and Koltun 2016, section 2. 142 thousand
-parameters; one place of the last map sees 69 pixels a side, more than the whole of a 32x32 image.
+Blocks after Howard et al. 2017 (MobileNets), section 3.1; dilation after Yu and Koltun 2016, section 2. 142
+thousand parameters; one place of the last map sees 69 pixels a side, more than the whole of a 32x32 image.
 """
 
 from torch import nn
@@ -10,12 +10,21 @@ from ablate.recipe.fields import Model
 from ablate.training.models.layers import conv_norm_relu, he_initialised, named, scaled
 
 STEM = 32
-BLOCKS = ((64, 2, 1), (64, 1, 1), (128, 2, 1), (128, 1, 1), (256, 1, 2), (256, 1, 4))  # (channels, stride, dilation)
+BLOCKS = (
+    (64, 2, 1),
+    (64, 1, 1),
+    (128, 2, 1),
+    (128, 1, 1),
+    (256, 1, 2),
+    (256, 1, 4),
+)  # (channels, stride, dilation)
 
 
 def separable(channels: int, width: int, *, stride: int, dilation: int) -> nn.Sequential:
     """Build a 3x3 convolution of each channel alone, then a 1x1 convolution across channels, each with BatchNorm and ReLU."""
-    depthwise = nn.Conv2d(channels, channels, 3, stride=stride, padding=dilation, dilation=dilation, groups=channels, bias=False)
+    depthwise = nn.Conv2d(
+        channels, channels, 3, stride=stride, padding=dilation, dilation=dilation, groups=channels, bias=False
+    )
     return named(
         depthwise=depthwise,
         norm1=nn.BatchNorm2d(channels),
@@ -33,4 +42,6 @@ def depthwise_dilated(model: Model, channels: int, _image_size: int, classes: in
     for number, (base, stride, dilation) in enumerate(BLOCKS, 1):
         channels, width = width, scaled(base, model.width)
         layers[f"block{number}"] = separable(channels, width, stride=stride, dilation=dilation)
-    return he_initialised(named(**layers, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), head=nn.Linear(width, classes)))
+    return he_initialised(
+        named(**layers, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), head=nn.Linear(width, classes))
+    )

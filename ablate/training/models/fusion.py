@@ -15,7 +15,10 @@ TRUNK = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer
 
 
 class Fusion(nn.Module):
-    """The stages of `resnet` under their own names, then `hidden` and `head`. (B, C, H, W) to (B, classes)."""
+    """The stages of `resnet` under their own names, then `hidden` and `head`.
+
+    (B, C, H, W) to (B, classes).
+    """
 
     def __init__(self, resnet: nn.Module, classes: int) -> None:
         super().__init__()

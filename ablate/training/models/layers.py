@@ -22,7 +22,10 @@ def conv_norm_relu(channels: int, width: int, *, stride: int = 1) -> nn.Sequenti
 
 
 def he_initialised(network: nn.Module) -> nn.Module:
-    """Draw every convolution's weights anew so that signals keep their size through ReLUs (He et al. 2015, section 2.2)."""
+    """Draw every convolution's weights anew so that signals keep their size through ReLUs (He et al.
+
+    2015, section 2.2).
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

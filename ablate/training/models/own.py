@@ -13,10 +13,12 @@ ARGUMENTS = "classes, channels and image_size"
 
 
 def own(model: Model, channels: int, image_size: int, classes: int) -> nn.Module:
-    """Import the function, call it with names, and see that it gives a network. Where modules are looked for is the caller's business.
+    """Import the function, call it with names, and see that it gives a network.
 
-    ModelError: no such module, no such function, other arguments, or something else returned. What the function itself
-    raises is left as it is, with its traceback.
+    Where modules are looked for is the caller's business.
+
+    ModelError: no such module, no such function, other arguments, or something else returned. What the
+    function itself raises is left as it is, with its traceback.
     """
     path, _, name = model.name.partition(":")
     try:
@@ -24,20 +26,31 @@ def own(model: Model, channels: int, image_size: int, classes: int) -> nn.Module
     except ModuleNotFoundError as error:
         missing = error.name or path
         whose = "" if path == missing or path.startswith(f"{missing}.") else f", which {path} imports"
-        raise ModelError(f'model.name = "{model.name}" cannot be imported: there is no module {missing}{whose}') from error
+        raise ModelError(
+            f'model.name = "{model.name}" cannot be imported: there is no module {missing}{whose}'
+        ) from error
     except (ImportError, SyntaxError) as error:
-        raise ModelError(f'model.name = "{model.name}" cannot be imported: {type(error).__name__}: {error}') from error
+        raise ModelError(
+            f'model.name = "{model.name}" cannot be imported: {type(error).__name__}: {error}'
+        ) from error
     function = getattr(module, name, None)
     if not callable(function):
-        close = difflib.get_close_matches(name, [other for other, part in vars(module).items() if callable(part)], n=1)
+        close = difflib.get_close_matches(
+            name, [other for other, part in vars(module).items() if callable(part)], n=1
+        )
         meant = f" (did you mean {close[0]}?)" if close else ""
         where = module.__file__ or path
-        raise ModelError(f'model.name = "{model.name}" must name a function, and there is none called {name} in {where}{meant}')
+        raise ModelError(
+            f'model.name = "{model.name}" must name a function, and there is none called {name} in '
+            f"{where}{meant}"
+        )
     given = {"classes": classes, "channels": channels, "image_size": image_size}
     try:
         inspect.signature(function).bind(**given)
     except TypeError as error:
-        raise ModelError(f"{model.name} must take the arguments {ARGUMENTS}, by name, and nothing more: {error}") from error
+        raise ModelError(
+            f"{model.name} must take the arguments {ARGUMENTS}, by name, and nothing more: {error}"
+        ) from error
     network = function(**given)
     if not isinstance(network, nn.Module):
         raise ModelError(f"{model.name} must return a torch.nn.Module, and returned {type(network).__name__}")

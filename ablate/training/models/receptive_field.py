@@ -21,7 +21,10 @@ PRODUCTS = {"bmm", "baddbmm"}
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one place of a tensor sees, (height, width) in pixels, and how far places lie apart; `pooled`: it has no places any more."""
+    """What one place of a tensor sees, (height, width) in pixels, and how far places lie apart.
+
+    `pooled`: it has no places any more.
+    """
 
     field: tuple[float, float] = (1, 1)
     jump: tuple[float, float] = (1, 1)
@@ -42,14 +45,17 @@ EVERYTHING = (math.inf, math.inf)
 class ReceptiveField(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is entered, follows what is made of `image` (B, C, H, W).
 
-    Flattening is no end, as a linear layer may be what mixes the channels of each place; one that mixes places is not seen.
-    Networks that enlarge their maps again are not followed exactly: places are then taken to be as far apart as before.
-    Norms are taken to work place by place, though the statistics of some are those of the whole image.
+    Flattening is no end, as a linear layer may be what mixes the channels of each place; one that mixes
+    places is not seen. Networks that enlarge their maps again are not followed exactly: places are then taken
+    to be as far apart as before. Norms are taken to work place by place, though the statistics of some are
+    those of the whole image.
     """
 
     def __init__(self, image: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._seen: dict[int, tuple[Tensor, View]] = {id(image): (image, View())}  # the tensor is kept, so that its id stays its own
+        self._seen: dict[int, tuple[Tensor, View]] = {
+            id(image): (image, View())
+        }  # the tensor is kept, so that its id stays its own
 
     def of(self, tensor: Tensor) -> int | None:
         """Return the pixels a side that the last map before `tensor` sees; None: all of them."""

@@ -36,4 +36,6 @@ def resnet9(model: Model, channels: int, _image_size: int, classes: int) -> nn.M
             layer.add_module("residual", Residual(width))
         layers[f"layer{number}"] = layer
         channels = width
-    return he_initialised(named(**layers, pool=nn.AdaptiveMaxPool2d(1), flatten=nn.Flatten(), head=nn.Linear(channels, classes)))
+    return he_initialised(
+        named(**layers, pool=nn.AdaptiveMaxPool2d(1), flatten=nn.Flatten(), head=nn.Linear(channels, classes))
+    )

@@ -1,6 +1,9 @@
-"""The residual network for small images of He et al. 2016, section 4.2, with two blocks a stage: 14 layers, 175 thousand parameters.
+"""The residual network for small images of He et al.
+
+2016, section 4.2, with two blocks a stage: 14 layers, 175 thousand parameters.
 
 Where a block changes the size, its shortcut is a 1x1 convolution (option B of section 3.3).
+
 """
 
 from torch import Tensor, nn
@@ -13,7 +16,10 @@ BLOCKS = 2
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut; `stride` 2 halves the sides. (B, C, H, W) to (B, width, H / stride, W / stride)."""
+    """Two 3x3 convolutions beside a shortcut; `stride` 2 halves the sides.
+
+    (B, C, H, W) to (B, width, H / stride, W / stride).
+    """
 
     def __init__(self, channels: int, width: int, *, stride: int) -> None:
         super().__init__()
@@ -24,7 +30,9 @@ class Block(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or channels != width:
-            self.shortcut = named(conv=nn.Conv2d(channels, width, 1, stride=stride, bias=False), norm=nn.BatchNorm2d(width))
+            self.shortcut = named(
+                conv=nn.Conv2d(channels, width, 1, stride=stride, bias=False), norm=nn.BatchNorm2d(width)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """Add what the convolutions make of `x` to its shortcut."""
@@ -40,5 +48,9 @@ def resnet_small(model: Model, channels: int, _image_size: int, classes: int) ->
     for number, base in enumerate(WIDTHS, 1):
         channels, width = width, scaled(base, model.width)
         first = Block(channels, width, stride=1 if number == 1 else 2)
-        layers[f"layer{number}"] = nn.Sequential(first, *(Block(width, width, stride=1) for _ in range(BLOCKS - 1)))
-    return he_initialised(named(**layers, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), head=nn.Linear(width, classes)))
+        layers[f"layer{number}"] = nn.Sequential(
+            first, *(Block(width, width, stride=1) for _ in range(BLOCKS - 1))
+        )
+    return he_initialised(
+        named(**layers, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), head=nn.Linear(width, classes))
+    )

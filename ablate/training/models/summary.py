@@ -27,7 +27,10 @@ class Summary:
     macs: int
     """Multiplications with an addition, for one image."""
     receptive_field: int | None
-    """Pixels a side that one place of the last feature map can see, before it is averaged or flattened; None: the whole image."""
+    """Pixels a side that one place of the last feature map can see, before it is averaged or flattened.
+
+    None: the whole image.
+    """
     batch_norms: int
     convolutions: int
     dropouts: int
@@ -37,10 +40,12 @@ class Summary:
 
 
 def summarise(model: Model, shape: models.Shape) -> Summary:
-    """Build a network without memory for its weights, pass one image without numbers, and count. Nothing is downloaded.
+    """Build a network without memory for its weights, pass one image without numbers, and count.
 
-    ModelError: what `model` asks for cannot be had, or not of images of this size. The user's own networks are built
-    in earnest, as their code may look at numbers.
+    Nothing is downloaded.
+
+    ModelError: what `model` asks for cannot be had, or not of images of this size. The user's own networks
+    are built in earnest, as their code may look at numbers.
     """
     device = "cpu" if networks.is_own(model.name) else "meta"
     image = torch.zeros(1, shape.channels, shape.image_size, shape.image_size, device=device)
@@ -64,13 +69,25 @@ def summarise(model: Model, shape: models.Shape) -> Summary:
 def _pass(name: str, network: nn.Module, image: Tensor, classes: int) -> tuple[int, int | None]:
     """Pass an image (1, C, H, W) in eval mode; give the multiply-adds and the receptive field."""
     modes = {module: module.training for module in network.modules()}
-    with torch.no_grad(), _plain_attention(), FlopCounterMode(display=False) as flops, ReceptiveField(image) as field:
+    with (
+        torch.no_grad(),
+        _plain_attention(),
+        FlopCounterMode(display=False) as flops,
+        ReceptiveField(image) as field,
+    ):
         scores = network.eval()(image)
     for module, mode in modes.items():
         module.training = mode
     if not isinstance(scores, Tensor) or scores.shape != (1, classes):
-        got = f"a tensor of shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
-        raise ModelError(f"{name} must give one score a class, a tensor of shape (1, {classes}) for one image, and gave {got}")
+        got = (
+            f"a tensor of shape {tuple(scores.shape)}"
+            if isinstance(scores, Tensor)
+            else f"a {type(scores).__name__}"
+        )
+        raise ModelError(
+            f"{name} must give one score a class, a tensor of shape (1, {classes}) for one image, and gave "
+            f"{got}"
+        )
     return flops.get_total_flops() // 2, field.of(scores)
 
 
@@ -91,7 +108,9 @@ def _understood(name: str, shape: models.Shape) -> Iterator[None]:
         size = f"{shape.image_size} x {shape.image_size}"
         sentence = f"{name} cannot take images of {size} pixels and {shape.channels} channels ({reason})"
         other = "mend the network" if networks.is_own(name) else "take another network"
-        raise ModelError(f"{sentence}: set data.image_size to another size, such as 224, or {other}") from error
+        raise ModelError(
+            f"{sentence}: set data.image_size to another size, such as 224, or {other}"
+        ) from error
 
 
 @contextmanager
@@ -108,7 +127,8 @@ def _plain_attention() -> Iterator[None]:
 class _WeightsOnMeta(TorchFunctionMode):
     """Make what is made by torch.empty, as the weights of every layer are, without memory.
 
-    Not `torch.device("meta")`: that takes the numbers from those who need them to build a network, as regnet does.
+    Not `torch.device("meta")`: that takes the numbers from those who need them to build a network, as regnet
+    does.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -10,15 +10,19 @@ from ablate.training.surgery import ModelError
 
 
 def torchvision_net(model: Model, channels: int, image_size: int, classes: int) -> nn.Module:
-    """Build the network of `model.name` with weights drawn at random; `weights.load` puts the pretrained ones in.
+    """Build the network of `model.name` with weights drawn at random.
 
-    `stem = "cifar"` starts a residual network with a 3x3 convolution of stride 1 and no pooling (He et al. 2016, section
-    4.2): the usual first layers would shrink a 32x32 image to 8x8 before the first block. ModelError: googlenet and
-    inception_v3 with pretrained weights and grey images.
+    `weights.load` puts the pretrained ones in.
+
+    `stem = "cifar"` starts a residual network with a 3x3 convolution of stride 1 and no pooling (He et al.
+    2016, section 4.2): the usual first layers would shrink a 32x32 image to 8x8 before the first block.
+    ModelError: googlenet and inception_v3 with pretrained weights and grey images.
     """
     from torchvision.models import get_model  # 2 s to import: only where it is used
 
-    network: nn.Module = get_model(model.name, weights=None, num_classes=classes, **_options(model, channels, image_size))
+    network: nn.Module = get_model(
+        model.name, weights=None, num_classes=classes, **_options(model, channels, image_size)
+    )
     if networks.has_stem(model.name) and model.stem == "cifar":
         _replace(network, "conv1", nn.Conv2d(channels, 64, 3, padding=1, bias=False))
         _replace(network, "maxpool", nn.Identity())
@@ -34,17 +38,27 @@ def first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
 
 
 def _options(model: Model, channels: int, image_size: int) -> dict[str, Any]:
-    """List the arguments that only some networks have; what pretrained weights need is what torchvision gives them."""
+    """List the arguments that only some networks have.
+
+    What pretrained weights need is what torchvision gives them.
+    """
     from torchvision.models import get_model_weights
 
     facts = networks.facts(model.name)
     if facts.side_heads:
         if model.pretrained and channels != 3:
-            raise ModelError(f"model.pretrained of {model.name} needs colour images: it scales red, green and blue by themselves first")
+            raise ModelError(
+                f"model.pretrained of {model.name} needs colour images: it scales red, green and blue by "
+                "themselves first"
+            )
         return {"aux_logits": False, "init_weights": True, "transform_input": model.pretrained}
     if not facts.sized:
         return {}
-    height, width = get_model_weights(model.name).DEFAULT.meta["min_size"] if model.pretrained else (image_size, image_size)
+    height, width = (
+        get_model_weights(model.name).DEFAULT.meta["min_size"]
+        if model.pretrained
+        else (image_size, image_size)
+    )
     return {facts.sized: height if facts.sized == "image_size" else (height, width)}
 
 
@@ -56,7 +70,9 @@ def _same_with(old: nn.Conv2d, channels: int) -> nn.Conv2d:
 
 def _replace(network: nn.Module, name: str, part: nn.Module) -> None:
     if isinstance(part, nn.Conv2d):
-        nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")  # as torchvision does for most
+        nn.init.kaiming_normal_(
+            part.weight, mode="fan_out", nonlinearity="relu"
+        )  # as torchvision does for most
         if part.bias is not None:
             nn.init.zeros_(part.bias)
     parent, _, child = name.rpartition(".")

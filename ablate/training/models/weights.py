@@ -21,10 +21,13 @@ BROKEN = (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError, htt
 
 
 def load(network: nn.Module, name: str) -> None:
-    """Put the newest ImageNet weights of torchvision into a network that has just been built; its head stays as drawn.
+    """Put the newest ImageNet weights of torchvision into a network that has just been built.
 
-    For grey images the first convolution gets the sum of its weights over red, green and blue: what it computes is what
-    it would compute of a grey image given as a colour one. DataError: the weights cannot be had, or do not fit.
+    Its head stays as drawn.
+
+    For grey images the first convolution gets the sum of its weights over red, green and blue: what it
+    computes is what it would compute of a grey image given as a colour one. DataError: the weights cannot be
+    had, or do not fit.
     """
     state = fetch(name)
     ours = set(networks.facts(name).drawn) or {surgery.head(network)[0]}
@@ -38,10 +41,15 @@ def load(network: nn.Module, name: str) -> None:
 
 
 def fetch(name: str) -> dict[str, Tensor]:
-    """Read a network's weights from torch's cache, downloading them first where they are not there; raise a DataError."""
+    """Read a network's weights from torch's cache, downloading them first where they are not there.
+
+    Raise a DataError.
+    """
     try:
         with contextlib.redirect_stdout(sys.stderr):  # torch tells of a download there
-            state: dict[str, Tensor] = _best(name).get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True)
+            state: dict[str, Tensor] = _best(name).get_state_dict(
+                progress=False, check_hash=True, map_location="cpu", weights_only=True
+            )
     except BROKEN as error:
         raise _missing(name, _reason(error)) from error
     return state
@@ -66,17 +74,23 @@ def _missing(name: str, reason: str) -> DataError:
     file = Path(torch.hub.get_dir(), "checkpoints", _best(name).url.rpartition("/")[2])
     return DataError(
         f"model.pretrained needs the weights of {name} in {file}, and they could not be had ({reason}): "
-        f"run once where the network can be reached, or copy {file.name} to that folder, or set model.pretrained = false"
+        f"run once where the network can be reached, or copy {file.name} to that folder, or set "
+        "model.pretrained = false"
     )
 
 
 def _put(network: nn.Module, state: dict[str, Tensor], ours: set[str]) -> Any:
-    """Load what the network has, but for the layers named in `ours`; `state` is changed in place, as it carries versions of modules."""
+    """Load what the network has, but for the layers named in `ours`.
+
+    `state` is changed in place, as it carries versions of modules.
+    """
     for key in list(state):
         if (modern := OLD_DENSENET.sub(r"\1\2", key)) != key:
             state[modern] = state.pop(key)
     for key in state.keys() - (own := network.state_dict()).keys():
-        del state[key]  # side heads that help training alone; the fully connected layer where fusion has others
+        del state[
+            key
+        ]  # side heads that help training alone; the fully connected layer where fusion has others
     for key in [key for key in state if key.rpartition(".")[0] in ours]:
         del state[key]
     first = f"{first_convolution(network)[0]}.weight"

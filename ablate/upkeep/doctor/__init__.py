@@ -1,4 +1,7 @@
-"""Checks of a store and its machine. Each is a function in a table; none of them writes, and none imports torch."""
+"""Checks of a store and its machine. Each is a function in a table.
+
+None of them writes, and none imports torch.
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -43,7 +46,10 @@ def examine(patient: Patient) -> tuple[Finding, ...]:
     found = [finding for name in ALWAYS for finding in _ask(name, *ALWAYS[name], patient)]
     if not patient.is_there:
         says = f"there is no store at {patient.store.path}: the first ablate run makes it"
-        return (*found, Finding("store", "note", says, "where there should be one, name its folder with --store DIR"))
+        return (
+            *found,
+            Finding("store", "note", says, "where there should be one, name its folder with --store DIR"),
+        )
     return (*found, *(finding for name in CHECKS for finding in _ask(name, *CHECKS[name], patient)))
 
 
@@ -53,5 +59,12 @@ def _ask(name: str, check: Check, fine: str, patient: Patient) -> list[Finding]:
         found.extend(check(patient))
     except SPOILT as error:  # what no check has foreseen must not keep the others from being asked
         says = f"this check could not be ended: {type(error).__name__}: {first_line(error)}"
-        found.append(Finding(name, "problem", says, "mend first what else is found here, and what that file may not be read for"))
+        found.append(
+            Finding(
+                name,
+                "problem",
+                says,
+                "mend first what else is found here, and what that file may not be read for",
+            )
+        )
     return found or [Finding(name, "ok", fine)]

@@ -42,10 +42,21 @@ def readable(patient: Patient) -> Iterator[Finding]:
     """Whoever looks may read it all: what he may not read, no other check speaks of."""
     beside = [path for path in (patient.store.path / "id", patient.store.database) if path.exists()]
     folders = [path for path in (patient.store.path / part for part in PARTS) if path.is_dir()]
-    within = (Path(entry.path) for part in PARTS for entry in leftovers.walk(patient.store.path / part) if not entry.is_symlink())
+    within = (
+        Path(entry.path)
+        for part in PARTS
+        for entry in leftovers.walk(patient.store.path / part)
+        if not entry.is_symlink()
+    )
     for path in (*beside, *folders, *within):
         if not can_read(path) and os.path.lexists(path):  # else it was there a moment ago: a job runs
-            yield Finding("readable", "problem", "you may not read this, so nothing is said of it", RIGHTS, patient.short(path))
+            yield Finding(
+                "readable",
+                "problem",
+                "you may not read this, so nothing is said of it",
+                RIGHTS,
+                patient.short(path),
+            )
 
 
 def json_files(patient: Patient) -> Iterator[Finding]:
@@ -57,7 +68,10 @@ def json_files(patient: Patient) -> Iterator[Finding]:
         except FileNotFoundError:  # it was there a moment ago: a job runs
             continue
         except OSError as error:
-            says, do = f"cannot be read ({error.strerror})", "mind its permissions and its disk: nothing says that it is wrong"
+            says, do = (
+                f"cannot be read ({error.strerror})",
+                "mind its permissions and its disk: nothing says that it is wrong",
+            )
         if says:
             yield Finding("json", "problem", f"{path.name} {says}", do, patient.short(path))
 
@@ -70,7 +84,11 @@ def line_files(patient: Patient) -> Iterator[Finding]:
         bad = [number for number, line in enumerate(whole, 1) if records.complaint(path.name, line)]
         if bad:
             yield Finding(
-                "lines", "problem", f"{path.name} has lines that cannot be read, the first is line {bad[0]}", do, patient.short(path)
+                "lines",
+                "problem",
+                f"{path.name} has lines that cannot be read, the first is line {bad[0]}",
+                do,
+                patient.short(path),
             )
         if rest:
             says = f"{path.name} has a torn last line: it counts as none, and the next attempt mends it"
@@ -78,7 +96,10 @@ def line_files(patient: Patient) -> Iterator[Finding]:
 
 
 def weights(patient: Patient) -> Iterator[Finding]:
-    """Checkpoints are read whole, as their checksums need; weights only with --deep, else that they are not cut off."""
+    """Checkpoints are read whole, as their checksums need.
+
+    Weights only with --deep, else that they are not cut off.
+    """
     for path in _named(patient, ".pt"):
         is_checkpoint = path.name in CHECKPOINTS
         try:
@@ -86,7 +107,11 @@ def weights(patient: Patient) -> Iterator[Finding]:
         except FileNotFoundError:  # a training that has just ended removes its checkpoint
             continue
         if wrong:
-            do = "remove that file: the job goes on from an earlier checkpoint, or starts anew" if is_checkpoint else ANEW
+            do = (
+                "remove that file: the job goes on from an earlier checkpoint, or starts anew"
+                if is_checkpoint
+                else ANEW
+            )
             yield Finding("weights", "problem", f"{path.name} {wrong}", do, patient.short(path))
 
 
@@ -96,14 +121,18 @@ def results(patient: Patient) -> Iterator[Finding]:
         folder = Folder(path)
         try:
             result = state(folder).result
-            lines = folder.journal.read_bytes().count(b"\n") if folder.journal.exists() else 0  # bad ones are another check's
+            lines = (
+                folder.journal.read_bytes().count(b"\n") if folder.journal.exists() else 0
+            )  # bad ones are another check's
         except SPOILT:  # another check says so
             continue
         if result is None:
             continue
         epochs = result.epochs
         if result.status == "finished" and not folder.weights("last").exists():
-            yield Finding("results", "problem", "a job has a result and no weights", ANEW, patient.short(path))
+            yield Finding(
+                "results", "problem", "a job has a result and no weights", ANEW, patient.short(path)
+            )
         if lines < epochs:
             says = f"a job has a result of {epochs} epochs, and {lines} of them in its journal"
             yield Finding("results", "problem", says, ANEW, patient.short(path))

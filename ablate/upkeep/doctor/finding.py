@@ -47,7 +47,11 @@ class Patient:
     @cached_property
     def jobs(self) -> tuple[Path, ...]:
         """List the folders of jobs that can be read; one check names the others."""
-        return tuple(path for path in sorted((self.store.path / "jobs").glob("[!.]*")) if path.is_dir() and can_read(path))
+        return tuple(
+            path
+            for path in sorted((self.store.path / "jobs").glob("[!.]*"))
+            if path.is_dir() and can_read(path)
+        )
 
     @cached_property
     def needs(self) -> Needs:

@@ -31,11 +31,23 @@ def jobs(patient: Patient) -> Iterator[Finding]:
         recipe = _recipe(path)
         if recipe is None:
             says = "recipe.json says what this version of ablate cannot train"
-            yield Finding("identity", "problem", says, "use the version that wrote it, or remove its folder", patient.short(path))
+            yield Finding(
+                "identity",
+                "problem",
+                says,
+                "use the version that wrote it, or remove its folder",
+                patient.short(path),
+            )
             continue
         found = identities.job_id(recipe, description.seed, description.data, description.code)
         if found != path.name or description.job != path.name:
-            yield Finding("identity", "problem", "a job is not what its folder is named after", ANEW, patient.short(path))
+            yield Finding(
+                "identity",
+                "problem",
+                "a job is not what its folder is named after",
+                ANEW,
+                patient.short(path),
+            )
 
 
 def outcomes(patient: Patient) -> Iterator[Finding]:
@@ -55,7 +67,13 @@ def outcomes(patient: Patient) -> Iterator[Finding]:
             identity = identities.evaluation_id(recipe.model_copy(update={"evaluation": evaluation}))
             if identity[: identities.ID_SHOWN] != outcome.parent.name:
                 says = "an outcome is of another way of evaluating than its folder is named after"
-                yield Finding("outcomes", "problem", says, "remove that folder, and run its study again", patient.short(outcome.parent))
+                yield Finding(
+                    "outcomes",
+                    "problem",
+                    says,
+                    "remove that folder, and run its study again",
+                    patient.short(outcome.parent),
+                )
 
 
 def _recipe(path: Path) -> Recipe | None:
@@ -74,24 +92,41 @@ def studies(patient: Patient) -> Iterator[Finding]:
             continue
         if patient.store.study(name) != path.parent:
             says = f'the folder is named after another study than the "{name}" in it'
-            yield Finding("studies", "problem", says, "give the folder its old name, or remove it", patient.short(path.parent))
+            yield Finding(
+                "studies",
+                "problem",
+                says,
+                "give the folder its old name, or remove it",
+                patient.short(path.parent),
+            )
     for name, reason in patient.needs.unclear.items():
         if name in patient.needs.hidden:
             yield Finding("studies", "note", f"its jobs cannot be named: {reason}", RIGHTS, f"studies/{name}")
             continue
         is_planned = name in patient.studies
         says = f"its jobs cannot be named: {reason}"
-        yield Finding("studies", "note" if is_planned else "problem", says, "run it again" if is_planned else FROM_FILE, f"studies/{name}")
+        yield Finding(
+            "studies",
+            "note" if is_planned else "problem",
+            says,
+            "run it again" if is_planned else FROM_FILE,
+            f"studies/{name}",
+        )
 
 
 def trials(patient: Patient) -> Iterator[Finding]:
     """The jobs of a search's trials are there."""
     for path in sorted(patient.store.path.glob("searches/*/trials.json")):
         try:
-            jobs = [job for trial in read_any_trials(SearchFolder(path.parent)) for job in trial.jobs.values()]
+            jobs = [
+                job for trial in read_any_trials(SearchFolder(path.parent)) for job in trial.jobs.values()
+            ]
         except SPOILT:  # another check says so
             continue
         gone = [job for job in jobs if not patient.store.job(job).path.is_dir()]
         if gone:
-            says = f"the folders of {count(len(gone), 'job')} of its trials are gone: the values stay, the curves do not"
+            says = (
+                f"the folders of {count(len(gone), 'job')} of its trials are gone: the values stay, the "
+                "curves do not"
+            )
             yield Finding("trials", "note", says, where=patient.short(path.parent))

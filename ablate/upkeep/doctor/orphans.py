@@ -20,12 +20,19 @@ def drafts(patient: Patient) -> Iterator[Finding]:
     """Files that a killed process has left half-written."""
     for path in leftovers.drafts(patient.store):
         gone = path.name.endswith(leftovers.GONE)
-        says = "folders whose removal was cut short" if gone else "drafts of killed processes: nothing reads them"
+        says = (
+            "folders whose removal was cut short"
+            if gone
+            else "drafts of killed processes: nothing reads them"
+        )
         yield Finding("drafts", "note", says, patient.gc(), patient.short(path))
 
 
 def unneeded(patient: Patient) -> Iterator[Finding]:
-    """Jobs that no study needs, and folders that are no jobs. Where a study cannot be planned, nobody knows."""
+    """Jobs that no study needs, and folders that are no jobs.
+
+    Where a study cannot be planned, nobody knows.
+    """
     jobs, needed = set(patient.jobs), patient.needs
     for path in patient.jobs:
         if not Folder(path).recipe.exists():
@@ -43,10 +50,24 @@ def unneeded(patient: Patient) -> Iterator[Finding]:
 def _without_recipe(patient: Patient, path: Path) -> Finding:
     where = patient.short(path)
     if not IDENTITY.fullmatch(path.name):
-        return Finding("unneeded", "note", "a folder among the jobs that is none: nothing reads it", "put it elsewhere", where)
+        return Finding(
+            "unneeded",
+            "note",
+            "a folder among the jobs that is none: nothing reads it",
+            "put it elsewhere",
+            where,
+        )
     if Folder(path).result.exists():
-        return Finding("unneeded", "problem", "a job has a result and no recipe.json: nobody can say what it trained", ANEW, where)
-    return Finding("unneeded", "note", "a job that was never begun", _begin_or_remove(patient, path, RUN), where)
+        return Finding(
+            "unneeded",
+            "problem",
+            "a job has a result and no recipe.json: nobody can say what it trained",
+            ANEW,
+            where,
+        )
+    return Finding(
+        "unneeded", "note", "a job that was never begun", _begin_or_remove(patient, path, RUN), where
+    )
 
 
 def _begin_or_remove(patient: Patient, path: Path, begin: str) -> str:

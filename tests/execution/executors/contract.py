@@ -1,4 +1,7 @@
-"""What every executor must do, whatever it places its tasks on. A test module makes a subclass of `Contract` for each."""
+"""What every executor must do, whatever it places its tasks on.
+
+A test module makes a subclass of `Contract` for each.
+"""
 
 import os
 import signal
@@ -88,7 +91,9 @@ def is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
         state = Path(f"/proc/{pid}/stat")
-        return not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] != "Z"  # a zombie runs no more
+        return (
+            not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        )  # a zombie runs no more
     except (ProcessLookupError, FileNotFoundError):
         return False
 
@@ -144,9 +149,14 @@ class Contract(ABC):
         assert the(heard, "progress").detail["says"] == "naïve 試 \n🎲"
 
     def test_a_payload_and_a_result_may_be_megabytes(self, start: Start) -> None:
-        heard = run_all(start(), [task("in", "reports", times=0, says="x" * 3_000_000), task("out", "big", size=1_000_000)])
+        heard = run_all(
+            start(),
+            [task("in", "reports", times=0, says="x" * 3_000_000), task("out", "big", size=1_000_000)],
+        )
         assert kinds(heard, "in") == ["queued", "started", "finished"]
-        assert [len(event.detail["text"]) for event in heard if event.task == "out" and event.kind == "finished"] == [1_000_000]
+        assert [
+            len(event.detail["text"]) for event in heard if event.task == "out" and event.kind == "finished"
+        ] == [1_000_000]
 
     def test_a_task_learns_the_device_of_its_slot(self, start: Start) -> None:
         heard = run_all(start((Slot("cuda:7", "cuda"),)), [task("a", "ok")])
@@ -154,7 +164,10 @@ class Contract(ABC):
         assert the(heard, "finished").slot == "cuda:7"
 
     def test_a_task_sees_the_environment_of_its_slot(self, start: Start) -> None:
-        slots = tuple(Slot(f"cuda:{i}", "cuda", {"CUDA_VISIBLE_DEVICES": str(i), "OMP_NUM_THREADS": f"{i + 3}"}) for i in range(2))
+        slots = tuple(
+            Slot(f"cuda:{i}", "cuda", {"CUDA_VISIBLE_DEVICES": str(i), "OMP_NUM_THREADS": f"{i + 3}"})
+            for i in range(2)
+        )
         names = ["CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"]
         executor = start(slots)
         executor.submit(task("a", "environment", names=names))
@@ -170,23 +183,31 @@ class Contract(ABC):
         assert [event.kind for event in heard] == ["queued", "started", "failed"]
         assert the(heard, "failed").error == "ValueError: zwölf Äpfel\nund eine Birne 🍐"
 
-    @pytest.mark.parametrize(("do", "says"), [("segfaults", "SIGSEGV"), ("leaves", "exit code 3"), ("exits", "exit code 4")])
+    @pytest.mark.parametrize(
+        ("do", "says"), [("segfaults", "SIGSEGV"), ("leaves", "exit code 3"), ("exits", "exit code 4")]
+    )
     def test_the_death_of_a_process_is_told_with_its_cause(self, start: Start, do: str, says: str) -> None:
         heard = run_all(start(), [task("a", do)])
         assert [event.kind for event in heard] == ["queued", "started", "crashed"]
         assert says in the(heard, "crashed").error
 
-    def test_a_request_to_end_that_goes_to_all_processes_is_left_to_the_coordinator(self, start: Start) -> None:
+    def test_a_request_to_end_that_goes_to_all_processes_is_left_to_the_coordinator(
+        self, start: Start
+    ) -> None:
         heard = run_all(start(), [task(name, "is_sent", signal=name) for name in ("SIGINT", "SIGTERM")])
         assert [event.kind for event in heard if event.kind in TERMINAL] == ["finished", "finished"]
 
     @pytest.mark.parametrize("name", ["SIGKILL", "SIGHUP"])
-    def test_a_death_that_somebody_else_has_brought_about_is_told_apart(self, start: Start, name: str) -> None:
+    def test_a_death_that_somebody_else_has_brought_about_is_told_apart(
+        self, start: Start, name: str
+    ) -> None:
         heard = run_all(start(), [task("a", "is_sent", signal=name)])
         assert [event.kind for event in heard] == ["queued", "started", "killed"]
         assert name in the(heard, "killed").error
 
-    def test_a_want_of_memory_is_told_with_what_there_was_and_the_next_task_has_a_new_process(self, start: Start) -> None:
+    def test_a_want_of_memory_is_told_with_what_there_was_and_the_next_task_has_a_new_process(
+        self, start: Start
+    ) -> None:
         heard = run_all(start(), [task("a", "lacks_memory"), task("b", "cannot_allocate"), task("c", "ok")])
         ends = {event.task: (event.kind, event.error) for event in heard if event.kind in TERMINAL}
         assert ends["a"] == ("out_of_memory", "8 GiB, and 7.5 were used")
@@ -200,14 +221,21 @@ class Contract(ABC):
 
     def test_a_sign_of_life_is_no_progress(self, start: Start) -> None:
         heard = run_all(start(), [task("a", "lives")])
-        assert [(event.kind, event.detail) for event in heard] == [("queued", {}), ("started", {}), ("alive", {}), ("finished", {})]
+        assert [(event.kind, event.detail) for event in heard] == [
+            ("queued", {}),
+            ("started", {}),
+            ("alive", {}),
+            ("finished", {}),
+        ]
 
     def test_what_a_process_said_before_its_death_is_heard_first(self, start: Start) -> None:
         heard = run_all(start(), [task("a", "talks_and_dies")])
         assert [event.kind for event in heard] == ["queued", "started", *["progress"] * 100, "crashed"]
 
     def test_a_slot_goes_on_after_a_death_and_after_an_exception(self, start: Start) -> None:
-        heard = run_all(start(), [task("a", "is_killed"), task("b", "raises"), task("c", "leaves"), task("d", "ok")])
+        heard = run_all(
+            start(), [task("a", "is_killed"), task("b", "raises"), task("c", "leaves"), task("d", "ok")]
+        )
         ends = {event.task: event.kind for event in heard if event.kind in TERMINAL}
         assert ends == {"a": "killed", "b": "failed", "c": "crashed", "d": "finished"}
 
@@ -241,20 +269,30 @@ class Contract(ABC):
         assert free == [2, 1, 0, 1, 2]
 
     def test_many_tasks_over_few_slots_each_end_exactly_once(self, start: Start) -> None:
-        expected = {"ok": "finished", "raises": "failed", "is_killed": "killed", "leaves": "crashed", "talks_and_dies": "crashed"}
+        expected = {
+            "ok": "finished",
+            "raises": "failed",
+            "is_killed": "killed",
+            "leaves": "crashed",
+            "talks_and_dies": "crashed",
+        }
         often = ["ok"] * 6 + list(expected)
         tasks = [task(f"{i} {do}", do) for i, do in enumerate(often * 4)]
         heard = run_all(start(3), tasks)
         for one in tasks:
             assert kinds(heard, one.id)[:2] == ["queued", "started"], one
-            assert [kind for kind in kinds(heard, one.id) if kind != "progress"][2:] == [expected[one.values["do"]]], one
+            assert [kind for kind in kinds(heard, one.id) if kind != "progress"][2:] == [
+                expected[one.values["do"]]
+            ], one
         busy: Counter[str] = Counter()
         for event in (event for event in heard if event.kind != "queued"):
             busy[event.slot] += (event.kind == "started") - (event.kind in TERMINAL)
             assert busy[event.slot] in (0, 1), f"two tasks at once in {event.slot}"
         assert set(busy) == {"cpu:0", "cpu:1", "cpu:2"}
 
-    def test_more_tasks_than_slots_are_queued_and_start_in_their_order(self, start: Start, tmp_path: Path) -> None:
+    def test_more_tasks_than_slots_are_queued_and_start_in_their_order(
+        self, start: Start, tmp_path: Path
+    ) -> None:
         executor = start()
         executor.submit(task("a", "waits_for_gate", gate=str(tmp_path / "gate")))
         executor.submit(task("b", "ok"))
@@ -267,7 +305,9 @@ class Contract(ABC):
         assert started == [event.task for event in heard if event.kind == "finished"] == ["a", "b", "c"]
 
     @pytest.mark.parametrize(("call", "kind"), [("cancel", "stopped"), ("kill", "killed")])
-    def test_a_queued_task_can_be_ended_and_never_starts(self, start: Start, tmp_path: Path, call: str, kind: str) -> None:
+    def test_a_queued_task_can_be_ended_and_never_starts(
+        self, start: Start, tmp_path: Path, call: str, kind: str
+    ) -> None:
         executor = start()
         executor.submit(task("a", "waits_for_gate", gate=str(tmp_path / "gate")))
         executor.submit(task("b", "ok"))
@@ -278,7 +318,10 @@ class Contract(ABC):
         assert (kinds(heard, "b"), kinds(heard, "c")) == (["queued", kind], ["queued", "started", "finished"])
 
     def test_its_resources_are_its_slots_and_what_they_share(self, start: Start) -> None:
-        cpu, gpus = start(2).resources(), start(tuple(Slot(f"cuda:{i}", "cuda") for i in (0, 0, 1))).resources()
+        cpu, gpus = (
+            start(2).resources(),
+            start(tuple(Slot(f"cuda:{i}", "cuda") for i in (0, 0, 1))).resources(),
+        )
         assert (cpu.slots, cpu.device, cpu.shares_memory, cpu.jobs_a_device) == (2, "cpu", True, 1)
         assert (gpus.slots, gpus.device, gpus.shares_memory, gpus.jobs_a_device) == (3, "cuda", True, 2)
         assert {cpu.precision, gpus.precision} <= {"fp32", "bf16"}
@@ -338,7 +381,10 @@ class Contract(ABC):
         assert [(event.task, event.kind) for event in heard] == [("b", "stopped")]
         assert executor.free() == 1
         executor.stop()
-        assert sorted((event.task, event.kind) for event in hear(executor, ended(2))) == [("a", "stopped"), ("c", "stopped")]
+        assert sorted((event.task, event.kind) for event in hear(executor, ended(2))) == [
+            ("a", "stopped"),
+            ("c", "stopped"),
+        ]
 
     def test_a_task_can_be_cancelled_before_it_has_begun(self, start: Start) -> None:
         executor = start()
@@ -354,7 +400,9 @@ class Contract(ABC):
         assert executor.events(0.1) == []
         assert the(run_all(executor, [task("b", "was_asked")]), "finished").detail == {"asked": False}
 
-    def test_a_cancelled_task_that_ends_otherwise_is_what_it_became_and_the_next_one_is_not_asked(self, start: Start) -> None:
+    def test_a_cancelled_task_that_ends_otherwise_is_what_it_became_and_the_next_one_is_not_asked(
+        self, start: Start
+    ) -> None:
         executor = start()
         executor.submit(task("a", "finishes_when_asked"))
         hear(executor, running(1))
@@ -403,17 +451,24 @@ class Contract(ABC):
         for name, do in (("deaf", "ignores_stop"), ("frozen", "ignores_stop"), ("good", "stops_when_asked")):
             executor.submit(task(name, do))
         heard = hear(executor, running(3))
-        (frozen,) = {event.detail["pid"] for event in heard if event.task == "frozen" and event.kind == "progress"}
+        (frozen,) = {
+            event.detail["pid"] for event in heard if event.task == "frozen" and event.kind == "progress"
+        }
         os.kill(frozen, signal.SIGSTOP)
         executor.kill("deaf")
         executor.kill("frozen")
         heard += hear(executor, ended(2))
-        assert sorted((event.task, event.kind) for event in heard if event.kind in TERMINAL) == [("deaf", "killed"), ("frozen", "killed")]
+        assert sorted((event.task, event.kind) for event in heard if event.kind in TERMINAL) == [
+            ("deaf", "killed"),
+            ("frozen", "killed"),
+        ]
         assert executor.free() == 2
         executor.stop()
         assert the(hear(executor, ended(1)), "stopped").task == "good"
 
-    def test_killing_what_has_ended_and_was_not_heard_yet_costs_the_next_task_nothing(self, start: Start) -> None:
+    def test_killing_what_has_ended_and_was_not_heard_yet_costs_the_next_task_nothing(
+        self, start: Start
+    ) -> None:
         executor = start()
         executor.submit(task("a", "reports", times=1, says=""))
         time.sleep(1.0)  # it ends, and nobody listens
@@ -431,7 +486,9 @@ class Contract(ABC):
 
     # Alone
 
-    def test_a_task_that_wants_to_be_alone_waits_for_those_beside_it_and_keeps_others_out(self, start: Start, tmp_path: Path) -> None:
+    def test_a_task_that_wants_to_be_alone_waits_for_those_beside_it_and_keeps_others_out(
+        self, start: Start, tmp_path: Path
+    ) -> None:
         executor = start(3)
         executor.submit(task("a", "waits_for_gate", gate=str(tmp_path / "a")))
         executor.submit(task("b", "waits_for_gate", gate=str(tmp_path / "b")), exclusive=True)
@@ -446,7 +503,9 @@ class Contract(ABC):
         assert the(hear(executor, ended(1)), "finished").task == "b"
         assert executor.free() == 3
 
-    def test_a_task_is_alone_on_its_device_and_the_other_devices_go_on(self, start: Start, tmp_path: Path) -> None:
+    def test_a_task_is_alone_on_its_device_and_the_other_devices_go_on(
+        self, start: Start, tmp_path: Path
+    ) -> None:
         executor = start(tuple(Slot(f"cuda:{i}", "cuda") for i in (0, 0, 1, 1)))
         executor.submit(task("a", "waits_for_gate", gate=str(tmp_path / "a")))
         executor.submit(task("b", "waits_for_gate", gate=str(tmp_path / "b")), exclusive=True)
@@ -460,8 +519,12 @@ class Contract(ABC):
         hear(executor, ended(2))
         assert executor.free() == 4
 
-    @pytest.mark.parametrize(("call", "kind"), [("cancel", "stopped"), ("kill", "killed"), ("stop", "stopped")])
-    def test_a_task_that_still_waits_to_be_alone_can_be_ended(self, start: Start, tmp_path: Path, call: str, kind: str) -> None:
+    @pytest.mark.parametrize(
+        ("call", "kind"), [("cancel", "stopped"), ("kill", "killed"), ("stop", "stopped")]
+    )
+    def test_a_task_that_still_waits_to_be_alone_can_be_ended(
+        self, start: Start, tmp_path: Path, call: str, kind: str
+    ) -> None:
         executor = start(2)
         executor.submit(task("a", "waits_for_gate", gate=str(tmp_path / "a")))
         executor.submit(task("b", "waits_for_gate", gate=str(tmp_path / "b")), exclusive=True)

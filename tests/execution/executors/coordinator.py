@@ -20,7 +20,10 @@ def main(count: int, function: str, do: str) -> None:
     with Interruption() as interruption:
         print(json.dumps({"kind": "starting"}), flush=True)
         executor = LocalExecutor(function, tuple(Slot(f"cpu:{i}", "cpu") for i in range(count)))
-        print(json.dumps({"kind": "workers", "pids": [worker.process.pid for worker in executor._workers]}), flush=True)
+        print(
+            json.dumps({"kind": "workers", "pids": [worker.process.pid for worker in executor._workers]}),
+            flush=True,
+        )
         names = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUBLAS_WORKSPACE_CONFIG"]
         left = max(count - 1, 1)
         tasks = {f"task {i}": call(f"task {i}", do, names=names) for i in range(left)}

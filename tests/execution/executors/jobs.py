@@ -1,6 +1,9 @@
-"""Fake jobs: what a worker's function may do, from the best to the worst. No torch, so that a worker starts at once.
+"""Fake jobs: what a worker's function may do, from the best to the worst.
 
-Workers find this module as `jobs`: they get the coordinator's sys.path, and pytest puts a test's folder there.
+No torch, so that a worker starts at once.
+
+Workers find this module as `jobs`: they get the coordinator's sys.path, and pytest puts a test's folder
+there.
 """
 
 import os

@@ -43,7 +43,9 @@ def test_a_gpu_that_may_be_used_is_a_slot(machine, visible, names):
     machine(TWO, visible)
     slots = devices.slots("auto", None)
     assert [slot.name for slot in slots] == names
-    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots] == [name.removeprefix("cuda:") for name in names]
+    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots] == [
+        name.removeprefix("cuda:") for name in names
+    ]
 
 
 def test_more_jobs_than_gpus_go_round(machine):
@@ -53,12 +55,23 @@ def test_more_jobs_than_gpus_go_round(machine):
 
 def test_jobs_may_share_a_gpu(machine):
     machine(TWO)
-    assert [slot.name for slot in devices.slots("cuda", None, per_gpu=2)] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
-    assert [slot.name for slot in devices.slots("cuda", 3, per_gpu=2)] == ["cuda:0", "cuda:1", "cuda:0"], "--jobs is the limit"
+    assert [slot.name for slot in devices.slots("cuda", None, per_gpu=2)] == [
+        "cuda:0",
+        "cuda:1",
+        "cuda:0",
+        "cuda:1",
+    ]
+    assert [slot.name for slot in devices.slots("cuda", 3, per_gpu=2)] == ["cuda:0", "cuda:1", "cuda:0"], (
+        "--jobs is the limit"
+    )
 
 
-@pytest.mark.parametrize(("listing", "visible", "code"), [(TWO, "", 0), ("no devices were found", None, 6), ("", None, 0)])
-def test_without_a_gpu_every_core_is_a_slot_and_cuda_is_refused_with_a_sentence(machine, listing, visible, code):
+@pytest.mark.parametrize(
+    ("listing", "visible", "code"), [(TWO, "", 0), ("no devices were found", None, 6), ("", None, 0)]
+)
+def test_without_a_gpu_every_core_is_a_slot_and_cuda_is_refused_with_a_sentence(
+    machine, listing, visible, code
+):
     machine(listing, visible, code)
     slots = devices.slots("auto", None)
     assert [slot.name for slot in slots] == [f"cpu:{i}" for i in range(hardware.cores())]
@@ -76,7 +89,12 @@ def test_jobs_of_several_threads_get_fewer_slots_and_at_least_one(machine):
 
 @pytest.mark.parametrize(
     ("listing", "precision"),
-    [(TWO, "bf16"), ("0, GPU-a, 7.5", "fp32"), ("0, GPU-a, 9.0\n1, GPU-b, 7.5", "fp32"), ("0, GPU-a, [N/A]", "fp32")],
+    [
+        (TWO, "bf16"),
+        ("0, GPU-a, 7.5", "fp32"),
+        ("0, GPU-a, 9.0\n1, GPU-b, 7.5", "fp32"),
+        ("0, GPU-a, [N/A]", "fp32"),
+    ],
 )
 def test_precision_is_bf16_where_every_gpu_has_it(machine, listing, precision):
     machine(listing)

@@ -1,4 +1,7 @@
-"""The local executor keeps the contract; and what only processes of this machine can do: die, and outlive one another."""
+"""The local executor keeps the contract.
+
+And what only processes of this machine can do: die, and outlive one another.
+"""
 
 import json
 import os
@@ -12,7 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract import DEADLINE, Contract, Start, ended, hear, is_alive, kinds, pids, run_all, running, task, the, wait_until_gone
+from contract import (
+    DEADLINE,
+    Contract,
+    Start,
+    ended,
+    hear,
+    is_alive,
+    kinds,
+    pids,
+    run_all,
+    running,
+    task,
+    the,
+    wait_until_gone,
+)
 
 from ablate.execution.executors import local
 from ablate.execution.executors.base import Slot
@@ -55,7 +72,9 @@ class TestLocalExecutor(Contract):
         assert kinds(heard, "b")[-1] == "killed"
         assert kinds(run_all(executor, [task("b", "ok")]), "b") == ["queued", "started", "finished"]
 
-    def test_the_death_of_the_server_that_workers_are_forked_from_costs_their_tasks_and_no_more(self, start: Start) -> None:
+    def test_the_death_of_the_server_that_workers_are_forked_from_costs_their_tasks_and_no_more(
+        self, start: Start
+    ) -> None:
         executor = start()
         server = the(run_all(executor, [task("a", "signals")]), "finished").detail["server"]
         executor.submit(task("b", "ignores_stop"))
@@ -66,7 +85,8 @@ class TestLocalExecutor(Contract):
         assert kinds(run_all(executor, [task("c", "ok")]), "c") == ["queued", "started", "finished"]
 
     def test_a_server_that_is_dead_and_not_gone_yet_is_waited_for(self) -> None:
-        # A busy machine may leave it so for a second; nobody can bring that about at will, so its answer is acted here.
+        # A busy machine may leave it so for a second; nobody can bring that about at will, so its answer is
+        # acted here.
         class Refused:
             times = 0
 
@@ -79,7 +99,9 @@ class TestLocalExecutor(Contract):
         local._start(process)
         assert process.times == 2 * local.BAD_STARTS + 1
 
-    def test_what_the_kernel_ends_for_want_of_memory_is_told_apart(self, start: Start, tmp_path: Path) -> None:
+    def test_what_the_kernel_ends_for_want_of_memory_is_told_apart(
+        self, start: Start, tmp_path: Path
+    ) -> None:
         with small_memory() as group:
             executor = start(2)
             executor.submit(task("a", "eats_memory", gate=str(tmp_path / "gate")))
@@ -87,7 +109,10 @@ class TestLocalExecutor(Contract):
             (group / "cgroup.procs").write_text(str(pid))
             (tmp_path / "gate").touch()
             event = hear(executor, ended(1))[-1]
-            assert (event.kind, event.error) == ("out_of_memory", "the kernel has ended the process for want of memory")
+            assert (event.kind, event.error) == (
+                "out_of_memory",
+                "the kernel has ended the process for want of memory",
+            )
             assert kinds(run_all(executor, [task("b", "ok")]), "b") == ["queued", "started", "finished"]
 
     # What cannot start or end
@@ -100,16 +125,23 @@ class TestLocalExecutor(Contract):
             ("broken:run", "libnothing.so: cannot open shared object file"),
         ],
     )
-    def test_a_function_that_cannot_be_imported_is_an_error_and_not_tried_for_ever(self, tmp_path: Path, function: str, cause: str) -> None:
-        (tmp_path / "broken.py").write_text("import ctypes\nctypes.CDLL('libnothing.so')\n")  # an OSError, as of a torch that lacks CUDA
+    def test_a_function_that_cannot_be_imported_is_an_error_and_not_tried_for_ever(
+        self, tmp_path: Path, function: str, cause: str
+    ) -> None:
+        (tmp_path / "broken.py").write_text(
+            "import ctypes\nctypes.CDLL('libnothing.so')\n"
+        )  # an OSError, as of a torch that lacks CUDA
         with coordinate(2, function, "ok", path=tmp_path, stderr=subprocess.PIPE) as child:
             _, said = child.process.communicate(timeout=DEADLINE)
         assert child.process.returncode == 1
         assert said.splitlines()[-1].startswith("RuntimeError: no worker process can start")
         assert cause in said
 
-    def test_no_worker_speaks_after_the_last_words_of_its_coordinator_or_into_them(self, tmp_path: Path) -> None:
-        # Three workers end at once, and the coordinator gives up; the next one is there by then, and takes longer to say the same.
+    def test_no_worker_speaks_after_the_last_words_of_its_coordinator_or_into_them(
+        self, tmp_path: Path
+    ) -> None:
+        # Three workers end at once, and the coordinator gives up; the next one is there by then, and takes
+        # longer to say the same.
         (tmp_path / "late.py").write_text(
             "import multiprocessing, pathlib, time\n"
             "if multiprocessing.parent_process() is not None:\n"
@@ -123,7 +155,9 @@ class TestLocalExecutor(Contract):
             _, said = child.process.communicate(timeout=DEADLINE)
         assert said.splitlines()[-1].startswith("RuntimeError: no worker process can start")
 
-    def test_close_kills_a_process_that_stands_still(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_close_kills_a_process_that_stands_still(
+        self, start: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(local, "GRACE", 0.2)
         executor = start()
         executor.submit(task("a", "stops_when_asked"))
@@ -149,12 +183,16 @@ class TestLocalExecutor(Contract):
             wait_until_gone(workers)
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_a_signal_to_all_of_them_reaches_the_coordinator_and_kills_no_worker(self, number: signal.Signals) -> None:
+    def test_a_signal_to_all_of_them_reaches_the_coordinator_and_kills_no_worker(
+        self, number: signal.Signals
+    ) -> None:
         with coordinate(3, "jobs:run", "finishes_when_asked") as child:
             workers = set(child.read("workers")["pids"])
             for _ in range(2):
                 child.read("progress")
-            os.killpg(child.process.pid, number)  # what a terminal does at Ctrl-C, and a cluster at the end: to the whole group
+            os.killpg(
+                child.process.pid, number
+            )  # what a terminal does at Ctrl-C, and a cluster at the end: to the whole group
             heard = [child.read("finished") for _ in range(2)]
             assert {event["detail"]["finished"] for event in heard} == {"anyway"}
             assert child.process.wait(DEADLINE) == 0
@@ -176,14 +214,18 @@ class TestLocalExecutor(Contract):
 
     # Threads
 
-    def test_a_worker_has_one_thread_unless_the_user_wants_more(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_worker_has_one_thread_unless_the_user_wants_more(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         monkeypatch.setenv("MKL_NUM_THREADS", "7")
         with coordinate(1, "jobs:run", "environment") as child:
             seen = child.read("finished")["detail"]
         assert seen == {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "7", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 
-    def test_starting_workers_leaves_the_coordinator_as_it_was(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_starting_workers_leaves_the_coordinator_as_it_was(
+        self, start: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         for name in local.ENVIRONMENT:
             monkeypatch.delenv(name, raising=False)
         before, mine = dict(os.environ), lambda *_: None
@@ -199,7 +241,11 @@ class TestLocalExecutor(Contract):
 def small_memory() -> Iterator[Path]:
     """Make a control group whose processes may have 64 MiB in all, as a container's."""
     first, second = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")  # the versions of control groups
-    group, limit = (first / "ablate-test", "memory.limit_in_bytes") if first.exists() else (second / "ablate-test", "memory.max")
+    group, limit = (
+        (first / "ablate-test", "memory.limit_in_bytes")
+        if first.exists()
+        else (second / "ablate-test", "memory.max")
+    )
     try:
         group.mkdir()
         (group / limit).write_text(str(64 << 20))
@@ -218,7 +264,10 @@ class Child:
         self.process = process
 
     def read(self, kind: str) -> dict[str, Any]:
-        """Read what it says until it says this; it ends by itself if the test is broken, so this cannot wait for ever."""
+        """Read what it says until it says this.
+
+        It ends by itself if the test is broken, so this cannot wait for ever.
+        """
         assert self.process.stdout is not None
         heard = []
         for line in self.process.stdout:
@@ -235,10 +284,14 @@ class Child:
 
 
 @contextmanager
-def coordinate(slots: int, function: str, do: str, *, path: Path = HERE, stderr: int | None = None) -> Iterator[Child]:
+def coordinate(
+    slots: int, function: str, do: str, *, path: Path = HERE, stderr: int | None = None
+) -> Iterator[Child]:
     command = [sys.executable, str(HERE / "coordinator.py"), str(slots), function, do]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(path), str(HERE)])}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True, env=environment)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True, env=environment
+    )
     with process:
         try:
             yield Child(process)
