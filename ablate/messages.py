@@ -1,4 +1,4 @@
-"""How texts are shown to people: counted, quoted, near to what they may have meant, and without what would command a terminal."""
+"""Words of messages: counted, quoted, with near names as a hint, without control sequences for terminals."""
 
 import difflib
 import json
@@ -20,7 +20,7 @@ def printable(text: str) -> str:
 
 
 def show(given: Any) -> str:
-    """Write a value as its author would in TOML, near enough: text in quotes, true and false in lower case."""
+    """Return a value roughly as TOML writes it: text in quotes, true and false in lower case."""
     return json.dumps(given, default=str, ensure_ascii=False)
 
 

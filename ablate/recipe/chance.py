@@ -79,7 +79,7 @@ def at_chance(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> str
 
 
 def _dealt_out(images: Sequence[int], answers: Sequence[int], present: Sequence[int]) -> tuple[float, float]:
-    """Return mean and standard deviation of the balanced accuracy when the answers are dealt out to the images at random."""
+    """Return mean and standard deviation of the balanced accuracy of answers dealt out at random."""
     total, known = sum(images), len(present)
     given = [answers[k] for k in present]
     together = sum(given) ** 2 - sum(
@@ -90,7 +90,10 @@ def _dealt_out(images: Sequence[int], answers: Sequence[int], present: Sequence[
 
 
 def _dependence(confusion: Sequence[Sequence[int]], images: Sequence[int], answers: Sequence[int]) -> float:
-    """Return V^2: 1 if each answer is given for one class only and for all of it, around 0 if answers are independent of classes."""
+    """Return V^2 of answers and classes.
+
+    1: each answer is for one class only and for all of it; around 0: answers are independent of classes.
+    """
     squares = sum(
         count * count / (images[k] * answers[j])
         for k, row in enumerate(confusion)

@@ -1,7 +1,8 @@
 """Data sets: decoded once to uint8 arrays under a fingerprint of their content, then memory-mapped by every job.
 
-The fingerprint covers the pixels, the labels and the class names as trained on, so a job's identity does not depend on
-where the files lie. Nothing here imports torch, but to decode one of torchvision's sets for the first time.
+The fingerprint covers the pixels, the labels and the class names as trained on, so a job's identity does not
+depend on where the files lie. Nothing here imports torch, but to decode one of torchvision's sets for the
+first time.
 """
 
 import hashlib
@@ -423,25 +424,14 @@ def _write(cache: Path, draft: Path, classes: list[str], train: Split, test: Spl
         )  # earlier versions divided by less, so results differ
     made = cache / whole.hexdigest()
     meta = {
-        "classes": classes, "train": len(train[1]), "test": len(test[1]), "channels": train[0].shape[-1], "image_size": train[0].shape[1],
-        "mean": [mean for mean, _ in moments], "std": [max(std, FLOOR) for _, std in moments], "decoding": said,
-    }  # fmt: skip
-    if (made / "meta.json").exists():
-        if list(read(made).decoding) != said:  # the same images, from other files
-            _write_json(made / "meta.json", meta)
-        return made
-    for name, array in arrays.items():
-        if isinstance(array, np.memmap):
-            array.flush()
-        else:
-            np.save(draft / f"{name}.npy", array)
-    _write_json(draft / "meta.json", meta)
-    try:
-        draft.rename(made)
-    except OSError:
-        if not (made / "meta.json").exists():  # else another process was faster, with the same content
-            raise
-    return made
+        "classes": classes, "train": len(train[1]), "test": len(test[1]), "channels": train[0].shape[-1],
+        "image_size": train[0].shape[1], "mean": [mean for mean, _ in moments], "std": [max(std, FLOOR) for _,
+        std in moments], "decoding": said, }  # fmt: skip if (made / "meta.json").exists(): if
+        list(read(made).decoding) != said:  # the same images, from other files _write_json(made /
+        "meta.json", meta) return made for name, array in arrays.items(): if isinstance(array, np.memmap):
+        array.flush() else: np.save(draft / f"{name}.npy", array) _write_json(draft / "meta.json", meta) try:
+        draft.rename(made) except OSError: if not (made / "meta.json").exists():  # else another process was
+        faster, with the same content raise return made
 
 
 def _moments(images: Images, channel: int) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""One image file becomes square 8-bit pixels, as a person sees the picture: upright, without what is hidden, its first frame."""
+"""Image files as square 8-bit pixels, as a person sees them: upright, nothing hidden, the first frame."""
 
 import threading
 import warnings
@@ -242,7 +242,7 @@ def _frames(image: "Image") -> tuple[str, ...]:
 
 
 def fit(image: Images, size: int) -> Images:
-    """Make one image (H, W) or (H, W, C) square: shorter side to `size`, antialiased bilinear, centre cut out."""
+    """Return an image (H, W) or (H, W, C) as a square: shorter side to `size`, antialiased, centre cut."""
     if image.shape[:2] != (size, size):
         from PIL import Image
 

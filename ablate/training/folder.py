@@ -1,4 +1,4 @@
-"""A folder of images as people have them: its splits and classes by the usual names, the files that are images, and those that are not.
+"""A folder of images as people have them: its splits and classes by the usual names, and its files.
 
 Nothing is opened here, so a study can be told what is wrong before anything is decoded.
 """
@@ -408,7 +408,7 @@ def _check_same(root: Path, classes: tuple[str, ...], train: Part, test: Part) -
 
 
 def _alike(classes: tuple[str, ...]) -> Iterator[str]:
-    """Name classes that differ in case only: letters of an alphabet do, most others are one class by mistake."""
+    """Warn of classes that differ in case only: letters of an alphabet do, most others are one class by mistake."""
     groups: dict[str, list[str]] = {}
     for label in classes:
         groups.setdefault(label.casefold(), []).append(label)

@@ -1,7 +1,8 @@
-"""Images on their way into a network: read from the data set in whole batches, augmented, normalised, on the device.
+"""Images on their way into a network: read in whole batches, augmented, normalised, on the device.
 
-On a CPU they are read where they lie, memory-mapped, so that all jobs share one copy in the page cache. On a GPU they
-are kept on the device as bytes; those that do not fit are streamed there batch by batch, with the same numbers.
+On a CPU they are read where they lie, memory-mapped, so that all jobs share one copy in the page cache. On a
+GPU they are kept on the device as bytes; those that do not fit are streamed there batch by batch, with the
+same numbers.
 """
 
 import gc
@@ -38,7 +39,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Some images of a data set: where they lie, which they are, their labels, and how they are normalised."""
+    """Some images of a data set: where they lie, which they are, their labels and normalisation."""
 
     pixels: Tensor  # (N, H, W, C) uint8, on the device or, streamed, on the host
     rows: Tensor  # (M,) int64, where `pixels` are: these images

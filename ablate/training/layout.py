@@ -1,6 +1,7 @@
-"""The memory format in which a network runs: channels_last, which is faster, or contiguous where its code needs that.
+"""The memory format in which a network runs: channels_last, which is faster, or contiguous where it must be.
 
-`x.view(len(x), -1)` after a convolution, as in most tutorials, is impossible in channels_last. Only a trial tells.
+`x.view(len(x), -1)` after a convolution, as in most tutorials, is impossible in channels_last. Only a trial
+tells.
 """
 
 import functools
@@ -36,10 +37,11 @@ def of(network: nn.Module) -> Format:
 
 @functools.cache
 def choose(model: Model, shape: models.Shape, precision: str, device: str) -> Format:
-    """Return channels_last unless a network of the user's own gets further without it, in a trial step of two images.
+    """Return channels_last unless a network of the user's own gets further without it.
 
-    The trial has networks and random numbers of its own, so whoever asks, and whenever, gets the same answer and is not
-    disturbed. Nobody else's network is tried: all of them run in channels_last.
+    That is found by a trial step of two images, with networks and random numbers of its own: the answer does
+    not depend on the caller and does not disturb it. No other network is tried: they all run in
+    channels_last.
     """
     if not networks.is_own(model.name):
         return "channels_last"

@@ -115,7 +115,7 @@ def start(
 
 
 def epochs(session: Session) -> Iterator[dict[str, Any]]:
-    """Train until the end, yielding a journal line after each epoch: epoch, timestamp in ms, seconds, metrics."""
+    """Train to the end; yield a journal line after each epoch: epoch, timestamp in ms, seconds, metrics."""
     compiling = (
         {"time/compile_seconds": compile_step(session)}
         if session.recipe.training.compile and not session.finished
@@ -144,9 +144,10 @@ def epochs(session: Session) -> Iterator[dict[str, Any]]:
 
 
 def _compiled(network: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Make torch compile a network at its first call, forgetting what earlier jobs of this process have compiled.
+    """Return a network that torch compiles at its first call, without graphs of earlier jobs.
 
-    Else a graph of a network with the same layers is taken for this one: torch does not look at hooks, and dropout is one.
+    Else a graph of a network with the same layers is taken for this one: torch does not look at hooks, and
+    dropout is one.
     """
     torch.compiler.reset()
     made: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=False)

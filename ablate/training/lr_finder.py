@@ -1,7 +1,7 @@
-"""The learning-rate range test of a recipe (Smith 2017, arXiv 1506.01186): a throw-away training at ever higher rates.
+"""The learning-rate range test of a recipe (Smith 2017, arXiv 1506.01186): a training at ever higher rates.
 
-Nothing of it stays: not in the process, nor in another training that is under way in it. What its curve means is for
-`ablate.rates` to say.
+It is thrown away: nothing of it stays in the process, nor in another training under way in it. Its curve is
+read by `ablate.recipe.range_test`.
 """
 
 from collections.abc import Callable, Iterator
@@ -104,9 +104,10 @@ def _blocks(measured: Iterator[Tensor], size: int) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def undisturbed(device: torch.device) -> Iterator[None]:
-    """Leave torch as it was: its global generators, threads, deterministic algorithms, settings of cuDNN, and grad mode.
+    """Leave torch as it was: generators, threads, deterministic algorithms, cuDNN's settings, grad mode.
 
-    All of them are set by `loop.start`, as a job owns its process. Inside, gradients are computed, whatever the caller does.
+    All of them are set by `loop.start`, as a job owns its process. Inside, gradients are computed, whatever
+    the caller does.
     """
     # Elsewhere there is no state yet, and asking for it would make one.
     cuda = device.type == "cuda" or torch.cuda.is_initialized()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Optimizers of torch, and learning-rate schedules as pure functions of the step: a schedule has no state to lose."""
+"""Optimizers of torch, and learning-rate schedules as pure functions of the step, without a state to lose."""
 
 import math
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""One training step of two images on the CPU, as a job takes it: what a network does wrong is told before anything is trained."""
+"""One training step of two images on the CPU, which shows a network's mistakes before any training."""
 
 import math
 from collections.abc import Iterator
@@ -114,12 +114,11 @@ def _check_repeatable(network: nn.Module, recipe: Recipe, shape: models.Shape) -
     same = mine.keys() == other.keys() and all(torch.equal(mine[key], other[key]) for key in mine)
     if same:
         return ()
-    return (
-        (
-            "starts from other weights each time: its random numbers are not those of torch, numpy or random, "
-            "so seeds are no pairs"
-        ),
+    warning = (
+        "starts from other weights each time: its random numbers are not those of torch, numpy or random, "
+        "so seeds are no pairs"
     )
+    return (warning,)
 
 
 def _session(recipe: Recipe, network: nn.Module, shape: models.Shape) -> Session:
@@ -131,10 +130,17 @@ def _session(recipe: Recipe, network: nn.Module, shape: models.Shape) -> Session
     normalize = MeanStd(mean=(0.5,), std=(0.25,))
     plain = recipe.model_copy(update={"training": recipe.training.model_copy(update={"compile": False})})
     return Session(
-        recipe=plain, device=CPU, network=network, forward=network, optimizer=optim.optimizer(network, recipe.optimizer),
-        train=images.place(normalize, pixels, labels, np.arange(2), CPU), validation=None, order=torch.Generator(), streams={},
+        recipe=plain,
+        device=CPU,
+        network=network,
+        forward=network,
+        optimizer=optim.optimizer(network, recipe.optimizer),
+        train=images.place(normalize, pixels, labels, np.arange(2), CPU),
+        validation=None,
+        order=torch.Generator(),
+        streams={},
         augmentation=PLAIN,
-    )  # fmt: skip
+    )
 
 
 def _train(session: Session, shape: models.Shape) -> float:

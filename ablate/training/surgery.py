@@ -20,11 +20,11 @@ STEPS = 2**16  # of a probability on the CPU: 0.1 is drawn as 6554 / 65536
 
 
 class QuickDropout(nn.Dropout):
-    """Dropout that draws 16 bits an element on the CPU, from torch's global generator, and scales by what it drew.
+    """Dropout that draws 16 bits an element on the CPU, from torch's global generator, and scales by them.
 
-    torch draws a Bernoulli number for each element in turn; with dropout after every convolution that was three quarters
-    of an evaluation by MC dropout. cnn4, batch 128, bf16, one thread of a Xeon with AMX, 6 interleaved rounds: a pass
-    80 -> 53 ms (21 without dropout), a training step 143 -> 121 ms (77).
+    torch draws a Bernoulli number for each element in turn; with dropout after every convolution that was
+    three quarters of an evaluation by MC dropout. cnn4, batch 128, bf16, one thread of a Xeon with AMX, 6
+    interleaved rounds: a pass 80 -> 53 ms (21 without dropout), a training step 143 -> 121 ms (77).
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def has_lazy_layers(network: nn.Module) -> bool:
 
 
 def materialize(network: nn.Module, example: Tensor) -> None:
-    """Materialize lazy layers (nn.LazyLinear, ...) by one forward pass of `example` (B, C, H, W) in eval mode.
+    """Materialize lazy layers (nn.LazyLinear, ...) by a forward pass of `example` (B, C, H, W) in eval mode.
 
     Their weights are drawn from torch's global generator. Every other network is left alone.
     """
@@ -142,7 +142,7 @@ def add_conv_dropout(network: nn.Module, p: float) -> int:
 
 
 def add_head_dropout(network: nn.Module, p: float) -> None:
-    """Put dropout with probability `p` before the classifier: the last linear layer, else the last convolution."""
+    """Put dropout `p` before the classifier: the last linear layer, else the last convolution."""
     found = _heads(network)
     if not found:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""A network of one's own: found and identified without running it, imported for a study file only, new when its code is new."""
+"""A network of one's own: identified without running, imported for a study file only, new with its code."""
 
 import hashlib
 import json
@@ -130,7 +130,8 @@ with Path(__file__).with_name("imported").open("a") as file:
     file.write("once more\\n")
 
 def tiny(*, classes, channels, image_size):
-    return nn.Sequential(nn.Conv2d(channels, WIDTH, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(WIDTH * 49, classes))
+    stem = nn.Conv2d(channels, WIDTH, 3, stride=2)
+    return nn.Sequential(stem, nn.ReLU(), nn.Flatten(), nn.Linear(WIDTH * 49, classes))
 
 WIDTH = 8
 """
@@ -231,7 +232,7 @@ def test_a_mistake_in_the_code_is_a_sentence_before_anything_is_trained(tmp_path
 
 @pytest.fixture
 def job(tmp_path, monkeypatch):
-    """Return what makes the task of a job with a network of one's own that may be in these folders, and the network's file."""
+    """Return a builder of a job's task with a network of one's own, and the network's file."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "net_of_a_job", raising=False)
     file = put(tmp_path / "code" / "net_of_a_job.py", NET)

@@ -151,7 +151,7 @@ def test_a_bitmap_whose_fourth_byte_was_never_set_is_not_empty(tmp_path):
 
 
 def png(depth, colour, row, key):
-    """Make a PNG of 16 x 16 pixels, each row the same, in which one colour is transparent: Pillow cannot write all of them."""
+    """Return a PNG of 16 equal rows, with one transparent colour: Pillow cannot write all of them."""
 
     def chunk(name, content):
         return (
@@ -271,9 +271,12 @@ def test_other_spaces_of_colour_become_rgb(mode, tmp_path):
 
 
 MANY = {
-    "GIF": ({"duration": 50}, decoding.ANIMATION), "WEBP": ({"lossless": True}, decoding.ANIMATION), "PNG": ({}, decoding.ANIMATION),
-    "TIFF": ({}, decoding.PAGES), "MPO": ({"quality": 95, "subsampling": 0}, None),
-}  # fmt: skip
+    "GIF": ({"duration": 50}, decoding.ANIMATION),
+    "WEBP": ({"lossless": True}, decoding.ANIMATION),
+    "PNG": ({}, decoding.ANIMATION),
+    "TIFF": ({}, decoding.PAGES),
+    "MPO": ({"quality": 95, "subsampling": 0}, None),
+}
 
 
 @pytest.mark.parametrize("kind", MANY)

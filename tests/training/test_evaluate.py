@@ -1,4 +1,4 @@
-"""What is said of a trained network is what scikit-learn and plain loops say, in every way of evaluating it."""
+"""The scores of a network are those of scikit-learn and plain loops, in every way of evaluating it."""
 
 import dataclasses
 import io
@@ -55,7 +55,7 @@ def whole(images):
 
 
 class Written(nn.Module):
-    """A network whose answer is written into the image: the logits are its first pixels, 0..255, times a scale."""
+    """A network whose answer is in the image: the logits are its first pixels, 0..255, times a scale."""
 
     def __init__(self, classes, scale=0.1):
         super().__init__()

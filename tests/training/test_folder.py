@@ -1,4 +1,4 @@
-"""Folders of images as people have them: which layouts are taken, which files are images, and what is said of the rest."""
+"""Folders of images as people have them: layouts, files that are images, and the messages about the rest."""
 
 import json
 import os
@@ -272,7 +272,7 @@ def test_an_image_of_a_kind_that_needs_another_package_says_which(root, monkeypa
 
 
 def older_note(section, cache, prepared):
-    """Note a decoded set as versions did that knew neither sub-folders nor orientation: by their rule, written out."""
+    """Note a decoded set as versions did that knew neither sub-folders nor orientation, written out."""
     root, listing = folder.Path(section.root), []
     for split in ("train", "test"):
         for label in sorted(path for path in (root / split).iterdir() if path.is_dir()):

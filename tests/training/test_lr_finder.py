@@ -1,4 +1,4 @@
-"""A range test leaves no trace, sees what a training would, and agrees with torch-lr-finder where that one is right.
+"""A range test leaves no trace, sees what a training would, and agrees with torch-lr-finder, its bugs aside.
 
 The list of what may go wrong is that of other finders: torch-lr-finder, fastai, Lightning.
 """
@@ -63,7 +63,9 @@ TRAINED = {
     "everything": EVERYTHING,
     "everything in bf16": EVERYTHING | {"training": EVERYTHING["training"] | {"precision": "bf16"}},
     "adam, dropout, cosine": {
-        "optimizer": {"name": "adam", "lr": 0.003}, "model": {"conv_dropout": 0.2}, "schedule": {"name": "cosine"},
+        "optimizer": {"name": "adam", "lr": 0.003},
+        "model": {"conv_dropout": 0.2},
+        "schedule": {"name": "cosine"},
     },
 }  # fmt: skip
 
@@ -113,8 +115,8 @@ def test_between_two_steps_of_an_epoch_a_range_test_changes_nothing_either(digit
 def settings_of_torch():
     return (
         torch.get_rng_state().tolist(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(), torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32,
-        torch.is_grad_enabled(), torch.is_inference_mode_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(), torch.backends.cudnn.benchmark,
+        torch.backends.cudnn.allow_tf32, torch.is_grad_enabled(), torch.is_inference_mode_enabled(),
     )  # fmt: skip
 
 
@@ -245,8 +247,11 @@ def test_the_curve_is_that_of_plain_steps_at_rising_rates(digits, sessions, batc
 def test_every_rate_is_tried_however_few_batches_an_epoch_has_and_every_epoch_has_its_own_order(batches):
     prepared, arrays = numbered(40)
     recipe = make(
-        data={"train_size": None, "validation": 0}, augment=PLAIN, training={"batch_size": 10}, model={"width": 0.25},
-    )  # fmt: skip
+        data={"train_size": None, "validation": 0},
+        augment=PLAIN,
+        training={"batch_size": 10},
+        model={"width": 0.25},
+    )
     plan = Sweep(1e-6, 1e-3, 22)  # 5 epochs and a half
     curve = lr_finder.sweep(recipe, 0, prepared, arrays, CPU, plan)
     assert curve.rates == range_test.rates(plan)
@@ -329,13 +334,15 @@ def test_a_healthy_network_gets_a_rate_that_trains_it_and_the_range_holds_it(dig
 def test_nothing_but_images_network_and_optimizer_matters(digits):
     one = sweep(make(), digits)
     for changes in (
-        {"schedule": {"name": "cosine"}}, {"schedule": {"name": "step", "step_epochs": 1}}, {"optimizer": {"lr": 0.7}},
-        {"training": {"epochs": 1, "early_stopping": 1}}, {"evaluation": {"tta": "flip"}},
+        {"schedule": {"name": "cosine"}}, {"schedule": {"name": "step", "step_epochs": 1}},
+        {"optimizer": {"lr": 0.7}}, {"training": {"epochs": 1, "early_stopping": 1}},
+        {"evaluation": {"tta": "flip"}},
     ):  # fmt: skip
         assert sweep(make(**changes), digits) == one, changes
     for changes in (
-        {"augment": {"rotation": 15.0}}, {"optimizer": {"momentum": 0.5}}, {"optimizer": {"weight_decay": 0.3}},
-        {"training": {"gradient_clip": 0.01}}, {"training": {"label_smoothing": 0.2}}, {"training": {"precision": "bf16"}},
+        {"augment": {"rotation": 15.0}}, {"optimizer": {"momentum": 0.5}},
+        {"optimizer": {"weight_decay": 0.3}}, {"training": {"gradient_clip": 0.01}},
+        {"training": {"label_smoothing": 0.2}}, {"training": {"precision": "bf16"}},
         {"model": {"head_dropout": 0.3}}, {"optimizer": {"name": "adam"}}, {"augment": {"mixup": 1.0}},
     ):  # fmt: skip
         assert sweep(make(**changes), digits).losses != one.losses, changes
@@ -422,8 +429,14 @@ def theirs(network, recipe, loader, plan, smooth_f=0.0):
     finder = LRFinder(network, optimizer, nn.CrossEntropyLoss(), device="cpu")
     mode = "exp" if plan.mode == "exponential" else "linear"
     finder.range_test(
-        loader, start_lr=plan.low, end_lr=plan.high, num_iter=plan.steps, step_mode=mode, smooth_f=smooth_f, diverge_th=math.inf,
-    )  # fmt: skip
+        loader,
+        start_lr=plan.low,
+        end_lr=plan.high,
+        num_iter=plan.steps,
+        step_mode=mode,
+        smooth_f=smooth_f,
+        diverge_th=math.inf,
+    )
     return finder
 
 

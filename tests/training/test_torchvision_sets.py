@@ -28,7 +28,7 @@ def md5(path):
 
 
 def write_cifar(root, monkeypatch, kind, label_key, classes):
-    """Write the pickled batches of CIFAR in their archive: (what is in train, in test, the classes, the archive)."""
+    """Write CIFAR's pickled batches to their archive; return (train, test, classes, archive)."""
     batches = {
         name: (noise(i, 4, 3072), [i, 3, 2, classes - 1])
         for i, (name, _) in enumerate([*kind.train_list, *kind.test_list])

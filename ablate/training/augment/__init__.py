@@ -32,7 +32,7 @@ class Mixed:
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """What a recipe does to a batch: how images are read, what happens to them before and after normalisation, and how they are mixed."""
+    """What a recipe does to a batch: how it is read, changed before and after normalisation, and mixed."""
 
     read: Reading = crop.take
     steps: tuple[Step, ...] = ()
@@ -125,8 +125,12 @@ def _cutout(augment: Augment, streams: Streams) -> Step | None:
 
 Make = Callable[[Augment, Streams], Step | None]
 STEPS: dict[str, Make] = {
-    "crop": _crop, "rotation": _rotation, "color_jitter": _color_jitter, "erasing": _erasing, "cutout": _cutout,
-}  # fmt: skip
+    "crop": _crop,
+    "rotation": _rotation,
+    "color_jitter": _color_jitter,
+    "erasing": _erasing,
+    "cutout": _cutout,
+}
 """What happens to single images, by name; where and in which order, the table of augmentations says."""
 
 

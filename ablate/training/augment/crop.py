@@ -32,11 +32,19 @@ def take(pixels: Tensor, which: Tensor) -> Tensor:
 
 
 def cut(
-    pixels: Tensor, which: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, *, padding: int = 0, mode: str = "zeros"
-) -> Tensor:  # fmt: skip
-    """Read images (B, H, W, C) out of `pixels` (N, H, W, C) as padded, cut to their old size at (top, left) and mirrored.
+    pixels: Tensor,
+    which: Tensor,
+    top: Tensor,
+    left: Tensor,
+    mirrored: Tensor,
+    *,
+    padding: int = 0,
+    mode: str = "zeros",
+) -> Tensor:
+    """Return images (B, H, W, C) of `pixels` (N, H, W, C), padded, cut at (top, left) and mirrored.
 
-    `padding` pixels are added a side, black (`zeros`) or mirrored (`reflect`); which, top, left, mirrored: (B,).
+    The size stays. `padding` pixels are added a side, black (`zeros`) or mirrored
+    (`reflect`); which, top, left, mirrored: (B,).
     """
     _, height, width, channels = pixels.shape
     row, column = torch.arange(height, device=pixels.device), torch.arange(width, device=pixels.device)
@@ -84,11 +92,11 @@ def sample_random_resized_crop(
 def random_resized_crop(
     images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, mirrored: Tensor | None = None
 ) -> Tensor:
-    """Cut a box out of each image (B, C, H, W), resize it to the old size, bilinear and antialiased, and mirror it.
+    """Return a box of each image (B, C, H, W), resized to the old size (bilinear, antialiased), mirrored.
 
     A separable resize is a matrix for each axis and image: out = rows @ image @ columns^T. That is what
-    F.interpolate(..., antialias=True) computes for one image, here for boxes of different sizes at once. Mirroring
-    is the columns' matrix upside down, and free.
+    F.interpolate(..., antialias=True) computes for one image, here for boxes of different sizes at once.
+    Mirroring is the columns' matrix upside down, and free.
     """
     batch, channels, high, wide = images.shape
     rows = _resize_matrix(top, height, high)
@@ -98,7 +106,7 @@ def random_resized_crop(
 
 
 def _resize_matrix(start: Tensor, length: Tensor, size: int, mirrored: Tensor | None = None) -> Tensor:
-    """Return (B, size, size): row o holds the weights of the source pixels in output pixel o, a triangle filter."""
+    """Return (B, size, size): row o has the weights of source pixels in output pixel o, a triangle filter."""
     start, length = start.to(torch.float32)[:, None], length.to(torch.float32)[:, None]
     scale = length / size
     place = torch.arange(size, device=start.device)

@@ -15,7 +15,7 @@ def generators(seed: int) -> dict[str, Generator]:
 
 
 def move(device: torch.device, *draws: Tensor) -> tuple[Tensor, ...]:
-    """Bring what was drawn on the CPU to the device, without waiting for it: from pinned memory a copy is queued."""
+    """Move draws from the CPU to the device without waiting: a copy from pinned memory is queued."""
     if device.type == "cpu":
         return draws
     return tuple(

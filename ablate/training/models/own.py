@@ -1,4 +1,4 @@
-"""The user's own network: a function `package.module:function` that takes `classes`, `channels` and `image_size`."""
+"""The user's own network: a function `package.module:function` of `classes`, `channels` and `image_size`."""
 
 import difflib
 import importlib

@@ -1,8 +1,8 @@
-"""How many pixels of the image one place of a feature map can see, followed from tensor to tensor while the image passes.
+"""The pixels that one place of a feature map can see, followed from tensor to tensor while an image passes.
 
-The formula is that of Araujo et al. 2019, "Computing Receptive Fields of Convolutional Neural Networks" (Distill): a
-window of k places that are d apart sees (k - 1) d more of the places it reads, which lie `jump` pixels apart; its
-stride multiplies the jump. Branches count by the one that sees most.
+The formula is that of Araujo et al. 2019, "Computing Receptive Fields of Convolutional Neural Networks"
+(Distill): a window of k places that are d apart sees (k - 1) d more of the places it reads, which lie `jump`
+pixels apart; its stride multiplies the jump. Branches count by the one that sees most.
 """
 
 import math

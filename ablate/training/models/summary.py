@@ -1,4 +1,4 @@
-"""What can be said of a network before it is trained: its size, its cost, how far it sees, and whether it can be built at all."""
+"""A network before it is trained: its size, its cost, how far it sees, and whether it can be built at all."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext

@@ -1,4 +1,4 @@
-"""torchvision's pretrained weights: found in torch's cache or downloaded, never unpickled as code, fitted to the images and classes."""
+"""torchvision's pretrained weights: cached or downloaded, never unpickled as code, fitted to the data."""
 
 import contextlib
 import http.client
