@@ -376,7 +376,7 @@ def _valley(where: Floats, losses: Floats, lowest: int) -> tuple[float, float, f
 
 
 def _steepest(where: Floats, losses: Floats, lowest: int) -> tuple[tuple[float, float, float], bool]:
-    """Return the log10 rate of the steepest fall per decade, its range, and whether the search starts at it."""
+    """Return the log10 rate of the steepest fall per decade, its range, and whether it is at the start."""
     with np.errstate(divide="ignore", invalid="ignore"):  # rates so close that they are one number
         slope = np.nan_to_num(np.gradient(losses, where), nan=0.0, posinf=0.0, neginf=0.0)
     start = min(int(np.searchsorted(where, where[0] + WINDOW * (where[-1] - where[0]))), lowest)

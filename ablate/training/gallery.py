@@ -3,7 +3,7 @@
 import io
 import unicodedata
 
-from ablate.training.decoding import Images
+from ablate.training.datasets.decoding import Images
 from ablate.training.evaluate import Wrong
 
 COLUMNS, TILE, TEXT = 6, 96, 30

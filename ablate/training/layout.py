@@ -71,14 +71,12 @@ def _reached(model: Model, shape: models.Shape, precision: str, device: str, tri
     ):
         network = models.build(model, shape, seed=0, pretrained=False)
         try:
-            network = (
-                _contiguous(network).to(device)
-                if tried == "contiguous"
-                else network.to(device, memory_format=torch.channels_last)
-            )  # type: ignore[call-overload]
-            images = torch.rand(2, shape.image_size, shape.image_size, shape.channels, device=device).permute(
-                0, 3, 1, 2
-            )
+            if tried == "contiguous":
+                network = _contiguous(network).to(device)
+            else:
+                network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            size = shape.image_size
+            images = torch.rand(2, size, size, shape.channels, device=device).permute(0, 3, 1, 2)
             labels = torch.arange(2, device=device) % shape.classes
             autocast = torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
             surgery.train(network)

@@ -10,7 +10,8 @@ from PIL import Image, ImageCms, features
 
 from ablate.errors import DataError
 from ablate.recipe.fields import Data
-from ablate.training import data, decoding
+from ablate.training import data
+from ablate.training.datasets import decoding
 
 RED, GREEN, BLUE, GREY, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (90, 90, 90), (255, 255, 255)
 FOUR = Image.fromarray(

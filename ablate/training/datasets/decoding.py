@@ -35,8 +35,8 @@ TURNED, ON_WHITE, ANIMATION, PAGES, NEARLY_BLACK, REDUCED = MARKS = (
     "animated, of which the first frame is taken",
     "of several pages, of which the first is taken",
     (
-        f"of 16 bits and nearly black, as no pixel reaches {DARK:,} of 65,535 (to be stretched before, if that "
-        "is wrong)"
+        f"of 16 bits and nearly black, as no pixel reaches {DARK:,} of 65,535 (to be stretched before, if "
+        "that is wrong)"
     ),
     "too large to be decoded at full size, and read at a lower one",
 )
