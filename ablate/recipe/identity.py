@@ -67,12 +67,12 @@ def job_id(recipe: Recipe, seed: int, data: str, code: str = "") -> str:
 
 
 def evaluation_id(recipe: Recipe) -> str:
-    """Identify the way in which a trained model is judged."""
+    """Return the identity of the way in which a trained model is evaluated."""
     return digest(canonical(recipe).get("evaluation", {}))
 
 
 def stream_seed(seed: int, role: str) -> int:
-    """Seed the generator of one role (init, split, order, crop, flip, ...), 63 bits.
+    """Return the seed of the generator of one role (init, split, order, crop, flip, ...), 63 bits.
 
     Each role has a generator of its own, so that switching one choice on leaves the draws of all others where
     they were: that is what makes the runs of one seed comparable pairs.

@@ -86,10 +86,10 @@ class Sweep:
             raise AblateError(
                 f"A range test needs at least {FEWEST} rates, got {self.steps}: give more steps, such as 100."
             )
-        for name, given, known in (("mode", self.mode, get_args(Mode)), ("per", self.per, get_args(Per))):
-            if given not in known:
+        for name, value, values in (("mode", self.mode, get_args(Mode)), ("per", self.per, get_args(Per))):
+            if value not in values:
                 raise AblateError(
-                    f"The {name} of a range test must be {' or '.join(known)}, got {given}: give one of "
+                    f"The {name} of a range test must be {' or '.join(values)}, got {value}: give one of "
                     "these."
                 )
 
@@ -183,18 +183,18 @@ def average(values: Floats, decay: float) -> Floats:
     seems to rise from there. What is not finite counts as inf, and inf stays.
     """
     assert 0 <= decay < 1
-    known = np.where(np.isfinite(values), values, np.inf)
-    found, mean = np.empty(len(known)), 0.0
-    for i, value in enumerate(known.tolist()):
+    finite = np.where(np.isfinite(values), values, np.inf)
+    averages, mean = np.empty(len(finite)), 0.0
+    for i, value in enumerate(finite.tolist()):
         mean = decay * mean + (1 - decay) * value if decay else value
-        found[i] = mean / (1 - decay ** (i + 1))
-    return found
+        averages[i] = mean / (1 - decay ** (i + 1))
+    return averages
 
 
 def smoothed(curve: Curve, decay: float | None = None) -> Curve:
-    """Smooth a curve by `average`, its rates too; `decay`, in [0, 1), is that of `beta` unless given.
+    """Return a curve smoothed by `average`, its rates too; `decay`, in [0, 1), is that of `beta` by default.
 
-    A moving average tells of steps that are past: of 10 steps ago, at a decay of 0.9, which is 0.6 decades of
+    A moving average shows steps that are past: of 10 steps ago, at a decay of 0.9, which is 0.6 decades of
     a usual sweep, and it is wrong by a factor of 4 in the rate. log10 of the rate is averaged with the same
     weights, so each smoothed loss stands at the rate that it belongs to: a loss that is linear in log10 of
     the rate is not moved at all.
@@ -254,7 +254,7 @@ def _median(values: Floats) -> Floats:
 
 
 def suggest(curves: Sequence[Curve]) -> dict[str, Suggestion]:
-    """Ask each of the `RULES` for a rate, by the median curve of some seeds, smoothed.
+    """Return the rate by each of the `RULES`, from the smoothed median curve of some seeds.
 
     Only its fall to the minimum counts.
 
@@ -386,7 +386,7 @@ def _steepest(where: Floats, losses: Floats, lowest: int) -> tuple[tuple[float, 
 
 
 def _around(good: NDArray[np.bool_], at: int) -> tuple[int, int]:
-    """Find the ends of the stretch of neighbours that are good round one of them."""
+    """Return the ends of the stretch of good neighbours around `at`."""
     bad = np.flatnonzero(~good)
     before, after = bad[bad < at], bad[bad > at]
     return int(before[-1]) + 1 if len(before) else 0, int(after[0]) - 1 if len(after) else len(good) - 1

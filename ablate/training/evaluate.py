@@ -28,7 +28,7 @@ class Wrong:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class Scores:
     """The scores of one trained network under one way of evaluating it."""
 
     metrics: dict[str, float]
@@ -38,14 +38,14 @@ class Judgement:
     at_chance: str | None  # why the answers do not depend on the class, else None
 
 
-def judge(
+def evaluate(
     network: nn.Module,
     recipe: Recipe,
     seed: int,
     test: Images,
     classes: tuple[str, ...],
     alive: Callable[[], None] = lambda: None,
-) -> Judgement:
+) -> Scores:
     """Evaluate a network as the recipe's evaluation says.
 
     The same network, recipe and seed give the same numbers. `alive` is called for every pass over a batch.
@@ -73,7 +73,7 @@ def judge(
         for name, share in zip(classes, per_class.tolist(), strict=True)
         if not math.isnan(share)  # of a class without test images
     }
-    return Judgement(
+    return Scores(
         metrics=scores,
         confusion=confusion.tolist(),
         calibration=_calibration(p, answers == labels),

@@ -1,9 +1,7 @@
 """Training of one job, epoch by epoch. The caller owns every file.
 
-A session can be put away and taken up at any epoch.
-
-The images stay on the device as uint8, whole batches are augmented there, and the device is read once an
-epoch.
+A session can be saved and resumed after any epoch. The images stay on the device as uint8, whole batches are
+augmented there, and the device is read once an epoch.
 """
 
 import copy
@@ -65,7 +63,7 @@ class Session:
 
 
 def settle(recipe: Recipe, device: torch.device) -> None:
-    """Make this process compute as the recipe says, whatever it did before."""
+    """Set this process to compute as the recipe says, whatever it did before."""
     torch.set_num_threads(recipe.training.threads)
     if device.type == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)  # noqa: FBT003 (torch's own signature)
@@ -150,14 +148,14 @@ def _compiled(network: nn.Module) -> Callable[[Tensor], Tensor]:
     dropout is one.
     """
     torch.compiler.reset()
-    made: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=False)
-    return made
+    compiled: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=False)
+    return compiled
 
 
 def compile_step(session: Session) -> float:
-    """Let torch.compile do its work in a step that leaves no trace; give its seconds.
+    """Let torch.compile work in a step that leaves no trace; return its seconds.
 
-    Judging, and the smaller batches of it, run uncompiled: every other shape would be compiled anew.
+    Evaluation, with its smaller batches, runs uncompiled: every other shape would be compiled anew.
     """
     began, before = time.perf_counter(), snapshot(session)
     surgery.train(session.network)
@@ -297,7 +295,7 @@ def snapshot(session: Session) -> dict[str, Any]:
 
 
 def restore(session: Session, state: dict[str, Any]) -> None:
-    """Put a session where `snapshot` was taken."""
+    """Restore a session to where `snapshot` was taken."""
     session.epoch, session.best_epoch, session.diverged = (
         state["epoch"],
         state["best_epoch"],

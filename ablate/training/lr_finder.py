@@ -47,24 +47,24 @@ def sweep(
     before each step, and ends the test with `Stopped`.
     """
     plain = recipe.model_copy(update={"training": recipe.training.model_copy(update={"compile": False})})
-    found: list[list[float]] = []
+    measured: list[list[float]] = []
     with undisturbed(device):
         session = loop.start(
             plain, identity.stream_seed(seed, "range"), prepared, arrays, device, memory=memory, split=seed
         )
         surgery.train(session.network)
         for block in _blocks(_measured(session, plan, should_stop), BLOCK if plan.per == "batch" else 1):
-            found += torch.stack(block).tolist()  # the only time that the device is read
-            told(len(found))
-            if range_test.divergence([loss for loss, _ in found], plan.steps) is not None:
+            measured += torch.stack(block).tolist()  # the only time that the device is read
+            told(len(measured))
+            if range_test.divergence([loss for loss, _ in measured], plan.steps) is not None:
                 break
-    return _curve(plan, found)
+    return _curve(plan, measured)
 
 
-def _curve(plan: Sweep, found: list[list[float]]) -> Curve:
-    """Cut what was measured at the step that diverged: how much was read after it depends on the block."""
-    end = range_test.divergence([loss for loss, _ in found], plan.steps)
-    kept = found if end is None else found[: end + 1]
+def _curve(plan: Sweep, measured: list[list[float]]) -> Curve:
+    """Return the curve up to the step that diverged: how much was read after it depends on the block."""
+    end = range_test.divergence([loss for loss, _ in measured], plan.steps)
+    kept = measured if end is None else measured[: end + 1]
     losses, accuracies = zip(*kept, strict=True)
     return Curve(
         range_test.rates(plan)[: len(kept)], losses, accuracies, "end" if end is None else "diverged"
@@ -72,7 +72,7 @@ def _curve(plan: Sweep, found: list[list[float]]) -> Curve:
 
 
 def _measured(session: Session, plan: Sweep, should_stop: Callable[[], bool]) -> Iterator[Tensor]:
-    """Train at each rate, giving loss and accuracy (2,) of each, on the device."""
+    """Train at each rate; yield its loss and accuracy (2,), on the device."""
     batches = _forever(session)
     steps = loop.batches_an_epoch(session) if plan.per == "epoch" else 1
     for rate in range_test.rates(plan):

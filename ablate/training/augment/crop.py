@@ -52,10 +52,10 @@ def cut(
     columns = torch.where(mirrored[:, None], width - 1 - column, column) + (left - padding)[:, None]
     inside_row, inside_column = _inside(rows, height, mode), _inside(columns, width, mode)
     flat = (inside_row * width + (which * (height * width))[:, None])[:, :, None] + inside_column[:, None, :]
-    found = pixels.view(-1, channels).index_select(0, flat.view(-1)).view(-1, height, width, channels)
+    cut_out = pixels.view(-1, channels).index_select(0, flat.view(-1)).view(-1, height, width, channels)
     if mode == "zeros" and padding > 0:
-        found *= ((rows == inside_row)[:, :, None] & (columns == inside_column)[:, None, :])[..., None]
-    return found
+        cut_out *= ((rows == inside_row)[:, :, None] & (columns == inside_column)[:, None, :])[..., None]
+    return cut_out
 
 
 def _inside(index: Tensor, size: int, mode: str) -> Tensor:
@@ -79,13 +79,13 @@ def sample_random_resized_crop(
     places = torch.rand(2, batch, generator=generator)
     wide, high = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
     fits = (wide > 0) & (wide <= width) & (high > 0) & (high <= height)
-    first, found = fits.int().argmax(1, keepdim=True), fits.any(1)
+    first, fitting = fits.int().argmax(1, keepdim=True), fits.any(1)
     whole_wide = min(width, round(height * RATIO[1]))
     whole_high = min(height, round(width / RATIO[0]))
-    wide = torch.where(found, wide.gather(1, first)[:, 0], whole_wide)
-    high = torch.where(found, high.gather(1, first)[:, 0], whole_high)
-    top = torch.where(found, (places[0] * (height - high + 1)).long(), (height - high) // 2)
-    left = torch.where(found, (places[1] * (width - wide + 1)).long(), (width - wide) // 2)
+    wide = torch.where(fitting, wide.gather(1, first)[:, 0], whole_wide)
+    high = torch.where(fitting, high.gather(1, first)[:, 0], whole_high)
+    top = torch.where(fitting, (places[0] * (height - high + 1)).long(), (height - high) // 2)
+    left = torch.where(fitting, (places[1] * (width - wide + 1)).long(), (width - wide) // 2)
     return top, left, high, wide
 
 

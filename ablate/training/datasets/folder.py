@@ -1,6 +1,6 @@
 """A folder of images as people have them: its splits and classes by the usual names, and its files.
 
-Nothing is opened here, so a study can be told what is wrong before anything is decoded.
+Nothing is opened here, so mistakes show before anything is decoded.
 """
 
 import difflib

@@ -38,7 +38,7 @@ def first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
 
 
 def _options(model: Model, channels: int, image_size: int) -> dict[str, Any]:
-    """List the arguments that only some networks have.
+    """Return the arguments that only some networks have.
 
     What pretrained weights need is what torchvision gives them.
     """
