@@ -87,7 +87,7 @@ def _sweep(task: RangeTask, report: Report, should_stop: Asked, alive: Callable[
     return lr_finder.sweep(
         task.recipe, task.seed, prepared, data.open_arrays(prepared.folder), device, task.sweep,
         memory=memory, should_stop=stops,
-        told=lambda done: report({"rate": done, "rates": task.sweep.steps}),
+        progress=lambda done: report({"rate": done, "rates": task.sweep.steps}),
     )  # fmt: skip
 
 

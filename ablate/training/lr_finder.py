@@ -35,7 +35,7 @@ def sweep(
     *,
     memory: int | None = None,
     should_stop: Callable[[], bool] = lambda: False,
-    told: Callable[[int], None] = lambda _done: None,
+    progress: Callable[[int], None] = lambda _done: None,
 ) -> Curve:
     """Train a new network at each rate of a plan in turn, until its end or until the training diverges.
 
@@ -43,8 +43,8 @@ def sweep(
     torch.compile, which would cost more than it saves. Its images are those that a job of this seed trains
     on, so that the rate is not chosen on that job's validation images; every other draw is from streams of
     its own. Of an epoch at each rate, the loss and the accuracy are means over its batches. `memory`: see
-    `images.place`. `told` gets the number of rates that are done, from time to time; `should_stop` is asked
-    before each step, and ends the test with `Stopped`.
+    `images.place`. `progress` gets the number of rates that are done, from time to time; `should_stop` is
+    asked before each step, and ends the test with `Stopped`.
     """
     plain = recipe.model_copy(update={"training": recipe.training.model_copy(update={"compile": False})})
     measured: list[list[float]] = []
@@ -55,7 +55,7 @@ def sweep(
         surgery.train(session.network)
         for block in _blocks(_measured(session, plan, should_stop), BLOCK if plan.per == "batch" else 1):
             measured += torch.stack(block).tolist()  # the only time that the device is read
-            told(len(measured))
+            progress(len(measured))
             if range_test.divergence([loss for loss, _ in measured], plan.steps) is not None:
                 break
     return _curve(plan, measured)

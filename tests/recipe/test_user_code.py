@@ -150,7 +150,7 @@ def ran(tmp_path_factory):
 
 def test_a_network_of_ones_own_is_trained_judged_and_compared(ran):
     folder, store, out = ran
-    assert "name=mynet:tiny" in out
+    assert "model=mynet:tiny" in out
     recipes = [files.read_json(path) for path in store.glob("jobs/*/recipe.json")]
     code = hashlib.sha256((folder / "mynet.py").read_bytes()).hexdigest()
     assert sorted((one["recipe"]["model"]["name"], one["code"]) for one in recipes) == [

@@ -138,13 +138,13 @@ def test_whatever_is_set_inside_is_put_back(ends):
 def test_a_range_test_within_another_changes_neither(digits):
     recipe, other, inner = make(**EVERYTHING), make(model={"conv_dropout": 0.3}), []
     alone = sweep(recipe, digits), sweep(other, digits, seed=2)
-    outer = sweep(recipe, digits, told=lambda _: inner.append(sweep(other, digits, seed=2)))
+    outer = sweep(recipe, digits, progress=lambda _: inner.append(sweep(other, digits, seed=2)))
     assert (outer, *inner) == (alone[0], alone[1], alone[1])  # told after 10 and after 12 steps
 
 
 def test_inside_torch_is_set_as_the_recipe_says(digits):
     seen = []
-    sweep(make(training={"threads": 2}), digits, told=lambda _: seen.append(torch.get_num_threads()))
+    sweep(make(training={"threads": 2}), digits, progress=lambda _: seen.append(torch.get_num_threads()))
     assert set(seen) == {2}
     assert torch.get_num_threads() == 1
 
@@ -355,13 +355,17 @@ def test_the_device_is_read_once_a_block_of_steps(digits):
 
 def test_progress_is_told_and_a_stop_is_heard_at_every_step(digits):
     told = []
-    sweep(make(), digits, Sweep(1e-6, 1e-4, 25), told=told.append)
+    sweep(make(), digits, Sweep(1e-6, 1e-4, 25), progress=told.append)
     assert told == [10, 20, 25]
     for per, expected in (("batch", [10]), ("epoch", [1, 2, 3, 4])):  # an epoch has 3 steps
         answers, told = iter([False] * 13 + [True]), []
         with pytest.raises(lr_finder.Stopped):
             sweep(
-                make(), digits, Sweep(1e-6, 1e-4, 25, per=per), told=told.append, should_stop=answers.__next__
+                make(),
+                digits,
+                Sweep(1e-6, 1e-4, 25, per=per),
+                progress=told.append,
+                should_stop=answers.__next__,
             )
         assert next(answers, None) is None
         assert told == expected
