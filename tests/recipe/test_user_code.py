@@ -170,7 +170,7 @@ def test_what_the_store_knows_of_it_is_told_by_name_without_its_code(ran):
     assert code == 0, err
     assert [(cell["cell"], cell["n"]) for cell in json.loads(out)["cells"]] == [
         ("baseline", 2),
-        ("name=mynet:tiny", 2),
+        ("model=mynet:tiny", 2),
     ]
     assert not (folder / "imported").exists()
 
@@ -220,7 +220,7 @@ def test_a_mistake_in_the_code_is_a_sentence_before_anything_is_trained(tmp_path
     put(tmp_path / "own.toml", STUDY), put(tmp_path / "mynet.py", NET.replace("nn.ReLU()", "nn.ReUL()"))
     code, out, err = ablate("run", tmp_path / "own.toml", "--store", tmp_path / "store")
     assert code == 2
-    assert f"{tmp_path / 'own.toml'}: cell name=mynet:tiny: mynet:tiny" in err
+    assert f"{tmp_path / 'own.toml'}: cell model=mynet:tiny: mynet:tiny" in err
     assert "has no attribute 'ReUL'" in err
     assert f"{tmp_path / 'mynet.py'}, line 9" in err
     assert "Traceback" not in out + err
