@@ -222,7 +222,7 @@ def test_a_mistake_in_the_code_is_a_sentence_before_anything_is_trained(tmp_path
     assert code == 2
     assert f"{tmp_path / 'own.toml'}: cell model=mynet:tiny: mynet:tiny" in err
     assert "has no attribute 'ReUL'" in err
-    assert f"{tmp_path / 'mynet.py'}, line 9" in err
+    assert f"{tmp_path / 'mynet.py'}, line 10" in err
     assert "Traceback" not in out + err
     assert not list(tmp_path.glob("store/jobs/*"))
 
