@@ -1,4 +1,4 @@
-"""The processors of this machine, found without importing torch: `ablate plan` needs to know and must be quick."""
+"""The processors of this machine, found without importing torch: `ablate plan` must be quick."""
 
 import os
 import shutil
@@ -33,13 +33,13 @@ def precision(device: str) -> str:
 
 
 def cores() -> int:
-    """Count the cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache
 def list_gpus() -> tuple[tuple[str, float], ...]:
-    """List (index, compute capability) of the visible GPUs."""
+    """Return (index, compute capability) of the visible GPUs."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible == "" or shutil.which("nvidia-smi") is None:
         return ()
@@ -51,9 +51,8 @@ def list_gpus() -> tuple[tuple[str, float], ...]:
         for line in answer.stdout.splitlines()
         if line.count(",") == 2
     ]
-    chosen = (
-        [name.strip() for name in visible.split(",")] if visible else None
-    )  # indices, or (beginnings of) UUIDs
+    # indices, or (beginnings of) UUIDs
+    chosen = [name.strip() for name in visible.split(",")] if visible else None
     listed = [
         row
         for row in rows

@@ -13,9 +13,9 @@ def cache() -> Path:
     Where there is no home, as in a container under any user, it is a folder of the user's own among the
     temporary files. Raises an AblateError where that folder is another user's.
     """
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    if Path(given).is_absolute():  # else it is to be ignored, by the standard
-        return Path(given) / "ablate"
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    if Path(home).is_absolute():  # else it is to be ignored, by the standard
+        return Path(home) / "ablate"
     try:
         return Path.home() / ".cache" / "ablate"
     except RuntimeError:

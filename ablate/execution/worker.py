@@ -87,7 +87,7 @@ def _sweep(task: RangeTask, report: Report, should_stop: Asked, alive: Callable[
     return lr_finder.sweep(
         task.recipe, task.seed, prepared, data.open_arrays(prepared.folder), device, task.sweep,
         memory=memory, should_stop=stops,
-        told=lambda done: report({"rate": done, "rates": task.sweep.steps}),
+        progress=lambda done: report({"rate": done, "rates": task.sweep.steps}),
     )  # fmt: skip
 
 
@@ -284,7 +284,7 @@ def _judge(folder: Folder, task: TrainTask, evaluation: Evaluation, alive: Alive
     network = build_network(folder, recipe, prepared, device)
     memory = images.room(device, task.context.jobs_a_device)
     test = images.for_test(recipe, prepared, arrays, device, memory=memory)
-    judgement = evaluate.judge(network, recipe, seed, test, prepared.classes, alive)
+    judgement = evaluate.evaluate(network, recipe, seed, test, prepared.classes, alive)
     alive.check()
     outcome = records.Evaluation(
         evaluation=evaluation.model_dump(),

@@ -47,8 +47,8 @@ class ColorJitter(Section):
     """Its hue is turned by a share of the circle from [-hue, hue]."""
 
 
-def _something(given: ColorJitter | None) -> ColorJitter | None:
-    return None if given == ColorJitter() else given  # nothing moves
+def _something(jitter: ColorJitter | None) -> ColorJitter | None:
+    return None if jitter == ColorJitter() else jitter  # nothing moves
 
 
 class Augment(Section):

@@ -47,15 +47,11 @@ def status(
 def at_chance(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> str | None:
     """Return why the answers do not depend on the class, else None.
 
-    `confusion`: [true class][answer], counts of test images.
-
-    Images of a single class cannot tell a network that always gives one answer from a perfect one: None.
-
+    `confusion`: [true class][answer], counts of test images. Images of a single class cannot tell a network
+    that always gives one answer from a perfect one: None.
     """
-    images, answers = (
-        [sum(row) for row in confusion],
-        [sum(column) for column in zip(*confusion, strict=True)],
-    )
+    images = [sum(row) for row in confusion]
+    answers = [sum(column) for column in zip(*confusion, strict=True)]
     present, total = [k for k, count in enumerate(images) if count], sum(images)
     if len(present) < 2:
         return None
@@ -79,23 +75,25 @@ def at_chance(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> str
 
 
 def _dealt_out(images: Sequence[int], answers: Sequence[int], present: Sequence[int]) -> tuple[float, float]:
-    """Return mean and standard deviation of the balanced accuracy when the answers are dealt out to the images at random."""
-    total, known = sum(images), len(present)
-    given = [answers[k] for k in present]
-    together = sum(given) ** 2 - sum(
-        count * count for count in given
-    )  # pairs of classes: their counts are correlated
+    """Return mean and standard deviation of the balanced accuracy of answers dealt out at random."""
+    total, classes = sum(images), len(present)
+    counts = [answers[k] for k in present]
+    # pairs of classes: their counts are correlated
+    together = sum(counts) ** 2 - sum(count * count for count in counts)
     alone = sum(answers[k] / images[k] * (total - images[k]) * (total - answers[k]) for k in present)
-    return sum(given) / (known * total), math.sqrt((alone + together) / (total - 1)) / (known * total)
+    return sum(counts) / (classes * total), math.sqrt((alone + together) / (total - 1)) / (classes * total)
 
 
 def _dependence(confusion: Sequence[Sequence[int]], images: Sequence[int], answers: Sequence[int]) -> float:
-    """Return V^2: 1 if each answer is given for one class only and for all of it, around 0 if answers are independent of classes."""
+    """Return V^2 of answers and classes.
+
+    1: each answer is for one class only and for all of it; around 0: answers are independent of classes.
+    """
     squares = sum(
         count * count / (images[k] * answers[j])
         for k, row in enumerate(confusion)
         for j, count in enumerate(row)
         if count
     )
-    classes, given = sum(map(bool, images)) - 1, sum(map(bool, answers)) - 1
-    return (squares - 1 - classes * given / (sum(images) - 1)) / classes
+    classes, distinct = sum(map(bool, images)) - 1, sum(map(bool, answers)) - 1
+    return (squares - 1 - classes * distinct / (sum(images) - 1)) / classes

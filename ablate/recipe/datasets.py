@@ -1,4 +1,4 @@
-"""The data sets by name, with what is known before decoding; `ablate/training/data.py` reads them.
+"""The data sets by name, with what is known before decoding; `ablate/training/datasets` reads them.
 
 A new one is a row here and a function there.
 """

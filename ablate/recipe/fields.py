@@ -48,10 +48,10 @@ class Training(Section):
 
 
 class Evaluation(Section):
-    """How a trained model is judged. Cells that differ only here share one training."""
+    """How a trained model is evaluated. Cells that differ only here share one training."""
 
     select: Literal["last", "best_validation"] = "last"
-    """The weights that are judged: after the last epoch, or of the epoch with the best validation
+    """The weights that are evaluated: after the last epoch, or of the epoch with the best validation
     accuracy."""
     mc_dropout: int = Field(0, ge=0, le=1000)
     """Passes with dropout left on whose probabilities are averaged (Gal and Ghahramani 2016); 0: one usual
@@ -117,7 +117,7 @@ BELONGS = {path: need.words for path, need in NEEDS.items()}
 
 
 def fields() -> dict[str, FieldInfo]:
-    """List every field by its dotted path, such as `augment.crop`, in the order of the file."""
+    """Return every field by its dotted path, such as `augment.crop`, in the order of the file."""
     return {
         f"{section}.{name}": info
         for section, part in Recipe.model_fields.items()

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from ablate.recipe.fields import Recipe, fields, is_active, value
 
 NUMERICS = 2
-"""Raised whenever the same recipe would train to other numbers (a default changes, an augmentation is corrected, ...)."""
+"""Raised when the same recipe would train to other numbers (a changed default, a bug fixed, ...)."""
 
 ID_SHOWN = 12
 """Hex digits of an identity that people see; all 64 are kept."""
@@ -53,9 +53,10 @@ def _one_form(content: object) -> object:
 
 
 def job_id(recipe: Recipe, seed: int, data: str, code: str = "") -> str:
-    """Identify one training: the recipe without its evaluation, the seed, the numerics version, and what lies outside of them.
+    """Return the identity of one training, 64 hex digits.
 
-    That is the fingerprint of the data, and of the code of a user's own network.
+    It covers the recipe without its evaluation, the seed, the numerics version, and the fingerprints of the
+    data and of the code of a user's own network.
     """
     assert recipe.training.precision != "auto", "precision is settled before a job gets its identity"
     own = {"code": code} if code else {}
@@ -66,12 +67,12 @@ def job_id(recipe: Recipe, seed: int, data: str, code: str = "") -> str:
 
 
 def evaluation_id(recipe: Recipe) -> str:
-    """Identify the way in which a trained model is judged."""
+    """Return the identity of the way in which a trained model is evaluated."""
     return digest(canonical(recipe).get("evaluation", {}))
 
 
 def stream_seed(seed: int, role: str) -> int:
-    """Seed the generator of one role (init, split, order, crop, flip, ...), 63 bits.
+    """Return the seed of the generator of one role (init, split, order, crop, flip, ...), 63 bits.
 
     Each role has a generator of its own, so that switching one choice on leaves the draws of all others where
     they were: that is what makes the runs of one seed comparable pairs.

@@ -44,15 +44,12 @@ def scale(metric: str) -> float:
 
 
 def unit(metric: str) -> str:
-    """Name the unit of a difference, with a space before it.
-
-    Empty where the metric has none that is known here.
-    """
+    """Return the unit of a difference, with a space before it; empty where none is known."""
     return " points" if is_fraction(metric) else ""
 
 
 def size(number: float, metric: str) -> str:
-    """Write a size without a sign, such as `min_effect`: "0.2 points"."""
+    """Return a size without a sign, such as `min_effect`: "0.2 points"."""
     shown, named = f"{scale(metric) * number:.6g}", unit(metric)
     return shown + (named.removesuffix("s") if shown == "1" else named)
 

@@ -54,9 +54,9 @@ class Optimizer(Section):
         name = given.get("name", "sgd") if isinstance(given, dict) and "lr" not in given else None
         if name not in OPTIMIZERS:
             return handler(given)
-        made = handler({**given, "lr": OPTIMIZERS[name].lr})
-        made.model_fields_set.discard("lr")
-        return made
+        optimizer = handler({**given, "lr": OPTIMIZERS[name].lr})
+        optimizer.model_fields_set.discard("lr")
+        return optimizer
 
 
 def _using(field: str) -> Callable[[Any], bool]:

@@ -86,10 +86,10 @@ class Sweep:
             raise AblateError(
                 f"A range test needs at least {FEWEST} rates, got {self.steps}: give more steps, such as 100."
             )
-        for name, given, known in (("mode", self.mode, get_args(Mode)), ("per", self.per, get_args(Per))):
-            if given not in known:
+        for name, value, values in (("mode", self.mode, get_args(Mode)), ("per", self.per, get_args(Per))):
+            if value not in values:
                 raise AblateError(
-                    f"The {name} of a range test must be {' or '.join(known)}, got {given}: give one of "
+                    f"The {name} of a range test must be {' or '.join(values)}, got {value}: give one of "
                     "these."
                 )
 
@@ -177,23 +177,24 @@ def beta(points: int) -> float:
 
 
 def average(values: Floats, decay: float) -> Floats:
-    """Return the exponential moving average of (N,) values with the bias correction of Kingma and Ba 2015, section 3.
+    """Return the exponential moving average of (N,) values, bias-corrected.
 
-    Without it the mean starts at 0, so that a loss seems to rise from there. What is not finite counts as inf, and inf stays.
+    The correction is that of Kingma and Ba 2015, section 3: without it the mean starts at 0, so that a loss
+    seems to rise from there. What is not finite counts as inf, and inf stays.
     """
     assert 0 <= decay < 1
-    known = np.where(np.isfinite(values), values, np.inf)
-    found, mean = np.empty(len(known)), 0.0
-    for i, value in enumerate(known.tolist()):
+    finite = np.where(np.isfinite(values), values, np.inf)
+    averages, mean = np.empty(len(finite)), 0.0
+    for i, value in enumerate(finite.tolist()):
         mean = decay * mean + (1 - decay) * value if decay else value
-        found[i] = mean / (1 - decay ** (i + 1))
-    return found
+        averages[i] = mean / (1 - decay ** (i + 1))
+    return averages
 
 
 def smoothed(curve: Curve, decay: float | None = None) -> Curve:
-    """Smooth a curve by `average`, its rates too; `decay`, in [0, 1), is that of `beta` unless given.
+    """Return a curve smoothed by `average`, its rates too; `decay`, in [0, 1), is that of `beta` by default.
 
-    A moving average tells of steps that are past: of 10 steps ago, at a decay of 0.9, which is 0.6 decades of
+    A moving average shows steps that are past: of 10 steps ago, at a decay of 0.9, which is 0.6 decades of
     a usual sweep, and it is wrong by a factor of 4 in the rate. log10 of the rate is averaged with the same
     weights, so each smoothed loss stands at the rate that it belongs to: a loss that is linear in log10 of
     the rate is not moved at all.
@@ -207,9 +208,10 @@ def smoothed(curve: Curve, decay: float | None = None) -> Curve:
 
 
 def divergence(losses: Sequence[float], steps: int) -> int | None:
-    """Find the first step of a sweep of so many `steps` at which it has diverged: 0..len(losses) - 1, or None.
+    """Return the step at which a sweep of `steps` has diverged, 0..len(losses) - 1, or None.
 
-    That is a loss that is not finite, or a smoothed one above `BLOWN` times the smallest smoothed one before it.
+    It is the first with a loss that is not finite, or with a smoothed one above `BLOWN` times the smallest
+    smoothed one before it.
     """
     smooth = average(np.asarray(losses, np.float64), beta(steps))
     blown = ~np.isfinite(smooth) | (smooth > BLOWN * np.minimum.accumulate(smooth))
@@ -217,10 +219,10 @@ def divergence(losses: Sequence[float], steps: int) -> int | None:
 
 
 def combine(curves: Sequence[Curve]) -> Curve:
-    """Return the median over the curves of several seeds at each rate of one sweep, as far as at least half of them came.
+    """Return the median curve of several seeds of one sweep, as far as at least half of them came.
 
-    A seed that has diverged counts as a loss of inf and an accuracy of 0 from there on, so that the median does not get
-    better because the worst have gone. It has diverged when half of them have.
+    A seed that has diverged counts as a loss of inf and an accuracy of 0 from there on, so that the median
+    does not get better because the worst have gone. The median has diverged when half of the seeds have.
     """
     assert curves
     longest = max((curve.rates for curve in curves), key=len)
@@ -252,7 +254,7 @@ def _median(values: Floats) -> Floats:
 
 
 def suggest(curves: Sequence[Curve]) -> dict[str, Suggestion]:
-    """Ask each of the `RULES` for a rate, by the median curve of some seeds, smoothed.
+    """Return the rate by each of the `RULES`, from the smoothed median curve of some seeds.
 
     Only its fall to the minimum counts.
 
@@ -304,12 +306,13 @@ def _no_answer(status: Status) -> dict[str, Suggestion]:
 
 
 def _apart(raw: Floats, smooth: Floats, lowest: int) -> NDArray[np.bool_]:
-    """Return which smoothed losses (N,) are above the smallest by more than noise, and by more than `SMALLEST` of themselves.
+    """Return which smoothed losses (N,) are above the smallest by more than noise.
 
-    The noise of one step is the median size of second differences, which a slope does not enter (Gasser, Sroka and
-    Jennen-Steinmetz 1986) and a few large ones do not move; what is left of it in the mean of the first t values is exact.
-    The largest fall of a curve exceeds 4.2 + 22 / N of its standard deviations in about 1 % of simulated curves of nothing but
-    normal noise, for N from 5 to 500.
+    They are also above it by more than `SMALLEST` of themselves. The noise of one step is the median size of
+    second differences, which a slope does not enter (Gasser, Sroka and Jennen-Steinmetz 1986) and a few large
+    ones do not move; what is left of it in the mean of the first t values is exact. The largest fall of a
+    curve exceeds 4.2 + 22 / N of its standard deviations in about 1 % of simulated curves of pure normal
+    noise, for N from 5 to 500.
     """
     count, decay = len(raw), beta(len(raw))
     noise = float(np.median(np.abs(np.diff(raw, 2)))) / (
@@ -322,7 +325,7 @@ def _apart(raw: Floats, smooth: Floats, lowest: int) -> NDArray[np.bool_]:
 
 
 def _answers(where: Floats, losses: Floats, lowest: int, *, blown: bool) -> dict[str, Suggestion]:
-    """Apply each rule to smoothed losses (N,) at `where`, in log10 of the rate, whose fall to `lowest` is real."""
+    """Return the rate by each rule for smoothed losses (N,) at log10 rates `where`, falling to `lowest`."""
     last = len(losses) - 1
     falling = (
         not blown and lowest >= last - last // 20
@@ -352,7 +355,7 @@ def _suggestion(rule: str, found: tuple[float, float, float], *, edge: bool) -> 
 
 
 def _valley(where: Floats, losses: Floats, lowest: int) -> tuple[float, float, float]:
-    """Return log10 of the rates at which the shares `DONE` of the longest run of ever smaller losses are done.
+    """Return log10 of the rates at which the shares `DONE` of the longest falling run of losses are done.
 
     It always ends at the smallest loss: a run that ends before it could be one longer.
     """
@@ -373,7 +376,7 @@ def _valley(where: Floats, losses: Floats, lowest: int) -> tuple[float, float, f
 
 
 def _steepest(where: Floats, losses: Floats, lowest: int) -> tuple[tuple[float, float, float], bool]:
-    """Return log10 of the rate of the steepest fall per decade, with its range, and whether it is where the search starts."""
+    """Return the log10 rate of the steepest fall per decade, its range, and whether it is at the start."""
     with np.errstate(divide="ignore", invalid="ignore"):  # rates so close that they are one number
         slope = np.nan_to_num(np.gradient(losses, where), nan=0.0, posinf=0.0, neginf=0.0)
     start = min(int(np.searchsorted(where, where[0] + WINDOW * (where[-1] - where[0]))), lowest)
@@ -383,7 +386,7 @@ def _steepest(where: Floats, losses: Floats, lowest: int) -> tuple[tuple[float, 
 
 
 def _around(good: NDArray[np.bool_], at: int) -> tuple[int, int]:
-    """Find the ends of the stretch of neighbours that are good round one of them."""
+    """Return the ends of the stretch of good neighbours around `at`."""
     bad = np.flatnonzero(~good)
     before, after = bad[bad < at], bad[bad > at]
     return int(before[-1]) + 1 if len(before) else 0, int(after[0]) - 1 if len(after) else len(good) - 1

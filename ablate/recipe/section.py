@@ -43,5 +43,5 @@ class Need:
 
 
 def one_of(names: Iterable[str]) -> str:
-    """Write which names a field may have: '= "sgd"', '= "step" or "cosine"'."""
+    """Return which names a field may have: '= "sgd"', '= "step" or "cosine"'."""
     return "= " + " or ".join(f'"{name}"' for name in names)

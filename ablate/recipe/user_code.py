@@ -18,16 +18,15 @@ def folders(study: str) -> tuple[str, ...]:
 
 
 def find(network: str, folders: tuple[str, ...]) -> Path | None:
-    """Find the file of a network's module in these folders, or where Python finds its modules.
+    """Return the file of a network's module in these folders, or where Python finds its modules.
 
-    Import nothing.
+    Nothing is imported.
     """
     module = network.partition(":")[0]
     where: list[str] = [*folders, *sys.path]
     for part in module.split("."):
-        spec = PathFinder.find_spec(
-            part, where
-        )  # by its last name alone: with dots Python looks up the parent, which is not imported
+        # by its last name alone: with dots Python looks up the parent, which is not imported
+        spec = PathFinder.find_spec(part, where)
         if spec is None:
             return None
         where = list(spec.submodule_search_locations or ())
@@ -35,9 +34,9 @@ def find(network: str, folders: tuple[str, ...]) -> Path | None:
 
 
 def names(network: str, folders: tuple[str, ...]) -> set[str] | None:
-    """Return the names that a network's module has at its top level, by its text.
+    """Return the names at the top level of a network's module, by its text.
 
-    None where the text does not say all of them.
+    None where the text does not show all of them.
     """
     path = find(network, folders)
     if path is None or path.suffix != ".py":
@@ -46,28 +45,25 @@ def names(network: str, folders: tuple[str, ...]) -> set[str] | None:
         body = ast.parse(path.read_bytes()).body
     except (OSError, SyntaxError, ValueError):
         return None
-    found: set[str] = set()
+    defined: set[str] = set()
     for node in body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            found.add(node.name)
+            defined.add(node.name)
         elif isinstance(node, (ast.Import, ast.ImportFrom)) and all(
             alias.name != "*" for alias in node.names
         ):
-            found |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+            defined |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.Assign) and all(isinstance(target, ast.Name) for target in node.targets):
-            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+            defined |= {target.id for target in node.targets if isinstance(target, ast.Name)}
         elif not isinstance(node, ast.Expr):
             return None
-    return None if "__getattr__" in found else found  # it may give any other name
+    return None if "__getattr__" in defined else defined  # it may give any other name
 
 
 def fingerprint(network: str, folders: tuple[str, ...]) -> str:
-    """Identify the code of a network: sha256 of its file, 64 hex digits.
+    """Return the identity of a network's code: sha256 of its file, 64 hex digits.
 
-    What that file imports is not covered.
-
-    Raises an AblateError that says where it was looked for.
-
+    What that file imports is not covered. Raises an AblateError that says where it was looked for.
     """
     path = find(network, folders)
     if path is None:

@@ -1,5 +1,6 @@
-"""Judging a trained network on the test images: accuracy, loss, calibration, per class, confusion, and what it got wrong."""
+"""Evaluation of a trained network on test images: accuracy, loss, calibration, confusion, wrong answers."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -27,32 +28,27 @@ class Wrong:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """What one way of evaluating says about one trained network."""
+class Scores:
+    """The scores of one trained network under one way of evaluating it."""
 
     metrics: dict[str, float]
     confusion: list[list[int]]  # [true class][answer]
-    calibration: list[
-        tuple[int, float, float]
-    ]  # for each of 15 equal bins of confidence: images, mean confidence, share that was right
+    calibration: list[tuple[int, float, float]]  # per bin of confidence: images, mean confidence, accuracy
     wrong: tuple[Wrong, ...]  # the most confident ones first
     at_chance: str | None  # why the answers do not depend on the class, else None
 
 
-def judge(
+def evaluate(
     network: nn.Module,
     recipe: Recipe,
     seed: int,
     test: Images,
     classes: tuple[str, ...],
     alive: Callable[[], None] = lambda: None,
-) -> Judgement:
-    """Judge a network as the recipe's evaluation says.
+) -> Scores:
+    """Evaluate a network as the recipe's evaluation says.
 
-    The same network, recipe and seed give the same numbers.
-
-    `alive` is called for every pass over a batch.
-
+    The same network, recipe and seed give the same numbers. `alive` is called for every pass over a batch.
     """
     from torchmetrics.functional.classification import (
         multiclass_calibration_error,
@@ -64,23 +60,21 @@ def judge(
     confusion = multiclass_confusion_matrix(answers, labels, num_classes=len(classes))
     per_class = confusion.diagonal() / confusion.sum(1)
     accuracy = (answers == labels).double().mean().item()
-    below_1 = p.clamp_max(
-        1 - 2**-23
-    )  # else torchmetrics counts answers of full confidence in a sixteenth bin
-    found = {
+    below_1 = p.clamp_max(1 - 2**-23)  # else torchmetrics counts full confidence in a sixteenth bin
+    scores = {
         "test/accuracy": accuracy,
         "test/loss": F.nll_loss(p.clamp_min(1e-12).log(), labels).item(),
         "test/calibration_error": multiclass_calibration_error(
             below_1, labels, num_classes=len(classes), n_bins=BINS
         ).item(),
     }
-    found |= {
+    scores |= {
         metrics.PER_CLASS + name: share
         for name, share in zip(classes, per_class.tolist(), strict=True)
-        if share == share
+        if not math.isnan(share)  # of a class without test images
     }
-    return Judgement(
-        metrics=found,
+    return Scores(
+        metrics=scores,
         confusion=confusion.tolist(),
         calibration=_calibration(p, answers == labels),
         wrong=_wrong(p, answers, labels),
@@ -139,5 +133,5 @@ def _wrong(p: Tensor, answers: Tensor, labels: Tensor) -> tuple[Wrong, ...]:
     missed = (answers != labels).nonzero()[:, 0]
     first = missed[confidence[missed].argsort(descending=True, stable=True)][:SHOWN]
     return tuple(
-        Wrong(i, labels[i].item(), answers[i].item(), round(confidence[i].item(), 4)) for i in first.tolist()
-    )  # type: ignore[arg-type]
+        Wrong(i, int(labels[i]), int(answers[i]), round(confidence[i].item(), 4)) for i in first.tolist()
+    )

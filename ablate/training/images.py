@@ -1,7 +1,8 @@
-"""Images on their way into a network: read from the data set in whole batches, augmented, normalised, on the device.
+"""Images on their way into a network: read in whole batches, augmented, normalised, on the device.
 
-On a CPU they are read where they lie, memory-mapped, so that all jobs share one copy in the page cache. On a GPU they
-are kept on the device as bytes; those that do not fit are streamed there batch by batch, with the same numbers.
+On a CPU they are read where they lie, memory-mapped, so that all jobs share one copy in the page cache. On a
+GPU they are kept on the device as bytes; those that do not fit are streamed there batch by batch, with the
+same numbers.
 """
 
 import gc
@@ -38,7 +39,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Some images of a data set: where they lie, which they are, their labels, and how they are normalised."""
+    """Some images of a data set: where they lie, which they are, their labels and normalisation."""
 
     pixels: Tensor  # (N, H, W, C) uint8, on the device or, streamed, on the host
     rows: Tensor  # (M,) int64, where `pixels` are: these images
@@ -97,7 +98,7 @@ class Images:
                 yield pixels, torch.arange(len(pixels), device=self.device), labels[i]
 
     def _normalised(self, read: Tensor, steps: tuple[Step, ...]) -> Tensor:
-        """Make normalised floats of bytes (B, H, W, C), after some steps.
+        """Return normalised floats of bytes (B, H, W, C), after some steps.
 
         Scale and shift are tiled over a whole image: on a CPU an inner loop of 3 channels costs more than the
         crop.
@@ -119,22 +120,22 @@ class Images:
 def normalisation(recipe: Recipe, prepared: Prepared) -> MeanStd:
     """Return the mean and standard deviation that a recipe asks for.
 
-    Raise a ValueError when they do not fit the channels.
+    Raises a ValueError when they do not fit the channels.
     """
     normalize = recipe.data.normalize
-    found = (
+    mean_std = (
         MeanStd(mean=prepared.mean, std=prepared.std)
         if normalize == "dataset"
         else IMAGENET
         if normalize == "imagenet"
         else normalize
     )
-    assert isinstance(found, MeanStd)
-    if len(found.mean) not in (1, prepared.channels):
+    assert isinstance(mean_std, MeanStd)
+    if len(mean_std.mean) not in (1, prepared.channels):
         raise ValueError(
-            f"data.normalize has {len(found.mean)} channels, and the images have {prepared.channels}"
+            f"data.normalize has {len(mean_std.mean)} channels, and the images have {prepared.channels}"
         )
-    return found
+    return mean_std
 
 
 def for_training(

@@ -1,6 +1,7 @@
-"""The memory format in which a network runs: channels_last, which is faster, or contiguous where its code needs that.
+"""The memory format in which a network runs: channels_last, which is faster, or contiguous where it must be.
 
-`x.view(len(x), -1)` after a convolution, as in most tutorials, is impossible in channels_last. Only a trial tells.
+`x.view(len(x), -1)` after a convolution, as in most tutorials, is impossible in channels_last. Only a trial
+tells.
 """
 
 import functools
@@ -36,10 +37,11 @@ def of(network: nn.Module) -> Format:
 
 @functools.cache
 def choose(model: Model, shape: models.Shape, precision: str, device: str) -> Format:
-    """Return channels_last unless a network of the user's own gets further without it, in a trial step of two images.
+    """Return channels_last unless a network of the user's own gets further without it.
 
-    The trial has networks and random numbers of its own, so whoever asks, and whenever, gets the same answer and is not
-    disturbed. Nobody else's network is tried: all of them run in channels_last.
+    That is found by a trial step of two images, with networks and random numbers of its own: the answer does
+    not depend on the caller and does not disturb it. No other network is tried: they all run in
+    channels_last.
     """
     if not networks.is_own(model.name):
         return "channels_last"
@@ -69,14 +71,12 @@ def _reached(model: Model, shape: models.Shape, precision: str, device: str, tri
     ):
         network = models.build(model, shape, seed=0, pretrained=False)
         try:
-            network = (
-                _contiguous(network).to(device)
-                if tried == "contiguous"
-                else network.to(device, memory_format=torch.channels_last)
-            )  # type: ignore[call-overload]
-            images = torch.rand(2, shape.image_size, shape.image_size, shape.channels, device=device).permute(
-                0, 3, 1, 2
-            )
+            if tried == "contiguous":
+                network = _contiguous(network).to(device)
+            else:
+                network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            size = shape.image_size
+            images = torch.rand(2, size, size, shape.channels, device=device).permute(0, 3, 1, 2)
             labels = torch.arange(2, device=device) % shape.classes
             autocast = torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
             surgery.train(network)

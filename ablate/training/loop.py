@@ -1,9 +1,7 @@
 """Training of one job, epoch by epoch. The caller owns every file.
 
-A session can be put away and taken up at any epoch.
-
-The images stay on the device as uint8, whole batches are augmented there, and the device is read once an
-epoch.
+A session can be saved and resumed after any epoch. The images stay on the device as uint8, whole batches are
+augmented there, and the device is read once an epoch.
 """
 
 import copy
@@ -65,7 +63,7 @@ class Session:
 
 
 def settle(recipe: Recipe, device: torch.device) -> None:
-    """Make this process compute as the recipe says, whatever it did before."""
+    """Set this process to compute as the recipe says, whatever it did before."""
     torch.set_num_threads(recipe.training.threads)
     if device.type == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)  # noqa: FBT003 (torch's own signature)
@@ -115,7 +113,7 @@ def start(
 
 
 def epochs(session: Session) -> Iterator[dict[str, Any]]:
-    """Train until the end, yielding a journal line after each epoch: epoch, timestamp in ms, seconds, metrics."""
+    """Train to the end; yield a journal line after each epoch: epoch, timestamp in ms, seconds, metrics."""
     compiling = (
         {"time/compile_seconds": compile_step(session)}
         if session.recipe.training.compile and not session.finished
@@ -144,19 +142,20 @@ def epochs(session: Session) -> Iterator[dict[str, Any]]:
 
 
 def _compiled(network: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Make torch compile a network at its first call, forgetting what earlier jobs of this process have compiled.
+    """Return a network that torch compiles at its first call, without graphs of earlier jobs.
 
-    Else a graph of a network with the same layers is taken for this one: torch does not look at hooks, and dropout is one.
+    Else a graph of a network with the same layers is taken for this one: torch does not look at hooks, and
+    dropout is one.
     """
     torch.compiler.reset()
-    made: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=False)
-    return made
+    compiled: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=False)
+    return compiled
 
 
 def compile_step(session: Session) -> float:
-    """Let torch.compile do its work in a step that leaves no trace; give its seconds.
+    """Let torch.compile work in a step that leaves no trace; return its seconds.
 
-    Judging, and the smaller batches of it, run uncompiled: every other shape would be compiled anew.
+    Evaluation, with its smaller batches, runs uncompiled: every other shape would be compiled anew.
     """
     began, before = time.perf_counter(), snapshot(session)
     surgery.train(session.network)
@@ -296,7 +295,7 @@ def snapshot(session: Session) -> dict[str, Any]:
 
 
 def restore(session: Session, state: dict[str, Any]) -> None:
-    """Put a session where `snapshot` was taken."""
+    """Restore a session to where `snapshot` was taken."""
     session.epoch, session.best_epoch, session.diverged = (
         state["epoch"],
         state["best_epoch"],

@@ -1,7 +1,7 @@
-"""The learning-rate range test of a recipe (Smith 2017, arXiv 1506.01186): a throw-away training at ever higher rates.
+"""The learning-rate range test of a recipe (Smith 2017, arXiv 1506.01186): a training at ever higher rates.
 
-Nothing of it stays: not in the process, nor in another training that is under way in it. What its curve means is for
-`ablate.rates` to say.
+It is thrown away: nothing of it stays in the process, nor in another training under way in it. Its curve is
+read by `ablate.recipe.range_test`.
 """
 
 from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ def sweep(
     *,
     memory: int | None = None,
     should_stop: Callable[[], bool] = lambda: False,
-    told: Callable[[int], None] = lambda _done: None,
+    progress: Callable[[int], None] = lambda _done: None,
 ) -> Curve:
     """Train a new network at each rate of a plan in turn, until its end or until the training diverges.
 
@@ -43,28 +43,28 @@ def sweep(
     torch.compile, which would cost more than it saves. Its images are those that a job of this seed trains
     on, so that the rate is not chosen on that job's validation images; every other draw is from streams of
     its own. Of an epoch at each rate, the loss and the accuracy are means over its batches. `memory`: see
-    `images.place`. `told` gets the number of rates that are done, from time to time; `should_stop` is asked
-    before each step, and ends the test with `Stopped`.
+    `images.place`. `progress` gets the number of rates that are done, from time to time; `should_stop` is
+    asked before each step, and ends the test with `Stopped`.
     """
     plain = recipe.model_copy(update={"training": recipe.training.model_copy(update={"compile": False})})
-    found: list[list[float]] = []
+    measured: list[list[float]] = []
     with undisturbed(device):
         session = loop.start(
             plain, identity.stream_seed(seed, "range"), prepared, arrays, device, memory=memory, split=seed
         )
         surgery.train(session.network)
         for block in _blocks(_measured(session, plan, should_stop), BLOCK if plan.per == "batch" else 1):
-            found += torch.stack(block).tolist()  # the only time that the device is read
-            told(len(found))
-            if range_test.divergence([loss for loss, _ in found], plan.steps) is not None:
+            measured += torch.stack(block).tolist()  # the only time that the device is read
+            progress(len(measured))
+            if range_test.divergence([loss for loss, _ in measured], plan.steps) is not None:
                 break
-    return _curve(plan, found)
+    return _curve(plan, measured)
 
 
-def _curve(plan: Sweep, found: list[list[float]]) -> Curve:
-    """Cut what was measured at the step that diverged: how much was read after it depends on the block."""
-    end = range_test.divergence([loss for loss, _ in found], plan.steps)
-    kept = found if end is None else found[: end + 1]
+def _curve(plan: Sweep, measured: list[list[float]]) -> Curve:
+    """Return the curve up to the step that diverged: how much was read after it depends on the block."""
+    end = range_test.divergence([loss for loss, _ in measured], plan.steps)
+    kept = measured if end is None else measured[: end + 1]
     losses, accuracies = zip(*kept, strict=True)
     return Curve(
         range_test.rates(plan)[: len(kept)], losses, accuracies, "end" if end is None else "diverged"
@@ -72,7 +72,7 @@ def _curve(plan: Sweep, found: list[list[float]]) -> Curve:
 
 
 def _measured(session: Session, plan: Sweep, should_stop: Callable[[], bool]) -> Iterator[Tensor]:
-    """Train at each rate, giving loss and accuracy (2,) of each, on the device."""
+    """Train at each rate; yield its loss and accuracy (2,), on the device."""
     batches = _forever(session)
     steps = loop.batches_an_epoch(session) if plan.per == "epoch" else 1
     for rate in range_test.rates(plan):
@@ -104,9 +104,10 @@ def _blocks(measured: Iterator[Tensor], size: int) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def undisturbed(device: torch.device) -> Iterator[None]:
-    """Leave torch as it was: its global generators, threads, deterministic algorithms, settings of cuDNN, and grad mode.
+    """Leave torch as it was: generators, threads, deterministic algorithms, cuDNN's settings, grad mode.
 
-    All of them are set by `loop.start`, as a job owns its process. Inside, gradients are computed, whatever the caller does.
+    All of them are set by `loop.start`, as a job owns its process. Inside, gradients are computed, whatever
+    the caller does.
     """
     # Elsewhere there is no state yet, and asking for it would make one.
     cuda = device.type == "cuda" or torch.cuda.is_initialized()  # type: ignore[no-untyped-call]

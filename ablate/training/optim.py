@@ -1,4 +1,4 @@
-"""Optimizers of torch, and learning-rate schedules as pure functions of the step: a schedule has no state to lose."""
+"""Optimizers of torch, and learning-rate schedules as pure functions of the step, without a state to lose."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -28,7 +28,7 @@ MAKE: dict[str, Callable[[Iterable[nn.Parameter], Optimizer], torch.optim.Optimi
 
 
 def optimizer(network: nn.Module, section: Optimizer) -> torch.optim.Optimizer:
-    """Make the optimizer of a recipe over all parameters that are trained."""
+    """Return the optimizer of a recipe over all parameters that are trained."""
     return MAKE[section.name]([p for p in network.parameters() if p.requires_grad], section)
 
 
@@ -52,7 +52,7 @@ def _one_cycle(schedule: Schedule, step: int, steps: int, _epochs: int) -> float
 
 
 def _between(start: float, end: float, share: float) -> float:
-    """Go from start to end along half a cosine."""
+    """Return a value from start to end along half a cosine."""
     return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
 
 

@@ -1,4 +1,4 @@
-"""One training step of two images on the CPU, as a job takes it: what a network does wrong is told before anything is trained."""
+"""One training step of two images on the CPU, which shows a network's mistakes before any training."""
 
 import math
 from collections.abc import Iterator
@@ -61,7 +61,7 @@ def rehearse(recipe: Recipe, shape: models.Shape) -> Rehearsed:
                 f"{name} makes layers while it runs, and they are not trained: make them in __init__, or "
                 "take nn.LazyLinear"
             )
-        notes = _judged(session, shape)
+        notes = _check_scores(session, shape)
         if _is_repeated(network, name):
             _check_state(session, shape)
     return Rehearsed(layout.of(network), tuple(f"{name} {note}" for note in (*first, *notes)))
@@ -73,16 +73,16 @@ def _is_repeated(network: nn.Module, name: str) -> bool:
 
 @contextmanager
 def _understood(name: str) -> Iterator[None]:
-    """Put what a network raises into a sentence, where it is known what that comes from."""
+    """Turn an error of a network into a ModelError, with its cause where a hint knows it."""
     try:
         yield
     except ModelError:
         raise
     except (Exception, SystemExit) as error:
-        known = hints.hint(error)
-        if known is None and networks.is_own(name) and not isinstance(error, (RuntimeError, ValueError)):
+        hint = hints.hint(error)
+        if hint is None and networks.is_own(name) and not isinstance(error, (RuntimeError, ValueError)):
             raise  # the line where it was raised says more
-        what = known or "cannot take a training step"
+        what = hint or "cannot take a training step"
         raise ModelError(f"{name} {what} ({hints.reason(error)})") from error
 
 
@@ -102,7 +102,7 @@ def _check_trainable(network: nn.Module, name: str) -> None:
 
 
 def _check_repeatable(network: nn.Module, recipe: Recipe, shape: models.Shape) -> tuple[str, ...]:
-    """Build a network again under the same seed, which must give another one with the same weights."""
+    """Return warnings of a network that, built again under the same seed, starts from other weights."""
     name, again = recipe.model.name, models.build(recipe.model, shape, seed=0, pretrained=False)
     ours = {id(module) for module in network.modules()}
     if any(id(module) in ours and next(module.parameters(), None) is not None for module in again.modules()):
@@ -114,12 +114,11 @@ def _check_repeatable(network: nn.Module, recipe: Recipe, shape: models.Shape) -
     same = mine.keys() == other.keys() and all(torch.equal(mine[key], other[key]) for key in mine)
     if same:
         return ()
-    return (
-        (
-            "starts from other weights each time: its random numbers are not those of torch, numpy or random, "
-            "so seeds are no pairs"
-        ),
+    warning = (
+        "starts from other weights each time: its random numbers are not those of torch, numpy or random, "
+        "so seeds are no pairs"
     )
+    return (warning,)
 
 
 def _session(recipe: Recipe, network: nn.Module, shape: models.Shape) -> Session:
@@ -131,10 +130,17 @@ def _session(recipe: Recipe, network: nn.Module, shape: models.Shape) -> Session
     normalize = MeanStd(mean=(0.5,), std=(0.25,))
     plain = recipe.model_copy(update={"training": recipe.training.model_copy(update={"compile": False})})
     return Session(
-        recipe=plain, device=CPU, network=network, forward=network, optimizer=optim.optimizer(network, recipe.optimizer),
-        train=images.place(normalize, pixels, labels, np.arange(2), CPU), validation=None, order=torch.Generator(), streams={},
+        recipe=plain,
+        device=CPU,
+        network=network,
+        forward=network,
+        optimizer=optim.optimizer(network, recipe.optimizer),
+        train=images.place(normalize, pixels, labels, np.arange(2), CPU),
+        validation=None,
+        order=torch.Generator(),
+        streams={},
         augmentation=PLAIN,
-    )  # fmt: skip
+    )
 
 
 def _train(session: Session, shape: models.Shape) -> float:
@@ -169,8 +175,8 @@ def _checked(scores: Any, name: str, count: int, classes: int, mode: str) -> Ten
     raise ModelError(f"{name} must give {wanted}, and gave {got} {mode}{other}")
 
 
-def _judged(session: Session, shape: models.Shape) -> tuple[str, ...]:
-    """Look at the scores in eval mode, of one image as well; return what is hardly meant."""
+def _check_scores(session: Session, shape: models.Shape) -> tuple[str, ...]:
+    """Check the scores in eval mode, of one image as well; return warnings."""
     _scores(session, shape, 1)
     scores, again = _scores(session, shape), _scores(session, shape)
     notes = []
@@ -190,15 +196,13 @@ def _judged(session: Session, shape: models.Shape) -> tuple[str, ...]:
 
 
 def _check_state(session: Session, shape: models.Shape) -> None:
-    """Put the weights into a network of another seed, as testing does: it must give the same scores."""
+    """Check that a network of another seed with these weights, as in testing, has the same scores."""
     recipe, name = session.recipe, session.recipe.model.name
     scores, again = _scores(session, shape), _scores(session, shape)
     other = models.build(recipe.model, shape, seed=1, pretrained=False)
     other.load_state_dict(session.network.state_dict())
-    trained, session.network = (
-        session.network,
-        layout.place(other, recipe.model, shape, recipe.training.precision, CPU),
-    )
+    trained = session.network
+    session.network = layout.place(other, recipe.model, shape, recipe.training.precision, CPU)
     loaded = _scores(session, shape)
     session.network = trained
     if torch.equal(scores, again) and not torch.allclose(

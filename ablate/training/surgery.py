@@ -20,11 +20,11 @@ STEPS = 2**16  # of a probability on the CPU: 0.1 is drawn as 6554 / 65536
 
 
 class QuickDropout(nn.Dropout):
-    """Dropout that draws 16 bits an element on the CPU, from torch's global generator, and scales by what it drew.
+    """Dropout that draws 16 bits an element on the CPU, from torch's global generator, and scales by them.
 
-    torch draws a Bernoulli number for each element in turn; with dropout after every convolution that was three quarters
-    of an evaluation by MC dropout. cnn4, batch 128, bf16, one thread of a Xeon with AMX, 6 interleaved rounds: a pass
-    80 -> 53 ms (21 without dropout), a training step 143 -> 121 ms (77).
+    torch draws a Bernoulli number for each element in turn; with dropout after every convolution that was
+    three quarters of an evaluation by MC dropout. cnn4, batch 128, bf16, one thread of a Xeon with AMX, 6
+    interleaved rounds: a pass 80 -> 53 ms (21 without dropout), a training step 143 -> 121 ms (77).
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def has_lazy_layers(network: nn.Module) -> bool:
 
 
 def materialize(network: nn.Module, example: Tensor) -> None:
-    """Materialize lazy layers (nn.LazyLinear, ...) by one forward pass of `example` (B, C, H, W) in eval mode.
+    """Materialize lazy layers (nn.LazyLinear, ...) by a forward pass of `example` (B, C, H, W) in eval mode.
 
     Their weights are drawn from torch's global generator. Every other network is left alone.
     """
@@ -100,7 +100,7 @@ def remove_batch_norm(network: nn.Module, example: Tensor) -> int:
 
 
 def _feeding_layers(network: nn.Module, example: Tensor) -> list[nn.Module]:
-    """List the convolutions and linear layers whose very output a BatchNorm reads."""
+    """Return the convolutions and linear layers whose very output a BatchNorm reads."""
     made_by: dict[int, tuple[nn.Module, Tensor]] = {}  # the tensor is kept, so that its id stays its own
     feeding: list[nn.Module] = []
 
@@ -131,7 +131,7 @@ def _feeding_layers(network: nn.Module, example: Tensor) -> list[nn.Module]:
 
 
 def add_conv_dropout(network: nn.Module, p: float) -> int:
-    """Put dropout with probability `p` after every convolution, before what follows it. Returns how many."""
+    """Put dropout `p` after every convolution, before what follows it; return how many there are."""
     convolutions = [module for module in network.modules() if isinstance(module, Convolution)]
     if not convolutions:
         raise ModelError("model.conv_dropout has nothing to follow: the network has no convolution")
@@ -142,25 +142,25 @@ def add_conv_dropout(network: nn.Module, p: float) -> int:
 
 
 def add_head_dropout(network: nn.Module, p: float) -> None:
-    """Put dropout with probability `p` before the classifier: the last linear layer, else the last convolution."""
-    found = _heads(network)
-    if not found:
+    """Put dropout `p` before the classifier: the last linear layer, else the last convolution."""
+    layers = _heads(network)
+    if not layers:
         raise ModelError(
             "model.head_dropout has nothing to precede: the network has no linear layer and no convolution"
         )
-    layer = found[-1][1]
+    layer = layers[-1][1]
     layer.add_module("input_dropout", QuickDropout(p).train(layer.training))
     layer.register_forward_pre_hook(_drop_input)
 
 
 def head(network: nn.Module) -> tuple[str, nn.Module]:
-    """Find the classifier, with its name: the last linear layer, else the last convolution."""
-    found = _heads(network)
-    if not found:
+    """Return the classifier, with its name: the last linear layer, else the last convolution."""
+    layers = _heads(network)
+    if not layers:
         raise ModelError(
             "model.trainable needs a head, and the network has no linear layer and no convolution"
         )
-    return found[-1]
+    return layers[-1]
 
 
 def _heads(network: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -227,7 +227,7 @@ def train(network: nn.Module) -> None:
 
 
 def _part(network: nn.Module, name: str) -> nn.Module:
-    """Find a part that has something to train, or that other surgery has emptied."""
+    """Return a part that has something to train, or that other surgery has emptied."""
     parts = dict(network.named_modules())
     part: nn.Module | None = parts.get(name) if name else None
     if part is not None and (isinstance(part, nn.Identity) or next(part.parameters(), None) is not None):

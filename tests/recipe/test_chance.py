@@ -1,4 +1,4 @@
-"""Which confusion matrices are those of a network at chance level: by cases that people have, and against scipy and permutations."""
+"""Which confusion matrices are those of a network at chance level: real cases, scipy and permutations."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The mathematics of a range test, by curves whose answer is known: toys, noise, and what other people's finders get wrong."""
+"""The mathematics of a range test, by curves with a known answer: toys, noise, mistakes of other finders."""
 
 import json
 import math
@@ -44,7 +44,7 @@ def curves(draw, shortest=1):
 
 
 def of(losses, sweep=None, stopped="end"):
-    """Return the curve of some losses, at the first rates of a sweep, by default just as many from 1e-6 to 10."""
+    """Return the curve of some losses at the first rates of a sweep, by default as many from 1e-6 to 10."""
     tried = range_test.rates(sweep or Sweep(steps=len(losses)))[: len(losses)]
     return Curve(tried, tuple(float(loss) for loss in losses), (0.5,) * len(losses), stopped)
 
@@ -80,9 +80,10 @@ def test_rates_rise_from_exactly_the_first_to_exactly_the_last(sweep):
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        ({"low": 0.0}, "low 0 "), ({"low": -1.0}, "low -1"), ({"low": 1.0, "high": 1.0}, "high 1:"), ({"low": 2.0, "high": 1.0}, "high 1:"),
-        ({"high": INF}, "high inf"), ({"low": NAN}, "low nan"), ({"steps": 4}, "got 4"), ({"mode": "linear", "steps": 0}, "got 0"),
-        ({"mode": "log"}, "got log"), ({"per": "step"}, "got step"),
+        ({"low": 0.0}, "low 0 "), ({"low": -1.0}, "low -1"), ({"low": 1.0, "high": 1.0}, "high 1:"),
+        ({"low": 2.0, "high": 1.0}, "high 1:"), ({"high": INF}, "high inf"), ({"low": NAN}, "low nan"),
+        ({"steps": 4}, "got 4"), ({"mode": "linear", "steps": 0}, "got 0"), ({"mode": "log"}, "got log"),
+        ({"per": "step"}, "got step"),
     ],
 )  # fmt: skip
 def test_a_sweep_that_cannot_be_is_refused_in_a_sentence(given, named):

@@ -1,4 +1,4 @@
-"""A network of one's own: found and identified without running it, imported for a study file only, new when its code is new."""
+"""A network of one's own: identified without running, imported for a study file only, new with its code."""
 
 import hashlib
 import json
@@ -130,7 +130,8 @@ with Path(__file__).with_name("imported").open("a") as file:
     file.write("once more\\n")
 
 def tiny(*, classes, channels, image_size):
-    return nn.Sequential(nn.Conv2d(channels, WIDTH, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(WIDTH * 49, classes))
+    stem = nn.Conv2d(channels, WIDTH, 3, stride=2)
+    return nn.Sequential(stem, nn.ReLU(), nn.Flatten(), nn.Linear(WIDTH * 49, classes))
 
 WIDTH = 8
 """
@@ -149,7 +150,7 @@ def ran(tmp_path_factory):
 
 def test_a_network_of_ones_own_is_trained_judged_and_compared(ran):
     folder, store, out = ran
-    assert "name=mynet:tiny" in out
+    assert "model=mynet:tiny" in out
     recipes = [files.read_json(path) for path in store.glob("jobs/*/recipe.json")]
     code = hashlib.sha256((folder / "mynet.py").read_bytes()).hexdigest()
     assert sorted((one["recipe"]["model"]["name"], one["code"]) for one in recipes) == [
@@ -169,7 +170,7 @@ def test_what_the_store_knows_of_it_is_told_by_name_without_its_code(ran):
     assert code == 0, err
     assert [(cell["cell"], cell["n"]) for cell in json.loads(out)["cells"]] == [
         ("baseline", 2),
-        ("name=mynet:tiny", 2),
+        ("model=mynet:tiny", 2),
     ]
     assert not (folder / "imported").exists()
 
@@ -219,9 +220,9 @@ def test_a_mistake_in_the_code_is_a_sentence_before_anything_is_trained(tmp_path
     put(tmp_path / "own.toml", STUDY), put(tmp_path / "mynet.py", NET.replace("nn.ReLU()", "nn.ReUL()"))
     code, out, err = ablate("run", tmp_path / "own.toml", "--store", tmp_path / "store")
     assert code == 2
-    assert f"{tmp_path / 'own.toml'}: cell name=mynet:tiny: mynet:tiny" in err
+    assert f"{tmp_path / 'own.toml'}: cell model=mynet:tiny: mynet:tiny" in err
     assert "has no attribute 'ReUL'" in err
-    assert f"{tmp_path / 'mynet.py'}, line 9" in err
+    assert f"{tmp_path / 'mynet.py'}, line 10" in err
     assert "Traceback" not in out + err
     assert not list(tmp_path.glob("store/jobs/*"))
 
@@ -231,7 +232,7 @@ def test_a_mistake_in_the_code_is_a_sentence_before_anything_is_trained(tmp_path
 
 @pytest.fixture
 def job(tmp_path, monkeypatch):
-    """Return what makes the task of a job with a network of one's own that may be in these folders, and the network's file."""
+    """Return a builder of a job's task with a network of one's own, and the network's file."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "net_of_a_job", raising=False)
     file = put(tmp_path / "code" / "net_of_a_job.py", NET)

@@ -22,7 +22,7 @@ from ablate.store import files, job_folder, layout, study_folder
 from ablate.study import file as study_file
 from ablate.study import grid
 from ablate.study.grid import Fingerprints
-from ablate.training import data
+from ablate.training import datasets
 from ablate.workflow import plan as planning
 
 TEXT = """
@@ -204,11 +204,11 @@ def test_a_folder_is_looked_through_as_often_for_many_networks_and_cuts_as_for_o
     project, tmp_path, monkeypatch
 ):
     (project / "few_nets.py").write_text(NETS)
-    survey, seen, counts = data.folder.survey, [], []
+    survey, seen, counts = datasets.folder.survey, [], []
     monkeypatch.setattr(
         network_checks, "_look", lambda *_: network_checks._Looked()
     )  # building networks takes seconds, and looks at no image
-    monkeypatch.setattr(data.folder, "survey", lambda root: seen.append(root) or survey(root))
+    monkeypatch.setattr(datasets.folder, "survey", lambda root: seen.append(root) or survey(root))
     one = TEXT.replace('"cnn4"', '"few_nets:one"')
     nets = 'model.name = ["few_nets:one", "few_nets:two", "few_nets:three"]'
     many = TEXT.replace('model.name = "cnn4"', "") + f"{nets}\ndata.train_size = [4, 5]\n"
@@ -363,9 +363,9 @@ def test_what_is_left_out_is_said_by_plan_when_decoding_and_in_meta_json(project
 def test_plan_says_that_an_older_version_has_decoded_the_images(project, tmp_path, monkeypatch):
     here = layout.open_store(tmp_path / "store")
     loaded = study_file.load(project / "pets.toml")
-    older = data._older_key
+    older = datasets.source.older_key
     with monkeypatch.context() as as_before:
-        as_before.setattr(data, "_source_key", older)
+        as_before.setattr(datasets.source, "key", older)
         settled(loaded, here)
     made = plan(loaded, here)
     assert made.notes == (inputs.AGAIN,)

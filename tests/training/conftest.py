@@ -9,7 +9,7 @@ from gpus import NEEDS_GPU
 from patients import NETWORKS, original
 from sessions import make
 
-from ablate.training import data
+from ablate.training import data, loop
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +30,36 @@ def device(request):
 def digits(tmp_path_factory):
     """Prepare the digits that the short trainings of builders/sessions.py see."""
     return data.prepare(make().data, tmp_path_factory.mktemp("cache"))
+
+
+# What a range test does
+
+
+@pytest.fixture
+def sessions(monkeypatch):
+    """Collect the sessions that are started, each with a copy of its network as it was then."""
+    seen, real = [], loop.start
+
+    def spy(*args, **kwargs):
+        session = real(*args, **kwargs)
+        seen.append((session, copy.deepcopy(session.network)))
+        return session
+
+    monkeypatch.setattr(loop, "start", spy)
+    return seen
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    """Collect the batches that are trained on."""
+    seen, real = [], loop.step
+
+    def spy(session, batch):
+        seen.append(batch)
+        return real(session, batch)
+
+    monkeypatch.setattr(loop, "step", spy)
+    return seen
 
 
 # Images to augment

@@ -1,7 +1,7 @@
-"""Augmentations of whole batches agree with torchvision's of single images, and draw from streams of their own.
+"""Augmentations of whole batches agree with torchvision's of single images, and draw from their own streams.
 
-Two samples are alike, and a share is what it should be, when a test at the level of LEVEL does not tell them apart. All
-seeds are fixed, so that these tests give the same answer each time.
+Two samples are alike, and a share is what it should be, when a test at the level of LEVEL does not tell them
+apart. All seeds are fixed, so that these tests give the same answer each time.
 """
 
 import itertools
@@ -195,7 +195,7 @@ PALETTE = [
 
 
 def colourful(number, channels=3, size=(8, 9)):
-    """Return noise in which every image has all the special pixels, some images are of one colour, and one is half grey."""
+    """Return noise: all images have the special pixels, some are of one colour, and one is half grey."""
     images = noise((number, channels, *size))
     special = torch.tensor(PALETTE, dtype=torch.float32).T[:channels]
     images.flatten(2)[:, :, : special.shape[1]] = special
@@ -214,7 +214,7 @@ def jittered(image, order, factors):
 
 
 def every_order(kinds):
-    """Return each order of some operations with all their factors extreme, and again with drawn ones: at least 64 rows of K each."""
+    """Return each order of operations with extreme and with drawn factors: at least 64 rows of K."""
     ends = {color.HUE: (-0.5, 0.5)}
     orders, factors = [], []
     for order in itertools.permutations(kinds):

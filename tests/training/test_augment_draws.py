@@ -11,7 +11,6 @@ from torchvision.transforms import v2
 from ablate.recipe.fields import ColorJitter
 from ablate.training.augment import color, crop, erase, mix, rotation
 
-"""Of each of some 300 comparisons: all of them together pass by chance in 97 of 100 versions of torch's generators."""
 SAMPLERS = {
     "random_crop": lambda batch, g: torch.stack(crop.sample_random_crop(batch, 4, g)),
     "random_resized_crop": lambda batch, g: torch.stack(crop.sample_random_resized_crop(batch, 32, 32, g)),
@@ -56,9 +55,10 @@ def table(sample, edges):
 
 
 def alike(ours, theirs):
-    """Whether two samples may be of one distribution: of whole numbers by chi-square, of others by Kolmogorov-Smirnov.
+    """Whether two samples may be of one distribution, by chi-square or Kolmogorov-Smirnov.
 
-    Whole numbers are counted in at most 24 bins of about the same content. Others are rounded: theirs have 53 bits.
+    Whole numbers get chi-square: they are counted in at most 24 bins of about the same content. Others
+    are rounded: theirs have 53 bits.
     """
     ours, theirs = (torch.as_tensor(x).double().round(decimals=6) for x in (ours, theirs))
     both = torch.cat([ours, theirs])
@@ -115,7 +115,7 @@ def test_every_other_image_is_flipped():
 
 
 def alike_boxes(ours, theirs, height, width):
-    """Compare sides, place, area, ratio, and where in the room left to it a box is, by two samples of boxes (B,) each."""
+    """Compare two samples of boxes (B,): sides, place, area, ratio, and place within the room left."""
     for one, other in zip(ours, theirs, strict=True):
         assert alike(one, other)
     derived = []

@@ -25,8 +25,15 @@ CHOICES = {
 }
 OFF = {"crop": "none", "flip": False}
 EVERYTHING = Augment(
-    crop="random_resized_crop", flip=True, rotation=15.0, color_jitter=ALL, erasing=0.5, cutout=4, mixup=1.0, cutmix=1.0
-)  # fmt: skip
+    crop="random_resized_crop",
+    flip=True,
+    rotation=15.0,
+    color_jitter=ALL,
+    erasing=0.5,
+    cutout=4,
+    mixup=1.0,
+    cutmix=1.0,
+)
 
 
 def batch_of(augmentation, *, images=6, channels=3, size=(8, 9)):

@@ -130,7 +130,8 @@ folder, digits, changes = job_folder.Folder(Path(sys.argv[2])), Path(sys.argv[3]
 made = make(**changes)
 job = Job(identity.job_id(made, 0, digits.name), made, 0, digits.name)
 job_folder.create(folder, job)
-task = TrainTask(folder=folder.path, job=job.id, data=digits, evaluations=(Evaluation(),), context=Context(compile_cache=sys.argv[5]))
+context = Context(compile_cache=sys.argv[5])
+task = TrainTask(folder=folder.path, job=job.id, data=digits, evaluations=(Evaluation(),), context=context)
 worker.run_job(task, lambda _: None, lambda: False)
 print(json.dumps({**counters["inductor"]}))
 """

@@ -1,4 +1,4 @@
-"""Data sets: real images decoded once, found again by their content, and refused with a sentence when something is wrong."""
+"""Data sets: real images decoded once, found again by their content, or refused with a sentence."""
 
 import io
 import json

@@ -10,7 +10,8 @@ from PIL import Image, ImageCms, features
 
 from ablate.errors import DataError
 from ablate.recipe.fields import Data
-from ablate.training import data, decoding
+from ablate.training import data
+from ablate.training.datasets import decoding
 
 RED, GREEN, BLUE, GREY, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (90, 90, 90), (255, 255, 255)
 FOUR = Image.fromarray(
@@ -151,7 +152,7 @@ def test_a_bitmap_whose_fourth_byte_was_never_set_is_not_empty(tmp_path):
 
 
 def png(depth, colour, row, key):
-    """Make a PNG of 16 x 16 pixels, each row the same, in which one colour is transparent: Pillow cannot write all of them."""
+    """Return a PNG of 16 equal rows, with one transparent colour: Pillow cannot write all of them."""
 
     def chunk(name, content):
         return (
@@ -271,9 +272,12 @@ def test_other_spaces_of_colour_become_rgb(mode, tmp_path):
 
 
 MANY = {
-    "GIF": ({"duration": 50}, decoding.ANIMATION), "WEBP": ({"lossless": True}, decoding.ANIMATION), "PNG": ({}, decoding.ANIMATION),
-    "TIFF": ({}, decoding.PAGES), "MPO": ({"quality": 95, "subsampling": 0}, None),
-}  # fmt: skip
+    "GIF": ({"duration": 50}, decoding.ANIMATION),
+    "WEBP": ({"lossless": True}, decoding.ANIMATION),
+    "PNG": ({}, decoding.ANIMATION),
+    "TIFF": ({}, decoding.PAGES),
+    "MPO": ({"quality": 95, "subsampling": 0}, None),
+}
 
 
 @pytest.mark.parametrize("kind", MANY)

@@ -169,9 +169,14 @@ def test_a_training_uses_the_threads_of_its_recipe(digits):
 
 
 LEARNS = {
-    "baseline_cnn": (0.05, 8), "cnn4": (0.05, 6), "resnet_small": (0.05, 6), "resnet9": (0.01, 5), "depthwise_dilated": (0.05, 10),
-    "resnet18": (0.05, 4), "fusion": (0.02, 4),
-}  # fmt: skip
+    "baseline_cnn": (0.05, 8),
+    "cnn4": (0.05, 6),
+    "resnet_small": (0.05, 6),
+    "resnet9": (0.01, 5),
+    "depthwise_dilated": (0.05, 10),
+    "resnet18": (0.05, 4),
+    "fusion": (0.02, 4),
+}
 
 
 @pytest.mark.parametrize("name", LEARNS)

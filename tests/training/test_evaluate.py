@@ -1,4 +1,4 @@
-"""What is said of a trained network is what scikit-learn and plain loops say, in every way of evaluating it."""
+"""The scores of a network are those of scikit-learn and plain loops, in every way of evaluating it."""
 
 import dataclasses
 import io
@@ -55,7 +55,7 @@ def whole(images):
 
 
 class Written(nn.Module):
-    """A network whose answer is written into the image: the logits are its first pixels, 0..255, times a scale."""
+    """A network whose answer is in the image: the logits are its first pixels, 0..255, times a scale."""
 
     def __init__(self, classes, scale=0.1):
         super().__init__()
@@ -75,7 +75,7 @@ def images(logits, labels):
 
 
 def judge_written(logits, labels, classes=CLASSES, scale=0.1):
-    return evaluate.judge(
+    return evaluate.evaluate(
         Written(len(classes), scale), make(), 0, images(np.asarray(logits), labels), classes
     )
 
@@ -148,7 +148,7 @@ def test_every_metric_has_a_known_direction():
 
 def test_a_trained_network_is_judged_as_scikit_learn_judges_its_probabilities(trained):
     network, test, classes = trained
-    found = evaluate.judge(network, make(), 0, test, classes)
+    found = evaluate.evaluate(network, make(), 0, test, classes)
     with torch.inference_mode():
         p = network.eval()(whole(test)).softmax(1).double().numpy()
     labels = test.labels.numpy()
@@ -160,13 +160,13 @@ def test_a_trained_network_is_judged_as_scikit_learn_judges_its_probabilities(tr
     assert found.metrics["test/calibration_error"] == pytest.approx(calibration_error(p, labels), abs=1e-5)
     assert found.confusion == confusion_matrix(labels, p.argmax(1)).tolist()
     assert found.at_chance is None
-    assert found == evaluate.judge(network, make(), 5, test, classes), "nothing is drawn"
+    assert found == evaluate.evaluate(network, make(), 5, test, classes), "nothing is drawn"
 
 
 @pytest.mark.parametrize("evaluation", [{}, {"mc_dropout": 3}, {"tta": "flip"}], ids=str)
 def test_the_bins_of_a_trained_network_give_its_calibration_error(evaluation, trained):
     network, test, classes = trained
-    found = evaluate.judge(network, make(evaluation), 0, test, classes)
+    found = evaluate.evaluate(network, make(evaluation), 0, test, classes)
     total = sum(count for count, _, _ in found.calibration)
     assert (len(found.calibration), total) == (evaluate.BINS, len(test))
     error = sum(count * abs(confidence - right) for count, confidence, right in found.calibration) / total
@@ -245,7 +245,7 @@ def test_a_constant_network_is_at_chance_on_real_images_and_so_is_a_broken_one(t
     for weight in (0.0, math.nan):
         broken = nn.Sequential(nn.Flatten(), nn.Linear(256, 10))
         nn.init.constant_(broken[1].weight, weight)
-        found = evaluate.judge(broken, make(), 0, test, classes)
+        found = evaluate.evaluate(broken, make(), 0, test, classes)
         assert found.at_chance
         assert found.metrics["test/accuracy"] < 0.2
 
@@ -313,7 +313,7 @@ def test_judging_leaves_the_network_in_eval_mode_and_its_statistics_alone(evalua
     network, test, classes = trained
     before = {name: part.clone() for name, part in network.state_dict().items()}
     network.train()
-    evaluate.judge(network, make(evaluation), 0, test, classes)
+    evaluate.evaluate(network, make(evaluation), 0, test, classes)
     assert not any(module.training for module in network.modules())
     assert all(torch.equal(part, before[name]) for name, part in network.state_dict().items())
 
@@ -362,7 +362,7 @@ def test_torchmetrics_warns_of_nothing(trained):
     network, test, classes = trained
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        evaluate.judge(network, make(), 0, test, classes)
+        evaluate.evaluate(network, make(), 0, test, classes)
     assert not caught
 
 

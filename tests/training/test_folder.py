@@ -1,4 +1,4 @@
-"""Folders of images as people have them: which layouts are taken, which files are images, and what is said of the rest."""
+"""Folders of images as people have them: layouts, files that are images, and the messages about the rest."""
 
 import json
 import os
@@ -11,7 +11,8 @@ from PIL import Image
 from ablate.errors import DataError
 from ablate.recipe import fields, identity
 from ablate.recipe.fields import Data
-from ablate.training import data, folder
+from ablate.training import data
+from ablate.training.datasets import files, folder
 
 PICTURES = iter(range(1_000_000))
 
@@ -262,7 +263,7 @@ def test_what_is_no_image_is_counted_and_named_in_one_line(root, tmp_path):
 def test_an_image_of_a_kind_that_needs_another_package_says_which(root, monkeypatch):
     images(root)
     (root / "train/cat/photo.HEIC").write_text("x")
-    monkeypatch.setattr(folder, "readable", lambda: frozenset(folder.SUFFIXES))
+    monkeypatch.setattr(files, "readable", lambda: frozenset(files.SUFFIXES))
     assert folder.survey(root).said == (
         "left out 1 file: 1 .heic (train/cat/photo.HEIC); Pillow reads HEIC where pillow-heif is installed",
     )
@@ -272,7 +273,7 @@ def test_an_image_of_a_kind_that_needs_another_package_says_which(root, monkeypa
 
 
 def older_note(section, cache, prepared):
-    """Note a decoded set as versions did that knew neither sub-folders nor orientation: by their rule, written out."""
+    """Note a decoded set as versions did that knew neither sub-folders nor orientation, written out."""
     root, listing = folder.Path(section.root), []
     for split in ("train", "test"):
         for label in sorted(path for path in (root / split).iterdir() if path.is_dir()):

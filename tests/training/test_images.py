@@ -1,4 +1,4 @@
-"""Images are read, augmented and normalised alike wherever they lie, and the data set is never changed or copied."""
+"""Images are read, augmented and normalised alike wherever they lie; the data set is never changed."""
 
 import hashlib
 import threading

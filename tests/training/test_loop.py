@@ -1,4 +1,4 @@
-"""A training is decided by its recipe and its seed to the last bit, wherever it is interrupted, and pairs share their draws."""
+"""Recipe and seed decide a training to the last bit, interrupted or not, and pairs share their draws."""
 
 import copy
 import io

@@ -1,11 +1,9 @@
-"""A range test leaves no trace, sees what a training would, and agrees with torch-lr-finder where that one is right.
+"""A range test leaves no trace and sees what a training would.
 
 The list of what may go wrong is that of other finders: torch-lr-finder, fastai, Lightning.
 """
 
-import copy
 import itertools
-import math
 from contextlib import nullcontext
 
 import numpy as np
@@ -13,49 +11,14 @@ import pytest
 import torch
 from gpus import NEEDS_GPU
 from sessions import CPU, EVERYTHING, Reads, Scalars, fingerprint, make, numbered, start, without_times
-from torch import nn
+from sweeps import PLAIN, SHORT, sweep
 from torch.nn import functional as F  # noqa: N812
-from torch.utils.data import DataLoader
-from torch_lr_finder import LRFinder
 
 from ablate.recipe import identity, range_test
 from ablate.recipe.range_test import Sweep
-from ablate.training import data, loop, lr_finder, optim, surgery
+from ablate.training import data, loop, lr_finder, surgery
 
-SHORT = Sweep(low=1e-4, high=0.1, steps=12)
 TOO_FAR = Sweep(low=1e-2, high=100.0, steps=20)
-PLAIN = {"crop": "none", "flip": False}
-
-
-def sweep(recipe, prepared, plan=SHORT, seed=0, **given):
-    return lr_finder.sweep(recipe, seed, prepared, data.open_arrays(prepared.folder), CPU, plan, **given)
-
-
-@pytest.fixture
-def sessions(monkeypatch):
-    """Collect the sessions that are started, each with a copy of its network as it was then."""
-    seen, real = [], loop.start
-
-    def spy(*args, **kwargs):
-        session = real(*args, **kwargs)
-        seen.append((session, copy.deepcopy(session.network)))
-        return session
-
-    monkeypatch.setattr(loop, "start", spy)
-    return seen
-
-
-@pytest.fixture
-def batches(monkeypatch):
-    """Collect the batches that are trained on."""
-    seen, real = [], loop.step
-
-    def spy(session, batch):
-        seen.append(batch)
-        return real(session, batch)
-
-    monkeypatch.setattr(loop, "step", spy)
-    return seen
 
 
 TRAINED = {
@@ -63,9 +26,11 @@ TRAINED = {
     "everything": EVERYTHING,
     "everything in bf16": EVERYTHING | {"training": EVERYTHING["training"] | {"precision": "bf16"}},
     "adam, dropout, cosine": {
-        "optimizer": {"name": "adam", "lr": 0.003}, "model": {"conv_dropout": 0.2}, "schedule": {"name": "cosine"},
+        "optimizer": {"name": "adam", "lr": 0.003},
+        "model": {"conv_dropout": 0.2},
+        "schedule": {"name": "cosine"},
     },
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -113,8 +78,8 @@ def test_between_two_steps_of_an_epoch_a_range_test_changes_nothing_either(digit
 def settings_of_torch():
     return (
         torch.get_rng_state().tolist(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(), torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32,
-        torch.is_grad_enabled(), torch.is_inference_mode_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(), torch.backends.cudnn.benchmark,
+        torch.backends.cudnn.allow_tf32, torch.is_grad_enabled(), torch.is_inference_mode_enabled(),
     )  # fmt: skip
 
 
@@ -173,13 +138,13 @@ def test_whatever_is_set_inside_is_put_back(ends):
 def test_a_range_test_within_another_changes_neither(digits):
     recipe, other, inner = make(**EVERYTHING), make(model={"conv_dropout": 0.3}), []
     alone = sweep(recipe, digits), sweep(other, digits, seed=2)
-    outer = sweep(recipe, digits, told=lambda _: inner.append(sweep(other, digits, seed=2)))
+    outer = sweep(recipe, digits, progress=lambda _: inner.append(sweep(other, digits, seed=2)))
     assert (outer, *inner) == (alone[0], alone[1], alone[1])  # told after 10 and after 12 steps
 
 
 def test_inside_torch_is_set_as_the_recipe_says(digits):
     seen = []
-    sweep(make(training={"threads": 2}), digits, told=lambda _: seen.append(torch.get_num_threads()))
+    sweep(make(training={"threads": 2}), digits, progress=lambda _: seen.append(torch.get_num_threads()))
     assert set(seen) == {2}
     assert torch.get_num_threads() == 1
 
@@ -245,8 +210,11 @@ def test_the_curve_is_that_of_plain_steps_at_rising_rates(digits, sessions, batc
 def test_every_rate_is_tried_however_few_batches_an_epoch_has_and_every_epoch_has_its_own_order(batches):
     prepared, arrays = numbered(40)
     recipe = make(
-        data={"train_size": None, "validation": 0}, augment=PLAIN, training={"batch_size": 10}, model={"width": 0.25},
-    )  # fmt: skip
+        data={"train_size": None, "validation": 0},
+        augment=PLAIN,
+        training={"batch_size": 10},
+        model={"width": 0.25},
+    )
     plan = Sweep(1e-6, 1e-3, 22)  # 5 epochs and a half
     curve = lr_finder.sweep(recipe, 0, prepared, arrays, CPU, plan)
     assert curve.rates == range_test.rates(plan)
@@ -329,13 +297,15 @@ def test_a_healthy_network_gets_a_rate_that_trains_it_and_the_range_holds_it(dig
 def test_nothing_but_images_network_and_optimizer_matters(digits):
     one = sweep(make(), digits)
     for changes in (
-        {"schedule": {"name": "cosine"}}, {"schedule": {"name": "step", "step_epochs": 1}}, {"optimizer": {"lr": 0.7}},
-        {"training": {"epochs": 1, "early_stopping": 1}}, {"evaluation": {"tta": "flip"}},
+        {"schedule": {"name": "cosine"}}, {"schedule": {"name": "step", "step_epochs": 1}},
+        {"optimizer": {"lr": 0.7}}, {"training": {"epochs": 1, "early_stopping": 1}},
+        {"evaluation": {"tta": "flip"}},
     ):  # fmt: skip
         assert sweep(make(**changes), digits) == one, changes
     for changes in (
-        {"augment": {"rotation": 15.0}}, {"optimizer": {"momentum": 0.5}}, {"optimizer": {"weight_decay": 0.3}},
-        {"training": {"gradient_clip": 0.01}}, {"training": {"label_smoothing": 0.2}}, {"training": {"precision": "bf16"}},
+        {"augment": {"rotation": 15.0}}, {"optimizer": {"momentum": 0.5}},
+        {"optimizer": {"weight_decay": 0.3}}, {"training": {"gradient_clip": 0.01}},
+        {"training": {"label_smoothing": 0.2}}, {"training": {"precision": "bf16"}},
         {"model": {"head_dropout": 0.3}}, {"optimizer": {"name": "adam"}}, {"augment": {"mixup": 1.0}},
     ):  # fmt: skip
         assert sweep(make(**changes), digits).losses != one.losses, changes
@@ -385,13 +355,17 @@ def test_the_device_is_read_once_a_block_of_steps(digits):
 
 def test_progress_is_told_and_a_stop_is_heard_at_every_step(digits):
     told = []
-    sweep(make(), digits, Sweep(1e-6, 1e-4, 25), told=told.append)
+    sweep(make(), digits, Sweep(1e-6, 1e-4, 25), progress=told.append)
     assert told == [10, 20, 25]
     for per, expected in (("batch", [10]), ("epoch", [1, 2, 3, 4])):  # an epoch has 3 steps
         answers, told = iter([False] * 13 + [True]), []
         with pytest.raises(lr_finder.Stopped):
             sweep(
-                make(), digits, Sweep(1e-6, 1e-4, 25, per=per), told=told.append, should_stop=answers.__next__
+                make(),
+                digits,
+                Sweep(1e-6, 1e-4, 25, per=per),
+                progress=told.append,
+                should_stop=answers.__next__,
             )
         assert next(answers, None) is None
         assert told == expected
@@ -409,133 +383,3 @@ def test_on_a_gpu_its_generator_is_left_as_it_was_and_the_curve_is_about_that_of
     assert torch.cuda.get_rng_state(cuda).tolist() == before
     assert one == other
     assert one.losses == pytest.approx(sweep(recipe, digits).losses, rel=0.05)
-
-
-# --- side by side with torch-lr-finder
-# -------------------------------------------------------------------------------------
-
-
-def theirs(network, recipe, loader, plan, smooth_f=0.0):
-    """Run the public finder on a copy of a network with the same optimizer."""
-    network = copy.deepcopy(network)
-    optimizer = optim.optimizer(network, recipe.optimizer)
-    finder = LRFinder(network, optimizer, nn.CrossEntropyLoss(), device="cpu")
-    mode = "exp" if plan.mode == "exponential" else "linear"
-    finder.range_test(
-        loader, start_lr=plan.low, end_lr=plan.high, num_iter=plan.steps, step_mode=mode, smooth_f=smooth_f, diverge_th=math.inf,
-    )  # fmt: skip
-    return finder
-
-
-def suggested(finder, losses=None, tried=None):
-    """Return the rate that the public finder suggests, of a curve of its own or of a given one."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    if losses is not None:
-        finder.history = {"lr": list(tried), "loss": list(losses)}
-    figure, axes = plt.subplots()
-    _, rate = finder.plot(skip_start=0, skip_end=0, ax=axes, suggest_lr=True)
-    plt.close(figure)
-    return rate
-
-
-@pytest.mark.parametrize("mode", ["exponential", "linear"])
-def test_on_the_same_batches_the_curve_is_that_of_torch_lr_finder(mode, digits, sessions, batches):
-    recipe = make(augment=PLAIN, data={"train_size": 400})
-    plan = Sweep(1e-5, 3.0, 50) if mode == "exponential" else Sweep(1e-4, 0.1, 30, "linear")
-    curve = sweep(recipe, digits, plan)
-    ((_, network),) = sessions
-    pairs = [(batch.images, batch.labels) for batch in batches]
-    history = theirs(network, recipe, DataLoader(pairs, batch_size=None), plan).history
-    number = len(curve.losses)
-    assert number > 15
-    assert history["lr"][:number] == pytest.approx(curve.rates)
-    # The same sums in the same order, but for the last bits, which grow a little from step to step and a lot
-    # while it blows up.
-    calm = int(np.argmin(curve.losses)) + 1
-    assert calm > 8
-    assert history["loss"][:calm] == pytest.approx(curve.losses[:calm], rel=0.02)
-
-
-def test_on_the_same_images_in_another_order_the_curve_is_that_of_torch_lr_finder_within_noise(
-    digits, sessions
-):
-    recipe, plan = make(augment=PLAIN, data={"train_size": 600}), Sweep(1e-5, 3.0, 60)
-    curves = [sweep(recipe, digits, plan, seed=seed) for seed in range(2)]
-    session, network = sessions[0]
-    (whole,) = session.train.batches(len(session.train))
-    loader = DataLoader(list(zip(whole.images, whole.labels, strict=True)), 32, shuffle=True, drop_last=True)
-    torch.manual_seed(0)
-    history = theirs(network, recipe, loader, plan).history
-    number = min(int(np.argmin(range_test.smoothed(curve).losses)) for curve in curves) + 1
-
-    def smooth(losses):
-        return range_test.average(np.asarray(losses[:number]), 0.8)
-
-    ours, other = (smooth(curve.losses) for curve in curves)
-    public = smooth(history["loss"])
-    assert number > 30
-    assert np.corrcoef(ours, public)[0, 1] > 0.97
-    noise = np.median(np.abs(ours - other) / ours)  # of another order and other weights
-    assert np.median(np.abs(ours - public) / ours) < max(0.05, 2 * noise)
-
-
-def test_torch_lr_finder_leaves_the_generators_moved(digits, sessions):
-    recipe = make(augment=PLAIN, model={"head_dropout": 0.5})
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
-    sweep(recipe, digits)
-    assert torch.equal(torch.get_rng_state(), before)
-    session, network = sessions[0]
-    pairs = [(batch.images, batch.labels) for batch in session.train.batches(32)]
-    finder = theirs(network, recipe, DataLoader(pairs, batch_size=None), SHORT)
-    finder.reset()
-    assert not torch.equal(torch.get_rng_state(), before)
-
-
-def test_where_torch_lr_finder_gives_a_number_for_nothing_there_is_none():
-    finder = LRFinder(nn.Linear(1, 1), torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1), None)
-    tried = range_test.rates(Sweep())
-    for losses in (np.full(100, 2.3), np.random.default_rng(0).normal(2.3, 0.1, 100)):
-        assert suggested(finder, losses, tried) in tried
-        curve = range_test.Curve(tried, tuple(losses.tolist()), (0.1,) * 100, "end")
-        assert {one.status for one in range_test.suggest([curve]).values()} == {"flat"}
-
-
-def test_where_torch_lr_finder_takes_the_slope_by_index_a_linear_sweep_moves_its_answer():
-    finder = LRFinder(nn.Linear(1, 1), torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1), None)
-    found = {}
-    for mode in ("exponential", "linear"):
-        tried = np.array(range_test.rates(Sweep(0.01, 10.0, 400, mode)))
-        x = np.log10(tried)
-        losses = 2.3 - 2 / (1 + np.exp(-3 * (x + 1)))  # steepest per decade at 0.1
-        curve = range_test.Curve(tuple(tried.tolist()), tuple(losses.tolist()), (0.5,) * 400, "end")
-        found[mode] = suggested(finder, losses, tried), range_test.suggest([curve])["steepest"].rate
-    assert found["exponential"][0] == pytest.approx(0.1, rel=0.05)
-    assert found["linear"][0] < 0.06
-    assert all(ours == pytest.approx(0.1, rel=0.5) for _, ours in found.values())
-
-
-def test_where_the_mean_of_torch_lr_finder_lags_ours_stands_where_the_losses_are(digits, sessions, batches):
-    recipe, plan = make(augment=PLAIN, data={"train_size": 600}), Sweep(1e-5, 3.0, 80)
-    curve = sweep(recipe, digits, plan)
-    ((_, network),) = sessions
-    pairs = [(batch.images, batch.labels) for batch in batches]
-    history = theirs(network, recipe, DataLoader(pairs, batch_size=None), plan, smooth_f=0.05).history
-    number = len(curve.losses) - 5  # without the blow-up
-    truth = [
-        np.median(curve.losses[max(0, i - 3) : i + 4]) for i in range(number)
-    ]  # of a window that looks both ways
-
-    def off(tried, losses):
-        expected = np.interp(np.log(tried[:number]), np.log(curve.rates[:number]), truth)
-        return np.median(np.abs(np.log(np.array(losses[:number]) / expected)))
-
-    smooth = range_test.smoothed(curve)
-    assert off(history["lr"], history["loss"]) > 0.5
-    assert off(smooth.rates, smooth.losses) < 0.15
-    lowest = smooth.rates[int(np.argmin(smooth.losses))]
-    assert history["lr"][int(np.argmin(history["loss"]))] > 1.5 * lowest

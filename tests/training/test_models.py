@@ -1,4 +1,4 @@
-"""The networks by name: what they give, how large they are and how far they see, and every sentence about those that cannot be had."""
+"""The networks by name: their outputs, sizes and receptive fields, and the message for each refused one."""
 
 import pytest
 import torch
@@ -179,10 +179,18 @@ def test_the_receptive_field_is_what_gradients_reach(name):
 # the 3x3 convolution, which makes 427 of their 483), and none where attention or squeeze-and-excitation bring
 # the whole image in.
 PUBLISHED = {
-    "resnet18": (11_689_512, 435), "resnet50": (25_557_032, 427), "vgg11": (132_863_336, 150), "vgg16": (138_357_544, 212),
-    "alexnet": (61_100_840, 195), "inception_v3": (27_161_264 - 3_326_696, 1311), "convnext_tiny": (28_589_128, 1688),
-    "mobilenet_v2": (3_504_872, 491), "efficientnet_b0": (5_288_548, None), "vit_b_16": (86_567_656, None), "swin_t": (28_288_354, None),
-}  # fmt: skip
+    "resnet18": (11_689_512, 435),
+    "resnet50": (25_557_032, 427),
+    "vgg11": (132_863_336, 150),
+    "vgg16": (138_357_544, 212),
+    "alexnet": (61_100_840, 195),
+    "inception_v3": (27_161_264 - 3_326_696, 1311),
+    "convnext_tiny": (28_589_128, 1688),
+    "mobilenet_v2": (3_504_872, 491),
+    "efficientnet_b0": (5_288_548, None),
+    "vit_b_16": (86_567_656, None),
+    "swin_t": (28_288_354, None),
+}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -218,7 +226,7 @@ def test_a_summary_leaves_random_numbers_and_settings_alone():
 
 
 class Branches(nn.Module):
-    """Two branches of different windows, of which the larger counts, and an average that comes back if `gated`."""
+    """Two branches of different windows (the larger counts), and an average that comes back if `gated`."""
 
     def __init__(self, *, gated):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Networks of one's own as people write them: each trains, in a memory format that it can run in, or has its sentence beforehand."""
+"""Networks of one's own as people write them: each trains in a fitting memory format or is refused."""
 
 import random
 
@@ -21,7 +21,8 @@ from torch.nn import functional as F
 class Net(nn.Module):
     def __init__(self, classes, channels, size):
         super().__init__()
-        self.conv, self.head, self.side = nn.Conv2d(channels, 4, 3, padding=1), nn.Linear(4 * size**2, classes), nn.Linear(4, classes)
+        self.conv = nn.Conv2d(channels, 4, 3, padding=1)
+        self.head, self.side = nn.Linear(4 * size**2, classes), nn.Linear(4, classes)
         self.set_up(classes, channels, size)
     def set_up(self, classes, channels, size): pass
     def flat(self, x): return F.relu(self.conv(x)).flatten(1)
@@ -43,15 +44,15 @@ EVAL = (
 LAZY = """
 class Mine(nn.Sequential):
     def __init__(self, classes, channels, size):
-        layers = (nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Dropout(0.1), nn.Flatten(), nn.LazyLinear(classes))
-        super().__init__(*layers)
+        layers = (nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Dropout(0.1), nn.Flatten())
+        super().__init__(*layers, nn.LazyLinear(classes))
 """
 SHAPE = Shape(1, 16, 3)
 
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch, request):
-    """Return a function that writes a class `Mine` to a module of its own, and gives the name of the network."""
+    """Return a function that writes a class `Mine` to a module and returns the name of the network."""
     name = f"own_{abs(hash(request.node.nodeid)):x}"
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -64,10 +65,12 @@ def mine(tmp_path, monkeypatch, request):
 
 def recipe(name, **training):
     return Recipe(
-        data=Data(name="digits", image_size=16, train_size=60, validation=20), augment=Augment(crop="none", flip=False),
-        model=Model(name=name), optimizer=Optimizer(name="adam", lr=0.005),
+        data=Data(name="digits", image_size=16, train_size=60, validation=20),
+        augment=Augment(crop="none", flip=False),
+        model=Model(name=name),
+        optimizer=Optimizer(name="adam", lr=0.005),
         training=Training(**{"epochs": 2, "batch_size": 16, "precision": "fp32", **training}),
-    )  # fmt: skip
+    )
 
 
 def refusal(name, **training):
@@ -199,8 +202,14 @@ HIDDEN = """class Mine(Net):
     def set_up(self, classes, channels, size): self.late = nn.LazyLinear(classes)
     def forward(self, x): return self.late(self.flat(x)) if self.training else super().forward(x)"""
 REFUSED = {
-    "tuple": (FORWARD + "(super().forward(x), 1) if self.training else super().forward(x)", "and gave a tuple in training mode: return"),
-    "dict": (FORWARD + "{'out': super().forward(x)} if self.training else super().forward(x)", "and gave a dict in training mode"),
+    "tuple": (
+        FORWARD + "(super().forward(x), 1) if self.training else super().forward(x)",
+        "and gave a tuple in training mode: return",
+    ),
+    "dict": (
+        FORWARD + "{'out': super().forward(x)} if self.training else super().forward(x)",
+        "and gave a dict in training mode",
+    ),
     "classes": (FORWARD + "super().forward(x)[:, :2]", WRONG_SHAPE),
     "squeeze": (FORWARD + "super().forward(x).squeeze()", "and gave a tensor of shape (3,) in eval mode"),
     "frozen": (SET_UP + "self.requires_grad_(False)", ("has nothing to train: all of its parameters are "

@@ -1,4 +1,4 @@
-"""Surgery changes what it says on any network, and nothing else: no other weight, no mode, no draw of random numbers."""
+"""Surgery changes what it says on any network, and nothing else: no other weight, no mode, no random draw."""
 
 import copy
 import io

@@ -91,7 +91,7 @@ def test_gradients_reach_the_image_and_every_parameter(network, cut):
 
 
 def filled(name, size, *, small_head=False):
-    """Build a torchvision network without drawing its weights as it would, then fill it quickly: vgg11_bn would take seconds."""
+    """Build a torchvision network with quickly drawn weights: those of vgg11_bn would take seconds."""
     with summary._WeightsOnMeta():
         network = models.draw(Model(name=name), models.Shape(3, size, 10)).to("meta")
     if small_head:

@@ -14,12 +14,13 @@ from ablate.recipe.optimizers import OPTIMIZERS, Optimizer
 from ablate.recipe.schedules import SCHEDULES, Schedule
 from ablate.training import augment, data, models, optim
 from ablate.training.augment.streams import ROLES, generators
+from ablate.training.datasets import LOADERS
 from ablate.training.models.torchvision_net import torchvision_net
 
 TABLES = [
     (OPTIMIZERS, optim.MAKE, Optimizer),
     (SCHEDULES, optim.SCHEDULES, Schedule),
-    (DATASETS, data.LOADERS, Data),
+    (DATASETS, LOADERS, Data),
 ]
 
 

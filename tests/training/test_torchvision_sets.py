@@ -17,6 +17,7 @@ from scipy.io import savemat
 from ablate.errors import DataError
 from ablate.recipe.fields import Data
 from ablate.training import data
+from ablate.training.datasets.torchvision_sets import TORCHVISION
 
 # torchvision's sets, read by torchvision from files in their own format. The real ones are hundreds of
 # megabytes and cannot be had here, and torchvision checks the MD5 sums of its files: so the sums that its
@@ -28,7 +29,7 @@ def md5(path):
 
 
 def write_cifar(root, monkeypatch, kind, label_key, classes):
-    """Write the pickled batches of CIFAR in their archive: (what is in train, in test, the classes, the archive)."""
+    """Write CIFAR's pickled batches to their archive; return (train, test, classes, archive)."""
     batches = {
         name: (noise(i, 4, 3072), [i, 3, 2, classes - 1])
         for i, (name, _) in enumerate([*kind.train_list, *kind.test_list])
@@ -130,11 +131,11 @@ def offline(monkeypatch):
 def written(name, root, monkeypatch):
     from torchvision import datasets
 
-    return WRITERS[name](root, monkeypatch, getattr(datasets, data.TORCHVISION[name][0]))
+    return WRITERS[name](root, monkeypatch, getattr(datasets, TORCHVISION[name][0]))
 
 
 def test_the_sets_of_this_file_are_all_there_are():
-    assert set(WRITERS) == set(data.TORCHVISION)
+    assert set(WRITERS) == set(TORCHVISION)
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -167,7 +168,7 @@ def test_torchvisions_sets_are_resized_to_the_size_of_the_recipe(name, tmp_path,
 
 
 @pytest.mark.parametrize("download", [False, True], ids=["without asking the network", "without a network"])
-@pytest.mark.parametrize("name", data.TORCHVISION)
+@pytest.mark.parametrize("name", TORCHVISION)
 def test_without_the_files_it_says_where_it_looked_and_both_ways_out(name, download, tmp_path, offline):
     root = tmp_path / "archives"
     with pytest.raises(DataError) as caught:
@@ -191,7 +192,7 @@ def test_without_the_files_it_says_where_it_looked_and_both_ways_out(name, downl
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
 def test_files_that_are_cut_off_are_the_same_sentence(name, content, tmp_path, monkeypatch, offline):
     written(name, tmp_path / "archives", monkeypatch)
-    folder = tmp_path / "archives" / data.TORCHVISION[name][0] / "raw"
+    folder = tmp_path / "archives" / TORCHVISION[name][0] / "raw"
     data.prepare(Data(name=name, root=str(tmp_path / "archives")), tmp_path / "cache")
     (folder / "train-images-idx3-ubyte").write_bytes(content)
     with pytest.raises(DataError, match=rf"^{name} must be in .* and it is neither \(.+\): put "):

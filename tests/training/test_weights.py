@@ -167,7 +167,8 @@ NET = """
 from torch import nn
 def net(*, classes, channels, image_size):
     side = image_size - 2
-    return nn.Sequential(nn.Conv2d(channels, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * side * side, classes))
+    body = nn.Conv2d(channels, 4, 3), nn.BatchNorm2d(4), nn.Flatten()
+    return nn.Sequential(*body, nn.Linear(4 * side * side, classes))
 """
 DRAWS = """
 import random

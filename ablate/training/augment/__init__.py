@@ -32,7 +32,7 @@ class Mixed:
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """What a recipe does to a batch: how images are read, what happens to them before and after normalisation, and how they are mixed."""
+    """What a recipe does to a batch: how it is read, changed before and after normalisation, and mixed."""
 
     read: Reading = crop.take
     steps: tuple[Step, ...] = ()
@@ -125,8 +125,12 @@ def _cutout(augment: Augment, streams: Streams) -> Step | None:
 
 Make = Callable[[Augment, Streams], Step | None]
 STEPS: dict[str, Make] = {
-    "crop": _crop, "rotation": _rotation, "color_jitter": _color_jitter, "erasing": _erasing, "cutout": _cutout,
-}  # fmt: skip
+    "crop": _crop,
+    "rotation": _rotation,
+    "color_jitter": _color_jitter,
+    "erasing": _erasing,
+    "cutout": _cutout,
+}
 """What happens to single images, by name; where and in which order, the table of augmentations says."""
 
 
@@ -144,13 +148,12 @@ def _cutmix(augment: Augment, streams: Streams, x: Tensor) -> Mixed:
 
 def _either(augment: Augment, streams: Streams, x: Tensor) -> Mixed:
     """Mix each image in one of the two ways, by a coin."""
-    one, other = _mixup(augment, streams, x), _cutmix(augment, streams, x)
+    mixup, cutmix = _mixup(augment, streams, x), _cutmix(augment, streams, x)
     (heads,) = move(x.device, torch.rand(len(x), generator=streams["coin"]) < 0.5)
-    share, partner = (
-        torch.where(heads, one.share, other.share),
-        torch.where(heads, one.partner, other.partner),
-    )
-    return Mixed(torch.where(heads[:, None, None, None], one.images, other.images), share, partner)
+    images = torch.where(heads[:, None, None, None], mixup.images, cutmix.images)
+    share = torch.where(heads, mixup.share, cutmix.share)
+    partner = torch.where(heads, mixup.partner, cutmix.partner)
+    return Mixed(images, share, partner)
 
 
 MIXES: dict[str, Callable[[Augment, Streams, Tensor], Mixed]] = {"mixup": _mixup, "cutmix": _cutmix}
@@ -158,7 +161,7 @@ MIXES: dict[str, Callable[[Augment, Streams, Tensor], Mixed]] = {"mixup": _mixup
 
 
 def compose(augment: Augment, streams: Streams) -> Augmentation:
-    """Return what a recipe asks for, once, before the loop."""
+    """Return the augmentation of a recipe; called once, before the loop."""
     places: dict[str, list[Step]] = {"image": [], "normalized": []}
     for name, facts in AUGMENTATIONS.items():
         if name in STEPS and (step := STEPS[name](augment, streams)) is not None:

@@ -1,4 +1,4 @@
-"""Colour jitter with an order of its own for each image, as torchvision's ColorJitter applied to one image after another."""
+"""Colour jitter with an order of its own for each image, as torchvision's ColorJitter does image by image."""
 
 import torch
 from torch import Generator, Tensor
@@ -11,10 +11,10 @@ GREY = (0.2989, 0.587, 0.114)  # of red, green and blue, as torchvision has them
 
 
 def sample_color_jitter(batch: int, jitter: ColorJitter, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Draw (B, K) operations and (B, K) factors, in the order in which each image gets them, for the K that are not 0.
+    """Draw (B, K) operations, in each image's order, and their (B, K) factors, for the K that are not 0.
 
-    Brightness, contrast and saturation: uniform in [1 - x, 1 + x]; hue: in [-x, x], of the whole circle. All four and
-    a full order are drawn whatever is on, so that switching one on moves none of the others.
+    Brightness, contrast and saturation: uniform in [1 - x, 1 + x]; hue: in [-x, x], of the whole circle. All
+    four and a full order are drawn whatever is on, so that switching one on moves none of the others.
     """
     reach = torch.tensor([jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue])
     order = torch.rand(batch, 4, generator=generator).argsort(1)
@@ -59,7 +59,7 @@ def _without_colour(order: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sort_by_hue(order: Tensor) -> tuple[Tensor, list[int]]:
-    """Return the permutation that sorts images by the step in which their hue is turned, and where each step's images end."""
+    """Return the permutation that sorts images by the step of their hue, and where each step's images end."""
     is_hue = order == HUE
     when = torch.where(is_hue.any(1), is_hue.int().argmax(1), order.shape[1]).to(torch.int16)
     sorting = when.argsort(stable=True)

@@ -32,11 +32,19 @@ def take(pixels: Tensor, which: Tensor) -> Tensor:
 
 
 def cut(
-    pixels: Tensor, which: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, *, padding: int = 0, mode: str = "zeros"
-) -> Tensor:  # fmt: skip
-    """Read images (B, H, W, C) out of `pixels` (N, H, W, C) as padded, cut to their old size at (top, left) and mirrored.
+    pixels: Tensor,
+    which: Tensor,
+    top: Tensor,
+    left: Tensor,
+    mirrored: Tensor,
+    *,
+    padding: int = 0,
+    mode: str = "zeros",
+) -> Tensor:
+    """Return images (B, H, W, C) of `pixels` (N, H, W, C), padded, cut at (top, left) and mirrored.
 
-    `padding` pixels are added a side, black (`zeros`) or mirrored (`reflect`); which, top, left, mirrored: (B,).
+    The size stays. `padding` pixels are added a side, black (`zeros`) or mirrored
+    (`reflect`); which, top, left, mirrored: (B,).
     """
     _, height, width, channels = pixels.shape
     row, column = torch.arange(height, device=pixels.device), torch.arange(width, device=pixels.device)
@@ -44,10 +52,10 @@ def cut(
     columns = torch.where(mirrored[:, None], width - 1 - column, column) + (left - padding)[:, None]
     inside_row, inside_column = _inside(rows, height, mode), _inside(columns, width, mode)
     flat = (inside_row * width + (which * (height * width))[:, None])[:, :, None] + inside_column[:, None, :]
-    found = pixels.view(-1, channels).index_select(0, flat.view(-1)).view(-1, height, width, channels)
+    cut_out = pixels.view(-1, channels).index_select(0, flat.view(-1)).view(-1, height, width, channels)
     if mode == "zeros" and padding > 0:
-        found *= ((rows == inside_row)[:, :, None] & (columns == inside_column)[:, None, :])[..., None]
-    return found
+        cut_out *= ((rows == inside_row)[:, :, None] & (columns == inside_column)[:, None, :])[..., None]
+    return cut_out
 
 
 def _inside(index: Tensor, size: int, mode: str) -> Tensor:
@@ -71,24 +79,24 @@ def sample_random_resized_crop(
     places = torch.rand(2, batch, generator=generator)
     wide, high = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
     fits = (wide > 0) & (wide <= width) & (high > 0) & (high <= height)
-    first, found = fits.int().argmax(1, keepdim=True), fits.any(1)
+    first, fitting = fits.int().argmax(1, keepdim=True), fits.any(1)
     whole_wide = min(width, round(height * RATIO[1]))
     whole_high = min(height, round(width / RATIO[0]))
-    wide = torch.where(found, wide.gather(1, first)[:, 0], whole_wide)
-    high = torch.where(found, high.gather(1, first)[:, 0], whole_high)
-    top = torch.where(found, (places[0] * (height - high + 1)).long(), (height - high) // 2)
-    left = torch.where(found, (places[1] * (width - wide + 1)).long(), (width - wide) // 2)
+    wide = torch.where(fitting, wide.gather(1, first)[:, 0], whole_wide)
+    high = torch.where(fitting, high.gather(1, first)[:, 0], whole_high)
+    top = torch.where(fitting, (places[0] * (height - high + 1)).long(), (height - high) // 2)
+    left = torch.where(fitting, (places[1] * (width - wide + 1)).long(), (width - wide) // 2)
     return top, left, high, wide
 
 
 def random_resized_crop(
     images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, mirrored: Tensor | None = None
 ) -> Tensor:
-    """Cut a box out of each image (B, C, H, W), resize it to the old size, bilinear and antialiased, and mirror it.
+    """Return a box of each image (B, C, H, W), resized to the old size (bilinear, antialiased), mirrored.
 
     A separable resize is a matrix for each axis and image: out = rows @ image @ columns^T. That is what
-    F.interpolate(..., antialias=True) computes for one image, here for boxes of different sizes at once. Mirroring
-    is the columns' matrix upside down, and free.
+    F.interpolate(..., antialias=True) computes for one image, here for boxes of different sizes at once.
+    Mirroring is the columns' matrix upside down, and free.
     """
     batch, channels, high, wide = images.shape
     rows = _resize_matrix(top, height, high)
@@ -98,7 +106,7 @@ def random_resized_crop(
 
 
 def _resize_matrix(start: Tensor, length: Tensor, size: int, mirrored: Tensor | None = None) -> Tensor:
-    """Return (B, size, size): row o holds the weights of the source pixels in output pixel o, a triangle filter."""
+    """Return (B, size, size): row o has the weights of source pixels in output pixel o, a triangle filter."""
     start, length = start.to(torch.float32)[:, None], length.to(torch.float32)[:, None]
     scale = length / size
     place = torch.arange(size, device=start.device)

@@ -10,9 +10,10 @@ from ablate.training.augment.erase import box
 
 
 def sample_mixup(batch: int, alpha: float, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Draw a partner for each image, (B,), a permutation, and the share of itself that it keeps, (B,) in [0, 1].
+    """Draw each image's partner, (B,), a permutation, and the share of itself that it keeps, (B,) in [0, 1].
 
-    Zhang et al. 2018, section 2: the share is from Beta(alpha, alpha); here for each image, not for the whole batch.
+    Zhang et al. 2018, section 2: the share is from Beta(alpha, alpha); here for each image, not for the whole
+    batch.
     """
     partner = torch.randperm(batch, generator=generator)
     # numpy draws it: torch has no beta distribution that takes a generator

@@ -10,12 +10,12 @@ ROLES = tuple(dict.fromkeys(role for facts in AUGMENTATIONS.values() for role in
 
 
 def generators(seed: int) -> dict[str, Generator]:
-    """Make one generator a role, whether it is used or not: what one draws never depends on the others."""
+    """Return one generator a role, used or not, so that no draws depend on those of another role."""
     return {role: torch.Generator().manual_seed(identity.stream_seed(seed, role)) for role in ROLES}
 
 
 def move(device: torch.device, *draws: Tensor) -> tuple[Tensor, ...]:
-    """Bring what was drawn on the CPU to the device, without waiting for it: from pinned memory a copy is queued."""
+    """Move draws from the CPU to the device without waiting: a copy from pinned memory is queued."""
     if device.type == "cpu":
         return draws
     return tuple(

@@ -23,7 +23,7 @@ from ablate.training.models.torchvision_net import torchvision_net
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a network is built for: images of `channels` x `image_size` x `image_size`, and `classes` outputs."""
+    """The ends of a network: images of `channels` x `image_size` x `image_size`, and `classes` outputs."""
 
     channels: int
     image_size: int

@@ -21,7 +21,7 @@ BLOCKS = (
 
 
 def separable(channels: int, width: int, *, stride: int, dilation: int) -> nn.Sequential:
-    """Build a 3x3 convolution of each channel alone, then a 1x1 convolution across channels, each with BatchNorm and ReLU."""
+    """Build a 3x3 convolution per channel, then a 1x1 one across channels, each with BatchNorm and ReLU."""
     depthwise = nn.Conv2d(
         channels, channels, 3, stride=stride, padding=dilation, dilation=dilation, groups=channels, bias=False
     )
@@ -36,7 +36,7 @@ def separable(channels: int, width: int, *, stride: int, dilation: int) -> nn.Se
 
 
 def depthwise_dilated(model: Model, channels: int, _image_size: int, classes: int) -> nn.Module:
-    """Build the network: parts `stem`, `block1` to `block6`, of which the first and the third halve the sides, and `head`."""
+    """Build the network: `stem`, `block1` to `block6` (1 and 3 halve the sides), `head`."""
     width = scaled(STEM, model.width)
     layers: dict[str, nn.Module] = {"stem": conv_norm_relu(channels, width)}
     for number, (base, stride, dilation) in enumerate(BLOCKS, 1):

@@ -1,7 +1,7 @@
-"""A ResNet-18 whose last two stages are read side by side: what is fine and what is coarse, averaged over the image.
+"""A ResNet-18 whose last two stages are read side by side, fine and coarse, averaged over the image.
 
-The fused features go through two linear layers; the idea of reading several depths is that of Hariharan et al. 2015
-(hypercolumns), section 3. 11.4 million parameters.
+The fused features go through two linear layers; the idea of reading several depths is that of Hariharan et
+al. 2015 (hypercolumns), section 3. 11.4 million parameters.
 """
 
 import torch

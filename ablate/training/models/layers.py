@@ -1,4 +1,4 @@
-"""What several of the small networks are made of: named parts, channels by `model.width`, He's initial weights."""
+"""Layers of several of the small networks: named parts, channels by `model.width`, He's initial weights."""
 
 from collections import OrderedDict
 

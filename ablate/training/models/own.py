@@ -1,4 +1,4 @@
-"""The user's own network: a function `package.module:function` that takes `classes`, `channels` and `image_size`."""
+"""The user's own network: a function `package.module:function` of `classes`, `channels` and `image_size`."""
 
 import difflib
 import importlib
@@ -44,14 +44,14 @@ def own(model: Model, channels: int, image_size: int, classes: int) -> nn.Module
             f'model.name = "{model.name}" must name a function, and there is none called {name} in '
             f"{where}{meant}"
         )
-    given = {"classes": classes, "channels": channels, "image_size": image_size}
+    arguments = {"classes": classes, "channels": channels, "image_size": image_size}
     try:
-        inspect.signature(function).bind(**given)
+        inspect.signature(function).bind(**arguments)
     except TypeError as error:
         raise ModelError(
             f"{model.name} must take the arguments {ARGUMENTS}, by name, and nothing more: {error}"
         ) from error
-    network = function(**given)
+    network = function(**arguments)
     if not isinstance(network, nn.Module):
         raise ModelError(f"{model.name} must return a torch.nn.Module, and returned {type(network).__name__}")
     return network

@@ -1,8 +1,8 @@
-"""How many pixels of the image one place of a feature map can see, followed from tensor to tensor while the image passes.
+"""The pixels that one place of a feature map can see, followed from tensor to tensor while an image passes.
 
-The formula is that of Araujo et al. 2019, "Computing Receptive Fields of Convolutional Neural Networks" (Distill): a
-window of k places that are d apart sees (k - 1) d more of the places it reads, which lie `jump` pixels apart; its
-stride multiplies the jump. Branches count by the one that sees most.
+The formula is that of Araujo et al. 2019, "Computing Receptive Fields of Convolutional Neural Networks"
+(Distill): a window of k places that are d apart sees (k - 1) d more of the places it reads, which lie `jump`
+pixels apart; its stride multiplies the jump. Branches count by the one that sees most.
 """
 
 import math
@@ -71,10 +71,10 @@ class ReceptiveField(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **kwargs)
         views = [view for leaf in tree_leaves((args, kwargs)) if (view := self._view(leaf))]
         if views:
-            made = _view_of(func.overloadpacket.__name__, args, kwargs, views)
+            view = _view_of(func.overloadpacket.__name__, args, kwargs, views)
             for leaf in tree_leaves(result):
                 if isinstance(leaf, Tensor):
-                    self._seen[id(leaf)] = (leaf, made)
+                    self._seen[id(leaf)] = (leaf, view)
         return result
 
 
@@ -102,8 +102,8 @@ def _view_of(operation: str, args: Any, kwargs: Any, views: list[View]) -> View:
 
 def _over_places(args: Any, kwargs: Any) -> bool:
     """Whether a reduction of (B, C, H, W) is over its height or width."""
-    given = args[1] if len(args) > 1 else kwargs.get("dim")
-    dims = range(args[0].ndim) if given in (None, []) else _several(given)
+    over = args[1] if len(args) > 1 else kwargs.get("dim")
+    dims = range(args[0].ndim) if over in (None, []) else _several(over)
     return args[0].ndim == 4 and any(dim % 4 in (2, 3) for dim in dims)
 
 

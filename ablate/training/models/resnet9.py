@@ -1,7 +1,8 @@
-"""The wide and shallow residual network of Page 2018, "How to train your ResNet", made for fast training: 6.6 million parameters.
+"""The wide and shallow residual network of Page 2018, "How to train your ResNet", made for fast training.
 
-It ends in a maximum over the whole map, here an adaptive one, so that images may have any size; the linear layer has a
-bias and its outputs are not scaled by 1/8, so that its learning rates are those of the other networks.
+It has 6.6 million parameters. It ends in a maximum over the whole map, here an adaptive one, so that images
+may have any size; the linear layer has a bias and its outputs are not scaled by 1/8, so that its learning
+rates are those of the other networks.
 """
 
 from torch import Tensor, nn

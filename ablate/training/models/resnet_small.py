@@ -42,7 +42,7 @@ class Block(nn.Module):
 
 
 def resnet_small(model: Model, channels: int, _image_size: int, classes: int) -> nn.Module:
-    """Build the network: parts `stem`, `layer1` to `layer3`, of which the last two halve the sides, and `head`."""
+    """Build the network: `stem`, `layer1` to `layer3` (2 and 3 halve the sides), `head`."""
     width = scaled(WIDTHS[0], model.width)
     layers: dict[str, nn.Module] = {"stem": conv_norm_relu(channels, width)}
     for number, base in enumerate(WIDTHS, 1):

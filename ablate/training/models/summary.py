@@ -1,4 +1,4 @@
-"""What can be said of a network before it is trained: its size, its cost, how far it sees, and whether it can be built at all."""
+"""A network before it is trained: its size, its cost, how far it sees, and whether it can be built at all."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -99,10 +99,10 @@ def _understood(name: str, shape: models.Shape) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as error:
-        known = hints.hint(error) if networks.is_own(name) else None
+        hint = hints.hint(error) if networks.is_own(name) else None
         reason = hints.reason(error)
-        if known is not None:
-            raise ModelError(f"{name} {known} ({reason})") from error
+        if hint is not None:
+            raise ModelError(f"{name} {hint} ({reason})") from error
         if not isinstance(error, (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError)):
             raise
         size = f"{shape.image_size} x {shape.image_size}"
@@ -115,7 +115,7 @@ def _understood(name: str, shape: models.Shape) -> Iterator[None]:
 
 @contextmanager
 def _plain_attention() -> Iterator[None]:
-    """Keep attention from the fused operation that it takes in eval mode, in which nobody can count."""
+    """Keep attention from the fused operation that it takes in eval mode, which cannot be counted."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -125,7 +125,7 @@ def _plain_attention() -> Iterator[None]:
 
 
 class _WeightsOnMeta(TorchFunctionMode):
-    """Make what is made by torch.empty, as the weights of every layer are, without memory.
+    """Create tensors of torch.empty, as the weights of every layer are, without memory.
 
     Not `torch.device("meta")`: that takes the numbers from those who need them to build a network, as regnet
     does.

@@ -33,12 +33,12 @@ def torchvision_net(model: Model, channels: int, image_size: int, classes: int) 
 
 
 def first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
-    """Find the convolution that reads the image, with its name: torchvision defines it first in every classifier."""
+    """Return the convolution that reads the image, with its name: torchvision defines it first everywhere."""
     return next((name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
 
 
 def _options(model: Model, channels: int, image_size: int) -> dict[str, Any]:
-    """List the arguments that only some networks have.
+    """Return the arguments that only some networks have.
 
     What pretrained weights need is what torchvision gives them.
     """

@@ -1,4 +1,4 @@
-"""torchvision's pretrained weights: found in torch's cache or downloaded, never unpickled as code, fitted to the images and classes."""
+"""torchvision's pretrained weights: cached or downloaded, never unpickled as code, fitted to the data."""
 
 import contextlib
 import http.client
@@ -56,7 +56,7 @@ def fetch(name: str) -> dict[str, Tensor]:
 
 
 def file_name(name: str) -> str:
-    """Name the file of a network's weights, which has their hash in it."""
+    """Return the file name of a network's weights, which has their hash in it."""
     return str(_best(name).url.rpartition("/")[2])
 
 

@@ -1,4 +1,4 @@
-"""One image file becomes square 8-bit pixels, as a person sees the picture: upright, without what is hidden, its first frame."""
+"""Image files as square 8-bit pixels, as a person sees them: upright, nothing hidden, the first frame."""
 
 import threading
 import warnings
@@ -35,25 +35,25 @@ TURNED, ON_WHITE, ANIMATION, PAGES, NEARLY_BLACK, REDUCED = MARKS = (
     "animated, of which the first frame is taken",
     "of several pages, of which the first is taken",
     (
-        f"of 16 bits and nearly black, as no pixel reaches {DARK:,} of 65,535 (to be stretched before, if that "
-        "is wrong)"
+        f"of 16 bits and nearly black, as no pixel reaches {DARK:,} of 65,535 (to be stretched before, if "
+        "that is wrong)"
     ),
     "too large to be decoded at full size, and read at a lower one",
 )
-"""What may be said of a file besides that it was read."""
+"""Remarks on how a file was read."""
 
 _gate, _room = threading.Lock(), threading.BoundedSemaphore(ROOM)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Let Pillow open images of any size without a word: `read` looks at their size itself.
+    """Let Pillow open images of any size without a warning: `read` checks their size itself.
 
     For the thread that starts the others.
     """
     from PIL import Image
 
-    known = Image.MAX_IMAGE_PIXELS
+    limit = Image.MAX_IMAGE_PIXELS
     _register_heif()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -61,7 +61,7 @@ def quiet() -> Iterator[None]:
         try:
             yield
         finally:
-            Image.MAX_IMAGE_PIXELS = known
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _register_heif() -> None:
@@ -71,7 +71,7 @@ def _register_heif() -> None:
 
 
 def read(path: Path, size: int) -> tuple[Images, tuple[str, ...]]:
-    """Decode one image to RGB (size, size, 3); return what there is to say of it, too, as some of MARKS.
+    """Return an image as RGB (size, size, 3), and remarks on how it was read, some of MARKS.
 
     Raises a ValueError that says why it cannot be read.
     """
@@ -156,7 +156,7 @@ def _to_rgb(image: "Image", raw: str) -> "tuple[Image, tuple[str, ...]]":
 
 
 def _on_white(rgba: "Image", plain: "Image", marks: tuple[str, ...]) -> "tuple[Image, tuple[str, ...]]":
-    """Put a picture on white where any of it is transparent; `plain` is the same without its transparency."""
+    """Return a picture on white where it is transparent; `plain` is the same without its transparency."""
     from PIL import Image
 
     lowest, highest = rgba.getchannel("A").getextrema()
@@ -242,7 +242,7 @@ def _frames(image: "Image") -> tuple[str, ...]:
 
 
 def fit(image: Images, size: int) -> Images:
-    """Make one image (H, W) or (H, W, C) square: shorter side to `size`, antialiased bilinear, centre cut out."""
+    """Return an image (H, W) or (H, W, C) as a square: shorter side to `size`, antialiased, centre cut."""
     if image.shape[:2] != (size, size):
         from PIL import Image
 

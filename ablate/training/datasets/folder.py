@@ -1,43 +1,24 @@
-"""A folder of images as people have them: its splits and classes by the usual names, the files that are images, and those that are not.
+"""A folder of images as people have them: its splits and classes by the usual names, and its files.
 
-Nothing is opened here, so a study can be told what is wrong before anything is decoded.
+Nothing is opened here, so mistakes show before anything is decoded.
 """
 
 import difflib
 import os
-import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 from ablate.errors import DataError
+from ablate.training.datasets import files
+from ablate.training.datasets.files import shown
 
-SUFFIXES = {
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff",
-    ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga",
-}  # fmt: skip
-HEIF, AVIF = {".heic", ".heif"}, {".avif"}
 TRAIN = ("train", "training", "train_set", "training_set")
 TEST = ("test", "testing", "test_set", "testing_set")
 VALIDATION = ("val", "valid", "validation", "val_set", "validation_set")
-NO_CLASSES = {
-    "__macosx",
-    "@eadir",
-    "$recycle.bin",
-}  # of archives made by macOS, of network disks (with thumbnails), of Windows
 SHOWN = 10  # names in one message
-KINDS = 6  # of files that are left out, in one line
-NO_ENDING, HIDDEN, NO_FILE, OUTSIDE, CIRCLE = (
-    "without an ending",
-    "hidden",
-    "not a file",
-    "in no folder of a class",
-    "linked back",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +41,12 @@ class Folder:
 
     @property
     def said(self) -> tuple[str, ...]:
-        """List what a reader of the results must know of how the folder was read."""
+        """The remarks on how the folder was read that belong beside results."""
         return (*self.notices, *([f"left out {self.left_out}"] if self.left_out else []))
 
 
 def survey(root: Path) -> Folder:
-    """Look through a folder of images.
+    """Return what a folder of images has.
 
     Raises a DataError that says what must be there, what is, and what to do.
     """
@@ -80,7 +61,7 @@ def survey(root: Path) -> Folder:
         tuple((names.get(unicodedata.normalize("NFC", label), label), path) for label, path in tested.images),
     )
     _check_same(root, classes, trained, tested)
-    return Folder(classes, trained, tested, _left_out(root, left), (*notices, *_alike(classes)))
+    return Folder(classes, trained, tested, files.describe(root, left), (*notices, *_alike(classes)))
 
 
 def is_there(root: Path) -> bool:
@@ -89,28 +70,19 @@ def is_there(root: Path) -> bool:
 
 
 def count_classes(root: Path) -> int:
-    """Count the folders of classes as they are now, whatever is in them."""
-    found = _named(root, TRAIN)
-    return len(_classes(root / found[0])) if found else 0
+    """Return the number of folders of classes as they are now, whatever is in them."""
+    names = _named(root, TRAIN)
+    return len(_classes(root / names[0])) if names else 0
 
 
 def count_files(root: Path) -> int:
-    """Count the files of the images to train on by the folders as they are now, whatever they are."""
-    found = _named(root, TRAIN)
-    return sum(len(files) for _, _, files in os.walk(root / found[0])) if found else 0
-
-
-def shown(path: object) -> str:
-    """Write a path or name so that it can be printed, whatever bytes it has."""
-    text = str(path)
-    if text.isprintable():  # nearly all of them; what is not UTF-8 never is
-        return text
-    text = os.fsencode(text).decode("utf-8", "backslashreplace")
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    """Return the number of files in the training folder as it is now, whatever they are."""
+    names = _named(root, TRAIN)
+    return sum(len(names) for _, _, names in os.walk(root / names[0])) if names else 0
 
 
 def _splits(root: Path) -> tuple[str, str, list[str]]:
-    """Find the folders to train and to test on by the usual names; what is not by the book is said."""
+    """Return the folders to train and to test on, by the usual names, and notices of what is unusual."""
     if not root.is_dir():
         raise DataError(missing(root))
     train, test, validation = (_named(root, names) for names in (TRAIN, TEST, VALIDATION))
@@ -121,12 +93,9 @@ def _splits(root: Path) -> tuple[str, str, list[str]]:
             raise DataError(_empty(root / train[0]))
         raise DataError(
             f"{shown(root)} has {train[0]}/ and must have test/ too, with the same classes, and there is "
-            "none (nor val/): "
-            "move a part of the images of each class there"
+            "none (nor val/): move a part of the images of each class there"
         )
-    usable = [
-        name for name in (*test, *validation) if _classes(root / name)
-    ]  # a test/ without labels has none
+    usable = [name for name in (*test, *validation) if _classes(root / name)]  # none: a test/ without labels
     taken = [train[0], (usable or test or validation)[0]]
     notices = []
     if taken[1] in validation:
@@ -143,7 +112,7 @@ def _splits(root: Path) -> tuple[str, str, list[str]]:
 
 
 def _named(root: Path, names: tuple[str, ...]) -> list[str]:
-    """List the folders with one of these names: first as they are spelled here, then in any other case."""
+    """Return the folders with one of these names: first as they are spelled here, then in any other case."""
     try:
         there = [entry.name for entry in os.scandir(root) if entry.is_dir()]
     except (OSError, ValueError):
@@ -156,7 +125,7 @@ def _named(root: Path, names: tuple[str, ...]) -> list[str]:
 
 
 def missing(root: Path) -> str:
-    """Return the message that a folder is not there, and which one is near."""
+    """Return the message that a folder is not there, with a similar one that is."""
     if root.exists():
         return (
             f"{shown(root)} must be a folder with train/<class>/* and test/<class>/*, and is a file: "
@@ -191,7 +160,7 @@ def missing(root: Path) -> str:
 
 
 def _without_train(root: Path) -> str:
-    """Return what a folder without train/ looks like instead."""
+    """Return the message about a folder without train/, by what it has instead."""
     inner = [name for name in _classes(root) if _named(root / name, TRAIN)]
     if inner:
         return (
@@ -203,13 +172,13 @@ def _without_train(root: Path) -> str:
             f"{shown(root)} must have train/ and test/, and they are one level above: set data.root to "
             f"{shown(root.parent)}"
         )
-    full = [name for name in _classes(root) if next(_files(root / name, {}), None)]
+    full = [name for name in _classes(root) if next(files.images_below(root / name, {}), None)]
     if full:
         listed = ", ".join(map(shown, full[:SHOWN])) + (", ..." if len(full) > SHOWN else "")
         return (
             f"{shown(root)} must have train/<class>/* and test/<class>/*, and has folders of images "
-            f"without them ({listed}): "
-            "move those into train/, and a part of the images of each to test/ in folders of the same names"
+            f"without them ({listed}): move those into train/, and a part of the images of each to test/ in "
+            "folders of the same names"
         )
     return _empty(root / "train")
 
@@ -223,128 +192,44 @@ def _empty(folder: Path) -> str:
 
 
 def _classes(folder: Path) -> list[str]:
-    """List the folders of classes in order; hidden ones and those of systems are none."""
+    """Return the folders of classes in order, without hidden ones and those that systems add."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and not _is_systems(entry.name))
+            return sorted(
+                entry.name for entry in entries if entry.is_dir() and not files.is_systems(entry.name)
+            )
     except OSError as error:
         raise DataError(
             f"{shown(folder)} cannot be read ({error.strerror}): make it readable, or check data.root"
         ) from None
 
 
-def _is_systems(name: str) -> bool:
-    return name.startswith(".") or name.casefold() in NO_CLASSES
-
-
 def _part(folder: Path, left: dict[str, list[Path]]) -> Part:
-    """List the images of one split; files that are none go to `left`, by their kind."""
+    """Return the images of one split; other files go to `left`, by their kind."""
     classes = _classes(folder)
     if not classes:
         raise DataError(_empty(folder))
     for name in sorted({path.name for path in folder.iterdir()} - set(classes)):
-        outside = not _is_systems(name) and Path(name).suffix.lower() in readable()
-        left.setdefault(OUTSIDE if outside else _kind(name), []).append(folder / name)
+        outside = not files.is_systems(name) and Path(name).suffix.lower() in files.readable()
+        left.setdefault(files.OUTSIDE if outside else files.kind_of(name), []).append(folder / name)
     images: list[tuple[str, Path]] = []
     for label in classes:
         others: dict[str, list[Path]] = {}
-        found = sorted(_files(folder / label, others), key=lambda path: path.split(os.sep))  # noqa: PTH206
-        if not found:
-            has = f" (but {_left_out(folder / label, others)})" if others else ""
+        paths = sorted(files.images_below(folder / label, others), key=lambda path: path.split(os.sep))  # noqa: PTH206
+        if not paths:
+            has = f" (but {files.describe(folder / label, others)})" if others else ""
             raise DataError(
                 f"{shown(folder / label)} must have images (.jpg, .png, ...), and there are none{has}: "
                 "add some, or remove this folder of a class"
             )
-        for kind, paths in others.items():
-            left.setdefault(kind, []).extend(paths)
-        images += [(label, Path(path)) for path in found]
+        for kind, others_of_kind in others.items():
+            left.setdefault(kind, []).extend(others_of_kind)
+        images += [(label, Path(path)) for path in paths]
     return Part(folder.name, tuple(images))
 
 
-def _files(folder: Path, left: dict[str, list[Path]]) -> Iterator[str]:
-    """Go through the images of a class, those in its sub-folders too, in no order.
-
-    Links that lead back are not followed.
-    """
-    endings = readable()
-    waiting = [(folder, frozenset(map(str, folder.resolve().parents)))]
-    while waiting:
-        here, above = waiting.pop()
-        real = os.path.realpath(here)
-        if real in above:
-            left.setdefault(CIRCLE, []).append(here)
-            continue
-        try:
-            with os.scandir(here) as entries:
-                found = list(entries)
-        except OSError as error:
-            raise DataError(
-                f"{shown(here)} cannot be read ({error.strerror}): make it readable, or remove it"
-            ) from None
-        for entry in found:  # strings as long as it goes: there may be millions of files
-            if _is_systems(entry.name):
-                left.setdefault(_kind(entry.name), []).append(Path(entry.path))
-            elif entry.is_dir():
-                waiting.append((Path(entry.path), above | {real}))
-            elif os.path.splitext(entry.name)[1].lower() not in endings:  # noqa: PTH122
-                left.setdefault(_kind(entry.name), []).append(Path(entry.path))
-            elif not entry.is_file() and (
-                not entry.is_symlink() or _is_special(entry.path)
-            ):  # a pipe would be waited for for ever
-                left.setdefault(NO_FILE, []).append(Path(entry.path))
-            else:
-                yield entry.path
-
-
-def _is_special(path: str) -> bool:
-    """Whether a link leads to a pipe or a device.
-
-    One that leads nowhere is a missing image, which decoding names.
-    """
-    try:
-        return not stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116
-    except OSError:
-        return False
-
-
-@cache
-def readable() -> frozenset[str]:
-    """Return the endings of the images that this Pillow reads, without importing it: that takes a while."""
-    found = set(SUFFIXES)
-    if find_spec("pillow_heif") is not None:
-        found |= HEIF
-    pillow = find_spec("PIL")
-    if pillow is not None and any(
-        any(Path(place).glob("_avif*")) for place in pillow.submodule_search_locations or ()
-    ):
-        found |= AVIF
-    return frozenset(found)
-
-
-def _kind(name: str) -> str:
-    if _is_systems(name):
-        return HIDDEN
-    return Path(name).suffix.lower() or NO_ENDING
-
-
-def _left_out(root: Path, left: dict[str, list[Path]]) -> str:
-    """Count and name what is left out: each kind with an example."""
-    if not left:
-        return ""
-    kinds = sorted(left, key=lambda kind: (-len(left[kind]), kind))
-    parts = [
-        f"{len(left[kind])} {shown(kind)} ({shown(min(left[kind]).relative_to(root))})"
-        for kind in kinds[:KINDS]
-    ]
-    more = sum(len(left[kind]) for kind in kinds[KINDS:])
-    parts += [f"{more} of other kinds"] if more else []
-    heif = "; Pillow reads HEIC where pillow-heif is installed" if HEIF & set(kinds) else ""
-    total = sum(map(len, left.values()))
-    return f"{total} {'file' if total == 1 else 'files'}: {', '.join(parts)}{heif}"
-
-
 def _check_classes(folder: Path, classes: tuple[str, ...], part: Part) -> None:
-    """Raise a DataError where the classes of a split are no classes to tell apart."""
+    """Raise a DataError where a split has a single class, or names of classes that are refused."""
     _check_names(folder, classes)
     if len(classes) > 1:
         return
@@ -365,7 +250,7 @@ def _check_classes(folder: Path, classes: tuple[str, ...], part: Part) -> None:
 
 
 def _check_names(folder: Path, classes: Iterable[str]) -> None:
-    """Raise a DataError for names that cannot be written down, or told apart by those who read them."""
+    """Raise a DataError for names that are not UTF-8, or that read the same in two forms of Unicode."""
     for label in classes:
         try:
             label.encode()
@@ -379,8 +264,8 @@ def _check_names(folder: Path, classes: Iterable[str]) -> None:
         if other != label:
             raise DataError(
                 f"{shown(folder)} must have one folder a class, and has two that both read {shown(label)}, "
-                "in two forms of Unicode "
-                "(with composed letters, and with accents apart): move the images into one of them"
+                "in two forms of Unicode (with composed letters, and with accents apart): move the images "
+                "into one of them"
             )
 
 
@@ -408,7 +293,7 @@ def _check_same(root: Path, classes: tuple[str, ...], train: Part, test: Part) -
 
 
 def _alike(classes: tuple[str, ...]) -> Iterator[str]:
-    """Name classes that differ in case only: letters of an alphabet do, most others are one class by mistake."""
+    """Yield a notice of classes that differ in case only: but for letters, mostly one class by mistake."""
     groups: dict[str, list[str]] = {}
     for label in classes:
         groups.setdefault(label.casefold(), []).append(label)
