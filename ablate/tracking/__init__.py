@@ -18,6 +18,6 @@ from ablate.tracking.server import serve
 from ablate.tracking.writer import Report, Writer
 
 __all__ = [
-    "MovedError", "Report", "Source", "Writer", "compare", "first_line", "log_study", "marks", "own", "public", "ranged", "searched",
-    "serve", "sync", "tracked", "uri",
+    "MovedError", "Report", "Source", "Writer", "compare", "first_line", "log_study", "marks", "own",
+    "public", "ranged", "searched", "serve", "sync", "tracked", "uri",
 ]  # fmt: skip

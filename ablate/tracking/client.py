@@ -225,8 +225,9 @@ class Mlflow:
         """Return all tags of a run but those that people may write: its note."""
         tags = {
             "ablate.kind": record.kind, "ablate.study": self.study.name, "ablate.key": record.key,
-            "ablate.store": layout.identity(self.store), "ablate.layout": sent.LAYOUT, "ablate.status": record.state.word,
-            "mlflow.source.name": self.study.source, "mlflow.source.type": "LOCAL", **record.tags,
+            "ablate.store": layout.identity(self.store), "ablate.layout": sent.LAYOUT,
+            "ablate.status": record.state.word, "mlflow.source.name": self.study.source,
+            "mlflow.source.type": "LOCAL", **record.tags,
         } | ({"ablate.attempt": str(record.attempts)} if record.attempts else {})  # fmt: skip
         return {name: shortened(value, LONGEST) for name, value in tags.items()}
 
@@ -262,8 +263,9 @@ class Mlflow:
             )
         )
         tags = {
-            "ablate.kind": "study", "ablate.study": self.study.name, "ablate.store": identity, "mlflow.note.content": note,
-            "mlflow.source.name": self.study.source, "mlflow.source.type": "LOCAL",
+            "ablate.kind": "study", "ablate.study": self.study.name, "ablate.store": identity,
+            "mlflow.note.content": note, "mlflow.source.name": self.study.source,
+            "mlflow.source.type": "LOCAL",
         }  # fmt: skip
         if found:
             run_id = found[0].info.run_id

@@ -119,6 +119,7 @@ def size(folder: Folder, result: Result) -> dict[str, float]:
     """Return what a finished training says of its network and of the memory that it took, as metrics."""
     model = _read(folder.model)
     found = {
-        "model/parameters": result.parameters, "model/macs": model.get("macs"), "memory/peak_bytes": result.peak_memory,
+        "model/parameters": result.parameters, "model/macs": model.get("macs"),
+        "memory/peak_bytes": result.peak_memory,
     }  # fmt: skip
     return {name: float(value) for name, value in found.items() if value is not None}

@@ -9,10 +9,11 @@ from ablate.recipe import fields
 LONGEST = 250  # characters of a key, and of a run's name in databases that count them
 LONGEST_VALUE = 6000  # characters of a param's value: MLflow cuts what is longer, and tells only a log
 SIGNS = {
-    "+": "plus", "#": "hash", "=": "equals", "%": "percent", "*": "star", "&": "and", "@": "at", "$": "dollar", "~": "tilde",
-    "<": "less", ">": "greater", "(": "open", ")": "close", "[": "from", "]": "to", "{": "begin", "}": "end", ",": "comma",
-    ";": "semicolon", "!": "bang", "?": "question", "'": "apostrophe", '"': "quote", "`": "backtick", "^": "caret", "|": "bar",
-    "\\": "backslash", "\n": "newline", "\t": "tab", "/": "slash", ".": "dot", ":": "colon",
+    "+": "plus", "#": "hash", "=": "equals", "%": "percent", "*": "star", "&": "and", "@": "at",
+    "$": "dollar", "~": "tilde", "<": "less", ">": "greater", "(": "open", ")": "close", "[": "from",
+    "]": "to", "{": "begin", "}": "end", ",": "comma", ";": "semicolon", "!": "bang", "?": "question",
+    "'": "apostrophe", '"': "quote", "`": "backtick", "^": "caret", "|": "bar", "\\": "backslash",
+    "\n": "newline", "\t": "tab", "/": "slash", ".": "dot", ":": "colon",
 }  # fmt: skip
 MEANT = re.compile(rf":(?=(?:{'|'.join(SIGNS.values())}|empty|u[0-9a-f]+|sha[0-9a-f]{{12}})\W)")
 """A colon that would be read as the start of a spelled-out sign."""

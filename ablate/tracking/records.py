@@ -122,7 +122,8 @@ class RunSource:
             self.key, "run", run.name, self.params, tags={**own, **origin.tags},
             started=attempts[0].timestamp, state=stands, lines={"": epochs(lines)}, attempts=len(attempts),
             images=facts.images(run.cell.recipe.data, origin.data, self.store),
-            note=_note(run.cell, run.seed), alike=f"tags.`ablate.cell_id` = '{identity}'", end=end, texts=texts, files=files,
+            note=_note(run.cell, run.seed), alike=f"tags.`ablate.cell_id` = '{identity}'", end=end,
+            texts=texts, files=files,
         )  # fmt: skip
 
 

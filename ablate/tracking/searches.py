@@ -99,9 +99,9 @@ class SearchSource:
             first = lines.get("", ())
             end = (Line(first[-1].step if first else 0, stands.ended, {"trial/value": trial.value}),)
         return Record(
-            self._key(trial), "trial", f"trial {trial.number}: {search.label}", params | {"trial": str(trial.number)},
-            tags=_trial_tags(self.job, trial, folders), started=trial.started or 0, state=stands, lines=lines,
-            parent=self.key, end=end,
+            self._key(trial), "trial", f"trial {trial.number}: {search.label}",
+            params | {"trial": str(trial.number)}, tags=_trial_tags(self.job, trial, folders),
+            started=trial.started or 0, state=stands, lines=lines, parent=self.key, end=end,
             attempts=max((len(job_folder.read_attempts(folder)) for folder in folders.values()), default=0),
         )  # fmt: skip
 

@@ -57,8 +57,9 @@ def test_what_an_earlier_version_wrote_is_read_and_written_again_with_the_same_k
 
 
 KINDS = {
-    "recipe.json": records.JobRecipe, "result.json": Result, "outcome.json": Evaluation, "failure.json": Failure,
-    "search.json": records.Search, "trials.json": records.Trials, "range.json": records.RangeTest,
+    "recipe.json": records.JobRecipe, "result.json": Result, "outcome.json": Evaluation,
+    "failure.json": Failure, "search.json": records.Search, "trials.json": records.Trials,
+    "range.json": records.RangeTest,
 }  # fmt: skip
 
 

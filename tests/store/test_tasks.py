@@ -34,8 +34,8 @@ BATCH = (
     ),
     TrainTask(folder=Path("f"), job="b", data=Path("d"), evaluations=(), trained=True, device="cuda"),
     RangeTask(
-        context=CONTEXT, test="c", seed=3, recipe=RECIPE, sweep=Sweep(low=1e-7, per="epoch"), folder=Path("/r"),
-        curve=Path("/r/3.json"), data=Path("/d"), code="x",
+        context=CONTEXT, test="c", seed=3, recipe=RECIPE, sweep=Sweep(low=1e-7, per="epoch"),
+        folder=Path("/r"), curve=Path("/r/3.json"), data=Path("/d"), code="x",
     ),
     ProbeTask(number=2, seed=0, recipe=RECIPE, data=Path("/d"), log=Path("/log")),
 )  # fmt: skip

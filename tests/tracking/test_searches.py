@@ -52,8 +52,9 @@ class Search:
         self.store, self.id, self.trials = held, identities.digest(label), []
         self.folder = held.path / "searches" / self.id
         self.head = {
-            "label": label, "metric": "validation/accuracy", "direction": "max", "sampler": "tpe", "pruner": "median", "trials": 2,
-            "seeds": [0, 1], "space": {"optimizer.lr": {"low": 1e-3, "high": 1.0, "log": True}, "augment.flip": {"choices": [True, False]}},
+            "label": label, "metric": "validation/accuracy", "direction": "max", "sampler": "tpe",
+            "pruner": "median", "trials": 2, "seeds": [0, 1],
+            "space": {"optimizer.lr": {"low": 1e-3, "high": 1.0, "log": True}, "augment.flip": {"choices": [True, False]}},
             "started": 1000,
         } | head  # fmt: skip
         self.write()
@@ -153,7 +154,8 @@ def test_each_state_of_a_trial_has_a_status_and_the_search_waits_for_all(shared)
         for i in range(5)
     ]
     assert seen == [
-        ("FINISHED", "finished"), ("FINISHED", "pruned"), ("FINISHED", "diverged"), ("FAILED", "failed"), ("KILLED", "stopped"),
+        ("FINISHED", "finished"), ("FINISHED", "pruned"), ("FINISHED", "diverged"), ("FAILED", "failed"),
+        ("KILLED", "stopped"),
     ]  # fmt: skip
     assert (found["search: states"].info.status, found["search: states"].info.end_time) == ("KILLED", 1103)
     search.end(search.trials[4], "complete", 0.4, 1300)
@@ -257,7 +259,8 @@ def test_a_trial_of_another_process_runs_on_and_one_that_a_killed_process_left_i
     assert by_name(shared, loaded)["search: left"].info.status == "RUNNING"
     assert writer.close().late == 0
     assert {name: run.info.status for name, run in by_name(shared, loaded).items()} == {
-        "search: left": "KILLED", "trial 0: left": "KILLED", "search: right": "FINISHED", "trial 0: right": "FINISHED",
+        "search: left": "KILLED", "trial 0: left": "KILLED", "search: right": "FINISHED",
+        "trial 0: right": "FINISHED",
     }  # fmt: skip
 
 
@@ -338,8 +341,9 @@ def test_a_range_test_has_its_curves_and_ends_with_its_suggestion(shared, tmp_pa
     run = by_name(shared, loaded)["range test: the baseline"]
     assert (run.info.status, run.info.start_time, run.info.end_time) == ("FINISHED", 1000, 1200)
     assert run.data.params == {
-        "low": "0.001", "high": "0.1", "steps": "3", "mode": "exponential", "per": "batch", "seeds": "0, 1", "suggestion/rule": "valley",
-        "suggestion/status": "ok", "suggestion/rate": "0.01", "suggestion/low": "0.005", "suggestion/high": "none",
+        "low": "0.001", "high": "0.1", "steps": "3", "mode": "exponential", "per": "batch", "seeds": "0, 1",
+        "suggestion/rule": "valley", "suggestion/status": "ok", "suggestion/rate": "0.01",
+        "suggestion/low": "0.005", "suggestion/high": "none",
     }  # fmt: skip
     seen = history(client(shared.path), run)
     assert seen["range/loss"] == [(0, 1100, 2.5), (1, 1100, 1.5)]  # infinity would be drawn at 1.8e308
@@ -365,7 +369,8 @@ def test_a_range_test_and_a_search_that_another_process_runs_go_on_until_it_is_d
     with job_folder.Folder(folder / "0").lock(), job_folder.Folder(search.folder).lock():
         sync(shared, loaded, *sources)
         assert {name: run.info.status for name, run in by_name(shared, loaded).items()} == {
-            "range test: elsewhere": "RUNNING", "search: elsewhere": "RUNNING", "trial 0: elsewhere": "FINISHED",
+            "range test: elsewhere": "RUNNING", "search: elsewhere": "RUNNING",
+            "trial 0: elsewhere": "FINISHED",
         }  # fmt: skip
     sync(shared, loaded, *sources)
     assert {

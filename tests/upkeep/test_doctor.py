@@ -102,53 +102,136 @@ def outcome(store):
 
 
 ROWS = {
-    "a result that is no JSON": (lambda s: cut(job(s) / "result.json"), {("json", "problem")}, "result.json is no JSON"),
-    "a recipe without its data": (lambda s: (job(s) / "recipe.json").write_text('{"job": 1}'), {("json", "problem")}, "has no seed, data"),
+    "a result that is no JSON": (
+        lambda s: cut(job(s) / "result.json"),
+        {("json", "problem")},
+        "result.json is no JSON",
+    ),
+    "a recipe without its data": (
+        lambda s: (job(s) / "recipe.json").write_text('{"job": 1}'),
+        {("json", "problem")},
+        "has no seed, data",
+    ),
     "an outcome that is a list": (
-        lambda s: outcome(s).write_text("[]"), {("json", "problem")}, ("outcome.json is not what ablate "
-                                                                      "writes there"),
+        lambda s: outcome(s).write_text("[]"),
+        {("json", "problem")},
+        "outcome.json is not what ablate writes there",
     ),
     "trials that are none": (
         lambda s: [search_without_jobs(s), (s / "searches/x/trials.json").write_text('{"trials": [1]}')],
-        {("json", "problem")}, "trials.json is not what ablate writes there",
+        {("json", "problem")},
+        "trials.json is not what ablate writes there",
     ),
-    "a line amid a journal": (lambda s: spoil_line(job(s) / "journal.jsonl"), {("lines", "problem")}, "the first is line 2"),
-    "a torn last line": (lambda s: tear_line(job(s) / "attempts.jsonl"), {("lines", "note")}, "counts as none"),
-    "a checkpoint with a wrong bit": (spoil_checkpoint, {("weights", "problem")}, ("checkpoint.pt does not "
-                                                                                  "agree with its checksums")),
-    "weights that are cut off": (lambda s: cut(job(s) / "best.pt"), {("weights", "problem")}, "best.pt is cut off"),
-    "a result without weights": (lambda s: (job(s) / "last.pt").unlink(), {("results", "problem")}, "a result and no weights"),
+    "a line amid a journal": (
+        lambda s: spoil_line(job(s) / "journal.jsonl"),
+        {("lines", "problem")},
+        "the first is line 2",
+    ),
+    "a torn last line": (
+        lambda s: tear_line(job(s) / "attempts.jsonl"),
+        {("lines", "note")},
+        "counts as none",
+    ),
+    "a checkpoint with a wrong bit": (
+        spoil_checkpoint,
+        {("weights", "problem")},
+        "checkpoint.pt does not agree with its checksums",
+    ),
+    "weights that are cut off": (
+        lambda s: cut(job(s) / "best.pt"),
+        {("weights", "problem")},
+        "best.pt is cut off",
+    ),
+    "a result without weights": (
+        lambda s: (job(s) / "last.pt").unlink(),
+        {("results", "problem")},
+        "a result and no weights",
+    ),
     "a journal that is too short": (
-        lambda s: (job(s) / "journal.jsonl").write_text((job(s) / "journal.jsonl").read_text().splitlines(keepends=True)[0]),
-        {("results", "problem")}, "a result of 3 epochs, and 1 of them in its journal",
+        lambda s: (job(s) / "journal.jsonl").write_text(
+            (job(s) / "journal.jsonl").read_text().splitlines(keepends=True)[0]
+        ),
+        {("results", "problem")},
+        "a result of 3 epochs, and 1 of them in its journal",
     ),
-    "a job of another seed": (lambda s: change(job(s) / "recipe.json", seed=5), {("identity", "problem")}, "not what its folder is named"),
-    "a job of older numerics": (lambda s: change(job(s) / "recipe.json", numerics=1), {("identity", "note")}, "trained under numerics 1"),
+    "a job of another seed": (
+        lambda s: change(job(s) / "recipe.json", seed=5),
+        {("identity", "problem")},
+        "not what its folder is named",
+    ),
+    "a job of older numerics": (
+        lambda s: change(job(s) / "recipe.json", numerics=1),
+        {("identity", "note")},
+        "trained under numerics 1",
+    ),
     "a recipe of a later version": (
-        lambda s: change(job(s) / "recipe.json", recipe={"data": {"name": "x", "colour": 1}}), {("identity", "problem")}, "cannot train",
+        lambda s: change(job(s) / "recipe.json", recipe={"data": {"name": "x", "colour": 1}}),
+        {("identity", "problem")},
+        "cannot train",
     ),
     "an outcome of other passes": (
-        lambda s: change(outcome(s), evaluation={"mc_dropout": 9}), {("outcomes", "problem")}, "another way",
+        lambda s: change(outcome(s), evaluation={"mc_dropout": 9}),
+        {("outcomes", "problem")},
+        "another way",
     ),
     "a study of a later version": (
-        lambda s: change(s / "studies/tiny/study.json", study={"name": "tiny", "colours": 3}), {("studies", "problem")}, "colours",
+        lambda s: change(s / "studies/tiny/study.json", study={"name": "tiny", "colours": 3}),
+        {("studies", "problem")},
+        "colours",
     ),
-    "a study that was never settled": (lambda s: (s / "studies/tiny/settled.json").unlink(), {("studies", "problem")}, "in which prec"),
+    "a study that was never settled": (
+        lambda s: (s / "studies/tiny/settled.json").unlink(),
+        {("studies", "problem")},
+        "in which prec",
+    ),
     "a study in another folder": (
-        lambda s: shutil.copytree(s / "studies/tiny", s / "studies/big"), {("studies", "problem")}, 'another study than the "tiny"',
+        lambda s: shutil.copytree(s / "studies/tiny", s / "studies/big"),
+        {("studies", "problem")},
+        'another study than the "tiny"',
     ),
-    "a search whose jobs are gone": (search_without_jobs, {("trials", "note")}, ("the folders of 1 job of "
-                                                                                "its trials are gone")),
-    "a draft of a dead process": (lambda s: (job(s) / f".last.pt.{DEAD}").write_text("x"), {("drafts", "note")}, "drafts of killed"),
-    "a removal that was cut short": (lambda s: (s / "jobs/.abc.gone").mkdir(), {("drafts", "note")}, "removal was cut short"),
+    "a search whose jobs are gone": (
+        search_without_jobs,
+        {("trials", "note")},
+        "the folders of 1 job of its trials are gone",
+    ),
+    "a draft of a dead process": (
+        lambda s: (job(s) / f".last.pt.{DEAD}").write_text("x"),
+        {("drafts", "note")},
+        "drafts of killed",
+    ),
+    "a removal that was cut short": (
+        lambda s: (s / "jobs/.abc.gone").mkdir(),
+        {("drafts", "note")},
+        "removal was cut short",
+    ),
     "a job that no study needs": (other_job, {("unneeded", "note")}, "last run: 1 of 5"),
-    "a result without recipe": (lambda s: (job(s) / "recipe.json").unlink(), {("unneeded", "problem")}, "a result and no recipe.json"),
-    "a job that was never begun": (lambda s: (s / "jobs" / ("e" * 64)).mkdir(), {("unneeded", "note")}, "never begun"),
+    "a result without recipe": (
+        lambda s: (job(s) / "recipe.json").unlink(),
+        {("unneeded", "problem")},
+        "a result and no recipe.json",
+    ),
+    "a job that was never begun": (
+        lambda s: (s / "jobs" / ("e" * 64)).mkdir(),
+        {("unneeded", "note")},
+        "never begun",
+    ),
     "a folder that is no job": (lambda s: (s / "jobs/mine").mkdir(), {("unneeded", "note")}, "that is none"),
-    "a store without its studies": (lambda s: shutil.rmtree(s / "studies/tiny"), {("unneeded", "note")}, "last run: 4 of 4"),
-    "an interrupted job": (lambda s: (job(s) / "result.json").unlink(), {("interrupted", "note")}, "with 3 epochs in the journal"),
-    "a spoilt database": (lambda s: (s / "mlflow.db").write_bytes(b"no database" * 500), {("database", "problem")}, "is spoilt"),
-}  # fmt: skip
+    "a store without its studies": (
+        lambda s: shutil.rmtree(s / "studies/tiny"),
+        {("unneeded", "note")},
+        "last run: 4 of 4",
+    ),
+    "an interrupted job": (
+        lambda s: (job(s) / "result.json").unlink(),
+        {("interrupted", "note")},
+        "with 3 epochs in the journal",
+    ),
+    "a spoilt database": (
+        lambda s: (s / "mlflow.db").write_bytes(b"no database" * 500),
+        {("database", "problem")},
+        "is spoilt",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", ROWS)
