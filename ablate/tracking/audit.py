@@ -8,7 +8,7 @@ from ablate.store.layout import Store
 from ablate.study.file import Study
 from ablate.tracking.addresses import own
 from ablate.tracking.agreement import has_all, latest, params
-from ablate.tracking.client import shown
+from ablate.tracking.experiment import shown
 from ablate.tracking.records import Record, Source
 from ablate.tracking.sent import LAYOUT
 

@@ -9,7 +9,7 @@ from ablate.messages import public
 from ablate.store import study_folder
 from ablate.store.layout import Store
 from ablate.tracking.addresses import is_served, own
-from ablate.tracking.client import pages
+from ablate.tracking.experiment import pages
 
 
 def serve(

@@ -10,8 +10,8 @@ from ablate.messages import public
 from ablate.store.layout import Store
 from ablate.study.file import Study
 from ablate.tracking.addresses import first_line
-from ablate.tracking.client import Mlflow
 from ablate.tracking.records import Source
+from ablate.tracking.sender import Sender
 
 PAUSE = 5.0  # seconds before the next try when the server is away
 PATIENCE = 3.0  # seconds of sending at the end after which it is said what takes so long
@@ -46,7 +46,7 @@ class Writer:
 
         `whole`: the sources are all that the study has.
         """
-        self._mlflow = Mlflow(address, study, store, frozenset(one.key for one in sources) if whole else None)
+        self._sender = Sender(address, study, store, frozenset(one.key for one in sources) if whole else None)
         self._address, self._notice = address, notice
         self._by_job: dict[str, list[Source]] = {}
         for one in sources:
@@ -103,7 +103,7 @@ class Writer:
             self._send_all(closing=closing)
             is_first = False
         if not self._todo:  # a run whose job was interrupted is still shown as running
-            shown = self._mlflow.running()
+            shown = self._sender.running()
             self._todo = {
                 job: False
                 for job, sources in self._by_job.items()
@@ -148,7 +148,7 @@ class Writer:
     def _send(self, job: str, *, closing: bool, again: bool) -> bool:
         try:
             for one in self._by_job[job]:
-                self._mlflow.send(one, closing=closing, again=again)
+                self._sender.send(one, closing=closing, again=again)
         except Exception as error:  # noqa: BLE001 (whatever a server or a full disk does must not stop the training)
             if not self._error:
                 reason = first_line(error)
@@ -157,6 +157,6 @@ class Writer:
                     "and they follow later"
                 )
             self._error = first_line(error)
-            self._mlflow.forget()  # a run may have been deleted there
+            self._sender.forget()  # a run may have been deleted there
             return False
         return True

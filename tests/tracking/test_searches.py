@@ -436,7 +436,7 @@ import os, signal, sys
 from pathlib import Path
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
-from ablate.tracking.client import Mlflow
+from ablate.tracking.sender import Sender
 from tracked import read
 from ablate import tracking
 from ablate.store import layout
@@ -447,7 +447,7 @@ def see(connection, cursor, statement, *_):
         os.kill(os.getpid(), signal.SIGKILL)
 
 held = layout.open_store(Path(sys.argv[1]))
-Mlflow(tracking.uri(held, None), read("killed"), held, None)._connect()
+Sender(tracking.uri(held, None), read("killed"), held, None)._connect()
 """
 
 
