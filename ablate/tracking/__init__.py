@@ -3,8 +3,8 @@
 MLflow is a view that can be rebuilt from the store.
 
 Everything is sent with the timestamps of the store's files, so that sending it again changes nothing; a run's
-status is set last. Runs are flat, one for each cell and seed: nested runs hide from MLflow's table just what
-people compare. Only the trials of a search are nested below it.
+status is set last. Runs are flat, one for each cell and seed: nested runs would hide from MLflow's table just
+what people compare. Only the trials of a search are nested below it.
 """
 
 from ablate.messages import public

@@ -15,24 +15,21 @@ from ablate.tracking.sent import Sent
 
 
 def connect(address: str) -> Any:
-    """Import MLflow, quietly, and connect. Its telemetry is off unless the user has decided otherwise."""
+    """Return a client; MLflow is imported quietly, and without telemetry unless the user wants it."""
     for name, value in (
         ("MLFLOW_DISABLE_TELEMETRY", "true"),
-        # 7 by default: minutes of silence when a server is away. The writer tries again by itself, and first
-        # looks at what has arrived: MLflow would repeat a request whose answer was late, and so make a run
-        # twice.
+        # 7 by default: minutes of silence when a server is away. The writer retries by itself, and looks
+        # first at what has arrived: MLflow would repeat a request whose answer was late: a run twice.
         ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0"),
         ("MLFLOW_HTTP_REQUEST_TIMEOUT", "20"),  # seconds; 120 by default
-        (
-            "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT",
-            "true",
-        ),  # two lines for every run, each with a request of its own
+        # Else it prints two lines for every run, each after a request of its own.
+        ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),
     ):
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
     for noisy in ("alembic", "mlflow"):  # after the import, which sets levels of its own
-        logging.getLogger(noisy).setLevel(logging.CRITICAL)  # what fails is said in a sentence
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)  # failures are reported as sentences
     return MlflowClient(tracking_uri=address)
 
 
@@ -45,6 +42,7 @@ def search(
     page_size: int = 1000,
     hidden: bool = False,
 ) -> Iterator[Any]:
+    """Return the runs of an experiment that meet a condition, page by page; `hidden`: deleted ones."""
     from mlflow.entities import ViewType
 
     token, kind = None, ViewType.DELETED_ONLY if hidden else ViewType.ACTIVE_ONLY
@@ -59,9 +57,10 @@ def search(
 
 
 def log_values(client: Any, known: Sent, record: Record, tags: dict[str, str], *, was_ended: bool) -> None:
-    """Send what is not there of params, metrics and tags, all at once: each request takes the database three transactions.
+    """Send the params, metrics and tags that are missing, in one request, which is three transactions.
 
-    A killed process may have left no params, some are known only at the end, and one of an older version lacks some.
+    A killed process may have left no params, some are known only at the end, and a run of an older version
+    lacks some.
     """
     from mlflow.entities import Param, RunTag
 
@@ -98,9 +97,9 @@ def log_images(client: Any, run_id: str, images: Images) -> None:
 
 
 def log_artifacts(address: str, known: Sent, record: Record) -> None:
-    """Log texts and files in one go, through a folder of links: one by one they took the writer a fifth of its time.
+    """Log texts and files at once, through a folder of links: one by one took a fifth of the writer's time.
 
-    Not by the client, which would ask for the run again to know where they go.
+    The client is not used, as it would request the run again to know where they go.
     """
     if not record.texts and not record.files:
         return
