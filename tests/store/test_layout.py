@@ -1,4 +1,4 @@
-"""A store: what was run is found again under any name, its files stay out of git, and a study is run by one process at a time."""
+"""A store: any name is found again, git ignores its files, and one process at a time runs a study."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Any name of a study and of a store's folder, and any home: nothing is written elsewhere, and nothing becomes another thing."""
+"""Any name of a study and of a store's folder, and any home: nothing is written elsewhere or confused."""
 
 import json
 import os

@@ -24,7 +24,8 @@ RECIPE = Recipe(
     training=Training(epochs=3, early_stopping=2),
 )
 CONTEXT = Context(
-    study='Grüße "世界"\n', git={"commit": "abc", "dirty": True, "diff": "+\u2028 \ud800"}, compile_cache="/c",
+    study='Grüße "世界"\n', git={"commit": "abc", "dirty": True, "diff": "+\u2028 \ud800"},
+    compile_cache="/c",
     code=("/mine", "."), jobs_a_device=4,
 )  # fmt: skip
 BATCH = (

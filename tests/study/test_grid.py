@@ -116,7 +116,7 @@ def conditions(draw: st.DrawFn, paths: list[str]) -> str:
 
 @st.composite
 def studies(draw: st.DrawFn) -> dict[str, Any]:
-    """Draw the data of a study file: factors of all forms, conditions on factors that were drawn before, excludes."""
+    """Draw the data of a study file: factors of all forms, conditions on earlier factors, excludes."""
     paths = draw(st.lists(st.sampled_from(VARIED + 2 * ENTANGLED), max_size=4, unique=True))
     raw: dict[str, Any] = {
         "name": "x",
@@ -178,7 +178,7 @@ def shuffled(raw: Any, order: random.Random) -> Any:
 
 
 def expanded(raw: dict[str, Any]) -> tuple[Study, Grid]:
-    """Read and expand a study, passing by those that are refused: an impossible cell, or the baseline excluded."""
+    """Read and expand a study; skip those that are refused: an impossible cell, an excluded baseline."""
     loaded = study_file.check(raw, "x.toml")
     try:
         return loaded, expand(loaded)

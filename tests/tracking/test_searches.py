@@ -31,7 +31,7 @@ HOSTILE = "a'b\"c`d](http://x.y) <script>alert(1)</script> **é** &lt; www.x.y\n
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """Return a store that several tests use, each for a study and searches of its own: a database takes seconds to make."""
+    """Return a store for several tests, each with its own study: a database takes seconds to make."""
     held = layout.open_store(tmp_path_factory.mktemp("searches") / "store")
     layout.create(held)
     return held
@@ -54,7 +54,8 @@ class Search:
         self.head = {
             "label": label, "metric": "validation/accuracy", "direction": "max", "sampler": "tpe",
             "pruner": "median", "trials": 2, "seeds": [0, 1],
-            "space": {"optimizer.lr": {"low": 1e-3, "high": 1.0, "log": True}, "augment.flip": {"choices": [True, False]}},
+            "space": {"optimizer.lr": {"low": 1e-3, "high": 1.0, "log": True},
+                      "augment.flip": {"choices": [True, False]}},
             "started": 1000,
         } | head  # fmt: skip
         self.write()
@@ -169,7 +170,8 @@ def test_each_state_of_a_trial_has_a_status_and_the_search_waits_for_all(shared)
 def test_the_best_so_far_is_of_complete_trials_in_the_order_of_their_ends(shared):
     loaded, search = read("best"), Search(shared, "best", direction="min", metric="validation/loss", trials=5)
     for state, value, ended in (
-        ("failed", None, 1100), ("complete", 0.5, 1400), ("complete", 0.7, 1200), ("pruned", 0.1, 1300), ("complete", float("nan"), 1500),
+        ("failed", None, 1100), ("complete", 0.5, 1400), ("complete", 0.7, 1200), ("pruned", 0.1, 1300),
+        ("complete", float("nan"), 1500),
     ):  # fmt: skip
         search.quick(state, value, ended)
     sync(shared, loaded, search.source())

@@ -298,8 +298,10 @@ def test_a_job_that_no_study_needs_is_not_to_be_run_again(store):
 RETRAINED = {  # what the doctor advises of these ends with a run
     name for name in ROWS
     if name not in (
-        "a checkpoint with a wrong bit", "a job of older numerics", "a recipe of a later version", "a study in another folder",
-        "a search whose jobs are gone", "a draft of a dead process", "a removal that was cut short", "a job that no study needs",
+        "a checkpoint with a wrong bit", "a job of older numerics",
+        "a recipe of a later version", "a study in another folder",
+        "a search whose jobs are gone", "a draft of a dead process",
+        "a removal that was cut short", "a job that no study needs",
         "a job that was never begun", "a folder that is no job", "a torn last line",
     )
 }  # fmt: skip

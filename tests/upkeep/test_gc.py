@@ -1,4 +1,4 @@
-"""`ablate gc`: what studies need stays, what nothing refers to goes, and a kill amid it leaves whole jobs or none."""
+"""`ablate gc`: what studies need stays, the rest goes, and a kill leaves whole jobs or none."""
 
 import json
 import os
