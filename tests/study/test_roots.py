@@ -1,4 +1,4 @@
-"""Where the images of a study are: relative to its file, like its own networks; `plan` reports missing ones."""
+"""Where the images of a study are: relative to its file, like its own networks; missing ones are reported."""
 
 import json
 import os

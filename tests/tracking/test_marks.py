@@ -1,4 +1,4 @@
-"""A run with nothing to do: a mark that MLflow has everything saves its import, and in doubt MLflow is asked."""
+"""A run with nothing to do: a mark that MLflow has everything saves its import, else MLflow is asked."""
 
 import shutil
 import subprocess

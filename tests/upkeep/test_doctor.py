@@ -1,16 +1,11 @@
 """`ablate doctor`: one thing of a real store is broken at a time, and it is named, and nothing else is."""
 
-import errno
-import fcntl
 import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
-from importlib import metadata
-from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -21,11 +16,9 @@ from stores import DEAD, change, job, other_job
 
 from ablate.cli import main
 from ablate.execution import options
-from ablate.execution.executors import devices
 from ablate.planning import references
 from ablate.store import layout
 from ablate.upkeep import doctor
-from ablate.upkeep.doctor import machine
 from ablate.workflow import plan as planning
 from ablate.workflow import tracking as tracking_workflow
 from ablate.workflow import upkeep
@@ -411,68 +404,6 @@ def test_a_store_that_is_not_there_is_a_note_beside_versions_and_device(tmp_path
     found = examine(tmp_path / "nowhere")
     assert {one.check for one in found} >= {"versions", "device"}
     assert [(one.check, one.severity) for one in wrong(found)] == [("store", "note")]
-
-
-def test_a_disk_that_is_nearly_full(store, monkeypatch):
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: SimpleNamespace(free=99e6))
-    assert [(one.check, one.severity) for one in wrong(examine(store))] == [("room", "problem")]
-    with (job(store) / "checkpoint.pt").open("wb") as file:
-        file.truncate(10**9)  # takes no room itself
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: SimpleNamespace(free=2e9 - 1))
-    assert ("room", "problem") in {(one.check, one.severity) for one in wrong(examine(store))}
-
-
-def _read_only(*_, **__):
-    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-
-
-@pytest.mark.parametrize(
-    ("module", "name", "instead", "severity", "words"),
-    [
-        (tempfile, "NamedTemporaryFile", _read_only, "note", "Read-only file system"),
-        (fcntl, "flock", lambda *_: None, "problem", "keeps nobody out"),
-    ],
-)
-def test_a_store_that_cannot_be_written_or_has_no_locks(
-    store, monkeypatch, module, name, instead, severity, words
-):
-    monkeypatch.setattr(module, name, instead)
-    assert [(one.check, one.severity, words in one.says) for one in wrong(examine(store))] == [
-        ("locks", severity, True)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("package", "version", "severity", "words"),
-    [
-        ("torch", "1.13.1", "problem", "torch 1.13.1 must be >=2.9"),
-        ("ruff", "0.1", "note", "ruff 0.1 must be"),
-        ("mlflow", None, "problem", "not inst"),
-    ],
-)
-def test_versions_that_are_too_old_or_missing(tmp_path, monkeypatch, package, version, severity, words):
-    real = metadata.version
-
-    def ask(name):
-        if name != package:
-            return real(name)
-        if version is None:
-            raise metadata.PackageNotFoundError
-        return version
-
-    monkeypatch.setattr(metadata, "version", ask)
-    found = [one for one in wrong(examine(tmp_path)) if one.check == "versions"]
-    assert {one.severity for one in found} == {severity}
-    assert words in found[0].says
-    assert "pip install" in found[0].do
-
-
-def test_a_driver_without_gpus_is_a_note(tmp_path, monkeypatch):
-    if devices.slots("auto", None)[0].device != "cpu":
-        pytest.skip("there is a GPU")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/nvidia-smi")
-    assert ("device", "note") in {(one.check, one.severity) for one in wrong(examine(tmp_path))}
 
 
 def test_a_check_that_stumbles_keeps_no_other_from_being_asked(store, monkeypatch):
