@@ -38,7 +38,7 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in FULL:
             if error.filename is not None and Path(error.filename).parent == path.parent:
-                error.filename = str(path)  # not its draft, which nobody knows
+                error.filename = str(path)  # not its draft, an internal name
             raise
         do = "mount it for writing" if error.errno == errno.EROFS else "make room there"
         raise UnwritableError(

@@ -98,7 +98,7 @@ def spoilt(path: Path) -> StoreError:
 
 
 def ended(trials: tuple[Trial, ...], search: Search) -> tuple[Trial, ...]:
-    """Return the trials that have ended, of those that the search now has."""
+    """Return the trials that have ended, among those that the search now has."""
     return tuple(trial for trial in trials if trial.state in ENDED and trial.number < search.trials)
 
 
