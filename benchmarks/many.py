@@ -95,7 +95,7 @@ def watched() -> Iterator[list[float]]:
 
 def counted(calls: Counter[str]) -> None:
     """Count the calls of MLflow's client from here on."""
-    make = client._client  # noqa: SLF001 (the one place where they all come from)
+    make = client.connect  # the one place where they all come from
 
     def counting(address: str) -> Any:
         made = make(address)
@@ -112,7 +112,7 @@ def counted(calls: Counter[str]) -> None:
             setattr(made, name, _counts(getattr(made, name), name, calls))
         return made
 
-    client._client = counting  # noqa: SLF001
+    client.connect = counting
 
 
 def _counts(call: Callable[..., Any], name: str, calls: Counter[str]) -> Callable[..., Any]:
@@ -148,8 +148,8 @@ def coordinate(folder: Path, seeds: int) -> dict[str, Any]:
     with watched() as peak:
         watch, end = work(folder, store, "many", seeds)
     count = len(watch.ends)
-    runs = client._client(f"sqlite:///{store.database}").search_runs(  # noqa: SLF001
-        [client._client(f"sqlite:///{store.database}").get_experiment_by_name("many").experiment_id],  # noqa: SLF001
+    runs = client.connect(f"sqlite:///{store.database}").search_runs(
+        [client.connect(f"sqlite:///{store.database}").get_experiment_by_name("many").experiment_id],
         "status = 'FINISHED' and tags.`ablate.kind` = 'run'", max_results=50_000,
     )  # fmt: skip
     assert len(runs) == count == CELLS * seeds, (len(runs), count)

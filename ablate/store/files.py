@@ -1,7 +1,8 @@
-"""Single files of a store: written whole or not at all, by lines, and read with a sentence where they cannot be.
+"""Single files of a store: written whole or not at all, or appended to by lines, and read with clear errors.
 
-What a power cut leaves: the bytes of a file are safe once the file was synced, its name once its folder was. So whatever
-rests on other files is written after a `sync` of them, and its own folder is synced after the rename.
+What a power cut leaves: the bytes of a file are safe once the file was synced, its name once its folder was.
+So whatever rests on other files is written after a `sync` of them, and its own folder is synced after the
+rename.
 """
 
 import errno
@@ -24,33 +25,33 @@ Json = dict[str, Any]
 Line = Json  # of an append-only file
 DRAFT = re.compile(r"\..+\.[0-9a-f]{8}")
 DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError)
-"""What zipfile raises of bits that are wrong: of a flag it takes the file for encrypted, or for one of another method."""
+"""What zipfile raises of wrong bits: a wrong flag makes a file look encrypted, or compressed otherwise."""
 UNSYNCED = {errno.EINVAL, errno.ENOTSUP}  # of file systems on which a folder cannot be synced
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # of a disk that takes nothing more, whatever is tried
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raise an UnwritableError that says what to do where a disk takes nothing more."""
+    """Raise an UnwritableError, with what to do about it, where a disk takes nothing more."""
     try:
         yield
     except OSError as error:
         if error.errno not in FULL:
             if error.filename is not None and Path(error.filename).parent == path.parent:
-                error.filename = str(path)  # not its draft, which nobody knows
+                error.filename = str(path)  # not its draft, an internal name
             raise
         do = "mount it for writing" if error.errno == errno.EROFS else "make room there"
         raise UnwritableError(
-            f"{path}: cannot be written ({error.strerror}): {do} and run the same again, what is finished "
-            "is kept"
+            f"{path}: cannot be written ({error.strerror}): "
+            f"{do} and run the same again, what is finished is kept"
         ) from None
 
 
 def write(path: Path, content: bytes | str, *, keep: Path | None = None, durable: bool = True) -> None:
-    """Write a file whole or not at all; `keep`: where the one before goes.
+    """Write a file whole or not at all; `keep`: where the previous version goes.
 
-    `durable`: also after a power cut, once this has returned. Else either file may be there then, until
-    `sync` of its folder.
+    `durable`: it outlasts a power cut as soon as this has returned. Otherwise a power cut may leave either
+    version, until its folder is synced.
     """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with writing(path):
@@ -71,7 +72,7 @@ def write(path: Path, content: bytes | str, *, keep: Path | None = None, durable
 
 
 def make(folder: Path, *, durable: bool = True) -> None:
-    """Make a folder, and those above it."""
+    """Make a folder and its parents."""
     missing = [path for path in (folder, *folder.parents) if not path.is_dir()]
     folder.mkdir(parents=True, exist_ok=True)
     if durable:
@@ -102,15 +103,15 @@ def try_to_write(folder: Path) -> None:
 def write_json(path: Path, content: object, *, durable: bool = True) -> None:
     """Write JSON whole or not at all.
 
-    NaN and infinity stand as Python writes them, and only Python reads these files.
+    NaN and infinity stand as Python writes them: only Python reads these files.
     """
     write(path, json.dumps(content, ensure_ascii=False) + "\n", durable=durable)
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is a file or folder.
+    """Whether a file or folder exists.
 
-    Raises an OSError where that cannot be seen, which Path.exists of Python 3.14 takes for no.
+    Raises an OSError where that cannot be seen; Path.exists of Python 3.14 takes that for no.
     """
     try:
         path.stat()
@@ -120,7 +121,10 @@ def is_there(path: Path) -> bool:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; None where there is no file. Raises a StoreError where it is something else."""
+    """Return the content of a JSON file; None where there is no file.
+
+    Raises a StoreError where it is something else.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -132,7 +136,7 @@ def read_json(path: Path) -> Any:
 
 
 def append(path: Path, line: Line) -> None:
-    """Add one line, mending a torn one before it. A power cut may tear it until the file is synced."""
+    """Append one line, dropping a torn one before it. A power cut may tear it until the file is synced."""
     text = json.dumps(line, ensure_ascii=False).encode() + b"\n"
     with writing(path), path.open("ab+") as file:
         if file.tell() > 0:
@@ -147,36 +151,34 @@ def append(path: Path, line: Line) -> None:
 
 
 def lines(path: Path) -> list[Line]:
-    """Read the lines of an append-only file up to the first that is torn or damaged.
+    """Return the lines of an append-only file up to the first that is torn or damaged.
 
-    None where there is no file.
+    Empty where there is no file.
     """
-    found: list[Line] = []
+    whole: list[Line] = []
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        return found
+        return whole
     for part in content.split(b"\n")[:-1]:
         try:
-            found.append(json.loads(part))
+            whole.append(json.loads(part))
         except ValueError:
             break
-    return found
+    return whole
 
 
 def damage(path: Path, *, deep: bool = True) -> str:
-    """Return what is wrong with a file of torch.save, a zip archive, by the sums that are in it.
+    """Return what is wrong with a file of torch.save, a zip archive, by its checksums; empty if nothing is.
 
-    Empty where nothing is.
-
-    torch.load does not look at them. Not `deep`: only that it is not cut off. A disk that cannot be read just
-    now has damaged nothing, and raises its OSError.
+    torch.load does not look at them. Unless `deep`, only whether it is cut off is checked. A disk that cannot
+    be read just now has damaged nothing, and raises its OSError.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip() if deep else None
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a place that there is not in the file
+        if error.errno != errno.EINVAL:  # an offset outside of the file
             raise
         return "is cut off, or no file of torch"
     except DAMAGED:
@@ -185,9 +187,9 @@ def damage(path: Path, *, deep: bool = True) -> str:
 
 
 def is_held(lock: Path) -> bool:
-    """Whether a process holds a lock, without making its file: what only looks at a store must leave it as it is.
+    """Whether a process holds a lock; its file is not made, as a reader must leave a store as it is.
 
-    Asked for as a reader, so that two that look at once do not take each other for a holder.
+    The lock is tried as a shared one, so that two readers at once do not take each other for a holder.
     """
     try:
         descriptor = os.open(lock, os.O_RDONLY)

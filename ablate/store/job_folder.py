@@ -1,25 +1,23 @@
-"""The folder of one job: every path in it, and the only code that reads or writes it.
-
-The journals are the truth.
+"""The folder of one job: every path in it, and the only code that reads or writes it. Journals are the truth.
 
     recipe.json       what is trained: written once, before the first attempt
     attempts.jsonl    a line when an attempt starts: number, time, process, device, study
     environment.json  commit, versions and machine of the last attempt
     model.json        the network: parameters, multiplications, receptive field
     journal.jsonl     a line an epoch: epoch, timestamp, seconds, metrics
-    checkpoint.pt     where the training stands; gone when it has ended
-    previous.pt       where it stood an epoch before, should the other one be damaged
+    checkpoint.pt     the state of the training; removed when it has ended
+    previous.pt       the state an epoch before, should the other one be damaged
     last.pt, best.pt  weights after the last epoch, and of the best epoch by validation
     result.json       written last of the training: finished or diverged
-    failure.json      why the last attempt failed; gone when another one starts
+    failure.json      why the last attempt failed; removed when another one starts
     outcomes/<id>/    one way of evaluating: outcome.json is written last
     log.txt           what the job printed, tracebacks included
-    lock              held by the process that trains, and by whoever else writes here
+    lock              held by the process that trains, and by any other that writes here
     lease-1           renewed by that process, for machines that locks do not reach; see lease.py
 
 Every file but the two append-only ones is written beside itself and renamed, so that a kill at any instant
-leaves the old file or the new one. A torn last line of the other two is not a line. Nothing here asks which
-machine it is on: a folder that several share will do.
+leaves the old file or the new one. A torn last line of the other two does not count. Nothing here depends on
+the machine: a folder may be shared by several.
 
 A power cut may undo whatever was not synced, in any order. Before result.json is written, all that it rests
 on is synced (`finish`); before that, an older checkpoint is as good as a newer one, but never with the best
@@ -48,7 +46,7 @@ from ablate.study.grid import Job
 HARD: dict[str, Any] = (
     {"fallback_to_soft": False} if "fallback_to_soft" in signature(FileLock.__init__).parameters else {}
 )
-"""No file that stands for a lock where there are none: it would outlive its process.
+"""No file stands in for a lock where the file system has none: it would outlive its process.
 
 There a job has its lease alone.
 """
@@ -62,56 +60,56 @@ class Folder:
 
     @property
     def recipe(self) -> Path:
-        """Return what is trained."""
+        """The file with what is trained."""
         return self.path / "recipe.json"
 
     @property
     def attempts(self) -> Path:
-        """Return the lines of the attempts."""
+        """The file with a line for each attempt."""
         return self.path / "attempts.jsonl"
 
     @property
     def environment(self) -> Path:
-        """Return what the last attempt ran on: commit, versions, machine."""
+        """The file with what the last attempt ran on: commit, versions, machine."""
         return self.path / "environment.json"
 
     @property
     def model(self) -> Path:
-        """Return the network's description: parameters, multiplications, receptive field."""
+        """The file with the network's parameters, multiplications and receptive field."""
         return self.path / "model.json"
 
     @property
     def journal(self) -> Path:
-        """Return the lines of the finished epochs."""
+        """The file with a line for each finished epoch."""
         return self.path / "journal.jsonl"
 
     @property
     def checkpoint(self) -> Path:
-        """Return the state to go on from."""
+        """The checkpoint that the training is resumed from."""
         return self.path / "checkpoint.pt"
 
     @property
     def previous(self) -> Path:
-        """Return the state of an epoch before."""
+        """The checkpoint of the epoch before."""
         return self.path / "previous.pt"
 
     @property
     def log(self) -> Path:
-        """Return what the job printed."""
+        """The file with what the job printed."""
         return self.path / "log.txt"
 
     def weights(self, select: str) -> Path:
-        """Return the weights that are evaluated: of `last` or of `best_validation`."""
+        """Return the path of the weights that are evaluated: `last` or `best_validation`."""
         return self.path / ("last.pt" if select == "last" else "best.pt")
 
     @property
     def result(self) -> Path:
-        """Return the end of the training."""
+        """The file with the result of the training."""
         return self.path / "result.json"
 
     @property
     def failure(self) -> Path:
-        """Return why the last attempt failed."""
+        """The file with the reason why the last attempt failed."""
         return self.path / "failure.json"
 
     def outcome(self, evaluation: str) -> Path:
@@ -119,14 +117,11 @@ class Folder:
         return self.path / "outcomes" / evaluation[: identity.ID_SHOWN]
 
     def evaluation(self, evaluation: str) -> Path:
-        """Return how the network did, evaluated in one way."""
+        """Return the path of the outcome of one way of evaluating."""
         return self.outcome(evaluation) / "outcome.json"
 
     def lock(self) -> FileLock:
-        """Make the lock that the training process holds.
-
-        It is released when the process ends, however it ends.
-        """
+        """Return the lock that the training process holds; it is released however the process ends."""
         return FileLock(self.path / "lock", **HARD)
 
 
@@ -134,10 +129,9 @@ class Folder:
 
 
 def create(folder: Folder, job: Job) -> None:
-    """Write what is trained, where it is not written yet, and sweep what killed processes left half-written.
+    """Write what is trained, where it is not written yet, and remove the drafts of killed processes.
 
-    What is there already is the same, by the job's identity. Where another process holds the job, all that is
-    its own affair.
+    What is there already is the same, by the job's identity. A process that holds the job does both itself.
     """
     while not folder.recipe.exists() or any(drafts(folder)):
         with try_to_hold(folder, 0.1) as is_ours:
@@ -160,15 +154,15 @@ def _description(job: Job) -> JobRecipe:
 
 
 def read_description(folder: Folder) -> JobRecipe | None:
-    """Read what is trained, as it was written."""
+    """Return what is trained, as it was written."""
     return records.read(folder.recipe, JobRecipe)
 
 
 def read_recipe(path: Path) -> tuple[Recipe, int]:
-    """Read what a recipe.json says is trained: the recipe, whose root and evaluation mean nothing, and the seed."""
+    """Return the recipe of a recipe.json, whose root and evaluation mean nothing, and the seed."""
     description = records.read(path, JobRecipe)
     if description is None:
-        raise StoreError(f"{path}: must say what is trained, and is gone")
+        raise StoreError(f"{path}: must hold what is trained, and is gone")
     return description.parsed(), description.seed
 
 
@@ -176,27 +170,27 @@ def read_recipe(path: Path) -> tuple[Recipe, int]:
 
 
 def read_attempts(folder: Folder) -> list[Attempt]:
-    """Read the attempts at a job."""
+    """Return the attempts at a job."""
     return records.lines(folder.attempts, Attempt)
 
 
 def read_epochs(folder: Folder) -> list[Epoch]:
-    """Read the epochs that a job's journal has."""
+    """Return the epochs in a job's journal."""
     return records.lines(folder.journal, Epoch)
 
 
 def read_result(folder: Folder) -> Result | None:
-    """Read the end of a training; none before it has ended."""
+    """Return the result of a training; None before it has ended."""
     return records.read(folder.result, Result)
 
 
 def read_evaluation(folder: Folder, evaluation: str) -> Evaluation | None:
-    """Read how a network did, evaluated in one way."""
+    """Return the outcome of one way of evaluating; None before it was evaluated so."""
     return records.read(folder.evaluation(evaluation), Evaluation)
 
 
 def read_evaluations(folder: Folder) -> Iterator[Evaluation]:
-    """Read how a network did in every way in which it was evaluated."""
+    """Return the outcome of every way in which a network was evaluated."""
     for path in sorted(folder.path.glob("outcomes/[!.]*/outcome.json")):
         outcome = records.read(path, Evaluation)
         if outcome is not None:
@@ -209,7 +203,10 @@ def is_evaluated(folder: Folder, evaluation: str) -> bool:
 
 
 def restore_journal(folder: Folder, history: list[Line]) -> None:
-    """Make the journal say what a checkpoint remembers: the kill came between the checkpoint and the line, or the disk failed."""
+    """Rewrite the journal from the history in a checkpoint, where they differ.
+
+    A kill came between the checkpoint and the line, or the disk failed.
+    """
     text = b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in history)
     there = folder.journal.read_bytes() if folder.journal.exists() else b""
     if there != text:
@@ -217,22 +214,22 @@ def restore_journal(folder: Folder, history: list[Line]) -> None:
 
 
 def finish(folder: Folder, result: Result) -> None:
-    """Write the end of a training, once all that it rests on outlasts a power cut."""
+    """Write the result of a training, once all that it rests on outlasts a power cut."""
     files.sync(folder.attempts, folder.journal, folder.path, folder.path.parent)
     records.write(folder.result, result)
 
 
 def evaluate(folder: Folder, evaluation: str, outcome: Evaluation, picture: bytes) -> None:
-    """Write how a network did, and the picture of its worst mistakes before it."""
+    """Write the picture of a network's worst mistakes and then, last, its outcome."""
     place = folder.outcome(evaluation)
     files.write(place / "misclassified.png", picture)
     records.write(folder.evaluation(evaluation), outcome)
 
 
 def sweep(folder: Folder) -> None:
-    """Remove what a finished training needs no more: its checkpoints, and what killed processes left.
+    """Remove what a finished training no longer needs: its checkpoints, and the drafts of killed processes.
 
-    For who holds the lock.
+    The caller holds the lock.
     """
     for path in (folder.checkpoint, folder.previous):
         path.unlink(missing_ok=True)
@@ -240,13 +237,13 @@ def sweep(folder: Folder) -> None:
 
 
 def sweep_drafts(folder: Folder) -> None:
-    """Remove what killed processes left half-written. For who holds the lock, as whoever writes here does."""
+    """Remove the drafts of killed processes. The caller holds the lock, as every writer does."""
     for path in drafts(folder):
         path.unlink(missing_ok=True)
 
 
 def drafts(folder: Folder) -> Iterator[Path]:
-    """List the files that are half-written, be it that somebody is writing them now."""
+    """Return the files that are half-written, those included that are being written now."""
     yield from (path for path in folder.path.rglob(".*") if DRAFT.fullmatch(path.name))
 
 
@@ -254,26 +251,23 @@ Kind = Literal["error", "crash", "memory", "stall"]
 
 
 def fail(folder: Folder, *, kind: Kind, error: str) -> None:
-    """Record why a job failed: `kind` is error (an exception), crash (its process died), memory or stall."""
+    """Write why a job failed: `kind` is error (an exception), crash (its process died), memory or stall."""
     records.write(folder.failure, Failure(kind=kind, error=error, timestamp=time.time_ns() // 1_000_000))
 
 
 def fail_for_the_dead(folder: Folder, *, kind: Kind, error: str) -> None:
-    """Record the failure of a job whose process could not: unless it has, or another process runs the job by now."""
+    """Write the failure of a job whose process died, unless it did so itself or the job runs again by now."""
     with try_to_hold(folder, 0.1) as is_ours:  # not 0: `is_running` has the lock for an instant
         if is_ours and not folder.failure.exists():
             fail(folder, kind=kind, error=error)
 
 
-# Who works on it
+# Which process has it
 
 
 @contextmanager
 def try_to_hold(folder: Folder, patience: float) -> Iterator[bool]:
-    """Hold a job for a moment, as whoever writes into its folder does.
-
-    False where another process holds it for longer.
-    """
+    """Hold a job for a moment, as every writer to its folder does; False where another process has it."""
     lock = folder.lock()
     try:
         with files.writing(folder.path):
@@ -289,12 +283,12 @@ def try_to_hold(folder: Folder, patience: float) -> Iterator[bool]:
 
 
 def is_running(folder: Folder) -> bool:
-    """Whether a process holds the job's lock, or one of another machine its lease."""
+    """Whether a process holds the job's lock, or one on another machine its lease."""
     return files.is_held(folder.path / "lock") or lease.is_held_elsewhere(folder.path)
 
 
 def artifacts(outcome: Path) -> Iterator[Path]:
-    """List the files of one evaluation."""
+    """Return the files of one evaluation."""
     with suppress(FileNotFoundError):
         yield from sorted(
             path for path in outcome.iterdir() if not path.name.startswith(".") and not path.is_symlink()

@@ -8,21 +8,21 @@ from ablate.store.job_folder import Folder
 from ablate.store.records import Failure, Result
 
 Stage = Literal["not_run", "running", "stopped", "crashed", "diverged", "trained", "evaluated"]
-"""Where a job is, in this order of precedence from the last to the first:
+"""The stage of a job; of several that apply, the first of this list counts:
 
 evaluated  trained, and evaluated in the way that was asked for
 diverged   its training has ended in numbers that are not finite: nothing is evaluated
 running    a process holds it: it trains or evaluates
 crashed    the last attempt failed
 trained    trained to its end, and not yet evaluated
-stopped    begun, and killed or interrupted: it goes on where it was
+stopped    begun, and killed or interrupted: it can be resumed
 not_run    never begun
 """
 
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """What the folder of a job says at one moment."""
+    """The state of a job, by its folder, at one moment."""
 
     is_running: bool  # some process trains or evaluates it
     is_begun: bool
@@ -35,7 +35,7 @@ class JobState:
         return self.result is not None and self.result.status == "finished"
 
     def stage(self, *, is_evaluated: bool = False) -> Stage:
-        """Return where the job is; `is_evaluated`: in the way that is asked for."""
+        """Return the stage of the job; `is_evaluated`: in the way that is asked for."""
         if self.result is not None and not self.is_trained:
             return "diverged"
         if self.is_trained and is_evaluated:
@@ -52,7 +52,7 @@ class JobState:
 def state(folder: Folder) -> JobState:
     """Return the state of a job.
 
-    Its lock is looked at first: what ends meanwhile counts as running, not as never begun.
+    Its lock is looked at first: a job that ends meanwhile counts as running, not as never begun.
     """
     is_running = job_folder.is_running(folder)
     result = records.read(folder.result, Result)

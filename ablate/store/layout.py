@@ -1,4 +1,4 @@
-"""A store: the folder with the journals of all jobs, the studies as last run, the decoded data, and MLflow's files."""
+"""A store: the folder of all jobs, of the studies as last run, of the decoded data, and of MLflow's files."""
 
 import os
 import shutil
@@ -44,23 +44,23 @@ class Store:
 
     @property
     def data(self) -> Path:
-        """Name the folder of the decoded data sets."""
+        """The folder of the decoded data sets."""
         return self.path / "data"
 
     @property
     def database(self) -> Path:
-        """Name MLflow's own SQLite file."""
+        """The store's own SQLite file for MLflow."""
         return self.path / "mlflow.db"
 
     @property
     def artifacts(self) -> Path:
-        """Name the folder of MLflow's artifacts."""
+        """The folder of MLflow's artifacts."""
         return self.path / "artifacts"
 
     def study(self, name: str) -> Path:
-        """Name the folder of one study.
+        """Return the folder of one study.
 
-        Any name is allowed, so it is quoted, and cut where a file system would not hold it.
+        Any name is allowed, so it is quoted, and cut where it is too long for a file system.
         """
         quoted = quote(name, safe=" ,=+").replace(".", "%2E")
         if len(quoted) > LONGEST_NAME:
@@ -68,16 +68,15 @@ class Store:
         return self.path / "studies" / quoted
 
     def report(self, name: str) -> Path:
-        """Name the report of one study."""
+        """Return the path of the report of one study."""
         return self.study(name) / "report.html"
 
 
 def open_store(path: Path) -> Store:
     """Return the store at a path, absolute, so that no later change of directory moves it."""
     path = path.expanduser().absolute()
-    return Store(
-        path.resolve() if ".." in path.parts else path
-    )  # MLflow keeps paths: the same folder must have the same one
+    # MLflow keeps paths: the same folder must have the same one.
+    return Store(path.resolve() if ".." in path.parts else path)
 
 
 def is_store(path: Path) -> bool:
@@ -90,7 +89,7 @@ def is_store(path: Path) -> bool:
 
 @contextmanager
 def creating(store: Store) -> Iterator[None]:
-    """Make a store, and unmake it where it is new and what was begun in it fails before it has come to anything."""
+    """Make a store; where it is new and the command fails before anything was trained, remove it again."""
     new = [path for path in (store.path, *store.path.parents) if not os.path.lexists(path)]
     create(store)
     try:
@@ -102,23 +101,20 @@ def creating(store: Store) -> Iterator[None]:
 
 
 def _unmake(store: Store, parents: list[Path]) -> None:
-    """Remove a store in which nothing was trained, no folder of images decoded, and nobody works, and the folders made for it."""
-    used = any(
-        entry
-        for pattern in ("jobs/*", "searches/*/trials.json", "ranges/*")
-        for entry in store.path.glob(pattern)
-    )
-    decoded = any(
-        datasets.is_folder(files.read_json(note)["name"]) for note in store.data.glob("index/*.json")
-    )  # which may take hours
-    if (
-        used
-        or decoded
-        or any(files.is_held(lock) for lock in (store.data / "lock", *store.path.glob("studies/*/lock")))
-    ):
+    """Remove a store, and the `parents` made for it, unless it is in use.
+
+    In use is a store in which something was trained, a folder of images was decoded, or a process works.
+    """
+    used = ("jobs/*", "searches/*/trials.json", "ranges/*")
+    if any(entry for pattern in used for entry in store.path.glob(pattern)):
+        return
+    notes = store.data.glob("index/*.json")
+    if any(datasets.is_folder(files.read_json(note)["name"]) for note in notes):  # which may have taken hours
+        return
+    if any(files.is_held(lock) for lock in (store.data / "lock", *store.path.glob("studies/*/lock"))):
         return
     with suppress(OSError):
-        (store.path / "jobs").rmdir()  # first: whoever begins right now has put something there
+        (store.path / "jobs").rmdir()  # first: a process that begins right now has put something there
         shutil.rmtree(store.path)
         for path in parents:
             path.rmdir()
@@ -138,10 +134,7 @@ def create(store: Store) -> None:
 
 
 def identity(store: Store) -> str:
-    """Return the name that tells this store's runs from those of other stores on one MLflow server.
-
-    Made at first use.
-    """
+    """Return the id that tells a store's runs from other stores' on one MLflow server; made at first use."""
     path = store.path / "id"
     if not path.exists():
         with FileLock(store.path / "id.lock"):  # two studies may be the first ones at once

@@ -1,12 +1,11 @@
-"""A lease: a file in a folder that says who works there, renewed by its owner.
+"""A lease: a file in a folder that names the process working there, and that its owner renews.
 
-It reaches where file locks do not.
-
-The file is `lease-<n>`, made with O_EXCL, so that of several processes that want it one gets it. A lease has
-run out when it was not renewed for its term. Clocks of two machines may differ, so nobody compares times: who
-waits watches the content, by his own clock. To take a lease over is to make `lease-<n+1>`, which only one
-can; the owner of an older one sees that at the next look, and writes nothing more. It is renewed in place, so
-that a file that was removed does not come back.
+It works between machines, where file locks may not. The file is `lease-<n>`, made with O_EXCL, so that only
+one of several processes gets it. A lease has expired when it was not renewed for its term. Clocks of two
+machines may differ, so times are not compared: a waiting process watches the content by its own clock. To
+take a lease over is to make `lease-<n+1>`, which only one process can; the owner of the older one sees that
+at its next check, and writes nothing more. A lease is renewed in place, so that a file that was removed does
+not come back.
 """
 
 import json
@@ -22,13 +21,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-# seconds without a renewal after which a lease has run out; a network file system may show a file 30 s late
 TERM = 60.0
+"""Seconds without a renewal after which a lease expires; network file systems show a file up to 30 s late."""
 RENEWALS = 12  # in a term
-LENGTH = 512  # bytes of a lease: always as many, as it is overwritten in place
-RECENT = (
-    5 * TERM
-)  # seconds in which, for who looks once and cannot watch, the lease of another machine was renewed
+LENGTH = 512  # bytes of every lease, as it is overwritten in place
+RECENT = 5 * TERM
+"""Seconds within which another machine has renewed its lease, for a process that looks once only."""
 
 
 class LeaseLostError(Exception):
@@ -37,7 +35,7 @@ class LeaseLostError(Exception):
 
 @dataclass(slots=True)
 class Lease:
-    """A lease that this process has."""
+    """A lease that this process holds."""
 
     folder: Path
     number: int
@@ -46,7 +44,7 @@ class Lease:
 
     @property
     def path(self) -> Path:
-        """Return its file."""
+        """The file of the lease."""
         return _path(self.folder, self.number)
 
     def check(self) -> None:
@@ -56,7 +54,7 @@ class Lease:
             raise LeaseLostError(f"{self.path}: taken over by another process")
 
     def renew(self) -> None:
-        """Change its content, which others watch. Raises a LeaseLostError where it is not ours any more."""
+        """Change its content, which others watch. Raises a LeaseLostError where it was taken over."""
         self.check()
         self.content["renewals"] += 1
         try:
@@ -67,13 +65,13 @@ class Lease:
             raise LeaseLostError(f"{self.path}: taken over by another process") from None
 
     def release(self) -> None:
-        """Give it up."""
+        """Remove its file."""
         self.path.unlink(missing_ok=True)
 
 
 @dataclass(slots=True)
 class Watch:
-    """A process that wants the lease of a folder, and what it has seen so far of another one's."""
+    """A process that waits for the lease of a folder, and what it has seen so far of another's lease."""
 
     folder: Path
     term: float = TERM  # of the lease that it wants
@@ -83,12 +81,12 @@ class Watch:
     _since: float = 0.0
 
     def take(self, *, has_lock: bool) -> Lease | None:
-        """Return the lease if it is free or has run out, else None: look again soon.
+        """Return the lease if it is free or has expired, else None: try again soon.
 
         `has_lock`: the folder's file lock is ours, so a lease of this machine is that of a dead process.
         """
         newest = _newest(self.folder)
-        if newest is not None and not self._has_run_out(newest, has_lock=has_lock):
+        if newest is not None and not self._has_expired(newest, has_lock=has_lock):
             return None
         lease = _make(self.folder, 1 if newest is None else newest[0] + 1, self.term)
         if lease is None:
@@ -101,7 +99,7 @@ class Watch:
             _path(self.folder, number).unlink(missing_ok=True)
         return lease
 
-    def _has_run_out(self, newest: tuple[int, bytes], *, has_lock: bool) -> bool:
+    def _has_expired(self, newest: tuple[int, bytes], *, has_lock: bool) -> bool:
         self.owner = _parsed(newest[1])
         if has_lock and self.owner.get("machine") == machine():
             return True
@@ -112,7 +110,7 @@ class Watch:
 
 @contextmanager
 def renewing(lease: Lease) -> Iterator[None]:
-    """Renew a lease in the background, and give it up at the end."""
+    """Renew a lease in the background, and release it at the end."""
     ended = threading.Event()
 
     def renew() -> None:
@@ -131,14 +129,14 @@ def renewing(lease: Lease) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-        with suppress(OSError):  # it will run out
+        with suppress(OSError):  # it will expire
             lease.release()
 
 
 def is_held_elsewhere(folder: Path) -> bool:
-    """Whether another machine seems to have the lease: for who looks once, writes nothing, and cannot watch.
+    """Whether another machine seems to hold the lease, for a process that looks once and cannot watch.
 
-    It goes by the time of the file, with a wide margin: only to be shown, or to be careful.
+    The time of the file decides, with a wide margin: good enough to be shown, or to be careful.
     """
     try:
         newest = _newest(folder)
@@ -151,7 +149,7 @@ def is_held_elsewhere(folder: Path) -> bool:
 
 @cache
 def machine() -> str:
-    """Name this machine: the same after a restart, another one for each of several that see a folder."""
+    """Return the name of this machine: the same after a restart, and unique among those sharing a folder."""
     try:
         identity = Path("/etc/machine-id").read_text(encoding="ascii").strip()
     except (OSError, ValueError):
@@ -173,9 +171,9 @@ def _make(folder: Path, number: int, term: float) -> Lease | None:
 
 
 def _newest(folder: Path) -> tuple[int, bytes] | None:
-    """Read the lease with the highest number; None where there is none."""
+    """Return the number and content of the newest lease; None where there is none."""
     while numbers := _numbers(folder):
-        with suppress(FileNotFoundError):  # taken over, or given up, since it was listed: look again
+        with suppress(FileNotFoundError):  # taken over, or released, since it was listed: look again
             return max(numbers), _path(folder, max(numbers)).read_bytes()
     return None
 
@@ -197,7 +195,7 @@ def _bytes(content: dict[str, Any]) -> bytes:
 
 
 def _parsed(content: bytes) -> dict[str, Any]:
-    """Read a lease; nothing where it is just being written, or its owner died over it."""
+    """Return the content of a lease; empty where it is being written, or its owner died while writing it."""
     try:
         parsed = json.loads(content)
     except ValueError:

@@ -1,8 +1,8 @@
 """The log of one job: as it is, or as it grows until the job has ended.
 
-A store may be shared, so that nothing in a log may command the terminal of whoever reads it: sequences of
-colours, titles and the cursor are dropped, other control characters become spaces, and what a progress bar
-draws over itself stands in lines.
+A store may be shared, so nothing in a log may control its reader's terminal: sequences of colours, titles
+and the cursor are dropped, other control characters become spaces, and what a progress bar draws over itself
+is shown on lines of its own.
 """
 
 import codecs
@@ -19,7 +19,7 @@ from ablate.store import job_folder
 from ablate.store.job_folder import Folder
 from ablate.store.job_state import state
 
-EVERY = 0.2  # seconds between two looks at a log that grows
+EVERY = 0.2  # seconds between two reads of a log that grows
 CHUNK = 1 << 20  # bytes
 LONGEST_SEQUENCE = 4096  # characters; what goes on without an end is text
 _SEQUENCE = re.compile(
@@ -28,9 +28,9 @@ _SEQUENCE = re.compile(
     r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x90\x98\x9b-\x9f\r\n]*+(?:\x07|\x1b\\|\x9c)"
     r"|\x1b[ -/]*+[0-~]"  # all others
 )
-"""Of ECMA-48.
+"""Control sequences of ECMA-48.
 
-A text for the terminal ends with its line: one without an end must not hide the rest of a log.
+A string for the terminal ends with its line: one without an end must not hide the rest of a log.
 """
 _BEGUN = re.compile(
     r"(?:(?:\x1b\[|\x9b)[0-?]*+[ -/]*+"
@@ -41,9 +41,9 @@ _BEGUN = re.compile(
 
 
 def clean(text: str, *, final: bool = False) -> tuple[str, str]:
-    """Return a text in which a terminal finds nothing to obey, and its end that must be put before what is read next.
+    """Return a text without control sequences, and its incomplete end, to be put before what is read next.
 
-    `final`: nothing is read next, so that nothing is held back.
+    `final`: nothing is read next, so nothing is held back.
     """
     begun = None if final else _BEGUN.search(text, max(0, len(text) - LONGEST_SEQUENCE))
     held = begun[0] if begun else ""
@@ -64,18 +64,14 @@ def read(folder: Folder) -> Iterator[str]:
 def follow(folder: Folder, evaluations: frozenset[str]) -> Iterator[str]:
     """Return a log as it grows, cleaned, until the job has ended; an empty text where there is nothing new.
 
-    A log that becomes shorter, or another file, is given from its beginning. `evaluations`: the ways in which
-    the job is to be judged before it has ended.
+    A log that becomes shorter, or another file, is read from its beginning. `evaluations`: the ways in which
+    the job is evaluated before it has ended.
     """
     decoder, held = codecs.getincrementaldecoder("utf-8")(errors="replace"), ""
-    file: BinaryIO | None = (
-        None  # kept open: the number of a file that is gone would be given to the next one
-    )
+    file: BinaryIO | None = None  # kept open: a new file may get the inode number of one that is gone
     with ExitStack() as opened:
         while True:
-            over = has_ended(
-                folder, evaluations
-            )  # first: what was printed until then is given before this ends
+            over = has_ended(folder, evaluations)  # first: what was printed until then is still returned
             if file is None or _is_another(folder.log, file):
                 opened.close()
                 decoder.reset()
@@ -94,7 +90,7 @@ def follow(folder: Folder, evaluations: frozenset[str]) -> Iterator[str]:
 
 
 def _is_another(path: Path, file: BinaryIO) -> bool:
-    """Whether a path leads to another file by now, or to less of it than was read."""
+    """Whether a path is another file by now, or a shorter one than was read."""
     try:
         there = path.stat()
     except FileNotFoundError:
@@ -103,7 +99,7 @@ def _is_another(path: Path, file: BinaryIO) -> bool:
 
 
 def has_ended(folder: Folder, evaluations: frozenset[str]) -> bool:
-    """Whether nothing more will happen to a job: nobody holds it, and it has failed, or has a result and is judged."""
+    """Whether a job has ended: no process holds it, and it has failed, diverged, or was evaluated."""
     standing = state(folder)
     is_evaluated = all(job_folder.is_evaluated(folder, identity) for identity in evaluations)
     return not standing.is_running and standing.stage(is_evaluated=is_evaluated) in (

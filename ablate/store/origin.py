@@ -1,6 +1,6 @@
-"""Which file a study of a store is from. One file may be seen by several paths, move and be edited.
+"""The file that a study of a store is from.
 
-Two may carry one name.
+One file may be seen by several paths, may move and be edited, and two may have the same study name.
 """
 
 import os
@@ -23,10 +23,10 @@ SHOWN = 3  # differences named in one sentence
 class Origin:
     """A study file as it was last run."""
 
-    file: str = ""  # absolute, or as an older version has recorded it: as it was given
-    # relative to the store, so that both may be moved, or mounted elsewhere; empty where an older version ran
-    # it
-    place: str = ""
+    file: str = ""  # absolute; an older version recorded it as it was typed
+    place: str = (
+        ""  # relative to the store, as both may move or be mounted elsewhere; empty: an older version
+    )
     host: str = ""
 
 
@@ -39,7 +39,7 @@ def of(study: Study, store: Path) -> Origin | None:
 
 
 def is_same(old: Origin, new: Origin, store: Path) -> bool:
-    """Whether two origins are one file, by its path, its place beside the store, or what the disk says (links and mounts)."""
+    """Whether two origins are one file: by path, by place beside the store, or on disk (links and mounts)."""
     if old.file == new.file or (old.place and old.place == new.place):
         return True
     return any(_is_one_file(path, Path(new.file)) for path in _paths(old, store))
@@ -56,14 +56,14 @@ def _paths(old: Origin, store: Path) -> Iterator[Path]:
     if old.place:
         yield Path(os.path.normpath(Path(os.path.realpath(store)) / old.place))
         yield Path(old.file)
-    elif old.file:  # relative to nobody knows what: to where people usually are
+    elif old.file:  # relative to an unknown folder: the usual ones are tried
         yield from dict.fromkeys((Path(old.file).absolute(), store.parent / old.file))
 
 
 def standing(old: Origin, store: Path) -> tuple[Literal["there", "gone", "unknown"], Path]:
     """Return whether the file is still there, and its path.
 
-    Unknown on another machine, or in folders that may not be read.
+    Unknown where it is on another machine, or in folders that may not be read.
     """
     state: Literal["gone", "unknown"] = "gone" if old.host == socket.gethostname() else "unknown"
     for path in _paths(old, store):
@@ -79,12 +79,12 @@ def standing(old: Origin, store: Path) -> tuple[Literal["there", "gone", "unknow
 
 
 def has_let_go(path: Path, name: str, text: str) -> bool:
-    """Whether a file that once named a study so (`text`, as it was run) now gives another name."""
+    """Whether a file whose study once had this name (`text`: as it was run) now has another name."""
     return _name(text.split(SETS, maxsplit=1)[0]) == name != _name(_read(path) or text)
 
 
 def is_text(path: Path, study: Study) -> bool:
-    """Whether a file says now what a study was read from."""
+    """Whether a file now has the text that a study was read from."""
     return _read(path) == study.text.split(SETS)[0]
 
 
@@ -103,12 +103,12 @@ def _name(text: str) -> object:
 
 
 def is_alike(old: Mapping[str, Any], old_text: str, new: Study) -> bool:
-    """Whether a file says what a study was last run with, seeds and `--set`s aside: a copy changes nothing."""
+    """Whether a file equals the study as last run, seeds and `--set`s aside: a copy changes nothing."""
     return old_text.split(SETS, maxsplit=1)[0] == new.text.split(SETS)[0] or not differences(old, new.raw)
 
 
 def has_neighbours(study: Study) -> bool:
-    """Whether a study names images or networks that may lie beside its file: a copy of its text elsewhere means others."""
+    """Whether a study names images or networks beside its file: a copy of its text elsewhere means others."""
     tried = study.search.space.items() if study.search else ()
     searched = [(path, given) for path, one in tried for given in one.choices or ()]
     named = [
@@ -126,7 +126,7 @@ def _is_beside(path: str, given: str) -> bool:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """List what two studies differ in, seeds aside: `training.epochs 6 -> 12`."""
+    """Return the differences of two studies, seeds aside: `training.epochs 6 -> 12`."""
     before, after = (
         dict(_flat({key: part for key, part in raw.items() if key != "seeds"})) for raw in (old, new)
     )

@@ -29,16 +29,16 @@ class RangeFolder:
 
     @property
     def test(self) -> Path:
-        """Return what is tested."""
+        """The file with what is tested."""
         return self.path / "range.json"
 
     @property
     def suggestion(self) -> Path:
-        """Return what the curves suggest."""
+        """The file with what the curves suggest."""
         return self.path / "suggestion.json"
 
     def curve(self, seed: int) -> Path:
-        """Return the curve of one seed."""
+        """Return the path of the curve of one seed."""
         return self.path / f"curve-{seed}.json"
 
     def seed(self, seed: int) -> Folder:
@@ -52,14 +52,14 @@ def is_running(folder: RangeFolder, seeds: tuple[int, ...]) -> bool:
 
 
 def read_test(folder: RangeFolder) -> RangeTest | None:
-    """Read what is tested; none before it has begun."""
+    """Return what is tested; None before it has begun."""
     return records.read(folder.test, RangeTest)
 
 
 def read_suggestion(folder: RangeFolder) -> Suggestion | None:
-    """Read what a range test has found; none where it has not ended.
+    """Return what a range test suggests; None where it has not ended.
 
-    Raises a StoreError where it is nothing that one leaves.
+    Raises a StoreError where the file is not what ablate writes.
     """
     try:
         return records.SUGGESTION.validate_json(folder.suggestion.read_bytes())
@@ -70,17 +70,17 @@ def read_suggestion(folder: RangeFolder) -> Suggestion | None:
 
 
 def write_suggestion(folder: RangeFolder, suggestion: Suggestion) -> None:
-    """Write what a range test has found."""
+    """Write what a range test suggests."""
     files.write_json(folder.suggestion, dataclasses.asdict(suggestion))
 
 
 def read_seed_curve(folder: RangeFolder, seed: int) -> SeedCurve | None:
-    """Read the curve of one seed as it was written."""
+    """Return the curve of one seed as it was written."""
     return records.read(folder.curve(seed), SeedCurve)
 
 
 def read_curves(folder: RangeFolder) -> dict[int, range_test.Curve]:
-    """Read the curves of a range test, by seed."""
+    """Return the curves of a range test, by seed."""
     curves = {}
     for path in sorted(folder.path.glob("curve-*.json")):
         try:

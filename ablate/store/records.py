@@ -1,7 +1,8 @@
-"""What each file of a job, a search and a range test says: typed, checked when it is read, with one reader and one writer.
+"""The content of each file of a job, a search and a range test: typed, and checked when it is read.
 
-A key that this version does not know is left out, as a later version may have written it; one that an earlier version did not
-write has a default. What an earlier version wrote is read as it stands, and what is written has the keys in this order.
+There is one reader and one writer. A key that this version does not know is left out, as a later version may
+have written it; one that an earlier version did not write has a default. What an earlier version wrote is
+read as it stands, and what is written has the keys in this order.
 """
 
 from collections.abc import Mapping
@@ -91,7 +92,7 @@ class Result(Record):
 
 
 class Wrong(Record):
-    """A test image that was answered wrongly, with much confidence."""
+    """A test image that was answered wrongly, with high confidence."""
 
     index: int
     label: int
@@ -110,9 +111,8 @@ class Evaluation(Record):
     classes: tuple[str, ...] = ()
     metrics: Metrics
     confusion: tuple[tuple[int, ...], ...] = ()  # [true class][answer]
-    calibration: tuple[
-        tuple[int, Number, Number], ...
-    ] = ()  # a bin each: images, mean confidence, share that was right
+    calibration: tuple[tuple[int, Number, Number], ...] = ()
+    """A bin each: images, mean confidence, share that was right."""
     wrong: tuple[Wrong, ...] = ()
 
     def end(self) -> tuple[chance.End, str]:
@@ -154,7 +154,7 @@ class Trial(Section):
     value: float | None
     state: Literal["running", "complete", "pruned", "failed", "diverged"]
     proposed: bool = True
-    """By the sampler; not the recipe as it stands, nor a point of a grid."""
+    """By the sampler; neither the recipe as it stands nor a point of a grid."""
     started: int | None = None
     ended: int | None = None
 
@@ -202,7 +202,7 @@ class SeedCurve(Record):
 
 
 def _numbers(content: Any) -> Any:
-    """Let no text and no truth pass for a number: a dataclass is not read strictly."""
+    """Refuse texts and booleans as numbers: a dataclass is not read strictly."""
     rates = [content.get(name) for name in ("rate", "low", "high")] if isinstance(content, dict) else []
     if any(isinstance(rate, str | bool) for rate in rates):
         raise ValueError("rates must be numbers")
@@ -211,7 +211,7 @@ def _numbers(content: Any) -> Any:
 
 def _rate(suggestion: Suggestion) -> Suggestion:
     if suggestion.status == "ok" and (suggestion.rate is None or not 0 < suggestion.rate <= 100):
-        raise ValueError("a rate that was found must be one that a recipe may have")
+        raise ValueError("a suggested rate must be one that a recipe may have")
     return suggestion
 
 
@@ -234,7 +234,7 @@ class KeptStudy(Record):
 
 
 class Settled(Record):
-    """settled.json: what that run has settled."""
+    """settled.json: what that run settled."""
 
     precision: str
     fingerprints: dict[str, str]
@@ -260,7 +260,7 @@ R = TypeVar("R", bound=BaseModel)
 
 
 def read(path: Path, kind: type[R]) -> R | None:
-    """Read a record; none where there is no file. Raises a StoreError where it is another thing."""
+    """Return a record; None where there is no file. Raises a StoreError where it is something else."""
     try:
         return kind.model_validate_json(path.read_bytes())
     except FileNotFoundError:
@@ -277,7 +277,7 @@ def write(path: Path, record: BaseModel, *, durable: bool = True) -> None:
 
 
 def lines(path: Path, kind: type[R]) -> list[R]:
-    """Read the lines of a file up to the first that is torn or damaged; none where there is no file."""
+    """Return the lines of a file up to the first that is torn or damaged; empty where there is no file."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -292,7 +292,7 @@ def lines(path: Path, kind: type[R]) -> list[R]:
 
 
 def append(path: Path, record: BaseModel) -> None:
-    """Add a line, mending a torn one before it."""
+    """Append a line, dropping a torn one before it."""
     files.append(path, plain(record))
 
 
@@ -304,13 +304,15 @@ def plain(record: BaseModel) -> files.Json:
 # Checking
 
 _KINDS: Mapping[str, TypeAdapter[Any]] = {
-    "recipe.json": TypeAdapter(JobRecipe), "attempts.jsonl": TypeAdapter(Attempt), "journal.jsonl": TypeAdapter(Epoch),
-    "result.json": TypeAdapter(Result), "outcome.json": TypeAdapter(Evaluation), "failure.json": TypeAdapter(Failure),
+    "recipe.json": TypeAdapter(JobRecipe), "attempts.jsonl": TypeAdapter(Attempt),
+    "journal.jsonl": TypeAdapter(Epoch), "result.json": TypeAdapter(Result),
+    "outcome.json": TypeAdapter(Evaluation), "failure.json": TypeAdapter(Failure),
     "search.json": TypeAdapter(Search), "trials.json": TypeAdapter(Trials),
     "range.json": TypeAdapter(RangeTest), "curve.json": TypeAdapter(SeedCurve), "suggestion.json": SUGGESTION,
-    "study.json": TypeAdapter(KeptStudy), "settled.json": TypeAdapter(Settled), "meta.json": TypeAdapter(ImageSet),
+    "study.json": TypeAdapter(KeptStudy), "settled.json": TypeAdapter(Settled),
+    "meta.json": TypeAdapter(ImageSet),
 }  # fmt: skip
-"""What the file of a name must be; each line of it, where it is one of lines."""
+"""The type of a file, by its name; of each of its lines, where it is one of lines."""
 _LINE, _ANY = TypeAdapter(dict[str, Any]), TypeAdapter(Any)
 
 
@@ -318,13 +320,12 @@ def complaint(name: str, content: bytes) -> str:
     """Return what is wrong with a file of this name, or with one of its lines; empty where nothing is."""
     default = _LINE if name.endswith(".jsonl") else _ANY
     try:
-        record = _KINDS.get("curve.json" if name.startswith("curve-") else name, default).validate_json(
-            content
-        )
+        kind = _KINDS.get("curve.json" if name.startswith("curve-") else name, default)
+        record = kind.validate_json(content)
         if isinstance(record, SeedCurve):
             record.curve()
     except ValidationError as error:
-        kinds = [(one["type"], one["loc"]) for one in error.errors()]
+        kinds = [(detail["type"], detail["loc"]) for detail in error.errors()]
         if any(kind == "json_invalid" for kind, _ in kinds):
             return "is no JSON"
         missing = [str(place[0]) for kind, place in kinds if kind == "missing" and len(place) == 1]

@@ -1,7 +1,7 @@
 """The folder of a search: every path in it, and what lies there, checked when it is read.
 
 search.json   what is searched
-trials.json   every trial with its fields, its jobs, its value; written anew after each
+trials.json   every trial with its fields, its jobs, its value; rewritten after each
 optuna.jsonl  Optuna's memory, where it is not in a database
 lock          held by the process that runs the search
 """
@@ -29,21 +29,21 @@ class SearchFolder:
 
     @property
     def search(self) -> Path:
-        """Return what is searched."""
+        """The file with what is searched."""
         return self.path / "search.json"
 
     @property
     def trials(self) -> Path:
-        """Return every trial."""
+        """The file with every trial."""
         return self.path / "trials.json"
 
     @property
     def memory(self) -> Path:
-        """Return Optuna's memory."""
+        """The file with Optuna's memory."""
         return self.path / "optuna.jsonl"
 
     def lock(self) -> FileLock:
-        """Make the lock that the process holds which runs the search."""
+        """Return the lock that is held by the process that runs the search."""
         return FileLock(self.path / "lock")
 
 
@@ -53,22 +53,21 @@ def is_running(folder: SearchFolder) -> bool:
 
 
 def read_search(folder: SearchFolder) -> records.Search | None:
-    """Read what is searched; none before it has begun."""
+    """Return what is searched; None before it has begun."""
     return records.read(folder.search, records.Search)
 
 
 def read_any_trials(folder: SearchFolder) -> tuple[Trial, ...]:
-    """Read the trials of a search, whatever they are of, to show them."""
+    """Return the trials of a search as they are, to show them."""
     written = records.read(folder.trials, Trials)
     return () if written is None else written.trials
 
 
 def read_trials(folder: SearchFolder, search: Search) -> tuple[Trial, ...]:
-    """Read the trials of a search, by their numbers.
+    """Return the trials of a search, by their numbers.
 
     A store may be shared, and what others write into it must not choose what is trained here: a trial that
-    counts has the very fields of the search, and values that may come out of it. Raises a StoreError where
-    that is not so.
+    counts has exactly the fields of the search, and values from its space. Raises a StoreError otherwise.
     """
     try:
         trials = read_any_trials(folder)
@@ -86,31 +85,31 @@ def read_trials(folder: SearchFolder, search: Search) -> tuple[Trial, ...]:
 
 
 def write_trials(folder: SearchFolder, trials: tuple[Trial, ...]) -> None:
-    """Write every trial down."""
+    """Write every trial."""
     records.write(folder.trials, Trials(trials=trials))
 
 
 def spoilt(path: Path) -> StoreError:
     """Return the error of a file of a search or a range test that is not what ablate writes there."""
     return StoreError(
-        f"{path}: must be what ablate has written there, and it is not: remove that file, and it is made "
-        "again"
+        f"{path}: must be what ablate has written there, and it is not: "
+        "remove that file, and it is made again"
     )
 
 
 def ended(trials: tuple[Trial, ...], search: Search) -> tuple[Trial, ...]:
-    """Return the trials that have ended, of as many as the search has now."""
+    """Return the trials that have ended, among those that the search now has."""
     return tuple(trial for trial in trials if trial.state in ENDED and trial.number < search.trials)
 
 
 def repeats(trials: tuple[Trial, ...], search: Search) -> int:
-    """Count the ended trials that tried what an earlier one had tried: they cost no training, and tell nothing new."""
+    """Return how many ended trials repeated an earlier one: they cost no training, and add no information."""
     tried = [trial.params for trial in ended(trials, search) if trial.params]
     return sum(params in tried[:i] for i, params in enumerate(tried))
 
 
 def winner(trials: tuple[Trial, ...], search: Search) -> Json | None:
-    """Return the fields of the best trial, of equals the first.
+    """Return the fields of the best trial, the first of equals.
 
     None before all have ended, or where none is complete.
     """

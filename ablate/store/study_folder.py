@@ -1,4 +1,4 @@
-"""The studies of a store: what was run, from which file, what it has settled, who runs it."""
+"""The studies of a store: what was run, from which file, what that settled, and which process runs it."""
 
 import json
 import os
@@ -23,13 +23,13 @@ from ablate.store.origin import Origin
 from ablate.study import file as study_file
 from ablate.study.file import Study
 
-MANY = 500  # folders that are looked into for a store
+MANY = 500  # folders that are searched for a store, at most
 SHOWN = 3  # stores named in one message
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What a study's last run has settled: reading its results needs neither that machine nor its images."""
+    """What a study's last run settled: reading its results needs neither that machine nor its images."""
 
     precision: str = ""  # what `auto` was; empty where the study was never run
     fingerprints: Mapping[str, str] = field(default_factory=dict)  # of the decoded images, by `data_key`
@@ -37,12 +37,12 @@ class Settled:
 
 
 def data_key(data: Data) -> str:
-    """Name a data section in a Settled."""
+    """Return the key of a data section in a Settled."""
     return identities.digest([data.name, data.root, data.image_size])
 
 
 def keep(store: Store, checked: Study, now: Settled) -> None:
-    """Record a study as it is run now."""
+    """Write a study as it is run now."""
     folder = store.study(checked.name)
     content = {"precision": now.precision, "fingerprints": dict(now.fingerprints), "codes": dict(now.codes)}
     files.write_json(folder / "settled.json", content)
@@ -58,35 +58,36 @@ class Past:
     raw: Mapping[str, Any]
     text: str
     origin: Origin
-    seeds: tuple[int, ...]  # under which it was ever run
+    seeds: tuple[int, ...]  # that it was ever run with
     asked_seeds: int | None  # by `--seeds`
 
 
 def past(store: Store, name: str) -> Past | None:
-    """Read how a study was last run; None where it never was, or its files are spoilt, which others say."""
+    """Return a study as last run; None where it never was, or its files are spoilt, which others report."""
     folder = store.study(name)
     try:
         kept = files.read_json(folder / "study.json")
         if kept is None:
             return None
         more = files.read_json(folder / "origin.json") or {}
-        given = kept["study"].get("seeds", 5)
-        own = range(given) if isinstance(given, int) else given
-        file = Origin(
-            **{key: more[key] for key in ("file", "place", "host")} if more else {"file": str(kept["source"])}
+        wanted = kept["study"].get("seeds", 5)
+        own = range(wanted) if isinstance(wanted, int) else wanted
+        fields = (
+            {key: more[key] for key in ("file", "place", "host")} if more else {"file": str(kept["source"])}
         )
         seeds = tuple(sorted({*map(int, own), *map(int, more.get("seeds", ()))}))
         return Past(
-            str(kept["study"]["name"]), kept["study"], str(kept["text"]), file, seeds, more.get("asked_seeds")
-        )
+            name=str(kept["study"]["name"]), raw=kept["study"], text=str(kept["text"]),
+            origin=Origin(**fields), seeds=seeds, asked_seeds=more.get("asked_seeds"),
+        )  # fmt: skip
     except (AblateError, OSError, KeyError, TypeError, ValueError, AttributeError):
         return None
 
 
 def _origin(store: Store, checked: Study) -> dict[str, Any]:
-    """Return which file a study is from, and the seeds under which it was ever run.
+    """Return the file of a study, and the seeds that it was ever run with.
 
-    A copy that says the same takes nothing over.
+    A copy with the same content does not take the place of the file.
     """
     old, new = past(store, checked.name), origin.of(checked, store.path)
     file = new or Origin()
@@ -104,7 +105,7 @@ def _is_there(old: Past, new: Origin, store: Store) -> bool:
 
 
 def _is_copy(old: Past, checked: Study, store: Store) -> bool:
-    """Whether a study says what another file says, or has said when it was last run, and means the same by it."""
+    """Whether a study equals another file, as it is or as it was last run, and means the same by it."""
     if origin.has_neighbours(checked):
         return False
     state, file = origin.standing(old.origin, store.path)
@@ -112,19 +113,19 @@ def _is_copy(old: Past, checked: Study, store: Store) -> bool:
 
 
 def taken(store: Store, checked: Study) -> str:
-    """Return whose place a study would take: that of another file, or of another name that is the same on this disk; empty for nobody's."""
+    """Return why a study may not take the place of the one in its folder; empty where it may.
+
+    That one is from another file, or has another name that is the same on this disk.
+    """
     old, new = past(store, checked.name), origin.of(checked, store.path)
-    if old is None or new is None:
+    if old is None or new is None or origin.is_same(old.origin, new, store.path):
         return ""
-    is_same = origin.is_same(old.origin, new, store.path)
     if old.name != checked.name:  # on a disk that knows no upper case
-        says = f'{checked.source}: "{checked.name}" would share the folder of "{old.name}" in {store.path}'
         return (
-            ""
-            if is_same
-            else f"{says}, on a disk that does not tell upper case from lower: choose another name"
+            f'{checked.source}: "{checked.name}" would share the folder of "{old.name}" in {store.path}, '
+            "on a disk that does not tell upper case from lower: choose another name"
         )
-    if is_same or _is_copy(old, checked, store):
+    if _is_copy(old, checked, store):
         return ""
     state, file = origin.standing(old.origin, store.path)
     if state == "gone" or not old.origin.file or (state == "unknown" and not old.origin.place):
@@ -132,28 +133,25 @@ def taken(store: Store, checked: Study) -> str:
     if state == "there" and origin.has_let_go(file, old.name, old.text):
         return ""
     where = "is another file" if state == "there" else f"may still be there, on {old.origin.host}"
-    found = origin.differences(old.raw, checked.raw)
-    others = f" and {len(found) - origin.SHOWN} more" if len(found) > origin.SHOWN else ""
-    says = (
-        f"says otherwise ({'; '.join(found[: origin.SHOWN])}{others})"
-        if found
-        else "has its own images or networks beside it"
-    )
     return (
         f'{checked.source}: the study "{old.name}" in {store.path} was last run from {file}, which {where} '
-        f"and {says}: "
-        "give one of them another name, or let this one take its place, report included, by ablate run "
-        "--replace"
+        f"and {_difference(old, checked)}: give one of them another name, "
+        "or let this one take its place, report included, by ablate run --replace"
     )
+
+
+def _difference(old: Past, checked: Study) -> str:
+    changes = origin.differences(old.raw, checked.raw)
+    if not changes:
+        return "has its own images or networks beside it"
+    others = f" and {len(changes) - origin.SHOWN} more" if len(changes) > origin.SHOWN else ""
+    return f"says otherwise ({'; '.join(changes[: origin.SHOWN])}{others})"
 
 
 def take_over(store: Store, checked: Study, *, replace: bool) -> str:
-    """Return whose place a study takes, or from where its file has moved.
+    """Return whose place a study takes, or where its file has moved from; empty for the file last run.
 
-    Empty where it is the file that was last run.
-
-    Raises a StoreError where it would take another file's place and was not told to `replace` it.
-
+    Raises a StoreError where it would take another file's place, unless `replace`.
     """
     old, new, others = past(store, checked.name), origin.of(checked, store.path), taken(store, checked)
     if others and not replace:
@@ -162,66 +160,65 @@ def take_over(store: Store, checked: Study, *, replace: bool) -> str:
         return ""
     if others:
         return f'"{checked.name}" takes the place of the study of {old.origin.file}'
-    is_gone = bool(old.origin.place) and origin.standing(old.origin, store.path)[0] == "gone"
+    if not old.origin.place or origin.standing(old.origin, store.path)[0] != "gone":
+        return ""
     return (
-        f'"{checked.name}" was last run from {old.origin.file}, which is gone: it goes on from '
-        f"{checked.source}"
-        if is_gone
-        else ""
+        f'"{checked.name}" was last run from {old.origin.file}, which is gone: '
+        f"it goes on from {checked.source}"
     )
 
 
 def settled(store: Store, name: str) -> Settled:
-    """Read what a study's last run has settled."""
+    """Return what a study's last run settled."""
     return Settled(**(files.read_json(store.study(name) / "settled.json") or {}))
 
 
 def recall(store: Store, name: str) -> Study:
-    """Read a study as it was last run; raise a StoreError that names the studies that are there."""
+    """Return a study as it was last run. Raises a StoreError that lists the store's studies."""
     path = store.study(name) / "study.json"
     if not files.is_there(path):
-        known = ", ".join(names(store)) or "none yet"
+        there = ", ".join(names(store)) or "none yet"
         raise StoreError(
-            f'"{name}" is neither a study file nor a study in {store.path}; studies there: {known}'
+            f'"{name}" is neither a study file nor a study in {store.path}; studies there: {there}'
         )
     try:
-        known_since = past(store, name)
-        asked = known_since.asked_seeds if known_since is not None else None
+        last = past(store, name)
+        asked = last.asked_seeds if last is not None else None
         return replace(study_file.from_json(path.read_text(encoding="utf-8")), asked_seeds=asked)
     except StudyError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError):
         raise StoreError(
-            f"{path}: must be a study as ablate writes it, and is not: remove it, and run the study's file "
-            "again"
+            f"{path}: must be a study as ablate writes it, and is not: "
+            "remove it, and run the study's file again"
         ) from None
 
 
 def names(store: Store) -> list[str]:
-    """List the studies that were run in a store; ablate doctor names files that are none."""
-    found = []
+    """Return the names of the studies in a store; ablate doctor reports files that are none."""
+    studies = []
     for path in study_files(store):
         with suppress(StoreError, KeyError, TypeError):
             try:
-                found.append(str(files.read_json(path)["study"]["name"]))
-            except OSError:  # whoever asks for it is told so
-                found.append(unquote(path.parent.name))
-    return sorted(found)
+                studies.append(str(files.read_json(path)["study"]["name"]))
+            except OSError:  # reported where that study is read
+                studies.append(unquote(path.parent.name))
+    return sorted(studies)
 
 
 def study_files(store: Store) -> list[Path]:
-    """List the study.json of each study, those included that only another user can read.
+    """Return the path of each study.json, those included that only another user can read.
 
-    Raises an OSError where nobody can list them.
+    Raises an OSError where they cannot be listed.
     """
-    folder, found = store.path / "studies", []
+    folder, paths = store.path / "studies", []
     for path in sorted(folder.iterdir()) if files.is_there(folder) else ():
         try:
             if path.is_dir() and files.is_there(path / "study.json"):
-                found.append(path / "study.json")
+                paths.append(path / "study.json")
         except PermissionError:
-            found.append(path / "study.json")
-    return found
+            paths.append(path / "study.json")
+    return paths
 
 
 def is_held(store: Store, name: str) -> bool:
@@ -239,17 +236,16 @@ def hold(
 ) -> Iterator[None]:
     """Hold a study while it runs.
 
-    Where another process does, wait for it (`waits` is told so), or raise a StoreError that says who.
-
-    A dead holder lets go. `stopped` is asked while waiting, and ends it. What was never kept leaves no folder
-    behind.
+    Where another process holds it, wait if there is `waits`, which is called with a sentence; else raise a
+    StoreError that names the process. A dead process holds nothing. `stopped` is asked while waiting, and
+    ends it. A study that was never kept leaves no folder behind.
     """
     folder = store.study(name)
     lock, holder = FileLock(folder / "lock"), folder / "holder.json"
-    told = False
+    is_announced = False
     while True:
         try:
-            folder.mkdir(parents=True, exist_ok=True)  # again: the one that was waited for may have left none
+            folder.mkdir(parents=True, exist_ok=True)  # again: the process before may have removed it
             lock.acquire(timeout=0.1 if waits is None else 0.5)  # not 0: `is_held` has it for an instant
             break
         except FileNotFoundError:
@@ -261,9 +257,9 @@ def hold(
             said = f'study "{name}" is being run by process {who.get("pid", "?")} on {who.get("host", "?")}'
             if waits is None:
                 raise StoreError(f"{said}: wait for it, with --wait, or stop it first") from None
-            if not told:
+            if not is_announced:
                 waits(f"{said}: waiting for it")
-                told = True
+                is_announced = True
     try:
         files.write_json(holder, {"pid": os.getpid(), "host": socket.gethostname()}, durable=False)
         yield
@@ -275,9 +271,9 @@ def hold(
 
 
 def near(name: str = "", at: Path | None = None) -> Iterator[Path]:
-    """List the stores, under their usual name, in the folders right below this one and above it.
+    """Return the stores of the usual name in the folders right below this one and above it.
 
-    Those that have the study `name`.
+    With a `name`, only the stores that have that study.
     """
     here = Path.cwd() if at is None else at
     try:
@@ -285,13 +281,13 @@ def near(name: str = "", at: Path | None = None) -> Iterator[Path]:
     except OSError:
         below = []
     for folder in (*below, *here.parents):
-        found = Store(folder / layout.USUAL)
-        if is_store(found.path) and (not name or past(found, name) is not None):
-            yield found.path
+        store = Store(folder / layout.USUAL)
+        if is_store(store.path) and (not name or past(store, name) is not None):
+            yield store.path
 
 
 def hint(store: Store, name: str = "") -> str:
-    """Return where another store is, one that has the study `name`; nothing where none is near."""
+    """Return where another store is, one with the study `name`; empty where none is near."""
     others = [os.path.relpath(path) for path in near(name) if path != store.path][:SHOWN]
     what = f'"{name}" is in' if name else "there is one at"
     return f"{what} {' and '.join(others)}: --store {others[0]}" if others else ""

@@ -1,6 +1,6 @@
-"""Tasks: all that an executor is handed, as typed values in memory or as one line of a file.
+"""Tasks: what an executor is handed, as typed values in memory or as one line of a file.
 
-A task is complete but for its `device`, which only the process that runs it knows.
+A task is complete except for its `device`, which only the process that runs it knows.
 """
 
 import json
@@ -27,9 +27,7 @@ class Context(_Value):
     study: str = ""  # for the line of the attempt
     git: dict[str, Any] = {}  # commit, dirty, diff: see provenance.git
     compile_cache: str = ""  # folder of what torch.compile has compiled
-    code: tuple[str, ...] | None = (
-        None  # folders that a user's own network may be imported from; None: it may not
-    )
+    code: tuple[str, ...] | None = None  # folders to import a user's own network from; None: not allowed
     jobs_a_device: int = 1
 
 
@@ -43,7 +41,7 @@ class _Task(_Value):
 
 
 class TrainTask(_Task):
-    """Train a job, if it is not trained, and evaluate it in every way that is missing."""
+    """Train a job, unless it is trained, and evaluate it in every way that is missing."""
 
     kind: Literal["train"] = "train"
     folder: Path  # of the job, with its recipe.json
@@ -54,7 +52,7 @@ class TrainTask(_Task):
 
     @property
     def id(self) -> str:
-        """Return the identity of the job."""
+        """The identity of the job."""
         return self.job
 
 
@@ -73,7 +71,7 @@ class RangeTask(_Task):
 
     @property
     def id(self) -> str:
-        """Return the identity of the range test with the seed."""
+        """The identity of the range test with the seed."""
         return f"{self.test}/{self.seed}"
 
 
@@ -89,7 +87,7 @@ class ProbeTask(_Task):
 
     @property
     def id(self) -> str:
-        """Return a name that differs among probes which run together."""
+        """A name that differs among probes that run together."""
         return f"probe-{self.number}"
 
 
@@ -98,20 +96,17 @@ _TASK: TypeAdapter[TrainTask | RangeTask | ProbeTask] = TypeAdapter(Task)
 
 
 def from_json(content: Json) -> TrainTask | RangeTask | ProbeTask:
-    """Return the task that `to_json` has made these values of.
-
-    Raises a ValidationError where they are something else.
-    """
+    """Return the task of these values, as `to_json` writes them. Raises a ValidationError for others."""
     return _TASK.validate_python(content)
 
 
 def write(path: Path, batch: Iterable[TrainTask | RangeTask | ProbeTask]) -> None:
-    """Write tasks to a file, one a line: the index of a task is the number of its line, from 0."""
+    """Write tasks to a file, one a line: the index of a task is its line number, from 0."""
     files.write(path, "".join(json.dumps(task.to_json()) + "\n" for task in batch))
 
 
 def read(path: Path, index: int) -> TrainTask | RangeTask | ProbeTask:
-    """Read one task of a file. Raises an AblateError where there is none."""
+    """Return one task of a file. Raises an AblateError where there is none."""
     try:
         lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError:

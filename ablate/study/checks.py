@@ -1,4 +1,4 @@
-"""Mistakes in what a user wrote, as sentences: what is allowed, what was given, and the nearest name."""
+"""Mistakes in what a user wrote, as sentences: what is allowed, what was written, and the nearest name."""
 
 import re
 from typing import Annotated, Any
@@ -10,7 +10,8 @@ from ablate.messages import near, show, unknown
 from ablate.recipe.fields import Section, fields, is_optional
 
 KINDS = {
-    "integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text", "object": "a table", "null": '"none"',
+    "integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text",
+    "object": "a table", "null": '"none"',
 }  # fmt: skip
 BOUNDS = {
     "minimum": "at least",
@@ -24,30 +25,29 @@ TEXTS = re.compile(r""" "(?:\\.|[^"\\])*(?:"|$) | '[^']*(?:'|$) """, re.VERBOSE)
 """Texts in quotes on a line of TOML, unfinished ones included."""
 
 WORDS = {
-    "True": "true", "False": "false", "TRUE": "true", "FALSE": "false", "None": '"none"', "null": '"none"', "yes": "true", "no": "false",
+    "True": "true", "False": "false", "TRUE": "true", "FALSE": "false", "None": '"none"', "null": '"none"',
+    "yes": "true", "no": "false",
 }  # fmt: skip
 """What other languages write for TOML's values."""
 
 
 def in_toml(text: str, error: str) -> str:
-    """Return `: write true for True` where a TOML error, `...
+    """Return a hint, such as `: write true for True`, where a TOML error is a common mistake; else nothing.
 
-    (at line 3, column 8)`, is one that people often make.
+    The error ends in its place: `... (at line 3, column 8)`.
     """
     at = re.search(r"at line (\d+), column (\d+)", error)
     if at is None:
         return ""
     line = text.splitlines()[int(at[1]) - 1 :][:1]
-    given = TEXTS.sub('""', line[0]).partition("#")[0] if line else ""
+    code = TEXTS.sub('""', line[0]).partition("#")[0] if line else ""
     for word, right in WORDS.items():
-        if re.search(rf"[=\[,]\s*{word}\b", given):
+        if re.search(rf"[=\[,]\s*{word}\b", code):
             return f": write {right} for {word}"
-    if number := re.search(r"[=\[,]\s*([+-]?)(\d*)\.(\d*)(?=\s|,|\]|$)", given):
-        return (
-            f": write {number[1]}{number[2] or 0}.{number[3] or 0} for "
-            f"{''.join(number.groups()[:2])}.{number[3]}"
-        )
-    if re.search("[\u201c\u201d\u2018\u2019]", given):
+    if number := re.search(r"[=\[,]\s*([+-]?)(\d*)\.(\d*)(?=\s|,|\]|$)", code):
+        sign, whole, fraction = number.groups()
+        return f": write {sign}{whole or 0}.{fraction or 0} for {sign}{whole}.{fraction}"
+    if re.search("[\u201c\u201d\u2018\u2019]", code):
         return ': write plain quotes, "like these"'
     return ""
 
@@ -59,11 +59,11 @@ ALIASES = {
     "dropout": "head_dropout",
     "bn": "batch_norm",
 }
-"""What people call fields elsewhere."""
+"""Names that fields have elsewhere."""
 
 
 def unknown_field(path: str) -> str:
-    """Return the message that there is no such recipe field; the fields of its section are listed."""
+    """Return the message that there is no such recipe field, with the fields of its section."""
     section = [name for name in fields() if name.startswith(path.partition(".")[0] + ".")]
     last = path.rpartition(".")[2]
     meant = [name for name in fields() if name.rpartition(".")[2] == ALIASES.get(last, last)]
@@ -78,12 +78,12 @@ def _adapter(info: FieldInfo) -> TypeAdapter[Any]:
 
 
 def allowed(info: FieldInfo) -> str:
-    """Return what a field may hold: `a whole number at least 1`, `none, random_crop or random_resized_crop`."""
+    """Return what a field may hold: `a whole number at least 1`, `random_crop or random_resized_crop`."""
     return _allowed(_inline(_adapter(info).json_schema()))
 
 
 def in_field(info: FieldInfo, given: Any) -> list[str]:
-    """Find what is wrong with one value of one field; the sentences carry no key path."""
+    """Return what is wrong with one value of one field, as sentences without a key path."""
     if given in (None, "none") and is_optional(info):
         return []
     adapter = _adapter(info)
@@ -95,11 +95,11 @@ def in_field(info: FieldInfo, given: Any) -> list[str]:
 
 
 def in_table(given: Any, model: type[Section], path: str = "") -> list[str]:
-    """Find everything that is wrong with a closed table, as `key.path: sentence`, tables inside it included."""
+    """Return all that is wrong with a closed table and the tables in it, as `key.path: sentence`."""
     if not isinstance(given, dict):
         return [f"{path}: must be a table, got {show(given)}"]
     dot = f"{path}." if path else ""
-    found = [
+    wrong = [
         f"{dot}{key}: {unknown(key, 'a key here', model.model_fields)}"
         for key in given
         if key not in model.model_fields
@@ -109,19 +109,19 @@ def in_table(given: Any, model: type[Section], path: str = "") -> list[str]:
         if name not in given:
             continue
         if isinstance(inner, type) and issubclass(inner, Section):
-            found += in_table(given[name], inner, f"{dot}{name}")
+            wrong += in_table(given[name], inner, f"{dot}{name}")
         else:
-            found += [f"{dot}{name}: {sentence}" for sentence in in_field(info, given[name])]
-    found += [
+            wrong += [f"{dot}{name}: {sentence}" for sentence in in_field(info, given[name])]
+    wrong += [
         f"{dot}{name}: must be given"
         for name, info in model.model_fields.items()
         if info.is_required() and name not in given
     ]
-    return found or _in_whole(given, model, path)
+    return wrong or _in_whole(given, model, path)
 
 
 def _in_whole(given: dict[str, Any], model: type[Section], path: str) -> list[str]:
-    """Find what is wrong between keys that are right one by one."""
+    """Return what is wrong between keys that are right one by one."""
     try:
         model.model_validate(given)
     except ValidationError as error:
@@ -130,12 +130,12 @@ def _in_whole(given: dict[str, Any], model: type[Section], path: str) -> list[st
 
 
 def _own_words(error: ValidationError) -> list[str]:
-    """Pick the sentences that our own validators wrote."""
+    """Return the sentences that our own validators wrote."""
     return [e["msg"].removeprefix("Value error, ") for e in error.errors() if e["type"] == "value_error"]
 
 
 def _inline(schema: dict[str, Any]) -> dict[str, Any]:
-    """Put the tables that a schema refers to in their places."""
+    """Return a schema with the tables that it refers to in their places."""
     parts = schema.get("$defs", {})
     options = [
         parts[part["$ref"].rsplit("/", 1)[-1]] if "$ref" in part else part for part in schema.get("anyOf", [])
@@ -147,10 +147,8 @@ def _disallowed(given: Any, schema: dict[str, Any]) -> str:
     """Return what a field's JSON schema allows instead of what was given."""
     names = [str(name) for name in schema.get("enum", [])]
     if names:
-        return (
-            f"{show(given)} is not one of "
-            f"{', '.join(names)}{near(given, names) if isinstance(given, str) else ''}"
-        )
+        meant = near(given, names) if isinstance(given, str) else ""
+        return f"{show(given)} is not one of {', '.join(names)}{meant}"
     return f"must be {_allowed(schema)}, got {show(given)}"
 
 

@@ -1,8 +1,8 @@
-"""What somebody says about a factor: `augment.crop: random_crop > random_resized_crop`."""
+"""Claims about a factor, such as `augment.crop: random_crop > random_resized_crop`."""
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from ablate.messages import show, unknown
 from ablate.recipe import metrics
@@ -15,7 +15,11 @@ SHAPE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """`first relation second`: `>` says that the metric is larger with the first level, `better than` that it is better, `~` equivalent."""
+    """`first relation second`, of two levels of a factor.
+
+    `>` claims that the metric is larger with the first level, `better than` that it is better, `~` that both
+    are equivalent.
+    """
 
     text: str
     source: str
@@ -31,12 +35,12 @@ class Claim:
 def parse(
     text: str, source: str, expect: str, factors: dict[str, list[str]]
 ) -> tuple[Claim | None, list[str]]:
-    """Read an expectation against the factors and their level names; the list says what is wrong with it."""
-    found = SHAPE.fullmatch(expect)
-    if not found:
+    """Return the claim of an expectation, and what is wrong with it, by the factors and their level names."""
+    match = SHAPE.fullmatch(expect)
+    if not match:
         form = "factor: a > b (or <, ~, better than, worse than), then perhaps when factor = level, on metric"
         return None, [f"{show(expect)} is not of the form {form}"]
-    part = found.groupdict()
+    part = match.groupdict()
     wrong = [
         *_level(part["factor"], part["first"], factors),
         *_level(part["factor"], part["second"], factors),
@@ -47,10 +51,10 @@ def parse(
     if part["first"] == part["second"]:
         wrong.append(f"{show(expect)} compares a level with itself")
     when = (part["other"], part["level"]) if part["other"] else None
-    relation = " ".join(part["relation"].split())
+    relation: Any = " ".join(part["relation"].split())
     claim = Claim(
         text, source, expect, part["factor"], part["first"], relation, part["second"], when, part["metric"]
-    )  # type: ignore[arg-type]
+    )
     return (None if wrong else claim), list(dict.fromkeys(wrong))
 
 

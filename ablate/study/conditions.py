@@ -17,24 +17,26 @@ from ablate.study.checks import in_field, unknown_field
 LONGEST = 1_000  # characters; deeper nesting than fits in here would outgrow Python's stack
 WORDS = {"true": True, "false": False, "none": "none"}  # a field without a value is "none", as in TOML
 COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
-    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt,
-    ast.GtE: operator.ge, ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b,
+    ast.Eq: operator.eq, ast.NotEq: operator.ne,
+    ast.Lt: operator.lt, ast.LtE: operator.le,
+    ast.Gt: operator.gt, ast.GtE: operator.ge,
+    ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b,
 }  # fmt: skip
 ORDERED = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A condition that was checked against the fields it names."""
+    """A condition, checked against the fields that it names."""
 
     text: str
 
     def holds(self, value: Callable[[str], Any]) -> bool:
-        """Answer for one recipe, given how to read a field by its path."""
+        """Whether it holds for one recipe; `value` reads a field by its path."""
         return bool(_evaluate(ast.parse(self.text.strip(), mode="eval").body, value))
 
     def paths(self) -> set[str]:
-        """List the fields that it asks for."""
+        """Return the fields that it asks for."""
         nodes = ast.walk(ast.parse(self.text.strip(), mode="eval"))
         return {
             path for node in nodes if isinstance(node, (ast.Name, ast.Attribute)) and (path := _path(node))
@@ -42,10 +44,7 @@ class Expression:
 
 
 def parse(text: str, known: Mapping[str, FieldInfo]) -> tuple[Expression, list[str]]:
-    """Check a condition; the list says everything that is wrong with it.
-
-    With anything wrong, it never holds.
-    """
+    """Return a condition, and all that is wrong with it. With anything wrong, it never holds."""
     wrong = _mistakes(text, known)
     return Expression("false" if wrong else text), wrong
 
@@ -56,12 +55,8 @@ def _mistakes(text: str, known: Mapping[str, FieldInfo]) -> list[str]:
     try:
         return _check(ast.parse(text.strip(), mode="eval").body, known)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return [
-            (
-                f'"{" ".join(text.split())}" is not a condition, such as model.batch_norm == false and '
-                "optimizer.lr > 0.5"
-            )
-        ]
+        form = "model.batch_norm == false and optimizer.lr > 0.5"
+        return [f'"{" ".join(text.split())}" is not a condition, such as {form}']
 
 
 def _check(node: ast.expr, known: Mapping[str, FieldInfo]) -> list[str]:
@@ -92,34 +87,26 @@ def _check_path(node: ast.expr, known: Mapping[str, FieldInfo]) -> list[str]:
 def _check_comparison(
     op: ast.cmpop, left: ast.expr, right: ast.expr, known: Mapping[str, FieldInfo]
 ) -> list[str]:
-    """Check both sides, and that a literal is a value that the field beside it can have at all."""
+    """Return what is wrong with either side, or with a literal that the field beside it cannot have."""
     if type(op) not in COMPARE:
-        return [
-            (
-                f'"{ast.unparse(left)} is ..." is not allowed in a condition: use ==, !=, <, <=, >, >=, in, '
-                "not in"
-            )
-        ]
-    found: list[str] = []
+        start = f'"{ast.unparse(left)} is ..."'
+        return [f"{start} is not allowed in a condition: use ==, !=, <, <=, >, >=, in, not in"]
+    wrong: list[str] = []
     for side in (left, right):
         if not _is_literal(side):
-            found += _check_path(side, known)
+            wrong += _check_path(side, known)
     if isinstance(op, (ast.In, ast.NotIn)) and not isinstance(right, (ast.List, ast.Tuple)):
-        return [*found, f'"{ast.unparse(right)}" must be a list, such as ["sgd", "adam"]']
+        return [*wrong, f'"{ast.unparse(right)}" must be a list, such as ["sgd", "adam"]']
     if _is_literal(left) == _is_literal(right):
-        return [
-            *found,
-            (
-                f'"{ast.unparse(left)}" and "{ast.unparse(right)}": one side must be a field and the other a '
-                "literal"
-            ),
-        ]
+        sides = f'"{ast.unparse(left)}" and "{ast.unparse(right)}"'
+        return [*wrong, f"{sides}: one side must be a field and the other a literal"]
     for side, other in ((left, right), (right, left)):
         path = _path(side) or ""
         if path in known and _is_literal(other):
             values = _literal(other) if isinstance(op, (ast.In, ast.NotIn)) else [_literal(other)]
-            found += [wrong for given in values for wrong in _check_value(op, path, known[path], given)]
-    return found
+            for literal in values:
+                wrong += _check_value(op, path, known[path], literal)
+    return wrong
 
 
 def _check_value(op: ast.cmpop, path: str, info: FieldInfo, given: Any) -> list[str]:
@@ -181,5 +168,5 @@ def _evaluate(node: ast.expr, value: Callable[[str], Any]) -> Any:
             return all(COMPARE[type(op)](a, b) for op, a, b in zip(ops, sides, sides[1:], strict=False))
     path = _path(node)
     assert path, f"checked before: {ast.unparse(node)}"
-    found = value(path)
-    return WORDS["none"] if found is None else found
+    field = value(path)
+    return WORDS["none"] if field is None else field

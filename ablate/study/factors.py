@@ -25,10 +25,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Factor:
-    """A choice to vary; its first level is the baseline.
-
-    Inactive (`when` is false), it vanishes from the cell.
-    """
+    """A choice to vary; its first level is the baseline. Where `when` is false, a cell does not have it."""
 
     name: str
     levels: tuple[Level, ...]
@@ -36,9 +33,9 @@ class Factor:
 
 
 def leaves(table: Any, path: str = "", *, ranges: bool = False) -> Iterator[tuple[str, Any]]:
-    """Walk nested tables to (dotted path, value).
+    """Return the (dotted path, value) pairs of nested tables.
 
-    What belongs to a recipe field may be a table itself, a range always is.
+    The value of a recipe field may itself be a table; a range always is.
     """
     sections = fields.Recipe.model_fields
     whole = path in fields.fields() or (ranges and path not in sections)
@@ -50,20 +47,19 @@ def leaves(table: Any, path: str = "", *, ranges: bool = False) -> Iterator[tupl
 
 
 def check_value(where: str, path: str, given: Any, wrong: list[str]) -> bool:
-    """Check one value for one recipe field, adding what is wrong under the key path `where`."""
-    known = fields.fields()
-    if path not in known:
+    """Whether a recipe field may have this value; what is wrong is added under the key path `where`."""
+    if path not in fields.fields():
         wrong.append(f"{where}: {unknown_field(path)}")
         return False
     if path == "optimizer.lr" and given == FIND:
         return True
-    found = in_field(known[path], given)
-    wrong += [f"{where}: {sentence}" for sentence in found]
-    return not found
+    sentences = in_field(fields.fields()[path], given)
+    wrong += [f"{where}: {sentence}" for sentence in sentences]
+    return not sentences
 
 
 def name_of(given: Any) -> str:
-    """Name a level after its value: true, 0.1, random_crop."""
+    """Return the name of a level, after its value: true, 0.1, random_crop."""
     return given if isinstance(given, str) else show(given)
 
 
@@ -138,9 +134,9 @@ def _long_factor(where: str, table: dict[str, Any], wrong: list[str]) -> Factor:
 
 
 def check_overlap(base: dict[str, Any], factors: tuple[Factor, ...], wrong: list[str]) -> None:
-    """Each field is decided in one place: [recipe], or one factor.
+    """Add what is wrong where a field is set in two places: [recipe] and a factor, or two factors.
 
-    A level named `set` may override the recipe.
+    Only the levels of a [[factor]] may override the recipe.
     """
     owner: dict[str, str] = {}
     for factor in factors:
@@ -162,9 +158,9 @@ def check_overlap(base: dict[str, Any], factors: tuple[Factor, ...], wrong: list
 
 
 def in_order(factors: Iterable[Factor]) -> list[Factor]:
-    """Put each `when` behind the factors that set what it asks for, however the file is sorted.
+    """Return the factors in an order in which each `when` follows the factors that set what it asks for.
 
-    Raise a CycleError.
+    Raises a CycleError where there is none.
     """
     owner = {path: factor for factor in factors for level in factor.levels for path in level.set}
     asks = {factor: factor.when.paths() if factor.when else set() for factor in factors}
@@ -175,14 +171,14 @@ def in_order(factors: Iterable[Factor]) -> list[Factor]:
 
 
 def check_order(factors: tuple[Factor, ...], wrong: list[str]) -> None:
-    """No `when` may depend on its own answer."""
+    """Add what is wrong where a `when` depends on itself."""
     try:
         in_order(factors)
     except CycleError as error:
         names = [factor.name for factor in error.args[1]]
         wrong.append(
-            f"factor {names[0]}: its when depends on itself ({' -> '.join(names)}): ask only for what does "
-            "not depend on it"
+            f"factor {names[0]}: its when depends on itself ({' -> '.join(names)}): "
+            "ask only for what does not depend on it"
         )
 
 
@@ -203,10 +199,10 @@ def tables_of(
 
 
 def condition(where: str, text: Any, wrong: list[str]) -> Expression:
-    """Read `when` or `if`; with anything wrong, it never holds."""
+    """Return the condition of `when` or `if`; with anything wrong, it never holds."""
     if not isinstance(text, str):
         wrong.append(f"{where}: must be a condition in quotes, got {show(text)}")
         return Expression("false")
-    parsed, found = conditions.parse(text, fields.fields())
-    wrong += [f"{where}: {sentence}" for sentence in found]
+    parsed, sentences = conditions.parse(text, fields.fields())
+    wrong += [f"{where}: {sentence}" for sentence in sentences]
     return parsed

@@ -1,7 +1,4 @@
-"""A Study to its cells, runs and jobs: expanded, duplicates removed, identities assigned.
-
-Nothing is read or run.
-"""
+"""A Study to its cells, runs and jobs: expanded, duplicates removed, identities assigned. Nothing is run."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -34,10 +31,9 @@ class Cell:
     levels: Mapping[str, str]
     recipe: Recipe
     is_baseline: bool
-    finds: bool = (
-        False  # its learning rate is left to a range test; until that was done, the recipe has the usual one
-    )
-    pending: bool = False  # fields of it are still to be found: it cannot be trained yet
+    finds: bool = False
+    """Its learning rate is left to a range test; until that has ended, the recipe has the default rate."""
+    pending: bool = False  # some of its fields are still to be found: it cannot be trained yet
     tuned: Mapping[str, Any] = field(default_factory=dict)  # fields that a range test or a search has set
 
 
@@ -52,14 +48,11 @@ class Exclusion:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """All cells of a study, the baseline first; what was excluded.
-
-    How many combinations became equal to another.
-    """
+    """All cells of a study, the baseline first, and what was left out."""
 
     cells: tuple[Cell, ...]
     excluded: tuple[Exclusion, ...] = ()
-    merged: int = 0
+    merged: int = 0  # combinations that became equal to another
     unused: tuple[str, ...] = ()  # factors that are active with more than one level nowhere
 
 
@@ -72,25 +65,18 @@ class Job:
     seed: int
     data: str  # fingerprint of the images
     code: str = ""  # fingerprint of a user's own network
-    pending: bool = (
-        False  # of a cell whose fields are still to be found: it stands for a job that is not known yet
-    )
+    pending: bool = False  # of a pending cell: it stands for a job that is not known yet
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprints:
-    """What recipes take from outside of themselves, identified: the images, and the code or weights of a network."""
+    """Fingerprints of what a recipe only names: the images, and the code or weights of a network."""
 
     data: Mapping[Data, str] = field(default_factory=dict)
-    code: Mapping[tuple[str, bool], str] = field(
-        default_factory=dict
-    )  # by its name, and whether it is pretrained
+    code: Mapping[tuple[str, bool], str] = field(default_factory=dict)  # by name and `pretrained`
 
     def of(self, recipe: Recipe) -> tuple[str, str]:
-        """Return the fingerprints of one recipe: of its images, and of its network.
-
-        The latter is empty for most.
-        """
+        """Return the fingerprints of a recipe's images and of its network; the latter is mostly empty."""
         return self.data[recipe.data], self.code.get((recipe.model.name, recipe.model.pretrained), "")
 
 
@@ -104,15 +90,15 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Name it `cell-label/seed`."""
+        """The name that tables show: `cell-label/seed`."""
         return f"{self.cell.label}/{self.seed}"
 
 
 @dataclass(slots=True)
 class _Draft:
-    """What expansion has found so far; `order` is that in which conditions can be asked."""
+    """A grid during expansion."""
 
-    order: tuple[Factor, ...]
+    order: tuple[Factor, ...]  # in which each `when` can be answered
     cells: dict[str, Cell] = field(default_factory=dict)
     excluded: dict[str, dict[str, Mapping[str, str]]] = field(default_factory=dict)  # levels by why and label
     merged: int = 0
@@ -120,7 +106,7 @@ class _Draft:
 
 
 def expand(study: Study, *, precision: str) -> Grid:
-    """Make every cell of a study; `precision` is what `training.precision = "auto"` means on this machine.
+    """Return all cells of a study; `precision` is what `training.precision = "auto"` means on this machine.
 
     Raises a StudyError with every cell whose fields do not go together.
     """
@@ -137,25 +123,24 @@ def expand(study: Study, *, precision: str) -> Grid:
     ]
     if not draft.wrong and not any(cell.is_baseline for cell in draft.cells.values()):
         draft.wrong.append(
-            "exclude: leaves out the baseline, which every cell is compared with: change the first levels "
-            "or the condition"
+            "exclude: leaves out the baseline, which every cell is compared with: "
+            "change the first levels or the condition"
         )
     if draft.wrong:
         raise StudyError([f"{study.source}: {sentence}" for sentence in dict.fromkeys(draft.wrong)])
     cells = tuple(sorted(draft.cells.values(), key=lambda cell: not cell.is_baseline))
     seen = {name: {cell.levels[name] for cell in cells if name in cell.levels} for name in names}
+    excluded = draft.excluded.items()
     return Grid(
         cells=cells,
-        excluded=tuple(
-            Exclusion(why, tuple(found), tuple(found.values())) for why, found in draft.excluded.items()
-        ),
+        excluded=tuple(Exclusion(why, tuple(levels), tuple(levels.values())) for why, levels in excluded),
         merged=draft.merged,
         unused=tuple(name for name, levels in seen.items() if len(levels) < 2),
     )
 
 
 def _combinations(study: Study) -> list[tuple[Level, ...]]:
-    """List the level of every factor, for every combination of the design; the baseline comes first."""
+    """Return the levels of all factors for each combination of the design, the baseline first."""
     sizes = [len(factor.levels) for factor in study.factors]
     count = prod(sizes) if study.design == "factorial" else 1 + sum(sizes) - len(sizes)
     if count > MOST_CELLS:
@@ -178,58 +163,53 @@ def _add(
     """Add the cell of one combination, unless it is excluded, equal to another, or wrong."""
     chosen = dict(zip(study.factors, combination, strict=True))
     try:
-        active, made = _resolve(study.base, chosen, draft.order, precision)
+        active, recipe = _resolve(study.base, chosen, draft.order, precision)
     except ValidationError as error:
         reasons = [e["msg"].removeprefix("Value error, ") for e in error.errors()]
-        where = _label(
-            {factor: level for factor, level in chosen.items() if level is not factor.levels[0]}, names
-        )
-        draft.wrong += [f"cell {where}: {reason}" for reason in reasons]
+        draft.wrong += [f"cell {_label(chosen, names)}: {reason}" for reason in reasons]
         return
     except StudyError as error:
         draft.wrong += error.mistakes
         return
-    label = _label(
-        {factor: level for factor, level in active.items() if level is not factor.levels[0]}, names
-    )
+    label = _label(active, names)
     levels = {factor.name: level.name for factor, level in active.items()}
     for exclude in study.excludes:
-        if exclude.condition.holds(partial(recipe_fields.value, made)):
+        if _holds(exclude.condition, recipe):
             draft.excluded.setdefault(exclude.why, {})[label] = levels
             return
     finds = _fields(study.base, active).get("optimizer.lr") == FIND
-    identity = identities.digest(identities.canonical(made) | ({"finds": True} if finds else {}))
+    identity = identities.digest(identities.canonical(recipe) | ({"finds": True} if finds else {}))
     if identity in draft.cells:
         draft.merged += 1
         return
     is_baseline = all(level is factor.levels[0] for factor, level in chosen.items())
-    draft.cells[identity] = Cell(identity, label, levels, made, is_baseline, finds, pending=finds)
+    draft.cells[identity] = Cell(identity, label, levels, recipe, is_baseline, finds, pending=finds)
 
 
 def _resolve(
     base: Mapping[str, Any], chosen: Mapping[Factor, Level], order: tuple[Factor, ...], precision: str
 ) -> tuple[dict[Factor, Level], Recipe]:
-    """Build the recipe of a combination, leaving out factors that are inactive in it.
+    """Return the levels that are active in a combination, and its recipe, built from them alone.
 
     Each `when` is asked of the recipe as set by the factors before it, and they come in the order in which
-    that has one answer. A factor all of whose fields cannot matter in the end is inactive too: the recipe is
-    built anew without it, so that no condition sees a level that the cell does not show.
+    that has one answer. A factor none of whose fields matters in the end is inactive too: the recipe is built
+    again without it, so that no condition sees a level that the cell does not show.
     """
     idle: set[Factor] = set()
     while True:
         active: dict[Factor, Level] = {}
         for factor in order:
-            if factor not in idle and (
-                factor.when is None
-                or factor.when.holds(partial(recipe_fields.value, _build(base, active, precision)))
-            ):
-                active[factor] = chosen[factor]
-        made = _build(base, active, precision)
-        more = {factor for factor in active if not _matters(factor, made)}
+            if factor in idle:
+                continue
+            if factor.when is not None and not _holds(factor.when, _build(base, active, precision)):
+                continue
+            active[factor] = chosen[factor]
+        recipe = _build(base, active, precision)
+        more = {factor for factor in active if not _matters(factor, recipe)}
         if not more:
             break
         idle |= more
-    torn = [factor.name for factor in order if factor in idle and _matters(factor, made)]
+    torn = [factor.name for factor in order if factor in idle and _matters(factor, recipe)]
     if torn:
         raise StudyError(
             [
@@ -237,11 +217,11 @@ def _resolve(
                 for name in torn
             ]
         )
-    return {factor: level for factor, level in chosen.items() if factor in active}, made
+    return {factor: level for factor, level in chosen.items() if factor in active}, recipe
 
 
-def _matters(factor: Factor, made: Recipe) -> bool:
-    return any(recipe_fields.is_active(made, path) for level in factor.levels for path in level.set)
+def _matters(factor: Factor, recipe: Recipe) -> bool:
+    return any(recipe_fields.is_active(recipe, path) for level in factor.levels for path in level.set)
 
 
 def _build(base: Mapping[str, Any], active: Mapping[Factor, Level], precision: str) -> Recipe:
@@ -266,14 +246,16 @@ def _fields(base: Mapping[str, Any], active: Mapping[Factor, Level]) -> dict[str
 
 
 def check_factors(study: Study, expanded: Grid) -> None:
-    """Raise a StudyError that names each factor that changes nothing in any cell, and the fields that would let it.
+    """Raise a StudyError that names each factor without effect in any cell, and the fields that it needs.
 
-    One whose `when` never holds is left alone: a study file is often run with other values of what that asks for.
+    A factor whose `when` never holds is left alone: a study file is often run with other values of the fields
+    that its `when` asks for.
     """
+    recipes = [cell.recipe for cell in expanded.cells]
     idle = [
-        f
-        for f in study.factors
-        if f.when is None and not any(_matters(f, cell.recipe) for cell in expanded.cells)
+        factor
+        for factor in study.factors
+        if factor.when is None and not any(_matters(factor, recipe) for recipe in recipes)
     ]
     empty = [factor for factor in study.factors if not any(level.set for level in factor.levels)]
     wrong = [
@@ -286,15 +268,13 @@ def check_factors(study: Study, expanded: Grid) -> None:
         joined = " or " if path == "evaluation.mc_dropout" else " and "
         belongs = joined.join(f"{other} {words}" for other, words in needs)
         here = [
-            " or ".join(
-                dict.fromkeys(show(recipe_fields.value(cell.recipe, other)) for cell in expanded.cells)
-            )
+            " or ".join(dict.fromkeys(show(recipe_fields.value(recipe, other)) for recipe in recipes))
             for other, _ in needs
         ]
         named = "" if factor.name == path else f"factor {factor.name}: "
         wrong.append(
-            f"{study.source}: {named}{path} belongs to {belongs}, and every cell has {' and '.join(here)}: "
-            "it changes nothing"
+            f"{study.source}: {named}{path} belongs to {belongs}, "
+            f"and every cell has {' and '.join(here)}: it changes nothing"
         )
     if wrong:
         raise StudyError(wrong)
@@ -302,27 +282,29 @@ def check_factors(study: Study, expanded: Grid) -> None:
 
 def holds(cell: Cell, condition: Expression) -> bool:
     """Whether a condition is true of a cell's recipe."""
-    return condition.holds(partial(recipe_fields.value, cell.recipe))
+    return _holds(condition, cell.recipe)
+
+
+def _holds(condition: Expression, recipe: Recipe) -> bool:
+    return condition.holds(partial(recipe_fields.value, recipe))
 
 
 def tune(cell: Cell, fields: Mapping[str, Any]) -> Cell:
-    """Return a cell the fields that tuning has found for it, and with them its identity."""
-    made = with_fields(cell.recipe, fields)
-    # Two cells may become one training, and stay two cells: the identity is that of what was tuned, too.
-    identity, tuned = (
-        identities.digest({"of": cell.id, "recipe": identities.canonical(made)}),
-        {**cell.tuned, **fields},
-    )
-    return replace(cell, id=identity, recipe=made, finds=False, pending=False, tuned=tuned)
+    """Return a cell with the fields that tuning has found for it, and so with another identity."""
+    recipe = with_fields(cell.recipe, fields)
+    # Two cells may become one training and stay two cells: the identity includes that of the untuned cell.
+    identity = identities.digest({"of": cell.id, "recipe": identities.canonical(recipe)})
+    tuned = {**cell.tuned, **fields}
+    return replace(cell, id=identity, recipe=recipe, finds=False, pending=False, tuned=tuned)
 
 
-def with_fields(made: Recipe, fields: Mapping[str, Any]) -> Recipe:
+def with_fields(recipe: Recipe, fields: Mapping[str, Any]) -> Recipe:
     """Return a recipe with other values of some fields, by path.
 
-    A rate that was left out is that of the optimizer that it then has.
+    A learning rate that was not set becomes the default of the new optimizer.
     """
-    nested = made.model_dump()
-    if "lr" not in made.optimizer.model_fields_set:
+    nested = recipe.model_dump()
+    if "lr" not in recipe.optimizer.model_fields_set:
         del nested["optimizer"]["lr"]
     for path, given in fields.items():
         section, name = path.split(".")
@@ -331,9 +313,9 @@ def with_fields(made: Recipe, fields: Mapping[str, Any]) -> Recipe:
 
 
 def short_names(factors: list[str]) -> dict[str, str]:
-    """Shorten `model.batch_norm` to `batch_norm` and `schedule.name` to `schedule`, where no other factor is called so.
+    """Return the short name of each factor, where no other has it: `batch_norm` for `model.batch_norm`.
 
-    Only a recipe field has a path to drop.
+    `schedule.name` becomes `schedule`. Only a recipe field has a path to drop.
     """
     fields = recipe_fields.fields()
     short = {
@@ -343,8 +325,9 @@ def short_names(factors: list[str]) -> dict[str, str]:
     return {name: tail if name in fields and taken.count(tail) == 1 else name for name, tail in short.items()}
 
 
-def _label(changed: Mapping[Factor, Level], names: Mapping[str, str]) -> str:
-    return ", ".join(f"{names[factor.name]}={level.name}" for factor, level in changed.items()) or "baseline"
+def _label(chosen: Mapping[Factor, Level], names: Mapping[str, str]) -> str:
+    changed = [(factor, level) for factor, level in chosen.items() if level is not factor.levels[0]]
+    return ", ".join(f"{names[factor.name]}={level.name}" for factor, level in changed) or "baseline"
 
 
 def runs_and_jobs(
@@ -360,9 +343,7 @@ def runs_and_jobs(
         for cell in grid.cells:
             data, code = fingerprints.of(cell.recipe)
             identity = identities.job_id(cell.recipe, seed, data, code)
-            if (
-                cell.pending
-            ):  # what it will be trained as is not known, and it is surely not what lies in a store
+            if cell.pending:  # its training is not known yet, and is surely none that is in a store
                 identity = identities.digest(
                     {"pending": identity, "finds": cell.finds, "select": cell.recipe.evaluation.select}
                 )

@@ -20,7 +20,7 @@ Metric = Literal["validation/accuracy", "validation/loss"]
 
 MOST_TRIALS = 10_000
 TUNING_SEED = 1_000_000
-"""The first of the seeds that trials are trained under: those of studies are below it, so that no trial has seen a study's draws."""
+"""The first seed of trials: seeds of studies are below it, so that no trial has seen a study's draws."""
 
 
 class Range(Section):
@@ -47,8 +47,8 @@ class Range(Section):
             and not (self.low < self.high and (self.low > 0 or not self.log))
         ):
             raise ValueError(
-                f"low must be below high, and above 0 with log = true, got low = {self.low}, high = "
-                f"{self.high}"
+                "low must be below high, and above 0 with log = true, "
+                f"got low = {self.low}, high = {self.high}"
             )
         return self
 
@@ -85,87 +85,76 @@ class Search:
 
     @property
     def direction(self) -> Literal["max", "min"]:
-        """Return which direction of the metric is better."""
+        """The direction of the metric that is better."""
         return "min" if self.metric.endswith("loss") else "max"
 
 
 def read(table: Any, base: Mapping[str, Any], factors: tuple[Factor, ...], wrong: list[str]) -> Search | None:
-    """Read [search], adding what is wrong; `base` and `factors` are the study's."""
+    """Return the search of [search], and add what is wrong; `base` and `factors` are the study's."""
     if not isinstance(table, dict):
         wrong.append(f"search: must be a table, got {show(table)}")
         return None
-    found = in_table(table, SearchHead, "search")
+    mistakes = in_table(table, SearchHead, "search")
     space: dict[str, Range] = {}
     named = table.get("space", {})
-    for path, given in leaves(named, ranges=True) if isinstance(named, dict) and named else ():
-        sentences = _in_range(path, given)
-        found += sentences
+    for path, content in leaves(named, ranges=True) if isinstance(named, dict) and named else ():
+        sentences = _in_range(path, content)
+        mistakes += sentences
         if not sentences:
-            space[path] = Range.model_validate(given)
+            space[path] = Range.model_validate(content)
     if named == {}:
-        found.append(
-            "search.space: must name at least one field, such as space.optimizer.lr = { low = 1e-3, high = "
-            "1.0, log = true }"
-        )
-    found += _conflicts(space, base, factors)
-    if not found and table.get("sampler") == "grid":
+        example = "space.optimizer.lr = { low = 1e-3, high = 1.0, log = true }"
+        mistakes.append(f"search.space: must name at least one field, such as {example}")
+    mistakes += _conflicts(space, base, factors)
+    if not mistakes and table.get("sampler") == "grid":
         bare = [path for path, tried in space.items() if tried.choices is None and tried.steps is None]
-        found += [
-            f"search.space.{path}: must have choices, or low, high and steps, for a grid" for path in bare
-        ]
-    wrong += found
-    if found:
+        need = "must have choices, or low, high and steps, for a grid"
+        mistakes += [f"search.space.{path}: {need}" for path in bare]
+    wrong += mistakes
+    if mistakes:
         return None
     head = SearchHead.model_validate(table)
     seeds = tuple(range(TUNING_SEED, TUNING_SEED + head.seeds))
     whole = size(space)
     trials = min(table.get("trials", whole), whole) if head.sampler == "grid" else head.trials
     if trials > MOST_TRIALS:
-        wrong.append(
-            f"search.space: makes a grid of {trials:,} points, and at most {MOST_TRIALS:,} are allowed: "
-            "take fewer steps"
-        )
+        allowed = f"at most {MOST_TRIALS:,} are allowed: take fewer steps"
+        wrong.append(f"search.space: makes a grid of {trials:,} points, and {allowed}")
     return Search(trials, head.per, head.sampler, head.pruner, seeds, head.metric, space)
 
 
 def _in_range(path: str, given: Any) -> list[str]:
-    """Find what is wrong with the range of one field."""
+    """Return what is wrong with the range of one field."""
     at = f"search.space.{path}"
     if path not in recipe_fields.fields():
         return [f"{at}: {unknown_field(path)}"]
     if path.startswith(("evaluation.", "data.")) or path == "training.precision":
-        return [
-            (
-                f"{at}: must be a field that a training can be better for: not of data, evaluation, or the "
-                "precision"
-            )
-        ]
+        allowed = (
+            "must be a field that a training can be better for: not of data, evaluation, or the precision"
+        )
+        return [f"{at}: {allowed}"]
     if isinstance(given, list):
         is_pair = len(given) == 2 and all(
             isinstance(end, (int, float)) and not isinstance(end, bool) for end in given
         )
         ends = f"{{ low = {show(min(given))}, high = {show(max(given))} }} or " if is_pair else ""
-        return [
-            (
-                f"{at}: must be a range, got {show(given)}: write space.{path} = {ends}{{ choices = "
-                f"{show(given)} }}"
-            )
-        ]
+        write = f"write space.{path} = {ends}{{ choices = {show(given)} }}"
+        return [f"{at}: must be a range, got {show(given)}: {write}"]
     if not isinstance(given, dict):
         forms = "{ low = ..., high = ... } or { choices = [...] }"
         return [f"{at}: must be a range, got {show(given)}: write {forms}, or set it in [recipe]"]
-    found = in_table(given, Range, at)
-    if found:
-        return found
+    mistakes = in_table(given, Range, at)
+    if mistakes:
+        return mistakes
     tried = Range.model_validate(given)
     values: list[Any] = [*(tried.choices or ()), *(end for end in (tried.low, tried.high) if end is not None)]
     return [f"{at}: {sentence}" for end in values for sentence in in_field(recipe_fields.fields()[path], end)]
 
 
 def _conflicts(space: Mapping[str, Range], base: Mapping[str, Any], factors: tuple[Factor, ...]) -> list[str]:
-    """A field is decided in one place: it is not searched and varied, or searched and found by a range test."""
+    """Return the fields that are both searched and varied, or both searched and found by a range test."""
     varied = {path: factor.name for factor in factors for level in factor.levels for path in level.set}
-    found = [
+    wrong = [
         f"search.space.{path}: is varied by the factor {varied[path]}: keep it in one of them"
         for path in space
         if path in varied
@@ -175,23 +164,22 @@ def _conflicts(space: Mapping[str, Range], base: Mapping[str, Any], factors: tup
         *(level.set.get("optimizer.lr") for factor in factors for level in factor.levels),
     ]
     if "optimizer.lr" in space and FIND in rates:
-        found.append(
-            f'search.space.optimizer.lr: is also to be found by a range test (optimizer.lr = "{FIND}"): '
-            "keep one of them"
+        wrong.append(
+            "search.space.optimizer.lr: is also to be found by a range test "
+            f'(optimizer.lr = "{FIND}"): keep one of them'
         )
     if "optimizer.name" in space and FIND in rates:
-        found.append(
-            f'search.space.optimizer.name: a range test (optimizer.lr = "{FIND}") finds the rate of one '
-            "optimizer alone: "
-            "search optimizer.lr as well"
+        wrong.append(
+            f'search.space.optimizer.name: a range test (optimizer.lr = "{FIND}") '
+            "finds the rate of one optimizer alone: search optimizer.lr as well"
         )
-    return found
+    return wrong
 
 
 def contains(path: str, tried: Range, given: Any) -> bool:
     """Whether a value may come out of a search of this field."""
     if tried.choices is not None:
-        return any(given == one and type(given) is type(one) for one in tried.choices)
+        return any(given == choice and type(given) is type(choice) for choice in tried.choices)
     assert tried.low is not None
     assert tried.high is not None
     kinds = int if is_whole(path) else (int, float)
@@ -199,7 +187,7 @@ def contains(path: str, tried: Range, given: Any) -> bool:
 
 
 def written(fields: Mapping[str, Any]) -> str:
-    """Write the fields of a trial as people read them: `lr 0.31, name adam`."""
+    """Return the fields of a trial as people read them: `lr 0.31, name adam`."""
     tails = {path: path.rpartition(".")[-1] for path in fields}
     names = {path: tail if list(tails.values()).count(tail) == 1 else path for path, tail in tails.items()}
     return ", ".join(
@@ -209,7 +197,7 @@ def written(fields: Mapping[str, Any]) -> str:
 
 
 def size(space: Mapping[str, Range]) -> int:
-    """Count the points of a grid."""
+    """Return the number of points of a grid."""
     return prod(len(points(path, tried)) for path, tried in space.items())
 
 
@@ -220,7 +208,7 @@ def is_whole(path: str) -> bool:
 
 
 def points(path: str, tried: Range) -> list[Any]:
-    """List the points of one field on a grid."""
+    """Return the points of one field on a grid."""
     if tried.choices is not None:
         return list(tried.choices)
     assert tried.low is not None
@@ -235,6 +223,6 @@ def points(path: str, tried: Range) -> list[Any]:
 
 
 def grid(space: Mapping[str, Range]) -> Iterator[dict[str, Any]]:
-    """Return every combination of a grid, one after another: there may be very many."""
+    """Return the combinations of a grid, one after another: there may be very many."""
     for combination in product(*(points(path, tried) for path, tried in space.items())):
         yield dict(zip(space, combination, strict=True))

@@ -1,4 +1,4 @@
-"""Where MLflow is, and how that and its errors are told without passwords."""
+"""The address of MLflow, and its errors without passwords."""
 
 import os
 from importlib import metadata
@@ -14,7 +14,7 @@ LONGEST_REASON = 800  # characters of an error
 
 
 def uri(store: Store, given: str | None) -> str:
-    """Return where MLflow is: as given, else MLFLOW_TRACKING_URI, else the store's own SQLite file."""
+    """Return MLflow's address: the given one, else MLFLOW_TRACKING_URI, else the store's own SQLite file."""
     return given or os.environ.get("MLFLOW_TRACKING_URI") or own(store)
 
 
@@ -24,25 +24,22 @@ def own(store: Store) -> str:
 
 
 def sqlite(path: Path) -> str:
-    """Return the address of a SQLite file, in which ? begins a query, and % may stand for another character."""
+    """Return the address of a SQLite file; in addresses ? begins a query, and % may escape a character."""
     text = str(path)
     if not any(letter in "?%#" or not letter.isprintable() for letter in text):
         return f"sqlite:///{text}"
-    # With the driver's name: of sqlite:/// alone MLflow takes the text for a path, and makes a folder of it.
+    # With the driver's name: MLflow takes what follows sqlite:/// alone for a path, and makes that folder.
     quoted = quote(text, errors="surrogateescape")
     is_unquoted = Version(metadata.version("sqlalchemy")) >= Version("2.1")  # else SQLite does that
     return f"sqlite+pysqlite:///{quoted}" if is_unquoted else f"sqlite+pysqlite:///file:{quoted}?uri=true"
 
 
 def is_served(address: str) -> bool:
-    """Whether a server answers there, which then says where artifacts go."""
+    """Whether it is the address of a server, which then decides where artifacts go."""
     return address.startswith(("http://", "https://"))
 
 
 def first_line(error: Exception) -> str:
-    """Shorten an error to its first line that says something.
-
-    SQLAlchemy's starts with advice to programmers in brackets.
-    """
+    """Return the first meaningful line of an error: SQLAlchemy begins with advice to programmers."""
     lines = [line for line in str(error).strip().splitlines() if not line.startswith("(raised as a result")]
     return public((lines or [type(error).__name__])[0][:LONGEST_REASON])

@@ -1,4 +1,4 @@
-"""Records as MLflow shall show them, by its own keys, and whether what it shows agrees with them."""
+"""Records by MLflow's own keys, and whether what MLflow shows agrees with them."""
 
 import math
 from collections.abc import Mapping
@@ -16,14 +16,15 @@ def params(record: Record) -> dict[str, str]:
 
 def latest(record: Record) -> dict[str, float]:
     """Return the last value of every metric of a record, under the name that MLflow takes."""
-    said = [
+    values = [
         (line, key(before + name), value)
         for before, each in record.lines.items()
         for line in each
         for name, value in line.metrics.items()
     ]
-    said += [(line, key(name), value) for line in record.end for name, value in line.metrics.items()]
-    return {name: value for _, name, value in sorted(said, key=lambda one: (one[0].step, one[0].timestamp))}
+    values += [(line, key(name), value) for line in record.end for name, value in line.metrics.items()]
+    values.sort(key=lambda entry: (entry[0].step, entry[0].timestamp))
+    return {name: value for _, name, value in values}
 
 
 def has_all(ours: Mapping[str, float], theirs: Mapping[str, float]) -> bool:

@@ -1,4 +1,4 @@
-"""What MLflow shows, beside what the store has: nothing is changed in either."""
+"""What MLflow shows, compared with what the store has: nothing is changed in either."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from ablate.store.layout import Store
 from ablate.study.file import Study
 from ablate.tracking.addresses import own
 from ablate.tracking.agreement import has_all, latest, params
-from ablate.tracking.client import shown
+from ablate.tracking.experiment import shown
 from ablate.tracking.records import Record, Source
 from ablate.tracking.sent import LAYOUT
 
@@ -16,10 +16,11 @@ NAMED = 3  # runs named in one sentence
 
 
 def compare(address: str, study: Study, sources: Sequence[Source], store: Store) -> list[str]:
-    """Return in sentences what MLflow shows otherwise than the store has it: missing runs, their ends, params, last metrics.
+    """Return the differences between MLflow and the store, in sentences.
 
-    A store that never had a database of its own has nothing to compare. Raises what MLflow raises, and a MovedError where the
-    database was made for another path.
+    Compared are the runs, their status, their params and their last metrics. A store without a database of
+    its own has nothing to compare. Raises what MLflow raises, and a MovedError where the database was made
+    for another path.
     """
     if address == own(store) and not store.database.exists():
         return []
@@ -27,30 +28,23 @@ def compare(address: str, study: Study, sources: Sequence[Source], store: Store)
     wrong: dict[str, list[str]] = {}
     for source in sources:
         for record in source.records(closing=True, is_done=lambda _: False):
-            for what in _differs(record, there.get(record.key)):
-                wrong.setdefault(what, []).append(record.name)
+            for difference in _differences(record, there.get(record.key)):
+                wrong.setdefault(difference, []).append(record.name)
     return [f"{what}: {count(len(names), 'run')} ({_some(names)})" for what, names in wrong.items()]
 
 
-def _differs(record: Record, run: Any) -> Iterator[str]:
+def _differences(record: Record, run: Any) -> Iterator[str]:
     if run is None:
         yield "missing in MLflow"
         return
     status, state = run.info.status, record.state
     if status != state.status:
-        idle = status == "RUNNING"
-        yield (
-            "RUNNING in MLflow, and trained by no process"
-            if idle
-            else f"{status} in MLflow, and {state.status} here"
-        )
+        idle = "RUNNING in MLflow, and trained by no process"
+        yield idle if status == "RUNNING" else f"{status} in MLflow, and {state.status} here"
     if run.data.tags.get("ablate.layout") != LAYOUT:
         yield "shown by MLflow as an older version of ablate did"
         return
-    if any(
-        name not in run.data.params or run.data.params[name] != value
-        for name, value in params(record).items()
-    ):
+    if any(run.data.params.get(name) != value for name, value in params(record).items()):
         yield "other params in MLflow"
     if not has_all(latest(record), run.data.metrics):
         yield "other metrics in MLflow than in the journals"

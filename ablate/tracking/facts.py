@@ -1,4 +1,4 @@
-"""What a job's folder and the store say of where a run came from: user, commit, images, the size of its network."""
+"""Facts about a run, from its job's folder and the store: user, commit, images, the size of its network."""
 
 import json
 from collections.abc import Mapping
@@ -33,14 +33,14 @@ class Images:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What environment.json of a job says; empty as long as it is not there."""
+    """The content of a job's environment.json; empty as long as there is none."""
 
     tags: Mapping[str, str]
     data: str = ""  # fingerprint of the images
 
 
 def text(value: Any) -> str:
-    """Write a param's value as a study file has it: a whole number without its point, so that 15 and 15.0 are found as one."""
+    """Return a param's value as a study file has it; 15.0 becomes 15, so that a search finds both."""
     if isinstance(value, Section):
         return json.dumps(value.model_dump())
     if isinstance(value, list | tuple):
@@ -51,7 +51,7 @@ def text(value: Any) -> str:
 
 
 def fields(recipe: Recipe) -> dict[str, str]:
-    """Return every field that matters in a recipe, by its path: with them one can filter over the runs of all studies."""
+    """Return every field that matters in a recipe, by its path: they can filter the runs of all studies."""
     paths = (
         path
         for path in recipe_fields.fields()
@@ -61,7 +61,7 @@ def fields(recipe: Recipe) -> dict[str, str]:
 
 
 def origin(folder: Folder) -> Origin:
-    """Read where a job's last attempt was made."""
+    """Return where a job's last attempt was made."""
     path = folder.environment
     try:
         about = path.stat()
@@ -80,10 +80,7 @@ def _origin(path: Path, _modified: int, _size: int) -> Origin:
 
 
 def images(data: recipe_fields.Data, fingerprint: str, store: Store) -> Images | None:
-    """Describe the images of a job by their fingerprint, without reading them.
-
-    None as long as it is not known.
-    """
+    """Return a description of a job's images, without reading them; None without their fingerprint."""
     if not fingerprint:
         return None
     own = is_folder(data.name) and data.root is not None
@@ -108,7 +105,7 @@ def _profile(path: Path) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Read a file that no result rests on: where it is damaged, which ablate doctor says, the run is shown without it."""
+    """Return the content of a file that no result rests on; empty where the file is damaged."""
     try:
         return files.read_json(path) or {}
     except StoreError:
@@ -116,9 +113,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def size(folder: Folder, result: Result) -> dict[str, float]:
-    """Return what a finished training says of its network and of the memory that it took, as metrics."""
+    """Return the size of a trained network and the memory that its training took, as metrics."""
     model = _read(folder.model)
-    found = {
-        "model/parameters": result.parameters, "model/macs": model.get("macs"), "memory/peak_bytes": result.peak_memory,
+    sizes = {
+        "model/parameters": result.parameters, "model/macs": model.get("macs"),
+        "memory/peak_bytes": result.peak_memory,
     }  # fmt: skip
-    return {name: float(value) for name, value in found.items() if value is not None}
+    return {name: float(value) for name, value in sizes.items() if value is not None}

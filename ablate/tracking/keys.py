@@ -1,4 +1,4 @@
-"""Names as MLflow takes them for params and metrics: what it refuses is spelled out, so that no two names become one."""
+"""Names of params and metrics as MLflow takes them: other signs are spelled out, and names stay different."""
 
 import hashlib
 import re
@@ -9,20 +9,21 @@ from ablate.recipe import fields
 LONGEST = 250  # characters of a key, and of a run's name in databases that count them
 LONGEST_VALUE = 6000  # characters of a param's value: MLflow cuts what is longer, and tells only a log
 SIGNS = {
-    "+": "plus", "#": "hash", "=": "equals", "%": "percent", "*": "star", "&": "and", "@": "at", "$": "dollar", "~": "tilde",
-    "<": "less", ">": "greater", "(": "open", ")": "close", "[": "from", "]": "to", "{": "begin", "}": "end", ",": "comma",
-    ";": "semicolon", "!": "bang", "?": "question", "'": "apostrophe", '"': "quote", "`": "backtick", "^": "caret", "|": "bar",
-    "\\": "backslash", "\n": "newline", "\t": "tab", "/": "slash", ".": "dot", ":": "colon",
+    "+": "plus", "#": "hash", "=": "equals", "%": "percent", "*": "star", "&": "and", "@": "at",
+    "$": "dollar", "~": "tilde", "<": "less", ">": "greater", "(": "open", ")": "close", "[": "from",
+    "]": "to", "{": "begin", "}": "end", ",": "comma", ";": "semicolon", "!": "bang", "?": "question",
+    "'": "apostrophe", '"': "quote", "`": "backtick", "^": "caret", "|": "bar", "\\": "backslash",
+    "\n": "newline", "\t": "tab", "/": "slash", ".": "dot", ":": "colon",
 }  # fmt: skip
 MEANT = re.compile(rf":(?=(?:{'|'.join(SIGNS.values())}|empty|u[0-9a-f]+|sha[0-9a-f]{{12}})\W)")
 """A colon that would be read as the start of a spelled-out sign."""
 
 
 def key(name: str) -> str:
-    """Write a param's or metric's name as MLflow takes it: `C+` is `C:plus:`, a letter of no alphabet its code point, `:u1f600:`.
+    """Return the key of a param or metric: `C:plus:` for `C+`, `:u1f600:` for a sign without a name.
 
-    Names that MLflow takes are left as they are. Different names have different keys; one that is too long ends in a part of
-    its checksum.
+    Names that MLflow takes are left as they are. Different names have different keys; a key that is too long
+    ends in a part of its checksum.
     """
     meant = {match.start() for match in MEANT.finditer(name)}
     spelled = meant | _slashes(name) | _dots(name)
@@ -33,7 +34,7 @@ def key(name: str) -> str:
 
 
 def shortened(text: str, longest: int) -> str:
-    """Cut a text that is too long, so that two of them stay different."""
+    """Return a text, cut where it is too long, so that different texts stay different."""
     if len(text) <= longest:
         return text
     end = f":sha{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:12]}:"
@@ -45,31 +46,34 @@ def _spell(sign: str) -> str:
 
 
 def _slashes(name: str) -> set[int]:
-    """Return where slashes begin or end a name, or follow another: MLflow takes a name for a path, and wants it in its shortest form."""
+    """Return the positions of slashes that begin or end a name, or follow another.
+
+    MLflow takes a name for a path, and wants it in its shortest form.
+    """
     return {i for i, c in enumerate(name) if c == "/" and (i in (0, len(name) - 1) or name[i - 1] == "/")}
 
 
 def _dots(name: str) -> set[int]:
-    """Return where the parts `.` and `..` begin, which a path has no name for, and a name that begins with `..`."""
+    """Return the positions of the parts `.` and `..`, which name nothing in a path, and of a leading `..`."""
     parts = re.finditer(r"(?:^|(?<=/))\.{1,2}(?=/|$)", name)
     return {match.start() for match in parts} | ({0} if name.startswith("..") else set())
 
 
 def labels(names: Sequence[str]) -> dict[str, str]:
-    """Return the label of each factor or field under which MLflow shows its level: `lr` for `optimizer.lr`, `model` for `model.name`.
+    """Return the label of each factor or field in MLflow: `lr` for `optimizer.lr`, `model` for `model.name`.
 
-    Where two would have the same label, a field is shown under its whole path, and another factor with `factor` before it
-    where it is called `seed`, which every run has.
+    Where two would have the same label, a field is shown under its whole path, and another factor with
+    `factor` before it; so is a factor called `seed`, which every run has.
     """
     tails = [_tail(name) for name in names]
-    found = {
+    shown = {
         name: name if name in fields.fields() and (tails.count(tail) > 1 or tail in OWN) else tail
         for name, tail in zip(names, tails, strict=True)
     }
     for name in names:
-        while found[name] in OWN or list(found.values()).count(found[name]) > 1:
-            found[name] = f"factor {found[name]}"
-    return found
+        while shown[name] in OWN or list(shown.values()).count(shown[name]) > 1:
+            shown[name] = f"factor {shown[name]}"
+    return shown
 
 
 OWN = ("seed",)  # params that are no factors

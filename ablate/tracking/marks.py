@@ -1,7 +1,7 @@
-"""A mark that MLflow has all of a study: a run with nothing to do then needs no MLflow, whose import takes seconds.
+"""A mark that MLflow has all of a study: a run with nothing to do then does without its import, of seconds.
 
-Only for the store's own SQLite file, and only as long as neither that file nor anything that is sent has changed since: whatever
-else touches either, be it another study, a person in MLflow's page or a copy of the store, makes the mark void.
+It holds only for the store's own SQLite file, and only as long as neither that file nor anything that is sent
+has changed since: another study, a person in MLflow's page or a copy of the store makes it void.
 """
 
 import os
@@ -20,7 +20,7 @@ SENT = "sent.json"
 
 
 def is_current(given: str | None, study: Study, state: str, store: Store) -> bool:
-    """Whether MLflow is the store's own (`given`: the address that was asked for), and has all of `state`."""
+    """Whether MLflow is the store's own (`given`: the command line's address), and has all of `state`."""
     kept = (
         store_files.read_json(store.study(study.name) / SENT)
         if _is_own(given) and store.database.exists()
@@ -30,18 +30,18 @@ def is_current(given: str | None, study: Study, state: str, store: Store) -> boo
 
 
 def keep(given: str | None, study: Study, state: str, store: Store) -> None:
-    """Write down that MLflow has all of `state`, once it has."""
+    """Write the mark that MLflow has all of `state`."""
     if _is_own(given) and store.database.exists():
         store_files.write_json(store.study(study.name) / SENT, _mark(state, store), durable=False)
 
 
 def state(study: Study, runs: Iterable[RunSource], tuning: Iterable[Path], store: Store) -> str:
-    """Digest what MLflow is to show of a study: its runs, the folders of its searches and range tests, and its text."""
+    """Return a digest of what MLflow shows of a study: its text, runs, searches and range tests."""
     files = [[run.key, run.run.name, *map(_stat, _read(run))] for run in runs]
-    found = [
+    tuned = [
         [str(path), _stat(path)] for folder in tuning for path in sorted(folder.rglob("*")) if path.is_file()
     ]
-    return identity.digest([__version__, str(store.path), to_json(study), files, found])
+    return identity.digest([__version__, str(store.path), to_json(study), files, tuned])
 
 
 def _is_own(given: str | None) -> bool:
@@ -56,20 +56,15 @@ def _mark(state: str, store: Store) -> dict[str, Any]:
 
 
 def _read(run: RunSource) -> Iterator[Path]:
-    yield from (
-        run.folder.recipe,
-        run.folder.attempts,
-        run.folder.journal,
-        run.folder.result,
-        run.folder.failure,
-    )
+    folder = run.folder
+    yield from (folder.recipe, folder.attempts, folder.journal, folder.result, folder.failure)
     yield run.outcome / "outcome.json"
 
 
 def _stat(path: Path) -> list[int] | None:
-    """Tell a file from any other one, and from itself at another time."""
+    """Return numbers that differ between two files, and between two versions of one; None without a file."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return [found.st_ino, found.st_size, found.st_mtime_ns]
+    return [status.st_ino, status.st_size, status.st_mtime_ns]

@@ -1,4 +1,4 @@
-"""Journals to plain values: all that MLflow shall show of a run as of now. Knows no mlflow."""
+"""Journals to plain values: all that MLflow is to show of a run as of now. Knows no mlflow."""
 
 import csv
 import io
@@ -37,7 +37,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How a run stands: MLflow's status, the word for it in the tag `ablate.status`, and when it ended, in ms."""
+    """The state of a run: MLflow's status, the word in the tag `ablate.status`, and when it ended, in ms."""
 
     status: Status
     word: str
@@ -46,7 +46,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One run as MLflow shall show it as of now."""
+    """One run as MLflow is to show it now."""
 
     key: str  # identifies it in the experiment
     kind: Kind
@@ -55,10 +55,8 @@ class Record:
     tags: Mapping[str, str]
     started: int  # ms
     state: State
-    lines: Mapping[
-        str, tuple[Line, ...]
-    ]  # by what stands before the names of their metrics; each only ever gets longer
-    attempts: int = 0  # none: such a run has no attempts
+    lines: Mapping[str, tuple[Line, ...]]  # by the prefix of their metrics; each tuple only ever grows
+    attempts: int = 0  # 0 where a run of its kind has none
     parent: str = ""  # the key of the run that it is nested in
     note: str = ""  # Markdown
     images: Images | None = None  # that it was trained on
@@ -69,20 +67,20 @@ class Record:
 
 
 class Source(Protocol):
-    """What a store has of one run, or of one with runs nested in it."""
+    """What a store has of one run, or of one run and those nested in it."""
 
     @property
     def key(self) -> str:
-        """Return the key of its record; nested ones have it before `/trial/`."""
+        """The key of its record; nested ones have it before `/trial/`."""
 
     @property
     def job(self) -> str:
-        """Return what has something new when this has: what is given to `Writer.touch`."""
+        """The id that `Writer.touch` is called with when this has something new."""
 
     def records(self, *, closing: bool, is_done: Callable[[str], bool]) -> Iterator[Record]:
-        """Read it, a parent before its children; nothing where it was never started.
+        """Return its records, a parent before its children; none where it was never started.
 
-        `closing` ends what does not go on, and what `is_done` says of a key need not be read again.
+        `closing` ends runs that no process trains; what `is_done` holds of, by key, need not be read again.
         """
 
 
@@ -100,11 +98,11 @@ class RunSource:
 
     @property
     def job(self) -> str:
-        """Return the job that it is a view of."""
+        """The id of the job that it is a view of."""
         return self.run.job_id
 
     def records(self, *, closing: bool, is_done: Callable[[str], bool]) -> Iterator[Record]:
-        """Read the journal, and what it ended with only once it has ended."""
+        """Return the record of the journal; results and artifacts only once it has ended."""
         attempts = [] if is_done(self.key) else job_folder.read_attempts(self.folder)
         if not attempts:
             return
@@ -122,12 +120,13 @@ class RunSource:
             self.key, "run", run.name, self.params, tags={**own, **origin.tags},
             started=attempts[0].timestamp, state=stands, lines={"": epochs(lines)}, attempts=len(attempts),
             images=facts.images(run.cell.recipe.data, origin.data, self.store),
-            note=_note(run.cell, run.seed), alike=f"tags.`ablate.cell_id` = '{identity}'", end=end, texts=texts, files=files,
+            note=_note(run.cell, run.seed), alike=f"tags.`ablate.cell_id` = '{identity}'", end=end,
+            texts=texts, files=files,
         )  # fmt: skip
 
 
 def tracked(study: Study, runs: tuple[Run, ...], store: Store) -> tuple[RunSource, ...]:
-    """Return the key, the folder and the params of every run: labels of the varied factors, the seed, all of its recipe."""
+    """Return the source of every run; its params are the varied factors, the seed, and all of its recipe."""
     names = labels([factor.name for factor in study.factors])
     recipe = {run.cell.id: facts.fields(run.cell.recipe) for run in runs}
     return tuple(
@@ -155,32 +154,29 @@ def epochs(lines: Sequence[Epoch]) -> tuple[Line, ...]:
 
 
 def plain(text: str) -> str:
-    """Write a text so that Markdown and HTML show it as it is and find nothing in it to obey.
-
-    On one line, cut where it is long.
-    """
+    """Return a text, escaped for Markdown and HTML, on one line, and cut where it is long."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     short = line if len(line) <= LONGEST_NAME else f"{line[:LONGEST_NAME]}…"
     return "".join(c if c.isalnum() or c in " ," else f"&#{ord(c)};" for c in short)
 
 
 def _note(cell: Cell, seed: int) -> str:
-    said = {
+    items = {
         "cell": cell.label,
         **{f"level of {name}": level for name, level in cell.levels.items()},
         "seed": str(seed),
     }
-    return "\n".join(f"- {plain(name)}: {plain(text)}" for name, text in said.items())
+    return "\n".join(f"- {plain(name)}: {plain(text)}" for name, text in items.items())
 
 
 def last_sign(folder: Folder) -> int:
-    """Return when a job last wrote that it is alive, in ms."""
+    """Return when a job last wrote an attempt or an epoch, in ms."""
     attempts, lines = job_folder.read_attempts(folder)[-1:], job_folder.read_epochs(folder)[-1:]
-    return max((*(one.timestamp for one in attempts), *(one.timestamp for one in lines)), default=0)
+    return max((*(line.timestamp for line in attempts), *(line.timestamp for line in lines)), default=0)
 
 
-def _state(one: RunSource, *, closing: bool) -> State:
-    standing, evaluation = state(one.folder), records.read(one.outcome / "outcome.json", Evaluation)
+def _state(source: RunSource, *, closing: bool) -> State:
+    standing, evaluation = state(source.folder), records.read(source.outcome / "outcome.json", Evaluation)
     match standing.stage(is_evaluated=evaluation is not None):
         case "diverged" if standing.result:
             return State("FINISHED", "diverged", standing.result.timestamp)
@@ -190,22 +186,22 @@ def _state(one: RunSource, *, closing: bool) -> State:
             return State("FAILED", "crashed", standing.failure.timestamp)
     if standing.is_running or not closing:
         return State("RUNNING", "running")
-    return State("KILLED", "stopped", last_sign(one.folder))
+    return State("KILLED", "stopped", last_sign(source.folder))
 
 
 def _end(
-    one: RunSource, lines: list[Epoch]
+    source: RunSource, lines: list[Epoch]
 ) -> tuple[tuple[Line, ...], dict[str, str], list[tuple[Path, str]]]:
     """Return the last metrics, and the artifacts as texts and as files."""
-    result, outcome = (
-        job_folder.read_result(one.folder),
-        records.read(one.outcome / "outcome.json", Evaluation),
-    )
+    folder, outcome = source.folder, records.read(source.outcome / "outcome.json", Evaluation)
+    result = job_folder.read_result(folder)
     end: tuple[Line, ...] = ()
     texts: dict[str, str] = {}
     if outcome is not None and result is not None:
         whole = {
-            n: v for n, v in outcome.metrics.items() if n == one.metric or not n.startswith(metrics.PER_CLASS)
+            name: value
+            for name, value in outcome.metrics.items()
+            if name == source.metric or not name.startswith(metrics.PER_CLASS)
         }
         whole |= {"time/train_seconds": result.metrics["time/train_seconds"]}
         end = (Line(lines[-1].epoch if lines else 0, outcome.timestamp, whole),)
@@ -214,14 +210,15 @@ def _end(
             "per_class_accuracy.csv": _per_class_csv(outcome),
         }
     if result is not None:  # at step 0: MLflow draws a metric of later steps alone as a curve of one point
-        end += (Line(0, result.timestamp, facts.size(one.folder, result)),)
+        end += (Line(0, result.timestamp, facts.size(folder, result)),)
     if lines:
         texts["curves.csv"] = _curves_csv(lines)
-    texts["recipe.json"] = json.dumps(one.run.cell.recipe.model_dump(mode="json"), indent=1)
-    paths = (one.folder.environment, one.folder.model, one.folder.log, *job_folder.artifacts(one.outcome))
-    weights = one.folder.weights(one.run.cell.recipe.evaluation.select)
+    recipe = source.run.cell.recipe
+    texts["recipe.json"] = json.dumps(recipe.model_dump(mode="json"), indent=1)
+    paths = (folder.environment, folder.model, folder.log, *job_folder.artifacts(source.outcome))
+    weights = folder.weights(recipe.evaluation.select)
     placed = [(path, "") for path in paths] + ([(weights, "model")] if outcome is not None else [])
-    return end, texts, [(path, folder) for path, folder in placed if path.exists() and not path.is_symlink()]
+    return end, texts, [(path, to) for path, to in placed if path.exists() and not path.is_symlink()]
 
 
 def _csv(rows: list[list[Any]]) -> str:
@@ -243,9 +240,5 @@ def _confusion_csv(outcome: Evaluation) -> str:
 
 def _per_class_csv(outcome: Evaluation) -> str:
     shares = outcome.metrics
-    return _csv(
-        [
-            ["class", "accuracy"],
-            *([name, shares.get(metrics.PER_CLASS + name, "")] for name in outcome.classes),
-        ]
-    )
+    rows = ([name, shares.get(metrics.PER_CLASS + name, "")] for name in outcome.classes)
+    return _csv([["class", "accuracy"], *rows])

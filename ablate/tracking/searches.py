@@ -1,7 +1,7 @@
-"""Searches and range tests to plain values, read from the folders of store/search_folder.py and store/range_folder.py. Knows no mlflow.
+"""Searches and range tests to plain values, as of now. Knows no mlflow.
 
-Metrics of the first seed have plain names, and those of another one stand behind `seed <s>/`: a median would change with
-each seed that comes, and what has been sent must not change.
+Metrics of the first seed have plain names, those of the others the prefix `seed <s>/`: a median would change
+with each new seed, and what has been sent must not change.
 """
 
 import json
@@ -29,12 +29,12 @@ ENDS = {
     "diverged": State("FINISHED", "diverged"),
     "failed": State("FAILED", "failed"),
 }
-"""What becomes of a trial, by the states of trials.json but `running`."""
+"""The state of a trial in MLflow, by its state in trials.json, except `running`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchSource:
-    """One search and its trials, which are looked for anew each time."""
+    """One search and its trials, which are read again each time."""
 
     job: str
     folder: SearchFolder
@@ -42,11 +42,11 @@ class SearchSource:
 
     @property
     def key(self) -> str:
-        """Name it by its id."""
+        """The key of the search, with its id."""
         return f"search/{self.job[: identity.ID_SHOWN]}"
 
     def records(self, *, closing: bool, is_done: Callable[[str], bool]) -> Iterator[Record]:
-        """Read the search, and then the trials that are not done."""
+        """Return the record of the search, and then those of the trials that are not done."""
         search = search_folder.read_search(self.folder)
         if search is None:
             return
@@ -63,7 +63,7 @@ class SearchSource:
         return f"{self.key}/trial/{trial.number}"
 
     def _goes_on(self, trial: Trial) -> bool:
-        """Whether a process trains it: that of another study, as this one's are at their end."""
+        """Whether a process trains it: one of another study, as those of this study have ended."""
         return any(state(self.store.job(job)).is_running for job in trial.jobs.values())
 
     def _search(self, search: Search, trials: Sequence[Trial], open_now: set[int], *, ends: bool) -> Record:
@@ -99,9 +99,9 @@ class SearchSource:
             first = lines.get("", ())
             end = (Line(first[-1].step if first else 0, stands.ended, {"trial/value": trial.value}),)
         return Record(
-            self._key(trial), "trial", f"trial {trial.number}: {search.label}", params | {"trial": str(trial.number)},
-            tags=_trial_tags(self.job, trial, folders), started=trial.started or 0, state=stands, lines=lines,
-            parent=self.key, end=end,
+            self._key(trial), "trial", f"trial {trial.number}: {search.label}",
+            params | {"trial": str(trial.number)}, tags=_trial_tags(self.job, trial, folders),
+            started=trial.started or 0, state=stands, lines=lines, parent=self.key, end=end,
             attempts=max((len(job_folder.read_attempts(folder)) for folder in folders.values()), default=0),
         )  # fmt: skip
 
@@ -115,11 +115,11 @@ class RangeSource:
 
     @property
     def key(self) -> str:
-        """Name it by its id."""
+        """The key of the range test, with its id."""
         return f"range/{self.job[: identity.ID_SHOWN]}"
 
     def records(self, *, closing: bool, is_done: Callable[[str], bool]) -> Iterator[Record]:
-        """Read the curves that are there, and what they suggest."""
+        """Return the record of the curves so far, and what they suggest."""
         test = None if is_done(self.key) else range_folder.read_test(self.folder)
         if test is None:
             return
@@ -148,18 +148,18 @@ class RangeSource:
 
 def searched(searches: Sequence[str], store: Store) -> tuple[SearchSource, ...]:
     """Return a source for each search of a study, by its id; it has the search and its trials."""
-    return tuple(SearchSource(one, store.search(one), store) for one in searches)
+    return tuple(SearchSource(search, store.search(search), store) for search in searches)
 
 
 def ranged(ranges: Sequence[str], store: Store) -> tuple[RangeSource, ...]:
     """Return a source for each range test of a study, by its id."""
-    return tuple(RangeSource(one, store.range(one)) for one in ranges)
+    return tuple(RangeSource(test, store.range(test)) for test in ranges)
 
 
 def _best(search: Search, ended: Sequence[Trial]) -> Iterator[Line]:
-    """Return the best value so far at each trial's end, in the order in which they ended: a later one changes no earlier line.
+    """Return the best value so far at each trial's end, in order: a later trial changes no earlier line.
 
-    Only complete trials count: what a pruned one reached is of fewer epochs, and no result to choose by.
+    Only complete trials count: the value of a pruned one is of fewer epochs, and no result to choose by.
     """
     better, best = {"max": max, "min": min}[search.direction], None
     for trial in sorted(ended, key=lambda trial: (trial.ended or 0, trial.number)):
@@ -171,26 +171,23 @@ def _best(search: Search, ended: Sequence[Trial]) -> Iterator[Line]:
 
 
 def _ended(trial: Trial, lines: Mapping[str, tuple[Line, ...]]) -> State:
-    """Return how a trial that does not go on has ended."""
+    """Return the state of a trial that no process trains."""
     if trial.state == "running":
-        return State(
-            "KILLED",
-            "stopped",
-            max([trial.started or 0, *(each[-1].timestamp for each in lines.values() if each)]),
-        )
+        last = max([trial.started or 0, *(each[-1].timestamp for each in lines.values() if each)])
+        return State("KILLED", "stopped", last)
     end = ENDS[trial.state]
     return State(end.status, end.word, trial.ended or 0)
 
 
 def _trial_tags(search: str, trial: Trial, folders: Mapping[str, Folder]) -> dict[str, str]:
     tags = {"ablate.search": search, "ablate.trial": str(trial.number)}
-    return tags | (
-        {"ablate.job": folders[""].path.name, **facts.origin(folders[""]).tags} if "" in folders else {}
-    )
+    if "" not in folders:
+        return tags
+    return {**tags, "ablate.job": folders[""].path.name, **facts.origin(folders[""]).tags}
 
 
 def _points(curve: SeedCurve) -> Iterator[Line]:
-    """Return a curve point by point, without what is not finite: MLflow would draw infinity, at 1.8e308, and nothing else."""
+    """Return the finite points of a curve: MLflow would draw infinity at 1.8e308, and hide the rest."""
     for step, values in enumerate(zip(curve.rates, curve.losses, curve.accuracies, strict=True)):
         named = zip(("range/lr", "range/loss", "range/accuracy"), map(float, values), strict=True)
         yield Line(step, curve.timestamp, {name: value for name, value in named if math.isfinite(value)})

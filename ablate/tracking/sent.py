@@ -1,7 +1,4 @@
-"""What MLflow has of a run, and whether it can become what a record says.
-
-Knows no mlflow but by its own objects.
-"""
+"""What MLflow has of a run, and whether it can be updated to a record. Knows mlflow only by its objects."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,29 +24,21 @@ class Sent:
     metrics: dict[str, float] = field(default_factory=dict)  # their last values
     tags: dict[str, str] = field(default_factory=dict)
     has_images: bool = False
-    lines: dict[str, int] = field(
-        default_factory=dict
-    )  # as far as this process knows: sending more changes nothing
+    lines: dict[str, int] = field(default_factory=dict)
+    """Number of lines sent, by prefix, as far as this process knows: sending a line again changes nothing."""
 
 
 def read(run: Any) -> Sent:
-    """Read what MLflow has of a run."""
+    """Return what MLflow has of a run."""
     info, data = run.info, run.data
-    has_images = bool(run.inputs is not None and run.inputs.dataset_inputs)
     return Sent(
-        info.run_id,
-        info.artifact_uri,
-        info.status,
-        info.end_time,
-        data.params,
-        data.metrics,
-        data.tags,
-        has_images,
-    )
+        info.run_id, info.artifact_uri, info.status, info.end_time, data.params, data.metrics, data.tags,
+        has_images=bool(run.inputs is not None and run.inputs.dataset_inputs),
+    )  # fmt: skip
 
 
 def hide(client: Any, run: Sent) -> None:
-    """Put a run that the study no longer has where groups and charts do not count it: among MLflow's deleted runs, marked."""
+    """Mark and delete a run that the study no longer has, so that no group or chart of MLflow counts it."""
     if "ablate.stale" not in run.tags:
         client.set_tag(run.run_id, "ablate.stale", "true")
     if run.status == "RUNNING":
@@ -58,12 +47,9 @@ def hide(client: Any, run: Sent) -> None:
 
 
 def rename(client: Any, run: Sent, record: Record, tags: Mapping[str, str]) -> None:
-    """Name a run after what its cell is called now, unless somebody has given it a name of their own."""
-    before, label, name = (
-        run.tags.get("ablate.cell"),
-        tags.get("ablate.cell"),
-        shortened(record.name, LONGEST),
-    )
+    """Name a run after the present name of its cell, unless a user has renamed it."""
+    before, label = run.tags.get("ablate.cell"), tags.get("ablate.cell")
+    name = shortened(record.name, LONGEST)
     if before is None or before == label or "ablate.seed" not in tags:
         return
     if run.tags.get("mlflow.runName") == shortened(f"{before}/{tags['ablate.seed']}", LONGEST):
@@ -71,28 +57,26 @@ def rename(client: Any, run: Sent, record: Record, tags: Mapping[str, str]) -> N
         run.tags["mlflow.runName"] = name
 
 
-def is_other(client: Any, known: Sent, record: Record, tags: Mapping[str, str]) -> bool:
-    """Whether MLflow has what cannot be corrected there: a param is written once, and no point of a curve is ever forgotten."""
-    if any(known.params.get(name, value) != value for name, value in agreement.params(record).items()):
+def is_other(client: Any, run: Sent, record: Record, tags: Mapping[str, str]) -> bool:
+    """Whether a run cannot be corrected: a param is written once, and a point of a curve is never removed."""
+    if any(run.params.get(name, value) != value for name, value in agreement.params(record).items()):
         return True
-    ended_otherwise = known.status == "FINISHED" and known.ended != record.state.ended
-    if ended_otherwise or (
-        known.status == record.state.status and not known.lines and record.state.status != "RUNNING"
-    ):
-        return ended_otherwise or agreement.contradicts(agreement.latest(record), known.metrics)
-    changed = record.attempts and any(known.tags.get(name) != tags.get(name) for name in CHANGING)
-    return bool(changed) and _is_set_back(client, known.run_id, record)
+    if run.status == "FINISHED" and run.ended != record.state.ended:
+        return True
+    if run.status == record.state.status and not run.lines and record.state.status != "RUNNING":
+        return agreement.contradicts(agreement.latest(record), run.metrics)
+    has_changed = record.attempts > 0 and any(run.tags.get(name) != tags.get(name) for name in CHANGING)
+    return has_changed and _is_set_back(client, run.run_id, record)
 
 
 def _is_set_back(client: Any, run_id: str, record: Record) -> bool:
-    """Whether MLflow has epochs that the journal has not: a spoilt checkpoint let them be trained anew, at other times.
+    """Whether MLflow has epochs that the journal lacks: after a spoilt checkpoint they were trained again.
 
-    Asked where a run is taken up and where it ends.
+    Asked where a run is resumed and where it ends.
     """
-    for before, lines in record.lines.items():
-        points = client.get_metric_history(run_id, key(f"{before}time/epoch_seconds"))  # every epoch has it
-        if not {(one.step, one.timestamp) for one in points} <= {
-            (line.step, line.timestamp) for line in lines
-        }:
+    for prefix, lines in record.lines.items():
+        points = client.get_metric_history(run_id, key(f"{prefix}time/epoch_seconds"))  # every epoch has it
+        journal = {(line.step, line.timestamp) for line in lines}
+        if not {(point.step, point.timestamp) for point in points} <= journal:
             return True
     return False

@@ -1,4 +1,4 @@
-"""What MLflow's page shows of a study when it is opened: a saved view, which MLflow keeps as a tag of the experiment."""
+"""The view of a study that MLflow's page opens with: MLflow keeps it as a tag of the experiment."""
 
 import json
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ GROUPED = ("ablate.cell", "ablate.status")  # a run at chance level is in no mea
 def tags(study: Study, created: int) -> dict[str, str]:
     """Return the tags of a study's experiment; `created`: when it was made, in ms.
 
-    The view has the runs of the grid alone (range tests, searches and the report are still there, behind the
-    filter), grouped by cell, in the order in which they were trained, with the study's metric.
+    The view has only the runs of the grid (range tests, searches and the report are behind the filter),
+    grouped by cell, in the order in which they were trained, with the study's metric.
     """
     widths = {f"metrics.`{key(study.metric)}`": 150, "tags.`ablate.cell`": 350, "tags.`ablate.seed`": 100}
     state = {
@@ -41,6 +41,6 @@ def tags(study: Study, created: int) -> dict[str, str]:
 
 
 def page(experiment: str, shown: Mapping[str, str]) -> str:
-    """Return the address of an experiment's runs, below MLflow's own, by its tags: with the view where it has one."""
+    """Return the address of an experiment's runs, relative to MLflow's; with the view if it has one."""
     view = f"&viewStateShareKey={SHARE}" if VIEW in shown else ""
     return f"#/experiments/{experiment}/runs?workflowType=machine_learning{view}"

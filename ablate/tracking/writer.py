@@ -10,26 +10,27 @@ from ablate.messages import public
 from ablate.store.layout import Store
 from ablate.study.file import Study
 from ablate.tracking.addresses import first_line
-from ablate.tracking.client import Mlflow
 from ablate.tracking.records import Source
+from ablate.tracking.sender import Sender
 
 PAUSE = 5.0  # seconds before the next try when the server is away
-PATIENCE = 3.0  # seconds of sending at the end after which it is said what takes so long
+PATIENCE = 3.0  # seconds of sending at the end after which a notice explains the wait
 TICK = 0.2  # seconds between two looks at an interruption
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a writer leaves behind: how many of its sources are not up to date, and why."""
+    """How many sources of a writer are not up to date at its end, and why."""
 
     late: int
     error: str
 
 
 class Writer:
-    """A thread that keeps MLflow up to date with the store while training goes on, and catches up after a failure.
+    """A thread that keeps MLflow up to date while training goes on, and catches up after a failure.
 
-    It begins with what an earlier command has left: what MLflow shows as running and no process trains any more is ended.
+    It begins with what an earlier command has left: runs that MLflow shows as running and no process trains
+    are ended.
     """
 
     def __init__(
@@ -46,14 +47,15 @@ class Writer:
 
         `whole`: the sources are all that the study has.
         """
-        self._mlflow = Mlflow(address, study, store, frozenset(one.key for one in sources) if whole else None)
+        keys = frozenset(source.key for source in sources) if whole else None
+        self._sender = Sender(address, study, store, keys)
         self._address, self._notice = address, notice
         self._by_job: dict[str, list[Source]] = {}
-        for one in sources:
-            self._by_job.setdefault(one.job, []).append(one)
+        for source in sources:
+            self._by_job.setdefault(source.job, []).append(source)
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        # Jobs with something to send, in order, and whether this run has taken them up: what it has not does
-        # not go on unless another process trains it.
+        # Jobs with something to send, in order, and whether this command has begun them: one that it has not
+        # begun has ended, unless another process trains it.
         self._todo: dict[str, bool] = dict.fromkeys(self._by_job, False)
         self._error = ""
         self._closing, self._abandoned = threading.Event(), threading.Event()
@@ -61,38 +63,33 @@ class Writer:
         self._thread.start()
 
     def touch(self, job: str) -> None:
-        """Show that a job, a search or a range test, by its id, has something new.
-
-        Of another id there is nothing to send.
-        """
+        """Send soon what is new of a job, a search or a range test, by its id; others are ignored."""
         self._queue.put(job)
 
     def close(self, stopped: Callable[[], bool] = lambda: False) -> Report:
-        """Send what is left, and stop; `stopped` is asked meanwhile, and ends it.
+        """Send what is left, and stop; `stopped` is asked meanwhile, and ends it: ablate sync sends the rest.
 
-        `ablate sync` sends the rest later.
-
-        One failure now is final, so that a server that hangs is waited for as long as one request may take:
-        20 seconds, or what MLFLOW_HTTP_REQUEST_TIMEOUT says.
+        One failure now is final, so a server that hangs costs at most one request: 20 seconds, or
+        MLFLOW_HTTP_REQUEST_TIMEOUT.
         """
         self._closing.set()
         self._queue.put(None)
-        said = time.monotonic() + PATIENCE
+        notice_at = time.monotonic() + PATIENCE
         while self._thread.is_alive() and not self._abandoned.is_set():
             self._thread.join(TICK)
             if stopped():
                 self.abandon()
-            elif self._thread.is_alive() and time.monotonic() > said:
-                said = float("inf")
+            elif self._thread.is_alive() and time.monotonic() > notice_at:
+                notice_at = float("inf")
                 self._notice(
-                    f"waiting for MLflow at {public(self._address)} to take the last runs; Ctrl-C leaves "
-                    "them to ablate sync"
+                    f"waiting for MLflow at {public(self._address)} to take the last runs; "
+                    "Ctrl-C leaves them to ablate sync"
                 )
         late = sum(len(self._by_job[job]) for job in self._todo.copy())
         return Report(late, (self._error or "interrupted") if late else "")
 
     def abandon(self) -> None:
-        """Leave everything as it is, at once: the thread may be waiting for a server, and ends with the process."""
+        """Stop at once: the thread may be waiting for a server, and ends with the process."""
         self._abandoned.set()
         self._queue.put(None)
 
@@ -103,16 +100,16 @@ class Writer:
             self._send_all(closing=closing)
             is_first = False
         if not self._todo:  # a run whose job was interrupted is still shown as running
-            shown = self._mlflow.running()
+            shown = self._sender.running()
             self._todo = {
                 job: False
                 for job, sources in self._by_job.items()
-                if any(one.key in shown for one in sources)
+                if any(source.key in shown for source in sources)
             }
             self._send_all(closing=True)
 
     def _send_all(self, *, closing: bool) -> None:
-        """Send what there is to send, until MLflow seems to be away: it refused twice in a row, or let us wait when it is late."""
+        """Send what is new, until MLflow seems to be away: two failures in a row, or a slow one late."""
         refused = 0
         for job, is_live in list(self._todo.items()):
             if self._abandoned.is_set():
@@ -122,9 +119,8 @@ class Writer:
                 del self._todo[job]
                 refused = 0
                 continue
-            self._todo[job] = self._todo.pop(
-                job
-            )  # behind the others: a run that MLflow never takes must not hold them up
+            # Behind the others: a run that MLflow never takes must not hold them up.
+            self._todo[job] = self._todo.pop(job)
             refused += 1
             if self._closing.is_set() and time.monotonic() - began > PATIENCE:
                 self._abandoned.set()
@@ -132,7 +128,7 @@ class Writer:
                 return
 
     def _collect(self, timeout: float | None) -> bool:
-        """Wait for the first touch and take all that are there; say whether it is time to close."""
+        """Wait for the first touch and take all that there are; return whether it is time to close."""
         end = None if timeout is None else time.monotonic() + timeout
         while True:
             try:
@@ -147,16 +143,16 @@ class Writer:
 
     def _send(self, job: str, *, closing: bool, again: bool) -> bool:
         try:
-            for one in self._by_job[job]:
-                self._mlflow.send(one, closing=closing, again=again)
-        except Exception as error:  # noqa: BLE001 (whatever a server or a full disk does must not stop the training)
+            for source in self._by_job[job]:
+                self._sender.send(source, closing=closing, again=again)
+        except Exception as error:  # noqa: BLE001 (nothing that a server or a disk does may stop the training)
+            reason = first_line(error)
             if not self._error:
-                reason = first_line(error)
                 self._notice(
-                    f"MLflow at {public(self._address)} does not take runs ({reason}); training goes on, "
-                    "and they follow later"
+                    f"MLflow at {public(self._address)} does not take runs ({reason}); "
+                    "training goes on, and they follow later"
                 )
-            self._error = first_line(error)
-            self._mlflow.forget()  # a run may have been deleted there
+            self._error = reason
+            self._sender.forget()  # a run may have been deleted there
             return False
         return True

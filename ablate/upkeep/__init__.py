@@ -1,1 +1,1 @@
-"""The care of a store: the doctor, what nobody needs, and what killed processes have left."""
+"""The care of a store: the doctor, garbage, and the leftovers of killed processes."""

@@ -1,7 +1,7 @@
 """What nothing in a store refers to, and its removal.
 
-A folder is first renamed to a name that nothing looks for, so that a kill leaves it whole, or a leftover that
-the next removal takes; never a job that is half there. Links are neither followed nor removed.
+A folder is first renamed to a name that nothing looks for, so that a kill leaves it whole, or as a leftover
+for the next removal; never half a job. Links are neither followed nor removed.
 """
 
 import shutil
@@ -30,25 +30,25 @@ Kind = Literal["job", "search", "range test", "images", "checkpoint", "draft"]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Something that can go."""
+    """Something that can be removed."""
 
     kind: Kind
     path: Path
     size: int  # bytes
     why: str
-    seconds: float = 0.0  # of training that went into it
+    seconds: float = 0.0  # of training that it took
 
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What a removal did."""
+    """The result of a removal."""
 
     items: tuple[Item, ...]
     kept: tuple[tuple[Path, str], ...]  # what could not be removed, and why
 
 
 def check(store: Store, needs: Needs) -> None:
-    """Raise a StoreError where nobody can say what is garbage."""
+    """Raise a StoreError where it cannot be decided what is garbage."""
     if not (store.path / "jobs").is_dir():
         hint = study_folder.hint(store) or "name one with --store DIR"
         raise StoreError(f"{store.path} must be a store, and there are no jobs: {hint}")
@@ -69,7 +69,7 @@ def check(store: Store, needs: Needs) -> None:
 
 
 def check_idle(store: Store, ours: Iterable[Path] = ()) -> None:
-    """Raise a StoreError where a process works in the store; `ours`: the locks that this one holds."""
+    """Raise a StoreError where another process works in the store; `ours`: the locks that this one holds."""
     for held in holders(store):
         if held.lock not in ours:
             raise StoreError(
@@ -79,7 +79,7 @@ def check_idle(store: Store, ours: Iterable[Path] = ()) -> None:
 
 
 def find(store: Store, needs: Needs) -> tuple[Item, ...]:
-    """List what nothing refers to."""
+    """Return what nothing refers to."""
     return (
         *_jobs(store, needs),
         *_tuning(store, needs),
@@ -90,10 +90,7 @@ def find(store: Store, needs: Needs) -> tuple[Item, ...]:
 
 
 def _folders(store: Store, part: str) -> Iterator[Path]:
-    """List the folders of a store's part that are named by an identity.
-
-    None where the part is a link to elsewhere.
-    """
+    """Return the folders of one part of a store whose name is an identity; none where that part is a link."""
     parent = store.path / part
     if parent.is_symlink() or not parent.is_dir():
         return
@@ -114,7 +111,7 @@ def _why(folder: Folder) -> str:
     try:
         description = job_folder.read_description(folder)
         if description is None:
-            return "has no recipe.json: nobody can say what it trains"
+            return "has no recipe.json: what it trains is unknown"
         numerics = description.numerics
     except SPOILT:
         return "its recipe.json cannot be read"
@@ -126,7 +123,7 @@ def _why(folder: Folder) -> str:
 
 
 def _seconds(folder: Folder) -> float:
-    """Add up the epochs of a job."""
+    """Return the seconds of all epochs of a job."""
     try:
         return float(sum(line.seconds for line in job_folder.read_epochs(folder)))
     except SPOILT:
@@ -159,9 +156,9 @@ def _checkpoints(store: Store, needs: Needs) -> Iterator[Item]:
     for path in _folders(store, "jobs"):
         if path.name not in needs.jobs or not Folder(path).result.exists():
             continue
-        for one in (path / name for name in CHECKPOINTS):
-            if one.is_file() and not one.is_symlink():
-                yield Item("checkpoint", one, leftovers.size(one), "its training has ended")
+        for checkpoint in (path / name for name in CHECKPOINTS):
+            if checkpoint.is_file() and not checkpoint.is_symlink():
+                yield Item("checkpoint", checkpoint, leftovers.size(checkpoint), "its training has ended")
 
 
 def _drafts(store: Store) -> Iterator[Item]:
@@ -178,16 +175,12 @@ def _drafts(store: Store) -> Iterator[Item]:
 def alone(store: Store, names: Iterable[str]) -> Iterator[frozenset[str]]:
     """Hold every study, and the decoding of images, so that none of them begins.
 
-    Give the folders of the studies that there are.
-
-    Raises a StoreError where a process works there.
-
+    Yields the names of the studies' folders. Raises a StoreError where a process works in the store.
     """
     there = frozenset(_studies(store))
     named = {store.study(name).name for name in names}
-    others = [
-        store.path / "studies" / name / "lock" for name in there - named
-    ]  # of studies that never came to be trained
+    # Of studies that never came to be trained.
+    others = [store.path / "studies" / name / "lock" for name in there - named]
     with ExitStack() as stack:
         for name in sorted(names):
             stack.enter_context(study_folder.hold(store, name))
@@ -203,9 +196,9 @@ def alone(store: Store, names: Iterable[str]) -> Iterator[frozenset[str]]:
 
 
 def remove(items: Iterable[Item], store: Store, studies: frozenset[str]) -> Removed:
-    """Remove what was found, one after another; the caller holds the `studies`, as `alone` gave them.
+    """Remove items, one after another; the caller holds the `studies` that `alone` has yielded.
 
-    Raises an AblateError as soon as a study appears that was not there: it may need what is next.
+    Raises an AblateError as soon as a new study appears: it may need the next item.
     """
     removed: list[Item] = []
     kept: list[tuple[Path, str]] = []
@@ -248,14 +241,12 @@ def _remove_folder(path: Path) -> None:
         if gone.exists():
             shutil.rmtree(gone)
         path.rename(gone)
-    Folder(gone).result.unlink(
-        missing_ok=True
-    )  # first: who lists all results of a store finds whole jobs only
+    Folder(gone).result.unlink(missing_ok=True)  # first: a job with a result is a whole one
     shutil.rmtree(gone)
 
 
 def counts(items: Iterable[Item]) -> dict[tuple[Kind, str], tuple[int, int, float]]:
-    """Count items, bytes and seconds of training by kind and reason."""
+    """Return the number of items, their bytes and seconds of training, by kind and reason."""
     number: Counter[tuple[Kind, str]] = Counter()
     size: Counter[tuple[Kind, str]] = Counter()
     seconds: dict[tuple[Kind, str], float] = {}

@@ -12,40 +12,37 @@ from pathlib import Path
 from ablate.store.layout import Store
 
 SAFE_AGE = 3600.0
-"""Seconds after which a draft is nobody's.
+"""Seconds after which a draft is abandoned.
 
-A younger one may be of a process on another machine that shares the store.
+A younger one may belong to a process on another machine that shares the store.
 """
 PARTS = ("jobs", "studies", "searches", "ranges", "data")
-"""Folders of a store that are ours; MLflow's files are MLflow's."""
+"""Folders of a store that ablate writes; MLflow's files are MLflow's."""
 CHECKPOINTS = ("checkpoint.pt", "previous.pt")
 """Of a job: needed until its training has ended."""
 GONE = ".gone"
-_DRAFT = re.compile(
-    r"\.(?P<target>.+)\.(?P<tag>\w*\d\w*|[0-9a-f]{8})(-journal|-wal|-shm)?"
-)  # .<name>.<process, or anything by chance>
+_DRAFT = re.compile(r"\.(?P<target>.+)\.(?P<tag>\w*\d\w*|[0-9a-f]{8})(-journal|-wal|-shm)?")
+"""`.<name>.<process id, or random letters>`."""
 LONGEST_PROCESS = 7
-"""Digits of a process's number, at most; what is longer is by chance, and says nothing of a process."""
+"""Digits of a process id, at most; a longer number is random."""
 
 
 def doomed(path: Path) -> Path:
-    """Name a folder that is being removed: nothing takes it for what it was."""
+    """Return the name that a folder has while it is removed: nothing takes it for what it was."""
     return path.with_name(f".{path.name}{GONE}")
 
 
 def walk(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """List what lies below a folder, folders before what is in them.
+    """Return what lies below a folder, each folder before its content.
 
-    Nothing where there is no folder, or only a link to one.
-
-    What is in a folder that only another user can read stays his: the doctor names such folders.
-
+    Nothing where there is no folder, or only a link to one. What only another user can read is left out: the
+    doctor names such folders.
     """
     try:
         if folder.is_symlink() or not folder.is_dir():
             return
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
     except PermissionError:
         return
     for entry in entries:
@@ -55,28 +52,27 @@ def walk(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def size(path: Path) -> int:
-    """Count the bytes of a file, or of all files below a folder.
+    """Return the bytes of a file, or of all files below a folder.
 
-    What vanishes meanwhile, or cannot be read, counts nothing.
+    A file that vanishes meanwhile, or cannot be read, counts as 0.
     """
     total = 0
     try:
         if path.is_symlink() or not path.is_dir():
             return path.lstat().st_size
-        with os.scandir(path) as found:
-            for entry in found:
-                total += (
-                    size(Path(entry.path))
-                    if entry.is_dir(follow_symlinks=False)
-                    else entry.stat(follow_symlinks=False).st_size
-                )
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    total += size(Path(entry.path))
+                else:
+                    total += entry.stat(follow_symlinks=False).st_size
     except (FileNotFoundError, PermissionError):
         pass
     return total
 
 
 def drafts(store: Store) -> Iterator[Path]:
-    """List the drafts that no living process will finish, and the folders whose removal was cut short."""
+    """Return the drafts that no living process will finish, and the folders whose removal was cut short."""
     beside = (path for path in store.path.iterdir() if path.is_file()) if store.path.is_dir() else iter(())
     within = (Path(entry.path) for part in PARTS for entry in walk(store.path / part))
     for path in (*beside, *within):
@@ -100,7 +96,7 @@ def _is_left(path: Path) -> bool:
 
 
 def _is_dead(tag: str) -> bool:
-    """Whether a draft is named after a process, and that is no more."""
+    """Whether a draft is named after a process that has ended."""
     if not tag.isdecimal() or len(tag) > LONGEST_PROCESS:
         return False
     try:

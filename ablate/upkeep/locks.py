@@ -1,4 +1,4 @@
-"""Who works in a store now: the locks that living processes hold, looked at without changing a file."""
+"""What is being worked on in a store: the locks that living processes hold, read without changing a file."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,8 @@ from ablate.store import files
 from ablate.store.layout import Store
 
 LOCKS: dict["Kind", str] = {
-    "study": "studies/*/lock", "search": "searches/*/lock", "range test": "ranges/*/*/lock", "job": "jobs/*/lock", "data": "data/lock",
+    "study": "studies/*/lock", "search": "searches/*/lock", "range test": "ranges/*/*/lock",
+    "job": "jobs/*/lock", "data": "data/lock",
 }  # fmt: skip
 """Where each kind of work has its lock, as a pattern below the store."""
 
@@ -20,7 +21,7 @@ Kind = Literal["study", "search", "range test", "job", "data"]
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Something that a process works on, in words: study "x" by process 12 on host."""
+    """Something that a process works on; in words, such as: study "x" by process 12 on host."""
 
     kind: Kind
     lock: Path
@@ -28,7 +29,7 @@ class Holder:
 
 
 def holders(store: Store) -> Iterator[Holder]:
-    """List what is worked on now."""
+    """Return what is worked on now."""
     for kind, pattern in LOCKS.items():
         for lock in sorted(store.path.glob(pattern)):
             if files.is_held(lock):
@@ -47,7 +48,7 @@ def _words(kind: Kind, lock: Path) -> str:
 
 
 def _content(path: Path) -> dict[str, "dict[str, object]"]:
-    """Read what only serves a message: as good as nothing where it is spoilt."""
+    """Return the content of a file that only serves a message; empty where it is spoilt."""
     try:
         content = files.read_json(path)
     except (AblateError, ValueError, OSError):

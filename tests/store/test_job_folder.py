@@ -1,4 +1,4 @@
-"""The folder of a job: whatever kills a writer, readers see the old file or the new one, and whole lines only."""
+"""The folder of a job: whatever kills a writer, readers see old or new files, and whole lines only."""
 
 import errno
 import fcntl

@@ -1,4 +1,4 @@
-"""A store: what was run is found again under any name, its files stay out of git, and a study is run by one process at a time."""
+"""A store: any name is found again, git ignores its files, and one process at a time runs a study."""
 
 import json
 import os
@@ -29,9 +29,10 @@ from ablate.study.file import Study
 from ablate.workflow import inspect
 
 HOSTILE = (
-    "<script>alert(1)</script>", "a/b", "../../etc/passwd", "/", "..", ".", "...", "-rf", "~", "$HOME", "a\\b", "a%2Fb", "a%b", "%2E",
-    "it's", '"quoted"', "Grüße", "试验", "🎲", " ", " a ", "a\nb", "a\0b", "*", "?", "con", "study.json", ".gitignore",
-    "a" * 100, "a" * 99, "ü" * 100, "ü" * 99 + "u", "🎲" * 100, "🎲" * 99 + "!", "." * 100, "/" * 100,
+    "<script>alert(1)</script>", "a/b", "../../etc/passwd", "/", "..", ".", "...", "-rf", "~", "$HOME",
+    "a\\b", "a%2Fb", "a%b", "%2E", "it's", '"quoted"', "Grüße", "试验", "🎲", " ", " a ", "a\nb", "a\0b", "*",
+    "?", "con", "study.json", ".gitignore", "a" * 100, "a" * 99, "ü" * 100, "ü" * 99 + "u", "🎲" * 100,
+    "🎲" * 99 + "!", "." * 100, "/" * 100,
 )  # fmt: skip
 
 

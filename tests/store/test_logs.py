@@ -1,4 +1,4 @@
-"""The log of a job, as it is and as it grows: whatever lies in it, and whatever becomes of its file meanwhile."""
+"""The log of a job, as it is and as it grows: whatever is in it, and whatever happens to its file."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack

@@ -1,4 +1,4 @@
-"""Any name of a study and of a store's folder, and any home: nothing is written elsewhere, and nothing becomes another thing."""
+"""Any name of a study and of a store's folder, and any home: nothing is written elsewhere or confused."""
 
 import json
 import os
@@ -27,8 +27,9 @@ pytestmark = [
 ]
 
 STUDIES = (
-    "..", ".", "a/b", "../../x", "CON", "dot.", "space ", " space", "-x", "a?b#c %20", "%2E%2E", "it's \"q\" $HOME `id`", "a:b/0",
-    "two\nlines", "x" * 100, "\U0001f600" * 100, "A", "a", "\u00e9", "e\u0301", "mlflow.db", "Default",
+    "..", ".", "a/b", "../../x", "CON", "dot.", "space ", " space", "-x", "a?b#c %20", "%2E%2E",
+    "it's \"q\" $HOME `id`", "a:b/0", "two\nlines", "x" * 100, "\U0001f600" * 100, "A", "a", "\u00e9",
+    "e\u0301", "mlflow.db", "Default",
 )  # fmt: skip
 FOLDERS = (
     "a?b#c %20",

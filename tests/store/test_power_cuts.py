@@ -1,4 +1,4 @@
-"""Whatever a power cut leaves of a job, it is resumed, and ends bit for bit as a job that nobody disturbed."""
+"""Whatever a power cut leaves of a job, it is resumed, and ends bit for bit as an undisturbed one."""
 
 import json
 import random

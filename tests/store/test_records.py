@@ -40,9 +40,17 @@ def test_every_number_is_read_bit_by_bit_and_written_as_it_was(
         (Attempt, {"attempt": 1, "timestamp": 1, "pid": 2, "device": "cpu"}),
         (Failure, {"kind": "stall", "error": "x", "timestamp": 1}),
         (Result, record_files.result(best_epoch=1, parameters=7)),  # before peak_memory and streamed
-        (Evaluation, record_files.evaluation(classes=["a"], confusion=[[3]], calibration=[[1, 0.5, 1.0]], seconds=0.5)),
+        (
+            Evaluation,
+            record_files.evaluation(
+                classes=["a"], confusion=[[3]], calibration=[[1, 0.5, 1.0]], seconds=0.5
+            ),
+        ),
         (Evaluation, record_files.evaluation(status="at_chance", reason="older than confusions")),
-        (SeedCurve, {"rates": [0.1], "losses": ["inf"], "accuracies": [0.5], "stopped": "diverged", "timestamp": 1}),
+        (
+            SeedCurve,
+            {"rates": [0.1], "losses": ["inf"], "accuracies": [0.5], "stopped": "diverged", "timestamp": 1},
+        ),
     ],
 )  # fmt: skip
 def test_what_an_earlier_version_wrote_is_read_and_written_again_with_the_same_keys(
@@ -57,8 +65,9 @@ def test_what_an_earlier_version_wrote_is_read_and_written_again_with_the_same_k
 
 
 KINDS = {
-    "recipe.json": records.JobRecipe, "result.json": Result, "outcome.json": Evaluation, "failure.json": Failure,
-    "search.json": records.Search, "trials.json": records.Trials, "range.json": records.RangeTest,
+    "recipe.json": records.JobRecipe, "result.json": Result, "outcome.json": Evaluation,
+    "failure.json": Failure, "search.json": records.Search, "trials.json": records.Trials,
+    "range.json": records.RangeTest,
 }  # fmt: skip
 
 

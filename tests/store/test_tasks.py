@@ -24,7 +24,8 @@ RECIPE = Recipe(
     training=Training(epochs=3, early_stopping=2),
 )
 CONTEXT = Context(
-    study='Grüße "世界"\n', git={"commit": "abc", "dirty": True, "diff": "+\u2028 \ud800"}, compile_cache="/c",
+    study='Grüße "世界"\n', git={"commit": "abc", "dirty": True, "diff": "+\u2028 \ud800"},
+    compile_cache="/c",
     code=("/mine", "."), jobs_a_device=4,
 )  # fmt: skip
 BATCH = (
@@ -34,8 +35,8 @@ BATCH = (
     ),
     TrainTask(folder=Path("f"), job="b", data=Path("d"), evaluations=(), trained=True, device="cuda"),
     RangeTask(
-        context=CONTEXT, test="c", seed=3, recipe=RECIPE, sweep=Sweep(low=1e-7, per="epoch"), folder=Path("/r"),
-        curve=Path("/r/3.json"), data=Path("/d"), code="x",
+        context=CONTEXT, test="c", seed=3, recipe=RECIPE, sweep=Sweep(low=1e-7, per="epoch"),
+        folder=Path("/r"), curve=Path("/r/3.json"), data=Path("/d"), code="x",
     ),
     ProbeTask(number=2, seed=0, recipe=RECIPE, data=Path("/d"), log=Path("/log")),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The conditions of `when` and `if`: what they mean, what they refuse, and that nothing in them is ever run."""
+"""The conditions of `when` and `if`: their meaning, what they refuse, and that nothing in them is run."""
 
 import pytest
 

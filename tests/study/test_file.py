@@ -43,8 +43,8 @@ def test_a_network_whose_function_is_not_there_is_named_and_never_recommended(lo
     Path("studies/mynet.py").write_text("import torch\ndef small(classes, channels, image_size): ...\n")
     text = (
         NAMED
-        + '[factors]\nmodel.name = ["cnn4", "mynet:smal"]\n[[claim]]\nexpect = "model.name: mynet:small > '
-        'cnn4"\n'
+        + '[factors]\nmodel.name = ["cnn4", "mynet:smal"]\n'
+        + '[[claim]]\nexpect = "model.name: mynet:small > cnn4"\n'
     )
     assert mistakes(load, text) == [
         "studies/x.toml: factors.model.name[1]: there is no function smal in mynet (did you mean small?)"
@@ -55,8 +55,8 @@ def test_a_network_of_a_module_that_makes_its_names_may_be_there(load):
     Path("studies/lazy.py").write_text("def __getattr__(name): ...\n")
     assert mistakes(load, NAMED + 'seeds = 0\n[factors]\nmodel.name = ["cnn4", "lazy:small"]\n') == [
         (
-            "studies/x.toml: seeds: must be a whole number at least 1 and at most 1000 or a list, each a whole "
-            "number at least 0, got 0"
+            "studies/x.toml: seeds: must be a whole number at least 1 and at most 1000 "
+            "or a list, each a whole number at least 0, got 0"
         )
     ]
 

@@ -1,4 +1,4 @@
-"""Where the images of a study are: relative to its file, as its own networks are, and told by `plan` when they are not there."""
+"""Where the images of a study are: relative to its file, like its own networks; missing ones are reported."""
 
 import json
 import os
@@ -156,7 +156,8 @@ def test_plan_says_which_folder_is_missing_and_which_one_is_near(project):
     code, out = planned(project / "pets.toml", "--set", f"data.root={project}/img")
     assert code == 2
     assert re.search(
-        rf"{project}/img must be a folder with .* and is not there \(did you mean {project}/imgs\?\): check data\.root",
+        rf"{project}/img must be a folder with .* and is not there "
+        rf"\(did you mean {project}/imgs\?\): check data\.root",
         out,
     )
     assert not list(project.parent.glob("*/mlruns"))
@@ -195,7 +196,8 @@ def test_plan_of_a_study_whose_images_are_gone_goes_by_its_last_run(project, tmp
 
 NETS = """
 from torch import nn
-def one(classes, channels, image_size): return nn.Sequential(nn.Flatten(), nn.Linear(channels * image_size**2, classes))
+def one(classes, channels, image_size):
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * image_size**2, classes))
 two = three = one
 """
 

@@ -73,7 +73,8 @@ def test_a_grid_has_all_its_points_as_trials_unless_fewer_are_asked_for(asked, t
 def test_a_grid_has_every_combination_once():
     found = list(search_space.grid(read({"space": GRID, "sampler": "grid"}).search.space))
     assert [(point["optimizer.lr"], point["augment.crop"]) for point in found] == [
-        (0.01, "none"), (0.01, "random_crop"), (0.1, "none"), (0.1, "random_crop"), (1.0, "none"), (1.0, "random_crop"),
+        (0.01, "none"), (0.01, "random_crop"), (0.1, "none"), (0.1, "random_crop"), (1.0, "none"),
+        (1.0, "random_crop"),
     ]  # fmt: skip
 
 

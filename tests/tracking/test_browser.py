@@ -14,7 +14,8 @@ from commands import RECIPE, ablate, start, wait_for
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium in PATH")]
 
 ROWS = """JSON.stringify((() => {
-    const heads = [...document.querySelectorAll("[role=columnheader][col-id]")].map((one) => one.getAttribute("col-id"));
+    const headers = [...document.querySelectorAll("[role=columnheader][col-id]")];
+    const heads = headers.map((header) => header.getAttribute("col-id"));
     const rows = {};
     for (const cell of document.querySelectorAll("[role=row][row-id] [role=gridcell]")) {
         const row = rows[cell.closest("[role=row]").getAttribute("row-id")] ??= {};

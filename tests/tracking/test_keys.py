@@ -40,8 +40,9 @@ PARTS = (
     "sha0123456789ab",
 )
 NAMES = [
-    "C+", "C#", "C_", "C", "aug/", "/aug", "a//b", "..", ".", "...", "../x", "a/../b", "./a", "é", "e\u0301", "हिन्दी", "🙂", "crop=resized",
-    "97%", "a\nb", "a\tb", "a ", "x" * 300, "x" * 299 + "y", "C:plus:", "C:plus:colon:", "seed", "factor seed", "optimizer.lr",
+    "C+", "C#", "C_", "C", "aug/", "/aug", "a//b", "..", ".", "...", "../x", "a/../b", "./a", "é", "e\u0301",
+    "हिन्दी", "🙂", "crop=resized", "97%", "a\nb", "a\tb", "a ", "x" * 300, "x" * 299 + "y", "C:plus:",
+    "C:plus:colon:", "seed", "factor seed", "optimizer.lr",
 ]  # fmt: skip
 
 

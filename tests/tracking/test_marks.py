@@ -1,4 +1,4 @@
-"""A run with nothing to do: MLflow is not imported where a mark says that it has everything, and asked wherever that is in doubt."""
+"""A run with nothing to do: a mark that MLflow has everything saves its import, else MLflow is asked."""
 
 import shutil
 import subprocess

@@ -19,7 +19,7 @@ from tracked import begun, read, until
 
 from ablate import tracking
 from ablate.store import files, layout
-from ablate.tracking.client import Mlflow
+from ablate.tracking.sender import Sender
 
 WAITING = f"""
 name  = "tiny"
@@ -147,8 +147,8 @@ def test_runs_of_the_grid_are_ended_while_the_stage_before_it_goes_on(shared):
     with shared.job(runs[0].job_id).lock(), shared.job(runs[1].job_id).lock():
         tracking.sync(address, loaded, sources, shared)  # as by a command that was killed
     with shared.job(runs[0].job_id).lock():
-        mlflow = Mlflow(address, loaded, shared, None)
-        mlflow._runs()
+        sender = Sender(address, loaded, shared, None)
+        sender._runs()
     assert sorted(statuses(shared.path, loaded.name).values()) == ["KILLED", "KILLED", "KILLED", "RUNNING"]
     assert statuses(shared.path, loaded.name)[runs[0].name] == "RUNNING"
 
@@ -157,11 +157,11 @@ def test_a_run_that_a_late_answer_has_made_twice_is_kept_once(shared):
     loaded = read("twice")
     runs = begun(shared, loaded)
     address = tracking.uri(shared, None)
-    mlflow = Mlflow(address, loaded, shared, None)
+    sender = Sender(address, loaded, shared, None)
     for _ in range(2):
-        mlflow._known = {}  # nothing has arrived, as far as it knows
+        sender._known = {}  # nothing has arrived, as far as it knows
         for one in tracking.tracked(loaded, runs, shared):
-            mlflow.send(one, closing=False)
+            sender.send(one, closing=False)
     assert len(runs_of(client(shared.path), "twice")) == 8
     tracking.sync(address, loaded, tracking.tracked(loaded, runs, shared), shared)
     assert statuses(shared.path, loaded.name) == {run.name: "KILLED" for run in runs}
@@ -245,14 +245,14 @@ def test_a_run_that_mlflow_never_takes_holds_up_no_other(shared, monkeypatch):
     loaded, heard = read("one bad"), []
     runs = begun(shared, loaded)
     sources = tracking.tracked(loaded, runs, shared)
-    send = Mlflow.send
+    send = Sender.send
 
     def picky(self, source, **how):
         if source.key in (sources[0].key, sources[2].key):
             raise ValueError("not this one")
         send(self, source, **how)
 
-    monkeypatch.setattr(Mlflow, "send", picky)
+    monkeypatch.setattr(Sender, "send", picky)
     report = writer(tracking.uri(shared, None), loaded, sources, shared, heard).close()
     assert (report.late, report.error) == (2, "not this one")
     assert set(statuses(shared.path, loaded.name)) == {runs[1].name, runs[3].name}

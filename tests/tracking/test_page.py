@@ -1,4 +1,4 @@
-"""What MLflow's page shows of a study: its experiment, where its runs come from, and what an older version has left there."""
+"""What MLflow's page shows of a study: experiment, origin of the runs, what an older version left."""
 
 import getpass
 import json
@@ -152,9 +152,18 @@ def test_runs_of_an_older_version_get_what_they_lack_and_stay_the_same_runs(done
     shown = [
         (
             run.data.tags["ablate.key"],
-            {k: v for k, v in run.data.tags.items() if (k.startswith("ablate.") or k == "mlflow.runName") and k not in old_tags},
+            {
+                k: v
+                for k, v in run.data.tags.items()
+                if (k.startswith("ablate.") or k == "mlflow.runName") and k not in old_tags
+            },
             {k: v for k, v in run.data.params.items() if "." not in k},
-            [Metric(k, v, at, step) for k, points in history(api, run).items() for step, at, v in points if not k.startswith(NEW)],
+            [
+                Metric(k, v, at, step)
+                for k, points in history(api, run).items()
+                for step, at, v in points
+                if not k.startswith(NEW)
+            ],
             run.info.start_time, run.info.end_time,
         )
         for run in runs_of(api, "tiny")

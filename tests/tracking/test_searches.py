@@ -31,7 +31,7 @@ HOSTILE = "a'b\"c`d](http://x.y) <script>alert(1)</script> **é** &lt; www.x.y\n
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """Return a store that several tests use, each for a study and searches of its own: a database takes seconds to make."""
+    """Return a store for several tests, each with its own study: a database takes seconds to make."""
     held = layout.open_store(tmp_path_factory.mktemp("searches") / "store")
     layout.create(held)
     return held
@@ -52,8 +52,10 @@ class Search:
         self.store, self.id, self.trials = held, identities.digest(label), []
         self.folder = held.path / "searches" / self.id
         self.head = {
-            "label": label, "metric": "validation/accuracy", "direction": "max", "sampler": "tpe", "pruner": "median", "trials": 2,
-            "seeds": [0, 1], "space": {"optimizer.lr": {"low": 1e-3, "high": 1.0, "log": True}, "augment.flip": {"choices": [True, False]}},
+            "label": label, "metric": "validation/accuracy", "direction": "max", "sampler": "tpe",
+            "pruner": "median", "trials": 2, "seeds": [0, 1],
+            "space": {"optimizer.lr": {"low": 1e-3, "high": 1.0, "log": True},
+                      "augment.flip": {"choices": [True, False]}},
             "started": 1000,
         } | head  # fmt: skip
         self.write()
@@ -153,7 +155,8 @@ def test_each_state_of_a_trial_has_a_status_and_the_search_waits_for_all(shared)
         for i in range(5)
     ]
     assert seen == [
-        ("FINISHED", "finished"), ("FINISHED", "pruned"), ("FINISHED", "diverged"), ("FAILED", "failed"), ("KILLED", "stopped"),
+        ("FINISHED", "finished"), ("FINISHED", "pruned"), ("FINISHED", "diverged"), ("FAILED", "failed"),
+        ("KILLED", "stopped"),
     ]  # fmt: skip
     assert (found["search: states"].info.status, found["search: states"].info.end_time) == ("KILLED", 1103)
     search.end(search.trials[4], "complete", 0.4, 1300)
@@ -167,7 +170,8 @@ def test_each_state_of_a_trial_has_a_status_and_the_search_waits_for_all(shared)
 def test_the_best_so_far_is_of_complete_trials_in_the_order_of_their_ends(shared):
     loaded, search = read("best"), Search(shared, "best", direction="min", metric="validation/loss", trials=5)
     for state, value, ended in (
-        ("failed", None, 1100), ("complete", 0.5, 1400), ("complete", 0.7, 1200), ("pruned", 0.1, 1300), ("complete", float("nan"), 1500),
+        ("failed", None, 1100), ("complete", 0.5, 1400), ("complete", 0.7, 1200), ("pruned", 0.1, 1300),
+        ("complete", float("nan"), 1500),
     ):  # fmt: skip
         search.quick(state, value, ended)
     sync(shared, loaded, search.source())
@@ -257,7 +261,8 @@ def test_a_trial_of_another_process_runs_on_and_one_that_a_killed_process_left_i
     assert by_name(shared, loaded)["search: left"].info.status == "RUNNING"
     assert writer.close().late == 0
     assert {name: run.info.status for name, run in by_name(shared, loaded).items()} == {
-        "search: left": "KILLED", "trial 0: left": "KILLED", "search: right": "FINISHED", "trial 0: right": "FINISHED",
+        "search: left": "KILLED", "trial 0: left": "KILLED", "search: right": "FINISHED",
+        "trial 0: right": "FINISHED",
     }  # fmt: skip
 
 
@@ -338,8 +343,9 @@ def test_a_range_test_has_its_curves_and_ends_with_its_suggestion(shared, tmp_pa
     run = by_name(shared, loaded)["range test: the baseline"]
     assert (run.info.status, run.info.start_time, run.info.end_time) == ("FINISHED", 1000, 1200)
     assert run.data.params == {
-        "low": "0.001", "high": "0.1", "steps": "3", "mode": "exponential", "per": "batch", "seeds": "0, 1", "suggestion/rule": "valley",
-        "suggestion/status": "ok", "suggestion/rate": "0.01", "suggestion/low": "0.005", "suggestion/high": "none",
+        "low": "0.001", "high": "0.1", "steps": "3", "mode": "exponential", "per": "batch", "seeds": "0, 1",
+        "suggestion/rule": "valley", "suggestion/status": "ok", "suggestion/rate": "0.01",
+        "suggestion/low": "0.005", "suggestion/high": "none",
     }  # fmt: skip
     seen = history(client(shared.path), run)
     assert seen["range/loss"] == [(0, 1100, 2.5), (1, 1100, 1.5)]  # infinity would be drawn at 1.8e308
@@ -365,7 +371,8 @@ def test_a_range_test_and_a_search_that_another_process_runs_go_on_until_it_is_d
     with job_folder.Folder(folder / "0").lock(), job_folder.Folder(search.folder).lock():
         sync(shared, loaded, *sources)
         assert {name: run.info.status for name, run in by_name(shared, loaded).items()} == {
-            "range test: elsewhere": "RUNNING", "search: elsewhere": "RUNNING", "trial 0: elsewhere": "FINISHED",
+            "range test: elsewhere": "RUNNING", "search: elsewhere": "RUNNING",
+            "trial 0: elsewhere": "FINISHED",
         }  # fmt: skip
     sync(shared, loaded, *sources)
     assert {
@@ -431,7 +438,7 @@ import os, signal, sys
 from pathlib import Path
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
-from ablate.tracking.client import Mlflow
+from ablate.tracking.sender import Sender
 from tracked import read
 from ablate import tracking
 from ablate.store import layout
@@ -442,7 +449,7 @@ def see(connection, cursor, statement, *_):
         os.kill(os.getpid(), signal.SIGKILL)
 
 held = layout.open_store(Path(sys.argv[1]))
-Mlflow(tracking.uri(held, None), read("killed"), held, None)._connect()
+Sender(tracking.uri(held, None), read("killed"), held, None)._connect()
 """
 
 

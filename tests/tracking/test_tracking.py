@@ -76,8 +76,8 @@ def test_the_artifacts_of_a_run_tell_where_it_came_from_and_what_it_got_wrong(do
     run = next(run for run in runs_of(api, "tiny") if run.info.run_name == "mc_dropout=3/1")
     names = {item.path for item in api.list_artifacts(run.info.run_id)}
     assert names == {
-        "recipe.json", "environment.json", "log.txt", "curves.csv", "confusion_matrix.csv", "per_class_accuracy.csv", "misclassified.png",
-        "outcome.json", "model", "model.json",
+        "recipe.json", "environment.json", "log.txt", "curves.csv", "confusion_matrix.csv",
+        "per_class_accuracy.csv", "misclassified.png", "outcome.json", "model", "model.json",
     }  # fmt: skip
 
     def read(name):

@@ -1,16 +1,11 @@
 """`ablate doctor`: one thing of a real store is broken at a time, and it is named, and nothing else is."""
 
-import errno
-import fcntl
 import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
-from importlib import metadata
-from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -21,11 +16,9 @@ from stores import DEAD, change, job, other_job
 
 from ablate.cli import main
 from ablate.execution import options
-from ablate.execution.executors import devices
 from ablate.planning import references
 from ablate.store import layout
 from ablate.upkeep import doctor
-from ablate.upkeep.doctor import machine
 from ablate.workflow import plan as planning
 from ablate.workflow import tracking as tracking_workflow
 from ablate.workflow import upkeep
@@ -102,53 +95,136 @@ def outcome(store):
 
 
 ROWS = {
-    "a result that is no JSON": (lambda s: cut(job(s) / "result.json"), {("json", "problem")}, "result.json is no JSON"),
-    "a recipe without its data": (lambda s: (job(s) / "recipe.json").write_text('{"job": 1}'), {("json", "problem")}, "has no seed, data"),
+    "a result that is no JSON": (
+        lambda s: cut(job(s) / "result.json"),
+        {("json", "problem")},
+        "result.json is no JSON",
+    ),
+    "a recipe without its data": (
+        lambda s: (job(s) / "recipe.json").write_text('{"job": 1}'),
+        {("json", "problem")},
+        "has no seed, data",
+    ),
     "an outcome that is a list": (
-        lambda s: outcome(s).write_text("[]"), {("json", "problem")}, ("outcome.json is not what ablate "
-                                                                      "writes there"),
+        lambda s: outcome(s).write_text("[]"),
+        {("json", "problem")},
+        "outcome.json is not what ablate writes there",
     ),
     "trials that are none": (
         lambda s: [search_without_jobs(s), (s / "searches/x/trials.json").write_text('{"trials": [1]}')],
-        {("json", "problem")}, "trials.json is not what ablate writes there",
+        {("json", "problem")},
+        "trials.json is not what ablate writes there",
     ),
-    "a line amid a journal": (lambda s: spoil_line(job(s) / "journal.jsonl"), {("lines", "problem")}, "the first is line 2"),
-    "a torn last line": (lambda s: tear_line(job(s) / "attempts.jsonl"), {("lines", "note")}, "counts as none"),
-    "a checkpoint with a wrong bit": (spoil_checkpoint, {("weights", "problem")}, ("checkpoint.pt does not "
-                                                                                  "agree with its checksums")),
-    "weights that are cut off": (lambda s: cut(job(s) / "best.pt"), {("weights", "problem")}, "best.pt is cut off"),
-    "a result without weights": (lambda s: (job(s) / "last.pt").unlink(), {("results", "problem")}, "a result and no weights"),
+    "a line amid a journal": (
+        lambda s: spoil_line(job(s) / "journal.jsonl"),
+        {("lines", "problem")},
+        "the first is line 2",
+    ),
+    "a torn last line": (
+        lambda s: tear_line(job(s) / "attempts.jsonl"),
+        {("lines", "note")},
+        "counts as none",
+    ),
+    "a checkpoint with a wrong bit": (
+        spoil_checkpoint,
+        {("weights", "problem")},
+        "checkpoint.pt does not agree with its checksums",
+    ),
+    "weights that are cut off": (
+        lambda s: cut(job(s) / "best.pt"),
+        {("weights", "problem")},
+        "best.pt is cut off",
+    ),
+    "a result without weights": (
+        lambda s: (job(s) / "last.pt").unlink(),
+        {("results", "problem")},
+        "a result and no weights",
+    ),
     "a journal that is too short": (
-        lambda s: (job(s) / "journal.jsonl").write_text((job(s) / "journal.jsonl").read_text().splitlines(keepends=True)[0]),
-        {("results", "problem")}, "a result of 3 epochs, and 1 of them in its journal",
+        lambda s: (job(s) / "journal.jsonl").write_text(
+            (job(s) / "journal.jsonl").read_text().splitlines(keepends=True)[0]
+        ),
+        {("results", "problem")},
+        "a result of 3 epochs, and 1 of them in its journal",
     ),
-    "a job of another seed": (lambda s: change(job(s) / "recipe.json", seed=5), {("identity", "problem")}, "not what its folder is named"),
-    "a job of older numerics": (lambda s: change(job(s) / "recipe.json", numerics=1), {("identity", "note")}, "trained under numerics 1"),
+    "a job of another seed": (
+        lambda s: change(job(s) / "recipe.json", seed=5),
+        {("identity", "problem")},
+        "not what its folder is named",
+    ),
+    "a job of older numerics": (
+        lambda s: change(job(s) / "recipe.json", numerics=1),
+        {("identity", "note")},
+        "trained under numerics 1",
+    ),
     "a recipe of a later version": (
-        lambda s: change(job(s) / "recipe.json", recipe={"data": {"name": "x", "colour": 1}}), {("identity", "problem")}, "cannot train",
+        lambda s: change(job(s) / "recipe.json", recipe={"data": {"name": "x", "colour": 1}}),
+        {("identity", "problem")},
+        "cannot train",
     ),
     "an outcome of other passes": (
-        lambda s: change(outcome(s), evaluation={"mc_dropout": 9}), {("outcomes", "problem")}, "another way",
+        lambda s: change(outcome(s), evaluation={"mc_dropout": 9}),
+        {("outcomes", "problem")},
+        "another way",
     ),
     "a study of a later version": (
-        lambda s: change(s / "studies/tiny/study.json", study={"name": "tiny", "colours": 3}), {("studies", "problem")}, "colours",
+        lambda s: change(s / "studies/tiny/study.json", study={"name": "tiny", "colours": 3}),
+        {("studies", "problem")},
+        "colours",
     ),
-    "a study that was never settled": (lambda s: (s / "studies/tiny/settled.json").unlink(), {("studies", "problem")}, "in which prec"),
+    "a study that was never settled": (
+        lambda s: (s / "studies/tiny/settled.json").unlink(),
+        {("studies", "problem")},
+        "in which prec",
+    ),
     "a study in another folder": (
-        lambda s: shutil.copytree(s / "studies/tiny", s / "studies/big"), {("studies", "problem")}, 'another study than the "tiny"',
+        lambda s: shutil.copytree(s / "studies/tiny", s / "studies/big"),
+        {("studies", "problem")},
+        'another study than the "tiny"',
     ),
-    "a search whose jobs are gone": (search_without_jobs, {("trials", "note")}, ("the folders of 1 job of "
-                                                                                "its trials are gone")),
-    "a draft of a dead process": (lambda s: (job(s) / f".last.pt.{DEAD}").write_text("x"), {("drafts", "note")}, "drafts of killed"),
-    "a removal that was cut short": (lambda s: (s / "jobs/.abc.gone").mkdir(), {("drafts", "note")}, "removal was cut short"),
+    "a search whose jobs are gone": (
+        search_without_jobs,
+        {("trials", "note")},
+        "the folders of 1 job of its trials are gone",
+    ),
+    "a draft of a dead process": (
+        lambda s: (job(s) / f".last.pt.{DEAD}").write_text("x"),
+        {("drafts", "note")},
+        "drafts of killed",
+    ),
+    "a removal that was cut short": (
+        lambda s: (s / "jobs/.abc.gone").mkdir(),
+        {("drafts", "note")},
+        "removal was cut short",
+    ),
     "a job that no study needs": (other_job, {("unneeded", "note")}, "last run: 1 of 5"),
-    "a result without recipe": (lambda s: (job(s) / "recipe.json").unlink(), {("unneeded", "problem")}, "a result and no recipe.json"),
-    "a job that was never begun": (lambda s: (s / "jobs" / ("e" * 64)).mkdir(), {("unneeded", "note")}, "never begun"),
+    "a result without recipe": (
+        lambda s: (job(s) / "recipe.json").unlink(),
+        {("unneeded", "problem")},
+        "a result and no recipe.json",
+    ),
+    "a job that was never begun": (
+        lambda s: (s / "jobs" / ("e" * 64)).mkdir(),
+        {("unneeded", "note")},
+        "never begun",
+    ),
     "a folder that is no job": (lambda s: (s / "jobs/mine").mkdir(), {("unneeded", "note")}, "that is none"),
-    "a store without its studies": (lambda s: shutil.rmtree(s / "studies/tiny"), {("unneeded", "note")}, "last run: 4 of 4"),
-    "an interrupted job": (lambda s: (job(s) / "result.json").unlink(), {("interrupted", "note")}, "with 3 epochs in the journal"),
-    "a spoilt database": (lambda s: (s / "mlflow.db").write_bytes(b"no database" * 500), {("database", "problem")}, "is spoilt"),
-}  # fmt: skip
+    "a store without its studies": (
+        lambda s: shutil.rmtree(s / "studies/tiny"),
+        {("unneeded", "note")},
+        "last run: 4 of 4",
+    ),
+    "an interrupted job": (
+        lambda s: (job(s) / "result.json").unlink(),
+        {("interrupted", "note")},
+        "with 3 epochs in the journal",
+    ),
+    "a spoilt database": (
+        lambda s: (s / "mlflow.db").write_bytes(b"no database" * 500),
+        {("database", "problem")},
+        "is spoilt",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -215,8 +291,10 @@ def test_a_job_that_no_study_needs_is_not_to_be_run_again(store):
 RETRAINED = {  # what the doctor advises of these ends with a run
     name for name in ROWS
     if name not in (
-        "a checkpoint with a wrong bit", "a job of older numerics", "a recipe of a later version", "a study in another folder",
-        "a search whose jobs are gone", "a draft of a dead process", "a removal that was cut short", "a job that no study needs",
+        "a checkpoint with a wrong bit", "a job of older numerics",
+        "a recipe of a later version", "a study in another folder",
+        "a search whose jobs are gone", "a draft of a dead process",
+        "a removal that was cut short", "a job that no study needs",
         "a job that was never begun", "a folder that is no job", "a torn last line",
     )
 }  # fmt: skip
@@ -326,68 +404,6 @@ def test_a_store_that_is_not_there_is_a_note_beside_versions_and_device(tmp_path
     found = examine(tmp_path / "nowhere")
     assert {one.check for one in found} >= {"versions", "device"}
     assert [(one.check, one.severity) for one in wrong(found)] == [("store", "note")]
-
-
-def test_a_disk_that_is_nearly_full(store, monkeypatch):
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: SimpleNamespace(free=99e6))
-    assert [(one.check, one.severity) for one in wrong(examine(store))] == [("room", "problem")]
-    with (job(store) / "checkpoint.pt").open("wb") as file:
-        file.truncate(10**9)  # takes no room itself
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: SimpleNamespace(free=2e9 - 1))
-    assert ("room", "problem") in {(one.check, one.severity) for one in wrong(examine(store))}
-
-
-def _read_only(*_, **__):
-    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-
-
-@pytest.mark.parametrize(
-    ("module", "name", "instead", "severity", "words"),
-    [
-        (tempfile, "NamedTemporaryFile", _read_only, "note", "Read-only file system"),
-        (fcntl, "flock", lambda *_: None, "problem", "keeps nobody out"),
-    ],
-)
-def test_a_store_that_cannot_be_written_or_has_no_locks(
-    store, monkeypatch, module, name, instead, severity, words
-):
-    monkeypatch.setattr(module, name, instead)
-    assert [(one.check, one.severity, words in one.says) for one in wrong(examine(store))] == [
-        ("locks", severity, True)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("package", "version", "severity", "words"),
-    [
-        ("torch", "1.13.1", "problem", "torch 1.13.1 must be >=2.9"),
-        ("ruff", "0.1", "note", "ruff 0.1 must be"),
-        ("mlflow", None, "problem", "not inst"),
-    ],
-)
-def test_versions_that_are_too_old_or_missing(tmp_path, monkeypatch, package, version, severity, words):
-    real = metadata.version
-
-    def ask(name):
-        if name != package:
-            return real(name)
-        if version is None:
-            raise metadata.PackageNotFoundError
-        return version
-
-    monkeypatch.setattr(metadata, "version", ask)
-    found = [one for one in wrong(examine(tmp_path)) if one.check == "versions"]
-    assert {one.severity for one in found} == {severity}
-    assert words in found[0].says
-    assert "pip install" in found[0].do
-
-
-def test_a_driver_without_gpus_is_a_note(tmp_path, monkeypatch):
-    if devices.slots("auto", None)[0].device != "cpu":
-        pytest.skip("there is a GPU")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/nvidia-smi")
-    assert ("device", "note") in {(one.check, one.severity) for one in wrong(examine(tmp_path))}
 
 
 def test_a_check_that_stumbles_keeps_no_other_from_being_asked(store, monkeypatch):

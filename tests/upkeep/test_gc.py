@@ -1,4 +1,4 @@
-"""`ablate gc`: what studies need stays, what nothing refers to goes, and a kill amid it leaves whole jobs or none."""
+"""`ablate gc`: what studies need stays, the rest goes, and a kill leaves whole jobs or none."""
 
 import json
 import os
@@ -57,8 +57,8 @@ def litter(store):
     return {
         ("job", f"jobs/{other.name}"), ("search", f"searches/{STRANGE}"), ("range test", f"ranges/{STRANGE}"),
         ("images", f"data/{STRANGE}"),
-        ("draft", f"jobs/{job(store).name}/.last.pt.{DEAD}"), ("draft", "data/draft-abc"), ("draft", "jobs/.abc.gone"),
-        ("checkpoint", f"jobs/{finished.name}/checkpoint.pt"),
+        ("draft", f"jobs/{job(store).name}/.last.pt.{DEAD}"), ("draft", "data/draft-abc"),
+        ("draft", "jobs/.abc.gone"), ("checkpoint", f"jobs/{finished.name}/checkpoint.pt"),
     }  # fmt: skip
 
 

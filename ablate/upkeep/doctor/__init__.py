@@ -1,7 +1,4 @@
-"""Checks of a store and its machine. Each is a function in a table.
-
-None of them writes, and none imports torch.
-"""
+"""Checks of a store and its machine: functions in a table. None of them writes, and none imports torch."""
 
 from collections.abc import Callable, Iterator
 
@@ -17,7 +14,7 @@ ALWAYS: dict[str, tuple[Check, str]] = {
     "versions": (machine.versions, ""),
     "device": (machine.device, ""),
 }
-"""What can be asked without a store; the check, and what is said where it finds nothing."""
+"""Checks that need no store, each with what is shown where it finds nothing."""
 
 CHECKS: dict[str, tuple[Check, str]] = {
     "locks": (machine.writable, "the store can be written to, and locks work there"),
@@ -38,33 +35,25 @@ CHECKS: dict[str, tuple[Check, str]] = {
     "database": (views.database, "MLflow's own database is whole, where there is one"),
     "mlflow": (views.runs, "MLflow shows what the store has"),
 }
-"""What is asked of a store."""
+"""Checks of a store."""
 
 
 def examine(patient: Patient) -> tuple[Finding, ...]:
-    """Go through all checks; each says something."""
-    found = [finding for name in ALWAYS for finding in _ask(name, *ALWAYS[name], patient)]
+    """Return the findings of all checks, at least one each."""
+    findings = [finding for name in ALWAYS for finding in _run(name, *ALWAYS[name], patient)]
     if not patient.is_there:
         says = f"there is no store at {patient.store.path}: the first ablate run makes it"
-        return (
-            *found,
-            Finding("store", "note", says, "where there should be one, name its folder with --store DIR"),
-        )
-    return (*found, *(finding for name in CHECKS for finding in _ask(name, *CHECKS[name], patient)))
+        do = "where there should be one, name its folder with --store DIR"
+        return (*findings, Finding("store", "note", says, do))
+    return (*findings, *(finding for name in CHECKS for finding in _run(name, *CHECKS[name], patient)))
 
 
-def _ask(name: str, check: Check, fine: str, patient: Patient) -> list[Finding]:
-    found: list[Finding] = []
+def _run(name: str, check: Check, fine: str, patient: Patient) -> list[Finding]:
+    findings: list[Finding] = []
     try:
-        found.extend(check(patient))
-    except SPOILT as error:  # what no check has foreseen must not keep the others from being asked
+        findings.extend(check(patient))
+    except SPOILT as error:  # what no check has foreseen must not stop the others
         says = f"this check could not be ended: {type(error).__name__}: {first_line(error)}"
-        found.append(
-            Finding(
-                name,
-                "problem",
-                says,
-                "mend first what else is found here, and what that file may not be read for",
-            )
-        )
-    return found or [Finding(name, "ok", fine)]
+        do = "mend first what else is found here, and what that file may not be read for"
+        findings.append(Finding(name, "problem", says, do))
+    return findings or [Finding(name, "ok", fine)]

@@ -1,4 +1,4 @@
-"""Whether every file is what ablate has written: JSON, lists of lines, weights and checkpoints."""
+"""Whether every file is as ablate writes it: JSON, lists of lines, weights and checkpoints."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -27,7 +27,7 @@ ADVICE: Mapping[str, str] = {
     "journal.jsonl": ANEW, "attempts.jsonl": "remove the bad lines of that file: it only lists attempts",
     "optuna.jsonl": "remove the folder of that search: the jobs of its trials are kept, and found again",
 }  # fmt: skip
-"""What to do where a file is not what it must be; another one is removed."""
+"""What to do where a file is not what it must be; any other file is removed."""
 
 
 def _named(patient: Patient, suffix: str) -> Iterator[Path]:
@@ -39,7 +39,7 @@ def _named(patient: Patient, suffix: str) -> Iterator[Path]:
 
 
 def readable(patient: Patient) -> Iterator[Finding]:
-    """Whoever looks may read it all: what he may not read, no other check speaks of."""
+    """Find what this user may not read: no other check reports on it."""
     beside = [path for path in (patient.store.path / "id", patient.store.database) if path.exists()]
     folders = [path for path in (patient.store.path / part for part in PARTS) if path.is_dir()]
     within = (
@@ -49,56 +49,45 @@ def readable(patient: Patient) -> Iterator[Finding]:
         if not entry.is_symlink()
     )
     for path in (*beside, *folders, *within):
-        if not can_read(path) and os.path.lexists(path):  # else it was there a moment ago: a job runs
-            yield Finding(
-                "readable",
-                "problem",
-                "you may not read this, so nothing is said of it",
-                RIGHTS,
-                patient.short(path),
-            )
+        if not can_read(path) and os.path.lexists(path):  # else a running job has just removed it
+            says = "you may not read this, so nothing is said of it"
+            yield Finding("readable", "problem", says, RIGHTS, patient.short(path))
 
 
 def json_files(patient: Patient) -> Iterator[Finding]:
-    """Every JSON file must be what its readers take it for."""
+    """Find JSON files that are not what their readers expect."""
     for path in _named(patient, ".json"):
         do = ADVICE.get(path.name, THAT)
         try:
             says = records.complaint(path.name, path.read_bytes())
-        except FileNotFoundError:  # it was there a moment ago: a job runs
+        except FileNotFoundError:  # a running job has just removed it
             continue
         except OSError as error:
-            says, do = (
-                f"cannot be read ({error.strerror})",
-                "mind its permissions and its disk: nothing says that it is wrong",
-            )
+            says = f"cannot be read ({error.strerror})"
+            do = "mind its permissions and its disk: nothing says that it is wrong"
         if says:
             yield Finding("json", "problem", f"{path.name} {says}", do, patient.short(path))
 
 
 def line_files(patient: Patient) -> Iterator[Finding]:
-    """Every whole line must be JSON; a torn last one is no line, and is mended by what is written next."""
+    """Find lines that are not JSON; a torn last one does not count, and is mended by the next write."""
     for path in _named(patient, ".jsonl"):
         do = ADVICE.get(path.name, THAT)
         *whole, rest = path.read_bytes().split(b"\n")
         bad = [number for number, line in enumerate(whole, 1) if records.complaint(path.name, line)]
         if bad:
-            yield Finding(
-                "lines",
-                "problem",
-                f"{path.name} has lines that cannot be read, the first is line {bad[0]}",
-                do,
-                patient.short(path),
-            )
+            says = f"{path.name} has lines that cannot be read, the first is line {bad[0]}"
+            yield Finding("lines", "problem", says, do, patient.short(path))
         if rest:
             says = f"{path.name} has a torn last line: it counts as none, and the next attempt mends it"
             yield Finding("lines", "note", says, where=patient.short(path))
 
 
 def weights(patient: Patient) -> Iterator[Finding]:
-    """Checkpoints are read whole, as their checksums need.
+    """Find damaged checkpoints and weights.
 
-    Weights only with --deep, else that they are not cut off.
+    Checkpoints are read whole, to verify their checksums; weights only with --deep, else they are only
+    checked for being cut off.
     """
     for path in _named(patient, ".pt"):
         is_checkpoint = path.name in CHECKPOINTS
@@ -107,32 +96,27 @@ def weights(patient: Patient) -> Iterator[Finding]:
         except FileNotFoundError:  # a training that has just ended removes its checkpoint
             continue
         if wrong:
-            do = (
-                "remove that file: the job goes on from an earlier checkpoint, or starts anew"
-                if is_checkpoint
-                else ANEW
-            )
+            earlier = "remove that file: the job goes on from an earlier checkpoint, or starts anew"
+            do = earlier if is_checkpoint else ANEW
             yield Finding("weights", "problem", f"{path.name} {wrong}", do, patient.short(path))
 
 
 def results(patient: Patient) -> Iterator[Finding]:
-    """A training that has ended has its weights, and a line for each of its epochs."""
+    """Find trainings that have ended and lack their weights, or lines for some of their epochs."""
     for path in patient.jobs:
         folder = Folder(path)
         try:
             result = state(folder).result
             lines = (
                 folder.journal.read_bytes().count(b"\n") if folder.journal.exists() else 0
-            )  # bad ones are another check's
-        except SPOILT:  # another check says so
+            )  # bad ones, too
+        except SPOILT:  # another check reports it
             continue
         if result is None:
             continue
-        epochs = result.epochs
         if result.status == "finished" and not folder.weights("last").exists():
-            yield Finding(
-                "results", "problem", "a job has a result and no weights", ANEW, patient.short(path)
-            )
-        if lines < epochs:
-            says = f"a job has a result of {epochs} epochs, and {lines} of them in its journal"
+            says = "a job has a result and no weights"
+            yield Finding("results", "problem", says, ANEW, patient.short(path))
+        if lines < result.epochs:
+            says = f"a job has a result of {result.epochs} epochs, and {lines} of them in its journal"
             yield Finding("results", "problem", says, ANEW, patient.short(path))

@@ -1,4 +1,4 @@
-"""What a check says, and what it is given."""
+"""What a check reports, and what it examines."""
 
 import os
 import shlex
@@ -19,25 +19,25 @@ Severity = Literal["ok", "note", "problem"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that a check has found; findings with the same words are one, in many places."""
+    """The result of a check at one place; findings with the same words are shown as one."""
 
     check: str
     severity: Severity
     says: str
     do: str = ""  # a command, or what to remove; empty where nothing has to be done
-    where: str = ""  # a path below the store, a study; empty where it is of the whole
+    where: str = ""  # a path below the store, or a study; empty where it is about the whole store
 
 
 @dataclass(frozen=True)
 class Patient:
-    """A store that is looked at, and how thoroughly."""
+    """The store that is examined, and how thoroughly."""
 
     store: Store
     compare: Callable[[Resolved], list[str]]
-    """Says what MLflow shows otherwise than the store has it, in sentences; raises whatever MLflow raises."""
+    """Returns the differences between MLflow and the store, in sentences; raises whatever MLflow raises."""
     address: str = ""  # of MLflow, without its password
     deep: bool = False
-    given_uri: str = ""  # of MLflow, where it was given on the command line; without its password
+    given_uri: str = ""  # of MLflow, where the command line has it; without its password
 
     @cached_property
     def is_there(self) -> bool:
@@ -46,29 +46,26 @@ class Patient:
 
     @cached_property
     def jobs(self) -> tuple[Path, ...]:
-        """List the folders of jobs that can be read; one check names the others."""
-        return tuple(
-            path
-            for path in sorted((self.store.path / "jobs").glob("[!.]*"))
-            if path.is_dir() and can_read(path)
-        )
+        """The folders of the jobs that can be read; one check names the others."""
+        paths = sorted((self.store.path / "jobs").glob("[!.]*"))
+        return tuple(path for path in paths if path.is_dir() and can_read(path))
 
     @cached_property
     def needs(self) -> Needs:
-        """Look up what the studies need."""
+        """What the studies need."""
         return references.read(self.store, quick=True)
 
     @property
     def studies(self) -> Mapping[str, Resolved]:
-        """Return the studies that can be planned."""
+        """The studies that can be planned, by name."""
         return self.needs.studies
 
     def short(self, path: Path) -> str:
-        """Write a path as seen from the store."""
+        """Return a path relative to the store."""
         return str(path.relative_to(self.store.path))
 
     def command(self, name: str, *words: str) -> str:
-        """Write a command on this store as it can be typed here."""
+        """Return a command on this store as it can be typed here."""
         usual = Path(os.environ.get("ABLATE_STORE") or "mlruns").expanduser().absolute()
         options = [] if self.store.path == usual else ["--store", str(self.store.path)]
         if name == "sync" and self.given_uri:
@@ -77,7 +74,7 @@ class Patient:
         return shlex.join(["ablate", name, *options, *dashed, *words])
 
     def gc(self) -> str:
-        """Return what removes what nothing needs."""
+        """Return the advice to run `ablate gc`."""
         return f"{self.command('gc')} removes them, and asks first"
 
 

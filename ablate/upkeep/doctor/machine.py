@@ -19,13 +19,13 @@ from ablate.upkeep.doctor.finding import Finding, Patient
 
 DISTRIBUTION = "ablate-studies"
 LEAST_FREE = 100_000_000
-"""Bytes below which a store is as good as full: reports, artifacts and MLflow's database grow, too."""
+"""Free bytes below which a store counts as full: reports, artifacts and MLflow's database grow, too."""
 STATE = 4
-"""A checkpoint holds about so many times the bytes of the weights: those, the best ones, and two moments of the optimizer."""
+"""Size of a checkpoint, in sizes of the weights: those, the best ones, and two moments of the optimizer."""
 
 
 def writable(patient: Patient) -> Iterator[Finding]:
-    """The store can be written to, and locks on its file system keep processes apart."""
+    """Check that the store can be written to, and that locks on its file system keep processes apart."""
     folder = patient.store.path
     try:
         with (
@@ -37,59 +37,41 @@ def writable(patient: Patient) -> Iterator[Finding]:
                 fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return
-            yield Finding(
-                "locks",
-                "problem",
-                "a lock on this file system keeps nobody out",
-                "put the store on another with --store DIR",
-            )
+            says = "a lock on this file system keeps nobody out"
+            yield Finding("locks", "problem", says, "put the store on another with --store DIR")
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             says = (
-                f"you may read this store and not write to it ({error.strerror}): all that looks works, "
-                "and nothing can be run in it"
+                f"you may read this store and not write to it ({error.strerror}): "
+                "commands that only read work, and nothing can be run in it"
             )
             yield Finding("locks", "note", says)
             return
         says = (
-            f"cannot be written to, or has no locks ({error.strerror}): it can be read, and nothing can "
-            "be run in it"
+            f"cannot be written to, or has no locks ({error.strerror}): "
+            "it can be read, and nothing can be run in it"
         )
-        yield Finding(
-            "locks",
-            "problem",
-            says,
-            "check its permissions and how its disk is mounted, or name another with --store DIR",
-        )
+        do = "check its permissions and how its disk is mounted, or name another with --store DIR"
+        yield Finding("locks", "problem", says, do)
 
 
 def room(patient: Patient) -> Iterator[Finding]:
-    """There is room for the next checkpoints of as many jobs as run at once."""
+    """Check that there is room for the next checkpoints of as many jobs as run at once."""
     free, slots = shutil.disk_usage(patient.store.path).free, len(devices.slots("auto", None))
     sizes = {
         name: max((_size(path / name) for path in patient.jobs), default=0)
         for name in ("checkpoint.pt", "last.pt")
     }
-    one = sizes["checkpoint.pt"] or STATE * sizes["last.pt"]
-    wanted = 3 * one * slots  # the one before it is kept, and both stay until the new one is whole
-    if free < max(LEAST_FREE, wanted):
-        says = (
-            f"{free / 1e6:.0f} MB are free, and {slots} jobs at once want "
-            f"{max(LEAST_FREE, wanted) / 1e6:.0f} MB"
-        )
-        yield Finding(
-            "room",
-            "problem",
-            says,
-            f"make room there; {patient.command('gc', '--dry-run')} shows what nothing needs",
-        )
+    checkpoint = sizes["checkpoint.pt"] or STATE * sizes["last.pt"]
+    wanted = 3 * checkpoint * slots  # the previous one is kept, and both stay until the new one is whole
+    least = max(LEAST_FREE, wanted)
+    if free < least:
+        says = f"{free / 1e6:.0f} MB are free, and {slots} jobs at once want {least / 1e6:.0f} MB"
+        do = f"make room there; {patient.command('gc', '--dry-run')} shows what nothing needs"
+        yield Finding("room", "problem", says, do)
     else:
-        yield Finding(
-            "room",
-            "ok",
-            f"{free / 1e9:.1f} GB are free; {slots} jobs at once want {wanted / 1e6:.0f} MB for their "
-            "checkpoints",
-        )
+        want = f"{slots} jobs at once want {wanted / 1e6:.0f} MB for their checkpoints"
+        yield Finding("room", "ok", f"{free / 1e9:.1f} GB are free; {want}")
 
 
 def _size(path: Path) -> int:
@@ -100,44 +82,32 @@ def _size(path: Path) -> int:
 
 
 def versions(_patient: Patient) -> Iterator[Finding]:
-    """Python and the packages are as new as they must be. Nothing is imported for it."""
+    """Check the versions of Python and of the packages, without an import."""
     try:
-        asked = [Requirement(text) for text in metadata.requires(DISTRIBUTION) or ()]
+        requirements = [Requirement(text) for text in metadata.requires(DISTRIBUTION) or ()]
         python = metadata.metadata(DISTRIBUTION)["Requires-Python"]
     except metadata.PackageNotFoundError:
-        says = f"{DISTRIBUTION} is not installed, so nobody knows which versions it needs"
+        says = f"{DISTRIBUTION} is not installed, so the versions that it needs are unknown"
         yield Finding("versions", "note", says, "python -m pip install -c constraints.txt -e .")
         return
-    said = [f"python {platform.python_version()}"]
+    fine = [f"python {platform.python_version()}"]
     if not SpecifierSet(python).contains(platform.python_version(), prereleases=True):
-        yield Finding(
-            "versions",
-            "problem",
-            f"python {platform.python_version()} must be {python}",
-            "install ablate with a newer Python",
-        )
-    for one in asked:
-        optional = one.marker is not None and not one.marker.evaluate({"extra": ""})
-        found = _version(one.name)
-        install = f'python -m pip install "{one.name}{one.specifier}"'
-        if found is None:
-            if not optional:
-                yield Finding(
-                    "versions",
-                    "problem",
-                    f"{one.name} is not installed, and must be {one.specifier}",
-                    install,
-                )
-        elif not one.specifier.contains(found, prereleases=True):
-            yield Finding(
-                "versions",
-                "note" if optional else "problem",
-                f"{one.name} {found} must be {one.specifier}",
-                install,
-            )
-        elif not optional:
-            said.append(f"{one.name} {found}")
-    yield Finding("versions", "ok", ", ".join(said))
+        says = f"python {platform.python_version()} must be {python}"
+        yield Finding("versions", "problem", says, "install ablate with a newer Python")
+    for package in requirements:
+        is_optional = package.marker is not None and not package.marker.evaluate({"extra": ""})
+        version = _version(package.name)
+        install = f'python -m pip install "{package.name}{package.specifier}"'
+        if version is None:
+            if not is_optional:
+                says = f"{package.name} is not installed, and must be {package.specifier}"
+                yield Finding("versions", "problem", says, install)
+        elif not package.specifier.contains(version, prereleases=True):
+            says = f"{package.name} {version} must be {package.specifier}"
+            yield Finding("versions", "note" if is_optional else "problem", says, install)
+        elif not is_optional:
+            fine.append(f"{package.name} {version}")
+    yield Finding("versions", "ok", ", ".join(fine))
 
 
 def _version(name: str) -> str | None:
@@ -148,15 +118,11 @@ def _version(name: str) -> str | None:
 
 
 def device(_patient: Patient) -> Iterator[Finding]:
-    """What jobs would run on here."""
+    """Report the devices that jobs would run on here."""
     slots, precision = devices.slots("auto", None), hardware.precision("auto")
     gpus = sorted({slot.name for slot in slots if slot.device == "cuda"})
     what = f"{len(gpus)} GPUs ({', '.join(gpus)})" if gpus else f"no GPU, {hardware.cores()} CPU cores"
     yield Finding("device", "ok", f'{what}; precision "auto" is {precision}')
     if not gpus and shutil.which("nvidia-smi") and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
-        yield Finding(
-            "device",
-            "note",
-            "nvidia-smi is there and lists no GPU",
-            "run nvidia-smi, and look at CUDA_VISIBLE_DEVICES",
-        )
+        do = "run nvidia-smi, and look at CUDA_VISIBLE_DEVICES"
+        yield Finding("device", "note", "nvidia-smi is there and lists no GPU", do)

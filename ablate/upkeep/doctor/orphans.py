@@ -1,4 +1,4 @@
-"""What nobody needs or has finished, and what is being worked on now."""
+"""What no study needs, what was not finished, and what is being worked on now."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,22 +17,16 @@ RUN = "run its study again"
 
 
 def drafts(patient: Patient) -> Iterator[Finding]:
-    """Files that a killed process has left half-written."""
+    """Find files that a killed process has left half-written."""
     for path in leftovers.drafts(patient.store):
         gone = path.name.endswith(leftovers.GONE)
-        says = (
-            "folders whose removal was cut short"
-            if gone
-            else "drafts of killed processes: nothing reads them"
-        )
+        draft = "drafts of killed processes: nothing reads them"
+        says = "folders whose removal was cut short" if gone else draft
         yield Finding("drafts", "note", says, patient.gc(), patient.short(path))
 
 
 def unneeded(patient: Patient) -> Iterator[Finding]:
-    """Jobs that no study needs, and folders that are no jobs.
-
-    Where a study cannot be planned, nobody knows.
-    """
+    """Find jobs that no study needs, unless a study cannot be planned, and folders that are no jobs."""
     jobs, needed = set(patient.jobs), patient.needs
     for path in patient.jobs:
         if not Folder(path).recipe.exists():
@@ -50,28 +44,17 @@ def unneeded(patient: Patient) -> Iterator[Finding]:
 def _without_recipe(patient: Patient, path: Path) -> Finding:
     where = patient.short(path)
     if not IDENTITY.fullmatch(path.name):
-        return Finding(
-            "unneeded",
-            "note",
-            "a folder among the jobs that is none: nothing reads it",
-            "put it elsewhere",
-            where,
-        )
+        says = "a folder among the jobs that is none: nothing reads it"
+        return Finding("unneeded", "note", says, "put it elsewhere", where)
     if Folder(path).result.exists():
-        return Finding(
-            "unneeded",
-            "problem",
-            "a job has a result and no recipe.json: nobody can say what it trained",
-            ANEW,
-            where,
-        )
-    return Finding(
-        "unneeded", "note", "a job that was never begun", _begin_or_remove(patient, path, RUN), where
-    )
+        says = "a job has a result and no recipe.json: what it trained is unknown"
+        return Finding("unneeded", "problem", says, ANEW, where)
+    do = _begin_or_remove(patient, path, RUN)
+    return Finding("unneeded", "note", "a job that was never begun", do, where)
 
 
 def _begin_or_remove(patient: Patient, path: Path, begin: str) -> str:
-    """Return what to do with a job without an end: nobody comes back to one that no study needs any more."""
+    """Return what to do with an unfinished job: one that no study needs any more is never resumed."""
     if path.name in patient.needs.jobs:
         return begin
     if patient.needs.unclear:
@@ -80,14 +63,14 @@ def _begin_or_remove(patient: Patient, path: Path, begin: str) -> str:
 
 
 def interrupted(patient: Patient) -> Iterator[Finding]:
-    """Attempts without an end."""
+    """Find jobs that were interrupted."""
     for path in patient.jobs:
         folder = Folder(path)
         try:
             if state(folder).stage() != "stopped":
                 continue
             done = len(job_folder.read_epochs(folder))
-        except SPOILT:  # another check says so
+        except SPOILT:  # another check reports it
             continue
         says = f"interrupted, with {count(done, 'epoch')} in the journal"
         do = _begin_or_remove(patient, path, f"{RUN}: it goes on from its last checkpoint")
@@ -95,6 +78,6 @@ def interrupted(patient: Patient) -> Iterator[Finding]:
 
 
 def held(patient: Patient) -> Iterator[Finding]:
-    """What processes work on now."""
-    for one in holders(patient.store):
-        yield Finding("held", "ok", f"worked on now: {one.words}", where=patient.short(one.lock))
+    """Report what processes work on now."""
+    for holder in holders(patient.store):
+        yield Finding("held", "ok", f"worked on now: {holder.words}", where=patient.short(holder.lock))

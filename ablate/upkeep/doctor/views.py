@@ -12,24 +12,24 @@ from ablate.tracking import MovedError, first_line, own  # the latter hides pass
 from ablate.upkeep.doctor.files import RIGHTS
 from ablate.upkeep.doctor.finding import Finding, Patient, can_read
 
+BAD_JOURNAL = (AblateError, KeyError, TypeError, IndexError, AttributeError)
+"""What reading a journal may raise: MLflow raises other errors."""
+
 
 def rebuild(patient: Patient) -> str:
-    """Return how MLflow's database is made anew."""
-    return (
-        f"remove mlflow.db, and run {patient.command('sync')} STUDY for each study: it is rebuilt from "
-        "the journals"
-    )
+    """Return the advice to rebuild MLflow's database."""
+    sync = f"run {patient.command('sync')} STUDY for each study"
+    return f"remove mlflow.db, and {sync}: it is rebuilt from the journals"
 
 
 def database(patient: Patient) -> Iterator[Finding]:
-    """The store's own database is whole, by SQLite's own check."""
+    """Check that the store's own database is whole, by SQLite's own check."""
     path = patient.store.database
     if not path.exists():
         return
     if not can_read(path):
-        yield Finding(
-            "database", "note", "you may not read mlflow.db, so nothing is said of it", where=path.name
-        )
+        says = "you may not read mlflow.db, so nothing is said of it"
+        yield Finding("database", "note", says, where=path.name)
         return
     try:
         with contextlib.closing(
@@ -42,27 +42,18 @@ def database(patient: Patient) -> Iterator[Finding]:
         yield Finding("database", "problem", f"mlflow.db is spoilt: {error}", rebuild(patient), path.name)
     else:
         if answers != ["ok"]:
-            yield Finding(
-                "database",
-                "problem",
-                f"mlflow.db is spoilt: {answers[0].splitlines()[-1]}",
-                rebuild(patient),
-                path.name,
-            )
+            says = f"mlflow.db is spoilt: {answers[0].splitlines()[-1]}"
+            yield Finding("database", "problem", says, rebuild(patient), path.name)
 
 
 def runs(patient: Patient) -> Iterator[Finding]:
-    """Every run of every study stands in MLflow as the journals have it."""
+    """Check that MLflow shows every run of every study as the journals have it."""
     if patient.address == own(patient.store) and not patient.store.database.exists():
         yield Finding("mlflow", "ok", "there is no database of MLflow: ablate sync STUDY makes it")
         return
     if patient.address == own(patient.store) and not can_read(patient.store.database):
-        yield Finding(
-            "mlflow",
-            "note",
-            "you may not read mlflow.db, so it is compared with nothing",
-            where=patient.store.database.name,
-        )
+        says = "you may not read mlflow.db, so it is compared with nothing"
+        yield Finding("mlflow", "note", says, where=patient.store.database.name)
         return
     for name, planned in patient.studies.items():
         if is_held(patient.store.study(name) / "lock"):
@@ -71,34 +62,25 @@ def runs(patient: Patient) -> Iterator[Finding]:
         try:
             wrong = patient.compare(planned)
         except MovedError as error:
-            mine = os.access(patient.store.path, os.W_OK)  # else it may lie elsewhere for whoever made it
-            yield Finding(
-                "mlflow",
-                "problem" if mine else "note",
-                first_line(error),
-                rebuild(patient) if mine else "",
-                name,
-            )
-        except (
-            AblateError,
-            KeyError,
-            TypeError,
-            IndexError,
-            AttributeError,
-        ) as error:  # of journals: MLflow raises its own
+            yield _moved(patient, first_line(error), name)
+        except BAD_JOURNAL as error:
             says = f"cannot be compared with MLflow ({type(error).__name__}: {error})"
             yield Finding("mlflow", "problem", says, "mend first what else is found here", name)
         except PermissionError as error:
-            yield Finding(
-                "mlflow", "note", f"cannot be compared: you may not read {error.filename}", RIGHTS, name
-            )
+            says = f"cannot be compared: you may not read {error.filename}"
+            yield Finding("mlflow", "note", says, RIGHTS, name)
         except Exception as error:  # noqa: BLE001 (whatever a server or a database does is a finding)
             yield _silent(patient, first_line(error))
             return
         else:
-            yield from (
-                Finding("mlflow", "problem", says, patient.command("sync", name), name) for says in wrong
-            )
+            do = patient.command("sync", name)
+            yield from (Finding("mlflow", "problem", says, do, name) for says in wrong)
+
+
+def _moved(patient: Patient, reason: str, study: str) -> Finding:
+    if os.access(patient.store.path, os.W_OK):
+        return Finding("mlflow", "problem", reason, rebuild(patient), study)
+    return Finding("mlflow", "note", reason, where=study)  # for its owner it may lie where it was made
 
 
 def _silent(patient: Patient, reason: str) -> Finding:

@@ -1,0 +1,106 @@
+"""`ablate doctor` on the machine: room, locks, versions, processors."""
+
+import errno
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+from importlib import metadata
+from types import SimpleNamespace
+
+import pytest
+from stores import job
+
+from ablate.execution.executors import devices
+from ablate.store import layout
+from ablate.upkeep import doctor
+from ablate.upkeep.doctor import machine
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of MLflow's own dependencies
+    pytest.mark.filterwarnings(
+        "ignore::ResourceWarning"
+    ),  # MLflow leaves its SQLite connections to the collector
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture
+def store(done, tmp_path):
+    """Return a finished store of its own, without MLflow's database, which is bound to its path."""
+    folder, _ = done
+    subprocess.run(["cp", "-r", folder / "store", tmp_path / "store"], check=True)
+    shutil.rmtree(tmp_path / "store/artifacts")
+    (tmp_path / "store/mlflow.db").unlink()
+    return tmp_path / "store"
+
+
+def examine(store, *, deep=False):
+    return doctor.examine(doctor.Patient(layout.open_store(store), lambda _: [], deep=deep))
+
+
+def wrong(found):
+    return [one for one in found if one.severity != "ok"]
+
+
+def test_a_disk_that_is_nearly_full(store, monkeypatch):
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: SimpleNamespace(free=99e6))
+    assert [(one.check, one.severity) for one in wrong(examine(store))] == [("room", "problem")]
+    with (job(store) / "checkpoint.pt").open("wb") as file:
+        file.truncate(10**9)  # takes no room itself
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: SimpleNamespace(free=2e9 - 1))
+    assert ("room", "problem") in {(one.check, one.severity) for one in wrong(examine(store))}
+
+
+def _read_only(*_, **__):
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "instead", "severity", "words"),
+    [
+        (tempfile, "NamedTemporaryFile", _read_only, "note", "Read-only file system"),
+        (fcntl, "flock", lambda *_: None, "problem", "keeps nobody out"),
+    ],
+)
+def test_a_store_that_cannot_be_written_or_has_no_locks(
+    store, monkeypatch, module, name, instead, severity, words
+):
+    monkeypatch.setattr(module, name, instead)
+    assert [(one.check, one.severity, words in one.says) for one in wrong(examine(store))] == [
+        ("locks", severity, True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "severity", "words"),
+    [
+        ("torch", "1.13.1", "problem", "torch 1.13.1 must be >=2.9"),
+        ("ruff", "0.1", "note", "ruff 0.1 must be"),
+        ("mlflow", None, "problem", "not inst"),
+    ],
+)
+def test_versions_that_are_too_old_or_missing(tmp_path, monkeypatch, package, version, severity, words):
+    real = metadata.version
+
+    def ask(name):
+        if name != package:
+            return real(name)
+        if version is None:
+            raise metadata.PackageNotFoundError
+        return version
+
+    monkeypatch.setattr(metadata, "version", ask)
+    found = [one for one in wrong(examine(tmp_path)) if one.check == "versions"]
+    assert {one.severity for one in found} == {severity}
+    assert words in found[0].says
+    assert "pip install" in found[0].do
+
+
+def test_a_driver_without_gpus_is_a_note(tmp_path, monkeypatch):
+    if devices.slots("auto", None)[0].device != "cpu":
+        pytest.skip("there is a GPU")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/nvidia-smi")
+    assert ("device", "note") in {(one.check, one.severity) for one in wrong(examine(tmp_path))}
