@@ -7,7 +7,7 @@ import pytest
 from outcomes import make, outcomes, random_value
 from scipy.stats import ttest_1samp
 
-from ablate.analysis import diagnostics, effects, findings
+from ablate.analysis import diagnostics, effects, findings, metric_table
 from ablate.report import sections
 
 CLASSES = ("cat", "dog", "a/b")
@@ -183,7 +183,7 @@ def test_the_interplay_is_of_the_largest_interaction_that_is_more_than_noise():
         return 0.5 + 0.04 * ((r, b) == ("15", "false")) + wild + float(noise.normal(0, 0.001))
 
     runs = outcomes(made, value)
-    table = effects.tabulate(*made, runs, "test/accuracy", "max")
+    table = metric_table.tabulate(*made, runs, "test/accuracy", "max")
     every = effects.interactions(table)
     found = diagnostics.interplay(table, every)
     assert max(every, key=lambda e: abs(e.estimate.effect)).factor == "augment.rotation x model.conv_dropout"
@@ -207,14 +207,14 @@ def test_the_means_of_an_interplay_are_over_the_seeds_that_lack_nothing():
         return "running" if (cell.label, seed) == (gone, 2) else "finished"
 
     runs = outcomes(made, value, status=status)
-    table = effects.tabulate(*made, runs, "test/accuracy", "max")
+    table = metric_table.tabulate(*made, runs, "test/accuracy", "max")
     found = diagnostics.interplay(table, effects.interactions(table))
     assert not found.uneven
     for levels, mean in found.means.items():
         own = [c for c in made[1].cells if tuple(c.levels[factor] for factor in found.factors) == levels]
         assert mean == pytest.approx(np.mean([value(c, s) for c in own for s in (0, 1, 3, 4)]), abs=1e-12)
     never = outcomes(made, value, status=lambda cell, seed: "running" if cell.label == gone else "finished")
-    table = effects.tabulate(*made, never, "test/accuracy", "max")
+    table = metric_table.tabulate(*made, never, "test/accuracy", "max")
     assert diagnostics.interplay(table, effects.interactions(table)).uneven
 
 

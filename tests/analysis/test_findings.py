@@ -11,7 +11,7 @@ from outcomes import CROPS, crossed, effect, find, half, make, outcomes, random_
 from scipy.stats import ttest_1samp, ttest_rel
 from statsmodels.stats.weightstats import DescrStatsW
 
-from ablate.analysis import effects, findings
+from ablate.analysis import effects, findings, metric_table
 from ablate.report import claims, data, exports, names, sections, words
 
 
@@ -581,7 +581,7 @@ def test_a_study_without_a_sign_that_turns_has_no_simple_effects():
 
 def test_two_cells_are_compared_by_a_paired_t_test():
     made, value = make(seeds=6), random_value(9)
-    table = effects.tabulate(*made, outcomes(made, value), "test/accuracy", "max")
+    table = metric_table.tabulate(*made, outcomes(made, value), "test/accuracy", "max")
     one, other = made[1].cells[3], made[1].cells[8]
     found = effects.between(table, one, other)
     expected = ttest_rel([value(other, seed) for seed in range(6)], [value(one, seed) for seed in range(6)])
@@ -597,5 +597,5 @@ def test_two_cells_with_a_gap_are_compared_under_the_seeds_that_both_have():
     gap = outcomes(
         made, value, status=lambda cell, seed: "not_run" if (cell, seed) == (other, 2) else "finished"
     )
-    found = effects.between(effects.tabulate(*made, gap, "test/accuracy", "max"), one, other)
+    found = effects.between(metric_table.tabulate(*made, gap, "test/accuracy", "max"), one, other)
     assert (set(found.per_seed), found.flags) == ({0, 1, 3, 4, 5}, ("incomplete",))

@@ -11,7 +11,7 @@ import pytest
 from outcomes import turned
 from reports import ROTATION, by_level, everything, found, level, nothing, rotated
 
-from ablate.analysis import effects
+from ablate.analysis import effects, metric_table
 from ablate.report import comparison, data, exports, reasons, words
 from ablate.study import file as study_file
 from ablate.study import grid
@@ -256,7 +256,7 @@ class TestComparison:
             precision="fp32",
         )
         values = np.array([[c.values.get(seed, np.nan) for c in of.cells] for seed in of.study.seeds])
-        table = effects.lay_out(of.study, expanded, of.study.seeds, values)
+        table = metric_table.lay_out(of.study, expanded, of.study.seeds, values)
         return comparison.of_cells(of, *of.cells, effects.between(table, *expanded.cells))
 
     def test_two_cells_stand_seed_by_seed_with_what_it_comes_to(self):
@@ -282,7 +282,8 @@ class TestComparison:
         of = found(FLIPPED, by_level(HELPS))
         one, other = of.cells[0], next(cell for cell in of.cells if cell.cell.label == "rotation=15")
         values = np.array([[c.values[seed] for c in of.cells] for seed in of.study.seeds])
-        table = effects.lay_out(of.study, grid.expand(of.study, precision="fp32"), of.study.seeds, values)
+        cells = grid.expand(of.study, precision="fp32")
+        table = metric_table.lay_out(of.study, cells, of.study.seeds, values)
         alone = effects.between(table, one.cell, other.cell)
         made = comparison.of_cells(of, one, other, alone)
         reported = next(e for e in of.cell_effects if e.end == "rotation=15").estimate
