@@ -114,7 +114,7 @@ class Terminal:
 
 
 def _word(end: str) -> str:
-    """Return the word for the end of an attempt: what failed for good is a run that crashed, as in every table."""
+    """Return the word for the end of an attempt; a run that failed for good crashed, as in every table."""
     return "crashed" if end == "failed" else end.replace("_", " ")
 
 

@@ -39,9 +39,7 @@ LINES = (
     "#b07a4b", "#2b8a8a",
 )  # fmt: skip
 """One for each line of a picture: for trainings, the first is that of the baseline."""
-WRITTEN = (
-    12  # rows of a heat map up to which its numbers are written in it: all of them stand in a table, too
-)
+WRITTEN = 12  # rows of a heat map up to which its numbers are written in it; a table has all of them
 BELOW = "height"
 """Room for the labels of an x axis: below it alone. At some widths plotly else turns them, makes room at
 the side, and turns them back."""

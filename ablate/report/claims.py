@@ -24,7 +24,10 @@ def numbers(found: ClaimFinding, findings: Findings) -> str:
 
 
 def notes(found: ClaimFinding, findings: Findings) -> list[str]:
-    """Return what the numbers of a claim do not: which direction is better, where they hold, what is missing, what failed."""
+    """Return what belongs beside the numbers of a claim.
+
+    Which direction is better, where they hold, what is missing, what failed.
+    """
     effect, scope = found.effect, names.where(found.effect.scope, findings).removeprefix(", ")
     if found.verdict == "not tested":
         return []

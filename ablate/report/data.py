@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ablate.analysis.findings import Findings
-from ablate.report import sections, words
+from ablate.report import headline, sections
 from ablate.report.sections import Sections
 from ablate.store.files import Json
 
@@ -29,7 +29,7 @@ def to_json(findings: Findings, every: Sections | None = None) -> Json:
         "seeds": list(study.seeds),
         "finished": findings.finished,
         "total": findings.total,
-        "headline": words.headline(findings),
+        "headline": headline.headline(findings),
         "test_images": asdict(findings.images) if findings.images else None,
         "networks": [asdict(network) for network in findings.networks],
     }

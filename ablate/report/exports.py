@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ablate.analysis.effects import Effect
 from ablate.analysis.findings import Findings
 from ablate.recipe import metrics
-from ablate.report import data, names, reasons, sections, words
+from ablate.report import data, headline, names, reasons, sections, words
 from ablate.report.sections import Sections
 from ablate.report.tables import Label, Mark, Table
 
@@ -22,7 +22,7 @@ def markdown(findings: Findings, every: Sections | None = None) -> str:
     parts = [
         f"# {_marked(study.name)}",
         _marked(study.question),
-        "\n".join(_marked(line) for line in words.headline(findings)),
+        "\n".join(_marked(line) for line in headline.headline(findings)),
     ]
     every = every or sections.make(findings)
     parts += [_markdown_table(table) for name in MARKDOWN for table in every[name].open_tables]

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from ablate.analysis.findings import Findings
 from ablate.analysis.outcomes import NAMES, Status
 from ablate.messages import count
-from ablate.report import canvas, reasons, sections, words
+from ablate.report import canvas, headline, reasons, sections, words
 from ablate.report.canvas import Picture
 from ablate.report.sections import Sections
 from ablate.report.sections.provenance import mixed
@@ -34,7 +34,7 @@ def render(
     return _template().render(
         f=findings,
         study=findings.study,
-        answer=words.headline(findings),
+        answer=headline.headline(findings),
         better=words.higher(findings),
         least=words.least(findings),
         setting=_setting(findings),

@@ -14,7 +14,7 @@ from ablate.messages import count as counted
 from ablate.messages import printable
 from ablate.recipe import identity
 from ablate.report import claims as answers
-from ablate.report import data, exports, html, pictures, sections, words
+from ablate.report import data, exports, headline, html, pictures, sections, words
 from ablate.report.sections import Sections
 from ablate.store import files as store_files
 from ablate.store import layout, study_folder
@@ -102,7 +102,7 @@ def log(found: Findings, store: Store, address: str, path: Path) -> str:
     """Put the report into MLflow; give the reason where that fails, which loses nothing."""
     folder = store.study(found.study.name)
     files = (path, folder / "study.json", *(folder / name for name in _names(sections.make(found))))
-    note = "\n\n".join([*words.headline(found), *words.sentences(found)])
+    note = "\n\n".join([*headline.headline(found), *words.sentences(found)])
     try:
         tracking.log_study(address, found.study, store, note=note, files=files)
     except Exception as error:  # noqa: BLE001 (MLflow is a view: whatever its server does, the results stand)

@@ -1,4 +1,4 @@
-"""Why runs have no value that counts, by one word for each reason, and what to do where nothing can be compared for it."""
+"""Why runs have no value that counts, one word a reason, and what to do where nothing can be compared."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from ablate.messages import count
 from ablate.recipe import metrics
 
 ORDER: tuple[Status, ...] = ("at_chance", "diverged", "crashed", "stopped", "running", "not_run")
-LISTED = 4  # values told one by one
+LISTED = 4  # values listed one by one
 
 
 def occurring(findings: Findings) -> list[Status]:
@@ -130,8 +130,8 @@ def _no_baseline(baseline: CellFinding, others: Sequence[CellFinding], findings:
 
 def _baseline(cell: CellFinding, status: Status, findings: Findings) -> str:
     verbs = {
-        "at_chance": "stayed at chance level", "diverged": "diverged", "crashed": "crashed", "stopped": "was stopped",
-        "running": "is running", "not_run": "was not run",
+        "at_chance": "stayed at chance level", "diverged": "diverged", "crashed": "crashed",
+        "stopped": "was stopped", "running": "is running", "not_run": "was not run",
     }  # fmt: skip
     told = f" ({at_chance([cell], findings)})" if status == "at_chance" and cell.at_chance else ""
     total = sum(cell.counts.values())
@@ -160,11 +160,8 @@ def of_seed(cell: CellFinding, seed: int, metric: str) -> str:
     status = cell.statuses.get(seed)
     if status is None or status == "finished":
         return "-"
-    found = cell.at_chance.get(seed, math.nan)
-    if not math.isfinite(found):
+    value = cell.at_chance.get(seed, math.nan)
+    if not math.isfinite(value):
         return NAMES[status]
-    return (
-        f"{100 * found:.2f} ({NAMES[status]})"
-        if metrics.is_fraction(metric)
-        else f"{found:.4g} ({NAMES[status]})"
-    )
+    shown = f"{100 * value:.2f}" if metrics.is_fraction(metric) else f"{value:.4g}"
+    return f"{shown} ({NAMES[status]})"

@@ -1,4 +1,4 @@
-"""Two cells from inside: confusions, calibration, classes and the strongest interaction are what plain loops say."""
+"""Two cells from inside: confusions, calibration, classes and the strongest interaction, by plain loops."""
 
 from dataclasses import replace
 

@@ -12,7 +12,7 @@ from scipy.stats import ttest_1samp, ttest_rel
 from statsmodels.stats.weightstats import DescrStatsW
 
 from ablate.analysis import effects, findings, metric_table
-from ablate.report import claims, data, exports, names, sections, words
+from ablate.report import claims, data, exports, headline, names, sections, words
 
 
 def test_a_main_effect_is_the_mean_inside_each_seed_over_all_settings_of_the_others():
@@ -31,7 +31,10 @@ def test_a_main_effect_is_the_mean_inside_each_seed_over_all_settings_of_the_oth
 
 
 def by_the_rule(pairs):
-    """Average (seed x setting) differences, NaN where there is none: the seeds that have all, else the settings that all seeds have."""
+    """Average (seed x setting) differences, NaN where there is none.
+
+    Over the seeds that have all, else over the settings that all seeds have.
+    """
     complete = pairs.dropna()
     if len(complete) >= 2:
         return complete.mean(axis=1)
@@ -220,7 +223,7 @@ def test_one_missing_run_takes_its_seed_away_and_does_not_turn_the_effect_into_a
         "where BatchNorm is off the crop helps, and that is another effect"
     )
     assert (one.scope, one.left_out) == (None, (0,))
-    assert "where" not in words.headline(found)[0]
+    assert "where" not in headline.headline(found)[0]
 
 
 def test_an_effect_that_is_known_in_some_settings_only_is_named_for_what_it_is_wherever_it_stands():
@@ -233,11 +236,11 @@ def test_an_effect_that_is_known_in_some_settings_only_is_named_for_what_it_is_w
     assert one.estimate.verdict == "helps"
     assert one.flags == ("conditional",)
     assert (names.change(one, found), one.estimate.n) == (name, 5)
-    (headline,) = words.headline(found)
-    assert headline.startswith(
+    (answer,) = headline.headline(found)
+    assert answer.startswith(
         "So far (16 of 20 runs): Known in part only, because runs failed or are missing: "
     )
-    assert f"{name}: helps +" in headline
+    assert f"{name}: helps +" in answer
     assert words.sentences(found)[0].startswith(f"{name}: helps +")
     assert name in exports.markdown(found).replace("\\", "")
     assert name in exports.latex(found).replace("\\", "")
@@ -291,8 +294,7 @@ def test_a_cell_that_always_fails_leaves_the_effect_of_the_others_and_says_where
     said = words.verdict_words(one, found)
     assert said.startswith(
         "unstable: 5 of 10 runs failed (4 diverged, 1 at chance level), 0 of 10 with crop none, only where "
-        "batch_norm = false "
-        "(5 of 5 there); the runs that did not fail, where batch_norm = true: hurts -"
+        "batch_norm = false (5 of 5 there); the runs that did not fail, where batch_norm = true: hurts -"
     )
     assert names.change(one, found) == "random_resized_crop instead of none"
     assert data.to_json(found)["effects"][0]["failures"] == {

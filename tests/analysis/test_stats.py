@@ -296,7 +296,7 @@ def test_a_cell_is_unstable_when_its_share_of_failed_runs_exceeds_the_baselines_
 
 
 def slow_per_seed(differences):
-    """The rule in loops over a list of seeds of a list of settings, None = no pair: (effects, the settings that are kept)."""
+    """The rule in loops over a list of seeds of a list of settings, None = no pair: (effects, kept ones)."""
     settings_ = list(range(len(differences[0]) if differences else 0))
     complete = [row for row in differences if row and all(value is not None for value in row)]
     alive = [row for row in differences if any(value is not None for value in row)]

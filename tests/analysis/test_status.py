@@ -1,4 +1,4 @@
-"""How far a study is, read from journals alone: counts for each cell, the epoch of what runs, and what failed and why."""
+"""The progress of a study, read from journals alone: counts by cell, running epochs, what failed and why."""
 
 import fcntl
 import io

@@ -1,4 +1,4 @@
-"""`ablate check`, `ablate compare` and the forms of `ablate report`, as users and CI call them, on a study that was run."""
+"""`ablate check`, `compare` and the forms of `report`, as users and CI call them, on a study that was run."""
 
 import csv
 import io

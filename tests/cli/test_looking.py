@@ -1,4 +1,4 @@
-"""`ablate status`, `logs` and `explain` as users call them, on a study that was run, and on one that is running."""
+"""`ablate status`, `logs` and `explain` as users call them, on a finished study and on a running one."""
 
 import json
 import os
@@ -240,13 +240,19 @@ def test_a_run_says_what_it_trains_again(copied):
     assert out.index(said) < out.index("training 1 job on")
 
 
-HOSTILE = TINY.replace('"tiny"', r'"ti\u001b]0;owned\u0007ny"').replace("Does it run?", r"Does\u009b31m it?").replace(
-    'text   = "BatchNorm helps"', r'text   = "Batch\u001b[2JNorm"'
-) + r"""
+HOSTILE = (
+    TINY.replace('"tiny"', r'"ti\u001b]0;owned\u0007ny"')
+    .replace("Does it run?", r"Does\u009b31m it?")
+    .replace('text   = "BatchNorm helps"', r'text   = "Batch\u001b[2JNorm"')
+    + r"""
 [[factor]]
 name   = "fac\u001b]0;owned\u0007tor"
-levels = [ { name = "on\u001b[2J", set = {} }, { name = "off\u009b2J", set = { training.label_smoothing = 0.1 } } ]
-"""  # fmt: skip
+levels = [
+    { name = "on\u001b[2J", set = {} },
+    { name = "off\u009b2J", set = { training.label_smoothing = 0.1 } },
+]
+"""
+)
 
 
 @pytest.mark.parametrize(

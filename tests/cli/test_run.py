@@ -1,4 +1,4 @@
-"""`ablate run` from the outside: real processes, real images, real MLflow, on a study of four short trainings."""
+"""`ablate run` from the outside: real processes, images and MLflow, on a study of four short trainings."""
 
 import json
 import os
@@ -312,7 +312,8 @@ def test_without_network_and_data_it_says_where_it_looked_and_what_to_do(study, 
         "http://127.0.0.1:9"  # the discard port: refused at once, so that the test downloads nothing anywhere
     )
     code, _, err = ablate(
-        "run", study, "--store", tmp_path / "store", "--set", "data.name=cifar10", "--set", f"data.root={tmp_path}",
+        "run", study, "--store", tmp_path / "store",
+        "--set", "data.name=cifar10", "--set", f"data.root={tmp_path}",
         https_proxy=nowhere, http_proxy=nowhere, no_proxy="",
     )  # fmt: skip
     assert code == 2

@@ -181,10 +181,9 @@ class TestCsv:
         assert {"'=cmd()", "'@off", "'+1+cmd()", "-1"} <= cells
 
     def test_names_survive(self):
-        of = attacking()
-        assert {row["to"].removeprefix("'") for row in read(exports.spreadsheet(of)) if row["kind"] == "main"} == {
-            "=cmd()|/C calc", "*crop* | \n x", "[2pt] crop", "+1+cmd()"
-        }  # fmt: skip
+        rows = [row for row in read(exports.spreadsheet(attacking())) if row["kind"] == "main"]
+        levels = {"=cmd()|/C calc", "*crop* | \n x", "[2pt] crop", "+1+cmd()"}
+        assert {row["to"].removeprefix("'") for row in rows} == levels
 
 
 FLIPPED = {"name": "other", "factors": {"augment": {"rotation": [0, 15], "flip": [True, False]}}}
@@ -290,8 +289,7 @@ class TestComparison:
         assert reported.high - reported.low > 1.2 * (alone.estimate.high - alone.estimate.low)
         assert made.sentences[1] == (
             "this interval is that of a single comparison, these two cells; the report's hold together for "
-            "all 3 cells against the "
-            "baseline, and are wider"
+            "all 3 cells against the baseline, and are wider"
         )
 
     def test_every_difference_has_two_decimals(self):

@@ -27,8 +27,7 @@ def section(findings: Findings) -> Section:
     )
     caption = (
         f"What the largest change ({chosen[0] if chosen else ''}) does to the accuracy on each class. The "
-        f"intervals of all "
-        f"changes and classes hold together.{wide}"
+        f"intervals of all changes and classes hold together.{wide}"
     )
     everything = classes_table(findings)
     return Section(
@@ -48,9 +47,8 @@ def section(findings: Findings) -> Section:
 
 
 def _on_class(findings: Findings, name: str) -> Findings:
-    return replace(
-        findings, metric=metrics.PER_CLASS + name
-    )  # for the words: points, whatever the metric of the report
+    """Return the findings for the words of a class: points, whatever the metric of the report."""
+    return replace(findings, metric=metrics.PER_CLASS + name)
 
 
 def strongest(findings: Findings) -> tuple[str, Sequence[ClassEffect]] | None:

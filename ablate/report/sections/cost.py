@@ -9,9 +9,8 @@ from ablate.report.tables import in_unit
 
 CAPTION = (
     "Mean of each cell, numbered as in the table of cells, with one standard deviation over seeds to either "
-    "side; the "
-    "baseline is the diamond. Times are those of the machines that happened to train a cell: a hint, no "
-    "benchmark."
+    "side; the baseline is the diamond. Times are those of the machines that happened to train a cell: a "
+    "hint, no benchmark."
 )
 
 

@@ -14,12 +14,7 @@ from ablate.store.files import Json
 LEGEND = 38  # characters of 13 px that fit on a phone beside the line of a legend
 WIDE = 10  # times the median loss: then its axis is logarithmic
 LOG: Figure = {"type": "log", "dtick": 1, "exponentformat": "power"}
-PANEL, GAP, TOP, FOOT = (
-    290,
-    60,
-    30,
-    60,
-)  # px: a panel of curves, the gap below one, the space above and below all
+PANEL, GAP, TOP, FOOT = 290, 60, 30, 60  # px: a panel, the gap below it, the space above and below all
 MOST_EPOCHS = 40  # of one training in the table
 
 
@@ -29,8 +24,7 @@ def section(findings: Findings) -> Section:
     nearest = f"Drawn are the {len(LINES)} trainings that differ least from the baseline, of {trainings}."
     caption = (
         "Validation solid, train dotted; the line is the mean over seeds, the band reaches from the lowest "
-        "to the highest "
-        f"seed. A click on a name hides its lines. {nearest if trainings > len(LINES) else ''}"
+        f"to the highest seed. A click on a name hides its lines. {nearest if trainings > len(LINES) else ''}"
     )
     return Section(
         "curves-title",

@@ -42,8 +42,7 @@ def section(findings: Findings) -> Section:
     )
     caption = (
         "Each change, the best first: the point is its effect, the thick line its interval, the grey dots "
-        "the "
-        f"differences in single seeds. {band}"
+        f"the differences in single seeds. {band}"
     )
     data = [effect_data(effect, findings) for effect in (*findings.effects, *findings.simple_effects)]
     return Section(
@@ -168,9 +167,7 @@ def effect_data(effect: Effect, findings: Findings) -> Json:
             effect, findings
         ),  # in words, with the settings where it is known in some only
         "factor": effect.factor,
-        "where": list(effect.where)
-        if effect.where
-        else None,  # of a simple effect: the factor that is held, its level
+        "where": list(effect.where) if effect.where else None,  # simple effect: the factor held, its level
         "from": effect.start,
         "to": effect.end,
         "effect": estimate.effect,

@@ -32,13 +32,12 @@ MOST_CONFUSIONS = 15  # of a table with more than WRITTEN classes
 LARGEST = 500_000  # bytes of one gallery that the page takes in
 LEGEND = 38  # characters of 13 px that fit on a phone beside the line of a legend
 CONFUSION = (
-    "Which class is taken for which, in percent of its images, mean over seeds. Right answers are "
-    "on the diagonal, uncoloured."
+    "Which class is taken for which, in percent of its images, mean over seeds. Right answers are on the "
+    "diagonal, uncoloured."
 )
 CALIBRATION = (
     "Calibration: how often an answer of some confidence is right. Below the diagonal the network is too "
-    "sure of itself; "
-    "a small point stands for few answers."
+    "sure of itself; a small point stands for few answers."
 )
 
 
@@ -84,8 +83,7 @@ def _gallery(cell: Detail) -> tuple[Block, ...]:
         return ()
     alternative = (
         f"Test images that {cell.label} got wrong, each with its class, the answer and its confidence; the "
-        f"commonest "
-        "mistakes stand in the table above"
+        "commonest mistakes stand in the table above"
     )
     caption = f"{cell.label}, seed {cell.picture_seed}: the most confident mistakes on test images."
     return (Image(caption, source, alternative),)
