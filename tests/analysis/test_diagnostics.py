@@ -34,23 +34,20 @@ def inside(
             (int(n), float(c), float(a))
             for n, c, a in zip(filled, rng.random(15), rng.random(15), strict=True)
         )
+        shares = {name: float(counts[i, i] / counts[i].sum()) for i, name in enumerate(classes)}
         accuracies = {
-            f"test/accuracy/{name}": float(counts[i, i] / counts[i].sum()) for i, name in enumerate(classes)
+            f"test/accuracy/{name}": share
+            for name, share in shares.items()
+            if not missing(o.run.cell, o.run.seed, name)
         }
-        accuracies = {
-            name: x
-            for name, x in accuracies.items()
-            if not missing(o.run.cell, o.run.seed, name.rpartition("y/")[2])
-        }
-        if o.status == "finished":
-            o = replace(
-                o,
-                metrics=o.metrics | accuracies,
-                confusion=tuple(map(tuple, counts.tolist())),
-                classes=classes,
-                calibration=bins,
-            )
-        found.append(o)
+        looked_into = replace(
+            o,
+            metrics=o.metrics | accuracies,
+            confusion=tuple(map(tuple, counts.tolist())),
+            classes=classes,
+            calibration=bins,
+        )
+        found.append(looked_into if o.status == "finished" else o)
     return tuple(found)
 
 
