@@ -97,7 +97,7 @@ def _outcome(run: Run, folder: Folder, job: _Job) -> Outcome:
         case "running":
             status = "running"
         case "trained":
-            reason = "trained, and not judged yet"
+            reason = "trained, and not evaluated yet"
         case "stopped":
             status, reason = "stopped", _stopped(run, job.lines)
     picture = folder.outcome(identity) / "misclassified.png"

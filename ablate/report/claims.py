@@ -8,14 +8,14 @@ LEAST = "~ needs a min_effect, and only the study's own metric can have one"
 
 
 def sentence(found: ClaimFinding, findings: Findings) -> str:
-    """Answer a claim: "BatchNorm helps": confirmed, +3.10 points [2.80, 3.40] from false to true."""
+    """Return the answer to a claim: '"It helps": confirmed, +3.10 points [2.80, 3.40] from false to true'."""
     claim, said, noted = found.claim, numbers(found, findings), "; ".join(notes(found, findings))
     moved = f", {said} from {claim.second} to {claim.first}" if said else ""
     return f'"{claim.text}": {found.verdict}{moved}' + (f" ({noted})" if noted else "")
 
 
 def numbers(found: ClaimFinding, findings: Findings) -> str:
-    """Write the effect of a claim, named after its metric if that is not the report's.
+    """Return the effect of a claim, named after its metric if that is not the report's.
 
     Empty where it was not tested.
     """

@@ -77,7 +77,7 @@ class Comparison:
 
 
 def of_studies(one: Findings, other: Findings) -> Comparison:
-    """Put the main effects of two studies side by side; what only one of them has stands beside a dash."""
+    """Return the main effects of two studies side by side; what only one of them has stands beside a dash."""
     found = [{_key(effect): effect for effect in findings.effects} for findings in (one, other)]
     keys = list(dict.fromkeys([*found[0], *found[1]]))
     rows, changes = [], []
@@ -105,7 +105,7 @@ def _key(effect: Effect) -> tuple[str, str, str]:
 
 
 def _told(effect: Effect | None, findings: Findings) -> str:
-    """Write the verdict with its numbers, of an undecided effect too, and the settings that they are of."""
+    """Return the verdict with its numbers, of an undecided effect too, and the settings that they are of."""
     if effect is None:
         return "-"
     numbers = words.difference(effect.estimate, findings.metric)
@@ -134,7 +134,7 @@ def _agreement(pair: Sequence[Effect | None]) -> str:
 
 
 def of_cells(findings: Findings, one: CellFinding, other: CellFinding, effect: Effect) -> Comparison:
-    """Put two cells side by side, seed by seed; `effect` is that of going from the first to the second."""
+    """Return two cells side by side, seed by seed; `effect`: of going from the first to the second."""
     metric = findings.metric
     rows, seeds = [], []
     for seed in findings.study.seeds:
@@ -159,7 +159,7 @@ def of_cells(findings: Findings, one: CellFinding, other: CellFinding, effect: E
 
 
 def _value(cell: CellFinding, seed: int, metric: str) -> str:
-    """Write the value of a cell under a seed, or why it has none."""
+    """Return the value of a cell under a seed, or why it has none."""
     if seed not in cell.values:
         return reasons.of_seed(cell, seed, metric)
     return words.value(cell.values[seed], metric)

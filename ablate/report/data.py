@@ -12,9 +12,9 @@ from ablate.store.files import Json
 
 
 def to_json(findings: Findings, every: Sections | None = None) -> Json:
-    """Lay everything out as JSON has it: null for what is not known or no number, text for seeds as keys.
+    """Return everything as JSON has it: null for what is unknown or no number, text for seeds as keys.
 
-    `every`: the sections, where they have been made already.
+    `every`: the sections, if they exist already.
     """
     study = findings.study
     head = {
@@ -38,7 +38,7 @@ def to_json(findings: Findings, every: Sections | None = None) -> Json:
 
 
 def plain(content: object) -> Any:
-    """Reduce to what JSON has: JSON knows no NaN, no infinity, no tuple, and keys are text."""
+    """Return the content as JSON has it: without NaN, infinity and tuples, and with text for keys."""
     match content:
         case None | bool() | int() | str():
             return content

@@ -17,7 +17,7 @@ MARKDOWN = ("effects", "interactions", "claims", "cells")
 
 
 def markdown(findings: Findings, every: Sections | None = None) -> str:
-    """Write the answer, the effects, the claims and the cells in GitHub's Markdown."""
+    """Return the answer, the effects, the claims and the cells in GitHub's Markdown."""
     study = findings.study
     parts = [
         f"# {_marked(study.name)}",
@@ -70,7 +70,7 @@ def _marked(text: str) -> str:
 
 
 def latex(findings: Findings) -> str:
-    r"""Write the effects as a table for \usepackage{booktabs}: effect and interval, nothing in bold."""
+    r"""Return the effects as a table for \usepackage{booktabs}: effect and interval, nothing in bold."""
     unit = metrics.unit(findings.metric).strip()
     rows = [_latex_row(effect, findings) for effect in words.ranked(findings.effects, findings)]
     head = ["change", f"effect{f' ({unit})' if unit else ''}", "interval", "verdict", "seeds"]
@@ -119,12 +119,12 @@ NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?")
 
 
 def spreadsheet(findings: Findings, name: str = "effects") -> str:
-    """Write a sheet as CSV, in the metric's own unit and to the last digit; the JSON has the rest."""
+    """Return a sheet as CSV, in the metric's own unit and to the last digit; the JSON has the rest."""
     return spreadsheets(sections.make(findings))[name]
 
 
 def spreadsheets(every: Sections) -> dict[str, str]:
-    """Write every sheet of the sections as CSV, by its name."""
+    """Return every sheet of the sections as CSV, by its name."""
     return {name: _csv(sheet.columns, sheet.rows) for name, sheet in sections.sheets(every).items()}
 
 

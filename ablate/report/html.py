@@ -26,9 +26,9 @@ MOST_NETWORKS = 3  # named at the top of the page; the table of cells has all
 def render(
     findings: Findings, every: Sections | None = None, *, created: str = "", version: str, store: str
 ) -> str:
-    """Write the page.
+    """Return the page.
 
-    `every`: the sections, where they have been made already; `created` is a time in words, `store` a folder.
+    `every`: the sections, if they exist already; `created` is a time in words, `store` a folder.
     """
     shown = [section for section in (every or sections.make(findings)).values() if section.blocks]
     return _template().render(
@@ -75,7 +75,7 @@ def _plotly() -> str:
 
 
 def _tiles(findings: Findings) -> list[tuple[str, str]]:
-    """Name the few numbers that say how far the study is."""
+    """Return the few numbers that show the progress of the study, each with its name."""
     counts = {status: sum(cell.counts.get(status, 0) for cell in findings.cells) for status in reasons.ORDER}
     chance = reasons.at_chance(findings.cells, findings)
     named: dict[Status, str] = {

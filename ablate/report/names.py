@@ -67,7 +67,7 @@ def flags(effect: Effect) -> list[str]:
 
 
 def _runs(numbers: Sequence[int]) -> str:
-    """Write ascending numbers, three or more in a row as a range: "0, 3 to 9"."""
+    """Return ascending numbers, three or more in a row as a range: "0, 3 to 9"."""
     rows: list[list[int]] = []
     for number in numbers:
         if rows and rows[-1][-1] == number - 1:

@@ -67,7 +67,7 @@ def text(found: Findings, form: str) -> str:
 
 
 def claims(found: Findings, *, as_json: bool) -> str:
-    """Answer every claim in a line, or as JSON; say so where a study makes none."""
+    """Return the answer to every claim, one a line, or as JSON."""
     if as_json:
         return _json(data.to_json(found)["claims"])
     said = [answers.sentence(claim, found) for claim in found.claims] or ["the study makes no claim"]
@@ -93,13 +93,13 @@ def untested(found: Findings, store: Store) -> str:
 
 
 def _json(content: Any) -> str:
-    """Write JSON that can be shown in a terminal: what would command it stands as an escape of JSON."""
+    """Return JSON that a terminal can show: its control characters stand as escapes of JSON."""
     written = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in written) + "\n"
 
 
 def log(found: Findings, store: Store, address: str, path: Path) -> str:
-    """Put the report into MLflow; give the reason where that fails, which loses nothing."""
+    """Send the report to MLflow; return the reason if that fails, which loses nothing."""
     folder = store.study(found.study.name)
     files = (path, folder / "study.json", *(folder / name for name in _names(sections.make(found))))
     note = "\n\n".join([*headline.headline(found), *words.sentences(found)])
@@ -124,7 +124,7 @@ def _names(every: Sections) -> tuple[str, ...]:
 
 
 def _special(found: Findings, cells: Sequence[str]) -> str:
-    """Name what sets a report apart from the study's own: "test-loss", "cell-rotation=15"; else empty."""
+    """Return what sets a report apart from the study's own: "test-loss", "cell-rotation=15"; else empty."""
     parts = [found.metric] if found.metric != found.study.metric else []
     parts += [f"cell-{label}" for label in cells]
     plain = re.sub(r"[^A-Za-z0-9=._-]+", "-", "-".join(parts)).strip("-.")

@@ -13,12 +13,12 @@ LISTED = 4  # values listed one by one
 
 
 def occurring(findings: Findings) -> list[Status]:
-    """List the reasons that some run of the study has: each is a column of the table of cells."""
+    """Return the reasons that some run of the study has: each is a column of the table of cells."""
     return [status for status in ORDER if _count(findings.cells, status)]
 
 
 def counted(findings: Findings) -> str:
-    """Count the runs that do not count, by reason: "4 at chance level (10.0 %; chance 10.0 %), 1 crashed".
+    """Return the number of uncounted runs, by reason: "4 at chance level (10.0 %; chance 10.0 %), 1 crashed".
 
     Empty where there is none.
     """
@@ -37,7 +37,7 @@ def _counted(cells: Iterable[CellFinding], status: Status, findings: Findings) -
 
 
 def at_chance(cells: Iterable[CellFinding], findings: Findings) -> str:
-    """Write the values of the runs at chance level, and what chance is: "34.2, 35.4 %; chance 33.3 %"."""
+    """Return the values of the runs at chance level, and what chance is: "34.2, 35.4 %; chance 33.3 %"."""
     values = sorted(value for cell in cells for value in cell.at_chance.values())
     told = list(dict.fromkeys(_short(value, findings.metric) for value in values))
     if not told:
@@ -144,7 +144,7 @@ def _either(options: Sequence[str]) -> str:
 
 
 def _advice(cells: Iterable[CellFinding]) -> list[str]:
-    """List what can be done about the reasons that some cells have."""
+    """Return what can be done about the reasons that some cells have."""
     own = list(cells)
     if _count(own, "at_chance"):
         return ["train longer", "try another learning rate (ablate lr-find)"]
@@ -156,7 +156,7 @@ def _advice(cells: Iterable[CellFinding]) -> list[str]:
 
 
 def of_seed(cell: CellFinding, seed: int, metric: str) -> str:
-    """Write what a seed has in place of a value that counts: "34.20 (at chance)", "crashed", "-"."""
+    """Return what a seed has in place of a value that counts: "34.20 (at chance)", "crashed", "-"."""
     status = cell.statuses.get(seed)
     if status is None or status == "finished":
         return "-"

@@ -21,7 +21,7 @@ class Summary:
 
 
 def make(findings: Findings) -> Summary:
-    """Word the findings for a terminal."""
+    """Return the findings in words for a terminal."""
     occurring = reasons.occurring(findings)
     return Summary(
         headline=tuple(headline.headline(findings)),

@@ -31,27 +31,27 @@ VERDICTS = {
 
 
 def value(number: float | None, metric: str) -> str:
-    """Write one value of a metric: 0.7123 is "71.23 %", a loss "0.8312"."""
+    """Return one value of a metric: 0.7123 is "71.23 %", a loss "0.8312"."""
     plain = bare(number, metric)
     return f"{plain} %" if metrics.is_fraction(metric) and plain != "-" else plain
 
 
 def bare(number: float | None, metric: str) -> str:
-    """Write one value without its unit."""
+    """Return one value without its unit."""
     if number is None or not math.isfinite(number):
         return "-"
     return f"{100 * number:.2f}" if metrics.is_fraction(metric) else significant(number, 4)
 
 
 def spread(number: float | None, metric: str) -> str:
-    """Write a standard deviation, in points for shares."""
+    """Return a standard deviation, in points for shares."""
     if number is None or not math.isfinite(number):
         return "-"
     return f"{100 * number:.2f}" if metrics.is_fraction(metric) else significant(number, 2)
 
 
 def seconds(number: float | None) -> str:
-    """Write seconds without their unit, three digits that count."""
+    """Return seconds without their unit, to three significant digits."""
     return "-" if number is None or not math.isfinite(number) else significant(number, 3)
 
 
@@ -70,7 +70,7 @@ def tuned(cell: Cell) -> str:
 
 
 def significant(number: float, digits: int) -> str:
-    """Write a number with so many digits that count, never with an exponent between 0.0001 and 10 million."""
+    """Return a number with `digits` significant digits, without an exponent between 0.0001 and 10 million."""
     if number == 0 or 1e-4 <= abs(number) < 1e7:
         return f"{number:,.{_decimals(number, digits)}f}"
     return f"{number:.{digits - 1}e}"
@@ -81,7 +81,7 @@ def _decimals(number: float, digits: int) -> int:
 
 
 def difference(estimate: Estimate, metric: str) -> str:
-    """Write an effect and its interval: "+0.93 points [0.65, 1.21]"; without an interval the effect alone.
+    """Return an effect and its interval: "+0.93 points [0.65, 1.21]"; without an interval the effect alone.
 
     Empty where there is none.
     """
@@ -93,7 +93,7 @@ def difference(estimate: Estimate, metric: str) -> str:
 
 
 def effect_words(estimate: Estimate, metric: str) -> str:
-    """Write an effect with its sign, in points for shares; empty where it is not known."""
+    """Return an effect with its sign, in points for shares; empty where it is not known."""
     if estimate.effect is None:
         return ""
     digits = _digits(estimate, metric)
@@ -101,7 +101,7 @@ def effect_words(estimate: Estimate, metric: str) -> str:
 
 
 def interval_words(estimate: Estimate, metric: str) -> str:
-    """Write an interval, "[0.65, 1.21]"; empty where there is none."""
+    """Return an interval, "[0.65, 1.21]"; empty where there is none."""
     if estimate.low is None or estimate.high is None:
         return ""
     digits = _digits(estimate, metric)
@@ -110,7 +110,7 @@ def interval_words(estimate: Estimate, metric: str) -> str:
 
 
 def moved(change: float, metric: str) -> str:
-    """Write a difference that has no interval, with its unit: "+2.08 points"."""
+    """Return a difference that has no interval, with its unit: "+2.08 points"."""
     number = metrics.scale(metric) * change
     shown = (
         f"{_whole(number, 2):+.2f}"
@@ -121,7 +121,7 @@ def moved(change: float, metric: str) -> str:
 
 
 def _whole(number: float, digits: int) -> float:
-    """Make -0.00 a plain 0.00."""
+    """Return a number, but 0 for what would read -0.00."""
     return 0.0 if round(number, digits) == 0 else number
 
 
@@ -145,7 +145,7 @@ def _digits(estimate: Estimate, metric: str) -> int:
 
 
 def p_words(estimate: Estimate) -> str:
-    """Write p, "= 0.012" or "< 0.001"; empty where there is none.
+    """Return p, "= 0.012" or "< 0.001"; empty where there is none.
 
     It is adjusted for the family of the effect.
     """
@@ -212,7 +212,7 @@ def _failed(effect: Effect, findings: Findings) -> str:
 
 
 def _range(values: Sequence[float], metric: str) -> str:
-    """Write the lowest and the highest of some values: ", 9.80 % to 10.20 %"; empty where there are none."""
+    """Return the lowest and the highest of some values: ", 9.80 % to 10.20 %"; empty where there are none."""
     ends = dict.fromkeys(value(number, metric) for number in (values[0], values[-1])) if values else ()
     return f", {metric} {' to '.join(ends)}" if ends else ""
 
@@ -283,7 +283,7 @@ def _about(few: int, many: int | None, noun: str) -> str:
 
 
 def ranked(effects: Iterable[Effect], findings: Findings) -> list[Effect]:
-    """Sort effects, the best first and those that are not known last."""
+    """Return effects, the best first and the unknown ones last."""
     sign = 1 if findings.direction == "max" else -1
     return sorted(
         effects,
@@ -302,14 +302,14 @@ def higher(findings: Findings) -> str:
 
 
 def least(findings: Findings) -> str:
-    """Write the smallest effect worth having; empty where the study names none for this metric."""
+    """Return the smallest effect worth having; empty where the study names none for this metric."""
     smallest = findings.study.min_effect
     is_own = findings.metric == findings.study.metric
     return metrics.size(smallest, findings.metric) if smallest is not None and is_own else ""
 
 
 def method(findings: Findings) -> str:
-    """Name what the intervals go by: "Student's t, Sidak"."""
+    """Return the method of the intervals: "Student's t, Sidak"."""
     return (
         "one variance for all cells, Dunnett" if findings.study.variance == "pooled" else "Student's t, Sidak"
     )

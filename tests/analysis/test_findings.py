@@ -12,7 +12,7 @@ from scipy.stats import ttest_1samp, ttest_rel
 from statsmodels.stats.weightstats import DescrStatsW
 
 from ablate.analysis import effects, findings, metric_table
-from ablate.report import claims, data, exports, headline, names, sections, words
+from ablate.report import data, exports, headline, names, words
 
 
 def test_a_main_effect_is_the_mean_inside_each_seed_over_all_settings_of_the_others():
@@ -258,13 +258,6 @@ def test_an_effect_that_is_known_in_some_settings_only_is_named_for_what_it_is_w
     assert [found.verdict for found in crossed(claim=asked)[1].claims] == ["undecided"] * 3
 
 
-def test_a_claim_where_a_factor_has_the_level_that_is_complete_is_answered():
-    _, found = crossed(
-        half, claim=[{"expect": "augment.crop: random_resized_crop > none when model.batch_norm = false"}]
-    )
-    assert found.claims[0].verdict == "confirmed"
-
-
 def test_runs_that_no_setting_has_under_every_seed_say_nothing():
     def status(cell, seed):
         return (
@@ -381,107 +374,10 @@ def test_a_main_effect_that_another_factor_turns_round_is_flagged_on_both():
     assert effect(additive, "augment.rotation").flags == ()
 
 
-CLAIMS = {
-    "augment.rotation: 15 > 0": "confirmed",
-    "augment.rotation: 0 > 15": "refuted",
-    "augment.rotation: 15 < 0": "refuted",
-    "augment.rotation: 0 < 15": "confirmed",
-    "augment.rotation: 0 ~ 15": "refuted",
-    "model.batch_norm: true ~ false": "confirmed",
-    "model.batch_norm: true > false": "refuted",
-    "model.conv_dropout: 0.1 > 0.0": "undecided",
-    "model.conv_dropout: 0.1 > 0.3": "undecided",
-    "augment.rotation: 15 > 0 when model.batch_norm = false": "confirmed",
-    "augment.rotation: 15 better than 0": "confirmed",
-    "augment.rotation: 15 worse than 0": "refuted",
-    "augment.rotation: 0 worse than 15 when model.batch_norm = true": "confirmed",
-    "augment.rotation: 15 > 0 on time/epoch_seconds": "undecided",
-}
-
-
-@pytest.mark.parametrize(("expect", "answer"), CLAIMS.items())
-def test_claims_are_answered_by_the_effect(expect, answer):
-    noise = np.random.default_rng(1)
-
-    def value(cell, seed):
-        """Rotation helps by 10 points, BatchNorm does nothing, and dropout adds what the seed likes."""
-        swing = {"0.0": 0.0, "0.1": (-0.2, 0.2, 0.1)[seed % 3], "0.3": (0.3, -0.1, -0.2)[seed % 3]}[
-            cell.levels["model.conv_dropout"]
-        ]
-        return 0.6 + 0.1 * (cell.levels["augment.rotation"] == "15") + swing + float(noise.normal(0, 1e-4))
-
-    made = make(seeds=6, claim=[{"text": "somebody says so", "expect": expect}])
-    (claim,) = find(made, value).claims
-    assert claim.verdict == answer
-
-
-DIRECTIONS = {  # on a metric of which less is better, and which is larger with rotation
-    "15 > 0": "confirmed",
-    "15 < 0": "refuted",
-    "0 < 15": "confirmed",
-    "15 worse than 0": "confirmed",
-    "15 better than 0": "refuted",
-    "0 better than 15": "confirmed",
-    "0  worse   than 15": "refuted",
-    "0 ~ 15": "refuted",
-}
-
-
-@pytest.mark.parametrize(("expect", "answer"), DIRECTIONS.items())
-def test_more_and_less_are_about_values_and_better_and_worse_about_benefits(expect, answer):
-    made = make(
-        seeds=6,
-        claim=[{"text": "it is slower", "expect": f"augment.rotation: {expect} on time/epoch_seconds"}],
-    )
-    noise = np.random.default_rng(5)
-
-    def seconds(cell):
-        return {
-            "time/epoch_seconds": 1.0
-            + 0.2 * (cell.levels["augment.rotation"] == "15")
-            + float(noise.normal(0, 0.01))
-        }
-
-    measured = tuple(
-        replace(o, metrics=o.metrics | seconds(o.run.cell)) for o in outcomes(made, random_value())
-    )
-    found = findings.find(*made, measured)
-    (claim,) = found.claims
-    assert claim.verdict == answer
-    assert claims.sentence(claim, found).endswith("(lower is better)")
-    assert sections.claims.claims_table(found).rows[0][3].endswith("(lower is better)")
-
-
-@pytest.mark.parametrize(
-    "expect", ["true > false", "false < true", "false > true", "true < false", "true ~ false", "false ~ true"]
-)
-def test_a_claim_about_an_unstable_factor_is_undecided_whichever_way_it_is_put(expect):
-    made = make(claim=[{"text": "x", "expect": f"model.batch_norm: {expect}"}], seeds=6)
-
-    def status(cell, seed):
-        return "diverged" if cell.levels["model.batch_norm"] == "false" and seed < 3 else "finished"
-
-    noise = np.random.default_rng(3)
-
-    def value(cell, seed):
-        return 0.9 - 0.3 * (cell.levels["model.batch_norm"] == "false") + float(noise.normal(0, 0.01))
-
-    found = find(made, value, status=status)
-    assert found.claims[0].verdict == "undecided"
-
-
 def test_nothing_lacks_a_cell_that_is_excluded():
     exclude = {"if": "model.batch_norm == false and augment.rotation > 0", "why": "diverges"}
     found = find(make(exclude=[exclude]), random_value())
     assert {e.flags for e in (*found.effects, *found.interactions)} == {()}
-
-
-def test_a_claim_without_a_pair_is_not_tested():
-    made = make(claim=[{"text": "x", "expect": "augment.rotation: 15 > 0"}])
-    found = find(made, random_value(), status=lambda cell, seed: "not_run")
-    assert [claim.verdict for claim in found.claims] == ["not tested"]
-    assert (found.finished, found.total) == (0, 36)
-    assert all(e.estimate.reason == "no pairs" for e in found.effects)
 
 
 def test_a_metric_to_minimise_turns_the_verdict_and_not_the_sign():

@@ -210,7 +210,7 @@ def test_a_job_that_is_only_judged_now_says_so(here: Store) -> None:
     with here.job(made.jobs[0].id).lock():
         found = status(made, here)
         assert [(one.judging, one.seconds_left) for one in found.running] == [(True, 0.0)]
-        assert "baseline     judging" in shown(found)
+        assert "baseline     evaluating" in shown(found)
     assert status(made, here).total == {"not_run": 2}
 
 

@@ -80,7 +80,7 @@ def test_plan_counts_what_is_left_and_a_new_seed_or_evaluation_reuses_everything
 def test_plan_says_what_a_run_would_do_and_that_one_seed_decides_nothing(study, tmp_path):
     exclude = 'exclude=[{ if = "model.batch_norm == false and evaluation.mc_dropout > 0", why = "too slow" }]'
     out = ablate("plan", study, "--store", tmp_path, "--set", "seeds=1", "--set", exclude, COLUMNS="200")[1]
-    assert re.search(r"cells +3 \(factorial, 1 of them only judges another one's training", out)
+    assert re.search(r"cells +3 \(factorial, 1 of them only evaluates another one's training", out)
     assert re.search(r"runs +3 = 3 cells x 1 seed\b", out)
     assert re.search(r"excluded +1 cell: too slow \(batch_norm=false, mc_dropout=3\)", out)
     assert re.search(r"warning +one seed shows effects and allows no verdict", out)

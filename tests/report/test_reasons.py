@@ -149,7 +149,7 @@ def test_a_killed_run_is_stopped_in_its_epoch_and_one_never_begun_is_not_run(her
     assert [(o.status, o.reason) for o in outcomes.read(made.runs, here)] == [
         ("stopped", "stopped in epoch 3 of 10; ablate run goes on from there"),
         ("stopped", "stopped before the end of its first epoch; ablate run goes on from there"),
-        ("not_run", "trained, and not judged yet"),
+        ("not_run", "trained, and not evaluated yet"),
         ("not_run", ""),
     ]
     assert never.id not in {path.name for path in (here.path / "jobs").iterdir()}

@@ -52,10 +52,10 @@ def _on_class(findings: Findings, name: str) -> Findings:
 
 
 def strongest(findings: Findings) -> tuple[str, Sequence[ClassEffect]] | None:
-    """Choose the change whose classes are drawn: the one with the largest main effect that has any."""
+    """Return the change whose classes are drawn: the one with the largest main effect that has any."""
     by_change: dict[tuple[str, str, str], list[ClassEffect]] = {}
-    for one in findings.class_effects:
-        by_change.setdefault(one.effect.changes[0], []).append(one)
+    for class_effect in findings.class_effects:
+        by_change.setdefault(class_effect.effect.changes[0], []).append(class_effect)
     sizes: Mapping[tuple[str, str, str], float] = {
         effect.changes[0]: abs(effect.estimate.effect or 0.0) for effect in findings.effects
     }
@@ -100,7 +100,7 @@ def classes(effects: Sequence[ClassEffect], findings: Findings) -> Picture:
 
 
 def classes_table(findings: Findings) -> Table:
-    """Lay out what each change does to the accuracy on each class."""
+    """Return a table of what each change does to the accuracy on each class."""
     columns: list[Column] = [
         ("change", "head"), ("class", "text"), ("effect, points", "number"), ("interval, points", "number"),
         ("verdict", "text"), ("seeds", "number"),

@@ -34,7 +34,7 @@ def section(findings: Findings) -> Section:
 
 
 def _points(findings: Findings) -> list[tuple[int, CellFinding]]:
-    """List the cells that have both, with their numbers."""
+    """Return the cells that have both, with their numbers."""
     cells = enumerate(findings.cells, 1)
     return [(i, cell) for i, cell in cells if cell.epoch_seconds is not None and cell.mean is not None]
 

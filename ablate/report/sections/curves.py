@@ -37,7 +37,7 @@ def section(findings: Findings) -> Section:
 
 
 def drawn_trainings(findings: Findings) -> list[str]:
-    """List the trainings whose curves are drawn: those nearest to the baseline, which is the first."""
+    """Return the trainings whose curves are drawn: those nearest to the baseline, which is the first."""
     distance = {cell.cell.label: _distance(cell.cell.levels, findings) for cell in findings.cells}
     labels = dict.fromkeys(curve.label for curve in findings.curves)
     return sorted(labels, key=lambda label: distance.get(label, 0))[: len(LINES)]
@@ -134,7 +134,7 @@ def _short(numbers: Iterable[float]) -> list[float]:
 
 
 def curves_table(findings: Findings) -> Table:
-    """Lay out the curves that are drawn: mean [lowest, highest seed], an epoch a row, thinned if many."""
+    """Return a table of the drawn curves: mean [lowest, highest seed], an epoch a row, thinned if many."""
     shown = list(dict.fromkeys(curve.metric for curve in findings.curves))
     columns: list[Column] = [("training", "head"), ("epoch", "number")]
     columns += [(f"{metric}{in_unit(metric, share='%')}", "number") for metric in shown]

@@ -28,7 +28,7 @@ ROW = 40  # px of one interval with its dots
 
 
 def section(findings: Findings) -> Section:
-    """Return the main effects, and those that another factor turns round at each of its levels."""
+    """Return the main effects, and what another factor reverses at each of its levels."""
     main = effects_table(
         "effects-table", f"Main effects on {findings.metric}, the best first", findings.effects, findings
     )
@@ -131,7 +131,7 @@ def _row(effect: Effect, findings: Findings, *, at: float, by: float) -> list[Fi
 
 
 def effects_table(name: str, caption: str, effects: Iterable[Effect], findings: Findings) -> Table:
-    """Lay out effects, the best first: effect and interval first, p last."""
+    """Return a table of effects, the best first: effect and interval first, p last."""
     unit = in_unit(findings.metric)
     columns: list[Column] = [
         ("change", "head"), (f"effect{unit}", "number"), (f"interval{unit}", "number"),
@@ -196,7 +196,7 @@ def effect_data(effect: Effect, findings: Findings) -> Json:
 
 
 def _failures(effect: Effect, findings: Findings) -> Json | None:
-    """Count the failed runs on both sides of a change; null where none failed after it."""
+    """Return the failed runs on both sides of a change; null where none failed after it."""
     failures = effect.failures
     if failures is None or not failures.after[0]:
         return None

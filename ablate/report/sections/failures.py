@@ -22,7 +22,7 @@ def section(findings: Findings) -> Section:
 
 
 def failures_table(findings: Findings) -> Table:
-    """Lay out the runs without a value that counts, why, and where their log is."""
+    """Return a table of the runs without a value that counts, why, and where their log is."""
     columns: list[Column] = [("run", "head"), ("status", "text"), ("reason", "text"), ("log", "text")]
     rows = ((f.run, NAMES[f.status], f.reason or "-", f.log or "-") for f in findings.failures)
     return table("failures-table", "Runs without a value that counts", columns, rows)

@@ -42,7 +42,7 @@ CALIBRATION = (
 
 
 def section(findings: Findings) -> Section:
-    """Return the cells that are shown from inside: baseline and best, or those that were asked for."""
+    """Return the cells that are shown from inside: baseline and best, or the requested ones."""
     cells = findings.details
     drawn = [cell for cell in cells if len(cell.classes) <= MOST_CLASSES]
     calibrated = [cell for cell in cells if cell.calibration]
@@ -173,7 +173,7 @@ def calibration(cells: Sequence[Detail]) -> Picture:
 
 
 def confusion_table(findings: Findings) -> Table:
-    """Lay out the mistakes of the cells, the commonest first, and then what was right."""
+    """Return a table of the mistakes of the cells, the commonest first, and then what was right."""
     columns: list[Column] = [
         ("cell", "head"), ("true class", "text"), ("taken for", "text"), ("of its images, %", "number")
     ]  # fmt: skip
@@ -196,7 +196,7 @@ def confusion_table(findings: Findings) -> Table:
 
 
 def calibration_table(findings: Findings) -> Table:
-    """Lay out confidence against accuracy, bin by bin."""
+    """Return a table of confidence against accuracy, bin by bin."""
     columns: list[Column] = [
         ("cell", "head"), ("answers", "number"), ("mean confidence, %", "number"), ("right, %", "number")
     ]  # fmt: skip

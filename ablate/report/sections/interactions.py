@@ -110,7 +110,7 @@ def heat(findings: Findings) -> Picture:
 
 
 def _number(effect: Effect, findings: Findings) -> str:
-    """Write the size of an effect, with a star where it is known in some settings only."""
+    """Return the size of an effect, with a star where it is known in some settings only."""
     return words.effect_words(effect.estimate, findings.metric) + ("*" if effect.scope is not None else "")
 
 
@@ -145,7 +145,7 @@ def interplay(strongest: Interplay, findings: Findings) -> Picture:
 
 
 def interplay_table(findings: Findings) -> Table:
-    """Lay out the means that the lines of the strongest interaction go through."""
+    """Return a table of the means that the lines of the strongest interaction go through."""
     strongest, metric = findings.interplay, findings.metric
     if strongest is None:
         return table("interplay-table", "", [("", "head")], ())

@@ -40,7 +40,7 @@ RATES = (
     "the band of all of them. The diamond is the rate that was taken."
 )
 HISTORY = "Trials: a dot is the value of one trial, the line the best so far{}."
-EXPECTED = ", the dotted line what so many random trials give on the average"
+EXPECTED = ", the dotted line the average best of as many random trials"
 FIELDS = "The trials of {}: a line a trial, the better half in blue, the best one thick."
 MAP = (
     "The same trials over two fields; between the dots the colour is only interpolated. The orange dot "
@@ -64,7 +64,7 @@ def section(findings: Findings) -> Section:
 
 
 def _blocks(tuned: TuningFinding, findings: Findings) -> tuple[Block, ...]:
-    """Show range tests and trials; of the trials' fields, those of the first search."""
+    """Return the blocks of range tests and trials; of the trials' fields, those of the first search."""
     histories, ranges = tuned.histories, tuned.ranges
     first = histories[0] if histories else None
     drawn = (
@@ -146,7 +146,7 @@ def _rate(curve: RangeCurve, colour: str) -> list[Figure]:
 
 
 def values(histories: Sequence[History]) -> Picture:
-    """Draw the value of each trial and the best so far; of random searches, what so many give on average."""
+    """Draw the value of each trial and the best so far; of random searches, the average best as well."""
     metric, most = histories[0].search.metric, max(len(history.trials) for history in histories)
     by = metrics.scale(metric)
     data = [
@@ -303,7 +303,7 @@ def _hover(history: History, trial: Trial) -> str:
 
 
 def rates_table(ranges: Sequence[RangeCurve]) -> Table:
-    """Lay out what each rule suggests in each range test."""
+    """Return a table of what each rule suggests in each range test."""
     columns: list[Column] = [
         ("cell", "head"), ("rule", "text"), ("rate", "number"), ("about as good", "value"),
         ("status", "text"),
@@ -322,7 +322,7 @@ def rates_table(ranges: Sequence[RangeCurve]) -> Table:
 
 
 def trials_table(histories: Sequence[History]) -> Table:
-    """Lay out every trial of every search."""
+    """Return a table of every trial of every search."""
     paths = list(dict.fromkeys(itertools.chain.from_iterable(history.fields for history in histories)))
     short = short_names(paths)
     metric = histories[0].search.metric if histories else ""
@@ -343,7 +343,7 @@ def trials_table(histories: Sequence[History]) -> Table:
 
 
 def turns_table(findings: Findings, tuned: TuningFinding) -> Table:
-    """Lay out each change before and after tuning."""
+    """Return a table of each change before and after tuning."""
     metric = tuned.histories[0].search.metric if tuned.histories else ""
     unit = in_unit(metric)
     columns: list[Column] = [
