@@ -78,20 +78,20 @@ class Comparison:
 
 def of_studies(one: Findings, other: Findings) -> Comparison:
     """Return the main effects of two studies side by side; what only one of them has stands beside a dash."""
-    found = [{_key(effect): effect for effect in findings.effects} for findings in (one, other)]
-    keys = list(dict.fromkeys([*found[0], *found[1]]))
+    by_change = [{_key(effect): effect for effect in findings.effects} for findings in (one, other)]
+    keys = list(dict.fromkeys([*by_change[0], *by_change[1]]))
     rows, changes = [], []
     for key in keys:
-        pair = [effects.get(key) for effects in found]
+        pair = [effects.get(key) for effects in by_change]
         owner = one if pair[0] is not None else other
         named = pair[0] or pair[1]
         assert named is not None
-        told = [_told(effect, findings) for effect, findings in zip(pair, (one, other), strict=True)]
-        rows.append((names.whole(named, owner), *told, _agreement(pair)))
+        verdicts = [_told(effect, findings) for effect, findings in zip(pair, (one, other), strict=True)]
+        rows.append((names.whole(named, owner), *verdicts, _agreement(pair)))
         first = None if pair[0] is None else _numbers(pair[0], one)
         second = None if pair[1] is None else _numbers(pair[1], other)
         changes.append(Change(names.whole(named, owner), *key, (first, second), _agreement(pair)))
-    shared = sum(key in found[0] and key in found[1] for key in keys)
+    shared = sum(key in by_change[0] and key in by_change[1] for key in keys)
     sentence = f"{count(shared, 'change')} in both studies, {len(keys) - shared} in one of them only"
     metrics = (one.metric, other.metric)
     differing = () if one.metric == other.metric else (f"the metrics differ: {' and '.join(metrics)}",)
@@ -110,8 +110,8 @@ def _told(effect: Effect | None, findings: Findings) -> str:
         return "-"
     numbers = words.difference(effect.estimate, findings.metric)
     scope = "" if effect.estimate.verdict == "unstable" else names.where(effect.scope, findings)
-    said = words.verdict_words(effect, findings) + scope
-    return said if not numbers or numbers in said else f"{said}; {numbers}"
+    verdict = words.verdict_words(effect, findings) + scope
+    return verdict if not numbers or numbers in verdict else f"{verdict}; {numbers}"
 
 
 def _numbers(effect: Effect, findings: Findings) -> Told:
@@ -144,7 +144,7 @@ def of_cells(findings: Findings, one: CellFinding, other: CellFinding, effect: E
         moved = "-" if change is None else words.moved(change, metric)
         rows.append((f"seed {seed}", *values, moved))
     both = [seed for seed in findings.study.seeds if seed in effect.per_seed]  # the difference is of these
-    means = [sum(found.values[seed] for seed in both) / len(both) if both else None for found in (one, other)]
+    means = [sum(cell.values[seed] for seed in both) / len(both) if both else None for cell in (one, other)]
     of = "mean" if len(both) in (0, len(findings.study.seeds)) else f"mean of {count(len(both), 'seed')}"
     difference = words.difference(effect.estimate, metric) or "-"
     rows.append((of, *(words.value(mean, metric) for mean in means), difference))

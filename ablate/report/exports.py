@@ -50,9 +50,8 @@ def _markdown_table(table: Table) -> str:
     ruler = ["---:" if kind == "number" else "---" for _, kind in table.columns]
     rows = [[_marked(_text(cell)) for cell in row] for row in table.rows]
     lines = [f"| {' | '.join(row)} |" for row in ([_marked(title) for title in header], ruler, *rows)]
-    return (
-        f"**{_marked(table.caption)}**\n\n" + "\n".join(lines) + (f"\n\n{table.note}" if table.note else "")
-    )
+    note = [table.note] if table.note else []
+    return "\n\n".join([f"**{_marked(table.caption)}**", "\n".join(lines), *note])
 
 
 def _text(cell: str | Mark | Label) -> str:
@@ -88,17 +87,8 @@ def _latex_row(effect: Effect, findings: Findings) -> str:
     estimate = effect.estimate
     numbers = [words.effect_words(estimate, findings.metric), words.interval_words(estimate, findings.metric)]
     shown = [f"${number}$" if number else "--" for number in numbers]
-    return (
-        " & ".join(
-            [
-                _tex(names.change(effect, findings)),
-                *shown,
-                _tex(words.verdict(effect, findings)),
-                str(estimate.n),
-            ]
-        )
-        + r" \\"
-    )
+    change, verdict = names.change(effect, findings), words.verdict(effect, findings)
+    return " & ".join([_tex(change), *shown, _tex(verdict), str(estimate.n)]) + r" \\"
 
 
 TEX = {

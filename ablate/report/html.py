@@ -102,12 +102,6 @@ def _setting(findings: Findings) -> list[str]:
         parameters = " to ".join(f"{number:,}" for number in network.parameters)
         networks.append(f"{network.name} ({parameters} parameters)" if parameters else network.name)
     said.append(f"{'Network' if len(networks) == 1 else 'Networks'}: {', '.join(networks)}.")
-    short, levels = (
-        short_names([factor.name for factor in findings.study.factors]),
-        findings.cells[0].cell.levels,
-    )
-    return (
-        [*said, f"Baseline: {', '.join(f'{short[name]} = {level}' for name, level in levels.items())}."]
-        if levels
-        else said
-    )
+    short = short_names([factor.name for factor in findings.study.factors])
+    levels = [f"{short[name]} = {level}" for name, level in findings.cells[0].cell.levels.items()]
+    return [*said, f"Baseline: {', '.join(levels)}."] if levels else said

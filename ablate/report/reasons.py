@@ -45,20 +45,16 @@ def at_chance(cells: Iterable[CellFinding], findings: Findings) -> str:
     unit = " %" if metrics.is_fraction(findings.metric) else ""
     listed = f"{', '.join(told)}{unit}" if len(told) <= LISTED else f"{told[0]} to {told[-1]}{unit}"
     named = listed if findings.metric == "test/accuracy" else f"{findings.metric} {listed}"
-    return (
-        f"{named}; {_chance(findings.images)}"
-        if findings.images and findings.metric == "test/accuracy"
-        else named
-    )
+    if findings.images and findings.metric == "test/accuracy":
+        return f"{named}; {_chance(findings.images)}"
+    return named
 
 
 def _chance(images: ImageCount) -> str:
     if images.is_balanced:
         return f"chance {_short(1 / images.classes, 'test/accuracy')} %"
-    return (
-        "always naming the largest class gives "
-        f"{_short(images.largest_class / images.count, 'test/accuracy')} %"
-    )
+    share = _short(images.largest_class / images.count, "test/accuracy")
+    return f"always naming the largest class gives {share} %"
 
 
 def _short(number: float, metric: str) -> str:
@@ -100,9 +96,8 @@ def no_pairs(findings: Findings) -> str:
     else:
         return _no_baseline(baseline, others, findings)
     advice = _either(_advice(findings.cells))
-    return (
-        f"{said} ({counted(findings)}){f': {advice}' if advice else ''}." if counted(findings) else f"{said}."
-    )
+    uncounted = f" ({counted(findings)}){f': {advice}' if advice else ''}" if counted(findings) else ""
+    return f"{said}{uncounted}."
 
 
 def _no_baseline(baseline: CellFinding, others: Sequence[CellFinding], findings: Findings) -> str:
@@ -115,17 +110,15 @@ def _no_baseline(baseline: CellFinding, others: Sequence[CellFinding], findings:
     advice = _either([*_advice([baseline]), *(["take a baseline that learns"] if baseline.failed else [])])
     what = f": {advice}" if advice else ""
     sign = 1 if findings.direction == "max" else -1
-    known = sorted(
-        (cell for cell in others if cell.mean is not None), key=lambda cell: -sign * (cell.mean or 0.0)
-    )
+    trained = [cell for cell in others if cell.mean is not None]
+    ranked = sorted(trained, key=lambda cell: -sign * (cell.mean or 0.0))
     unit = " %" if metrics.is_fraction(findings.metric) else ""
     listed = ", ".join(
-        f"{cell.cell.label} {_short(cell.mean or 0.0, findings.metric)}{unit}" for cell in known[:LISTED]
+        f"{cell.cell.label} {_short(cell.mean or 0.0, findings.metric)}{unit}" for cell in ranked[:LISTED]
     )
-    rest = f", and {len(known) - LISTED} more" if len(known) > LISTED else ""
-    return f"The baseline {told}, so nothing can be compared with it{what}." + (
-        f" The others: {listed}{rest}." if listed else ""
-    )
+    rest = f", and {len(ranked) - LISTED} more" if len(ranked) > LISTED else ""
+    others_listed = f" The others: {listed}{rest}." if listed else ""
+    return f"The baseline {told}, so nothing can be compared with it{what}.{others_listed}"
 
 
 def _baseline(cell: CellFinding, status: Status, findings: Findings) -> str:

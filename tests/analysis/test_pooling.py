@@ -176,9 +176,8 @@ def test_more_seeds_are_the_fewest_with_the_power_at_the_freedom_of_all_cells():
         few, many = pooled.more_seeds_min_effect, pooled.more_seeds_min_effect_high
         assert power(3 + few) >= 0.8 > power(3 + few - 1)
         ratio = (3 + many) / (3 + few)
-        assert ratio == pytest.approx(
-            8 / distributions.chi2.ppf(0.2, 8), rel=0.05
-        )  # nearer than the 2 / 0.446 of two differences alone
+        # Nearer than the 2 / 0.446 of two differences alone.
+        assert ratio == pytest.approx(8 / distributions.chi2.ppf(0.2, 8), rel=0.05)
 
 
 # In a study

@@ -140,9 +140,8 @@ def test_more_seeds_are_the_smallest_number_with_the_power_and_their_bound_takes
 
 
 def test_a_large_effect_just_missed_asks_for_few_seeds_and_a_small_min_effect_for_many():
-    d = np.array(
-        [-0.01, -0.02, -0.06, -0.09, -0.11]
-    )  # five losses of five, and an interval that just holds 0
+    # Five losses of five, and an interval that just holds 0.
+    d = np.array([-0.01, -0.02, -0.06, -0.09, -0.11])
     found = estimate(d, family=2, min_effect=0.01)
     assert (found.verdict, found.losses, found.more_seeds) == ("undecided", 5, 3)
     assert found.more_seeds_min_effect > 100

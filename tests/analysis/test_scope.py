@@ -61,11 +61,8 @@ def test_all_settings_and_none_need_no_description():
 
 
 def test_what_follows_from_another_factor_is_not_said():
-    planned = [
-        ("0", "off"),
-        ("0.1", "off"),
-        ("0.1", "on"),
-    ]  # the second factor is active only where the first is not 0
+    # The second factor is active only where the first is not 0.
+    planned = [("0", "off"), ("0.1", "off"), ("0.1", "on")]
     assert describe(("drop", "mc"), [("0", "off")], planned).terms == ((("drop", ("0",)),),)
 
 

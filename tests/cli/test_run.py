@@ -91,9 +91,8 @@ def test_plan_says_what_a_run_would_do_and_that_one_seed_decides_nothing(study, 
 def test_another_study_finds_the_jobs_it_shares(done, tmp_path):
     folder, _ = done
     store, other = tmp_path / "store", tmp_path / "other.toml"
-    shutil.copytree(
-        folder / "store", store, ignore=shutil.ignore_patterns("mlflow.*", "artifacts")
-    )  # others look at that store
+    # A copy, because other tests look at that store.
+    shutil.copytree(folder / "store", store, ignore=shutil.ignore_patterns("mlflow.*", "artifacts"))
     other.write_text(TINY.replace('"tiny"', '"other"').replace("[true, false]", "[false, true]"))
     before = attempts(store)
     code, out, _ = ablate("run", other, "--store", store)

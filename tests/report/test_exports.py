@@ -271,11 +271,8 @@ class TestComparison:
             status=lambda cell, seed: "not_run" if (cell.label, seed) == ("rotation=15", 1) else "finished"
         )
         assert made.rows[1] == ("seed 1", "90.10 %", "not run", "-")
-        assert made.rows[-1][:3] == (
-            "mean of 4 seeds",
-            "90.22 %",
-            "91.18 %",
-        )  # of which the difference is one
+        # The means are those of which the difference is one.
+        assert made.rows[-1][:3] == ("mean of 4 seeds", "90.22 %", "91.18 %")
 
     def test_two_of_many_cells_are_a_single_comparison_and_say_so(self):
         of = found(FLIPPED, by_level(HELPS))

@@ -402,13 +402,11 @@ class TestFigures:
         of = hostile()
         assert "<script>alert" not in canvas.div(draw(of))
         traces, layout = drawn(draw(of))
-        found_texts = [
-            trace[key] for trace in traces for key in ("text", "hovertext", "name") if key in trace
-        ]
-        texts = [part for text in found_texts for part in ([text] if isinstance(text, str) else text)]
-        texts = [
-            part for text in texts for part in ([text] if isinstance(text, str) else text)
-        ]  # of a heat map
+        keys = ("text", "hovertext", "name")
+        labels = [trace[key] for trace in traces for key in keys if key in trace]
+        rows = [part for text in labels for part in ([text] if isinstance(text, str) else text)]
+        # The texts of a heat map are lists of rows.
+        texts = [part for text in rows for part in ([text] if isinstance(text, str) else text)]
         texts += [label["text"] for label in layout.get("annotations", ())]
         texts += [text for name in ("xaxis", "yaxis") for text in layout[name].get("ticktext", ())]
         tags = {tag for text in texts for tag in re.findall(r"<[^<>]*>", text)}

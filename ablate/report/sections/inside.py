@@ -124,13 +124,14 @@ def confusion(cell: Detail, name: str) -> Picture:
 
 def _squares(cell: Detail) -> Figure:
     count, rows = len(cell.classes), cell.confusion
+    # Without a text for shares of 0: most of 100 x 100 are, and the page is large enough.
     hover = [
         [
             f"{safe(true)} taken for {safe(answer)}: {100 * share:.2f} %" if share else ""
             for answer, share in zip(cell.classes, row, strict=True)
         ]
         for true, row in zip(cell.classes, rows, strict=True)
-    ]  # most of 100 x 100 are empty, and the page is large enough
+    ]
     text = [[f"{100 * share:.0f}" if 100 * share >= 0.5 else "" for share in row] for row in rows]
     z = [
         [None if i == j else round(100 * share, 4) for j, share in enumerate(row)]
