@@ -10,11 +10,11 @@ from ablate.report import names, words
 from ablate.report.canvas import COLOURS, GREY, HEIGHT, SYMBOLS, Figure, Picture, axis, lines, picture, safe
 from ablate.report.section import Section, folded, plots
 from ablate.report.sections.effects import effect_data
-from ablate.report.tables import Column, Table, in_unit, table
+from ablate.report.tables import Cell, Column, Table, in_unit, table
 
 CLASS = 22  # px of one row
 WIDE = "so few seeds say nothing about single classes, and only the means are shown"
-"""Why the interval of a class is not shown: it has all that the accuracy of a class can change by."""
+"""Why the interval of a class is not shown: it covers every change that an accuracy can have."""
 
 
 def section(findings: Findings) -> Section:
@@ -78,8 +78,8 @@ def classes(effects: Sequence[ClassEffect], findings: Findings) -> Picture:
                 "mode": "lines",
                 "hoverinfo": "skip", "line": {"color": colour, "width": 6}, "opacity": 0.55,
             })  # fmt: skip
-        told = estimate if not one.effect.says_nothing else replace(estimate, low=None, high=None)
-        numbers = words.difference(told, metrics.PER_CLASS)
+        shown = estimate if not one.effect.says_nothing else replace(estimate, low=None, high=None)
+        numbers = words.difference(shown, metrics.PER_CLASS)
         hover = "<br>".join(lines(f"{one.name}: {numbers}, {words.verdict(one.effect, findings)}"))
         data.append({
             "type": "scatter", "x": [100 * (estimate.effect or 0.0)], "y": [i], "mode": "markers",
@@ -105,21 +105,21 @@ def classes_table(findings: Findings) -> Table:
         ("change", "head"), ("class", "text"), ("effect, points", "number"), ("interval, points", "number"),
         ("verdict", "text"), ("seeds", "number"),
     ]  # fmt: skip
-    rows = (
-        (
-            names.change(one.effect, findings),
-            one.name,
-            words.effect_words(one.effect.estimate, metrics.PER_CLASS) or "-",
-            "-"
-            if one.effect.says_nothing
-            else words.interval_words(one.effect.estimate, metrics.PER_CLASS) or "-",
-            words.verdict(one.effect, findings),
-            str(one.effect.estimate.n),
-        )
-        for one in findings.class_effects
-    )
-    wide = any(one.effect.says_nothing for one in findings.class_effects)
+    rows = (_cells(class_effect, findings) for class_effect in findings.class_effects)
     caption = "Accuracy on each class: what each change does to it, the most moved classes first"
-    return table(
-        "classes-table", caption + (f". Where a class has no interval, {WIDE}" if wide else ""), columns, rows
+    if any(class_effect.effect.says_nothing for class_effect in findings.class_effects):
+        caption += f". Where a class has no interval, {WIDE}"
+    return table("classes-table", caption, columns, rows)
+
+
+def _cells(class_effect: ClassEffect, findings: Findings) -> tuple[Cell, ...]:
+    effect = class_effect.effect
+    interval = "" if effect.says_nothing else words.interval_words(effect.estimate, metrics.PER_CLASS)
+    return (
+        names.change(effect, findings),
+        class_effect.name,
+        words.effect_words(effect.estimate, metrics.PER_CLASS) or "-",
+        interval or "-",
+        words.verdict(effect, findings),
+        str(effect.estimate.n),
     )

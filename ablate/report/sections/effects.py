@@ -32,7 +32,7 @@ def section(findings: Findings) -> Section:
     main = effects_table(
         "effects-table", f"Main effects on {findings.metric}, the best first", findings.effects, findings
     )
-    turned = "Effects that another factor turns round, at each of its levels"
+    turned = "Effects that another factor reverses, at each of its levels"
     known = any(effect.estimate.effect is not None for effect in findings.effects)
     least = words.least(findings)
     band = (

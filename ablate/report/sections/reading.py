@@ -27,8 +27,8 @@ UNSTABLE = (
     "are, and what the surviving runs say, stands beside it."
 )
 TURNED = (
-    "another factor turns the sign of this effect round: the table below the effects has it at each "
-    "level of that factor."
+    "another factor reverses the sign of this effect: the table below the effects has it at each level of "
+    "that factor."
 )
 INCOMPLETE = (
     "an effect is a mean over all settings of the other factors. The seeds that are named lack a run of it "
