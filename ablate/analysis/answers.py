@@ -6,7 +6,8 @@ from typing import Literal
 import numpy as np
 
 from ablate.analysis import effects, stats
-from ablate.analysis.effects import Effect
+from ablate.analysis.effects import Contrast, Effect
+from ablate.analysis.metric_table import tabulate
 from ablate.analysis.outcomes import Outcome
 from ablate.analysis.stats import Estimate
 from ablate.recipe import metrics
@@ -30,36 +31,32 @@ class ClaimFinding:
 
     @property
     def estimate(self) -> Estimate | None:
-        """Return the numbers of the effect; None where there are none."""
+        """The numbers of the effect; None where there are none."""
         return None if self.effect.estimate.effect is None else self.effect.estimate
 
 
 def claim_finding(claim: Claim, study: Study, grid: Grid, outcomes: tuple[Outcome, ...]) -> ClaimFinding:
-    """Answer a claim by the effect of going from its second level to its first, in the family of the main effects."""
+    """Answer a claim by the effect of going from its second level to its first.
+
+    Its interval is simultaneous with those of the main effects.
+    """
     metric = claim.metric or study.metric
     direction = study.direction if metric == study.metric else metrics.direction(metric) or "max"
-    table = effects.tabulate(study, grid, outcomes, metric, direction)
+    table = tabulate(study, grid, outcomes, metric, direction)
     names = [factor.name for factor in study.factors]
     fixed = {names.index(claim.when[0]): claim.when[1]} if claim.when else {}
     position = names.index(claim.factor)
-    there = effects.main(table, position, claim.second, claim.first, fixed)
-    every = [effects.main(table, *contrast) for contrast in effects.contrasts(study)]
-    family = len(every)
-    same = (
-        i
-        for i, one in enumerate(every)
-        if any(np.array_equal(one.weights, sign * there.weights) for sign in (1, -1))
-    )  # either way round
+    claimed = effects.main(table, position, claim.second, claim.first, fixed)
+    contrasts = [effects.main(table, *change) for change in effects.contrasts(study)]
+    family = len(contrasts)
+    same = (i for i, contrast in enumerate(contrasts) if _is_same(contrast, claimed))
     place = next(same, family)
-    every[place : place + 1] = [there]  # beside the main effects, or in the place of the one that it is
-    effect = effects.judged(table, every, family)[place]
-    if there.failures is not None and stats.unstable(*there.failures.after, *there.failures.before):
-        effect = replace(
-            effect, estimate=replace(effect.estimate, verdict="unstable")
-        )  # the same whichever way it is put
-    is_measured = bool(
-        np.isfinite(table.values).any()
-    )  # else no failure of runs is why there is nothing to say
+    contrasts[place : place + 1] = [claimed]  # instead of the main effect that it is, or beside them
+    effect = effects.decide(table, contrasts, family)[place]
+    if claimed.failures is not None and stats.unstable(*claimed.failures.after, *claimed.failures.before):
+        # A claim and its reverse have the same answer.
+        effect = replace(effect, estimate=replace(effect.estimate, verdict="unstable"))
+    is_measured = bool(np.isfinite(table.values).any())  # else failed runs are not why there is no effect
     verdict = _answer(claim.relation, effect, table.benefit) if is_measured else "not tested"
     return ClaimFinding(
         claim,
@@ -71,10 +68,16 @@ def claim_finding(claim: Claim, study: Study, grid: Grid, outcomes: tuple[Outcom
     )
 
 
-def _answer(relation: str, effect: Effect, benefit: int) -> ClaimVerdict:
-    """Answer a claim: `>` and `<` are about the values of the metric, "better than" and "worse than" about the benefit.
+def _is_same(contrast: Contrast, other: Contrast) -> bool:
+    """Whether two contrasts compare the same runs, in either direction."""
+    return any(np.array_equal(contrast.weights, sign * other.weights) for sign in (1, -1))
 
-    An effect that is known in some settings only says neither yes nor no of the factor.
+
+def _answer(relation: str, effect: Effect, benefit: int) -> ClaimVerdict:
+    """Return the answer to a claim.
+
+    `>` and `<` are about the values of the metric, "better than" and "worse than" about the benefit. An
+    effect that is known in some settings only neither confirms nor refutes a claim about the factor.
     """
     verdict = effect.estimate.verdict
     if verdict == "unstable":

@@ -1,6 +1,6 @@
 """The runs and the study to Findings: effects, interactions, cells, claims, curves. All that a report says.
 
-Nothing is drawn here and nothing is worded; report draws and words, and computes nothing.
+Nothing is drawn or worded here; `report` draws and words, and computes nothing.
 """
 
 from collections import Counter
@@ -15,6 +15,7 @@ from ablate.analysis import answers, diagnostics, effects
 from ablate.analysis.answers import ClaimFinding
 from ablate.analysis.diagnostics import ClassEffect, Detail, Interplay
 from ablate.analysis.effects import Effect
+from ablate.analysis.metric_table import tabulate
 from ablate.analysis.outcomes import FAILED_RESULT, Outcome, Status
 from ablate.analysis.tuning import TuningFinding
 from ablate.recipe import metrics
@@ -40,7 +41,7 @@ class CellFinding:
     values: Mapping[int, float]  # by seed
     epoch_seconds: float | None  # mean over seeds
     train_seconds: float | None  # sum over seeds
-    shares_training: bool  # its runs are those of an earlier cell, judged in another way
+    shares_training: bool  # its trainings are those of an earlier cell, evaluated in another way
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A run without a value that counts, and why."""
+    """A run that failed or crashed, and why."""
 
     run: str
     status: Status
@@ -67,7 +68,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class ImageCount:
-    """The images that the runs were judged by."""
+    """The images that the runs were evaluated on."""
 
     count: int
     classes: int  # that have images
@@ -99,9 +100,7 @@ class Findings:
     cells: tuple[CellFinding, ...]
     effects: tuple[Effect, ...]
     interactions: tuple[Effect, ...]
-    simple_effects: tuple[
-        Effect, ...
-    ]  # of each effect that another factor turns round, at each level of that one
+    simple_effects: tuple[Effect, ...]  # of each effect that another factor reverses, at each of its levels
     cell_effects: tuple[Effect, ...]
     claims: tuple[ClaimFinding, ...]
     curves: tuple[Curve, ...]
@@ -113,7 +112,7 @@ class Findings:
     class_effects: tuple[ClassEffect, ...]
     interplay: Interplay | None  # of the strongest interaction
     tuning: TuningFinding | None = None
-    images: ImageCount | None = None  # none where no run has been judged, or not all by as many
+    images: ImageCount | None = None  # none where no run is evaluated, or not all on the same number
     networks: tuple[Network, ...] = ()
 
 
@@ -133,7 +132,7 @@ def find(
     """
     name = metric or study.metric
     direction = study.direction if name == study.metric else metrics.direction(name) or "max"
-    table = effects.tabulate(study, grid, outcomes, name, direction)
+    table = tabulate(study, grid, outcomes, name, direction)
     interactions = effects.interactions(table) if study.design == "factorial" else ()
     main = tuple(effects.flag_turned(effect, interactions, table) for effect in effects.mains(table))
     cells = _cells(grid, outcomes, name)
@@ -169,7 +168,7 @@ def find(
 
 
 def _images(outcomes: tuple[Outcome, ...]) -> ImageCount | None:
-    """Count the test images; None where runs differ in them."""
+    """Return the number of test images; None where runs differ in it."""
     counts = {tuple(sum(row) for row in o.confusion) for o in outcomes if o.confusion}
     if len(counts) != 1 or not sum(only := counts.pop()):
         return None
@@ -177,19 +176,19 @@ def _images(outcomes: tuple[Outcome, ...]) -> ImageCount | None:
 
 
 def _networks(outcomes: tuple[Outcome, ...]) -> tuple[Network, ...]:
-    found: dict[str, list[int]] = {}
+    parameters: dict[str, set[int]] = {}
     for o in outcomes:
-        own = found.setdefault(o.run.cell.recipe.model.name, [])
-        own += [int(o.metrics["model/parameters"])] if "model/parameters" in o.metrics else []
+        own = parameters.setdefault(o.run.cell.recipe.model.name, set())
+        own |= {int(o.metrics["model/parameters"])} if "model/parameters" in o.metrics else set()
     return tuple(
-        Network(name, tuple(sorted({min(own), max(own)})) if own else ()) for name, own in found.items()
+        Network(name, tuple(sorted({min(own), max(own)})) if own else ()) for name, own in parameters.items()
     )
 
 
 def _baseline_and_best(cells: tuple[CellFinding, ...], direction: metrics.Direction) -> tuple[str, ...]:
     sign = 1 if direction == "max" else -1
     others = sorted((c for c in cells[1:] if c.mean is not None), key=lambda c: -sign * (c.mean or 0.0))
-    return tuple(found.cell.label for found in (cells[0], *others[:1]))
+    return tuple(finding.cell.label for finding in (cells[0], *others[:1]))
 
 
 def _cells(grid: Grid, outcomes: tuple[Outcome, ...], metric: str) -> tuple[CellFinding, ...]:
@@ -197,18 +196,16 @@ def _cells(grid: Grid, outcomes: tuple[Outcome, ...], metric: str) -> tuple[Cell
     for outcome in outcomes:
         by_cell.setdefault(outcome.run.cell.id, []).append(outcome)
     seen: set[str] = set()
-    found = []
+    findings = []
     for cell in grid.cells:
         own = by_cell[cell.id]
         good = [o for o in own if o.status == "finished"]
-        values, at_chance = (
-            _values(good, metric),
-            _values([o for o in own if o.status == "at_chance"], metric),
-        )
+        values = _values(good, metric)
+        at_chance = _values([o for o in own if o.status == "at_chance"], metric)
         failed = sum(o.status in FAILED_RESULT for o in own)
         seconds = [o.metrics["time/epoch_seconds"] for o in good]
         jobs = {o.run.job_id for o in own}
-        found.append(
+        findings.append(
             CellFinding(
                 cell=cell,
                 n=len(values),
@@ -226,7 +223,7 @@ def _cells(grid: Grid, outcomes: tuple[Outcome, ...], metric: str) -> tuple[Cell
             )
         )
         seen |= jobs
-    return tuple(found)
+    return tuple(findings)
 
 
 def _values(some: list[Outcome], metric: str) -> dict[int, float]:
@@ -241,21 +238,14 @@ def _curves(outcomes: tuple[Outcome, ...]) -> tuple[Curve, ...]:
         if outcome.run.job_id not in seen and outcome.lines:
             seen.add(outcome.run.job_id)
             trainings.setdefault(outcome.run.cell.label, []).append(outcome)
-    found = []
+    curves = []
     for label, own in trainings.items():
+        lines = [line for outcome in own for line in outcome.lines]
         for metric in CURVES:
-            rows = pd.DataFrame(
-                [
-                    (line.epoch, line.metrics[metric])
-                    for o in own
-                    for line in o.lines
-                    if metric in line.metrics
-                ]
-            )
-            if len(rows):
-                grouped = (
-                    rows.replace([np.inf, -np.inf], np.nan).dropna().groupby(0)[1].agg(["mean", "min", "max"])
-                )
-                ends = (tuple(float(x) for x in grouped[name]) for name in ("mean", "min", "max"))
-                found.append(Curve(label, metric, tuple(int(e) for e in grouped.index), *ends))
-    return tuple(found)
+            points = [(line.epoch, line.metrics[metric]) for line in lines if metric in line.metrics]
+            if points:
+                finite = pd.DataFrame(points).replace([np.inf, -np.inf], np.nan).dropna()
+                grouped = finite.groupby(0)[1].agg(["mean", "min", "max"])
+                columns = (tuple(float(x) for x in grouped[name]) for name in ("mean", "min", "max"))
+                curves.append(Curve(label, metric, tuple(int(e) for e in grouped.index), *columns))
+    return tuple(curves)

@@ -19,18 +19,18 @@ FAILED_RESULT: tuple[Status, ...] = ("diverged", "at_chance")
 A run that has crashed is missing: it says nothing of its cell.
 """
 NAMES: Mapping[Status, str] = {
-    "finished": "done", "diverged": "diverged", "at_chance": "at chance", "crashed": "crashed", "stopped": "stopped", "running": "running",
-    "not_run": "not run",
+    "finished": "done", "diverged": "diverged", "at_chance": "at chance", "crashed": "crashed",
+    "stopped": "stopped", "running": "running", "not_run": "not run",
 }  # fmt: skip
 """The one word for each, wherever people read it.
 
-`stopped` was killed or interrupted, and goes on where it was.
+A stopped run was killed or interrupted, and resumes where it was.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one run."""
+    """The state of one run, and its metrics."""
 
     run: Run
     status: Status
@@ -38,19 +38,18 @@ class Outcome:
     log: str  # path; empty where the job was never started
     metrics: dict[str, float]  # empty unless finished or at chance
     lines: tuple[Epoch, ...]  # of the epochs
-    confusion: tuple[tuple[int, ...], ...]  # [true class][answer]; empty unless judged
+    confusion: tuple[tuple[int, ...], ...]  # [true class][answer]; empty unless evaluated
     classes: tuple[str, ...]
     environment: dict[str, Any]
-    calibration: tuple[
-        tuple[int, float, float], ...
-    ] = ()  # a bin each: images, mean confidence, share that was right
+    calibration: tuple[tuple[int, float, float], ...] = ()
+    """For each bin: images, mean confidence, share of right answers."""
     picture: str = ""  # path of the PNG of its most confident mistakes
-    trained: bool = False  # to the end; it may still have to be judged
+    trained: bool = False  # to the end; the evaluation may be missing
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What the folder of a job says of all of its runs."""
+    """What the folder of a job holds for all of its runs."""
 
     state: JobState
     lines: tuple[Epoch, ...]
@@ -59,11 +58,10 @@ class _Job:
 
 
 def read(runs: tuple[Run, ...], store: Store) -> tuple[Outcome, ...]:
-    """Read what the store has of every run; each job's folder is read once."""
+    """Return the outcome of every run from the store; each job's folder is read once."""
     jobs: dict[str, _Job] = {}
-    environments: dict[
-        str, dict[str, Any]
-    ] = {}  # jobs of one commit share one: each may have a diff of 200 KB
+    # Jobs of one commit share an environment: each may have a diff of 200 KB.
+    environments: dict[str, dict[str, Any]] = {}
     outcomes = []
     for run in runs:
         if run.job_id not in jobs:
@@ -73,21 +71,20 @@ def read(runs: tuple[Run, ...], store: Store) -> tuple[Outcome, ...]:
 
 
 def _read_job(folder: Folder, environments: dict[str, dict[str, Any]]) -> _Job:
-    standing = state(folder)  # first: what ends while it is read counts as running, not as never started
+    job_state = state(folder)  # first: what ends while it is read counts as running, not as never started
     environment = files.read_json(folder.environment) or {}
     return _Job(
-        standing, tuple(job_folder.read_epochs(folder)), environments.setdefault(str(environment), environment),
-        str(folder.log) if folder.log.exists() else "",
-    )  # fmt: skip
+        state=job_state,
+        lines=tuple(job_folder.read_epochs(folder)),
+        environment=environments.setdefault(str(environment), environment),
+        log=str(folder.log) if folder.log.exists() else "",
+    )
 
 
 def _outcome(run: Run, folder: Folder, job: _Job) -> Outcome:
     identity = identities.evaluation_id(run.cell.recipe)
-    evaluation, result, failure = (
-        job_folder.read_evaluation(folder, identity),
-        job.state.result,
-        job.state.failure,
-    )
+    evaluation = job_folder.read_evaluation(folder, identity)
+    result, failure = job.state.result, job.state.failure
     status: Status = "not_run"
     reason, metrics = "", {}
     match job.state.stage(is_evaluated=evaluation is not None):
@@ -100,13 +97,14 @@ def _outcome(run: Run, folder: Folder, job: _Job) -> Outcome:
         case "running":
             status = "running"
         case "trained":
-            reason = "trained, and not judged yet"
+            reason = "trained, and not evaluated yet"
         case "stopped":
             status, reason = "stopped", _stopped(run, job.lines)
     picture = folder.outcome(identity) / "misclassified.png"
     return Outcome(
         run=run, status=status, reason=reason, log=job.log, metrics=metrics, lines=job.lines,
-        confusion=evaluation.confusion if evaluation else (), classes=evaluation.classes if evaluation else (),
+        confusion=evaluation.confusion if evaluation else (),
+        classes=evaluation.classes if evaluation else (),
         calibration=evaluation.calibration if evaluation else (),
         picture=str(picture) if evaluation and picture.exists() else "",
         environment=job.environment, trained=result is not None,
@@ -114,10 +112,8 @@ def _outcome(run: Run, folder: Folder, job: _Job) -> Outcome:
 
 
 def _stopped(run: Run, lines: tuple[Epoch, ...]) -> str:
-    """Return where a job was when its process ended, and that nothing is lost."""
-    where = (
-        f"in epoch {lines[-1].epoch} of {run.cell.recipe.training.epochs}"
-        if lines
-        else "before the end of its first epoch"
-    )
-    return f"stopped {where}; ablate run goes on from there"
+    """Return where a job was when its process ended, and how it is resumed."""
+    if not lines:
+        return "stopped before the end of its first epoch; ablate run goes on from there"
+    epochs = run.cell.recipe.training.epochs
+    return f"stopped in epoch {lines[-1].epoch} of {epochs}; ablate run goes on from there"

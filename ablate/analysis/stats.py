@@ -21,10 +21,10 @@ CAP = 1000
 """Seeds; what is above it is given as CAP + 1 and read "more than 1000"."""
 
 POWER = 0.8
-"""Chance to see an effect that is there, for sample sizes and for the detectable effect (Cohen 1988, section 2.4)."""
+"""Chance to see a real effect, for sample sizes and the detectable effect (Cohen 1988, section 2.4)."""
 
 ROUNDING = 1e-12
-"""A difference between two metrics up to this size is float rounding: their last bits are near 1e-16 of their size."""
+"""A difference of two metrics up to this size is float rounding: their last bits are near 1e-16 of them."""
 
 SAME = 1e-9
 """Differences are one number, rounded, when their standard deviation is up to this share of the largest."""
@@ -83,7 +83,7 @@ class Matched(NamedTuple):
 
     @property
     def shares(self) -> Floats:
-        """Return the weight of each setting, (M,): they add up to 1, or are 0 where no setting is kept."""
+        """The weight of each setting, (M,): they add up to 1, or are 0 where no setting is kept."""
         return self.kept / max(1, int(self.kept.sum()))
 
 
@@ -127,7 +127,7 @@ def _per_seed(differences: Floats) -> Matched:
 
 
 class Spread(NamedTuple):
-    """How sure an effect is, where its own differences alone do not say it (pooling.py)."""
+    """The uncertainty of an effect; `pooling.py` computes it from more than the effect's own differences."""
 
     effect: float
     sd: float
@@ -149,14 +149,13 @@ def estimate(
     reach: float | None = None,
     spread: Spread | None = None,
 ) -> Estimate:
-    """Judge one effect of a family of `family` by its (S,) per-seed differences.
+    """Return the estimate of one effect of a family of `family`, from its (S,) per-seed differences.
 
-    Those that are not finite are dropped.
-
-    `benefit` is +1 where larger is better and -1 where smaller is: it turns the verdict and wins / losses,
-    nothing else. `min_effect`, above 0, is the smallest effect worth having. `reach` is the largest size that
-    an effect can have, if there is one: intervals are cut to it. `spread`: by default that of these
-    differences alone, with Student's t and Sidak. Failed runs are not known here: `unstable` judges them.
+    Differences that are not finite are dropped. `benefit` is +1 where larger is better and -1 where smaller
+    is: it turns the verdict and wins / losses, nothing else. `min_effect`, above 0, is the smallest effect
+    worth having. `reach` is the largest size that an effect can have, if there is one: intervals are cut to
+    it. `spread`: by default that of these differences alone, with Student's t and Sidak. Failed runs are not
+    known here: see `unstable`.
     """
     assert benefit in {-1, 1}
     assert min_effect is None or min_effect > 0
@@ -173,48 +172,41 @@ def estimate(
     sd = float(d.std(ddof=1)) if spread is None else spread.sd
     if sd <= max(ROUNDING, SAME * float(np.abs(d).max())):
         return replace(counted, effect=effect, sd=0.0, reason="seed has no effect")
-    found = _judged(
-        counted,
-        spread or _own(effect, sd, n, family, alpha),
-        alpha=alpha,
-        benefit=benefit,
-        min_effect=min_effect,
-    )
-    return found if reach is None else _cut(found, reach)
+    own = spread or _own(effect, sd, n, family, alpha)
+    decided = _decided(counted, own, alpha=alpha, benefit=benefit, min_effect=min_effect)
+    return decided if reach is None else _cut(decided, reach)
 
 
-def _cut(found: Estimate, reach: float) -> Estimate:
+def _cut(uncut: Estimate, reach: float) -> Estimate:
     """Cut an interval to what an effect can be: it holds the true effect as often as before."""
-    assert found.effect is not None
-    assert found.low is not None
-    assert found.high is not None
-    return replace(
-        found, low=max(found.low, min(-reach, found.effect)), high=min(found.high, max(reach, found.effect))
-    )
+    assert uncut.effect is not None
+    assert uncut.low is not None
+    assert uncut.high is not None
+    low, high = max(uncut.low, min(-reach, uncut.effect)), min(uncut.high, max(reach, uncut.effect))
+    return replace(uncut, low=low, high=high)
 
 
 def _own(effect: float, sd: float, n: int, family: int, alpha: float) -> Spread:
-    """Return what the differences of one effect say of themselves."""
+    """Return the spread of an effect by its own differences alone."""
     p = two_sided(effect / (sd / math.sqrt(n)), n - 1)
     return Spread(effect, sd, n - 1, critical(n - 1, level(alpha, family)), sidak(p, family))
 
 
-def _judged(
+def _decided(
     counted: Estimate, spread: Spread, *, alpha: float, benefit: int, min_effect: float | None
 ) -> Estimate:
-    """Put interval, p, verdict and the number of further seeds to an effect that has a spread."""
+    """Return an effect that has a spread with its interval, p, verdict and the number of further seeds."""
     effect, sd, n = spread.effect, spread.sd, counted.n
     half = spread.critical * sd / math.sqrt(n)
     low, high = effect - half, effect + half
-    # Interval and p are one statement, computed in two ways: where an end is at 0 up to rounding, the
-    # interval decides.
+    # Interval and p are one statement, computed in two ways: where an end rounds to 0, the interval decides.
     p = min(spread.p, math.nextafter(alpha, 0.0)) if _excludes_zero(low, high) else max(spread.p, alpha)
     verdict = _verdict(low, high, benefit=benefit, min_effect=min_effect)
-    found = replace(counted, effect=effect, low=low, high=high, sd=sd, reason=None, p=p, verdict=verdict)
+    decided = replace(counted, effect=effect, low=low, high=high, sd=sd, reason=None, p=p, verdict=verdict)
     if verdict != "undecided":
-        return found
-    # df s^2 / sigma^2 is chi-squared with df degrees of freedom: its 20 % quantile gives the 80 % upper limit
-    # of sigma.
+        return decided
+    # df s^2 / sigma^2 is chi-squared with df degrees of freedom: the 80 % upper limit of sigma is that of
+    # its 20 % quantile.
     sd_high = sd * math.sqrt(spread.df / _special().chdtri(spread.df, 0.8))
     each, a_seed = two_sided(spread.critical, spread.df), spread.df / (n - 1)
 
@@ -223,11 +215,11 @@ def _judged(
         return few, many
 
     few, many = more(effect)
-    found = replace(found, more_seeds=few, more_seeds_high=many)
+    undecided = replace(decided, more_seeds=few, more_seeds_high=many)
     if min_effect is None:
-        return found
+        return undecided
     few, many = more(min_effect)
-    return replace(found, more_seeds_min_effect=few, more_seeds_min_effect_high=many)
+    return replace(undecided, more_seeds_min_effect=few, more_seeds_min_effect_high=many)
 
 
 def _excludes_zero(low: float, high: float) -> bool:
@@ -255,16 +247,16 @@ def sidak(p: float, family: int) -> float:
 def unstable(failed_before: int, total_before: int, failed_after: int, total_after: int) -> bool:
     """Whether the share of failed runs after exceeds that before by more than 0.10.
 
-    Not without runs on both sides.
-
-    In whole numbers, because 4/10 - 3/10 is above 0.1 in floating point.
-
+    Never without runs on both sides. Computed in whole numbers: 4/10 - 3/10 is above 0.1 in floating point.
     """
     return 10 * (failed_after * total_before - failed_before * total_after) > total_before * total_after
 
 
 def level(alpha: float, family: int) -> float:
-    """Return the alpha of each of `family` effects by Sidak: 1 - (1 - alpha)^(1/m), so that all intervals hold at once."""
+    """Return the alpha of each of `family` effects by Sidak: 1 - (1 - alpha)^(1/m).
+
+    With it, all intervals hold at once.
+    """
     assert 0 < alpha < 1
     assert family >= 1
     return -math.expm1(math.log1p(-alpha) / family)
@@ -280,10 +272,11 @@ def seeds_needed(
     cap: int = CAP,
     a_seed: float = 1.0,
 ) -> int:
-    """Find the fewest seeds, at least 2, that see an effect of `target`, up or down, with this power: 2..cap, or cap + 1.
+    """Return the fewest seeds that see an effect of `target`, up or down, with this power.
 
-    `sd` is that of the per-seed differences, in the unit of `target`; the power is that of the two-sided t test. `a_seed`:
-    degrees of freedom that each seed after the first brings, more than 1 where the variance is pooled.
+    They are 2..cap, or cap + 1 for more. `sd` is that of the per-seed differences, in the unit of `target`;
+    the power is that of the two-sided t test. `a_seed`: degrees of freedom that each seed after the first
+    adds, more than 1 where the variance is pooled.
     """
     assert sd >= 0
     return _needed(sd, target, level(alpha, family), power=power, cap=cap, a_seed=a_seed)
@@ -301,9 +294,9 @@ def _needed(sd: float, target: float, each: float, *, a_seed: float, cap: int, p
 def detectable_effect(
     sd: float, n: int, *, family: int, alpha: float, power: float = POWER, a_seed: float = 1.0
 ) -> float | None:
-    """Find the smallest effect that `n` seeds see with this power, in the unit of `sd`; None below 2 seeds.
+    """Return the smallest effect that `n` seeds see with this power; None below 2 seeds.
 
-    `sd` is that of the per-seed differences, `a_seed` as in `seeds_needed`.
+    It is in the unit of `sd`, that of the per-seed differences; `a_seed` as in `seeds_needed`.
     """
     if n < 2:
         return None
@@ -318,7 +311,7 @@ def detectable_effect(
 
 
 def sd_lower_bound(error: float, n_test: int) -> float:
-    """Guess the sd of a per-seed difference of two accuracies from the size of the test set: sqrt(error / N).
+    """Return a guess at the sd of a per-seed difference of two accuracies: sqrt(error / N) for N test images.
 
     `error` is the error rate, 0..1, and the result a share of the test images as well. The accuracy of one
     run varies by at least sqrt(error / (2 N)), the choice of the test images alone, if the networks are
@@ -332,20 +325,23 @@ def sd_lower_bound(error: float, n_test: int) -> float:
 
 
 def sd_range(n: int) -> tuple[float, float]:
-    """Return the ends of the 80 % interval of a standard deviation from `n` values, at least 2, as shares of the one that was found."""
+    """Return the ends of the 80 % interval of a standard deviation of `n` values, as shares of the estimate.
+
+    `n` is at least 2.
+    """
     low, high = (math.sqrt((n - 1) / _special().chdtri(n - 1, tail)) for tail in (0.1, 0.9))
     return low, high
 
 
 def critical(df: float, each: float) -> float:
-    """Return the value that |t| of `df` degrees of freedom exceeds with probability `each` if there is no effect."""
+    """Return what |t| of `df` degrees of freedom exceeds with probability `each` if there is no effect."""
     return -float(_special().stdtrit(df, each / 2))
 
 
 def _power(df: float, noncentrality: float, each: float) -> float:
     """Return the chance that |t| exceeds its critical value.
 
-    Noncentrality = effect / sd * sqrt(n), not negative.
+    The noncentrality is effect / sd * sqrt(n), not negative.
 
     |t| > c means chi-squared < df Y^2 / c^2 with Y normal around the noncentrality, so the power is the mean
     of the chi-squared distribution function over |Y|: a smooth integral without a trap.
@@ -353,9 +349,8 @@ def _power(df: float, noncentrality: float, each: float) -> float:
     power is neither near 0 nor 1: df 1, c 12.7, noncentrality 11.
     """
     least = critical(df, each)
-    centre = min(
-        noncentrality, 1e6 * least
-    )  # beyond it the power is 1 to all digits, and the nodes would lose theirs
+    # Beyond 1e6 times the critical value the power is 1 to all digits, and the nodes would lose theirs.
+    centre = min(noncentrality, 1e6 * least)
     nodes, weights = _quadrature()
     half = (centre + 8 - max(0.0, centre - 8)) / 2  # beyond 8 standard deviations: 1e-15
     y = centre + 8 - half * (1 - nodes)
@@ -367,14 +362,14 @@ def _power(df: float, noncentrality: float, each: float) -> float:
 def _quadrature() -> tuple[Floats, Floats]:
     """Return nodes and weights on [-1, 1].
 
-    256 of Gauss-Legendre keep the power of up to 1000 seeds right to 1e-7.
+    256 of Gauss-Legendre keep the power right to 1e-7 up to 1000 seeds.
     """
     nodes, weights = np.polynomial.legendre.leggauss(256)
     return nodes, weights
 
 
 def _special() -> Any:
-    """Import scipy's special functions when they are first needed: planning and help need not wait for them."""
+    """Import scipy's special functions when they are first needed: planning and help do without."""
     from scipy import special
 
     return special

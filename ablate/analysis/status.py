@@ -1,4 +1,4 @@
-"""How far a study is: what became of each run, what runs now and for how long, what failed and why, what cost nothing."""
+"""The progress of a study: the state of each run, what runs now and for how long, what failed and why."""
 
 import os
 import statistics
@@ -28,7 +28,7 @@ TAIL = 65536  # bytes of a log in which its last line is looked for
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """What became of one run."""
+    """The state of one run."""
 
     status: str
     job: str
@@ -37,16 +37,14 @@ class Spot:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A job that some process trains or judges now."""
+    """A job that some process trains or evaluates now."""
 
     run: str
     epoch: int
     epochs: int
     job: str = ""
-    seconds_left: float | None = (
-        None  # of its training, by the pace of its own epochs; none before the first one
-    )
-    judging: bool = False
+    seconds_left: float | None = None  # of its training, by its own epochs; none before the first one
+    judging: bool = False  # evaluated, not trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,7 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Searched:
-    """How far a search is."""
+    """The progress of a search."""
 
     cell: str
     ended: int
@@ -83,7 +81,7 @@ class Free:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Counts of runs by what became of them, for each cell and in all, and what there is to know of single ones."""
+    """Counts of runs by their state, for each cell and in all, and details of single runs."""
 
     cells: Mapping[str, Mapping[str, int]]  # by label
     total: Mapping[str, int]
@@ -104,80 +102,84 @@ class Status:
 
 
 def summarise(outcomes: tuple[Outcome, ...]) -> Status:
-    """Tell what became of the runs; a job that several runs share is listed once as running."""
+    """Return the status of some runs; a job that several runs share is listed once as running."""
     cells: dict[str, Counter[str]] = {}
     spots: dict[str, dict[int, Spot]] = {}
     running: dict[str, Running] = {}
-    for one in outcomes:
-        label, job = one.run.cell.label, one.run.job_id
-        cells.setdefault(label, Counter())[one.status] += 1
-        stopped_in = one.lines[-1].epoch if one.status == "stopped" and one.lines else 0
-        spots.setdefault(label, {})[one.run.seed] = Spot(one.status, job, stopped_in)
-        if one.status == "running":
-            running.setdefault(job, _running(one))
+    for outcome in outcomes:
+        label, job = outcome.run.cell.label, outcome.run.job_id
+        cells.setdefault(label, Counter())[outcome.status] += 1
+        stopped_in = outcome.lines[-1].epoch if outcome.status == "stopped" and outcome.lines else 0
+        spots.setdefault(label, {})[outcome.run.seed] = Spot(outcome.status, job, stopped_in)
+        if outcome.status == "running":
+            running.setdefault(job, _running(outcome))
     broken = tuple(
         Broken(o.run.name, o.status, o.reason, o.log, o.run.job_id, last_line(Path(o.log)) if o.log else "")
         for o in outcomes
         if o.status in (*FAILED_RESULT, "crashed")
     )
     return Status(
-        cells={label: dict(counts) for label, counts in cells.items()}, total=dict(Counter(o.status for o in outcomes)),
-        running=tuple(running.values()), broken=broken, runs=spots, seconds_left=_seconds_left(outcomes, tuple(running.values())),
-    )  # fmt: skip
-
-
-def _running(one: Outcome) -> Running:
-    epoch, epochs, each = (
-        one.lines[-1].epoch if one.lines else 0,
-        one.run.cell.recipe.training.epochs,
-        _epoch_seconds(one),
+        cells={label: dict(counts) for label, counts in cells.items()},
+        total=dict(Counter(o.status for o in outcomes)),
+        running=tuple(running.values()),
+        broken=broken,
+        runs=spots,
+        seconds_left=_seconds_left(outcomes, len(running)),
     )
-    left = 0.0 if one.trained else None if each is None else (epochs - epoch) * each
-    return Running(one.run.name, epoch, epochs, one.run.job_id, left, judging=one.trained)
 
 
-def _epoch_seconds(one: Outcome) -> float | None:
-    """Return the seconds of an epoch of one job."""
-    seconds = [line.seconds for line in one.lines]
-    return statistics.mean(seconds) if seconds else one.metrics.get("time/epoch_seconds")
+def _running(outcome: Outcome) -> Running:
+    run, seconds = outcome.run, _epoch_seconds(outcome)
+    epoch, epochs = outcome.lines[-1].epoch if outcome.lines else 0, run.cell.recipe.training.epochs
+    left = 0.0 if outcome.trained else None if seconds is None else (epochs - epoch) * seconds
+    return Running(run.name, epoch, epochs, run.job_id, left, judging=outcome.trained)
 
 
-def _seconds_left(outcomes: tuple[Outcome, ...], running: tuple[Running, ...]) -> float | None:
-    """Guess when the last training ends if as many go on at a time as now.
+def _epoch_seconds(outcome: Outcome) -> float | None:
+    """Return the mean seconds of an epoch of a job; None before the first epoch has ended."""
+    seconds = [line.seconds for line in outcome.lines]
+    return statistics.mean(seconds) if seconds else outcome.metrics.get("time/epoch_seconds")
 
-    A job goes by its own epochs, one that waits by those of its cell under other seeds, else of the same
-    network on as many images. Where there is no such job, or nothing runs, or fields are still to be found,
-    nobody can know.
+
+def _seconds_left(outcomes: tuple[Outcome, ...], running: int) -> float | None:
+    """Return an estimate of the time until the last training ends, if `running` jobs go on at a time.
+
+    A job goes by its own epochs; a job that waits, by those of its cell under other seeds, else of the same
+    network on as many images. None where there is no such job, where nothing runs, and where fields are
+    still to be found.
     """
-    jobs = {one.run.job_id: one for one in outcomes}
+    jobs = {outcome.run.job_id: outcome for outcome in outcomes}
     paces: dict[object, list[float]] = {}
-    for one in jobs.values():
-        each = _epoch_seconds(one)
-        for key in _likes(one.run.cell.recipe) if each is not None else ():
-            paces.setdefault(key, []).append(each or 0.0)
+    for outcome in jobs.values():
+        seconds = _epoch_seconds(outcome)
+        for key in _likes(outcome.run.cell.recipe) if seconds is not None else ():
+            paces.setdefault(key, []).append(seconds or 0.0)
     total, longest = 0.0, 0.0
-    for one in jobs.values():
-        if one.status not in ("running", "stopped", "not_run") or one.trained:
+    for outcome in jobs.values():
+        if outcome.status not in ("running", "stopped", "not_run") or outcome.trained:
             continue
-        left = _running(one).seconds_left if one.status == "running" else None
+        left, recipe = (
+            _running(outcome).seconds_left if outcome.status == "running" else None,
+            outcome.run.cell.recipe,
+        )
         if left is None:
-            known = next((paces[key] for key in _likes(one.run.cell.recipe) if key in paces), None)
-            if known is None or one.run.cell.pending:
+            pace = next((paces[key] for key in _likes(recipe) if key in paces), None)
+            if pace is None or outcome.run.cell.pending:
                 return None
-            left = statistics.median(known) * one.run.cell.recipe.training.epochs
+            left = statistics.median(pace) * recipe.training.epochs
         total, longest = total + left, max(longest, left)
-    return max(longest, total / len(running)) if running else None
+    return max(longest, total / running) if running else None
 
 
 def _likes(recipe: Recipe) -> tuple[object, object]:
-    """Name the jobs whose epochs take as long as this recipe's, the nearest first."""
+    """Return keys of the jobs whose epochs take as long as this recipe's, the nearest first."""
     data, training = recipe.data, recipe.training
     images = (data.name, data.train_size, data.validation, training.batch_size)
     return recipe.model_copy(update={"evaluation": None}), (*costs.kind(recipe), *images)
 
 
 def last_line(log: Path) -> str:
-    """Return the last line of a log that is not empty, without what would move a terminal's cursor, and cut where it is very long."""
+    """Return the last line of a log that is not empty, harmless to a terminal and cut to `LONGEST_LINE`."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
@@ -188,23 +190,22 @@ def last_line(log: Path) -> str:
     return printable(line[:LONGEST_LINE]).replace("\t", " ")
 
 
-def of(study: str, needed: tuple[Run, ...], made: Tuning, store: Store) -> Status:
-    """Tell how far a study is, with its range tests and searches, whether it is being run, and what it got for free."""
-    being_run = study_folder.is_held(
-        store, study
-    )  # first: who watches until nobody holds it must then see all that was done
+def of(study: str, needed: tuple[Run, ...], tuning: Tuning, store: Store) -> Status:
+    """Return the status of a study: runs, range tests, searches, whether it is being run, what was free."""
+    # First: a watcher that sees the lease released must then see all that was done.
+    being_run = study_folder.is_held(store, study)
     outcomes = run_outcomes.read(needed, store)
-    found = with_tuning(summarise(outcomes), made, store)
-    return replace(found, study=study, being_run=being_run, free=_free(study, outcomes, store))
+    status = with_tuning(summarise(outcomes), tuning, store)
+    return replace(status, study=study, being_run=being_run, free=_free(study, outcomes, store))
 
 
 def _free(study: str, outcomes: tuple[Outcome, ...], store: Store) -> Free:
     """Count the runs that cost the study no training.
 
-    A line of an attempt without a study is of an older version: its own.
+    An attempt that names no study was recorded by an older version: it counts as this study's own.
     """
-    ended = [one for one in outcomes if one.status in ENDED]
-    jobs = dict.fromkeys(one.run.job_id for one in ended)
+    ended = [outcome for outcome in outcomes if outcome.status in ENDED]
+    jobs = dict.fromkeys(outcome.run.job_id for outcome in ended)
     others: Counter[str] = Counter()
     for job in jobs:
         names = [attempt.study or study for attempt in job_folder.read_attempts(store.job(job))]
@@ -214,30 +215,23 @@ def _free(study: str, outcomes: tuple[Outcome, ...], store: Store) -> Free:
     return Free(shared + others.total(), len(ended), shared, dict(others))
 
 
-def with_tuning(status: Status, made: Tuning, store: Store) -> Status:
-    """Add how far range tests and searches are."""
+def with_tuning(status: Status, tuning: Tuning, store: Store) -> Status:
+    """Add the progress of range tests and searches."""
     searches = []
-    for one in made.searches:
-        trials = search_folder.read_trials(store.search(one.id), one.search)
-        ended, running = (
-            len(search_folder.ended(trials, one.search)),
-            sum(trial.state == "running" for trial in trials),
-        )
-        searches.append(Searched(one.label, ended, one.search.trials, running))
-    return replace(
-        status,
-        range_tests=(len(made.ranges) - len(made.open_ranges), len(made.ranges)),
-        searches=tuple(searches),
-    )
+    for search in tuning.searches:
+        trials = search_folder.read_trials(store.search(search.id), search.search)
+        ended = len(search_folder.ended(trials, search.search))
+        running = sum(trial.state == "running" for trial in trials)
+        searches.append(Searched(search.label, ended, search.search.trials, running))
+    done, total = len(tuning.ranges) - len(tuning.open_ranges), len(tuning.ranges)
+    return replace(status, range_tests=(done, total), searches=tuple(searches))
 
 
 def follow(read: Callable[[], Status], every: float = 2.0) -> Iterator[Status]:
-    """Yield the status whenever it has changed, looking `every` so many seconds, until nothing moves.
+    """Yield the status whenever it has changed, reading it every `every` seconds, until nothing moves.
 
-    A large store is looked at less often, so that the jobs have their processors to themselves.
-
-    A file that cannot be read may be one that somebody is copying: it is looked at again before that is a
-    StoreError.
+    A large store is read less often, so that the jobs have their processors to themselves. A file that cannot
+    be read may be one that is being copied: it is read again, `PATIENCE` times, before that is a StoreError.
     """
     last, wrong = None, 0
     while True:

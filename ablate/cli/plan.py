@@ -77,9 +77,9 @@ def show_plan(console: Console, plan: Plan, slots: int, outlook: "Outlook | None
     table.add_row("runs", f"{len(plan.runs)} = {cells} x {seeds}")
     table.add_row("jobs", count(len(plan.jobs), "training"))
     _add_tuning(table, plan)
-    judged = len(plan.work) - plan.trainings
-    to_judge = f", and {count(judged, 'trained one')} to be judged" if judged else ""
-    table.add_row("done", f"{plan.done}{to_judge}")
+    trained = len(plan.work) - plan.trainings
+    to_evaluate = f", and {count(trained, 'trained one')} to be evaluated" if trained else ""
+    table.add_row("done", f"{plan.done}{to_evaluate}")
     if plan.failed:
         again = "it is" if len(plan.failed) == 1 else "they are"
         table.add_row("crashed", f"{len(plan.failed)} before; {again} tried again with --retry-failed")
@@ -96,15 +96,15 @@ def show_plan(console: Console, plan: Plan, slots: int, outlook: "Outlook | None
 
 
 def _shared(plan: Plan) -> str:
-    """Count the cells that need no training of their own."""
+    """Return how many cells need no training of their own; empty if none."""
     if not plan.evaluation_only:
         return ""
-    verb = "judges" if plan.evaluation_only == 1 else "judge"
+    verb = "evaluates" if plan.evaluation_only == 1 else "evaluate"
     return f", {plan.evaluation_only} of them only {verb} another one's training in another way"
 
 
 def _merged(plan: Plan) -> str:
-    """Count the combinations that are no cells of their own."""
+    """Return how many combinations are no cells of their own; empty if none."""
     if not plan.grid.merged:
         return ""
     combinations = count(plan.grid.merged, "more combination")
@@ -155,7 +155,7 @@ def _add_tuning(table: Table, plan: Plan) -> None:
 
 
 def _min_effect(least: float, metric: str) -> str:
-    """Write the smallest effect worth having in the report's unit; a hint where percent were surely meant."""
+    """Return the smallest effect worth having in the report's unit; a hint if percent were surely meant."""
     size = f"{metrics.size(least, metric)} of {metric}"
     if metrics.is_fraction(metric) and least >= LARGE:
         return f"{size}: for {least:g} {'point' if least == 1 else 'points'} write {least / 100:g}"

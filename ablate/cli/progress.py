@@ -20,14 +20,11 @@ from ablate.execution.events import (
 )
 from ablate.messages import printable
 
-JUDGING = "judging"
+EVALUATING = "evaluating"
 
 
 class Terminal:
-    """Progress of jobs: a bar, and a line for each job that runs.
-
-    Without a terminal a line for each that ends.
-    """
+    """Progress of jobs: a bar and a line for each that runs; without a terminal, a line for each end."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -60,7 +57,7 @@ class Terminal:
                 self._running[event.task]["text"] = _text(event)
             case AttemptLost() | TaskEnded():
                 last = self._running.pop(event.task, {"text": ""})
-                self._end(event, "judged" if last["text"] == JUDGING else last["text"])
+                self._end(event, "evaluated" if last["text"] == EVALUATING else last["text"])
 
     def _start(self, what: str, total: int) -> None:
         """Begin to follow a stage."""
@@ -102,8 +99,8 @@ class Terminal:
     def _render(self) -> Table:
         grid = Table.grid(padding=(0, 2))
         grid.add_row(self._bar.get_renderable())
-        for one in list(self._running.values()):
-            grid.add_row(f"  [cyan]{one['slot']}[/]  {escape(one['name'])}  [dim]{escape(one['text'])}[/]")
+        for task in list(self._running.values()):
+            grid.add_row(f"  [cyan]{task['slot']}[/]  {escape(task['name'])}  [dim]{escape(task['text'])}[/]")
         return grid
 
     def _stop(self) -> None:
@@ -114,7 +111,7 @@ class Terminal:
 
 
 def _word(end: str) -> str:
-    """Return the word for the end of an attempt: what failed for good is a run that crashed, as in every table."""
+    """Return the word for the end of an attempt; a run that failed for good crashed, as in every table."""
     return "crashed" if end == "failed" else end.replace("_", " ")
 
 
@@ -124,12 +121,9 @@ def _text(event: EpochEnded | RateTested | EvaluationStarted | TaskElsewhere) ->
         case TaskElsewhere():
             return printable(event.who)
         case EvaluationStarted():
-            return JUDGING
+            return EVALUATING
         case RateTested():
             return f"rate {event.rate}/{event.rates}"
-    shown = {
-        name: value for name, value in event.metrics.items() if name in ("train/loss", "validation/accuracy")
-    }
-    return f"epoch {event.epoch}/{event.epochs} " + " ".join(
-        f"{name} {value:.4g}" for name, value in shown.items()
-    )
+    shown = ("train/loss", "validation/accuracy")
+    values = [f"{name} {value:.4g}" for name, value in event.metrics.items() if name in shown]
+    return f"epoch {event.epoch}/{event.epochs} {' '.join(values)}"

@@ -100,7 +100,7 @@ def show_tuning(console: Console, ran: Ran) -> None:
 
 
 def _trials(tuned: Tuned) -> str:
-    """Write how many trials have ended, and how many of them tried what an earlier one had tried."""
+    """Return how many trials have ended, and how many of them repeated an earlier one."""
     ended = f"{tuned.trials} of {tuned.of}"
     return ended + (f", {count(tuned.repeats, 'repeat')}" if tuned.repeats else "")
 

@@ -1,4 +1,4 @@
-"""`ablate status`: how far a study is, once or as long as it moves; or the studies of a store."""
+"""`ablate status`: the progress of a study, once or until nothing moves; or the studies of a store."""
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ from ablate.recipe import identity
 from ablate.workflow.inspect import Listed
 
 MOST_SEEDS = 10  # with a column of their own
-MOST_BROKEN = 20  # told one by one
+MOST_BROKEN = 20  # listed one by one
 COLOURS: Mapping[str, str] = {
     "finished": "green", "running": "cyan", "crashed": "red", "diverged": "yellow", "at_chance": "yellow",
     "stopped": "magenta", "not_run": "dim",
@@ -84,7 +84,7 @@ def status(
 
 
 def show_status(console: Console, status: Status) -> None:
-    """Print how far a study is."""
+    """Print the progress of a study."""
     for part in _parts(console, status):
         if isinstance(part, Table) and not console.is_terminal:  # a file has no width
             console.width = max(console.width, _width(console, part))
@@ -109,7 +109,7 @@ def watch_status(console: Console, changes: Iterable[Status]) -> None:
 
 
 def show_studies(console: Console, studies: Sequence[Listed], folder: Path) -> None:
-    """Print the studies of a store, and how far each of them is."""
+    """Print the studies of a store, and the progress of each."""
     if not studies:
         console.print(f"no study was run in {escape(str(folder))} yet", soft_wrap=True)
         return
@@ -212,7 +212,7 @@ def _broken(broken: Broken) -> list[str]:
 
 def _epoch(running: Running) -> str:
     if running.judging:
-        return "judging"
+        return "evaluating"
     return f"epoch {running.epoch}/{running.epochs}" if running.epoch else "starting"
 
 

@@ -26,19 +26,19 @@ def console(*, err: bool = False) -> Console:
 
 
 def escape(text: str) -> str:
-    """Write a text so that a terminal shows it as it is, with no markup or escape sequences to obey."""
+    """Return a text so that a terminal shows it as it is, with no markup or escape sequences to obey."""
     return markup.escape(printable(text))
 
 
 def seconds(value: float) -> str:
-    """Write a time as people say it: 45 s, 3 min, 2.5 h."""
+    """Return a time as people say it: 45 s, 3 min, 2.5 h."""
     if value < 90:
         return f"{value:.0f} s"
     return f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.1f} h"
 
 
 def size(count: float) -> str:
-    """Write bytes as people say them: 512 B, 1.5 MB."""
+    """Return bytes as people say them: 512 B, 1.5 MB."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000 or unit == "GB":
             break

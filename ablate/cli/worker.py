@@ -22,7 +22,8 @@ EXIT = {"finished": 0, "stopped": 130, "unwritable": 2}
     help="File of tasks, one a line. Trust it as a script: it says which code of your own is imported.",
 )  # fmt: skip
 @click.option(
-    "--index", required=True, type=click.IntRange(0), metavar="I", envvar=["SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX"],
+    "--index", required=True, type=click.IntRange(0), metavar="I",
+    envvar=["SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX"],
     help="Line of the task, from 0; by default SLURM_ARRAY_TASK_ID or JOB_COMPLETION_INDEX.",
 )  # fmt: skip
 @options.DEVICE
@@ -41,7 +42,6 @@ def worker(path: Path, index: int, device: str, *, as_json: bool) -> None:
     Example:
       ablate worker --tasks tasks.jsonl --index 3
       sbatch --array=0-59 --wrap 'ablate worker --tasks tasks.jsonl'
-
     """
     from ablate.execution.interruption import Interruption
     from ablate.workflow import answers

@@ -39,9 +39,7 @@ LINES = (
     "#b07a4b", "#2b8a8a",
 )  # fmt: skip
 """One for each line of a picture: for trainings, the first is that of the baseline."""
-WRITTEN = (
-    12  # rows of a heat map up to which its numbers are written in it: all of them stand in a table, too
-)
+WRITTEN = 12  # rows of a heat map up to which its numbers are written in it; a table has all of them
 BELOW = "height"
 """Room for the labels of an x axis: below it alone. At some widths plotly else turns them, makes room at
 the side, and turns them back."""
@@ -69,7 +67,7 @@ class Picture:
 
 
 def picture(name: str, data: list[Figure], layout: Figure, *, tools: bool = False) -> Picture:
-    """Put the layout that all pictures share under that of one. No dragging: a finger scrolls the page."""
+    """Return a picture with the layout that all share below its own. No dragging: a finger scrolls."""
     base: Figure = {
         "autosize": True,
         "dragmode": False,
@@ -89,7 +87,7 @@ def picture(name: str, data: list[Figure], layout: Figure, *, tools: bool = Fals
 
 
 def div(picture: Picture, *, alone: bool = False) -> str:
-    """Make the div of one picture, without plotly.js; `alone`: a whole page, with it."""
+    """Return the div of one picture, without plotly.js; `alone`: a whole page, with it."""
     import plotly.io
 
     config = {
@@ -154,7 +152,7 @@ def whole(most: int) -> Figure:
 
 
 def note(text: str, depth: float) -> Figure:
-    """Put text at the left edge, its top at `depth`."""
+    """Return text at the left edge, its top at `depth`."""
     return {
         "text": text, "x": 0, "xref": "paper", "xanchor": "left", "y": depth, "yref": "y", "yanchor": "top",
         "align": "left",
@@ -163,5 +161,5 @@ def note(text: str, depth: float) -> Figure:
 
 
 def title(text: str, top: float = 1) -> Figure:
-    """Put the name of what is drawn above the axes whose top is at `top` of the picture."""
+    """Return the name of what is drawn, above the axes whose top is at `top` of the picture."""
     return note(text, top) | {"yref": "paper", "yanchor": "bottom"}

@@ -7,30 +7,33 @@ from ablate.report import names, words
 LEAST = "~ needs a min_effect, and only the study's own metric can have one"
 
 
-def sentence(found: ClaimFinding, findings: Findings) -> str:
-    """Answer a claim: "BatchNorm helps": confirmed, +3.10 points [2.80, 3.40] from false to true."""
-    claim, said, noted = found.claim, numbers(found, findings), "; ".join(notes(found, findings))
+def sentence(answer: ClaimFinding, findings: Findings) -> str:
+    """Return the answer to a claim: '"It helps": confirmed, +3.10 points [2.80, 3.40] from false to true'."""
+    claim, said, noted = answer.claim, numbers(answer, findings), "; ".join(notes(answer, findings))
     moved = f", {said} from {claim.second} to {claim.first}" if said else ""
-    return f'"{claim.text}": {found.verdict}{moved}' + (f" ({noted})" if noted else "")
+    return f'"{claim.text}": {answer.verdict}{moved}' + (f" ({noted})" if noted else "")
 
 
-def numbers(found: ClaimFinding, findings: Findings) -> str:
-    """Write the effect of a claim, named after its metric if that is not the report's.
+def numbers(answer: ClaimFinding, findings: Findings) -> str:
+    """Return the effect of a claim, named after its metric if that is not the report's.
 
     Empty where it was not tested.
     """
-    said = "" if found.estimate is None else words.difference(found.estimate, found.metric)
-    return f"{found.metric} {said}" if said and found.metric != findings.metric else said
+    said = "" if answer.estimate is None else words.difference(answer.estimate, answer.metric)
+    return f"{answer.metric} {said}" if said and answer.metric != findings.metric else said
 
 
-def notes(found: ClaimFinding, findings: Findings) -> list[str]:
-    """Return what the numbers of a claim do not: which direction is better, where they hold, what is missing, what failed."""
-    effect, scope = found.effect, names.where(found.effect.scope, findings).removeprefix(", ")
-    if found.verdict == "not tested":
+def notes(answer: ClaimFinding, findings: Findings) -> list[str]:
+    """Return what belongs beside the numbers of a claim.
+
+    Which direction is better, where they hold, what is missing, what failed.
+    """
+    effect, scope = answer.effect, names.where(answer.effect.scope, findings).removeprefix(", ")
+    if answer.verdict == "not tested":
         return []
-    known = found.estimate is not None
+    known = answer.estimate is not None
     return [
-        *(["lower is better"] if known and found.direction == "min" else []),
+        *(["lower is better"] if known and answer.direction == "min" else []),
         *(
             ["unstable: more runs fail with one of the two than with the other"]
             if effect.estimate.verdict == "unstable"
@@ -39,9 +42,9 @@ def notes(found: ClaimFinding, findings: Findings) -> list[str]:
         *([f"known only {scope}, because runs failed or are missing"] if scope else []),
         *(
             []
-            if known or found.verdict != "undecided" or not effect.scattered
+            if known or answer.verdict != "undecided" or not effect.scattered
             else ["no setting has its pair of runs under every seed"]
         ),
-        *([LEAST] if found.is_unanswerable and found.verdict == "undecided" else []),
+        *([LEAST] if answer.is_unanswerable and answer.verdict == "undecided" else []),
         *(flag for flag in names.flags(effect) if known and flag.startswith("incomplete")),
     ]

@@ -77,21 +77,21 @@ class Comparison:
 
 
 def of_studies(one: Findings, other: Findings) -> Comparison:
-    """Put the main effects of two studies side by side; what only one of them has stands beside a dash."""
-    found = [{_key(effect): effect for effect in findings.effects} for findings in (one, other)]
-    keys = list(dict.fromkeys([*found[0], *found[1]]))
+    """Return the main effects of two studies side by side; what only one of them has stands beside a dash."""
+    by_change = [{_key(effect): effect for effect in findings.effects} for findings in (one, other)]
+    keys = list(dict.fromkeys([*by_change[0], *by_change[1]]))
     rows, changes = [], []
     for key in keys:
-        pair = [effects.get(key) for effects in found]
+        pair = [effects.get(key) for effects in by_change]
         owner = one if pair[0] is not None else other
         named = pair[0] or pair[1]
         assert named is not None
-        told = [_told(effect, findings) for effect, findings in zip(pair, (one, other), strict=True)]
-        rows.append((names.whole(named, owner), *told, _agreement(pair)))
+        verdicts = [_told(effect, findings) for effect, findings in zip(pair, (one, other), strict=True)]
+        rows.append((names.whole(named, owner), *verdicts, _agreement(pair)))
         first = None if pair[0] is None else _numbers(pair[0], one)
         second = None if pair[1] is None else _numbers(pair[1], other)
         changes.append(Change(names.whole(named, owner), *key, (first, second), _agreement(pair)))
-    shared = sum(key in found[0] and key in found[1] for key in keys)
+    shared = sum(key in by_change[0] and key in by_change[1] for key in keys)
     sentence = f"{count(shared, 'change')} in both studies, {len(keys) - shared} in one of them only"
     metrics = (one.metric, other.metric)
     differing = () if one.metric == other.metric else (f"the metrics differ: {' and '.join(metrics)}",)
@@ -105,13 +105,13 @@ def _key(effect: Effect) -> tuple[str, str, str]:
 
 
 def _told(effect: Effect | None, findings: Findings) -> str:
-    """Write the verdict with its numbers, of an undecided effect too, and the settings that they are of."""
+    """Return the verdict with its numbers, of an undecided effect too, and the settings that they are of."""
     if effect is None:
         return "-"
     numbers = words.difference(effect.estimate, findings.metric)
     scope = "" if effect.estimate.verdict == "unstable" else names.where(effect.scope, findings)
-    said = words.verdict_words(effect, findings) + scope
-    return said if not numbers or numbers in said else f"{said}; {numbers}"
+    verdict = words.verdict_words(effect, findings) + scope
+    return verdict if not numbers or numbers in verdict else f"{verdict}; {numbers}"
 
 
 def _numbers(effect: Effect, findings: Findings) -> Told:
@@ -134,7 +134,7 @@ def _agreement(pair: Sequence[Effect | None]) -> str:
 
 
 def of_cells(findings: Findings, one: CellFinding, other: CellFinding, effect: Effect) -> Comparison:
-    """Put two cells side by side, seed by seed; `effect` is that of going from the first to the second."""
+    """Return two cells side by side, seed by seed; `effect`: of going from the first to the second."""
     metric = findings.metric
     rows, seeds = [], []
     for seed in findings.study.seeds:
@@ -144,7 +144,7 @@ def of_cells(findings: Findings, one: CellFinding, other: CellFinding, effect: E
         moved = "-" if change is None else words.moved(change, metric)
         rows.append((f"seed {seed}", *values, moved))
     both = [seed for seed in findings.study.seeds if seed in effect.per_seed]  # the difference is of these
-    means = [sum(found.values[seed] for seed in both) / len(both) if both else None for found in (one, other)]
+    means = [sum(cell.values[seed] for seed in both) / len(both) if both else None for cell in (one, other)]
     of = "mean" if len(both) in (0, len(findings.study.seeds)) else f"mean of {count(len(both), 'seed')}"
     difference = words.difference(effect.estimate, metric) or "-"
     rows.append((of, *(words.value(mean, metric) for mean in means), difference))
@@ -159,7 +159,7 @@ def of_cells(findings: Findings, one: CellFinding, other: CellFinding, effect: E
 
 
 def _value(cell: CellFinding, seed: int, metric: str) -> str:
-    """Write the value of a cell under a seed, or why it has none."""
+    """Return the value of a cell under a seed, or why it has none."""
     if seed not in cell.values:
         return reasons.of_seed(cell, seed, metric)
     return words.value(cell.values[seed], metric)

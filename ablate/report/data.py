@@ -6,15 +6,15 @@ from dataclasses import asdict
 from typing import Any
 
 from ablate.analysis.findings import Findings
-from ablate.report import sections, words
+from ablate.report import headline, sections
 from ablate.report.sections import Sections
 from ablate.store.files import Json
 
 
 def to_json(findings: Findings, every: Sections | None = None) -> Json:
-    """Lay everything out as JSON has it: null for what is not known or no number, text for seeds as keys.
+    """Return everything as JSON has it: null for what is unknown or no number, text for seeds as keys.
 
-    `every`: the sections, where they have been made already.
+    `every`: the sections, if they exist already.
     """
     study = findings.study
     head = {
@@ -29,7 +29,7 @@ def to_json(findings: Findings, every: Sections | None = None) -> Json:
         "seeds": list(study.seeds),
         "finished": findings.finished,
         "total": findings.total,
-        "headline": words.headline(findings),
+        "headline": headline.headline(findings),
         "test_images": asdict(findings.images) if findings.images else None,
         "networks": [asdict(network) for network in findings.networks],
     }
@@ -38,7 +38,7 @@ def to_json(findings: Findings, every: Sections | None = None) -> Json:
 
 
 def plain(content: object) -> Any:
-    """Reduce to what JSON has: JSON knows no NaN, no infinity, no tuple, and keys are text."""
+    """Return the content as JSON has it: without NaN, infinity and tuples, and with text for keys."""
     match content:
         case None | bool() | int() | str():
             return content

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ablate.analysis.effects import Effect
 from ablate.analysis.findings import Findings
 from ablate.recipe import metrics
-from ablate.report import data, names, reasons, sections, words
+from ablate.report import data, headline, names, reasons, sections, words
 from ablate.report.sections import Sections
 from ablate.report.tables import Label, Mark, Table
 
@@ -17,12 +17,12 @@ MARKDOWN = ("effects", "interactions", "claims", "cells")
 
 
 def markdown(findings: Findings, every: Sections | None = None) -> str:
-    """Write the answer, the effects, the claims and the cells in GitHub's Markdown."""
+    """Return the answer, the effects, the claims and the cells in GitHub's Markdown."""
     study = findings.study
     parts = [
         f"# {_marked(study.name)}",
         _marked(study.question),
-        "\n".join(_marked(line) for line in words.headline(findings)),
+        "\n".join(_marked(line) for line in headline.headline(findings)),
     ]
     every = every or sections.make(findings)
     parts += [_markdown_table(table) for name in MARKDOWN for table in every[name].open_tables]
@@ -50,9 +50,8 @@ def _markdown_table(table: Table) -> str:
     ruler = ["---:" if kind == "number" else "---" for _, kind in table.columns]
     rows = [[_marked(_text(cell)) for cell in row] for row in table.rows]
     lines = [f"| {' | '.join(row)} |" for row in ([_marked(title) for title in header], ruler, *rows)]
-    return (
-        f"**{_marked(table.caption)}**\n\n" + "\n".join(lines) + (f"\n\n{table.note}" if table.note else "")
-    )
+    note = [table.note] if table.note else []
+    return "\n\n".join([f"**{_marked(table.caption)}**", "\n".join(lines), *note])
 
 
 def _text(cell: str | Mark | Label) -> str:
@@ -70,7 +69,7 @@ def _marked(text: str) -> str:
 
 
 def latex(findings: Findings) -> str:
-    r"""Write the effects as a table for \usepackage{booktabs}: effect and interval, nothing in bold."""
+    r"""Return the effects as a table for \usepackage{booktabs}: effect and interval, nothing in bold."""
     unit = metrics.unit(findings.metric).strip()
     rows = [_latex_row(effect, findings) for effect in words.ranked(findings.effects, findings)]
     head = ["change", f"effect{f' ({unit})' if unit else ''}", "interval", "verdict", "seeds"]
@@ -88,17 +87,8 @@ def _latex_row(effect: Effect, findings: Findings) -> str:
     estimate = effect.estimate
     numbers = [words.effect_words(estimate, findings.metric), words.interval_words(estimate, findings.metric)]
     shown = [f"${number}$" if number else "--" for number in numbers]
-    return (
-        " & ".join(
-            [
-                _tex(names.change(effect, findings)),
-                *shown,
-                _tex(words.verdict(effect, findings)),
-                str(estimate.n),
-            ]
-        )
-        + r" \\"
-    )
+    change, verdict = names.change(effect, findings), words.verdict(effect, findings)
+    return " & ".join([_tex(change), *shown, _tex(verdict), str(estimate.n)]) + r" \\"
 
 
 TEX = {
@@ -119,12 +109,12 @@ NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?")
 
 
 def spreadsheet(findings: Findings, name: str = "effects") -> str:
-    """Write a sheet as CSV, in the metric's own unit and to the last digit; the JSON has the rest."""
+    """Return a sheet as CSV, in the metric's own unit and to the last digit; the JSON has the rest."""
     return spreadsheets(sections.make(findings))[name]
 
 
 def spreadsheets(every: Sections) -> dict[str, str]:
-    """Write every sheet of the sections as CSV, by its name."""
+    """Return every sheet of the sections as CSV, by its name."""
     return {name: _csv(sheet.columns, sheet.rows) for name, sheet in sections.sheets(every).items()}
 
 

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from ablate.analysis.findings import Findings
 from ablate.analysis.outcomes import NAMES, Status
 from ablate.messages import count
-from ablate.report import canvas, reasons, sections, words
+from ablate.report import canvas, headline, reasons, sections, words
 from ablate.report.canvas import Picture
 from ablate.report.sections import Sections
 from ablate.report.sections.provenance import mixed
@@ -26,15 +26,15 @@ MOST_NETWORKS = 3  # named at the top of the page; the table of cells has all
 def render(
     findings: Findings, every: Sections | None = None, *, created: str = "", version: str, store: str
 ) -> str:
-    """Write the page.
+    """Return the page.
 
-    `every`: the sections, where they have been made already; `created` is a time in words, `store` a folder.
+    `every`: the sections, if they exist already; `created` is a time in words, `store` a folder.
     """
     shown = [section for section in (every or sections.make(findings)).values() if section.blocks]
     return _template().render(
         f=findings,
         study=findings.study,
-        answer=words.headline(findings),
+        answer=headline.headline(findings),
         better=words.higher(findings),
         least=words.least(findings),
         setting=_setting(findings),
@@ -75,7 +75,7 @@ def _plotly() -> str:
 
 
 def _tiles(findings: Findings) -> list[tuple[str, str]]:
-    """Name the few numbers that say how far the study is."""
+    """Return the few numbers that show the progress of the study, each with its name."""
     counts = {status: sum(cell.counts.get(status, 0) for cell in findings.cells) for status in reasons.ORDER}
     chance = reasons.at_chance(findings.cells, findings)
     named: dict[Status, str] = {
@@ -102,12 +102,6 @@ def _setting(findings: Findings) -> list[str]:
         parameters = " to ".join(f"{number:,}" for number in network.parameters)
         networks.append(f"{network.name} ({parameters} parameters)" if parameters else network.name)
     said.append(f"{'Network' if len(networks) == 1 else 'Networks'}: {', '.join(networks)}.")
-    short, levels = (
-        short_names([factor.name for factor in findings.study.factors]),
-        findings.cells[0].cell.levels,
-    )
-    return (
-        [*said, f"Baseline: {', '.join(f'{short[name]} = {level}' for name, level in levels.items())}."]
-        if levels
-        else said
-    )
+    short = short_names([factor.name for factor in findings.study.factors])
+    levels = [f"{short[name]} = {level}" for name, level in findings.cells[0].cell.levels.items()]
+    return [*said, f"Baseline: {', '.join(levels)}."] if levels else said

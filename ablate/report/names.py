@@ -1,4 +1,4 @@
-"""What changes, the settings where that is known, and the seeds that have no say: the names of effects, in words."""
+"""The names of effects in words: what changes, in which settings, and without which seeds."""
 
 from collections.abc import Sequence
 
@@ -12,38 +12,34 @@ LONGEST = 120  # characters of their names; what is longer is counted
 
 
 def change(effect: Effect, findings: Findings) -> str:
-    """Name what is changed: "rotation 15 instead of 0", "random_resized_crop instead of random_crop", or a cell's label.
+    """Return the name of a change: "rotation 15 instead of 0", "random_resized_crop instead of random_crop".
 
-    An interaction is named by its two changes: "batch_norm false with rotation 15". An effect that is known in some settings
-    only says so: "rotation 15 instead of 0, where batch_norm = false".
+    A cell is named by its label, an interaction by its two changes: "batch_norm false with rotation 15". The
+    name of an effect that is known in some settings only has them: "rotation 15 instead of 0, where
+    batch_norm = false".
     """
-    named, scope = whole(effect, findings), where(effect.scope, findings)
+    name, scope = whole(effect, findings), where(effect.scope, findings)
     if effect.estimate.verdict == "unstable":
-        return named
-    return named + (
-        f" and {scope.removeprefix(', where ')}" if effect.where and scope.startswith(", where ") else scope
-    )
+        return name
+    if effect.where and scope.startswith(", where "):
+        return f"{name} and {scope.removeprefix(', where ')}"
+    return name + scope
 
 
 def whole(effect: Effect, findings: Findings) -> str:
-    """Name what is changed, wherever the effect is known."""
+    """Return the name of a change without the settings in which its effect is known."""
     if effect.kind == "cell":
         return effect.end
     short = short_names([factor.name for factor in findings.study.factors])
     chosen = [choice(short[factor], end) for factor, _, end in effect.changes]
     held = f", where {short[effect.where[0]]} = {effect.where[1]}" if effect.where else ""
-    return (
-        " with ".join(chosen)
-        if effect.kind == "interaction"
-        else f"{chosen[0]} instead of {effect.start}{held}"
-    )
+    if effect.kind == "interaction":
+        return " with ".join(chosen)
+    return f"{chosen[0]} instead of {effect.start}{held}"
 
 
 def where(scope: Scope | None, findings: Findings) -> str:
-    """Name some of the settings: ", where batch_norm = false", ", except where crop = none and flip = true".
-
-    Empty for all of them.
-    """
+    """Return some settings in words: ", where batch_norm = false", ", except where ..."; empty for all."""
     if scope is None:
         return ""
     short = short_names([factor.name for factor in findings.study.factors])
@@ -51,10 +47,10 @@ def where(scope: Scope | None, findings: Findings) -> str:
         " and ".join(f"{short[factor]} = {' or '.join(levels)}" for factor, levels in term)
         for term in scope.terms
     ]
-    said = terms[0] if len(terms) == 1 else " or ".join(f"({term})" for term in terms)
-    if len(terms) > NAMED or len(said) > LONGEST:
+    joined = terms[0] if len(terms) == 1 else " or ".join(f"({term})" for term in terms)
+    if len(terms) > NAMED or len(joined) > LONGEST:
         return f", in {scope.settings:,} of {scope.planned:,} settings"
-    return f", {'except ' if scope.outside else ''}where {said}"
+    return f", {'except ' if scope.outside else ''}where {joined}"
 
 
 def condition(scope: Scope | None, findings: Findings) -> str | None:
@@ -63,15 +59,15 @@ def condition(scope: Scope | None, findings: Findings) -> str | None:
 
 
 def flags(effect: Effect) -> list[str]:
-    """Write the flags of an effect, and with them the seeds that lack a run of it."""
-    one = len(effect.left_out) == 1
-    became = ("lacks a run" if one else "lack runs") if POOLED in effect.flags else "left out"
-    seeds = f"incomplete: {'seed' if one else 'seeds'} {_runs(effect.left_out)} {became}"
+    """Return the flags of an effect in words, with the seeds that lack a run of it."""
+    is_single = len(effect.left_out) == 1
+    state = ("lacks a run" if is_single else "lack runs") if POOLED in effect.flags else "left out"
+    seeds = f"incomplete: {'seed' if is_single else 'seeds'} {_runs(effect.left_out)} {state}"
     return [seeds if flag == "incomplete" and effect.estimate.n else flag for flag in effect.flags]
 
 
 def _runs(numbers: Sequence[int]) -> str:
-    """Write ascending numbers, three or more in a row as a range: "0, 3 to 9"."""
+    """Return ascending numbers, three or more in a row as a range: "0, 3 to 9"."""
     rows: list[list[int]] = []
     for number in numbers:
         if rows and rows[-1][-1] == number - 1:
@@ -82,5 +78,5 @@ def _runs(numbers: Sequence[int]) -> str:
 
 
 def choice(factor: str, level: str) -> str:
-    """Name a level with its factor, where it does not say itself what it is."""
-    return level if factor in level else f"{factor} {level}"  # random_crop says itself that it is a crop
+    """Return a level with the name of its factor, unless it contains that, as random_crop contains crop."""
+    return level if factor in level else f"{factor} {level}"

@@ -13,7 +13,7 @@ WIDTH, SCALE = 760, 2  # px of an image, and dots a px of a PNG: sharp on paper
 
 
 def every(findings: Findings) -> list[Picture]:
-    """Draw the pictures of all sections, in the order of the page."""
+    """Return the pictures of all sections, in the order of the page."""
     return [picture for section in sections.make(findings).values() for picture in section.pictures]
 
 
@@ -23,8 +23,8 @@ def write(findings: Findings, folder: Path) -> tuple[int, str]:
     Return the number of pictures, and the reason if there are pages only.
     """
     drawn = every(findings)
-    for one in drawn:
-        files.write(folder / f"{one.name}.html", canvas.div(one, alone=True), durable=False)
+    for picture in drawn:
+        files.write(folder / f"{picture.name}.html", canvas.div(picture, alone=True), durable=False)
     return len(drawn), _images(drawn, folder) if drawn else ""
 
 
@@ -35,10 +35,11 @@ def _images(drawn: list[Picture], folder: Path) -> str:
     import kaleido
 
     asked: list[dict[str, Any]] = []
-    for one in drawn:
-        figure, size = canvas.on_white(one), {"width": WIDTH, "height": one.layout["height"], "scale": SCALE}
+    for picture in drawn:
+        figure = canvas.on_white(picture)
+        size = {"width": WIDTH, "height": picture.layout["height"], "scale": SCALE}
         asked += [
-            {"fig": figure, "path": folder / f"{one.name}.{form}", "opts": size | {"format": form}}
+            {"fig": figure, "path": folder / f"{picture.name}.{form}", "opts": size | {"format": form}}
             for form in ("png", "svg")
         ]
     try:

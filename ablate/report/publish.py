@@ -14,7 +14,7 @@ from ablate.messages import count as counted
 from ablate.messages import printable
 from ablate.recipe import identity
 from ablate.report import claims as answers
-from ablate.report import data, exports, html, pictures, sections, words
+from ablate.report import data, exports, headline, html, pictures, sections, words
 from ablate.report.sections import Sections
 from ablate.store import files as store_files
 from ablate.store import layout, study_folder
@@ -28,25 +28,27 @@ def write(path: Path, text: str) -> None:
     store_files.write(path, text, durable=False)
 
 
-def write_page(found: Findings, store: Store, path: Path | None = None, *, cells: Sequence[str] = ()) -> Path:
+def write_page(
+    findings: Findings, store: Store, path: Path | None = None, *, cells: Sequence[str] = ()
+) -> Path:
     """Write the HTML report to a path, or to the study's folder in the store, with its tables beside it.
 
     A report on another metric, or with other `cells` shown from inside, has a name of its own there and no
     tables: what lies in one folder always says the same, and a path that somebody was told keeps its content.
     """
-    if path is None and (others := study_folder.taken(store, found.study)):
+    if path is None and (others := study_folder.taken(store, findings.study)):
         raise StoreError(f"{others}, or write the page elsewhere with --out FILE")
-    special = _special(found, cells) if path is None else ""
-    report = store.report(found.study.name)
+    special = _special(findings, cells) if path is None else ""
+    report = store.report(findings.study.name)
     target = path or (report.with_name(f"report-{special}.html") if special else report)
     created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    every = sections.make(found)
-    page = html.render(found, every, created=created, version=__version__, store=str(store.path))
+    every = sections.make(findings)
+    page = html.render(findings, every, created=created, version=__version__, store=str(store.path))
     try:
         if path is None:
             layout.create(store)
             if not special:
-                _write_tables(found, every, target.parent)
+                _write_tables(findings, every, target.parent)
         store_files.write(target, page, durable=False)
     except (PermissionError, StoreError) as error:
         if path is not None:
@@ -56,35 +58,33 @@ def write_page(found: Findings, store: Store, path: Path | None = None, *, cells
     return target
 
 
-def write_pictures(found: Findings, folder: Path) -> tuple[int, str]:
+def write_pictures(findings: Findings, folder: Path) -> tuple[int, str]:
     """Write each picture as files of its own; return their number, and the reason if there are pages only."""
-    return pictures.write(found, folder)
+    return pictures.write(findings, folder)
 
 
-def text(found: Findings, form: str) -> str:
+def text(findings: Findings, form: str) -> str:
     """Return the findings in one of the forms of text; JSON has the keys that other programs rely on."""
-    return _json(data.to_json(found)) if form == "json" else exports.FORMS[form](found)
+    return _json(data.to_json(findings)) if form == "json" else exports.FORMS[form](findings)
 
 
-def claims(found: Findings, *, as_json: bool) -> str:
-    """Answer every claim in a line, or as JSON; say so where a study makes none."""
+def claims(findings: Findings, *, as_json: bool) -> str:
+    """Return the answer to every claim, one a line, or as JSON."""
     if as_json:
-        return _json(data.to_json(found)["claims"])
-    said = [answers.sentence(claim, found) for claim in found.claims] or ["the study makes no claim"]
+        return _json(data.to_json(findings)["claims"])
+    said = [answers.sentence(claim, findings) for claim in findings.claims] or ["the study makes no claim"]
     return "".join(f"{printable(line)}\n" for line in said)
 
 
-def untested(found: Findings, store: Store) -> str:
+def untested(findings: Findings, store: Store) -> str:
     """Return why claims could not be tested, and what to do; empty where all were."""
-    metrics = [claim.metric for claim in found.claims if claim.verdict == "not tested"]
+    metrics = [claim.metric for claim in findings.claims if claim.verdict == "not tested"]
     count = len(metrics)
     if not count:
-        return "" if found.claims else "nothing was tested: give the study a [[claim]]"
-    name, claims = (
-        found.study.name,
-        f"{count} of {counted(len(found.claims), 'claim')} {'was' if count == 1 else 'were'} not tested",
-    )
-    if not found.finished:
+        return "" if findings.claims else "nothing was tested: give the study a [[claim]]"
+    name, were = findings.study.name, "was" if count == 1 else "were"
+    claims = f"{count} of {counted(len(findings.claims), 'claim')} {were} not tested"
+    if not findings.finished:
         remedy = "run the study first, or name another store with --store DIR"
         return f"{claims}: no run of {name} is finished in {store.path}: {remedy}"
     measured = " or ".join(dict.fromkeys(metrics))
@@ -93,27 +93,27 @@ def untested(found: Findings, store: Store) -> str:
 
 
 def _json(content: Any) -> str:
-    """Write JSON that can be shown in a terminal: what would command it stands as an escape of JSON."""
+    """Return JSON that a terminal can show: its control characters stand as escapes of JSON."""
     written = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in written) + "\n"
 
 
-def log(found: Findings, store: Store, address: str, path: Path) -> str:
-    """Put the report into MLflow; give the reason where that fails, which loses nothing."""
-    folder = store.study(found.study.name)
-    files = (path, folder / "study.json", *(folder / name for name in _names(sections.make(found))))
-    note = "\n\n".join([*words.headline(found), *words.sentences(found)])
+def log(findings: Findings, store: Store, address: str, path: Path) -> str:
+    """Send the report to MLflow; return the reason if that fails, which loses nothing."""
+    folder = store.study(findings.study.name)
+    files = (path, folder / "study.json", *(folder / name for name in _names(sections.make(findings))))
+    note = "\n\n".join([*headline.headline(findings), *words.sentences(findings)])
     try:
-        tracking.log_study(address, found.study, store, note=note, files=files)
+        tracking.log_study(address, findings.study, store, note=note, files=files)
     except Exception as error:  # noqa: BLE001 (MLflow is a view: whatever its server does, the results stand)
         return tracking.first_line(error)
     return ""
 
 
-def _write_tables(found: Findings, every: Sections, folder: Path) -> None:
+def _write_tables(findings: Findings, every: Sections, folder: Path) -> None:
     """Write the tables of a report beside it: for people who look at MLflow, and for programs."""
     sheets = exports.spreadsheets(every).values()
-    contents = (exports.markdown(found, every), _json(data.to_json(found, every)), *sheets)
+    contents = (exports.markdown(findings, every), _json(data.to_json(findings, every)), *sheets)
     for name, content in zip(_names(every), contents, strict=True):
         store_files.write(folder / name, content, durable=False)
 
@@ -123,9 +123,9 @@ def _names(every: Sections) -> tuple[str, ...]:
     return ("report.md", "findings.json", *(f"{name}.csv" for name in sections.sheets(every)))
 
 
-def _special(found: Findings, cells: Sequence[str]) -> str:
-    """Name what sets a report apart from the study's own: "test-loss", "cell-rotation=15"; else empty."""
-    parts = [found.metric] if found.metric != found.study.metric else []
+def _special(findings: Findings, cells: Sequence[str]) -> str:
+    """Return what sets a report apart from the study's own: "test-loss", "cell-rotation=15"; else empty."""
+    parts = [findings.metric] if findings.metric != findings.study.metric else []
     parts += [f"cell-{label}" for label in cells]
     plain = re.sub(r"[^A-Za-z0-9=._-]+", "-", "-".join(parts)).strip("-.")
     is_plain = (

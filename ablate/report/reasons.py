@@ -1,4 +1,4 @@
-"""Why runs have no value that counts, by one word for each reason, and what to do where nothing can be compared for it."""
+"""Why runs have no value that counts, one word a reason, and what to do where nothing can be compared."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,16 +9,16 @@ from ablate.messages import count
 from ablate.recipe import metrics
 
 ORDER: tuple[Status, ...] = ("at_chance", "diverged", "crashed", "stopped", "running", "not_run")
-LISTED = 4  # values told one by one
+LISTED = 4  # values listed one by one
 
 
 def occurring(findings: Findings) -> list[Status]:
-    """List the reasons that some run of the study has: each is a column of the table of cells."""
+    """Return the reasons that some run of the study has: each is a column of the table of cells."""
     return [status for status in ORDER if _count(findings.cells, status)]
 
 
 def counted(findings: Findings) -> str:
-    """Count the runs that do not count, by reason: "4 at chance level (10.0 %; chance 10.0 %), 1 crashed".
+    """Return the number of uncounted runs, by reason: "4 at chance level (10.0 %; chance 10.0 %), 1 crashed".
 
     Empty where there is none.
     """
@@ -37,7 +37,7 @@ def _counted(cells: Iterable[CellFinding], status: Status, findings: Findings) -
 
 
 def at_chance(cells: Iterable[CellFinding], findings: Findings) -> str:
-    """Write the values of the runs at chance level, and what chance is: "34.2, 35.4 %; chance 33.3 %"."""
+    """Return the values of the runs at chance level, and what chance is: "34.2, 35.4 %; chance 33.3 %"."""
     values = sorted(value for cell in cells for value in cell.at_chance.values())
     told = list(dict.fromkeys(_short(value, findings.metric) for value in values))
     if not told:
@@ -45,20 +45,16 @@ def at_chance(cells: Iterable[CellFinding], findings: Findings) -> str:
     unit = " %" if metrics.is_fraction(findings.metric) else ""
     listed = f"{', '.join(told)}{unit}" if len(told) <= LISTED else f"{told[0]} to {told[-1]}{unit}"
     named = listed if findings.metric == "test/accuracy" else f"{findings.metric} {listed}"
-    return (
-        f"{named}; {_chance(findings.images)}"
-        if findings.images and findings.metric == "test/accuracy"
-        else named
-    )
+    if findings.images and findings.metric == "test/accuracy":
+        return f"{named}; {_chance(findings.images)}"
+    return named
 
 
 def _chance(images: ImageCount) -> str:
     if images.is_balanced:
         return f"chance {_short(1 / images.classes, 'test/accuracy')} %"
-    return (
-        "always naming the largest class gives "
-        f"{_short(images.largest_class / images.count, 'test/accuracy')} %"
-    )
+    share = _short(images.largest_class / images.count, "test/accuracy")
+    return f"always naming the largest class gives {share} %"
 
 
 def _short(number: float, metric: str) -> str:
@@ -100,9 +96,8 @@ def no_pairs(findings: Findings) -> str:
     else:
         return _no_baseline(baseline, others, findings)
     advice = _either(_advice(findings.cells))
-    return (
-        f"{said} ({counted(findings)}){f': {advice}' if advice else ''}." if counted(findings) else f"{said}."
-    )
+    uncounted = f" ({counted(findings)}){f': {advice}' if advice else ''}" if counted(findings) else ""
+    return f"{said}{uncounted}."
 
 
 def _no_baseline(baseline: CellFinding, others: Sequence[CellFinding], findings: Findings) -> str:
@@ -115,23 +110,21 @@ def _no_baseline(baseline: CellFinding, others: Sequence[CellFinding], findings:
     advice = _either([*_advice([baseline]), *(["take a baseline that learns"] if baseline.failed else [])])
     what = f": {advice}" if advice else ""
     sign = 1 if findings.direction == "max" else -1
-    known = sorted(
-        (cell for cell in others if cell.mean is not None), key=lambda cell: -sign * (cell.mean or 0.0)
-    )
+    trained = [cell for cell in others if cell.mean is not None]
+    ranked = sorted(trained, key=lambda cell: -sign * (cell.mean or 0.0))
     unit = " %" if metrics.is_fraction(findings.metric) else ""
     listed = ", ".join(
-        f"{cell.cell.label} {_short(cell.mean or 0.0, findings.metric)}{unit}" for cell in known[:LISTED]
+        f"{cell.cell.label} {_short(cell.mean or 0.0, findings.metric)}{unit}" for cell in ranked[:LISTED]
     )
-    rest = f", and {len(known) - LISTED} more" if len(known) > LISTED else ""
-    return f"The baseline {told}, so nothing can be compared with it{what}." + (
-        f" The others: {listed}{rest}." if listed else ""
-    )
+    rest = f", and {len(ranked) - LISTED} more" if len(ranked) > LISTED else ""
+    others_listed = f" The others: {listed}{rest}." if listed else ""
+    return f"The baseline {told}, so nothing can be compared with it{what}.{others_listed}"
 
 
 def _baseline(cell: CellFinding, status: Status, findings: Findings) -> str:
     verbs = {
-        "at_chance": "stayed at chance level", "diverged": "diverged", "crashed": "crashed", "stopped": "was stopped",
-        "running": "is running", "not_run": "was not run",
+        "at_chance": "stayed at chance level", "diverged": "diverged", "crashed": "crashed",
+        "stopped": "was stopped", "running": "is running", "not_run": "was not run",
     }  # fmt: skip
     told = f" ({at_chance([cell], findings)})" if status == "at_chance" and cell.at_chance else ""
     total = sum(cell.counts.values())
@@ -144,7 +137,7 @@ def _either(options: Sequence[str]) -> str:
 
 
 def _advice(cells: Iterable[CellFinding]) -> list[str]:
-    """List what can be done about the reasons that some cells have."""
+    """Return what can be done about the reasons that some cells have."""
     own = list(cells)
     if _count(own, "at_chance"):
         return ["train longer", "try another learning rate (ablate lr-find)"]
@@ -156,15 +149,12 @@ def _advice(cells: Iterable[CellFinding]) -> list[str]:
 
 
 def of_seed(cell: CellFinding, seed: int, metric: str) -> str:
-    """Write what a seed has in place of a value that counts: "34.20 (at chance)", "crashed", "-"."""
+    """Return what a seed has in place of a value that counts: "34.20 (at chance)", "crashed", "-"."""
     status = cell.statuses.get(seed)
     if status is None or status == "finished":
         return "-"
-    found = cell.at_chance.get(seed, math.nan)
-    if not math.isfinite(found):
+    value = cell.at_chance.get(seed, math.nan)
+    if not math.isfinite(value):
         return NAMES[status]
-    return (
-        f"{100 * found:.2f} ({NAMES[status]})"
-        if metrics.is_fraction(metric)
-        else f"{found:.4g} ({NAMES[status]})"
-    )
+    shown = f"{100 * value:.2f}" if metrics.is_fraction(metric) else f"{value:.4g}"
+    return f"{shown} ({NAMES[status]})"

@@ -99,19 +99,19 @@ class Section:
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
-        """Return every picture, in the order of the page."""
+        """Every picture, in the order of the page."""
         return tuple(
             picture for block in self.blocks if isinstance(block, Plots) for picture in block.pictures
         )
 
     @property
     def open_tables(self) -> tuple[Table, ...]:
-        """Return the tables that no click has to unfold: those that the Markdown has as well."""
+        """The tables that no click has to unfold: the ones that the Markdown has as well."""
         return tuple(block for block in self.blocks if isinstance(block, Table))
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        """Return every table, in the order of the page."""
+        """Every table, in the order of the page."""
         tables = (block.table if isinstance(block, Folded) else block for block in self.blocks)
         return tuple(table for table in tables if isinstance(table, Table))
 

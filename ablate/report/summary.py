@@ -1,19 +1,16 @@
-"""Findings to what a terminal shows: a table of cells and the verdicts in words. Plain text.
-
-Who prints it may add colour.
-"""
+"""Findings to what a terminal shows, as plain text: a table of cells and the verdicts in words."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ablate.analysis.findings import CellFinding, Findings
 from ablate.analysis.outcomes import NAMES, Status
-from ablate.report import claims, reasons, words
+from ablate.report import claims, headline, reasons, words
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What the end of a run says."""
+    """What a terminal shows at the end of a run."""
 
     headline: tuple[str, ...]
     counted: str  # the runs that do not count, by reason; empty where there is none
@@ -24,10 +21,10 @@ class Summary:
 
 
 def make(findings: Findings) -> Summary:
-    """Word the findings for a terminal."""
+    """Return the findings in words for a terminal."""
     occurring = reasons.occurring(findings)
     return Summary(
-        headline=tuple(words.headline(findings)),
+        headline=tuple(headline.headline(findings)),
         counted=reasons.counted(findings),
         columns=("cell", "n", *(NAMES[status] for status in occurring), "mean", "sd", "s/epoch"),
         rows=tuple(_row(cell, occurring, findings.metric) for cell in findings.cells),
@@ -36,8 +33,12 @@ def make(findings: Findings) -> Summary:
     )
 
 
-def _row(found: CellFinding, occurring: Sequence[Status], metric: str) -> tuple[str, ...]:
+def _row(cell: CellFinding, occurring: Sequence[Status], metric: str) -> tuple[str, ...]:
     return (
-        found.cell.label, str(found.n), *(str(found.counts.get(status, 0)) for status in occurring), words.value(found.mean, metric),
-        words.spread(found.sd, metric), words.seconds(found.epoch_seconds),
-    )  # fmt: skip
+        cell.cell.label,
+        str(cell.n),
+        *(str(cell.counts.get(status, 0)) for status in occurring),
+        words.value(cell.mean, metric),
+        words.spread(cell.sd, metric),
+        words.seconds(cell.epoch_seconds),
+    )

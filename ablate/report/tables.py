@@ -44,7 +44,7 @@ class Table:
 
 
 def table(name: str, caption: str, columns: Sequence[Column], rows: Iterable[tuple[Cell, ...]]) -> Table:
-    """Make a table of the rows that a browser can take, with a note where there are more."""
+    """Return a table of the rows that a browser can take, with a note if there are more."""
     every = tuple(rows)
     note = ""
     if len(every) > MOST_ROWS:

@@ -12,10 +12,8 @@ from ablate.analysis.findings import Findings
 from ablate.analysis.stats import CAP, ROUNDING, Estimate
 from ablate.messages import count
 from ablate.recipe import metrics
-from ablate.report import names, reasons
+from ablate.report import names
 from ablate.study.grid import Cell, short_names
-
-NAMED = 4  # effects named in one sentence of the headline; the others are counted
 
 REASONS = {
     "seed has no effect": "every seed shows the same difference, so nothing says how much of it is chance"
@@ -33,46 +31,46 @@ VERDICTS = {
 
 
 def value(number: float | None, metric: str) -> str:
-    """Write one value of a metric: 0.7123 is "71.23 %", a loss "0.8312"."""
+    """Return one value of a metric: 0.7123 is "71.23 %", a loss "0.8312"."""
     plain = bare(number, metric)
     return f"{plain} %" if metrics.is_fraction(metric) and plain != "-" else plain
 
 
 def bare(number: float | None, metric: str) -> str:
-    """Write one value without its unit."""
+    """Return one value without its unit."""
     if number is None or not math.isfinite(number):
         return "-"
     return f"{100 * number:.2f}" if metrics.is_fraction(metric) else significant(number, 4)
 
 
 def spread(number: float | None, metric: str) -> str:
-    """Write a standard deviation, in points for shares."""
+    """Return a standard deviation, in points for shares."""
     if number is None or not math.isfinite(number):
         return "-"
     return f"{100 * number:.2f}" if metrics.is_fraction(metric) else significant(number, 2)
 
 
 def seconds(number: float | None) -> str:
-    """Write seconds without their unit, three digits that count."""
+    """Return seconds without their unit, to three significant digits."""
     return "-" if number is None or not math.isfinite(number) else significant(number, 3)
 
 
-def field(given: object) -> str:
-    """Write the value of a recipe field that was searched: three digits of a number, the rest as a study file has it."""
-    if isinstance(given, bool) or not isinstance(given, int | float):
-        return str(given).lower() if isinstance(given, bool) else str(given)
-    return f"{given:,}" if isinstance(given, int) else f"{given:.3g}"
+def field(setting: object) -> str:
+    """Return the value of a searched recipe field: numbers to three digits, the rest as in a study file."""
+    if isinstance(setting, bool) or not isinstance(setting, int | float):
+        return str(setting).lower() if isinstance(setting, bool) else str(setting)
+    return f"{setting:,}" if isinstance(setting, int) else f"{setting:.3g}"
 
 
 def tuned(cell: Cell) -> str:
     """Return what tuning has found for a cell: "lr 0.031, weight_decay 0.0005"."""
     short = short_names(list(cell.tuned))
-    found = ", ".join(f"{short[path]} {field(given)}" for path, given in cell.tuned.items())
-    return "not found yet" if cell.pending else found or "untuned"
+    fields = ", ".join(f"{short[path]} {field(setting)}" for path, setting in cell.tuned.items())
+    return "not found yet" if cell.pending else fields or "untuned"
 
 
 def significant(number: float, digits: int) -> str:
-    """Write a number with so many digits that count, never with an exponent between 0.0001 and 10 million."""
+    """Return a number with `digits` significant digits, without an exponent between 0.0001 and 10 million."""
     if number == 0 or 1e-4 <= abs(number) < 1e7:
         return f"{number:,.{_decimals(number, digits)}f}"
     return f"{number:.{digits - 1}e}"
@@ -83,22 +81,19 @@ def _decimals(number: float, digits: int) -> int:
 
 
 def difference(estimate: Estimate, metric: str) -> str:
-    """Write an effect and its interval: "+0.93 points [0.65, 1.21]"; without an interval the effect alone.
+    """Return an effect and its interval: "+0.93 points [0.65, 1.21]"; without an interval the effect alone.
 
     Empty where there is none.
     """
     if estimate.effect is None:
         return ""
     effect, interval = effect_words(estimate, metric), interval_words(estimate, metric)
-    return (
-        f"{effect}{metrics.unit(metric)} {interval}".strip()
-        if interval
-        else f"{effect}{metrics.unit(metric)}"
-    )
+    numbers = f"{effect}{metrics.unit(metric)}"
+    return f"{numbers} {interval}".strip() if interval else numbers
 
 
 def effect_words(estimate: Estimate, metric: str) -> str:
-    """Write an effect with its sign, in points for shares; empty where it is not known."""
+    """Return an effect with its sign, in points for shares; empty where it is not known."""
     if estimate.effect is None:
         return ""
     digits = _digits(estimate, metric)
@@ -106,7 +101,7 @@ def effect_words(estimate: Estimate, metric: str) -> str:
 
 
 def interval_words(estimate: Estimate, metric: str) -> str:
-    """Write an interval, "[0.65, 1.21]"; empty where there is none."""
+    """Return an interval, "[0.65, 1.21]"; empty where there is none."""
     if estimate.low is None or estimate.high is None:
         return ""
     digits = _digits(estimate, metric)
@@ -115,7 +110,7 @@ def interval_words(estimate: Estimate, metric: str) -> str:
 
 
 def moved(change: float, metric: str) -> str:
-    """Write a difference that has no interval, with its unit: "+2.08 points"."""
+    """Return a difference that has no interval, with its unit: "+2.08 points"."""
     number = metrics.scale(metric) * change
     shown = (
         f"{_whole(number, 2):+.2f}"
@@ -126,17 +121,15 @@ def moved(change: float, metric: str) -> str:
 
 
 def _whole(number: float, digits: int) -> float:
-    """Make -0.00 a plain 0.00."""
+    """Return a number, but 0 for what would read -0.00."""
     return 0.0 if round(number, digits) == 0 else number
 
 
 def _digits(estimate: Estimate, metric: str) -> int:
-    """Choose how many decimals to show: two digits of the interval's half width.
+    """Return how many decimals to show: two digits of the interval's half width.
 
-    Of points two decimals, or more if that is 0.
-
-    An end that is not 0 never reads 0, so that the words cannot say other than the verdict.
-
+    Points have two decimals, or more if both would be 0. An end that is not 0 never reads 0, so that the
+    words cannot contradict the verdict.
     """
     share, by = metrics.is_fraction(metric), metrics.scale(metric)
     if estimate.low is None or estimate.high is None:
@@ -152,7 +145,7 @@ def _digits(estimate: Estimate, metric: str) -> int:
 
 
 def p_words(estimate: Estimate) -> str:
-    """Write p, "= 0.012" or "< 0.001"; empty where there is none.
+    """Return p, "= 0.012" or "< 0.001"; empty where there is none.
 
     It is adjusted for the family of the effect.
     """
@@ -168,10 +161,7 @@ def counts(estimate: Estimate) -> str:
 
 
 def verdict(effect: Effect, findings: Findings) -> str:
-    """Name the verdict of an effect in a word or two.
-
-    Where it is unstable, with the settings that its numbers are of.
-    """
+    """Return the verdict of an effect in a word or two; if unstable, with the settings of its numbers."""
     scope = (
         names.where(effect.scope, findings).removeprefix(", ")
         if effect.estimate.verdict == "unstable"
@@ -183,7 +173,7 @@ def verdict(effect: Effect, findings: Findings) -> str:
 
 
 def verdict_words(effect: Effect, findings: Findings) -> str:
-    """Return what an effect is: "helps +0.93 points [0.65, 1.21]", "undecided: about 12 more seeds (up to 30) if it is ..."."""
+    """Return the verdict with its numbers: "helps +0.93 points [0.65, 1.21]", "undecided: about 12 ..."."""
     return _verdict(effect, findings, difference(effect.estimate, findings.metric))
 
 
@@ -202,7 +192,7 @@ def _verdict(effect: Effect, findings: Findings, numbers: str) -> str:
 
 
 def _failed(effect: Effect, findings: Findings) -> str:
-    """Count the failed runs on both sides of a change, by their reason, and say where they are: "5 of 10 runs diverged, ..."."""
+    """Return the failed runs on both sides of a change, by reason and setting: "5 of 10 diverged, ..."."""
     counted = effect.failures
     assert counted is not None
     (before, all_before), (after, all_after) = counted.before, counted.after
@@ -222,7 +212,7 @@ def _failed(effect: Effect, findings: Findings) -> str:
 
 
 def _range(values: Sequence[float], metric: str) -> str:
-    """Write the lowest and the highest of some values: ", 9.80 % to 10.20 %"; empty where there are none."""
+    """Return the lowest and the highest of some values: ", 9.80 % to 10.20 %"; empty where there are none."""
     ends = dict.fromkeys(value(number, metric) for number in (values[0], values[-1])) if values else ()
     return f", {metric} {' to '.join(ends)}" if ends else ""
 
@@ -240,8 +230,8 @@ def _survivors(effect: Effect, findings: Findings, numbers: str) -> str:
     reason = (
         f" ({REASONS.get(effect.estimate.reason, effect.estimate.reason)})" if effect.estimate.reason else ""
     )
-    said = f"no verdict{reason}" if is_open else _verdict(alone, findings, numbers)
-    return f"the runs that did not fail{names.where(effect.scope, findings)}: {said}"
+    answer = f"no verdict{reason}" if is_open else _verdict(alone, findings, numbers)
+    return f"the runs that did not fail{names.where(effect.scope, findings)}: {answer}"
 
 
 def _undecided(effect: Effect, findings: Findings, *, brief: bool = False) -> str:
@@ -258,17 +248,24 @@ def _undecided(effect: Effect, findings: Findings, *, brief: bool = False) -> st
         )
     if estimate.reason is not None or estimate.more_seeds is None:
         return REASONS.get(estimate.reason, estimate.reason) if estimate.reason else "too few runs"
-    said = (
-        f"{more_seeds(estimate.more_seeds, None if brief else estimate.more_seeds_high)} if it is as "
-        "large as seen"
-    )
+    seeds = more_seeds(estimate.more_seeds, None if brief else estimate.more_seeds_high)
+    as_seen = f"{seeds} if it is as large as seen"
     least, needed = findings.study.min_effect, estimate.more_seeds_min_effect
     if least is None or needed is None:
-        return said
-    high = None if brief else estimate.more_seeds_min_effect_high
-    return (
-        f"{said}, {_about(needed, high, '')} to see an effect of {metrics.size(least, findings.study.metric)}"
-    )
+        return as_seen
+    about = _about(needed, None if brief else estimate.more_seeds_min_effect_high, "")
+    return f"{as_seen}, {about} to see an effect of {metrics.size(least, findings.study.metric)}"
+
+
+def in_brackets(effect: Effect, findings: Findings) -> str:
+    """Return the numbers behind a verdict that is named already, short, in brackets and after a space."""
+    numbers = difference(effect.estimate, findings.metric)
+    match effect.estimate.verdict:
+        case "undecided":
+            return f" ({_undecided(effect, findings, brief=True)})"
+        case "unstable":
+            return f" ({_failed(effect, findings)}; {_survivors(effect, findings, numbers)})"
+    return f" ({numbers})"
 
 
 def more_seeds(few: int, many: int | None) -> str:
@@ -286,7 +283,7 @@ def _about(few: int, many: int | None, noun: str) -> str:
 
 
 def ranked(effects: Iterable[Effect], findings: Findings) -> list[Effect]:
-    """Sort effects, the best first and those that are not known last."""
+    """Return effects, the best first and the unknown ones last."""
     sign = 1 if findings.direction == "max" else -1
     return sorted(
         effects,
@@ -305,26 +302,26 @@ def higher(findings: Findings) -> str:
 
 
 def least(findings: Findings) -> str:
-    """Write the smallest effect worth having; empty where the study names none for this metric."""
+    """Return the smallest effect worth having; empty where the study names none for this metric."""
     smallest = findings.study.min_effect
     is_own = findings.metric == findings.study.metric
     return metrics.size(smallest, findings.metric) if smallest is not None and is_own else ""
 
 
 def method(findings: Findings) -> str:
-    """Name what the intervals go by: "Student's t, Sidak"."""
+    """Return the method of the intervals: "Student's t, Sidak"."""
     return (
         "one variance for all cells, Dunnett" if findings.study.variance == "pooled" else "Student's t, Sidak"
     )
 
 
 def sentences(findings: Findings) -> list[str]:
-    """Return each main effect in one sentence: effect and interval first, p last but for the counts."""
+    """Return each main effect in one sentence: effect and interval first, then p and the counts."""
     return [sentence(effect, findings) for effect in findings.effects]
 
 
 def sentence(effect: Effect, findings: Findings) -> str:
-    """Return one effect: "rotation 15 instead of 0: hurts -0.52 points [-0.90, -0.14], p (adjusted) = 0.012, ..."."""
+    """Return an effect in one sentence: "rotation 15 instead of 0: hurts -0.52 points [-0.90, -0.14] ..."."""
     estimate = effect.estimate
     said = verdict_words(effect, findings)
     numbers = difference(estimate, findings.metric)
@@ -338,147 +335,3 @@ def sentence(effect: Effect, findings: Findings) -> str:
         *names.flags(effect),
     ]
     return ", ".join(part for part in parts if part)
-
-
-def headline(findings: Findings) -> list[str]:
-    """Answer the study's question in one to three sentences, and one more for effects that are known in some settings only."""
-    if not any(cell.n for cell in findings.cells):
-        return [reasons.nothing(findings)]
-    if not findings.effects:
-        return [_no_factor(findings)]
-    known = [
-        effect
-        for effect in findings.effects
-        if effect.estimate.effect is not None or effect.estimate.verdict == "unstable"
-    ]
-    if not known:
-        found = [reasons.no_pairs(findings)]
-    elif all(
-        effect.estimate.reason == "one seed" and effect.estimate.verdict == "undecided" for effect in known
-    ):
-        found = [_one_seed(known, findings)]
-    else:
-        found = [
-            *_decided("helps", findings),
-            *_decided("hurts", findings),
-            *_others(findings),
-            *_partly(findings),
-        ]
-    if better(findings) and known:
-        found[0] = f"{found[0].removesuffix('.')} ({better(findings)})."
-    if findings.finished < findings.total:
-        found[0] = f"So far ({findings.finished} of {findings.total} runs): {found[0]}"
-    return (
-        [*found, f"{findings.study.omits[0].upper()}{findings.study.omits[1:]}."]
-        if findings.study.omits
-        else found
-    )
-
-
-def _no_factor(findings: Findings) -> str:
-    cell = findings.cells[0]
-    varied = (
-        f"sd {spread(cell.sd, findings.metric)} over {count(cell.n, 'seed')}"
-        if cell.sd is not None
-        else count(cell.n, "seed")
-    )
-    return (
-        f"No factor is varied, so there is nothing to compare: {findings.metric} is "
-        f"{value(cell.mean, findings.metric)} ({varied})."
-    )
-
-
-def _one_seed(effects: Sequence[Effect], findings: Findings) -> str:
-    seen = _listed(
-        f"{names.change(effect, findings)} {difference(effect.estimate, findings.metric)}"
-        for effect in _by_size(effects)
-    )
-    return (
-        f"Undecided: one seed gives no verdict, because nothing says how much of it is chance. Seen: {seen}."
-    )
-
-
-def _decided(verdict_name: str, findings: Findings) -> list[str]:
-    """Return what helps, or what hurts, the largest first."""
-    effects = _by_size(
-        effect
-        for effect in findings.effects
-        if effect.estimate.verdict == verdict_name and not _is_part(effect)
-    )
-    if not effects:
-        return []
-    if len(effects) == 1:
-        (only,) = effects
-        told = f"{_told(only, findings)}, {count(only.estimate.n, 'seed')}{_but(only)}"
-        return [f"{names.change(only, findings)} {verdict_name}: {told}."]
-    listed = _listed(
-        f"{names.change(effect, findings)} ({_told(effect, findings)}){_but(effect)}" for effect in effects
-    )
-    return [f"{verdict_name.capitalize()}: {listed}."]
-
-
-def _others(findings: Findings) -> list[str]:
-    """Return in one sentence what is equivalent, undecided or unstable."""
-    rest = [
-        effect
-        for effect in findings.effects
-        if effect.estimate.verdict not in ("helps", "hurts") and not _is_part(effect)
-    ]
-    if len(rest) == 1:
-        return [f"{names.change(rest[0], findings)}: {verdict_words(rest[0], findings)}{_but(rest[0])}."]
-    parts = []
-    for name in ("equivalent", "undecided", "unstable"):
-        effects = [effect for effect in rest if effect.estimate.verdict == name]
-        if effects:
-            parts.append(
-                f"{name}: "
-                + _listed(f"{names.change(e, findings)}{_in_brackets(e, findings)}{_but(e)}" for e in effects)
-            )
-    return [f"{text[0].upper()}{text[1:]}." for text in ["; ".join(parts)] if text]
-
-
-def _is_part(effect: Effect) -> bool:
-    """Whether an effect is known in some settings only, so that it is none of the whole factor."""
-    return effect.scope is not None and effect.estimate.verdict != "unstable"
-
-
-def _partly(findings: Findings) -> list[str]:
-    """Return in one sentence what is known of effects whose runs are missing in some settings."""
-    effects = _by_size(effect for effect in findings.effects if _is_part(effect))
-    told = _listed(
-        (
-            f"{names.change(effect, findings)}: {verdict_words(effect, findings)}{_but(effect)}"
-            for effect in effects
-        ),
-        "; ",
-    )
-    return [f"Known in part only, because runs failed or are missing: {told}."] if effects else []
-
-
-def _told(effect: Effect, findings: Findings) -> str:
-    return difference(effect.estimate, findings.metric)
-
-
-def _in_brackets(effect: Effect, findings: Findings) -> str:
-    match effect.estimate.verdict:
-        case "undecided":
-            return f" ({_undecided(effect, findings, brief=True)})"
-        case "unstable":
-            return f" ({_failed(effect, findings)}; {_survivors(effect, findings, _told(effect, findings))})"
-    return f" ({_told(effect, findings)})"
-
-
-def _but(effect: Effect) -> str:
-    return f", but it depends on {' and on '.join(effect.depends_on)}" if effect.depends_on else ""
-
-
-def _by_size(effects: Iterable[Effect]) -> list[Effect]:
-    return sorted(effects, key=lambda effect: -abs(effect.estimate.effect or 0.0))
-
-
-def _listed(parts: Iterable[str], between: str = ", ") -> str:
-    """Join with commas, and count what is too much for a sentence."""
-    every = list(parts)
-    return between.join(every[:NAMED]) + (
-        f"{between}and {len(every) - NAMED} more" if len(every) > NAMED else ""
-    )

@@ -52,14 +52,14 @@ def compare(
 
 
 def _compare_cells(study: Study, found: "Findings", labels: tuple[str, ...], where: Where) -> "Comparison":
-    from ablate.analysis import effects
+    from ablate.analysis import effects, metric_table
     from ablate.analysis import outcomes as run_outcomes
     from ablate.report import comparison
 
     resolved = resolve(study, where.store, where.device)
     check_cells(resolved.grid, labels)
     known = {cell.cell.label: cell for cell in found.cells}
-    table = effects.tabulate(
+    table = metric_table.tabulate(
         study, resolved.grid, run_outcomes.read(resolved.runs, where.store), found.metric, found.direction
     )
     one, other = (known[label] for label in labels)

@@ -1,4 +1,4 @@
-"""Two cells from inside: confusions, calibration, classes and the strongest interaction are what plain loops say."""
+"""Two cells from inside: confusions, calibration, classes and the strongest interaction, by plain loops."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 from outcomes import make, outcomes, random_value
 from scipy.stats import ttest_1samp
 
-from ablate.analysis import diagnostics, effects, findings
+from ablate.analysis import diagnostics, effects, findings, metric_table
 from ablate.report import sections
 
 CLASSES = ("cat", "dog", "a/b")
@@ -34,23 +34,20 @@ def inside(
             (int(n), float(c), float(a))
             for n, c, a in zip(filled, rng.random(15), rng.random(15), strict=True)
         )
+        shares = {name: float(counts[i, i] / counts[i].sum()) for i, name in enumerate(classes)}
         accuracies = {
-            f"test/accuracy/{name}": float(counts[i, i] / counts[i].sum()) for i, name in enumerate(classes)
+            f"test/accuracy/{name}": share
+            for name, share in shares.items()
+            if not missing(o.run.cell, o.run.seed, name)
         }
-        accuracies = {
-            name: x
-            for name, x in accuracies.items()
-            if not missing(o.run.cell, o.run.seed, name.rpartition("y/")[2])
-        }
-        if o.status == "finished":
-            o = replace(
-                o,
-                metrics=o.metrics | accuracies,
-                confusion=tuple(map(tuple, counts.tolist())),
-                classes=classes,
-                calibration=bins,
-            )
-        found.append(o)
+        looked_into = replace(
+            o,
+            metrics=o.metrics | accuracies,
+            confusion=tuple(map(tuple, counts.tolist())),
+            classes=classes,
+            calibration=bins,
+        )
+        found.append(looked_into if o.status == "finished" else o)
     return tuple(found)
 
 
@@ -183,7 +180,7 @@ def test_the_interplay_is_of_the_largest_interaction_that_is_more_than_noise():
         return 0.5 + 0.04 * ((r, b) == ("15", "false")) + wild + float(noise.normal(0, 0.001))
 
     runs = outcomes(made, value)
-    table = effects.tabulate(*made, runs, "test/accuracy", "max")
+    table = metric_table.tabulate(*made, runs, "test/accuracy", "max")
     every = effects.interactions(table)
     found = diagnostics.interplay(table, every)
     assert max(every, key=lambda e: abs(e.estimate.effect)).factor == "augment.rotation x model.conv_dropout"
@@ -207,14 +204,14 @@ def test_the_means_of_an_interplay_are_over_the_seeds_that_lack_nothing():
         return "running" if (cell.label, seed) == (gone, 2) else "finished"
 
     runs = outcomes(made, value, status=status)
-    table = effects.tabulate(*made, runs, "test/accuracy", "max")
+    table = metric_table.tabulate(*made, runs, "test/accuracy", "max")
     found = diagnostics.interplay(table, effects.interactions(table))
     assert not found.uneven
     for levels, mean in found.means.items():
         own = [c for c in made[1].cells if tuple(c.levels[factor] for factor in found.factors) == levels]
         assert mean == pytest.approx(np.mean([value(c, s) for c in own for s in (0, 1, 3, 4)]), abs=1e-12)
     never = outcomes(made, value, status=lambda cell, seed: "running" if cell.label == gone else "finished")
-    table = effects.tabulate(*made, never, "test/accuracy", "max")
+    table = metric_table.tabulate(*made, never, "test/accuracy", "max")
     assert diagnostics.interplay(table, effects.interactions(table)).uneven
 
 

@@ -14,7 +14,7 @@ from statsmodels.regression.linear_model import OLS
 from ablate.analysis import pooling
 from ablate.analysis.pooling import Fit, fit, spreads
 from ablate.analysis.stats import estimate, level
-from ablate.report import exports, names, words
+from ablate.report import exports, headline, names, words
 
 NAN = math.nan
 
@@ -67,12 +67,12 @@ def test_one_contrast_of_two_complete_cells_is_the_paired_t_test():
 
 
 def balanced(arms, df):
-    """Make the fit of complete data: every comparison with the baseline has correlation 1/2 with every other."""
+    """Return the fit of complete data: all comparisons with the baseline have correlation 1/2."""
     return Fit(np.zeros(arms), np.ones(arms), df, np.full((arms, arms), 0.5) + 0.5 * np.eye(arms))
 
 
 def by_integral(c, arms, df):
-    """Return P(max |T| <= c) of Dunnett 1955 by his double integral, over what all share and over the scale."""
+    """Return P(max |T| <= c) of Dunnett 1955 by his double integral, over the shared part and the scale."""
     z, scale = np.linspace(-8, 8, 801)[:, None], np.linspace(1e-6, 4, 801)[None]
     inside = distributions.norm.cdf(math.sqrt(2) * c * scale - z) - distributions.norm.cdf(
         -math.sqrt(2) * c * scale - z
@@ -176,9 +176,8 @@ def test_more_seeds_are_the_fewest_with_the_power_at_the_freedom_of_all_cells():
         few, many = pooled.more_seeds_min_effect, pooled.more_seeds_min_effect_high
         assert power(3 + few) >= 0.8 > power(3 + few - 1)
         ratio = (3 + many) / (3 + few)
-        assert ratio == pytest.approx(
-            8 / distributions.chi2.ppf(0.2, 8), rel=0.05
-        )  # nearer than the 2 / 0.446 of two differences alone
+        # Nearer than the 2 / 0.446 of two differences alone.
+        assert ratio == pytest.approx(8 / distributions.chi2.ppf(0.2, 8), rel=0.05)
 
 
 # In a study
@@ -280,7 +279,7 @@ def test_every_kind_of_effect_is_judged_and_says_so():
     assert all(e.estimate.low is not None and "pooled variance" in e.flags for e in every)
     assert "pooled variance" in words.sentence(found.effects[0], found)
     assert "one variance for all cells, Dunnett" in exports.markdown(found)
-    assert not any("pooled" in line for line in words.headline(found))  # no part of the answer itself
+    assert not any("pooled" in line for line in headline.headline(found))  # no part of the answer itself
 
 
 def test_the_default_never_pools():
@@ -321,9 +320,9 @@ def test_an_effect_that_is_known_in_some_settings_only_is_the_contrast_of_their_
     values = np.array(
         [[NAN if made_up.half(c, s) == "running" else value(c, s) for c in made[1].cells] for s in range(5)]
     )
-    weights = np.array([
-        0.0 if c.levels["model.batch_norm"] == "true" else 1.0 if c.levels["augment.crop"] != "none" else -1.0 for c in made[1].cells
-    ])  # fmt: skip
+    signs = [1.0 if cell.levels["augment.crop"] != "none" else -1.0 for cell in made[1].cells]
+    is_off = [cell.levels["model.batch_norm"] != "true" for cell in made[1].cells]
+    weights = np.where(is_off, signs, 0.0)
     effect, error, _, _ = by_statsmodels(values, weights[None])
     found = made_up.find(made, value, status=made_up.half)
     one = made_up.effect(found, "augment.crop")

@@ -131,7 +131,7 @@ def test_a_plan_goes_by_the_runs_that_are_there(done):
 
 @pytest.fixture
 def finished(tmp_path):
-    """Copy the store of a study of 4 seeds that is finished, its runs known to a second study of 2 seeds, too."""
+    """Copy the store of a finished study of 4 seeds, whose runs a second study of 2 seeds has as well."""
     shutil.copytree(GOLDEN, tmp_path / "store")
     where = options.Where(layout.open_store(tmp_path / "store"))
     tiny = study_folder.recall(where.store, "tiny")

@@ -28,7 +28,7 @@ from ablate.analysis.stats import (
 
 
 def slow_power(n, effect, alpha):
-    """The power of the two-sided t test by integrating the normal tails over the chi distribution of the sd."""
+    """The power of the two-sided t test: the normal tails, integrated over the chi distribution of the sd."""
     critical, shift = scipy_stats.t.isf(alpha / 2, n - 1), effect * math.sqrt(n)
     chi = scipy_stats.chi(n - 1, scale=1 / math.sqrt(n - 1))
 
@@ -121,7 +121,7 @@ def test_less_than_two_seeds_detect_nothing_and_no_noise_hides_nothing():
 
 
 @pytest.mark.parametrize("min_effect", [None, 0.8])
-def test_more_seeds_are_the_smallest_number_with_the_power_and_their_upper_bound_takes_the_upper_limit_of_the_noise(
+def test_more_seeds_are_the_smallest_number_with_the_power_and_their_bound_takes_the_limit_of_the_noise(
     min_effect,
 ):
     d = np.array([1.5, -0.5, 1.0, -0.3, 0.8])
@@ -140,9 +140,8 @@ def test_more_seeds_are_the_smallest_number_with_the_power_and_their_upper_bound
 
 
 def test_a_large_effect_just_missed_asks_for_few_seeds_and_a_small_min_effect_for_many():
-    d = np.array(
-        [-0.01, -0.02, -0.06, -0.09, -0.11]
-    )  # five losses of five, and an interval that just holds 0
+    # Five losses of five, and an interval that just holds 0.
+    d = np.array([-0.01, -0.02, -0.06, -0.09, -0.11])
     found = estimate(d, family=2, min_effect=0.01)
     assert (found.verdict, found.losses, found.more_seeds) == ("undecided", 5, 3)
     assert found.more_seeds_min_effect > 100

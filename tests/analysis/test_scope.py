@@ -1,4 +1,4 @@
-"""How a part of the settings is described: against a slow reading of the description, and as people would say it."""
+"""How some settings are described: against a slow reading of the description, and as people would say it."""
 
 import itertools
 
@@ -42,7 +42,7 @@ def test_a_description_means_the_chosen_settings_and_no_other(seed):
         (lambda s: s[0] == "false", ((("bn", ("false",)),),), False),
         (lambda s: s[1] == "pad" and s[2] == "0", ((("crop", ("pad",)), ("drop", ("0",))),), False),
         (lambda s: s[1] != "pad", ((("crop", ("pad",)),),), True),
-        (lambda s: not (s[0] == "false" and s[2] == "0.3"), ((("bn", ("false",)), ("drop", ("0.3",))),), True),
+        (lambda s: (s[0], s[2]) != ("false", "0.3"), ((("bn", ("false",)), ("drop", ("0.3",))),), True),
         (
             lambda s: (s[0] == "true") == (s[2] == "0"),
             ((("bn", ("true",)), ("drop", ("0",))), (("bn", ("false",)), ("drop", ("0.1", "0.3")))),
@@ -61,11 +61,8 @@ def test_all_settings_and_none_need_no_description():
 
 
 def test_what_follows_from_another_factor_is_not_said():
-    planned = [
-        ("0", "off"),
-        ("0.1", "off"),
-        ("0.1", "on"),
-    ]  # the second factor is active only where the first is not 0
+    # The second factor is active only where the first is not 0.
+    planned = [("0", "off"), ("0.1", "off"), ("0.1", "on")]
     assert describe(("drop", "mc"), [("0", "off")], planned).terms == ((("drop", ("0",)),),)
 
 

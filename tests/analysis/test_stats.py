@@ -201,9 +201,8 @@ def test_one_seed_shows_the_effect_and_stays_undecided(d):
 
 def test_two_seeds_already_have_an_interval():
     found = estimate([1.0, 2.0], family=1)
-    assert (found.low, found.high) == pytest.approx(
-        (1.5 - 0.5 * 12.7062047, 1.5 + 0.5 * 12.7062047), rel=1e-8
-    )  # t table, df 1
+    half = 0.5 * 12.7062047  # t table, df 1
+    assert (found.low, found.high) == pytest.approx((1.5 - half, 1.5 + half), rel=1e-8)
     assert found.reason is None
     assert found.more_seeds >= 1
 
@@ -296,7 +295,7 @@ def test_a_cell_is_unstable_when_its_share_of_failed_runs_exceeds_the_baselines_
 
 
 def slow_per_seed(differences):
-    """The rule in loops over a list of seeds of a list of settings, None = no pair: (effects, the settings that are kept)."""
+    """The rule in loops over a list of seeds of a list of settings, None = no pair: (effects, kept ones)."""
     settings_ = list(range(len(differences[0]) if differences else 0))
     complete = [row for row in differences if row and all(value is not None for value in row)]
     alive = [row for row in differences if any(value is not None for value in row)]
@@ -445,12 +444,10 @@ def test_all_intervals_of_a_study_cover_at_once_whatever_the_noise_of_each_cell(
     for s in range(studies):
         for a in range(4):
             made = matched(y[s, 0][:, None], y[s, a + 1][:, None])
-            found = estimate(
-                made.effects, family=4, min_effect=1e6
-            )  # every verdict is equivalent: no sample sizes to find
+            # With this min_effect every verdict is equivalent: no sample sizes to find.
+            found = estimate(made.effects, family=4, min_effect=1e6)
             covered[s, a] = found.low <= truth[a] <= found.high
     alone = 0.95 ** (1 / 4)
-    assert covered.mean() == pytest.approx(
-        alone, abs=3 * math.sqrt(alone * (1 - alone) / studies)
-    )  # the four are correlated
+    error = 3 * math.sqrt(alone * (1 - alone) / studies)  # the four are correlated
+    assert covered.mean() == pytest.approx(alone, abs=error)
     assert covered.all(axis=1).mean() >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / studies)

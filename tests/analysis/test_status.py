@@ -1,4 +1,4 @@
-"""How far a study is, read from journals alone: counts for each cell, the epoch of what runs, and what failed and why."""
+"""The progress of a study, read from journals alone: counts by cell, running epochs, what failed and why."""
 
 import fcntl
 import io
@@ -210,7 +210,7 @@ def test_a_job_that_is_only_judged_now_says_so(here: Store) -> None:
     with here.job(made.jobs[0].id).lock():
         found = status(made, here)
         assert [(one.judging, one.seconds_left) for one in found.running] == [(True, 0.0)]
-        assert "baseline     judging" in shown(found)
+        assert "baseline     evaluating" in shown(found)
     assert status(made, here).total == {"not_run": 2}
 
 

@@ -62,8 +62,9 @@ def put_trials(here, one, values, *, fields=None, states=None):
             }
         )
         state = states[i] if states else "complete"
+        value = given_ if state == "complete" else None
         rows.append({
-            "number": i, "params": params, "jobs": {}, "value": given_ if state == "complete" else None, "state": state, "proposed": i > 0,
+            "number": i, "params": params, "jobs": {}, "value": value, "state": state, "proposed": i > 0,
             "started": 1, "ended": 2,
         })  # fmt: skip
     files.write_json(here.search(one.id).trials, {"trials": rows})

@@ -1,4 +1,4 @@
-"""`ablate check`, `ablate compare` and the forms of `ablate report`, as users and CI call them, on a study that was run."""
+"""`ablate check`, `compare` and the forms of `report`, as users and CI call them, on a study that was run."""
 
 import csv
 import io
@@ -55,10 +55,8 @@ def test_check_prints_the_claims_of_the_json_report(tiny, found):
 
 def test_a_refuted_claim_fails(done):
     folder, _ = done
-    where, easy = (
-        ("--store", folder / "store"),
-        "[analysis]\nalpha = 0.49\n",
-    )  # two seeds decide nothing at 0.05
+    where = ("--store", folder / "store")
+    easy = "[analysis]\nalpha = 0.49\n"  # two seeds decide nothing at 0.05
     claims = [f"model.batch_norm: {order} on test/loss" for order in ("true > false", "false > true")]
     codes = [ablate("check", claiming(folder, claim, more=easy), *where, "--strict")[0] for claim in claims]
     assert sorted(codes) == [0, 1]
@@ -178,9 +176,8 @@ def test_a_report_looks_into_the_cells_that_are_asked_for(tiny, tmp_path):
     assert '<img class="gallery" src="data:image/png;base64,' in text
     made = json.loads(ablate("report", *tiny, "--cell", "batch_norm=false", "--format", "json")[1])
     assert [d["cell"] for d in made["inside"]] == ["batch_norm=false"]
-    assert (
-        sum(answers for answers, _, _ in made["inside"][0]["calibration"]) == 2 * 355
-    )  # test images of both seeds
+    answers = sum(number for number, _, _ in made["inside"][0]["calibration"])
+    assert answers == 2 * 355  # test images of both seeds
 
 
 def test_the_forms_say_the_same(tiny, found, tmp_path):

@@ -31,7 +31,7 @@ print(json.dumps({"help": shown, "after_help": after_help, "plan": planned.stdou
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory):
-    """Ask for the help and for a plan in a new process: what they print, and the modules that each has imported."""
+    """Ask for the help and for a plan in a new process: what they print, and the modules that come in."""
     command = [sys.executable, "-c", FRESH, str(QUICKSTART), str(tmp_path_factory.mktemp("store"))]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 

@@ -1,4 +1,4 @@
-"""`--json` of every command that shows something: strict JSON alone on stdout, with the keys that programs rely on."""
+"""`--json` of every command that shows something: strict JSON alone on stdout, with the promised keys."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`ablate status`, `logs` and `explain` as users call them, on a study that was run, and on one that is running."""
+"""`ablate status`, `logs` and `explain` as users call them, on a finished study and on a running one."""
 
 import json
 import os
@@ -42,9 +42,8 @@ def test_a_running_study_is_watched_and_its_log_followed_to_the_end(study, tmp_p
         "run", study, "--store", store, "--set", "seeds=1", "--set", "training.epochs=12", "--jobs", 1
     )
     wait_for((store / "studies" / "tiny" / "study.json").exists, run)
-    second = start(
-        "logs", "tiny:batch_norm=false/0", "--store", store, "-f"
-    )  # trained after the first one: no log yet
+    # It is trained after the first one, so that there is no log yet.
+    second = start("logs", "tiny:batch_norm=false/0", "--store", store, "-f")
     table = start("status", "tiny", "--store", store, "--watch")
     lines = start("status", "tiny", "--store", store, "--watch", "--json")
     code, _, err = answer(run)
@@ -175,9 +174,8 @@ def test_one_job_is_told_by_its_identity_and_by_its_run(done):
     where = ("--store", folder / "store")
     found = json.loads(ablate("explain", "tiny:baseline/0", *where, "--json")[1])
     assert found["status"] == "trained"
-    assert {"tiny:baseline/0", "tiny:mc_dropout=3/0"} <= set(
-        found["runs"]
-    )  # other tests run other studies in this store
+    # Other tests run other studies in this store.
+    assert {"tiny:baseline/0", "tiny:mc_dropout=3/0"} <= set(found["runs"])
     out = ablate("explain", found["job"][:8], *where, COLUMNS="200")[1]
     assert out.startswith(f"{found['job'][:12]}  trained\n")
     assert "model.batch_norm false -> true" in out
@@ -240,13 +238,19 @@ def test_a_run_says_what_it_trains_again(copied):
     assert out.index(said) < out.index("training 1 job on")
 
 
-HOSTILE = TINY.replace('"tiny"', r'"ti\u001b]0;owned\u0007ny"').replace("Does it run?", r"Does\u009b31m it?").replace(
-    'text   = "BatchNorm helps"', r'text   = "Batch\u001b[2JNorm"'
-) + r"""
+HOSTILE = (
+    TINY.replace('"tiny"', r'"ti\u001b]0;owned\u0007ny"')
+    .replace("Does it run?", r"Does\u009b31m it?")
+    .replace('text   = "BatchNorm helps"', r'text   = "Batch\u001b[2JNorm"')
+    + r"""
 [[factor]]
 name   = "fac\u001b]0;owned\u0007tor"
-levels = [ { name = "on\u001b[2J", set = {} }, { name = "off\u009b2J", set = { training.label_smoothing = 0.1 } } ]
-"""  # fmt: skip
+levels = [
+    { name = "on\u001b[2J", set = {} },
+    { name = "off\u009b2J", set = { training.label_smoothing = 0.1 } },
+]
+"""
+)
 
 
 @pytest.mark.parametrize(

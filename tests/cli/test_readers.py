@@ -1,4 +1,7 @@
-"""A store that one may read and not write: what looks says the same to everybody, and what cannot be read is never taken for missing."""
+"""A store that one may read and not write.
+
+What only reads has the same answer for everybody, and what cannot be read is never taken for missing.
+"""
 
 import json
 import os
@@ -13,8 +16,10 @@ from typing import Any
 import pytest
 
 LOOKING = (
-    ("status", "tiny"), ("status", "tiny", "--json"), ("plan", "tiny"), ("check", "tiny"), ("report", "tiny", "--format", "json"),
-    ("compare", "tiny", "--cell", "baseline", "--cell", "batch_norm=false"), ("explain", "tiny:baseline/0"), ("logs", "tiny:baseline/0"),
+    ("status", "tiny"), ("status", "tiny", "--json"), ("plan", "tiny"), ("check", "tiny"),
+    ("report", "tiny", "--format", "json"),
+    ("compare", "tiny", "--cell", "baseline", "--cell", "batch_norm=false"),
+    ("explain", "tiny:baseline/0"), ("logs", "tiny:baseline/0"),
     ("doctor", "--json"), ("gc", "--dry-run"),
 )  # fmt: skip
 HIDDEN: dict[str, tuple[str, int, tuple[str, ...]]] = {
@@ -48,7 +53,8 @@ def say(commands):
     found = []
     for command in commands:
         result = CliRunner().invoke(main, command)
-        found.append([result.exit_code, result.stdout, result.stderr or repr(result.exception) * (result.exit_code == 1)])
+        error = result.stderr or repr(result.exception) * (result.exit_code == 1)
+        found.append([result.exit_code, result.stdout, error])
     return found
 def times():
     return {str(path): path.lstat().st_mtime_ns for path in Path(folder).rglob("*")}
@@ -114,13 +120,13 @@ def told(done: tuple[Path, str]) -> Iterator[dict[str, Any]]:
             (Path(command[-1]).name, command[:-2]): answer
             for command, answer in zip(every, theirs, strict=True)
         }
-        yield {"mine": {command[:-2]: answer for command, answer in zip(warm, mine, strict=True)}, "theirs": found, "out": out,
-               "changed": changed, "asked": asked}  # fmt: skip
+        answers = {command[:-2]: answer for command, answer in zip(warm, mine, strict=True)}
+        yield {"mine": answers, "theirs": found, "out": out, "changed": changed, "asked": asked}
         shutil.rmtree(out)
 
 
 def without_rights(answer: list[Any]) -> Any:
-    """Leave out what the doctor says of the right to write, and of the room on the disk, which changes meanwhile."""
+    """Leave out what the doctor says of the right to write, and of free disk space, which changes."""
     code, out, err = answer
     return code, [one for one in json.loads(out) if one["check"] not in ("locks", "room")], err
 

@@ -1,4 +1,4 @@
-"""`ablate run` from the outside: real processes, real images, real MLflow, on a study of four short trainings."""
+"""`ablate run` from the outside: real processes, images and MLflow, on a study of four short trainings."""
 
 import json
 import os
@@ -80,7 +80,7 @@ def test_plan_counts_what_is_left_and_a_new_seed_or_evaluation_reuses_everything
 def test_plan_says_what_a_run_would_do_and_that_one_seed_decides_nothing(study, tmp_path):
     exclude = 'exclude=[{ if = "model.batch_norm == false and evaluation.mc_dropout > 0", why = "too slow" }]'
     out = ablate("plan", study, "--store", tmp_path, "--set", "seeds=1", "--set", exclude, COLUMNS="200")[1]
-    assert re.search(r"cells +3 \(factorial, 1 of them only judges another one's training", out)
+    assert re.search(r"cells +3 \(factorial, 1 of them only evaluates another one's training", out)
     assert re.search(r"runs +3 = 3 cells x 1 seed\b", out)
     assert re.search(r"excluded +1 cell: too slow \(batch_norm=false, mc_dropout=3\)", out)
     assert re.search(r"warning +one seed shows effects and allows no verdict", out)
@@ -91,9 +91,8 @@ def test_plan_says_what_a_run_would_do_and_that_one_seed_decides_nothing(study, 
 def test_another_study_finds_the_jobs_it_shares(done, tmp_path):
     folder, _ = done
     store, other = tmp_path / "store", tmp_path / "other.toml"
-    shutil.copytree(
-        folder / "store", store, ignore=shutil.ignore_patterns("mlflow.*", "artifacts")
-    )  # others look at that store
+    # A copy, because other tests look at that store.
+    shutil.copytree(folder / "store", store, ignore=shutil.ignore_patterns("mlflow.*", "artifacts"))
     other.write_text(TINY.replace('"tiny"', '"other"').replace("[true, false]", "[false, true]"))
     before = attempts(store)
     code, out, _ = ablate("run", other, "--store", store)
@@ -312,7 +311,8 @@ def test_without_network_and_data_it_says_where_it_looked_and_what_to_do(study, 
         "http://127.0.0.1:9"  # the discard port: refused at once, so that the test downloads nothing anywhere
     )
     code, _, err = ablate(
-        "run", study, "--store", tmp_path / "store", "--set", "data.name=cifar10", "--set", f"data.root={tmp_path}",
+        "run", study, "--store", tmp_path / "store",
+        "--set", "data.name=cifar10", "--set", f"data.root={tmp_path}",
         https_proxy=nowhere, http_proxy=nowhere, no_proxy="",
     )  # fmt: skip
     assert code == 2

@@ -85,7 +85,8 @@ def test_each_task_of_a_file_ends_bit_for_bit_as_by_the_local_executor(house, tm
     code, out, err = ablate("worker", "--tasks", file, "--json", SLURM_ARRAY_TASK_ID="1")
     assert (code, err) == (0, "")
     assert json.loads(out) == {
-        "task": "range 1/0", "name": "range test range 1, seed 0", "kind": "finished", "status": "finished", "error": "",
+        "task": "range 1/0", "name": "range test range 1, seed 0", "kind": "finished",
+        "status": "finished", "error": "",
     }  # fmt: skip
     seen = [
         {key: value for key, value in files.read_json(curve).items() if key != "timestamp"}

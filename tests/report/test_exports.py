@@ -11,7 +11,7 @@ import pytest
 from outcomes import turned
 from reports import ROTATION, by_level, everything, found, level, nothing, rotated
 
-from ablate.analysis import effects
+from ablate.analysis import effects, metric_table
 from ablate.report import comparison, data, exports, reasons, words
 from ablate.study import file as study_file
 from ablate.study import grid
@@ -181,10 +181,9 @@ class TestCsv:
         assert {"'=cmd()", "'@off", "'+1+cmd()", "-1"} <= cells
 
     def test_names_survive(self):
-        of = attacking()
-        assert {row["to"].removeprefix("'") for row in read(exports.spreadsheet(of)) if row["kind"] == "main"} == {
-            "=cmd()|/C calc", "*crop* | \n x", "[2pt] crop", "+1+cmd()"
-        }  # fmt: skip
+        rows = [row for row in read(exports.spreadsheet(attacking())) if row["kind"] == "main"]
+        levels = {"=cmd()|/C calc", "*crop* | \n x", "[2pt] crop", "+1+cmd()"}
+        assert {row["to"].removeprefix("'") for row in rows} == levels
 
 
 FLIPPED = {"name": "other", "factors": {"augment": {"rotation": [0, 15], "flip": [True, False]}}}
@@ -256,7 +255,7 @@ class TestComparison:
             precision="fp32",
         )
         values = np.array([[c.values.get(seed, np.nan) for c in of.cells] for seed in of.study.seeds])
-        table = effects.lay_out(of.study, expanded, of.study.seeds, values)
+        table = metric_table.lay_out(of.study, expanded, of.study.seeds, values)
         return comparison.of_cells(of, *of.cells, effects.between(table, *expanded.cells))
 
     def test_two_cells_stand_seed_by_seed_with_what_it_comes_to(self):
@@ -272,25 +271,22 @@ class TestComparison:
             status=lambda cell, seed: "not_run" if (cell.label, seed) == ("rotation=15", 1) else "finished"
         )
         assert made.rows[1] == ("seed 1", "90.10 %", "not run", "-")
-        assert made.rows[-1][:3] == (
-            "mean of 4 seeds",
-            "90.22 %",
-            "91.18 %",
-        )  # of which the difference is one
+        # The means are those of which the difference is one.
+        assert made.rows[-1][:3] == ("mean of 4 seeds", "90.22 %", "91.18 %")
 
     def test_two_of_many_cells_are_a_single_comparison_and_say_so(self):
         of = found(FLIPPED, by_level(HELPS))
         one, other = of.cells[0], next(cell for cell in of.cells if cell.cell.label == "rotation=15")
         values = np.array([[c.values[seed] for c in of.cells] for seed in of.study.seeds])
-        table = effects.lay_out(of.study, grid.expand(of.study, precision="fp32"), of.study.seeds, values)
+        cells = grid.expand(of.study, precision="fp32")
+        table = metric_table.lay_out(of.study, cells, of.study.seeds, values)
         alone = effects.between(table, one.cell, other.cell)
         made = comparison.of_cells(of, one, other, alone)
         reported = next(e for e in of.cell_effects if e.end == "rotation=15").estimate
         assert reported.high - reported.low > 1.2 * (alone.estimate.high - alone.estimate.low)
         assert made.sentences[1] == (
             "this interval is that of a single comparison, these two cells; the report's hold together for "
-            "all 3 cells against the "
-            "baseline, and are wider"
+            "all 3 cells against the baseline, and are wider"
         )
 
     def test_every_difference_has_two_decimals(self):

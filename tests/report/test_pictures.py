@@ -12,8 +12,8 @@ from reports import everything, nothing
 from ablate.report import pictures
 
 NAMES = [
-    "calibration", "classes", "confusion-0", "confusion-1", "cost", "curves", "fields", "forest", "heat", "history", "interplay",
-    "map", "rates",
+    "calibration", "classes", "confusion-0", "confusion-1", "cost", "curves", "fields", "forest", "heat",
+    "history", "interplay", "map", "rates",
 ]  # fmt: skip
 
 

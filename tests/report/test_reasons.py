@@ -21,7 +21,7 @@ from statuses import judge, shown, status
 from ablate import cli
 from ablate.analysis import outcomes
 from ablate.cli.plan import show_plan
-from ablate.report import canvas, data, exports, html, reasons, sections, summary, words
+from ablate.report import canvas, data, exports, headline, html, reasons, sections, summary
 from ablate.store import files, job_folder
 from ablate.store.layout import Store
 
@@ -57,7 +57,7 @@ def all_kinds():
 
 
 def test_a_baseline_at_chance_is_why_nothing_can_be_compared():
-    (said,) = words.headline(chance_baseline())
+    (said,) = headline.headline(chance_baseline())
     assert said.startswith(
         "The baseline stayed at chance level in 2 of 2 runs (34.2, 35.4 %; chance 33.3 %), so nothing can "
         "be compared with it: "
@@ -72,7 +72,7 @@ def test_a_study_that_stayed_at_chance_altogether_says_so_with_its_values():
     of = found(
         ROTATION | {"seeds": 2}, lambda c, s: 0.33 + s / 100, status=lambda c, s: "at_chance", classes=PETS
     )
-    (said,) = words.headline(of)
+    (said,) = headline.headline(of)
     told = "4 at chance level (33.0, 34.0 %; chance 33.3 %)"
     assert said.startswith(
         f"No run has a value of test/accuracy that counts, so nothing can be compared: of 4 runs, {told}. "
@@ -149,7 +149,7 @@ def test_a_killed_run_is_stopped_in_its_epoch_and_one_never_begun_is_not_run(her
     assert [(o.status, o.reason) for o in outcomes.read(made.runs, here)] == [
         ("stopped", "stopped in epoch 3 of 10; ablate run goes on from there"),
         ("stopped", "stopped before the end of its first epoch; ablate run goes on from there"),
-        ("not_run", "trained, and not judged yet"),
+        ("not_run", "trained, and not evaluated yet"),
         ("not_run", ""),
     ]
     assert never.id not in {path.name for path in (here.path / "jobs").iterdir()}
@@ -268,8 +268,10 @@ def test_one_of_a_thing_is_not_many(here: Store) -> None:
 def test_the_page_says_what_the_runs_were_about():
     of = found(ROTATION, by_level({("augment.rotation", "15"): HELPS}), classes=PETS)
     assert html._setting(of) == [
-        "3,000 test images of 3 classes: one is worth 0.033 points of accuracy.", "Network: resnet18.", "Baseline: rotation = 0.",
-    ]  # fmt: skip
+        "3,000 test images of 3 classes: one is worth 0.033 points of accuracy.",
+        "Network: resnet18.",
+        "Baseline: rotation = 0.",
+    ]
     assert data.to_json(of)["test_images"] == {"count": 3000, "classes": 3, "largest_class": 1000}
 
 

@@ -42,7 +42,7 @@ def browser(tmp_path_factory):
 
 
 def opened(text: str, folder: Path) -> tuple[str, list[str], list[str]]:
-    """Open a page on the screen of a phone: the DOM after all scripts, what the console says, what the page asks for."""
+    """Open a page on the screen of a phone: the DOM after all scripts, the console's lines, the requests."""
     path, log = folder / "report.html", folder / "requests.json"
     path.write_text(text, encoding="utf-8")
     command = [CHROMIUM, *QUIET, f"--user-data-dir={folder / 'profile'}", f"--log-net-log={log}"]
@@ -175,7 +175,7 @@ def test_neither_clicks_nor_pictures_complain_or_ask_for_anything(browser):
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """Write the reports that are looked at: of the real quickstart, of 500 runs, of a study of which nothing is finished."""
+    """Write three reports: of the real quickstart, of 500 runs, of a study of which nothing is finished."""
     folder = tmp_path_factory.mktemp("pages")
     code, _, err = ablate(
         "run", Path(__file__).parents[2] / "studies" / "quickstart.toml", "--store", folder / "store"
@@ -199,7 +199,8 @@ def test_a_page_is_drawn_in_its_window_without_a_word_or_a_request(name, picture
         assert made.run("document.documentElement.scrollWidth") <= width, "something is wider than the window"
         drawn = """[...document.querySelectorAll(".js-plotly-plot")].map((one) => {
             const box = one.getBoundingClientRect();
-            const marks = one.querySelectorAll(".scatterlayer path, .heatmaplayer image, .contourlayer path").length;
+            const shapes = ".scatterlayer path, .heatmaplayer image, .contourlayer path";
+            const marks = one.querySelectorAll(shapes).length;
             const inside = box.width > 100 && box.right <= innerWidth && box.height > 100;
             return [inside, marks > 0, one.querySelectorAll("svg.main-svg").length > 0];
         })"""
@@ -218,11 +219,14 @@ def test_on_a_phone_the_verdict_stands_below_its_change_and_nothing_of_an_effect
     try:
         for name in ("effects-table", "claims-table", "interactions-table", "baseline-table"):
             places = made.run(f"""[...document.querySelectorAll("#{name} tbody tr")].map((row) => {{
-                const boxes = [...row.children].filter((cell) => cell.textContent).map((cell) => cell.getBoundingClientRect());
-                const [change, verdict] = ["th", ".verdict"].map((one) => row.querySelector(one).getBoundingClientRect());
-                const others = [...row.querySelectorAll("td:not(.verdict)")].map((cell) => cell.getBoundingClientRect().top);
-                const inside = boxes.every((box) => box.left >= 0 && box.right <= innerWidth && box.width > 0 && box.height > 0);
-                return [inside, verdict.top >= change.bottom, others.filter(Boolean).every((top) => top >= verdict.bottom - 1)];
+                const box_of = (cell) => cell.getBoundingClientRect();
+                const boxes = [...row.children].filter((cell) => cell.textContent).map(box_of);
+                const [change, verdict] = ["th", ".verdict"].map((one) => box_of(row.querySelector(one)));
+                const others = [...row.querySelectorAll("td:not(.verdict)")].map((cell) => box_of(cell).top);
+                const fits = (box) => box.left >= 0 && box.right <= innerWidth;
+                const inside = boxes.every((box) => fits(box) && box.width > 0 && box.height > 0);
+                const below = others.filter(Boolean).every((top) => top >= verdict.bottom - 1);
+                return [inside, verdict.top >= change.bottom, below];
             }})""")
             assert places
             assert places == [[True, True, True]] * len(places), name

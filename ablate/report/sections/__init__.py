@@ -45,7 +45,7 @@ SECTIONS: dict[str, Callable[[Findings], Section]] = {
 
 
 def make(findings: Findings) -> Sections:
-    """Make every section of a report."""
+    """Return every section of a report."""
     return {name: section(findings) for name, section in SECTIONS.items()}
 
 

@@ -16,7 +16,7 @@ def section(findings: Findings) -> Section:
 
 
 def cells_table(findings: Findings) -> Table:
-    """Lay out every cell with its value under every seed."""
+    """Return a table of every cell with its value under every seed."""
     metric = findings.metric
     columns: list[Column] = [
         ("#", "number"), ("cell", "head"), (f"mean{in_unit(metric, share='%')}", "number"),

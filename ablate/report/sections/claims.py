@@ -15,7 +15,7 @@ def section(findings: Findings) -> Section:
 
 
 def claims_table(findings: Findings) -> Table:
-    """Lay out what was claimed and what the data say of it."""
+    """Return a table of what was claimed and what the data say of it."""
     columns: list[Column] = [
         ("claim", "head"), ("verdict", "verdict"), ("expected", "text"),
         ("effect of the first level against the second", "value"), ("source", "text"),
@@ -34,7 +34,7 @@ def claims_table(findings: Findings) -> Table:
 
 
 def _effect(answer: ClaimFinding, findings: Findings) -> str:
-    """Write the effect of a claim, with its notes in brackets."""
+    """Return the effect of a claim, with its notes in brackets."""
     notes = "; ".join(claims.notes(answer, findings))
     return (claims.numbers(answer, findings) or "-") + (f" ({notes})" if notes else "")
 

@@ -10,11 +10,11 @@ from ablate.report import names, words
 from ablate.report.canvas import COLOURS, GREY, HEIGHT, SYMBOLS, Figure, Picture, axis, lines, picture, safe
 from ablate.report.section import Section, folded, plots
 from ablate.report.sections.effects import effect_data
-from ablate.report.tables import Column, Table, in_unit, table
+from ablate.report.tables import Cell, Column, Table, in_unit, table
 
 CLASS = 22  # px of one row
 WIDE = "so few seeds say nothing about single classes, and only the means are shown"
-"""Why the interval of a class is not shown: it has all that the accuracy of a class can change by."""
+"""Why the interval of a class is not shown: it covers every change that an accuracy can have."""
 
 
 def section(findings: Findings) -> Section:
@@ -27,8 +27,7 @@ def section(findings: Findings) -> Section:
     )
     caption = (
         f"What the largest change ({chosen[0] if chosen else ''}) does to the accuracy on each class. The "
-        f"intervals of all "
-        f"changes and classes hold together.{wide}"
+        f"intervals of all changes and classes hold together.{wide}"
     )
     everything = classes_table(findings)
     return Section(
@@ -48,16 +47,15 @@ def section(findings: Findings) -> Section:
 
 
 def _on_class(findings: Findings, name: str) -> Findings:
-    return replace(
-        findings, metric=metrics.PER_CLASS + name
-    )  # for the words: points, whatever the metric of the report
+    """Return the findings for the words of a class: points, whatever the metric of the report."""
+    return replace(findings, metric=metrics.PER_CLASS + name)
 
 
 def strongest(findings: Findings) -> tuple[str, Sequence[ClassEffect]] | None:
-    """Choose the change whose classes are drawn: the one with the largest main effect that has any."""
+    """Return the change whose classes are drawn: the one with the largest main effect that has any."""
     by_change: dict[tuple[str, str, str], list[ClassEffect]] = {}
-    for one in findings.class_effects:
-        by_change.setdefault(one.effect.changes[0], []).append(one)
+    for class_effect in findings.class_effects:
+        by_change.setdefault(class_effect.effect.changes[0], []).append(class_effect)
     sizes: Mapping[tuple[str, str, str], float] = {
         effect.changes[0]: abs(effect.estimate.effect or 0.0) for effect in findings.effects
     }
@@ -80,8 +78,8 @@ def classes(effects: Sequence[ClassEffect], findings: Findings) -> Picture:
                 "mode": "lines",
                 "hoverinfo": "skip", "line": {"color": colour, "width": 6}, "opacity": 0.55,
             })  # fmt: skip
-        told = estimate if not one.effect.says_nothing else replace(estimate, low=None, high=None)
-        numbers = words.difference(told, metrics.PER_CLASS)
+        shown = estimate if not one.effect.says_nothing else replace(estimate, low=None, high=None)
+        numbers = words.difference(shown, metrics.PER_CLASS)
         hover = "<br>".join(lines(f"{one.name}: {numbers}, {words.verdict(one.effect, findings)}"))
         data.append({
             "type": "scatter", "x": [100 * (estimate.effect or 0.0)], "y": [i], "mode": "markers",
@@ -102,26 +100,26 @@ def classes(effects: Sequence[ClassEffect], findings: Findings) -> Picture:
 
 
 def classes_table(findings: Findings) -> Table:
-    """Lay out what each change does to the accuracy on each class."""
+    """Return a table of what each change does to the accuracy on each class."""
     columns: list[Column] = [
         ("change", "head"), ("class", "text"), ("effect, points", "number"), ("interval, points", "number"),
         ("verdict", "text"), ("seeds", "number"),
     ]  # fmt: skip
-    rows = (
-        (
-            names.change(one.effect, findings),
-            one.name,
-            words.effect_words(one.effect.estimate, metrics.PER_CLASS) or "-",
-            "-"
-            if one.effect.says_nothing
-            else words.interval_words(one.effect.estimate, metrics.PER_CLASS) or "-",
-            words.verdict(one.effect, findings),
-            str(one.effect.estimate.n),
-        )
-        for one in findings.class_effects
-    )
-    wide = any(one.effect.says_nothing for one in findings.class_effects)
+    rows = (_cells(class_effect, findings) for class_effect in findings.class_effects)
     caption = "Accuracy on each class: what each change does to it, the most moved classes first"
-    return table(
-        "classes-table", caption + (f". Where a class has no interval, {WIDE}" if wide else ""), columns, rows
+    if any(class_effect.effect.says_nothing for class_effect in findings.class_effects):
+        caption += f". Where a class has no interval, {WIDE}"
+    return table("classes-table", caption, columns, rows)
+
+
+def _cells(class_effect: ClassEffect, findings: Findings) -> tuple[Cell, ...]:
+    effect = class_effect.effect
+    interval = "" if effect.says_nothing else words.interval_words(effect.estimate, metrics.PER_CLASS)
+    return (
+        names.change(effect, findings),
+        class_effect.name,
+        words.effect_words(effect.estimate, metrics.PER_CLASS) or "-",
+        interval or "-",
+        words.verdict(effect, findings),
+        str(effect.estimate.n),
     )

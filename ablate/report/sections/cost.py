@@ -9,9 +9,8 @@ from ablate.report.tables import in_unit
 
 CAPTION = (
     "Mean of each cell, numbered as in the table of cells, with one standard deviation over seeds to either "
-    "side; the "
-    "baseline is the diamond. Times are those of the machines that happened to train a cell: a hint, no "
-    "benchmark."
+    "side; the baseline is the diamond. Times are those of the machines that happened to train a cell: a "
+    "hint, no benchmark."
 )
 
 
@@ -35,7 +34,7 @@ def section(findings: Findings) -> Section:
 
 
 def _points(findings: Findings) -> list[tuple[int, CellFinding]]:
-    """List the cells that have both, with their numbers."""
+    """Return the cells that have both, with their numbers."""
     cells = enumerate(findings.cells, 1)
     return [(i, cell) for i, cell in cells if cell.epoch_seconds is not None and cell.mean is not None]
 

@@ -14,12 +14,7 @@ from ablate.store.files import Json
 LEGEND = 38  # characters of 13 px that fit on a phone beside the line of a legend
 WIDE = 10  # times the median loss: then its axis is logarithmic
 LOG: Figure = {"type": "log", "dtick": 1, "exponentformat": "power"}
-PANEL, GAP, TOP, FOOT = (
-    290,
-    60,
-    30,
-    60,
-)  # px: a panel of curves, the gap below one, the space above and below all
+PANEL, GAP, TOP, FOOT = 290, 60, 30, 60  # px: a panel, the gap below it, the space above and below all
 MOST_EPOCHS = 40  # of one training in the table
 
 
@@ -29,8 +24,7 @@ def section(findings: Findings) -> Section:
     nearest = f"Drawn are the {len(LINES)} trainings that differ least from the baseline, of {trainings}."
     caption = (
         "Validation solid, train dotted; the line is the mean over seeds, the band reaches from the lowest "
-        "to the highest "
-        f"seed. A click on a name hides its lines. {nearest if trainings > len(LINES) else ''}"
+        f"to the highest seed. A click on a name hides its lines. {nearest if trainings > len(LINES) else ''}"
     )
     return Section(
         "curves-title",
@@ -43,7 +37,7 @@ def section(findings: Findings) -> Section:
 
 
 def drawn_trainings(findings: Findings) -> list[str]:
-    """List the trainings whose curves are drawn: those nearest to the baseline, which is the first."""
+    """Return the trainings whose curves are drawn: those nearest to the baseline, which is the first."""
     distance = {cell.cell.label: _distance(cell.cell.levels, findings) for cell in findings.cells}
     labels = dict.fromkeys(curve.label for curve in findings.curves)
     return sorted(labels, key=lambda label: distance.get(label, 0))[: len(LINES)]
@@ -140,7 +134,7 @@ def _short(numbers: Iterable[float]) -> list[float]:
 
 
 def curves_table(findings: Findings) -> Table:
-    """Lay out the curves that are drawn: mean [lowest, highest seed], an epoch a row, thinned if many."""
+    """Return a table of the drawn curves: mean [lowest, highest seed], an epoch a row, thinned if many."""
     shown = list(dict.fromkeys(curve.metric for curve in findings.curves))
     columns: list[Column] = [("training", "head"), ("epoch", "number")]
     columns += [(f"{metric}{in_unit(metric, share='%')}", "number") for metric in shown]

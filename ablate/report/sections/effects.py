@@ -28,11 +28,11 @@ ROW = 40  # px of one interval with its dots
 
 
 def section(findings: Findings) -> Section:
-    """Return the main effects, and those that another factor turns round at each of its levels."""
+    """Return the main effects, and what another factor reverses at each of its levels."""
     main = effects_table(
         "effects-table", f"Main effects on {findings.metric}, the best first", findings.effects, findings
     )
-    turned = "Effects that another factor turns round, at each of its levels"
+    turned = "Effects that another factor reverses, at each of its levels"
     known = any(effect.estimate.effect is not None for effect in findings.effects)
     least = words.least(findings)
     band = (
@@ -42,8 +42,7 @@ def section(findings: Findings) -> Section:
     )
     caption = (
         "Each change, the best first: the point is its effect, the thick line its interval, the grey dots "
-        "the "
-        f"differences in single seeds. {band}"
+        f"the differences in single seeds. {band}"
     )
     data = [effect_data(effect, findings) for effect in (*findings.effects, *findings.simple_effects)]
     return Section(
@@ -132,7 +131,7 @@ def _row(effect: Effect, findings: Findings, *, at: float, by: float) -> list[Fi
 
 
 def effects_table(name: str, caption: str, effects: Iterable[Effect], findings: Findings) -> Table:
-    """Lay out effects, the best first: effect and interval first, p last."""
+    """Return a table of effects, the best first: effect and interval first, p last."""
     unit = in_unit(findings.metric)
     columns: list[Column] = [
         ("change", "head"), (f"effect{unit}", "number"), (f"interval{unit}", "number"),
@@ -168,9 +167,7 @@ def effect_data(effect: Effect, findings: Findings) -> Json:
             effect, findings
         ),  # in words, with the settings where it is known in some only
         "factor": effect.factor,
-        "where": list(effect.where)
-        if effect.where
-        else None,  # of a simple effect: the factor that is held, its level
+        "where": list(effect.where) if effect.where else None,  # simple effect: the factor held, its level
         "from": effect.start,
         "to": effect.end,
         "effect": estimate.effect,
@@ -199,7 +196,7 @@ def effect_data(effect: Effect, findings: Findings) -> Json:
 
 
 def _failures(effect: Effect, findings: Findings) -> Json | None:
-    """Count the failed runs on both sides of a change; null where none failed after it."""
+    """Return the failed runs on both sides of a change; null where none failed after it."""
     failures = effect.failures
     if failures is None or not failures.after[0]:
         return None

@@ -9,10 +9,8 @@ from ablate.report.tables import Column, Table, table
 
 NOTE = Markup(
     "Runs that diverged, or stayed at chance level (their answers do not depend on the class), enter no mean "
-    "and are "
-    "always counted. Runs that crashed say nothing about their cell, and <code>ablate run "
-    "--retry-failed</code> tries "
-    "them again."
+    "and are always counted. Runs that crashed say nothing about their cell, and <code>ablate run "
+    "--retry-failed</code> tries them again."
 )
 
 
@@ -24,12 +22,7 @@ def section(findings: Findings) -> Section:
 
 
 def failures_table(findings: Findings) -> Table:
-    """Lay out the runs without a value that counts, why, and where their log is."""
-    columns: list[Column] = [
-        ("run", "head"),
-        ("what became of it", "text"),
-        ("reason", "text"),
-        ("log", "text"),
-    ]
+    """Return a table of the runs without a value that counts, why, and where their log is."""
+    columns: list[Column] = [("run", "head"), ("status", "text"), ("reason", "text"), ("log", "text")]
     rows = ((f.run, NAMES[f.status], f.reason or "-", f.log or "-") for f in findings.failures)
     return table("failures-table", "Runs without a value that counts", columns, rows)

@@ -32,18 +32,17 @@ MOST_CONFUSIONS = 15  # of a table with more than WRITTEN classes
 LARGEST = 500_000  # bytes of one gallery that the page takes in
 LEGEND = 38  # characters of 13 px that fit on a phone beside the line of a legend
 CONFUSION = (
-    "Which class is taken for which, in percent of its images, mean over seeds. Right answers are "
-    "on the diagonal, uncoloured."
+    "Which class is taken for which, in percent of its images, mean over seeds. Right answers are on the "
+    "diagonal, uncoloured."
 )
 CALIBRATION = (
     "Calibration: how often an answer of some confidence is right. Below the diagonal the network is too "
-    "sure of itself; "
-    "a small point stands for few answers."
+    "sure of itself; a small point stands for few answers."
 )
 
 
 def section(findings: Findings) -> Section:
-    """Return the cells that are shown from inside: baseline and best, or those that were asked for."""
+    """Return the cells that are shown from inside: baseline and best, or the requested ones."""
     cells = findings.details
     drawn = [cell for cell in cells if len(cell.classes) <= MOST_CLASSES]
     calibrated = [cell for cell in cells if cell.calibration]
@@ -84,8 +83,7 @@ def _gallery(cell: Detail) -> tuple[Block, ...]:
         return ()
     alternative = (
         f"Test images that {cell.label} got wrong, each with its class, the answer and its confidence; the "
-        f"commonest "
-        "mistakes stand in the table above"
+        "commonest mistakes stand in the table above"
     )
     caption = f"{cell.label}, seed {cell.picture_seed}: the most confident mistakes on test images."
     return (Image(caption, source, alternative),)
@@ -126,13 +124,14 @@ def confusion(cell: Detail, name: str) -> Picture:
 
 def _squares(cell: Detail) -> Figure:
     count, rows = len(cell.classes), cell.confusion
+    # Without a text for shares of 0: most of 100 x 100 are, and the page is large enough.
     hover = [
         [
             f"{safe(true)} taken for {safe(answer)}: {100 * share:.2f} %" if share else ""
             for answer, share in zip(cell.classes, row, strict=True)
         ]
         for true, row in zip(cell.classes, rows, strict=True)
-    ]  # most of 100 x 100 are empty, and the page is large enough
+    ]
     text = [[f"{100 * share:.0f}" if 100 * share >= 0.5 else "" for share in row] for row in rows]
     z = [
         [None if i == j else round(100 * share, 4) for j, share in enumerate(row)]
@@ -175,7 +174,7 @@ def calibration(cells: Sequence[Detail]) -> Picture:
 
 
 def confusion_table(findings: Findings) -> Table:
-    """Lay out the mistakes of the cells, the commonest first, and then what was right."""
+    """Return a table of the mistakes of the cells, the commonest first, and then what was right."""
     columns: list[Column] = [
         ("cell", "head"), ("true class", "text"), ("taken for", "text"), ("of its images, %", "number")
     ]  # fmt: skip
@@ -198,7 +197,7 @@ def confusion_table(findings: Findings) -> Table:
 
 
 def calibration_table(findings: Findings) -> Table:
-    """Lay out confidence against accuracy, bin by bin."""
+    """Return a table of confidence against accuracy, bin by bin."""
     columns: list[Column] = [
         ("cell", "head"), ("answers", "number"), ("mean confidence, %", "number"), ("right, %", "number")
     ]  # fmt: skip

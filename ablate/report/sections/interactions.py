@@ -55,8 +55,8 @@ def _plots(findings: Findings) -> tuple[Block, ...]:
     partly = any(effect.scope is not None for effect in findings.interactions)
     squares = (
         f"What two changes do together, beyond the sum of both ({words.higher(findings)}): blue is more than "
-        f"the sum, "
-        f"orange is less.{' A star: known in some settings only; the table says in which.' if partly else ''}"
+        "the sum, orange is "
+        f"less.{' A star: known in some settings only; the table says in which.' if partly else ''}"
     )
     uneven = findings.interplay is not None and findings.interplay.uneven
     means = (
@@ -72,9 +72,8 @@ def _plots(findings: Findings) -> tuple[Block, ...]:
 def heat(findings: Findings) -> Picture:
     """Draw every interaction as a square: two changes together, beyond the sum of both; blue is a benefit."""
     known = [effect for effect in findings.interactions if effect.estimate.effect is not None]
-    across, down = (
-        list(dict.fromkeys(effect.changes[i] for effect in known)) for i in (0, 1)
-    )  # two may have one name
+    # By the whole change, because two may have one name.
+    across, down = (list(dict.fromkeys(effect.changes[i] for effect in known)) for i in (0, 1))
     place = {effect.changes: effect for effect in known}
     by = metrics.scale(findings.metric) * (1 if findings.direction == "max" else -1)
     squares: list[list[Effect | None]] = [[place.get((one, other)) for one in across] for other in down]
@@ -111,7 +110,7 @@ def heat(findings: Findings) -> Picture:
 
 
 def _number(effect: Effect, findings: Findings) -> str:
-    """Write the size of an effect, with a star where it is known in some settings only."""
+    """Return the size of an effect, with a star where it is known in some settings only."""
     return words.effect_words(effect.estimate, findings.metric) + ("*" if effect.scope is not None else "")
 
 
@@ -146,7 +145,7 @@ def interplay(strongest: Interplay, findings: Findings) -> Picture:
 
 
 def interplay_table(findings: Findings) -> Table:
-    """Lay out the means that the lines of the strongest interaction go through."""
+    """Return a table of the means that the lines of the strongest interaction go through."""
     strongest, metric = findings.interplay, findings.metric
     if strongest is None:
         return table("interplay-table", "", [("", "head")], ())

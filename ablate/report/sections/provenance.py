@@ -25,7 +25,7 @@ def _without_diff(environment: Json) -> Json:
 
 
 def provenance_table(findings: Findings) -> Table:
-    """Lay out the different values that every fact about the runs' environments has."""
+    """Return a table of the different values that every fact about the runs' environments has."""
     columns: list[Column] = [("what", "head"), ("value", "text")]
     rows = [(name, ", ".join(values)) for name, values in _facts(findings).items()]
     rows += [("data fingerprint", fingerprint) for fingerprint in findings.data]
@@ -33,7 +33,7 @@ def provenance_table(findings: Findings) -> Table:
 
 
 def mixed(findings: Findings) -> list[str]:
-    """List versions, devices and commits that differ between runs: part of an effect may be theirs."""
+    """Return versions, devices and commits that differ between runs: part of an effect may be theirs."""
     facts, single = _facts(findings), ("machine device", "machine processor", "git commit")
     telling = [name for name in facts if name.startswith("versions ") or name in single]
     return [f"{name}: {', '.join(facts[name])}" for name in telling if len(facts[name]) > 1]

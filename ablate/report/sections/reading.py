@@ -8,12 +8,9 @@ from ablate.report.section import Note, Section, Terms
 
 SEED = (
     "A seed is one complete repetition of the study: it draws the initial weights, the validation split, the "
-    "order of the "
-    "images, every augmentation and dropout. In every cell the same seed makes the same draws, so two cells "
-    "differ in "
-    "nothing but their levels. Each effect is first computed inside a seed, from pairs of runs that differ "
-    "in that one "
-    "factor; {} The test images are the same for every seed."
+    "order of the images, every augmentation and dropout. In every cell the same seed makes the same draws, "
+    "so two cells differ in nothing but their levels. Each effect is first computed inside a seed, from "
+    "pairs of runs that differ in that one factor; {} The test images are the same for every seed."
 )
 SPREAD = {
     "own": "its spread over seeds is the only uncertainty used.",
@@ -21,29 +18,26 @@ SPREAD = {
 }
 TOGETHER = (
     "The intervals of one table hold together, at {} ({}, for the number of effects in the table). If no "
-    "effect of a table "
-    "is real, the chance that one or more of them are said to help or to hurt is {}. Interval, p and verdict "
-    "never disagree."
+    "effect of a table is real, the chance that one or more of them are said to help or to hurt is {}. "
+    "Interval, p and verdict never disagree."
 )
 MARK = Markup('<span class="mark {0}">{0}</span>')
 UNSTABLE = (
     "the share of failed runs is more than 10 percentage points higher than without the change; where they "
-    "are, and what "
-    "the surviving runs say, stands beside it."
+    "are, and what the surviving runs say, stands beside it."
 )
 TURNED = (
-    "another factor turns the sign of this effect round: the table below the effects has it at each "
-    "level of that factor."
+    "another factor reverses the sign of this effect: the table below the effects has it at each level of "
+    "that factor."
 )
 INCOMPLETE = (
     "an effect is a mean over all settings of the other factors. The seeds that are named lack a run of it "
-    "(crashed, failed "
-    "or not run yet), and are left out. Excluded cells are not planned, and nothing lacks them."
+    "(crashed, failed or not run yet), and are left out. Excluded cells are not planned, and nothing lacks "
+    "them."
 )
 CONDITIONAL = (
     "so many runs are missing that fewer than two seeds have all settings: the effect is that of the "
-    "settings which its "
-    "name says, and not of the whole factor."
+    "settings which its name says, and not of the whole factor."
 )
 INTERACTION = "an interaction: two changes do more than the sum of both, less, or just their sum."
 
@@ -91,6 +85,6 @@ def _undecided(least: str) -> str:
     last = f"; the last number would show one of {least}" if least else ""
     return (
         "neither: these runs cannot tell. The number of further seeds would show an effect as large as the "
-        "one seen with a "
-        f"chance of 80 %{last}. What stands in brackets allows for noise that is larger than it looked."
+        f"one seen with a chance of 80 %{last}. What stands in brackets allows for noise that is larger than "
+        "it looked."
     )

@@ -37,11 +37,10 @@ WORST = "rgba(128,136,145,0.35)"  # a line of a trial that is not among the bett
 SUGGESTED = "What the range tests suggest: the first rule that has an answer is taken"
 RATES = (
     "Range tests: the training loss while the learning rate rises, the median of the seeds, smoothed, over "
-    "the band of all "
-    "of them. The diamond is the rate that was taken."
+    "the band of all of them. The diamond is the rate that was taken."
 )
 HISTORY = "Trials: a dot is the value of one trial, the line the best so far{}."
-EXPECTED = ", the dotted line what so many random trials give on the average"
+EXPECTED = ", the dotted line the average best of as many random trials"
 FIELDS = "The trials of {}: a line a trial, the better half in blue, the best one thick."
 MAP = (
     "The same trials over two fields; between the dots the colour is only interpolated. The orange dot "
@@ -49,13 +48,13 @@ MAP = (
 )
 TURNS = (
     "At the shared fields: the first trial of each search, the recipe as it stands. At the tuned ones: its "
-    "best trial. Both "
-    "by few validation images and without an interval: the verdicts are those of the runs above."
+    "best trial. Both by few validation images and without an interval: the verdicts are those of the runs "
+    "above."
 )
 
 
 def section(findings: Findings) -> Section:
-    """Return what tuning did; a study without is shown none of it."""
+    """Return what tuning did; without blocks for a study that has none."""
     tuned = findings.tuning
     blocks = _blocks(tuned, findings) if tuned else ()
     missing = (Note("No search and no range test has an answer yet."),) if tuned else ()
@@ -65,7 +64,7 @@ def section(findings: Findings) -> Section:
 
 
 def _blocks(tuned: TuningFinding, findings: Findings) -> tuple[Block, ...]:
-    """Show range tests and trials; of the trials' fields, those of the first search."""
+    """Return the blocks of range tests and trials; of the trials' fields, those of the first search."""
     histories, ranges = tuned.histories, tuned.ranges
     first = histories[0] if histories else None
     drawn = (
@@ -92,8 +91,7 @@ def _searched(first: History, tuned: TuningFinding) -> Note:
     }[search.per]
     text = (
         f"{whose} (sampler {search.sampler}). They are compared by {search.metric} under seeds that no run "
-        f"of this study "
-        "has; the test images were not looked at."
+        "of this study has; the test images were not looked at."
     )
     change = "changes its" if turned == 1 else "change their"
     strong = Markup(" <strong>{} of the effects {} sign with tuning</strong>: see the table.").format(
@@ -148,7 +146,7 @@ def _rate(curve: RangeCurve, colour: str) -> list[Figure]:
 
 
 def values(histories: Sequence[History]) -> Picture:
-    """Draw the value of each trial and the best so far; of random searches, what so many give on average."""
+    """Draw the value of each trial and the best so far; of random searches, the average best as well."""
     metric, most = histories[0].search.metric, max(len(history.trials) for history in histories)
     by = metrics.scale(metric)
     data = [
@@ -242,10 +240,8 @@ def value_map(history: History) -> Picture:
     """Draw the value over two fields, interpolated, with the trials as dots on it."""
     assert history.map is not None
     x, y = history.map.fields
-    by, trials = (
-        metrics.scale(history.search.metric),
-        [trial for trial in history.trials if trial.value is not None],
-    )
+    by = metrics.scale(history.search.metric)
+    trials = [trial for trial in history.trials if trial.value is not None]
     pale, strong = ("#b9bec6", "#0174f4") if history.search.direction == "max" else ("#0174f4", "#b9bec6")
     is_best = [trial.number == history.best for trial in trials]
     data: list[Figure] = [
@@ -307,7 +303,7 @@ def _hover(history: History, trial: Trial) -> str:
 
 
 def rates_table(ranges: Sequence[RangeCurve]) -> Table:
-    """Lay out what each rule suggests in each range test."""
+    """Return a table of what each rule suggests in each range test."""
     columns: list[Column] = [
         ("cell", "head"), ("rule", "text"), ("rate", "number"), ("about as good", "value"),
         ("status", "text"),
@@ -326,13 +322,13 @@ def rates_table(ranges: Sequence[RangeCurve]) -> Table:
 
 
 def trials_table(histories: Sequence[History]) -> Table:
-    """Lay out every trial of every search."""
+    """Return a table of every trial of every search."""
     paths = list(dict.fromkeys(itertools.chain.from_iterable(history.fields for history in histories)))
     short = short_names(paths)
     metric = histories[0].search.metric if histories else ""
     columns: list[Column] = [
         ("search", "head"), ("trial", "number"), *((short[path], "number") for path in paths),
-        (f"{metric}{in_unit(metric, share='%')}", "number"), ("what became of it", "text"),
+        (f"{metric}{in_unit(metric, share='%')}", "number"), ("outcome", "text"),
     ]  # fmt: skip
     rows = []
     for history in histories:
@@ -347,7 +343,7 @@ def trials_table(histories: Sequence[History]) -> Table:
 
 
 def turns_table(findings: Findings, tuned: TuningFinding) -> Table:
-    """Lay out each change before and after tuning."""
+    """Return a table of each change before and after tuning."""
     metric = tuned.histories[0].search.metric if tuned.histories else ""
     unit = in_unit(metric)
     columns: list[Column] = [
