@@ -1,9 +1,7 @@
-"""Searches by Optuna: who proposes fields, trials as ordinary jobs, and what became of them.
-
-The only home of optuna.
+"""Searches by Optuna: it proposes fields, trials are ordinary jobs, and it is told their results.
 
 A trial is RUNNING in Optuna's memory from the moment it was asked for, and its job is found by its fields. So
-whatever is killed, and whenever: the next start finds the same trials, takes their jobs up where they stand,
+whatever is killed, and whenever, the next start finds the same trials, resumes their jobs where they stand,
 and tells each result once.
 """
 
@@ -56,18 +54,15 @@ def _remembered() -> Iterator[None]:
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         said = public(str(error).splitlines()[0])
         raise AblateError(
-            f"Optuna's storage is gone ({said}): run the same again when it is back; nothing that was told "
-            "is lost"
+            f"Optuna's storage is gone ({said}): run the same again when it is back; no result is lost"
         ) from None
 
 
 class Searches:
     """The trials of some searches as a source of work.
 
-    Equal budgets: each search has the same number of trials.
-
-    The searches take turns, so that each proposal knows as many of its search's results as can be.
-
+    Each search has the same number of trials. The searches take turns, so that each proposal knows as many
+    results of its search as can be.
     """
 
     def __init__(
@@ -80,7 +75,7 @@ class Searches:
         *,
         retry_failed: bool = False,
     ) -> None:
-        """Open the searches, which the caller holds, and take up the trials that were under way.
+        """Open the searches, which the caller holds, and resume the trials that were under way.
 
         `changed` hears of each search that has something new; `names` gets the name of each job.
         """
@@ -94,7 +89,7 @@ class Searches:
 
     @_remembered()
     def next(self, fits: Callable[[Work], bool]) -> Work | None:
-        """Return the next job of a trial that fits; none while all that may be asked for are under way."""
+        """Return the next job of a trial that fits; None while all that may be asked for are under way."""
         while (work := next((work for work in self._ready if fits(work)), None)) is None:
             waiting = [
                 one for one in self._open if one.asked < one.search.search.trials and fits(_usual(one.search))
@@ -108,7 +103,7 @@ class Searches:
 
     @_remembered()
     def progressed(self, task: str) -> bool:
-        """Show the pruner what has come; say whether the job should be stopped."""
+        """Show the pruner the new epochs; return whether the job should be stopped."""
         for one, trial in self._of(task):
             if self._is_hopeless(one, trial):
                 self._tell(one, trial, "pruned")
@@ -119,7 +114,7 @@ class Searches:
 
     @_remembered()
     def ended(self, task: str, kind: str) -> None:
-        """Hear what became of a job: finished, failed or stopped."""
+        """Hear how a job ended: finished, failed or stopped."""
         work = self._handed.pop(task)
         if kind == "stopped":
             if task in self._pruned and self._of(task):  # another trial has asked for the same meanwhile
@@ -135,7 +130,7 @@ class Searches:
         return sum(trial.state in search_folder.ENDED for one in self._open for trial in one.rows.values())
 
     def touch(self, task: str) -> None:
-        """Note that the searches that need a job have something new."""
+        """Report that the searches that need a job have something new."""
         for one, _ in self._of(task):
             self._changed(one.search.id)
 
@@ -148,15 +143,15 @@ class Searches:
         ]
 
     def _take_up(self, one: OpenSearch) -> None:
-        """Go on with the trials that an earlier process has left."""
+        """Resume the trials that an earlier process has left."""
         from optuna.trial import Trial
 
         trials = one.memory.get_trials(deepcopy=False)
         one.asked = sum(trial.state.name != "WAITING" for trial in trials)
-        for known in trials:
-            if known.state.name == "RUNNING" and known.number < one.search.search.trials:
-                one.memory.sampler = sampler(one.search, known.number)
-                self._start(one, Trial(one.memory, known._trial_id))  # noqa: SLF001 (as Optuna's own ask does)
+        for frozen in trials:
+            if frozen.state.name == "RUNNING" and frozen.number < one.search.search.trials:
+                one.memory.sampler = sampler(one.search, frozen.number)
+                self._start(one, Trial(one.memory, frozen._trial_id))  # noqa: SLF001 (as Optuna's own ask does)
         self._write(one)
 
     def _ask(self, one: OpenSearch) -> None:
@@ -167,7 +162,7 @@ class Searches:
         self._write(one)
 
     def _start(self, one: OpenSearch, asked: Any) -> None:
-        """Let a trial have its fields, and its jobs be done; a kill may have come before it had them."""
+        """Draw the fields of a trial, or the rest of them after a kill, and queue its jobs."""
         fields = {}
         for path, tried in one.search.search.space.items():
             one.memory.sampler = sampler(one.search, asked.number, path)
@@ -185,24 +180,22 @@ class Searches:
         self._close(one, trial)  # all of its jobs may be done already
 
     def _close(self, one: OpenSearch, trial: OpenTrial) -> None:
-        """Tell a trial whose jobs have all ended."""
+        """Tell Optuna the result of a trial whose jobs have all ended."""
         states = [state(self._store.job(job)) for job in trial.jobs.values()]
         if any(standing.stage() == "diverged" for standing in states):
             self._tell(one, trial, "diverged")
         elif states and all(standing.is_trained for standing in states):
             self._tell(one, trial, "complete")
-        elif (
-            not set(trial.jobs.values()) & self._under_way()
-        ):  # one has failed, and the others are as far as they will be; or none is
+        elif not set(trial.jobs.values()) & self._under_way():  # one has failed, or there is none
             self._tell(one, trial, "failed")
 
     def _under_way(self) -> set[str]:
         return {*self._handed, *(work.job.id for work in self._ready)}
 
     def _tell(self, one: OpenSearch, trial: OpenTrial, state: str) -> None:
-        """Tell Optuna, once, and write it down.
+        """Tell Optuna the end of a trial, once, and write it down.
 
-        A diverged trial is the worst there is, not one that never was.
+        A diverged trial counts as the worst of all: Optuna would ignore a failed one.
         """
         from optuna.trial import TrialState
 
@@ -236,14 +229,14 @@ class Searches:
 
     def _write(self, one: OpenSearch) -> None:
         """Write every trial down: all that plans, reports and MLflow know of a search."""
-        for known in one.memory.get_trials(deepcopy=False):
-            trial = one.running.get(known.number)
-            fields = dict(trial.fields if trial else known.params)
-            written = known.number in one.rows and one.rows[known.number].state != "running"
-            if known.state.name == "WAITING" or written or len(fields) < len(one.search.search.space):
-                continue  # the last: killed before it had its fields, and not taken up yet
+        for frozen in one.memory.get_trials(deepcopy=False):
+            trial = one.running.get(frozen.number)
+            fields = dict(trial.fields if trial else frozen.params)
+            written = frozen.number in one.rows and one.rows[frozen.number].state != "running"
+            if frozen.state.name == "WAITING" or written or len(fields) < len(one.search.search.space):
+                continue  # the last: killed before it had its fields, and not resumed yet
             jobs = trial.jobs if trial else {job.seed: job.id for job in _jobs(one.search, fields)}
-            one.rows[known.number] = _row(known, fields, jobs)
+            one.rows[frozen.number] = _row(frozen, fields, jobs)
         search_folder.write_trials(self._store.search(one.search.id), tuple(one.rows.values()))
         self._changed(one.search.id)
 
@@ -256,7 +249,7 @@ def _usual(search: CellSearch) -> Work:
 def _jobs(search: CellSearch, fields: Mapping[str, Any]) -> tuple[Job, ...]:
     """Return the jobs of a trial.
 
-    None where its fields do not go together, such as a padding that is too large to be mirrored.
+    There are none where its fields do not go together, such as a padding that is too large to be mirrored.
     """
     try:
         return search.jobs(fields)
@@ -264,26 +257,34 @@ def _jobs(search: CellSearch, fields: Mapping[str, Any]) -> tuple[Job, ...]:
         return ()
 
 
-def _row(known: Any, fields: Json, jobs: Mapping[int, str]) -> Trial:
-    """Return what became of a trial."""
-    end: End = ENDS.get(known.state.name, "pruned")
-    if end == "complete" and DIVERGED in known.user_attrs:
+def _row(frozen: Any, fields: Json, jobs: Mapping[int, str]) -> Trial:
+    """Return a trial of Optuna's as it is written down."""
+    end: End = ENDS.get(frozen.state.name, "pruned")
+    if end == "complete" and DIVERGED in frozen.user_attrs:
         end = "diverged"
     return Trial(
-        number=known.number, params=fields, jobs={str(seed): job for seed, job in jobs.items()},
-        value=known.value if end == "complete" else None, state=end, proposed="fixed_params" not in known.system_attrs,
-        started=milliseconds(known.datetime_start), ended=milliseconds(known.datetime_complete),
-    )  # fmt: skip
+        number=frozen.number,
+        params=fields,
+        jobs={str(seed): job for seed, job in jobs.items()},
+        value=frozen.value if end == "complete" else None,
+        state=end,
+        proposed="fixed_params" not in frozen.system_attrs,
+        started=milliseconds(frozen.datetime_start),
+        ended=milliseconds(frozen.datetime_complete),
+    )
 
 
 def value(search: CellSearch, jobs: Mapping[int, str], store: Store) -> float:
-    """Return the value of a finished trial: the mean over its seeds, of the last epoch, or of the best where the cell selects that."""
-    found = []
+    """Return the value of a finished trial: the mean over its seeds.
+
+    Each seed counts by its last epoch, or by its best where the cell selects that.
+    """
+    values = []
     for job in jobs.values():
         curve = _metric_of(store, job, search.search.metric)
         best = max(curve) if search.search.direction == "max" else min(curve)
-        found.append(best if search.recipe.evaluation.select == "best_validation" else curve[-1])
-    return sum(found) / len(found)
+        values.append(best if search.recipe.evaluation.select == "best_validation" else curve[-1])
+    return sum(values) / len(values)
 
 
 def _metric_of(store: Store, job: str, metric: str) -> list[float]:

@@ -111,7 +111,7 @@ class TestLocalExecutor(Contract):
             event = hear(executor, ended(1))[-1]
             assert (event.kind, event.error) == (
                 "out_of_memory",
-                "the kernel has ended the process for want of memory",
+                "the kernel has ended the process for lack of memory",
             )
             assert kinds(run_all(executor, [task("b", "ok")]), "b") == ["queued", "started", "finished"]
 
