@@ -38,7 +38,7 @@ def noise(count: int = COUNT) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> Json:
-    """Read so many epochs of augmented batches on so many threads; give images a second."""
+    """Read so many epochs of augmented batches on so many threads; return images a second."""
     del report, should_stop
     torch.set_num_threads(payload["threads"])
     memory = payload.get("memory")
@@ -73,11 +73,15 @@ def session(name: str, precision: str, batches: int, *, threads: int, augment: J
 
 
 def train(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> Json:
-    """Train an epoch after one that warms up, or only read its batches; give images a second."""
+    """Train an epoch after one that warms up, or only read its batches; return images a second."""
     del report, should_stop
     made = session(
-        payload["name"], payload["precision"], payload["batches"], threads=payload["threads"], augment=payload["augment"]
-    )  # fmt: skip
+        payload["name"],
+        payload["precision"],
+        payload["batches"],
+        threads=payload["threads"],
+        augment=payload["augment"],
+    )
     for _ in range(2):
         began = time.perf_counter()
         if payload.get("only_read"):

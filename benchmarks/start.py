@@ -41,7 +41,7 @@ def forked_per_job() -> float:
 
 
 def run() -> list[Comparison]:
-    """Compare them; what the warm server itself takes to start is told beside."""
+    """Compare them; what the warm server itself takes to start is reported beside."""
     first = forked_per_job()
     with closing(jobs.start("tiny", 1)) as warm:
         finish(warm, "first")

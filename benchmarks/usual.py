@@ -1,4 +1,4 @@
-"""The script that a study of eight jobs is compared with: what one finds in most repositories, for one training.
+"""The script that a study of eight jobs is compared with: one training, as in most repositories.
 
 python -m benchmarks.usual FOLDER CROP ROTATION SEED EPOCHS
 """

@@ -50,7 +50,7 @@ def house(tmp_path: Path, digits: Path) -> House:
 
 @pytest.fixture(scope="module", autouse=True)
 def server() -> Iterator[None]:
-    """Begin with a fork server that imports torch, and end with none: other tests want one that starts at once."""
+    """Begin with a fork server that imports torch, and end with none: other tests want a quick one."""
     forkserver._forkserver._stop()
     yield
     forkserver._forkserver._stop()

@@ -1,4 +1,4 @@
-"""What must be found before the cells: which searches and range tests are the same, what is put into the cells, what has no answer."""
+"""Tuning: which searches and range tests are the same, what they put into the cells, what has no answer."""
 
 import pytest
 import record_files
@@ -216,9 +216,14 @@ def test_what_was_found_for_the_baseline_and_does_not_go_together_with_a_cell_is
 
 
 HOSTILE = (
-    {"model.name": "evil:net"}, {"optimizer.lr": 0.1, "model.name": "evil:net"}, {"optimizer.lr": -1.0}, {"optimizer.lr": "0.1"},
-    {"optimizer.lr": 1e300}, {"optimizer.lr": True}, {},
-)  # fmt: skip
+    {"model.name": "evil:net"},
+    {"optimizer.lr": 0.1, "model.name": "evil:net"},
+    {"optimizer.lr": -1.0},
+    {"optimizer.lr": "0.1"},
+    {"optimizer.lr": 1e300},
+    {"optimizer.lr": True},
+    {},
+)
 
 
 @pytest.mark.parametrize("params", HOSTILE, ids=str)

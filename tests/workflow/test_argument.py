@@ -1,4 +1,4 @@
-"""The STUDY argument: which file a study is from and whose place it may take, the seeds that stay, and where a store is found."""
+"""The STUDY argument: whose place a file may take, the seeds that stay, and where a store is found."""
 
 import os
 import shutil
