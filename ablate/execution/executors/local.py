@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -289,11 +290,19 @@ def _start(process: ForkServerProcess) -> None:
 
 
 def _caches() -> dict[str, str]:
-    """Return where matplotlib, which torchmetrics imports, keeps its cache, as HOME may be read-only."""
-    try:
-        return {"MPLCONFIGDIR": str(places.cache() / "matplotlib")}
-    except AblateError:  # another user's folder: matplotlib then takes a temporary one
+    """Return where matplotlib, which torchmetrics imports, keeps its cache: HOME may be read-only.
+
+    Nowhere where there is no folder of the user's own that can be written.
+    """
+    if "MPLCONFIGDIR" in os.environ:
         return {}
+    with suppress(AblateError):
+        for folder in (places.cache(), Path(tempfile.gettempdir()) / f"ablate-{os.getuid()}"):
+            with suppress(OSError):
+                (folder / "matplotlib").mkdir(mode=0o700, parents=True, exist_ok=True)
+                if os.access(folder / "matplotlib", os.W_OK) and folder.lstat().st_uid == os.getuid():
+                    return {"MPLCONFIGDIR": str(folder / "matplotlib")}
+    return {}
 
 
 @contextmanager

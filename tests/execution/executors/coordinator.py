@@ -10,7 +10,7 @@ import dataclasses
 import json
 import sys
 
-from contract import task as call
+from calls import task as call
 
 from ablate.execution.executors.base import Slot
 from ablate.execution.executors.local import LocalExecutor

@@ -15,21 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract import (
-    DEADLINE,
-    Contract,
-    Start,
-    ended,
-    hear,
-    is_alive,
-    kinds,
-    pids,
-    run_all,
-    running,
-    task,
-    the,
-    wait_until_gone,
-)
+from calls import DEADLINE, ended, hear, is_alive, kinds, pids, run_all, running, task, the, wait_until_gone
+from contract import Contract, Start
 
 from ablate.execution.executors import local
 from ablate.execution.executors.base import Slot
