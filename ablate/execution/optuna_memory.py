@@ -48,15 +48,15 @@ class OpenSearch:
     rows: dict[int, Trial] = field(default_factory=dict)  # as they are written down, by number
 
 
-def worst(one: OpenSearch) -> float:
+def worst(opened: OpenSearch) -> float:
     """Return what a sampler is told of a diverged trial.
 
     As a pruned one, samplers of Gaussian processes would not see it at all.
     """
-    if one.search.search.direction == "max":
+    if opened.search.search.direction == "max":
         return 0.0  # no accuracy is below
-    known: list[float] = [trial.value for trial in one.rows.values() if trial.value is not None]
-    return 2 * max([10.0, *known])
+    values: list[float] = [trial.value for trial in opened.rows.values() if trial.value is not None]
+    return 2 * max([10.0, *values])
 
 
 def check(search: Search) -> None:

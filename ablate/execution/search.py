@@ -52,9 +52,9 @@ def _remembered() -> Iterator[None]:
             f"the memory of a search cannot be written ({error.strerror}): make room, and run the same again"
         ) from None
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        said = public(str(error).splitlines()[0])
+        reason = public(str(error).splitlines()[0])
         raise AblateError(
-            f"Optuna's storage is gone ({said}): run the same again when it is back; no result is lost"
+            f"Optuna's storage is gone ({reason}): run the same again when it is back; no result is lost"
         ) from None
 
 
@@ -80,23 +80,25 @@ class Searches:
         `changed` hears of each search that has something new; `names` gets the name of each job.
         """
         self._store, self._changed, self._names, self._retry_failed = store, changed, names, retry_failed
-        self._open = [OpenSearch(one, open_memory(one, store, storage)) for one in searches]
+        self._open = [OpenSearch(opened, open_memory(opened, store, storage)) for opened in searches]
         self._ready: list[Work] = []
         self._handed: dict[str, Work] = {}  # by job: given out, and not ended
         self._pruned: set[str] = set()  # jobs that were asked to stop
-        for one in self._open:
-            self._take_up(one)
+        for opened in self._open:
+            self._take_up(opened)
 
     @_remembered()
     def next(self, fits: Callable[[Work], bool]) -> Work | None:
         """Return the next job of a trial that fits; None while all that may be asked for are under way."""
         while (work := next((work for work in self._ready if fits(work)), None)) is None:
             waiting = [
-                one for one in self._open if one.asked < one.search.search.trials and fits(_usual(one.search))
+                opened
+                for opened in self._open
+                if opened.asked < opened.search.search.trials and fits(_usual(opened.search))
             ]
             if not waiting:
                 return None
-            self._ask(min(waiting, key=lambda one: (len(one.running), one.asked)))
+            self._ask(min(waiting, key=lambda opened: (len(opened.running), opened.asked)))
         self._ready.remove(work)
         self._handed[work.job.id] = work
         return work
@@ -104,9 +106,9 @@ class Searches:
     @_remembered()
     def progressed(self, task: str) -> bool:
         """Show the pruner the new epochs; return whether the job should be stopped."""
-        for one, trial in self._of(task):
-            if self._is_hopeless(one, trial):
-                self._tell(one, trial, "pruned")
+        for opened, trial in self._of(task):
+            if self._is_hopeless(opened, trial):
+                self._tell(opened, trial, "pruned")
         if self._of(task):
             return False
         self._pruned.add(task)
@@ -122,77 +124,79 @@ class Searches:
             self._pruned.discard(task)
             return  # with everything: it goes on next time
         self._pruned.discard(task)
-        for one, trial in self._of(task):
-            self._close(one, trial)
+        for opened, trial in self._of(task):
+            self._close(opened, trial)
 
     def over(self) -> int:
         """Count the trials that have ended."""
-        return sum(trial.state in search_folder.ENDED for one in self._open for trial in one.rows.values())
+        return sum(
+            trial.state in search_folder.ENDED for opened in self._open for trial in opened.rows.values()
+        )
 
     def touch(self, task: str) -> None:
         """Report that the searches that need a job have something new."""
-        for one, _ in self._of(task):
-            self._changed(one.search.id)
+        for opened, _ in self._of(task):
+            self._changed(opened.search.id)
 
     def _of(self, task: str) -> list[tuple[OpenSearch, OpenTrial]]:
         return [
-            (one, trial)
-            for one in self._open
-            for trial in list(one.running.values())
+            (opened, trial)
+            for opened in self._open
+            for trial in list(opened.running.values())
             if task in trial.jobs.values()
         ]
 
-    def _take_up(self, one: OpenSearch) -> None:
+    def _take_up(self, opened: OpenSearch) -> None:
         """Resume the trials that an earlier process has left."""
         from optuna.trial import Trial
 
-        trials = one.memory.get_trials(deepcopy=False)
-        one.asked = sum(trial.state.name != "WAITING" for trial in trials)
+        trials = opened.memory.get_trials(deepcopy=False)
+        opened.asked = sum(trial.state.name != "WAITING" for trial in trials)
         for frozen in trials:
-            if frozen.state.name == "RUNNING" and frozen.number < one.search.search.trials:
-                one.memory.sampler = sampler(one.search, frozen.number)
-                self._start(one, Trial(one.memory, frozen._trial_id))  # noqa: SLF001 (as Optuna's own ask does)
-        self._write(one)
+            if frozen.state.name == "RUNNING" and frozen.number < opened.search.search.trials:
+                opened.memory.sampler = sampler(opened.search, frozen.number)
+                self._start(opened, Trial(opened.memory, frozen._trial_id))  # noqa: SLF001 (as Optuna's own ask does)
+        self._write(opened)
 
-    def _ask(self, one: OpenSearch) -> None:
-        one.memory.sampler = sampler(one.search, one.asked)
-        asked = one.memory.ask()
-        one.asked += 1
-        self._start(one, asked)
-        self._write(one)
+    def _ask(self, opened: OpenSearch) -> None:
+        opened.memory.sampler = sampler(opened.search, opened.asked)
+        asked = opened.memory.ask()
+        opened.asked += 1
+        self._start(opened, asked)
+        self._write(opened)
 
-    def _start(self, one: OpenSearch, asked: Any) -> None:
+    def _start(self, opened: OpenSearch, asked: Any) -> None:
         """Draw the fields of a trial, or the rest of them after a kill, and queue its jobs."""
         fields = {}
-        for path, tried in one.search.search.space.items():
-            one.memory.sampler = sampler(one.search, asked.number, path)
+        for path, tried in opened.search.search.space.items():
+            opened.memory.sampler = sampler(opened.search, asked.number, path)
             fields[path] = suggest(asked, path, tried)
-        jobs = _jobs(one.search, fields)
-        trial = one.running[asked.number] = OpenTrial(asked, fields, {job.seed: job.id for job in jobs})
+        jobs = _jobs(opened.search, fields)
+        trial = opened.running[asked.number] = OpenTrial(asked, fields, {job.seed: job.id for job in jobs})
         for job in jobs:
             self._names.setdefault(
-                job.id, f"trial {asked.number} of {one.search.label} ({search_space.written(fields)})"
+                job.id, f"trial {asked.number} of {opened.search.label} ({search_space.written(fields)})"
             )
             standing = state(self._store.job(job.id))
             failed = standing.stage() == "crashed" and not self._retry_failed
             if standing.result is None and not failed and job.id not in self._under_way():
                 self._ready.append(Work(job, (), trained=False))
-        self._close(one, trial)  # all of its jobs may be done already
+        self._close(opened, trial)  # all of its jobs may be done already
 
-    def _close(self, one: OpenSearch, trial: OpenTrial) -> None:
+    def _close(self, opened: OpenSearch, trial: OpenTrial) -> None:
         """Tell Optuna the result of a trial whose jobs have all ended."""
         states = [state(self._store.job(job)) for job in trial.jobs.values()]
         if any(standing.stage() == "diverged" for standing in states):
-            self._tell(one, trial, "diverged")
+            self._tell(opened, trial, "diverged")
         elif states and all(standing.is_trained for standing in states):
-            self._tell(one, trial, "complete")
+            self._tell(opened, trial, "complete")
         elif not set(trial.jobs.values()) & self._under_way():  # one has failed, or there is none
-            self._tell(one, trial, "failed")
+            self._tell(opened, trial, "failed")
 
     def _under_way(self) -> set[str]:
         return {*self._handed, *(work.job.id for work in self._ready)}
 
-    def _tell(self, one: OpenSearch, trial: OpenTrial, state: str) -> None:
+    def _tell(self, opened: OpenSearch, trial: OpenTrial, state: str) -> None:
         """Tell Optuna the end of a trial, once, and write it down.
 
         A diverged trial counts as the worst of all: Optuna would ignore a failed one.
@@ -200,45 +204,45 @@ class Searches:
         from optuna.trial import TrialState
 
         if state == "complete":
-            one.memory.tell(trial.asked, value(one.search, trial.jobs, self._store))
+            opened.memory.tell(trial.asked, value(opened.search, trial.jobs, self._store))
         elif state == "diverged":
             trial.asked.set_user_attr(DIVERGED, True)  # noqa: FBT003 (Optuna's own signature)
-            one.memory.tell(trial.asked, worst(one))
+            opened.memory.tell(trial.asked, worst(opened))
         else:
-            one.memory.tell(trial.asked, state=TrialState.FAIL if state == "failed" else TrialState.PRUNED)
-        del one.running[trial.asked.number]
+            opened.memory.tell(trial.asked, state=TrialState.FAIL if state == "failed" else TrialState.PRUNED)
+        del opened.running[trial.asked.number]
         self._ready = [
             work for work in self._ready if work.job.id not in trial.jobs.values() or self._of(work.job.id)
         ]
-        self._write(one)
+        self._write(opened)
 
-    def _is_hopeless(self, one: OpenSearch, trial: OpenTrial) -> bool:
+    def _is_hopeless(self, opened: OpenSearch, trial: OpenTrial) -> bool:
         """Show the pruner the epochs that every seed of a trial has come to, and ask it."""
-        if one.search.search.pruner == "none":
+        if opened.search.search.pruner == "none":
             return False
-        curves = [_metric_of(self._store, job, one.search.search.metric) for job in trial.jobs.values()]
+        curves = [_metric_of(self._store, job, opened.search.search.metric) for job in trial.jobs.values()]
         for epoch in range(trial.told, min(len(curve) for curve in curves)):
             reached = [curve[epoch] for curve in curves]
             if not all(math.isfinite(part) for part in reached):
                 return False  # it diverges: it ends by itself
             trial.asked.report(sum(reached) / len(reached), step=epoch + 1)
             trial.told = epoch + 1
-            if trial.asked.should_prune() and epoch + 1 < one.search.recipe.training.epochs:
+            if trial.asked.should_prune() and epoch + 1 < opened.search.recipe.training.epochs:
                 return True
         return False
 
-    def _write(self, one: OpenSearch) -> None:
+    def _write(self, opened: OpenSearch) -> None:
         """Write every trial down: all that plans, reports and MLflow know of a search."""
-        for frozen in one.memory.get_trials(deepcopy=False):
-            trial = one.running.get(frozen.number)
+        for frozen in opened.memory.get_trials(deepcopy=False):
+            trial = opened.running.get(frozen.number)
             fields = dict(trial.fields if trial else frozen.params)
-            written = frozen.number in one.rows and one.rows[frozen.number].state != "running"
-            if frozen.state.name == "WAITING" or written or len(fields) < len(one.search.search.space):
+            written = frozen.number in opened.rows and opened.rows[frozen.number].state != "running"
+            if frozen.state.name == "WAITING" or written or len(fields) < len(opened.search.search.space):
                 continue  # the last: killed before it had its fields, and not resumed yet
-            jobs = trial.jobs if trial else {job.seed: job.id for job in _jobs(one.search, fields)}
-            one.rows[frozen.number] = _row(frozen, fields, jobs)
-        search_folder.write_trials(self._store.search(one.search.id), tuple(one.rows.values()))
-        self._changed(one.search.id)
+            jobs = trial.jobs if trial else {job.seed: job.id for job in _jobs(opened.search, fields)}
+            opened.rows[frozen.number] = _row(frozen, fields, jobs)
+        search_folder.write_trials(self._store.search(opened.search.id), tuple(opened.rows.values()))
+        self._changed(opened.search.id)
 
 
 def _usual(search: CellSearch) -> Work:
