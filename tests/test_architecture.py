@@ -40,7 +40,7 @@ HOMES = {
 }
 SEALED = {  # narrower than their layer: part of a path -> the rooms and modules that it may import
     "training": {"recipe", "errors", "messages", "places"},
-    "execution/executors": {"execution/executors", "errors", "hardware"},
+    "execution/executors": {"execution/executors", "errors", "hardware", "places"},
     "execution": {
         "execution",
         "planning",
