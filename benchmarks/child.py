@@ -11,7 +11,7 @@ from benchmarks.jobs import BATCH, session
 
 
 def main() -> None:
-    """Get ready, wait for the others, train for some seconds, tell images a second."""
+    """Get ready, wait for the others, train for some seconds, print images a second."""
     precision, threads, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     default = torch.get_num_threads()
     made = session(

@@ -1,7 +1,7 @@
 """What tracking costs a job of some seconds in a worker (see many.py).
 
 Every line of the journal and of the log, every JSON file and every report to the coordinator is timed;
-weights, checkpoints and the picture, which resuming and judging need, are told beside.
+weights, checkpoints and the picture, which resuming and evaluating need, are reported beside.
 """
 
 import time
@@ -60,13 +60,17 @@ class Clock:
 def clocked(
     payload: dict[str, Any], report: Callable[[dict[str, Any]], None], should_stop: Callable[[], bool]
 ) -> dict[str, Any]:
-    """Train a job in a worker, with a clock on all that tracks it; give the seconds by what they are for."""
+    """Train a job in a worker, with a clock on all that tracks it; return the seconds of each purpose."""
     clock = Clock()
     kept: dict[tuple[Any, str], Any] = {}
     for home, name, kind in (
-        (job_folder, "append", "tracking"), (job_folder, "write_json", "tracking"), (job_folder, "write", "weights and picture"),
-        (worker, "_environment", "tracking"), (worker, "_summary", "tracking"), (worker, "print", "tracking"),
-    ):  # fmt: skip
+        (job_folder, "append", "tracking"),
+        (job_folder, "write_json", "tracking"),
+        (job_folder, "write", "weights and picture"),
+        (worker, "_environment", "tracking"),
+        (worker, "_summary", "tracking"),
+        (worker, "print", "tracking"),
+    ):
         before = getattr(home, name, print)
         kept[home, name] = before
         setattr(home, name, clock.wrap(kind, before))
@@ -81,7 +85,7 @@ def clocked(
 
 
 def share(folder: Path) -> list[dict[str, float]]:
-    """Train one job a few times, in a fresh folder each time; give the seconds of each."""
+    """Train one job a few times, in a fresh folder each time; return the seconds of each."""
     store, file = layout.open_store(folder / "mlruns"), folder / "one.toml"
     file.write_text(ONE)
     where = Where(store, tracking_uri=f"sqlite:///{store.database}", device="cpu")
@@ -96,8 +100,13 @@ def share(folder: Path) -> list[dict[str, float]]:
             job_folder.create(other.job(item.id), item)
             evaluation = item.recipe.evaluation.model_dump()
             payload = {
-                "folder": str(other.job(item.id).path), "job": item.id, "data": str(store.data / item.data), "evaluations": [evaluation],
-                "git": provenance.git(Path.cwd()), "code": None, "compile_cache": "",
-            }  # fmt: skip
+                "folder": str(other.job(item.id).path),
+                "job": item.id,
+                "data": str(store.data / item.data),
+                "evaluations": [evaluation],
+                "git": provenance.git(Path.cwd()),
+                "code": None,
+                "compile_cache": "",
+            }
             found.append(jobs.ask(executor, payload))
     return found

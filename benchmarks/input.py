@@ -44,16 +44,31 @@ CASES: dict[str, tuple[dict[str, Any], Transforms, Transforms, float]] = {
     # our recipe; torchvision's transforms of the image, and of its tensor; what is required
     "crop and flip": ({}, lambda t: [t.RandomCrop(32, 4), t.RandomHorizontalFlip()], lambda _: [], 10),
     "random_resized_crop and flip": (
-        {"crop": "random_resized_crop"}, lambda t: [t.RandomResizedCrop(32), t.RandomHorizontalFlip()], lambda _: [], 7,
+        {"crop": "random_resized_crop"},
+        lambda t: [t.RandomResizedCrop(32), t.RandomHorizontalFlip()],
+        lambda _: [],
+        7,
     ),
-    "rotation, nearest": (PLAIN | {"rotation": 15.0, "interpolation": "nearest"}, lambda t: [t.RandomRotation(15)], lambda _: [], 8),
+    "rotation, nearest": (
+        PLAIN | {"rotation": 15.0, "interpolation": "nearest"},
+        lambda t: [t.RandomRotation(15)],
+        lambda _: [],
+        8,
+    ),
     "erasing": (PLAIN | {"erasing": 0.5}, lambda _: [], lambda t: [t.RandomErasing(0.5)], 9),
     "color_jitter": (PLAIN | {"color_jitter": JITTER}, lambda t: [t.ColorJitter(**JITTER)], lambda _: [], 3),
     "all of them": (
-        ALL, lambda t: [t.RandomResizedCrop(32), t.RandomHorizontalFlip(), t.RandomRotation(15), t.ColorJitter(**JITTER)],
-        lambda t: [t.RandomErasing(0.5)], 3.5,
+        ALL,
+        lambda t: [
+            t.RandomResizedCrop(32),
+            t.RandomHorizontalFlip(),
+            t.RandomRotation(15),
+            t.ColorJitter(**JITTER),
+        ],
+        lambda t: [t.RandomErasing(0.5)],
+        3.5,
     ),
-}  # fmt: skip
+}
 
 
 class Pictures(Dataset[Any]):

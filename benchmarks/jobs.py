@@ -4,6 +4,7 @@ import collections
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from ablate.execution.crew import PRELOAD
-from ablate.execution.executors.base import Slot, Task
+from ablate.execution.executors.base import ENDS, Slot
 from ablate.execution.executors.local import LocalExecutor
 from ablate.recipe.fields import Augment, MeanStd, Recipe
 from ablate.training import images, loop
@@ -22,6 +23,18 @@ from ablate.training.data import Arrays, Prepared
 Json = dict[str, Any]
 COUNT, BATCH = 10_000, 128
 NORMALIZE = MeanStd(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A task: a call of the workers' function with a payload."""
+
+    id: str
+    payload: Json
+
+    def to_json(self) -> Json:
+        """Return the payload."""
+        return self.payload
 
 
 def start(function: str, slots: int, module: str = "benchmarks.jobs") -> LocalExecutor:
@@ -38,7 +51,7 @@ def noise(count: int = COUNT) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> Json:
-    """Read so many epochs of augmented batches on so many threads; give images a second."""
+    """Read so many epochs of augmented batches on so many threads; return images a second."""
     del report, should_stop
     torch.set_num_threads(payload["threads"])
     memory = payload.get("memory")
@@ -73,11 +86,15 @@ def session(name: str, precision: str, batches: int, *, threads: int, augment: J
 
 
 def train(payload: Json, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> Json:
-    """Train an epoch after one that warms up, or only read its batches; give images a second."""
+    """Train an epoch after one that warms up, or only read its batches; return images a second."""
     del report, should_stop
     made = session(
-        payload["name"], payload["precision"], payload["batches"], threads=payload["threads"], augment=payload["augment"]
-    )  # fmt: skip
+        payload["name"],
+        payload["precision"],
+        payload["batches"],
+        threads=payload["threads"],
+        augment=payload["augment"],
+    )
     for _ in range(2):
         began = time.perf_counter()
         if payload.get("only_read"):
@@ -90,11 +107,11 @@ def train(payload: Json, report: Callable[[Json], None], should_stop: Callable[[
 
 
 def ask(worker: LocalExecutor, payload: Json) -> Json:
-    """Let a worker do one task, and give its answer."""
-    worker.submit(Task("asked", payload))
+    """Let a worker do one task, and return its answer."""
+    worker.submit(Call("asked", payload))
     while True:
         for event in worker.events(1.0):
-            if event.kind not in ("started", "progress"):
+            if event.kind in ENDS:
                 return event.detail
 
 

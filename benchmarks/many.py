@@ -154,11 +154,19 @@ def coordinate(folder: Path, seeds: int) -> dict[str, Any]:
     )  # fmt: skip
     assert len(runs) == count == CELLS * seeds, (len(runs), count)
     return {
-        "count": count, "speed": count / (end - watch.starts[0]), "whole": end - began, "start": watch.starts[0] - began,
-        "training": watch.ends[-1] - watch.starts[0], "after": end - watch.ends[-1],
-        "gap": max(b - a for a, b in zip(watch.starts, watch.starts[1:], strict=False)), "first": first, "before": before,
-        "peak": peak[0], "later": megabytes(), "calls": {name: round(n / count, 2) for name, n in calls.items()},
-    }  # fmt: skip
+        "count": count,
+        "speed": count / (end - watch.starts[0]),
+        "whole": end - began,
+        "start": watch.starts[0] - began,
+        "training": watch.ends[-1] - watch.starts[0],
+        "after": end - watch.ends[-1],
+        "gap": max(b - a for a, b in zip(watch.starts, watch.starts[1:], strict=False)),
+        "first": first,
+        "before": before,
+        "peak": peak[0],
+        "later": megabytes(),
+        "calls": {name: round(n / count, 2) for name, n in calls.items()},
+    }
 
 
 def run() -> list[Limit]:
@@ -186,24 +194,30 @@ def run() -> list[Limit]:
     middle = sorted(costs, key=lambda one: one["tracking"] / one["all"])[len(costs) // 2]
     return [
         Limit(
-            f"{count:,} tiny jobs, from the first start to the end of upload and report", _one("ablate", told["speed"], "jobs/s"), 20,
+            f"{count:,} tiny jobs, from the first start to the end of upload and report",
+            _one("ablate", told["speed"], "jobs/s"),
+            20,
             is_most=False,
-            note=f"start {told['start']:.1f} s, jobs {told['training']:.1f} s, rest of upload and report "
-                 f"{told['after']:.1f} s; "
+            note=f"start {told['start']:.1f} s, jobs {told['training']:.1f} s, "
+            f"rest of upload and report {told['after']:.1f} s; "
             f"at most {told['gap']:.2f} s between two starts; MLflow calls a run: {calls}",
         ),
         Limit(
-            f"memory of the coordinator over {count:,} jobs", _one("growth", told["peak"] - told["before"], "MB"), 200,
-            note=f"{told['before']:.0f} MB with all imports, peak {told['peak']:.0f} MB, after it "
-                 f"{told['later']:.0f} MB",
+            f"memory of the coordinator over {count:,} jobs",
+            _one("growth", told["peak"] - told["before"], "MB"),
+            200,
+            note=f"{told['before']:.0f} MB with all imports, peak {told['peak']:.0f} MB, "
+            f"after it {told['later']:.0f} MB",
         ),
         *(Limit(f"ablate {what} of {count:,} runs", seconds[what], 5) for what in looks),
         Limit(
-            f"tracking in a job of {middle['all']:.1f} s", Timing("share", shares[len(shares) // 2], shares[0], shares[-1], "%"), 1,
-            note=f"{1000 * middle['tracking']:.0f} ms; weights, checkpoints and picture "
-                 f"{1000 * middle['weights and picture']:.0f} ms",
+            f"tracking in a job of {middle['all']:.1f} s",
+            Timing("share", shares[len(shares) // 2], shares[0], shares[-1], "%"),
+            1,
+            note=f"{1000 * middle['tracking']:.0f} ms; "
+            f"weights, checkpoints and picture {1000 * middle['weights and picture']:.0f} ms",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _one(name: str, value: float, unit: str) -> Timing:

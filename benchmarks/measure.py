@@ -101,11 +101,8 @@ def table(comparisons: Sequence[Comparison | Limit]) -> str:
                 f"{'<=' if one.is_most else '>='} {one.required:g} "
                 f"{one.ours.unit}{'' if one.held else ' MISSED'}"
             )
-            lines.append(
-                f"| {one.title} ({one.note}) | {one.ours.name} {_figure(one.ours)} | | | {required} |".replace(
-                    " ()", ""
-                )
-            )
+            note = f" ({one.note})" if one.note else ""
+            lines.append(f"| {one.title}{note} | {one.ours.name} {_figure(one.ours)} | | | {required} |")
             continue
         theirs = "; ".join(f"{t.name} {_figure(t)}" for t in one.theirs)
         required = "" if one.required is None else f">= {one.required:g}x{'' if one.held else ' MISSED'}"
@@ -140,18 +137,19 @@ def page(comparisons: Sequence[Comparison | Limit]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in dict(facts["versions"]).items())  # type: ignore[call-overload]
     return f"""# Benchmarks
 
-Made by `python -m benchmarks --out docs/benchmarks.json`. Ours and theirs in turn, round after round, in one run; the figure is the
-median of the rounds, in brackets the slowest and the fastest one. A ratio above 1 is in favour of `ablate`; each is against the
-best of theirs; a row without a ratio is a figure of ours with its limit. What is compared with what stands at the top of each file
-in `benchmarks/`.
+Made by `python -m benchmarks --out docs/benchmarks.json`. Ours and theirs in turn, round after round, in one
+run; the figure is the median of the rounds, in brackets the slowest and the fastest one. A ratio above 1 is
+in favour of `ablate`; each is against the best of theirs; a row without a ratio is a figure of ours with its
+limit. What is compared with what stands at the top of each file in `benchmarks/`.
 
 {facts["processor"]}, {facts["usable_cores"]} cores, {facts["system"]}, Python {facts["python"]}, {versions}.
 
 {table(comparisons)}
 
-Read with care: the images of the input, step and parallel benchmarks are noise (speed does not depend on what they show), those of
-the study are the real digits. Precision bf16 is another arithmetic than the scripts' fp32; the fp32 rows compare equal ones. Two
-jobs with torch's default threads collapse at times, and their best round is the fairer figure. Nothing here was run on a GPU.
+Read with care: the images of the input, step and parallel benchmarks are noise (speed does not depend on what
+they show), those of the study are the real digits. Precision bf16 is another arithmetic than the scripts'
+fp32; the fp32 rows compare equal ones. Two jobs with torch's default threads collapse at times, and their
+best round is the fairer figure. Nothing here was run on a GPU.
 """
 
 

@@ -1,7 +1,7 @@
-"""(d) Two jobs on two cores: one thread each, against one job with both threads, and against two with torch's defaults.
+"""(d) Two jobs on two cores: one thread each, against one job with both, and against torch's defaults.
 
-All are processes that train cnn4 at once; images a second in all. Ours have the settings of our workers; the defaults
-are those of a script that nobody has told anything.
+All are processes that train cnn4 at once; images a second in all. Ours have the settings of our workers; the
+defaults are those of a script without any settings.
 """
 
 import json

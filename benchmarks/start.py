@@ -9,7 +9,6 @@ import sys
 import time
 from contextlib import closing
 
-from ablate.execution.executors.base import Task
 from ablate.execution.executors.local import LocalExecutor
 from benchmarks import jobs
 from benchmarks.measure import Comparison, Timing, rates, shorter, timed
@@ -26,7 +25,7 @@ def subprocess_per_job() -> float:
 def finish(executor: LocalExecutor, name: str) -> float:
     """Run one tiny job to its end."""
     began = time.perf_counter()
-    executor.submit(Task(name, {}))
+    executor.submit(jobs.Call(name, {}))
     while not any(event.kind == "finished" for event in executor.events(1.0)):
         pass
     return time.perf_counter() - began
@@ -41,7 +40,7 @@ def forked_per_job() -> float:
 
 
 def run() -> list[Comparison]:
-    """Compare them; what the warm server itself takes to start is told beside."""
+    """Compare them; what the warm server itself takes to start is reported beside."""
     first = forked_per_job()
     with closing(jobs.start("tiny", 1)) as warm:
         finish(warm, "first")

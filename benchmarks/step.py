@@ -74,7 +74,7 @@ def run() -> list[Comparison]:
 
 
 def _share_of_augmentation(worker: LocalExecutor) -> Comparison:
-    """Compare an epoch of the smallest network, on one thread in bf16, with the reading, cropping and flipping in it."""
+    """Compare an epoch of the smallest network, on one thread in bf16, with its cropping and flipping."""
     payload = {
         "name": "cnn4",
         "precision": "bf16",

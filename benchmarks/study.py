@@ -36,55 +36,29 @@ def clean() -> dict[str, str]:
 
 
 def usual() -> float:
-    """Run eight scripts, one after the other; give jobs a minute."""
+    """Run eight scripts, one after the other; return jobs a minute."""
     with tempfile.TemporaryDirectory() as folder:
 
         def all_eight() -> None:
             for seed in range(2):
                 for crop in ("random_crop", "random_resized_crop"):
                     for rotation in ("0", "15"):
-                        command = [
-                            sys.executable,
-                            "-m",
-                            "benchmarks.usual",
-                            folder,
-                            crop,
-                            rotation,
-                            str(seed),
-                            str(EPOCHS),
-                        ]
-                        subprocess.run(
-                            command,
-                            check=True,
-                            env=clean(),
-                            stdout=subprocess.DEVNULL,
-                            stderr=subprocess.DEVNULL,
-                        )
+                        arguments = [folder, crop, rotation, str(seed), str(EPOCHS)]
+                        command = [sys.executable, "-m", "benchmarks.usual", *arguments]
+                        subprocess.run(command, check=True, env=clean(), capture_output=True)
 
         return 8 * 60 / timed(all_eight)
 
 
 def ours(precision: str) -> float:
-    """Run the study in a new store; give jobs a minute."""
+    """Run the study in a new store; return jobs a minute."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "eight.toml"
         file.write_text(STUDY)
-        command = [
-            sys.executable,
-            "-m",
-            "ablate",
-            "run",
-            str(file),
-            "--store",
-            f"{folder}/mlruns",
-            "--set",
-            f"training.precision={precision}",
-        ]
-        return (
-            8
-            * 60
-            / timed(lambda: subprocess.run(command, check=True, env=clean(), stdout=subprocess.DEVNULL))
-        )
+        options = ["--store", f"{folder}/mlruns", "--set", f"training.precision={precision}"]
+        command = [sys.executable, "-m", "ablate", "run", str(file), *options]
+        seconds = timed(lambda: subprocess.run(command, check=True, env=clean(), stdout=subprocess.DEVNULL))
+        return 8 * 60 / seconds
 
 
 def run() -> list[Comparison]:

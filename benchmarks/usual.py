@@ -1,4 +1,4 @@
-"""The script that a study of eight jobs is compared with: what one finds in most repositories, for one training.
+"""The script that a study of eight jobs is compared with: one training, as in most repositories.
 
 python -m benchmarks.usual FOLDER CROP ROTATION SEED EPOCHS
 """
@@ -60,16 +60,8 @@ def evaluate(model: nn.Module, loader: DataLoader[Any]) -> tuple[float, float]:
     return loss / count, right / count
 
 
-def main() -> None:
-    """Train, log, evaluate."""
-    folder, crop, rotation, seed, epochs = (
-        sys.argv[1],
-        sys.argv[2],
-        int(sys.argv[3]),
-        int(sys.argv[4]),
-        int(sys.argv[5]),
-    )
-    torch.manual_seed(seed)
+def load(crop: str, rotation: int, seed: int) -> list[DataLoader[Any]]:
+    """Return the batches of the test, the validation and the training images."""
     bunch = load_digits()
     images = [
         Image.fromarray(np.round(image * (255 / 16)).astype(np.uint8)).resize((32, 32), Image.BILINEAR)
@@ -81,7 +73,7 @@ def main() -> None:
     cut = transforms.RandomCrop(32, 4) if crop == "random_crop" else transforms.RandomResizedCrop(32)
     augmented = [cut, *([transforms.RandomRotation(rotation)] if rotation else []), *plain]
     chains = [transforms.Compose(plain), transforms.Compose(plain), transforms.Compose(augmented)]
-    test, validation, train = (
+    return [
         DataLoader(
             Digits([images[i] for i in part], bunch.target[part], chain),
             128,
@@ -89,7 +81,15 @@ def main() -> None:
             drop_last=chain is chains[2],
         )
         for part, chain in zip(parts, chains, strict=True)
-    )
+    ]
+
+
+def main() -> None:
+    """Train, log, evaluate."""
+    folder, crop = sys.argv[1:3]
+    rotation, seed, epochs = map(int, sys.argv[3:6])
+    torch.manual_seed(seed)
+    test, validation, train = load(crop, rotation, seed)
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, epochs=epochs, steps_per_epoch=len(train))
@@ -107,17 +107,11 @@ def main() -> None:
                 optimizer.step()
                 schedule.step()
                 running += loss.item()
-            found = evaluate(model, validation)
-            mlflow.log_metrics(
-                {
-                    "train/loss": running / len(train),
-                    "validation/loss": found[0],
-                    "validation/accuracy": found[1],
-                },
-                step=epoch,
-            )
-        loss_, accuracy = evaluate(model, test)
-        mlflow.log_metrics({"test/loss": loss_, "test/accuracy": accuracy})
+            mean, accuracy = evaluate(model, validation)
+            validated = {"validation/loss": mean, "validation/accuracy": accuracy}
+            mlflow.log_metrics({"train/loss": running / len(train)} | validated, step=epoch)
+        mean, accuracy = evaluate(model, test)
+        mlflow.log_metrics({"test/loss": mean, "test/accuracy": accuracy})
         torch.save(model.state_dict(), f"{folder}/model.pt")
         mlflow.log_artifact(f"{folder}/model.pt")
 

@@ -42,7 +42,7 @@ def here(tmp_path):
 
 @pytest.fixture(scope="session")
 def done(tmp_path_factory):
-    """Run the tiny study once, for the tests that look at what it leaves behind: (folder, what it printed)."""
+    """Run the tiny study once, for tests that look at what it leaves behind: (folder, what it printed)."""
     folder = tmp_path_factory.mktemp("done")
     (folder / "tiny.toml").write_text(TINY)
     code, out, err = ablate("run", folder / "tiny.toml", "--store", folder / "store")

@@ -1,4 +1,4 @@
-"""What the README and docs/ say is so: commands exist, studies are valid, links lead somewhere, every field is listed.
+"""What the README and docs/ say is so: commands exist, studies are valid, links lead somewhere.
 
 `python tests/test_docs.py` writes docs/recipe.md anew.
 """

@@ -1,9 +1,10 @@
-"""A store that version 0.1.0 wrote is read, checked, explained, resumed and reported by every later one, and nothing is trained anew.
+"""A store that version 0.1.0 wrote is read, checked, explained, resumed and reported by every later version.
 
-golden/store.tar.xz holds four studies, whose files are in golden/studies: `factorial` with an evaluation factor, `tuned` with searches
-and range tests, `ends` with runs that failed, diverged and stayed at chance, and `half`, killed with SIGKILL after its third epoch. It was
-written at commit f8bde8a, and is without MLflow's database, whose view can be rebuilt. golden/store.json is what that version reported:
-the keys that other programs rely on, and the curves.
+Nothing is trained anew. golden/store.tar.xz holds four studies, whose files are in golden/studies:
+`factorial` with an evaluation factor, `tuned` with searches and range tests, `ends` with runs that failed,
+diverged and stayed at chance, and `half`, killed with SIGKILL after its third epoch. It was written at commit
+f8bde8a, and is without MLflow's database, whose view can be rebuilt. golden/store.json is what that version
+reported: the keys that other programs rely on, and the curves.
 """
 
 import json

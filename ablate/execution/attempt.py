@@ -1,4 +1,4 @@
-"""What is around every attempt at a job: its lock, its log, signs of life, and what becomes of errors."""
+"""What surrounds every attempt at a job: its lock, its log, signs of life, and the handling of errors."""
 
 import contextlib
 import errno
@@ -30,13 +30,16 @@ PATIENCE = 1.0  # seconds between two looks at a job that another process has
 
 
 def beats(report: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
-    """Return what may be called at every step, and reports now and then that the job is alive: an epoch may take hours."""
-    told = time.monotonic()
+    """Return a function to call at every step, which reports once a BEAT that the job is alive.
+
+    An epoch may take hours.
+    """
+    last_beat = time.monotonic()
 
     def alive() -> None:
-        nonlocal told
-        if time.monotonic() - told >= BEAT:
-            told = time.monotonic()
+        nonlocal last_beat
+        if time.monotonic() - last_beat >= BEAT:
+            last_beat = time.monotonic()
             report({})
 
     return alive
@@ -44,7 +47,7 @@ def beats(report: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """Called at every step of a job: a sign of life now and then, and an end to it where another process has the job now."""
+    """Called at every step of a job: sends signs of life, and ends a job whose lease another process has."""
 
     beat: Callable[[], None]
     lease: Lease
@@ -67,16 +70,16 @@ def alone(
     alive: Callable[[], None],
     report: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> Iterator[Lease]:
-    """Hold the job's lock and its lease; while another worker has one of them, wait for it, and say so.
+    """Hold the job's lock and its lease; while another worker has one of them, wait, and report that once.
 
     The lock ends with its process, however that ends; the lease is seen also where file locks do not reach.
     """
-    lock, watch, said = folder.lock(), Watch(folder.path), False
+    lock, watch, is_reported = folder.lock(), Watch(folder.path), False
     try:
         while (owned := _acquire(folder, lock, watch)) is None:
             alive()
-            if not said:
-                said = True
+            if not is_reported:
+                is_reported = True
                 report({"elsewhere": f"waits for {_owner(folder, watch)}, which trains it"})
             if should_stop():
                 raise Stopped
@@ -104,14 +107,14 @@ def _acquire(folder: Folder, lock: BaseFileLock, watch: Watch) -> Lease | None:
 
 
 def _owner(folder: Folder, watch: Watch) -> str:
-    """Name the process that has a job."""
+    """Return in words which process has a job."""
     if "host" in watch.owner and watch.owner.get("machine") != leases.machine():
         return f"process {watch.owner.get('pid', '?')} on {watch.owner['host']}"
     return last(folder)
 
 
 def last(folder: Folder) -> str:
-    """Name the process that has trained a job last, and for which study."""
+    """Return in words which process has trained a job last, and for which study."""
     *_, attempt = (None, *job_folder.read_attempts(folder))
     if attempt is None or attempt.pid is None:
         return "another process"
@@ -119,15 +122,18 @@ def last(folder: Folder) -> str:
 
 
 def is_of(folder: Folder, study: str) -> bool:
-    """Whether a job was last trained for this study, which one process at a time runs: by an earlier attempt of that process."""
+    """Whether a job was last trained for this study.
+
+    One process at a time runs a study, so that was an earlier attempt of the same process.
+    """
     return bool(study) and [attempt.study for attempt in job_folder.read_attempts(folder)[-1:]] == [study]
 
 
 @contextlib.contextmanager
 def accounted(folder: Folder, device: str) -> Iterator[None]:
-    """Write down that a job has failed, while its lock is held: another worker may take it up as soon as it is free.
+    """Record that a job has failed while its lock is held: once it is free, another worker may take the job.
 
-    A want of memory or of disk is no failure yet: the scheduler says what becomes of it.
+    Running out of memory or of disk is no failure yet: the scheduler decides whether the job is tried again.
     """
     try:
         yield
@@ -136,25 +142,24 @@ def accounted(folder: Folder, device: str) -> Iterator[None]:
     except (Stopped, UnwritableError, LeaseLostError):
         raise
     except Exception as error:
-        if (
-            isinstance(error, OSError) and error.errno in files.FULL
-        ):  # of the log, or of another disk, such as that of /tmp
+        # The full disk may be that of the log, or another one, such as that of /tmp.
+        if isinstance(error, OSError) and error.errno in files.FULL:
             files.try_to_write(folder.path)
-        said = "".join(traceback.format_exception_only(error)).strip()
+        message = "".join(traceback.format_exception_only(error)).strip()
         if _is_out_of_memory(error):
+            gibibytes = peak(torch.device(device)) / 2**30
             raise OutOfMemory(
-                f"{said.splitlines()[0]} (the job had {peak(torch.device(device)) / 2**30:.2f} GiB at most)"
+                f"{message.splitlines()[0]} (the job had {gibibytes:.2f} GiB at most)"
             ) from error
-        job_folder.fail(folder, kind="error", error=said)
+        job_folder.fail(folder, kind="error", error=message)
         raise
 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:
-    """Tell a want of memory from other errors, also where another one came of it: torch.save then complains of its file."""
+    """Whether an error, or one that caused it, is for lack of memory: torch.save then blames its file."""
     while error is not None:
-        by_torch = isinstance(error, RuntimeError) and "DefaultCPUAllocator: " in str(
-            error
-        )  # it has no type of its own for a CPU's
+        # torch has no type of its own for the memory of a CPU
+        by_torch = isinstance(error, RuntimeError) and "DefaultCPUAllocator: " in str(error)
         by_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
         if by_torch or by_system or isinstance(error, MemoryError | torch.OutOfMemoryError):
             return True
@@ -163,7 +168,7 @@ def _is_out_of_memory(error: BaseException | None) -> bool:
 
 
 def forget_peak(device: torch.device) -> None:
-    """Let the peak be that of what comes now: a warm worker has had other jobs before, perhaps larger ones."""
+    """Reset the peak of memory: a warm worker has had other jobs before, perhaps larger ones."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with contextlib.suppress(OSError):  # no Linux, or not allowed: then the peak is that of the process
@@ -211,7 +216,7 @@ def logging_to(path: Path) -> Iterator[None]:
 def _flush() -> None:
     """Write out what was printed.
 
-    What a full disk does not take is dropped, or it would come up again behind the next job.
+    What a full disk does not take is dropped, or it would appear in the log of the next job.
     """
     for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
         try:

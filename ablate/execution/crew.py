@@ -60,39 +60,39 @@ class Crew:
     ledger: Ledger = field(default_factory=Ledger)
     workers: Workers | None = None  # none: there is nothing to train yet
     lock: threading.RLock = field(default_factory=threading.RLock)
-    said: set[str] = field(default_factory=set)  # what tasks have to say: once, however many of them say it
+    said: set[str] = field(default_factory=set)  # notices of tasks: each once, however many tasks send it
 
     @property
     def store(self) -> Store:
-        """Return the store that the command works in."""
+        """The store that the command works in."""
         return self.where.store
 
     @property
     def slots(self) -> int:
-        """Count the tasks that run at a time."""
+        """The number of tasks that run at a time."""
         return self.workers.slots if self.workers is not None else 0
 
     def tell(self, event: Event) -> None:
-        """Let every observer hear an event, one at a time: MLflow's writer has notices from a thread of its own."""
+        """Send an event to every observer, one at a time: MLflow's writer has a thread of its own."""
         with self.lock:
             for observe in self.observers:
                 observe(event)
 
     def notice(self, text: str) -> None:
-        """Tell a message."""
+        """Send a message to every observer."""
         self.tell(Notice(text))
 
     def updated(self, id: str) -> None:  # noqa: A002 (the store's word)
-        """Tell that the store has something new of a job, a search or a range test."""
+        """Send the news that the store has something new of a job, a search or a range test."""
         self.tell(Updated(id))
 
     def is_interrupted(self) -> bool:
-        """Whether the user wants to stop; the first time that this is seen, it is said."""
+        """Whether the user wants to stop; the first time that this is seen, a notice is sent."""
         return self.interruption.asked(self.notice)
 
     @contextmanager
     def observed(self, observer: Observer) -> Iterator[None]:
-        """Let one more observer hear what happens meanwhile."""
+        """Add an observer for the time of the context."""
         before = self.observers
         self.observers = (*before, observer)
         try:
@@ -104,11 +104,14 @@ class Crew:
     def at_work(self, todo: Plan) -> Iterator[None]:
         """Start the workers for whatever a plan has to do; at the end none of them is left."""
         context = _context(todo)
+        recipes = todo.recipes or [work.job.recipe for work in todo.work]
         options = Options(
-            device=self.where.device, jobs=self.where.jobs, jobs_per_gpu=_jobs_per_gpu(self, todo, context),
-            threads=max(recipe.training.threads for recipe in todo.recipes or [work.job.recipe for work in todo.work]),
+            device=self.where.device,
+            jobs=self.where.jobs,
+            jobs_per_gpu=_jobs_per_gpu(self, todo, context),
+            threads=max(recipe.training.threads for recipe in recipes),
             most=None if todo.trials else len(todo.work) + tuning.RANGE_SEEDS * len(todo.tuning.open_ranges),
-        )  # fmt: skip
+        )
         seconds = self.how.budget
         pace = Pace(self.store) if seconds is None else costs.read(self.store)
         budget = Budget() if seconds is None else Budget(seconds)
@@ -144,9 +147,14 @@ class Crew:
         self.tell(stage)
         try:
             ledger = scheduler.run(
-                source, self.store, self.workers.executor, context=self.workers.context, interrupted=self.is_interrupted,
-                listen=listen, policy=self.workers.policy,
-            )  # fmt: skip
+                source,
+                self.store,
+                self.workers.executor,
+                context=self.workers.context,
+                interrupted=self.is_interrupted,
+                listen=listen,
+                policy=self.workers.policy,
+            )
             self.ledger.add(ledger)
         finally:
             self.tell(StageEnded())
@@ -154,7 +162,7 @@ class Crew:
 
 @contextmanager
 def assemble(where: Where, how: How, *observers: Observer) -> Iterator[Crew]:
-    """Return the crew of a command, which Ctrl-C and SIGTERM interrupt as long as it is there."""
+    """Yield the crew of a command, which Ctrl-C and SIGTERM interrupt until the context ends."""
     with Interruption() as interruption:
         yield Crew(where, how, interruption, observers)
 
@@ -170,7 +178,7 @@ def _learn(pace: Pace, event: Event) -> None:
 
 
 def _seconds(pace: Pace, item: Item) -> float:
-    """Return how long work takes from where it stands.
+    """Return how many seconds work takes from where it stands.
 
     0 where that is a guess, as it is then started in any case.
     """
@@ -181,7 +189,7 @@ def _seconds(pace: Pace, item: Item) -> float:
         times = [costs.training(pace, test.recipe, test.data, each)] * test.sweep.steps
     elif isinstance(item, Work):
         recipe, data = item.job.recipe, item.job.data
-        times = [costs.judging(pace, recipe, data, evaluation) for evaluation in item.evaluations]
+        times = [costs.evaluating(pace, recipe, data, evaluation) for evaluation in item.evaluations]
         trained = None if item.trained else costs.training(pace, recipe, data)
         if trained is not None:
             left = 1 - len(job_folder.read_epochs(item.folder(pace.store))) / recipe.training.epochs
@@ -190,7 +198,7 @@ def _seconds(pace: Pace, item: Item) -> float:
 
 
 def _context(todo: Plan) -> Context:
-    """Return what every task has besides its own."""
+    """Return what all tasks of a command share."""
     from ablate.execution import provenance
 
     return Context(
@@ -202,15 +210,12 @@ def _context(todo: Plan) -> Context:
 
 
 def _compiled() -> Path:
-    """Return the folder of what torch has compiled: the user's own, as torch unpickles it and stores are shared."""
+    """Return the folder of what torch has compiled: not in the store, which is shared; torch unpickles it."""
     return places.cache() / "compiled"
 
 
 def _jobs_per_gpu(crew: Crew, todo: Plan, context: Context) -> int:
-    """Return how many jobs share a GPU.
-
-    Where that is to be measured, by the first job that is left to train.
-    """
+    """Return how many jobs share a GPU; where that must be measured, by the first job left to train."""
     where = crew.where
     work = next((work for work in todo.work if not work.trained), None)
     if where.jobs_per_gpu is not None or where.jobs is not None or work is None:

@@ -89,7 +89,7 @@ class AttemptLost:
 
 @dataclass(frozen=True, slots=True)
 class TaskEnded:
-    """Nothing more is heard of a task."""
+    """A task has ended: no event of it follows."""
 
     task: str
     name: str
@@ -113,7 +113,7 @@ Observer = Callable[[Event], None]
 
 
 def of_task(event: base.Event, name: str) -> Event | None:
-    """Return what an executor tells of a task, under its name for people; none where that is nothing new."""
+    """Return an executor's news of a task as an event, with the task's `name` for people; None if none."""
     match event.kind:
         case "started":
             return TaskStarted(event.task, name, event.slot)
@@ -127,7 +127,7 @@ def of_task(event: base.Event, name: str) -> Event | None:
 
 
 def _progress(task: str, name: str, detail: Mapping[str, Any]) -> Event | None:
-    """Return what a worker reports of its task; nothing where it is only alive."""
+    """Return the event for what a worker reports of its task; None where it is only alive."""
     match detail:
         case {"notice": text}:
             return Notice(text)

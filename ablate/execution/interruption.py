@@ -8,7 +8,7 @@ from typing import Any, Self
 
 
 class Interruption:
-    """Handlers, installed explicitly: a shell may have started us with SIGINT ignored, and then Python installs none."""
+    """Handlers, installed explicitly: Python installs none where a shell starts it with SIGINT ignored."""
 
     def __init__(self) -> None:
         self._asked = self._said = self._at_once = False
@@ -21,7 +21,7 @@ class Interruption:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Put back what was there."""
+        """Restore the handlers of before."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -32,7 +32,7 @@ class Interruption:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Stop at the first signal, too, where nothing is trained that could be put away."""
+        """Stop at the first signal, too, where nothing is trained that could be saved."""
         self._at_once = True
         try:
             yield
@@ -44,7 +44,7 @@ class Interruption:
         if self._asked and not self._said:
             self._said = True
             notice(
-                "stopping when the running epochs have ended; once more stops at once, and loses these "
-                "epochs only"
+                "stopping when the running epochs have ended; once more stops at once, "
+                "and loses these epochs only"
             )
         return self._asked

@@ -48,15 +48,15 @@ class OpenSearch:
     rows: dict[int, Trial] = field(default_factory=dict)  # as they are written down, by number
 
 
-def worst(one: OpenSearch) -> float:
+def worst(opened: OpenSearch) -> float:
     """Return what a sampler is told of a diverged trial.
 
     As a pruned one, samplers of Gaussian processes would not see it at all.
     """
-    if one.search.search.direction == "max":
+    if opened.search.search.direction == "max":
         return 0.0  # no accuracy is below
-    known: list[float] = [trial.value for trial in one.rows.values() if trial.value is not None]
-    return 2 * max([10.0, *known])
+    values: list[float] = [trial.value for trial in opened.rows.values() if trial.value is not None]
+    return 2 * max([10.0, *values])
 
 
 def check(search: Search) -> None:
@@ -64,19 +64,22 @@ def check(search: Search) -> None:
     package = NEEDS.get(search.sampler)
     if package is not None and find_spec(package) is None:
         raise AblateError(
-            f'search.sampler: "{search.sampler}" needs the package {package}: pip install {package}, or '
-            "take another sampler"
+            f'search.sampler: "{search.sampler}" needs the package {package}: '
+            f"pip install {package}, or take another sampler"
         )
 
 
 def open_memory(search: CellSearch, store: Store, storage: str | None) -> Any:
-    """Open Optuna's study of a search, or make it: its first trials are the recipe as it stands, or the points of a grid."""
+    """Return Optuna's study of a search, which is created where it does not exist.
+
+    Its first trials are the recipe as it stands, or the points of a grid.
+    """
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    # Of experimental parts, and of values reported again. For good: `catch_warnings` is not safe beside
-    # MLflow's thread.
+    # They are of experimental parts, and of values reported again. Ignored for good: `catch_warnings` is not
+    # safe beside MLflow's thread.
     warnings.filterwarnings("ignore", module=r"optuna\b|ablate\.search")
     tuning.describe(search, store)
     try:
@@ -86,9 +89,8 @@ def open_memory(search: CellSearch, store: Store, storage: str | None) -> Any:
             direction="maximize" if search.search.direction == "max" else "minimize",
             sampler=sampler(search, 0), pruner=_pruner(search), load_if_exists=True,
         )  # fmt: skip
-        for fields in first_values(search)[
-            len(memory.get_trials(deepcopy=False)) :
-        ]:  # a kill may have come between two of them
+        enqueued = len(memory.get_trials(deepcopy=False))  # a kill may have come between two of them
+        for fields in first_values(search)[enqueued:]:
             memory.enqueue_trial(fields)
     except (ImportError, OSError, ValueError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
         raise AblateError(
@@ -98,24 +100,21 @@ def open_memory(search: CellSearch, store: Store, storage: str | None) -> Any:
     written = search_folder.read_trials(store.search(search.id), search.search)
     if over < len(search_folder.ended(written, search.search)):
         raise AblateError(
-            f"the search of {search.label} has trials that this memory of Optuna does not know: give its "
-            "first --optuna-storage"
+            f"the search of {search.label} has trials that this memory of Optuna does not know: "
+            "give its first --optuna-storage"
         )
     return memory
 
 
 def first_values(search: CellSearch) -> list[Json]:
-    """List the trials that no sampler proposes."""
-    if (
-        search.search.sampler == "grid"
-    ):  # Optuna's own sampler of grids repeats points where trials run side by side
-        return list(islice(search_space.grid(search.search.space), search.search.trials))
-    found = {path: recipe_fields.value(search.recipe, path) for path in search.search.space}
-    here = {path: "none" if given is None else given for path, given in found.items()}
+    """Return the fields of the trials that no sampler proposes."""
+    space = search.search.space
+    if search.search.sampler == "grid":  # Optuna's own repeats points where trials run side by side
+        return list(islice(search_space.grid(space), search.search.trials))
+    values = {path: recipe_fields.value(search.recipe, path) for path in space}
+    own = {path: "none" if value is None else value for path, value in values.items()}
     return (
-        [here]
-        if all(search_space.contains(path, tried, here[path]) for path, tried in search.search.space.items())
-        else []
+        [own] if all(search_space.contains(path, tried, own[path]) for path, tried in space.items()) else []
     )
 
 
@@ -129,9 +128,9 @@ def suggest(asked: Any, path: str, tried: Range) -> Any:
 
 
 def sampler(search: CellSearch, number: int, path: str = "") -> Any:
-    """Make the sampler of one field of a trial.
+    """Return the sampler of one field of a trial.
 
-    Its seed is theirs, so that it draws the same wherever a process is a new one.
+    Its seed depends on the search, the trial and the field alone, so a new process draws the same.
     """
     from optuna import samplers
 
@@ -178,7 +177,7 @@ def _backend(path: Path) -> Any:
 
 
 def _lock(path: Path) -> Any:
-    """Return a lock for Optuna that dies with its process: its own are files that a kill leaves behind, for 30 seconds."""
+    """Return a lock for Optuna that dies with its process: its own is a file that a kill leaves for 30 s."""
     held = FileLock(path.with_suffix(".lock"))
 
     class Lock:

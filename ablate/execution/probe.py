@@ -1,7 +1,7 @@
-"""How many jobs share one GPU best: 1, 2 and 4 of them are run for a few seconds as they would be, and nothing is kept.
+"""How many jobs share one GPU best: 1, 2 and 4 of them are run for a few seconds, and nothing is kept.
 
-A small network leaves most of a GPU idle, waiting for its next kernel, and how much depends on the network, the images
-and the GPU; so it is measured, not guessed.
+A small network leaves most of a GPU idle, waiting for its next kernel, and how much depends on the network,
+the images and the GPU; so it is measured, not guessed.
 """
 
 import time
@@ -23,7 +23,7 @@ WORTH = 1.05  # what more jobs must gain in all: else fewer of them end sooner
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """So many jobs at once on one device: images a second in all, bytes in use, bytes there are."""
+    """The load of some jobs at once on one device: images a second in all, bytes in use, bytes there are."""
 
     jobs: int
     images_a_second: float
@@ -33,7 +33,7 @@ class Load:
 
 
 def best(measure: Callable[[int], Load | None], tried: Iterable[int] = TRIED) -> tuple[int, tuple[Load, ...]]:
-    """Find how many jobs a device does most with, and what was measured.
+    """Return how many jobs a device runs best, and what was measured.
 
     More are tried as long as they fit, going by the memory of fewer, and as long as they gain; `measure`
     returns None for a number that did not fit after all. Raises an AblateError when not even one job runs.
@@ -61,10 +61,7 @@ def best(measure: Callable[[int], Load | None], tried: Iterable[int] = TRIED) ->
 def probe(
     start: Callable[[Options], Executor], device: str, task: ProbeTask, interrupted: Callable[[], bool]
 ) -> tuple[int, str]:
-    """Find by real workers how many jobs a device does most with.
-
-    Return that and what was measured, in words.
-    """
+    """Measure with real workers how many jobs a device runs best; return that number and, in words, why."""
 
     def measured(jobs: int) -> Load | None:
         with closing(start(Options(device, jobs, devices=1))) as executor:
@@ -81,12 +78,9 @@ def measure(
     executor: Executor, task: ProbeTask, jobs: int, *,
     window: float = WINDOW, interrupted: Callable[[], bool] = lambda: False,
 ) -> Load | None:  # fmt: skip
-    """Run `jobs` probes at once until all were seen at work for `window` seconds.
+    """Run `jobs` probes at once until all were seen at work for `window` seconds; return their load.
 
-    Return None if one did not survive.
-
-    Raises KeyboardInterrupt when `interrupted` returns True.
-
+    None if one did not survive. Raises KeyboardInterrupt when `interrupted` returns True.
     """
     for i in range(jobs):
         executor.submit(task.model_copy(update={"number": i}))
@@ -116,7 +110,6 @@ def measure(
         (last[t]["images"] - first[t]["images"]) / (last[t]["time"] - first[t]["time"]) for t in first
     )
     used = [detail["used"] for detail in last.values()]
-    in_use = (
-        sum(used) if executor.resources().device == "cpu" else max(used)
-    )  # a GPU tells the memory of all processes
+    # A GPU reports the memory of all processes.
+    in_use = sum(used) if executor.resources().device == "cpu" else max(used)
     return Load(jobs, speed, in_use, next(iter(last.values()))["total"], slot)

@@ -1,4 +1,4 @@
-"""What a worker process does for --jobs-per-gpu auto: a few steps of training, and the memory that they take."""
+"""What a worker process does for --jobs-per-gpu auto: it trains a few steps and measures their memory."""
 
 import os
 import time
@@ -14,7 +14,7 @@ from ablate.store.files import Json
 from ablate.store.tasks import ProbeTask
 from ablate.training import data, loop
 
-PROBE_TOLD = 0.25  # seconds between two reports of a probe
+PERIOD = 0.25  # seconds between two reports of a probe
 
 
 def probe(task: ProbeTask, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> NoReturn:
@@ -33,20 +33,20 @@ def _probe(task: ProbeTask, report: Callable[[Json], None], should_stop: Callabl
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = task.context.compile_cache
     device, prepared = torch.device(task.device), data.read(task.data)
     session = loop.start(recipe, task.seed, prepared, data.open_arrays(prepared.folder), device)
-    images, told = 0, 0.0
+    images, reported = 0, 0.0
     while True:
         for step in loop.steps(session):
             images += min(recipe.training.batch_size, len(session.train))
             if should_stop():
                 raise Stopped
-            if time.monotonic() - told > PROBE_TOLD:
+            if time.monotonic() - reported > PERIOD:
                 step.tolist()  # waits for the device, so that the images are really done
-                told = time.monotonic()
-                report({"images": images, "time": told} | _memory(device))
+                reported = time.monotonic()
+                report({"images": images, "time": reported} | _memory(device))
 
 
 def _memory(device: torch.device) -> Json:
-    """Return the bytes in use, of the device by all processes or of the main memory by this one, and the bytes there are."""
+    """Return the bytes in use, of a GPU by all processes or of main memory by this one, and all bytes."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return {"used": total - free, "total": total}

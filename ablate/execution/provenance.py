@@ -44,7 +44,7 @@ def git(folder: Path) -> dict[str, Any]:
 def _git(folder: Path, *arguments: str) -> str | None:
     command = ["git", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 (our own arguments)
             command, capture_output=True, text=True, errors="replace", timeout=30, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
@@ -54,14 +54,14 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 @cache
 def versions() -> dict[str, str]:
-    """List the versions of Python and of the packages that numbers depend on."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the packages that numbers depend on."""
+    by_package = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            by_package[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return by_package
 
 
 def user() -> str:

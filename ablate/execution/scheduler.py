@@ -38,7 +38,7 @@ KINDS: Mapping[str, job_folder.Kind] = {
 
 @dataclass(slots=True)
 class Budget:
-    """The time that a whole run may take, counted from the start of its first task: to wait in a queue costs nothing."""
+    """The time that a run may take, from the start of its first task: to wait in a queue costs nothing."""
 
     seconds: float = math.inf
     ends: float = math.inf  # by the clock of the policy, once a task has started
@@ -58,13 +58,9 @@ class Policy:
     """How far to go."""
 
     fail_fast: bool = False  # stop at the first failure
-    stall: float = (
-        STALL  # seconds without a sign of life after which a started job is stopped, and tried once more
-    )
+    stall: float = STALL  # seconds without a sign of life, after which a started job is stopped and retried
     budget: Budget = field(default_factory=Budget)  # nothing starts that would not end in it
-    seconds: Callable[["Item"], float] = lambda _item: (
-        0.0
-    )  # that a piece of work takes, as far as that is known
+    seconds: Callable[["Item"], float] = lambda _: 0.0  # that work takes, as far as that is known
     clock: Callable[[], float] = time.monotonic
 
 
@@ -79,7 +75,7 @@ class Failure:
 
 @dataclass(slots=True)
 class Ledger:
-    """What became of the work: of every task each of its ends, in order. Nobody else counts attempts."""
+    """How the work ended: of every task the end of each attempt, in order. Nobody else counts attempts."""
 
     ends: dict[str, list[str]] = field(default_factory=dict)
     finished: list[str] = field(default_factory=list)
@@ -94,7 +90,7 @@ class Ledger:
         return self.interrupted or bool(self.halted)
 
     def add(self, other: "Ledger") -> None:
-        """Take over what became of other work."""
+        """Add the ends of other work."""
         self.ends |= other.ends
         self.finished += other.finished
         self.failures += other.failures
@@ -108,10 +104,10 @@ class Item(Protocol):
 
     @property
     def id(self) -> str:
-        """Name its task."""
+        """The identity of its task."""
 
     def folder(self, store: Store) -> Folder:
-        """Name where it writes."""
+        """Return the folder that it writes into."""
 
     def prepare(self, store: Store) -> None:
         """Make its folder ready for a worker."""
@@ -121,17 +117,17 @@ class Item(Protocol):
 
 
 Fits = Callable[[Item], bool]
-"""Says whether there is time left for a piece of work."""
+"""Whether there is time left for a piece of work."""
 
 
 class Source(Protocol):
     """Where work comes from, piece by piece: what is next may depend on what has ended."""
 
     def next(self, fits: Fits) -> Item | None:
-        """Return the next piece that fits; none while there is none, until something that runs has ended."""
+        """Return the next piece that fits; None where there is none before something that runs has ended."""
 
     def progressed(self, task: str) -> bool:
-        """Hear that a task has come further; say whether it should be stopped."""
+        """Hear that a task has come further; return whether it should be stopped."""
 
     def ended(self, task: str, kind: Literal["finished", "failed", "stopped"]) -> None:
         """Hear the end of a task."""
@@ -145,7 +141,7 @@ class Listed:
         self._items = deque(items)
 
     def next(self, fits: Fits) -> Item | None:
-        """Return the next one that fits; those before it are left for another day."""
+        """Return the next piece that fits; the pieces before it are left for another run."""
         while self._items:
             item = self._items.popleft()
             if fits(item):
@@ -171,10 +167,8 @@ class _Queue:
     policy: Policy
     ledger: Ledger = field(default_factory=Ledger)
     running: dict[str, Item] = field(default_factory=dict)
-    seen: dict[str, float] = field(
-        default_factory=dict
-    )  # when each was last seen alive; none of those that are queued
-    stalled: set[str] = field(default_factory=set)  # that were ended for want of such a sign
+    seen: dict[str, float] = field(default_factory=dict)  # when each that has started was last seen alive
+    stalled: set[str] = field(default_factory=set)  # tasks that were ended for lack of a sign of life
     looked: float = 0.0  # for stalls
     again: deque[Item] = field(default_factory=deque)
     error: AblateError | None = None  # why nothing can go on
@@ -190,12 +184,12 @@ def run(
     listen: Callable[[Event], None],
     policy: Policy | None = None,
 ) -> Ledger:
-    """Run work to its end, or to the first interruption: then nothing new starts, and what runs is put away.
+    """Run work to its end, or to the first interruption: then nothing new starts, and what runs is saved.
 
     `context` goes into every task; `listen` hears every event but mere signs of life. Raises
     KeyboardInterrupt through `interrupted`, which may do so when it is asked a second time after an
-    interruption, and, once all is put away, the AblateError that ended it: an UnwritableError when the store
-    takes nothing more.
+    interruption, and, once all tasks have stopped, the AblateError that ended it: an UnwritableError when the
+    store takes nothing more.
     """
     policy = policy or Policy()
     queue = _Queue(source, store, executor, context, policy, looked=policy.clock())
@@ -209,20 +203,20 @@ def run(
                 executor.stop()
         else:
             interrupted()
-        with _put_away(queue):
+        with _halting(queue):
             _fill(queue, listen)
         if not queue.running:
             if queue.error is not None:
                 raise queue.error
             return ledger
         for event in executor.events(TICK):
-            with _put_away(queue):
+            with _halting(queue):
                 _hear(queue, event, listen)
         _look_for_stalls(queue)
 
 
 @contextmanager
-def _put_away(queue: _Queue) -> Iterator[None]:
+def _halting(queue: _Queue) -> Iterator[None]:
     """Stop everything in good order when the store, or the memory of a search, cannot be used any more."""
     try:
         yield
@@ -284,7 +278,7 @@ def _hear(queue: _Queue, event: Event, listen: Callable[[Event], None]) -> None:
 
 
 def _look_for_stalls(queue: _Queue) -> None:
-    """End what gives no sign of life, however it stands still: the process may be frozen, or hang in a driver."""
+    """Kill the tasks that give no sign of life: their processes may be frozen, or hang in a driver."""
     now = queue.policy.clock()
     if now - queue.looked > FROZEN:  # it was us who stood still, and heard nobody
         queue.seen = dict.fromkeys(queue.seen, now)
@@ -296,7 +290,7 @@ def _look_for_stalls(queue: _Queue) -> None:
 
 
 def _end(queue: _Queue, event: Event, item: Item, listen: Callable[[Event], None]) -> None:
-    """Put down the end of a task, or put it back into the queue."""
+    """Record the end of a task, and retry it or not."""
     ledger, task, kind = queue.ledger, event.task, str(event.kind)
     if task in queue.stalled:
         queue.stalled.remove(task)
@@ -320,9 +314,9 @@ def _end(queue: _Queue, event: Event, item: Item, listen: Callable[[Event], None
 
 
 def _fail(queue: _Queue, event: Event, item: Item, kind: str, listen: Callable[[Event], None]) -> None:
-    """Write down a failure.
+    """Record a failure.
 
-    The worker has recorded an exception itself, but a dead one could not, and another may run by now.
+    A worker has recorded an exception itself; a dead one could not, and another one may run by now.
     """
     error, folder = _reason(kind, event.error, queue.policy.stall), item.folder(queue.store)
     queue.ledger.failures.append(Failure(event.task, error, str(folder.log)))

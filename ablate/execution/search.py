@@ -1,9 +1,7 @@
-"""Searches by Optuna: who proposes fields, trials as ordinary jobs, and what became of them.
-
-The only home of optuna.
+"""Searches by Optuna: it proposes fields, trials are ordinary jobs, and it is told their results.
 
 A trial is RUNNING in Optuna's memory from the moment it was asked for, and its job is found by its fields. So
-whatever is killed, and whenever: the next start finds the same trials, takes their jobs up where they stand,
+whatever is killed, and whenever, the next start finds the same trials, resumes their jobs where they stand,
 and tells each result once.
 """
 
@@ -54,20 +52,17 @@ def _remembered() -> Iterator[None]:
             f"the memory of a search cannot be written ({error.strerror}): make room, and run the same again"
         ) from None
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        said = public(str(error).splitlines()[0])
+        reason = public(str(error).splitlines()[0])
         raise AblateError(
-            f"Optuna's storage is gone ({said}): run the same again when it is back; nothing that was told "
-            "is lost"
+            f"Optuna's storage is gone ({reason}): run the same again when it is back; no result is lost"
         ) from None
 
 
 class Searches:
     """The trials of some searches as a source of work.
 
-    Equal budgets: each search has the same number of trials.
-
-    The searches take turns, so that each proposal knows as many of its search's results as can be.
-
+    Each search has the same number of trials. The searches take turns, so that each proposal knows as many
+    results of its search as can be.
     """
 
     def __init__(
@@ -80,38 +75,40 @@ class Searches:
         *,
         retry_failed: bool = False,
     ) -> None:
-        """Open the searches, which the caller holds, and take up the trials that were under way.
+        """Open the searches, which the caller holds, and resume the trials that were under way.
 
         `changed` hears of each search that has something new; `names` gets the name of each job.
         """
         self._store, self._changed, self._names, self._retry_failed = store, changed, names, retry_failed
-        self._open = [OpenSearch(one, open_memory(one, store, storage)) for one in searches]
+        self._open = [OpenSearch(opened, open_memory(opened, store, storage)) for opened in searches]
         self._ready: list[Work] = []
         self._handed: dict[str, Work] = {}  # by job: given out, and not ended
         self._pruned: set[str] = set()  # jobs that were asked to stop
-        for one in self._open:
-            self._take_up(one)
+        for opened in self._open:
+            self._take_up(opened)
 
     @_remembered()
     def next(self, fits: Callable[[Work], bool]) -> Work | None:
-        """Return the next job of a trial that fits; none while all that may be asked for are under way."""
+        """Return the next job of a trial that fits; None while all that may be asked for are under way."""
         while (work := next((work for work in self._ready if fits(work)), None)) is None:
             waiting = [
-                one for one in self._open if one.asked < one.search.search.trials and fits(_usual(one.search))
+                opened
+                for opened in self._open
+                if opened.asked < opened.search.search.trials and fits(_usual(opened.search))
             ]
             if not waiting:
                 return None
-            self._ask(min(waiting, key=lambda one: (len(one.running), one.asked)))
+            self._ask(min(waiting, key=lambda opened: (len(opened.running), opened.asked)))
         self._ready.remove(work)
         self._handed[work.job.id] = work
         return work
 
     @_remembered()
     def progressed(self, task: str) -> bool:
-        """Show the pruner what has come; say whether the job should be stopped."""
-        for one, trial in self._of(task):
-            if self._is_hopeless(one, trial):
-                self._tell(one, trial, "pruned")
+        """Show the pruner the new epochs; return whether the job should be stopped."""
+        for opened, trial in self._of(task):
+            if self._is_hopeless(opened, trial):
+                self._tell(opened, trial, "pruned")
         if self._of(task):
             return False
         self._pruned.add(task)
@@ -119,7 +116,7 @@ class Searches:
 
     @_remembered()
     def ended(self, task: str, kind: str) -> None:
-        """Hear what became of a job: finished, failed or stopped."""
+        """Hear how a job ended: finished, failed or stopped."""
         work = self._handed.pop(task)
         if kind == "stopped":
             if task in self._pruned and self._of(task):  # another trial has asked for the same meanwhile
@@ -127,125 +124,125 @@ class Searches:
             self._pruned.discard(task)
             return  # with everything: it goes on next time
         self._pruned.discard(task)
-        for one, trial in self._of(task):
-            self._close(one, trial)
+        for opened, trial in self._of(task):
+            self._close(opened, trial)
 
     def over(self) -> int:
         """Count the trials that have ended."""
-        return sum(trial.state in search_folder.ENDED for one in self._open for trial in one.rows.values())
+        return sum(
+            trial.state in search_folder.ENDED for opened in self._open for trial in opened.rows.values()
+        )
 
     def touch(self, task: str) -> None:
-        """Note that the searches that need a job have something new."""
-        for one, _ in self._of(task):
-            self._changed(one.search.id)
+        """Report that the searches that need a job have something new."""
+        for opened, _ in self._of(task):
+            self._changed(opened.search.id)
 
     def _of(self, task: str) -> list[tuple[OpenSearch, OpenTrial]]:
         return [
-            (one, trial)
-            for one in self._open
-            for trial in list(one.running.values())
+            (opened, trial)
+            for opened in self._open
+            for trial in list(opened.running.values())
             if task in trial.jobs.values()
         ]
 
-    def _take_up(self, one: OpenSearch) -> None:
-        """Go on with the trials that an earlier process has left."""
+    def _take_up(self, opened: OpenSearch) -> None:
+        """Resume the trials that an earlier process has left."""
         from optuna.trial import Trial
 
-        trials = one.memory.get_trials(deepcopy=False)
-        one.asked = sum(trial.state.name != "WAITING" for trial in trials)
-        for known in trials:
-            if known.state.name == "RUNNING" and known.number < one.search.search.trials:
-                one.memory.sampler = sampler(one.search, known.number)
-                self._start(one, Trial(one.memory, known._trial_id))  # noqa: SLF001 (as Optuna's own ask does)
-        self._write(one)
+        trials = opened.memory.get_trials(deepcopy=False)
+        opened.asked = sum(trial.state.name != "WAITING" for trial in trials)
+        for frozen in trials:
+            if frozen.state.name == "RUNNING" and frozen.number < opened.search.search.trials:
+                opened.memory.sampler = sampler(opened.search, frozen.number)
+                self._start(opened, Trial(opened.memory, frozen._trial_id))  # noqa: SLF001 (as Optuna's own ask does)
+        self._write(opened)
 
-    def _ask(self, one: OpenSearch) -> None:
-        one.memory.sampler = sampler(one.search, one.asked)
-        asked = one.memory.ask()
-        one.asked += 1
-        self._start(one, asked)
-        self._write(one)
+    def _ask(self, opened: OpenSearch) -> None:
+        opened.memory.sampler = sampler(opened.search, opened.asked)
+        asked = opened.memory.ask()
+        opened.asked += 1
+        self._start(opened, asked)
+        self._write(opened)
 
-    def _start(self, one: OpenSearch, asked: Any) -> None:
-        """Let a trial have its fields, and its jobs be done; a kill may have come before it had them."""
+    def _start(self, opened: OpenSearch, asked: Any) -> None:
+        """Draw the fields of a trial, or the rest of them after a kill, and queue its jobs."""
         fields = {}
-        for path, tried in one.search.search.space.items():
-            one.memory.sampler = sampler(one.search, asked.number, path)
+        for path, tried in opened.search.search.space.items():
+            opened.memory.sampler = sampler(opened.search, asked.number, path)
             fields[path] = suggest(asked, path, tried)
-        jobs = _jobs(one.search, fields)
-        trial = one.running[asked.number] = OpenTrial(asked, fields, {job.seed: job.id for job in jobs})
+        jobs = _jobs(opened.search, fields)
+        trial = opened.running[asked.number] = OpenTrial(asked, fields, {job.seed: job.id for job in jobs})
         for job in jobs:
             self._names.setdefault(
-                job.id, f"trial {asked.number} of {one.search.label} ({search_space.written(fields)})"
+                job.id, f"trial {asked.number} of {opened.search.label} ({search_space.written(fields)})"
             )
             standing = state(self._store.job(job.id))
             failed = standing.stage() == "crashed" and not self._retry_failed
             if standing.result is None and not failed and job.id not in self._under_way():
                 self._ready.append(Work(job, (), trained=False))
-        self._close(one, trial)  # all of its jobs may be done already
+        self._close(opened, trial)  # all of its jobs may be done already
 
-    def _close(self, one: OpenSearch, trial: OpenTrial) -> None:
-        """Tell a trial whose jobs have all ended."""
+    def _close(self, opened: OpenSearch, trial: OpenTrial) -> None:
+        """Tell Optuna the result of a trial whose jobs have all ended."""
         states = [state(self._store.job(job)) for job in trial.jobs.values()]
         if any(standing.stage() == "diverged" for standing in states):
-            self._tell(one, trial, "diverged")
+            self._tell(opened, trial, "diverged")
         elif states and all(standing.is_trained for standing in states):
-            self._tell(one, trial, "complete")
-        elif (
-            not set(trial.jobs.values()) & self._under_way()
-        ):  # one has failed, and the others are as far as they will be; or none is
-            self._tell(one, trial, "failed")
+            self._tell(opened, trial, "complete")
+        elif not set(trial.jobs.values()) & self._under_way():  # one has failed, or there is none
+            self._tell(opened, trial, "failed")
 
     def _under_way(self) -> set[str]:
         return {*self._handed, *(work.job.id for work in self._ready)}
 
-    def _tell(self, one: OpenSearch, trial: OpenTrial, state: str) -> None:
-        """Tell Optuna, once, and write it down.
+    def _tell(self, opened: OpenSearch, trial: OpenTrial, state: str) -> None:
+        """Tell Optuna the end of a trial, once, and write it down.
 
-        A diverged trial is the worst there is, not one that never was.
+        A diverged trial counts as the worst of all: Optuna would ignore a failed one.
         """
         from optuna.trial import TrialState
 
         if state == "complete":
-            one.memory.tell(trial.asked, value(one.search, trial.jobs, self._store))
+            opened.memory.tell(trial.asked, value(opened.search, trial.jobs, self._store))
         elif state == "diverged":
             trial.asked.set_user_attr(DIVERGED, True)  # noqa: FBT003 (Optuna's own signature)
-            one.memory.tell(trial.asked, worst(one))
+            opened.memory.tell(trial.asked, worst(opened))
         else:
-            one.memory.tell(trial.asked, state=TrialState.FAIL if state == "failed" else TrialState.PRUNED)
-        del one.running[trial.asked.number]
+            opened.memory.tell(trial.asked, state=TrialState.FAIL if state == "failed" else TrialState.PRUNED)
+        del opened.running[trial.asked.number]
         self._ready = [
             work for work in self._ready if work.job.id not in trial.jobs.values() or self._of(work.job.id)
         ]
-        self._write(one)
+        self._write(opened)
 
-    def _is_hopeless(self, one: OpenSearch, trial: OpenTrial) -> bool:
+    def _is_hopeless(self, opened: OpenSearch, trial: OpenTrial) -> bool:
         """Show the pruner the epochs that every seed of a trial has come to, and ask it."""
-        if one.search.search.pruner == "none":
+        if opened.search.search.pruner == "none":
             return False
-        curves = [_metric_of(self._store, job, one.search.search.metric) for job in trial.jobs.values()]
+        curves = [_metric_of(self._store, job, opened.search.search.metric) for job in trial.jobs.values()]
         for epoch in range(trial.told, min(len(curve) for curve in curves)):
             reached = [curve[epoch] for curve in curves]
             if not all(math.isfinite(part) for part in reached):
                 return False  # it diverges: it ends by itself
             trial.asked.report(sum(reached) / len(reached), step=epoch + 1)
             trial.told = epoch + 1
-            if trial.asked.should_prune() and epoch + 1 < one.search.recipe.training.epochs:
+            if trial.asked.should_prune() and epoch + 1 < opened.search.recipe.training.epochs:
                 return True
         return False
 
-    def _write(self, one: OpenSearch) -> None:
+    def _write(self, opened: OpenSearch) -> None:
         """Write every trial down: all that plans, reports and MLflow know of a search."""
-        for known in one.memory.get_trials(deepcopy=False):
-            trial = one.running.get(known.number)
-            fields = dict(trial.fields if trial else known.params)
-            written = known.number in one.rows and one.rows[known.number].state != "running"
-            if known.state.name == "WAITING" or written or len(fields) < len(one.search.search.space):
-                continue  # the last: killed before it had its fields, and not taken up yet
-            jobs = trial.jobs if trial else {job.seed: job.id for job in _jobs(one.search, fields)}
-            one.rows[known.number] = _row(known, fields, jobs)
-        search_folder.write_trials(self._store.search(one.search.id), tuple(one.rows.values()))
-        self._changed(one.search.id)
+        for frozen in opened.memory.get_trials(deepcopy=False):
+            trial = opened.running.get(frozen.number)
+            fields = dict(trial.fields if trial else frozen.params)
+            written = frozen.number in opened.rows and opened.rows[frozen.number].state != "running"
+            if frozen.state.name == "WAITING" or written or len(fields) < len(opened.search.search.space):
+                continue  # the last: killed before it had its fields, and not resumed yet
+            jobs = trial.jobs if trial else {job.seed: job.id for job in _jobs(opened.search, fields)}
+            opened.rows[frozen.number] = _row(frozen, fields, jobs)
+        search_folder.write_trials(self._store.search(opened.search.id), tuple(opened.rows.values()))
+        self._changed(opened.search.id)
 
 
 def _usual(search: CellSearch) -> Work:
@@ -256,7 +253,7 @@ def _usual(search: CellSearch) -> Work:
 def _jobs(search: CellSearch, fields: Mapping[str, Any]) -> tuple[Job, ...]:
     """Return the jobs of a trial.
 
-    None where its fields do not go together, such as a padding that is too large to be mirrored.
+    There are none where its fields do not go together, such as a padding that is too large to be mirrored.
     """
     try:
         return search.jobs(fields)
@@ -264,26 +261,34 @@ def _jobs(search: CellSearch, fields: Mapping[str, Any]) -> tuple[Job, ...]:
         return ()
 
 
-def _row(known: Any, fields: Json, jobs: Mapping[int, str]) -> Trial:
-    """Return what became of a trial."""
-    end: End = ENDS.get(known.state.name, "pruned")
-    if end == "complete" and DIVERGED in known.user_attrs:
+def _row(frozen: Any, fields: Json, jobs: Mapping[int, str]) -> Trial:
+    """Return a trial of Optuna's as it is written down."""
+    end: End = ENDS.get(frozen.state.name, "pruned")
+    if end == "complete" and DIVERGED in frozen.user_attrs:
         end = "diverged"
     return Trial(
-        number=known.number, params=fields, jobs={str(seed): job for seed, job in jobs.items()},
-        value=known.value if end == "complete" else None, state=end, proposed="fixed_params" not in known.system_attrs,
-        started=milliseconds(known.datetime_start), ended=milliseconds(known.datetime_complete),
-    )  # fmt: skip
+        number=frozen.number,
+        params=fields,
+        jobs={str(seed): job for seed, job in jobs.items()},
+        value=frozen.value if end == "complete" else None,
+        state=end,
+        proposed="fixed_params" not in frozen.system_attrs,
+        started=milliseconds(frozen.datetime_start),
+        ended=milliseconds(frozen.datetime_complete),
+    )
 
 
 def value(search: CellSearch, jobs: Mapping[int, str], store: Store) -> float:
-    """Return the value of a finished trial: the mean over its seeds, of the last epoch, or of the best where the cell selects that."""
-    found = []
+    """Return the value of a finished trial: the mean over its seeds.
+
+    Each seed counts by its last epoch, or by its best where the cell selects that.
+    """
+    values = []
     for job in jobs.values():
         curve = _metric_of(store, job, search.search.metric)
         best = max(curve) if search.search.direction == "max" else min(curve)
-        found.append(best if search.recipe.evaluation.select == "best_validation" else curve[-1])
-    return sum(found) / len(found)
+        values.append(best if search.recipe.evaluation.select == "best_validation" else curve[-1])
+    return sum(values) / len(values)
 
 
 def _metric_of(store: Store, job: str, metric: str) -> list[float]:

@@ -26,10 +26,9 @@ def find_rates(crew: Crew, tuning: Tuning) -> None:
             for test in tuning.open_ranges
             for i, item in _of(work, test)
         }
-        what = (
-            f"range tests of the learning rate: {len(tuning.open_ranges)}, with {count(len(work), 'curve')}"
-        )
-        stage = StageStarted(f"{what} to train on {count(crew.slots, 'slot')}", len(work))
+        curves = count(len(work), "curve")
+        what = f"range tests of the learning rate: {len(tuning.open_ranges)}, with {curves} to train"
+        stage = StageStarted(f"{what} on {count(crew.slots, 'slot')}", len(work))
         crew.run(scheduler.Listed(work), stage, names, lambda task: crew.updated(task.partition("/")[0]))
     else:
         crew.notice(
@@ -52,9 +51,10 @@ def search(crew: Crew, tuning: Tuning) -> None:
             return
         names: dict[str, str] = {}
         first, storage = tuning.open_searches[0].search, crew.where.optuna_storage
+        retry_failed = crew.how.retry_failed
         trials = Searches(
-            tuning.open_searches, crew.store, storage, crew.updated, names, retry_failed=crew.how.retry_failed
-        )  # fmt: skip
+            tuning.open_searches, crew.store, storage, crew.updated, names, retry_failed=retry_failed
+        )
         searches = count(len(tuning.open_searches), "search", "searches")
         what = f"{searches} of {count(first.trials, 'trial')} ({first.sampler})"
         total = (sum(each.search.trials for each in tuning.open_searches) - trials.over()) * len(first.seeds)
@@ -74,5 +74,5 @@ def train(crew: Crew, todo: Plan) -> None:
 
 
 def unanswered(tuning: Tuning, store: Store) -> list[Failure]:
-    """List the cells that tuning could not help, as failures."""
+    """Return the cells that tuning has left without an answer, as failures."""
     return [Failure("", sentence, "") for sentence in tunings.unanswered(tuning, store)]

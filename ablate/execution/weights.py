@@ -15,18 +15,17 @@ from ablate.training import data, layout, models
 
 
 def build_network(folder: Folder, recipe: Recipe, prepared: data.Prepared, device: torch.device) -> nn.Module:
-    """Build the network again and load the weights that the evaluation selects.
+    """Return the network with the weights that the evaluation selects.
 
-    Always from the file, so that it makes no difference whether the training has just ended or ended last
-    year.
+    They are read from the file, whether the training has just ended or ended last year.
     """
     shape = models.Shape(prepared.channels, prepared.image_size, len(prepared.classes))
     network = models.build(recipe.model, shape, seed=0, pretrained=False)
     path = folder.weights(recipe.evaluation.select)
     if not path.exists() or files.damage(path):
         raise AblateError(
-            f"{path}: must be the weights of a finished training, and is gone or damaged: remove that "
-            "folder, and run again"
+            f"{path}: must be the weights of a finished training, and is gone or damaged: "
+            "remove that folder, and run again"
         )
     weights = load(path, device)
     assert weights is not None
@@ -45,10 +44,7 @@ def save(path: Path, content: Json, *, keep: Path | None = None, durable: bool =
 
 
 def last_state(folder: Folder, device: torch.device) -> Json | None:
-    """Read the checkpoint or, where a disk has damaged it, the one before.
-
-    None where the training has to start anew.
-    """
+    """Return the checkpoint or, where a disk has damaged it, the one before; None where there is neither."""
     for path in (folder.checkpoint, folder.previous):
         if path.exists() and not files.damage(path):
             return load(path, device)
@@ -58,7 +54,7 @@ def last_state(folder: Folder, device: torch.device) -> Json | None:
 
 
 def load(path: Path, device: torch.device) -> Json | None:
-    """Read tensors and plain values, never code (weights_only)."""
+    """Return the tensors and plain values of a file, never code (weights_only); None if there is no file."""
     if not path.exists():
         return None
     loaded: Json = torch.load(path, map_location=device if device.type == "cpu" else "cpu", weights_only=True)

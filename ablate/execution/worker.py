@@ -47,10 +47,7 @@ def work(payload: Json, report: Report, should_stop: Asked) -> Json:
 def run_range(task: RangeTask, report: Report, should_stop: Asked) -> Json:
     """Sweep the learning rate of a recipe under one seed, and write its curve.
 
-    Raises what the training raised, and Stopped.
-
-    Where another process takes the task over, it is waited for.
-
+    Raises what the training raised, and Stopped. Where another process takes the task over, it is waited for.
     """
     while True:
         with suppress(LeaseLostError):
@@ -94,9 +91,9 @@ def _sweep(task: RangeTask, report: Report, should_stop: Asked, alive: Callable[
 def run_job(task: TrainTask, report: Report, should_stop: Asked) -> Json:
     """Train a job to its end from wherever it stands, then evaluate it in every way that is still missing.
 
-    Returns {"status": finished | diverged}; raises what the training raised, after writing it to the job's
-    log, and Stopped between two epochs, after a checkpoint, or between two evaluations; OutOfMemory and
-    UnwritableError leave it as it was. Where another process takes the job over, it is waited for.
+    Returns {"status": finished | diverged}. Raises what the training raised, after writing it to the job's
+    log, and Stopped: between two epochs, after a checkpoint, or between two evaluations. OutOfMemory and
+    UnwritableError leave the job as it was. Where another process takes the job over, it is waited for.
     """
     while True:
         with suppress(LeaseLostError):
@@ -121,7 +118,7 @@ def _run_job(task: TrainTask, report: Report, should_stop: Asked) -> Json:
         result = job_folder.read_result(folder)
         assert result is not None
         if result.status == "finished":
-            _judge_all(folder, task, should_stop, alive)
+            _evaluate_all(folder, task, should_stop, alive)
     return {"status": result.status}
 
 
@@ -137,9 +134,8 @@ def _train(folder: Folder, task: TrainTask, report: Report, should_stop: Asked, 
     files.write_json(folder.environment, _environment(task, device), durable=False)
     _allow_own_code(recipe, task.context, code)
     if recipe.training.compile:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = (
-            task.context.compile_cache
-        )  # importing torch._dynamo has put another one there
+        # Importing torch._dynamo has set another one.
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = task.context.compile_cache
         print("torch.compile: half a minute when this network is new here", flush=True)
     attempt.forget_peak(device)
     prepared = data.read(task.data)
@@ -147,8 +143,8 @@ def _train(folder: Folder, task: TrainTask, report: Report, should_stop: Asked, 
     session = loop.start(recipe, seed, prepared, data.open_arrays(prepared.folder), device, memory=memory)
     if session.train.streamed:
         notice = (
-            f"the training images do not fit into the memory of {task.device}: they are streamed, "
-            "batch by batch"
+            f"the training images do not fit into the memory of {task.device}: "
+            "they are streamed, batch by batch"
         )
         print(notice, flush=True)
         report({"notice": notice})
@@ -157,10 +153,8 @@ def _train(folder: Folder, task: TrainTask, report: Report, should_stop: Asked, 
     if state is not None:
         loop.restore(session, state)
     job_folder.restore_journal(folder, session.history)
-    print(
-        f"attempt {number} on {task.device}: from epoch {session.epoch} of {recipe.training.epochs}",
-        flush=True,
-    )
+    epochs = f"from epoch {session.epoch} of {recipe.training.epochs}"
+    print(f"attempt {number} on {task.device}: {epochs}", flush=True)
     _epochs(folder, session, report, should_stop, alive)
     alive.check()
     if not session.diverged:
@@ -178,34 +172,29 @@ def _epochs(folder: Folder, session: loop.Session, report: Report, should_stop: 
         # Before the line: what stands in the journal is never trained again.
         save(folder.checkpoint, loop.snapshot(session), keep=folder.previous)
         records.append(folder.journal, Epoch.model_validate(line))
-        print(
-            f"epoch {line['epoch']}: " + ", ".join(f"{k} {v:.4g}" for k, v in line["metrics"].items()),
-            flush=True,
-        )
+        metrics = ", ".join(f"{name} {value:.4g}" for name, value in line["metrics"].items())
+        print(f"epoch {line['epoch']}: {metrics}", flush=True)
         report({"epoch": line["epoch"], "epochs": epochs, "metrics": line["metrics"]})
         if should_stop() and not session.finished:
             raise Stopped
 
 
 def _read_recipe(folder: Folder, task: TrainTask) -> tuple[Recipe, int, str]:
-    """Return what is trained, the seed and the code, which must be of the very job that was planned.
+    """Return the recipe, the seed and the code, which must be those of the very job that was planned.
 
     A store may be shared, and others write to it.
     """
     description = job_folder.read_description(folder)
-    recipe = None if description is None else description.parsed()
-    if (
-        description is None
-        or recipe is None
-        or (identity.job_id(recipe, description.seed, description.data, description.code) != task.job)
-    ):
-        short = task.job[: identity.ID_SHOWN]
-        raise AblateError(f"{folder.recipe} is not what the job {short} was planned as: remove that folder")
-    return recipe, description.seed, description.code
+    if description is not None:
+        recipe, seed, code = description.parsed(), description.seed, description.code
+        if identity.job_id(recipe, seed, description.data, code) == task.job:
+            return recipe, seed, code
+    short = task.job[: identity.ID_SHOWN]
+    raise AblateError(f"{folder.recipe} is not what the job {short} was planned as: remove that folder")
 
 
 def _allow_own_code(recipe: Recipe, context: Context, planned: str) -> None:
-    """Let a user's own network be imported: of a study file on this machine only, and only as it was when the job was made.
+    """Let a user's own network be imported: of a study file on this machine, as it was when planned.
 
     A store may be shared, and what others write into it must not choose the code that runs here.
     """
@@ -214,8 +203,8 @@ def _allow_own_code(recipe: Recipe, context: Context, planned: str) -> None:
     folders = context.code
     if folders is None:
         raise AblateError(
-            f"{recipe.model.name} is imported for a study file only, and this job comes from a store: run "
-            "the study's file"
+            f"{recipe.model.name} is imported for a study file only, and this job comes from a store: "
+            "run the study's file"
         )
     if user_code.fingerprint(recipe.model.name, folders) != planned:
         raise AblateError(
@@ -262,16 +251,16 @@ def _finish(folder: Folder, session: loop.Session, shape: models.Shape) -> None:
     )
 
 
-def _judge_all(folder: Folder, task: TrainTask, should_stop: Asked, alive: Alive) -> None:
-    """Judge the trained network in every way that is missing, looking between two of them whether to stop."""
+def _evaluate_all(folder: Folder, task: TrainTask, should_stop: Asked, alive: Alive) -> None:
+    """Evaluate the trained network in every way that is missing, unless asked to stop between two of them."""
     for evaluation in task.evaluations:
         if should_stop():
             raise Stopped
-        _judge(folder, task, evaluation, alive)
+        _evaluate(folder, task, evaluation, alive)
 
 
-def _judge(folder: Folder, task: TrainTask, evaluation: Evaluation, alive: Alive) -> None:
-    """Judge the trained network in one way, unless that was done; outcome.json is written last."""
+def _evaluate(folder: Folder, task: TrainTask, evaluation: Evaluation, alive: Alive) -> None:
+    """Evaluate the trained network in one way, unless that was done; outcome.json is written last."""
     recipe, seed, code = _read_recipe(folder, task)
     recipe = recipe.model_copy(update={"evaluation": evaluation})
     if job_folder.is_evaluated(folder, identity.evaluation_id(recipe)):

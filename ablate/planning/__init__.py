@@ -1,1 +1,1 @@
-"""What a study is in a store: its cells and jobs, what is left to do, how long it takes, what refers to what."""
+"""A study against its store: its cells and jobs, what is left to do, how long it takes, what it refers to."""

@@ -15,7 +15,7 @@ from ablate.training import data
 
 HEAD = 3.0  # times as fast where the head alone is trained: no gradients further down
 STEM = 10.0  # times as fast with the first layers that leave a sixteenth of the pixels
-JUDGED = 3.0  # images are judged so many times faster than they are trained on: without gradients
+EVALUATED = 3.0  # images are evaluated so many times faster than they are trained on: without gradients
 Kind = tuple[object, ...]
 
 
@@ -32,27 +32,27 @@ NOTHING = Time(0.0, is_guess=False)
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What finished jobs took: images a second by the kind of network, seconds by that, the images and the way of judging."""
+    """How fast finished jobs were: images a second in training, and seconds of each evaluation."""
 
     store: Store
     speeds: dict[Kind, list[float]] = field(default_factory=dict)
-    judged: dict[tuple[Kind, str, Evaluation], list[float]] = field(default_factory=dict)
-    files: dict[str | None, int] = field(
+    evaluated: dict[tuple[Kind, str, Evaluation], list[float]] = field(
         default_factory=dict
-    )  # of folders of images that are not decoded yet
-    study: Study | None = None  # whose file relative paths of folders start from; none: the current one
+    )  # str: the images
+    files: dict[str | None, int] = field(default_factory=dict)  # by folder of images that is not decoded yet
+    study: Study | None = None  # relative paths of folders start from its file; none: from the current folder
 
 
 def read(store: Store, study: Study | None = None) -> Pace:
-    """Learn from every finished job of a store; `study`: whose work is asked for."""
-    found = Pace(store, study=study)
+    """Return the pace of every finished job of a store; `study`: whose work is asked for."""
+    pace = Pace(store, study=study)
     for path in (store.path / "jobs").glob("*/result.json"):
-        learn(found, path.parent.name)
-    return found
+        learn(pace, path.parent.name)
+    return pace
 
 
 def learn(pace: Pace, job: str) -> None:
-    """Learn from one finished job."""
+    """Add the figures of a finished job, unless it is of another version, spoilt or removed meanwhile."""
     folder = pace.store.job(job)
     try:
         result, description = job_folder.read_result(folder), job_folder.read_description(folder)
@@ -65,19 +65,13 @@ def learn(pace: Pace, job: str) -> None:
         for outcome in job_folder.read_evaluations(folder):
             if outcome.seconds is not None:
                 key = (kind(recipe), description.data, Evaluation.model_validate(outcome.evaluation))
-                pace.judged.setdefault(key, []).append(outcome.seconds)
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-        OSError,
-        AblateError,
-    ):  # of another version, removed meanwhile, or spoilt: no matter here
+                pace.evaluated.setdefault(key, []).append(outcome.seconds)
+    except (KeyError, TypeError, ValueError, OSError, AblateError):
         return
 
 
 def training(pace: Pace, recipe: Recipe, fingerprint: str, images: float | None = None) -> Time | None:
-    """Return how long a training takes, or so many images of it.
+    """Return how long a training takes, or so many `images` of it.
 
     None where nothing is known of the network or of the images.
     """
@@ -88,21 +82,21 @@ def training(pace: Pace, recipe: Recipe, fingerprint: str, images: float | None 
     return Time((recipe.training.epochs if images is None else 1) * seen / speed, is_guess)
 
 
-def judging(pace: Pace, recipe: Recipe, fingerprint: str, evaluation: Evaluation) -> Time | None:
-    """Return how long one way of judging takes."""
-    known = pace.judged.get((kind(recipe), fingerprint, evaluation))
-    if known:
-        return Time(statistics.median(known), is_guess=False)
+def evaluating(pace: Pace, recipe: Recipe, fingerprint: str, evaluation: Evaluation) -> Time | None:
+    """Return how long one evaluation takes; None where nothing is known of the network or of the images."""
+    seconds = pace.evaluated.get((kind(recipe), fingerprint, evaluation))
+    if seconds:
+        return Time(statistics.median(seconds), is_guess=False)
     speed, _ = _speed(pace, recipe)
     images = records.read(pace.store.data / fingerprint / "meta.json", ImageSet)
     if speed is None or images is None:
         return None
     passes = max(evaluation.mc_dropout, 1) * (1 if evaluation.tta == "none" else 2)
-    return Time(passes * images.test / (JUDGED * speed), is_guess=True)
+    return Time(passes * images.test / (EVALUATED * speed), is_guess=True)
 
 
 def kind(recipe: Recipe) -> Kind:
-    """Name what decides the speed of a training."""
+    """Return what decides the speed of a training."""
     model = recipe.model
     network = (model.name, model.stem, model.width, model.trainable, model.batch_norm, model.conv_dropout > 0)
     return (*network, recipe.data.image_size, recipe.training.precision)
@@ -110,9 +104,9 @@ def kind(recipe: Recipe) -> Kind:
 
 def _speed(pace: Pace, recipe: Recipe) -> tuple[float | None, bool]:
     """Return images a second, and whether that is a guess."""
-    known = pace.speeds.get(kind(recipe))
-    if known:
-        return statistics.median(known), False
+    speeds = pace.speeds.get(kind(recipe))
+    if speeds:
+        return statistics.median(speeds), False
     model = recipe.model
     guess = networks.facts(model.name).speed
     if guess is None:
@@ -131,18 +125,14 @@ def _speed(pace: Pace, recipe: Recipe) -> tuple[float | None, bool]:
 
 
 def _train_images(recipe: Recipe, pace: Pace, fingerprint: str) -> float | None:
-    """Count the images of an epoch as well as they are known: before a folder of images is decoded, by its files."""
+    """Return the number of images of an epoch; before a folder of images is decoded, by its files."""
     meta, root = records.read(pace.store.data / fingerprint / "meta.json", ImageSet), recipe.data.root
     usual = DATASETS[recipe.data.name].train
     if not meta and usual is None and root not in pace.files:
-        pace.files[root] = data.count_files(
-            recipe.data if pace.study is None else located(pace.study, recipe.data)
-        )
-    known = meta.train if meta else usual or pace.files[root]
-    total = recipe.data.train_size or known
+        section = recipe.data if pace.study is None else located(pace.study, recipe.data)
+        pace.files[root] = data.count_files(section)
+    total = recipe.data.train_size or (meta.train if meta else usual or pace.files[root])
     if not total:
         return None
-    held = (
-        recipe.data.validation if isinstance(recipe.data.validation, int) else total * recipe.data.validation
-    )
-    return float(total - held)
+    validation = recipe.data.validation
+    return float(total - (validation if isinstance(validation, int) else total * validation))

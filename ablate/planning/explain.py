@@ -1,7 +1,4 @@
-"""Why two jobs are not one: the fields of their identities that differ.
-
-And what a job is, who needs it, what is near it.
-"""
+"""What a job is, who needs it, which jobs are near it, and which fields make two jobs two."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,12 +18,15 @@ from ablate.store.layout import Store
 NEAREST = 5
 INACTIVE = "does not matter here"
 CODE = "code or weights"
-OUTSIDE = ("data", CODE, "numerics")  # what the recipe does not say; told first, as nobody sees it in a study
+OUTSIDE = ("data", CODE, "numerics")  # not in the recipe; shown first, as nobody sees it in a study
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What makes a job this job, by name: recipe fields that matter, and `seed`, `data`, `code or weights`, `numerics`."""
+    """What makes a job this job, by name.
+
+    These are the recipe's fields that matter, and `seed`, `data`, `code or weights` and `numerics`.
+    """
 
     id: str
     parts: Mapping[str, Any]
@@ -78,62 +78,57 @@ def compare(first: str, second: str, known: Known) -> Compared:
     return Compared(_near(first, (), known), _near(second, differences(one, other), known))
 
 
-def _near(job: str, found: tuple[Difference, ...], known: Known) -> Near:
-    return Near(job, known.names.get(job, ()), found, files.is_there(known.store.job(job).result))
+def _near(job: str, differing: tuple[Difference, ...], known: Known) -> Near:
+    return Near(job, known.names.get(job, ()), differing, files.is_there(known.store.job(job).result))
 
 
 def explain(job: str, known: Known) -> Explained:
-    """Return what a job is, and which jobs are nearest to it: fewest differences, those first that no study file shows."""
+    """Return what a job is, and which jobs are nearest to it: those with the fewest differences.
+
+    Of equally many, differences that no study file shows come first.
+    """
     own = identity(job, known)
     others: list[Near] = []
     seeds: dict[int, str] = {}
-    named = {
-        job.id for job in known.jobs.values() if not job.pending
-    }  # of the others nobody knows yet what they will be
+    named = {job.id for job in known.jobs.values() if not job.pending}  # what the others will be is not known
     for name in (job_names.in_store(known.store) | named) - {job}:
         try:
             other = identity(name, known)
-        except (
-            AblateError,
-            PermissionError,
-        ):  # a spoilt file of another job, or one of another user, is no matter here
+        except (AblateError, PermissionError):  # of another job, spoilt or another user's: no matter here
             continue
         # From the other one to this: "numerics 1 -> 2" says why what is there is trained again.
-        found = differences(other, own)
-        if [one.part for one in found] == ["seed"]:
+        differing = differences(other, own)
+        if [difference.part for difference in differing] == ["seed"]:
             seeds[other.parts["seed"]] = name
         else:
-            others.append(_near(name, found, known))
-    others.sort(
-        key=lambda one: (
-            len(one.differences),
-            not any(d.part in OUTSIDE for d in one.differences),
-            not one.trained,
-            one.job,
-        )
-    )
-    waits = job in known.jobs and known.jobs[job].pending
-    status, reason = (
-        ("not known yet", "a range test or a search comes first") if waits else _standing(job, known.store)
-    )
-    parts = {
-        part: _shown(part, given)
-        for part, given in own.parts.items()
-        if "." not in part or given != _default(part)
-    }
+            others.append(_near(name, differing, known))
+    others.sort(key=_distance)
+    status, reason = _standing(job, known.store)
+    if job in known.jobs and known.jobs[job].pending:
+        status, reason = "not known yet", "a range test or a search comes first"
     return Explained(
-        job,
-        status,
-        reason,
-        parts,
-        known.names.get(job, ()),
-        dict(sorted(seeds.items())),
-        tuple(others[:NEAREST]),
+        job=job,
+        status=status,
+        reason=reason,
+        parts={
+            part: _shown(part, value)
+            for part, value in own.parts.items()
+            if "." not in part or value != _default(part)
+        },
+        runs=known.names.get(job, ()),
+        other_seeds=dict(sorted(seeds.items())),
+        nearest=tuple(others[:NEAREST]),
     )
+
+
+def _distance(near: Near) -> tuple[int, bool, bool, str]:
+    """Return the key by which the nearest job comes first."""
+    is_plain = not any(difference.part in OUTSIDE for difference in near.differences)
+    return len(near.differences), is_plain, not near.trained, near.job
 
 
 def identity(job: str, known: Known) -> Identity:
-    """Read what makes a job this job: from its folder, or from the study that needs it."""
+    """Return what makes a job this job: from its folder, or from the study that needs it."""
     path = known.store.job(job).recipe
     try:
         description = job_folder.read_description(known.store.job(job))
@@ -147,8 +142,11 @@ def identity(job: str, known: Known) -> Identity:
             }
             return Identity(job, outside | _fields(planned.recipe))
         outside = {
-            "seed": description.seed, "data": description.data, CODE: description.code, "numerics": description.numerics,
-        }  # fmt: skip
+            "seed": description.seed,
+            "data": description.data,
+            CODE: description.code,
+            "numerics": description.numerics,
+        }
         try:
             return Identity(job, outside | _fields(description.parsed()))
         except ValueError:  # of another version, with other fields: as they stand there
@@ -161,20 +159,16 @@ def identity(job: str, known: Known) -> Identity:
         ) from None
 
 
-def _fields(made: Recipe) -> dict[str, Any]:
+def _fields(recipe: Recipe) -> dict[str, Any]:
     """Return the fields that matter in a training, as JSON has them."""
-    found = {}
+    values = {}
     for path in fields.fields():
-        if not path.startswith("evaluation.") and path != "data.root" and fields.is_active(made, path):
-            given = fields.value(made, path)
-            found[path] = (
-                given.model_dump(mode="json")
-                if isinstance(given, Section)
-                else list(given)
-                if isinstance(given, tuple)
-                else given
-            )
-    return found
+        if not path.startswith("evaluation.") and path != "data.root" and fields.is_active(recipe, path):
+            value = fields.value(recipe, path)
+            if isinstance(value, Section):
+                value = value.model_dump(mode="json")
+            values[path] = list(value) if isinstance(value, tuple) else value
+    return values
 
 
 def _default(part: str) -> Any:
@@ -183,36 +177,33 @@ def _default(part: str) -> Any:
 
 
 def differences(one: Identity, other: Identity) -> tuple[Difference, ...]:
-    """List what makes two identities two.
+    """Return what makes two identities two.
 
-    A field that matters in one of them only counts where it is not as usual there.
+    A field that matters in one of them only counts where its value is not the default.
     """
-    found = []
+    pair = (one, other)
+    differing = []
     for part in {**one.parts, **other.parts}:
-        mine, theirs = (identity.parts.get(part, _default(part)) for identity in (one, other))
-        if mine != theirs:
-            found.append(
-                Difference(
-                    part,
-                    *(_shown(part, i.parts[part]) if part in i.parts else INACTIVE for i in (one, other)),
-                )
-            )
-    return tuple(found)
+        first, second = (identity.parts.get(part, _default(part)) for identity in pair)
+        if first != second:
+            texts = (_shown(part, each.parts[part]) if part in each.parts else INACTIVE for each in pair)
+            differing.append(Difference(part, *texts))
+    return tuple(differing)
 
 
-def _shown(part: str, given: Any) -> str:
-    """Write a part of an identity as people read it."""
+def _shown(part: str, value: Any) -> str:
+    """Return a part of an identity as people read it."""
     match part:
         case "data":
-            *unknown, key = given.rsplit(" ", 1)
+            *unknown, key = value.rsplit(" ", 1)
             return f"images {key[: identities.ID_SHOWN]}{', not decoded yet' if unknown else ''}"
         case _ if part == CODE:
-            return (given[: identities.ID_SHOWN] if len(given) == 64 else given) or "none"
-    return show("none" if given is None else given)
+            return (value[: identities.ID_SHOWN] if len(value) == 64 else value) or "none"
+    return show("none" if value is None else value)
 
 
 def _standing(job: str, store: Store) -> tuple[str, str]:
-    """Return what became of a job, and why."""
+    """Return the status of a job, and the reason for it."""
     folder = store.job(job)
     standing = state(folder)
     match standing.stage():

@@ -1,7 +1,4 @@
-"""What the recipes of a study stand for on this machine: precision, images, networks.
-
-Nothing is trained here.
-"""
+"""What the recipes of a study stand for on this machine: precision, images, networks."""
 
 import os
 from collections import Counter
@@ -25,30 +22,29 @@ from ablate.training import data
 from ablate.training.data import Prepared
 
 CHANGED = (
-    "the image files have changed or moved since the last run: results are of the images as they were "
-    "then; the next run decodes the "
-    "files again, and trains everything anew where an image, a label or the name of a class differs"
+    "the image files have changed or moved since the last run: "
+    "results are of the images as they were then; the next run decodes the files again, "
+    "and trains everything anew where an image, a label or the name of a class differs"
 )
 KEPT = "the images are taken as the last run has decoded them"
 LOST = "a run needs the images, which are not decoded in the store any more"
 AGAIN = (
-    "the images were decoded by an older version: the next run decodes them again, and trains anew "
-    "only where they come out otherwise"
+    "the images were decoded by an older version: the next run decodes them again, and trains anew only "
+    "where they come out otherwise"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a study is resolved from: its cells in this machine's precision, and what its last run has settled."""
+    """What a study is resolved from: its cells in this machine's precision, and what its last run settled."""
 
     study: Study
     store: Store
     settled: Settled
     precision: str  # as when the study was first run in this store
     grid: Grid  # as the study writes the cells: what is to be tuned is still open
-    weights: Mapping[str, str] | None = (
-        None  # of pretrained networks, by name; none: torchvision's newest, which imports torch
-    )
+    # Of pretrained networks, by name; none: torchvision's newest, which imports torch.
+    weights: Mapping[str, str] | None = None
 
 
 def read(study: Study, store: Store, device: str = "auto") -> Inputs:
@@ -81,7 +77,7 @@ def fingerprints(known: Inputs, cells: Iterable[Cell], earlier: Fingerprints | N
 
 
 def _images(known: Inputs, section: Data) -> str:
-    """Identify the images of a data section; where none were ever decoded for this study, as such."""
+    """Return the fingerprint of a section's images; where they were never decoded, a placeholder."""
     key = study_folder.data_key(section)
     old = known.settled.fingerprints.get(key)
     try:
@@ -116,51 +112,48 @@ def _code(known: Inputs, name: str) -> str:
 
 
 def last(store: Store, settled: Settled, section: Data) -> Prepared | None:
-    """Return the images of a data section as the study's last run has decoded them.
-
-    None where they are gone.
-    """
-    made = store.data / settled.fingerprints.get(study_folder.data_key(section), "none")
-    return data.read(made) if (made / "meta.json").exists() else None
+    """Return the images of a section as the study's last run has decoded them; None where they are gone."""
+    folder = store.data / settled.fingerprints.get(study_folder.data_key(section), "none")
+    return data.read(folder) if (folder / "meta.json").exists() else None
 
 
 def _different(sections: Iterable[Data]) -> dict[str, Data]:
-    """Return one data section for each set of images, by its `data_key`: a large folder is looked through once."""
+    """Return one data section for each set of images, by its `data_key`: a large folder is read once."""
     return {study_folder.data_key(section): section for section in sections}
 
 
 def check_images(known: Inputs) -> tuple[str, ...]:
-    """Return what there is to say of the folders of images before they are decoded.
+    """Return notes on the folders of images before they are decoded.
 
     Raises a DataError for all that cannot be used. One that is gone, and was decoded before, will do.
     """
-    said: dict[str, None] = {}
+    notes: dict[str, None] = {}
     wrong: dict[str, None] = {}
     for section in _different(cell.recipe.data for cell in known.grid.cells).values():
         source = located(known.study, section)
         try:
             if data.is_there(source) or study_folder.data_key(section) not in known.settled.fingerprints:
                 data.check_root(source)
-                found = data.find(source, known.store.data, older=False)
-                said |= dict.fromkeys(data.survey(source) if found is None else found.decoding)
-                if found is None and data.find(source, known.store.data) is not None:
-                    said[AGAIN] = None
-                elif found is None and _have_changed(known, section):
-                    said[CHANGED] = None
+                decoded = data.find(source, known.store.data, older=False)
+                notes |= dict.fromkeys(data.survey(source) if decoded is None else decoded.decoding)
+                if decoded is None and data.find(source, known.store.data) is not None:
+                    notes[AGAIN] = None
+                elif decoded is None and _have_changed(known, section):
+                    notes[CHANGED] = None
             else:
                 is_kept = last(known.store, known.settled, section) is not None
-                said[f"{KEPT if is_kept else LOST}{_gone(known.study, section, source)}"] = None
+                notes[f"{KEPT if is_kept else LOST}{_gone(known.study, section, source)}"] = None
         except DataError as error:
             wrong[f"{error}{_taken_from(known.study, section, source)}"] = None
     if wrong:
         raise DataError("\n".join(wrong))
-    return tuple(said)
+    return tuple(notes)
 
 
 def _have_changed(known: Inputs, section: Data) -> bool:
-    """Whether a folder that is not decoded as it is now was so for the last run.
+    """Whether a folder that is not decoded as it is now was decoded for the last run.
 
-    Other sets are always the same.
+    Other sets never change.
     """
     return is_folder(section.name) and last(known.store, known.settled, section) is not None
 
@@ -172,28 +165,30 @@ def _gone(study: Study, section: Data, source: Data) -> str:
 
 def _taken_from(study: Study, section: Data, source: Data) -> str:
     """Return what a relative path was taken from, and where else the folder is."""
-    if section.root is None or section.root == source.root or os.path.exists(str(source.root)):  # noqa: PTH110 (false, too, where one may not look)
+    if section.root is None or section.root == source.root:
+        return ""
+    if os.path.exists(str(source.root)):  # noqa: PTH110 (unlike Path's, False where one may not look)
         return ""
     root, here = section.root, Path.cwd()
     if not study.relative_to:
         return (
-            f" (data.root = {show(root)} is relative to the current directory, {here}, as the study was "
-            "run by an older version)"
+            f" (data.root = {show(root)} is relative to the current directory, {here}, "
+            "as the study was run by an older version)"
         )
-    said = f" (data.root = {show(root)} is relative to the folder of the study file, {study.relative_to})"
+    taken = f" (data.root = {show(root)} is relative to the folder of the study file, {study.relative_to})"
     if here == Path(study.relative_to) or not (here / root).is_dir():
-        return said
+        return taken
+    path = show(os.path.relpath(here / root, study.relative_to))
     return (
-        f"{said}; the current directory has {here / root}: write data.root = "
-        f"{show(os.path.relpath(here / root, study.relative_to))} "
-        f"in the study, or give --set data.root={root}"
+        f"{taken}; the current directory has {here / root}: "
+        f"write data.root = {path} in the study, or give --set data.root={root}"
     )
 
 
 def decode(known: Inputs, notice: Callable[[str], None]) -> dict[Data, str]:
     """Decode every data set that the cells ask for, once, and return its fingerprint for each data section.
 
-    Each recipe is checked against its images. `notice` is told what takes long and what is hardly meant.
+    Each recipe is checked against its images. `notice` hears what takes long and what is hardly meant.
     """
     decoded: dict[str, Prepared] = {}
     fingerprint: dict[Data, str] = {}
@@ -252,8 +247,8 @@ def settle(known: Inputs, fingerprints: Fingerprints) -> Settled:
 
 
 def changed(known: Inputs, jobs: Iterable[Job]) -> tuple[str, ...]:
-    """Return how many of these jobs the store has with the code or the images of the study's last run."""
-    found: Counter[str] = Counter()
+    """Return in words how many of these jobs the store has with the code or the images of the last run."""
+    counts: Counter[str] = Counter()
     for job in jobs:
         own = networks.is_own(job.recipe.model.name)
         data_then = known.settled.fingerprints.get(study_folder.data_key(job.recipe.data), job.data)
@@ -264,15 +259,15 @@ def changed(known: Inputs, jobs: Iterable[Job]) -> tuple[str, ...]:
         module = job.recipe.model.name.partition(":")[0].rpartition(".")[-1]
         with_code = f"with another {module}.py" if code_then != job.code else ""
         on_images = "on other images" if data_then != job.data else ""
-        found[" and ".join(filter(None, (with_code, on_images)))] += 1
+        counts[" and ".join(filter(None, (with_code, on_images)))] += 1
     return tuple(
         f"{count} {'job was' if count == 1 else 'jobs were'} trained {how} the last time"
-        for how, count in found.items()
+        for how, count in counts.items()
     )
 
 
 def test_images(known: Inputs) -> int | None:
-    """Count the test images of a study; none where its cells have different ones, or nobody has counted."""
+    """Return the number of test images; None where cells have different sets, or it is not known."""
     sections = {cell.recipe.data.name: cell.recipe.data for cell in known.grid.cells}
     if len(sections) > 1:
         return None
@@ -284,7 +279,7 @@ def test_images(known: Inputs) -> int | None:
 
 
 def shapes(known: Inputs, sections: Iterable[Data]) -> dict[str, tuple[int, int, int]]:
-    """Return channels, pixels a side and classes of each set of images, by its `data_key`, as well as known."""
+    """Return channels, pixels a side and classes of each set of images, by its `data_key`."""
     return {key: _shape(known, section) for key, section in _different(sections).items()}
 
 

@@ -1,7 +1,6 @@
-"""The jobs of a store, and those that its studies need: found by what people write.
+"""The names of jobs: how a JOB argument names a job that a store has, or that one of its studies needs.
 
-A JOB argument is a beginning of a job's identity, or `STUDY:cell-label/seed`, the name of a run as tables
-show it.
+It is a beginning of a job's identity, or `STUDY:cell-label/seed`, the name of a run as tables show it.
 """
 
 import re
@@ -28,25 +27,19 @@ FORMS = (
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the studies of a store say of its jobs."""
+    """The jobs that the studies of a store need, and how these name them."""
 
     store: Store
     jobs: Mapping[str, Job] = field(default_factory=dict)  # that a study needs, trained or not
-    names: Mapping[str, tuple[str, ...]] = field(
-        default_factory=dict
-    )  # the runs that need a job: "study:label/seed"
-    evaluations: Mapping[str, frozenset[str]] = field(default_factory=dict)  # the ways in which they judge it
-    unreadable: Mapping[str, str] = field(
-        default_factory=dict
-    )  # why a study of the store cannot be read, by name
+    # By job: the runs that need it, as "study:label/seed", and the evaluations that they want.
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    evaluations: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    unreadable: Mapping[str, str] = field(default_factory=dict)  # why a study cannot be read, by its name
 
     def name(self, job: str) -> str:
-        """Name a job by the first run that needs it, or by its identity alone."""
-        return (
-            f"{job[: identity.ID_SHOWN]} ({self.names[job][0]})"
-            if job in self.names
-            else job[: identity.ID_SHOWN]
-        )
+        """Return a job's short identity, with the first run that needs it."""
+        run = f" ({self.names[job][0]})" if job in self.names else ""
+        return f"{job[: identity.ID_SHOWN]}{run}"
 
 
 def read(store: Store, device: str = "auto") -> Known:
@@ -71,8 +64,8 @@ def read(store: Store, device: str = "auto") -> Known:
             evaluations.setdefault(run.job_id, set()).add(identity.evaluation_id(run.cell.recipe))
         for job, name in trials:
             names.setdefault(job, {})[f"{study}:{name}"] = None
-    ways = {job: frozenset(found) for job, found in evaluations.items()}
-    return Known(store, jobs, {job: tuple(found) for job, found in names.items()}, ways, unreadable)
+    wanted = {job: frozenset(evaluation_ids) for job, evaluation_ids in evaluations.items()}
+    return Known(store, jobs, {job: tuple(runs) for job, runs in names.items()}, wanted, unreadable)
 
 
 def _needs(
@@ -90,29 +83,28 @@ def _needs(
 
 
 def in_store(store: Store) -> set[str]:
-    """List the jobs that have a folder, those included that only another user can read."""
-    folder, found = store.path / "jobs", set()
+    """Return the jobs that have a folder, also of folders that only another user can read."""
+    folder, jobs = store.path / "jobs", set()
     for path in folder.iterdir() if files.is_there(folder) else ():
         if not IDENTITY.fullmatch(path.name):
             continue
         try:
             if files.is_there(path / "recipe.json"):
-                found.add(path.name)
+                jobs.add(path.name)
         except PermissionError:
-            found.add(path.name)
-    return found
+            jobs.add(path.name)
+    return jobs
 
 
 def find(text: str, known: Known) -> str:
     """Return the one job that a text names.
 
-    Raise an AblateError with the candidates where it names none, or several.
+    Raises an AblateError with the candidates where it names none, or several.
     """
     if re.fullmatch(rf"[0-9a-fA-F]{{{SHORTEST},64}}", text):
         return _by_identity(text, known)
-    for study in sorted(
-        study_folder.names(known.store), key=len, reverse=True
-    ):  # a name may begin with another one and a colon
+    # The longest names first: a name may begin with another one and a colon.
+    for study in sorted(study_folder.names(known.store), key=len, reverse=True):
         if text.startswith(f"{study}:"):
             return _by_run(text, study, known)
     runs = [name for names in known.names.values() for name in names]
@@ -127,19 +119,16 @@ def find(text: str, known: Known) -> str:
 
 
 def _by_identity(text: str, known: Known) -> str:
-    found = sorted(job for job in in_store(known.store) | set(known.jobs) if job.startswith(text.lower()))
-    if not found:
+    jobs = sorted(job for job in in_store(known.store) | set(known.jobs) if job.startswith(text.lower()))
+    if not jobs:
         raise AblateError(
-            f"JOB: no job in {known.store.path} begins with {text}: ablate status STUDY --json lists the "
-            "jobs of a study, "
-            "or name a run: STUDY:cell/seed"
+            f"JOB: no job in {known.store.path} begins with {text}: "
+            "ablate status STUDY --json lists the jobs of a study, or name a run: STUDY:cell/seed"
         )
-    if len(found) > 1:
-        raise AblateError(
-            f"JOB: {len(found)} jobs begin with {text}, give more digits: "
-            f"{_listed([known.name(job) for job in found])}"
-        )
-    return found[0]
+    if len(jobs) > 1:
+        names = _listed([known.name(job) for job in jobs])
+        raise AblateError(f"JOB: {len(jobs)} jobs begin with {text}, give more digits: {names}")
+    return jobs[0]
 
 
 def _by_run(text: str, study: str, known: Known) -> str:
@@ -151,8 +140,8 @@ def _by_run(text: str, study: str, known: Known) -> str:
     own = [name for names in known.names.values() for name in names if name.startswith(f"{study}:")]
     if seeded := [name for name in own if name.rpartition("/")[0] == text.rstrip("/")]:
         raise AblateError(
-            f"JOB: {show(text)} is a cell of {study}, with a job for each seed: add a seed, such as "
-            f"{seeded[0]}"
+            f"JOB: {show(text)} is a cell of {study}, with a job for each seed: "
+            f"add a seed, such as {seeded[0]}"
         )
     raise AblateError(f"JOB: {show(text)} is not a run of {study}{near(text, own)}; runs are {_listed(own)}")
 

@@ -1,4 +1,4 @@
-"""Whether the networks of a study can be had: built, changed and fetched before anything is trained."""
+"""Whether the networks of a study can be trained: each is built, rehearsed and fetched beforehand."""
 
 import sys
 import traceback
@@ -28,39 +28,40 @@ def check(known: Inputs) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Looked:
-    """What building a network and a training step with it have shown."""
+    """What building a network, and a training step with it, have shown."""
 
     dropouts: int = 0
     mistake: str = ""
     notes: tuple[str, ...] = ()
 
 
-def _look(study: Study, made: Recipe, size: tuple[int, int, int]) -> _Looked:
-    """Build a network, count its layers of dropout, and rehearse its training, or say why it cannot be had."""
+def _look(study: Study, recipe: Recipe, size: tuple[int, int, int]) -> _Looked:
+    """Build a network, count its layers of dropout, and rehearse its training; report also what fails."""
     from ablate.training import rehearsal
     from ablate.training.models import Shape, summary
     from ablate.training.surgery import ModelError
 
-    own = networks.is_own(made.model.name)
+    own = networks.is_own(recipe.model.name)
     try:
         if own:
-            user_code.allow(made.model.name, user_code.folders(study.folder))
-        described = summary.summarise(made.model, Shape(*size))
+            user_code.allow(recipe.model.name, user_code.folders(study.folder))
+        described = summary.summarise(recipe.model, Shape(*size))
         too_large = described.macs > rehearsal.MOST_MACS or described.parameters > rehearsal.MOST_PARAMETERS
-        notes = () if too_large and not own else rehearsal.rehearse(made, Shape(*size)).notes
+        notes = () if too_large and not own else rehearsal.rehearse(recipe, Shape(*size)).notes
         return _Looked(described.dropouts, notes=notes)
     except (ModelError, AblateError) as error:
         return _Looked(mistake=str(error))
     except (Exception, SystemExit) as error:
         if not own:
             raise  # our own mistake
-        return _Looked(mistake=f"{made.model.name} {_raised(error, study.folder)}")
+        return _Looked(mistake=f"{recipe.model.name} {_raised(error, study.folder)}")
 
 
 def check_networks(known: Inputs) -> tuple[str, ...]:
-    """Build, without weights, each network of which only that shows whether it can be had, and take a training step with it.
+    """Build each network, without weights, and train it for a step, where only that shows whether it works.
 
-    Returns notes on networks that work and are hardly meant. Raises a StudyError for all that cannot be trained.
+    Returns notes on networks that work and are hardly meant. Raises a StudyError for all that cannot be
+    trained.
     """
     study = known.study
     doubtful = {
@@ -68,62 +69,65 @@ def check_networks(known: Inputs) -> tuple[str, ...]:
     }
     if not doubtful:
         return ()
-    own = next((made.model.name for made in doubtful if networks.is_own(made.model.name)), None)
+    own = next((recipe.model.name for recipe in doubtful if networks.is_own(recipe.model.name)), None)
     if not study.folder and own is not None:
-        given = f"give the file, as in ablate plan {Path(study.source).name}"
-        raise AblateError(f"{study.name} uses your code ({own}), which is imported only when you {given}")
+        hint = f"give the file, as in ablate plan {Path(study.source).name}"
+        raise AblateError(f"{study.name} uses your code ({own}), which is imported only when you {hint}")
     wrong: dict[tuple[str, str], list[str]] = {}  # labels of cells, by network and what is wrong with it
     notes: dict[str, None] = {}
     looked: dict[tuple[Model, tuple[int, int, int], str], _Looked] = {}
-    sizes = shapes(known, (made.data for made in doubtful))
-    path = list(
-        sys.path
-    )  # as it is now: what lies beside a study must not be taken for a library of ours later
+    sizes = shapes(known, (recipe.data for recipe in doubtful))
+    path = list(sys.path)  # restored at the end: a file beside a study must not pass for a library of ours
     try:
-        for made, cell in reversed(doubtful.items()):
-            key = (made.model, sizes[study_folder.data_key(made.data)], made.training.precision)
+        for recipe, cell in reversed(doubtful.items()):
+            key = (recipe.model, sizes[study_folder.data_key(recipe.data)], recipe.training.precision)
             if key not in looked:
-                looked[key] = _look(study, made, key[1])
+                looked[key] = _look(study, recipe, key[1])
             notes |= dict.fromkeys(looked[key].notes)
-            mistake = looked[key].mistake
-            if not mistake and looked[key].dropouts == 0 and made.evaluation.mc_dropout > 0:
-                mistake = (
-                    f"evaluation.mc_dropout has nothing to sample: {made.model.name} has no dropout, "
-                    "give it model.head_dropout"
-                )
-            if mistake:
-                wrong.setdefault((made.model.name, mistake), []).append(cell.label)
+            if mistake := looked[key].mistake or _unsampled(recipe, looked[key]):
+                wrong.setdefault((recipe.model.name, mistake), []).append(cell.label)
     finally:
         sys.path[:] = path
     if wrong:
-        more = {
-            key: f" and {len(labels) - 1} more" if len(labels) > 1 else "" for key, labels in wrong.items()
-        }
         raise StudyError(
-            [f"{study.source}: cell {labels[0]}{more[key]}: {key[1]}" for key, labels in wrong.items()]
+            [f"{study.source}: cell {_first(labels)}: {mistake}" for (_, mistake), labels in wrong.items()]
         )
     return tuple(notes)
 
 
+def _unsampled(recipe: Recipe, looked: _Looked) -> str:
+    """Return what is wrong where MC dropout is asked of a network without dropout."""
+    if looked.dropouts or not recipe.evaluation.mc_dropout:
+        return ""
+    return (
+        f"evaluation.mc_dropout has nothing to sample: {recipe.model.name} has no dropout, "
+        "give it model.head_dropout"
+    )
+
+
+def _first(labels: list[str]) -> str:
+    return f"{labels[0]} and {len(labels) - 1} more" if len(labels) > 1 else labels[0]
+
+
 def _raised(error: BaseException, folder: str) -> str:
-    """Return what a user's own code raised, and on which line of it: the last one that is neither torch's nor ours."""
+    """Return what a user's own code raised, and on which line: the last that is neither torch's nor ours."""
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in frames if Path(frame.filename).is_relative_to(folder)]
     at = (theirs or frames)[-1]
-    said = "".join(traceback.format_exception_only(error)).strip()
-    return f"raised {said} ({at.filename}, line {at.lineno}): mend the network"
+    message = "".join(traceback.format_exception_only(error)).strip()
+    return f"raised {message} ({at.filename}, line {at.lineno}): mend the network"
 
 
 def fetch_weights(recipes: Iterable[Recipe], fetched: frozenset[str] = frozenset()) -> frozenset[str]:
-    """Have the pretrained weights here before a job needs them.
+    """Fetch the pretrained weights before a job needs them.
 
-    Return the names of their networks, those `fetched` before included.
+    Returns the names of their networks, with those `fetched` before.
 
-    Raises a DataError that says what to do where they cannot be had.
-
+    Raises a DataError that says what to do where they cannot be downloaded.
     """
+    models = [recipe.model for recipe in recipes]
     names = {
-        made.model.name for made in recipes if made.model.pretrained and networks.has_weights(made.model.name)
+        model.name for model in models if model.pretrained and networks.has_weights(model.name)
     } - fetched
     if names:
         from ablate.training.models import weights
@@ -134,11 +138,14 @@ def fetch_weights(recipes: Iterable[Recipe], fetched: frozenset[str] = frozenset
 
 
 def summaries(known: Inputs, expanded: Grid) -> dict[str, "Summary"]:
-    """Describe each different network of a study, by what its recipe says of it, and by the size of its images where there are several."""
+    """Return a summary of each different network of a study.
+
+    Its label has what the recipe says of it, and the set and size of its images where there are several.
+    """
     from ablate.training import layout
     from ablate.training.models import Shape, summary
 
-    found: dict[str, Summary] = {}
+    described: dict[str, Summary] = {}
     sections = {cell.recipe.data for cell in expanded.cells}
     sizes = shapes(known, sections)
     differ = [
@@ -146,12 +153,11 @@ def summaries(known: Inputs, expanded: Grid) -> dict[str, "Summary"]:
     ]
     for cell in expanded.cells:
         named = identity.canonical(cell.recipe).get("model", {})
-        parts = [f"{key}={show(given)}" for key, given in named.items() if key != "name"]
+        parts = [f"{key}={show(value)}" for key, value in named.items() if key != "name"]
         parts += [f"data.{key}={show(getattr(cell.recipe.data, key))}" for key in differ]
         label = ", ".join([cell.recipe.model.name, *parts])
-        if label not in found:
+        if label not in described:
             size = Shape(*sizes[study_folder.data_key(cell.recipe.data)])
-            described = summary.summarise(cell.recipe.model, size)
             chosen = layout.choose(cell.recipe.model, size, cell.recipe.training.precision, "cpu")
-            found[label] = replace(described, memory_format=chosen)
-    return found
+            described[label] = replace(summary.summarise(cell.recipe.model, size), memory_format=chosen)
+    return described

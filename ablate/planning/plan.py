@@ -1,4 +1,4 @@
-"""What is left to do: jobs less what the store has, how long it may take, and what is known already."""
+"""What is left to do of a study: its jobs less what the store has, and how long that may take."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from ablate.study.grid import Grid, Job, Run
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One task: train the job if it is not trained, then judge it in the ways that are missing."""
+    """One task: train the job if it is not trained, then do the evaluations that are missing."""
 
     job: Job
     evaluations: tuple[Evaluation, ...]
@@ -32,11 +32,11 @@ class Work:
 
     @property
     def id(self) -> str:
-        """Name its task after the job."""
+        """The identity of the job, which is that of the task."""
         return self.job.id
 
     def folder(self, store: Store) -> Folder:
-        """Name the folder of the job."""
+        """Return the folder of the job."""
         return store.job(self.job.id)
 
     def prepare(self, store: Store) -> None:
@@ -69,44 +69,42 @@ class Plan:
     cost: Cost | None  # none: nothing to go by
     trials: int  # trainings that searches still need
     left_out: int = 0  # unfinished jobs that nobody asks for now
-    renumbered: Mapping[int, int] = field(
-        default_factory=dict
-    )  # jobs to train that an older version has trained, by its NUMERICS
+    renumbered: Mapping[int, int] = field(default_factory=dict)  # jobs trained under other NUMERICS, by these
     notes: tuple[str, ...] = ()  # on what works, and is hardly meant
 
     @property
     def study(self) -> Study:
-        """Return the study."""
+        """The study itself."""
         return self.resolved.study
 
     @property
     def grid(self) -> Grid:
-        """Return its cells."""
+        """Its cells."""
         return self.resolved.grid
 
     @property
     def runs(self) -> tuple[Run, ...]:
-        """List its runs."""
+        """Its runs."""
         return self.resolved.runs
 
     @property
     def jobs(self) -> tuple[Job, ...]:
-        """List its jobs."""
+        """Its jobs."""
         return self.resolved.jobs
 
     @property
     def tuning(self) -> Tuning:
-        """Return how far it is tuned."""
+        """How far it is tuned."""
         return self.resolved.tuning
 
     @property
     def ready(self) -> tuple[Work, ...]:
-        """List the work that can be done now: not that of cells whose fields are still to be found."""
+        """The work that can be done now: not that of cells whose fields are still to be found."""
         return tuple(work for work in self.work if not work.job.pending)
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
-        """List the recipes that will be trained, as far as they are known: weights are fetched beforehand."""
+        """The recipes that will be trained, as far as they are known: weights are fetched beforehand."""
         return (
             *(work.job.recipe for work in self.work if not work.trained),
             *(test.recipe for test in self.tuning.open_ranges),
@@ -115,12 +113,12 @@ class Plan:
 
     @property
     def trainings(self) -> int:
-        """Count the jobs that will be trained."""
+        """The number of jobs that will be trained."""
         return sum(not work.trained for work in self.work)
 
     @property
     def done(self) -> int:
-        """Count the jobs for which nothing is left to do."""
+        """The number of jobs for which nothing is left to do."""
         return len(self.jobs) - len(self.work) - len(self.failed) - self.left_out
 
     @property
@@ -138,18 +136,17 @@ class Plan:
 
     @property
     def evaluation_only(self) -> int:
-        """Count the cells that need no training of their own: they share another cell's."""
-        known = [cell for cell in self.grid.cells if not cell.pending]
-        return len(known) - len({identities.job_id(cell.recipe, 0, "") for cell in known})
+        """The number of cells that need no training of their own: they share another cell's."""
+        cells = [cell for cell in self.grid.cells if not cell.pending]
+        return len(cells) - len({identities.job_id(cell.recipe, 0, "") for cell in cells})
 
     @property
     def trained_again(self) -> tuple[str, ...]:
-        """Return a sentence for each older numerics version that its jobs are trained again, and why."""
+        """A sentence for each older numerics version: its jobs are trained again, and why."""
         return tuple(
-            f"{count} of the {self.trainings} jobs to train {'was' if count == 1 else 'were'} trained "
-            f"under numerics {version} and "
-            f"{'is' if count == 1 else 'are'} trained again: numbers of this version "
-            f"({identities.NUMERICS}) differ"
+            f"{count} of the {self.trainings} jobs to train {'was' if count == 1 else 'were'} trained under "
+            f"numerics {version} and {'is' if count == 1 else 'are'} trained again: "
+            f"numbers of this version ({identities.NUMERICS}) differ"
             for version, count in sorted(self.renumbered.items())
         )
 
@@ -200,44 +197,39 @@ def _missing(store: Store, job: Job, wanted: dict[str, Evaluation]) -> tuple[Eva
 
 
 def _renumbered(wanted: set[str], store: Store) -> dict[int, int]:
-    """Count the jobs among these that were trained under another numerics version, for each version."""
-    found: dict[str, int] = {}
+    """Return how many of these jobs were trained under another numerics version, by that version."""
+    versions: dict[str, int] = {}
     for path in (store.path / "jobs").glob("*/recipe.json") if wanted else ():
         try:
             text = path.read_text(encoding="utf-8")
             if f'"numerics": {identities.NUMERICS},' in text:  # nearly all of them: a glance is enough
                 continue
-            known = JobRecipe.model_validate_json(text)
-            identity = identities.job_id(known.parsed(), known.seed, known.data, known.code)
-        except (
-            OSError,
-            KeyError,
-            TypeError,
-            ValueError,
-        ):  # gone meanwhile, spoilt, or with fields that this version does not have
+            job = JobRecipe.model_validate_json(text)
+            identity = identities.job_id(job.parsed(), job.seed, job.data, job.code)
+        except (OSError, KeyError, TypeError, ValueError):  # gone meanwhile, spoilt, or of another version
             continue
-        if (
-            identity in wanted
-            and known.numerics != identities.NUMERICS
-            and Folder(path.parent).result.exists()
-        ):
-            found[identity] = max(known.numerics, found.get(identity, 0))
-    return dict(Counter(found.values()))
+        is_older = identity in wanted and job.numerics != identities.NUMERICS
+        if is_older and Folder(path.parent).result.exists():
+            versions[identity] = max(job.numerics, versions.get(identity, 0))
+    return dict(Counter(versions.values()))
 
 
 def _cost(
     todo: list[tuple[Recipe, str, int, tuple[Evaluation, ...]]], store: Store, study: Study
 ) -> Cost | None:
-    """Add up recipe, images, trainings and ways of judging; none where nothing is known of one of them."""
+    """Return the cost of recipes on images, so many trainings of each, and evaluations.
+
+    None where nothing is known of one of the networks.
+    """
     if not todo:
         return None
-    known, total, is_guess = costs.read(store, study), 0.0, False
+    pace, total, is_guess = costs.read(store, study), 0.0, False
     for recipe, fingerprint, count, evaluations in todo:
-        trained = costs.training(known, recipe, fingerprint) if count else costs.NOTHING
+        trained = costs.training(pace, recipe, fingerprint) if count else costs.NOTHING
         if trained is None:
             return None
-        judged = [costs.judging(known, recipe, fingerprint, evaluation) for evaluation in evaluations]
-        total += count * trained.seconds + sum(time.seconds for time in judged if time is not None)
+        evaluated = [costs.evaluating(pace, recipe, fingerprint, evaluation) for evaluation in evaluations]
+        total += count * trained.seconds + sum(time.seconds for time in evaluated if time is not None)
         is_guess |= trained.is_guess
     if not total:
         return None

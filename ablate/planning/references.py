@@ -33,16 +33,13 @@ class Needs:
     searches: frozenset[str]
     ranges: frozenset[str]
     data: frozenset[str]
-    hidden: frozenset[str] = frozenset()  # of those that are unclear, what this user may not read
+    hidden: frozenset[str] = frozenset()  # of the unclear ones, what this user may not read
 
 
 def read(store: Store, *, quick: bool) -> Needs:
-    """Return what every study needs.
+    """Return what every study needs: with its images and networks as at its last run, and as they are now.
 
     `quick`: without torch, which names what pretrained networks will need next.
-
-    Images and networks count as they were at the last run, and as they are now: what either needs is needed.
-
     """
     studies: dict[str, Resolved] = {}
     unclear: dict[str, str] = {}
@@ -77,8 +74,8 @@ def first_line(error: BaseException) -> str:
     """Return in one line what was wrong with a file."""
     if isinstance(error, PermissionError):
         return f"{error.filename} cannot be read: {error.strerror}"
-    said = str(error).strip().splitlines()
-    return (said[0] if said else "") or type(error).__name__
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else "") or type(error).__name__
 
 
 def _check(resolved: Resolved) -> None:
@@ -114,21 +111,21 @@ def _nth(weights: Mapping[str, list[str]], i: int) -> dict[str, str]:
 
 
 def _pretrained(store: Store, names: set[str]) -> dict[str, list[str]]:
-    """List the weights that pretrained networks have started from in this store."""
-    found: dict[str, set[str]] = {}
+    """Return the weights that pretrained networks have started from in this store, by the networks' names."""
+    weights: dict[str, set[str]] = {}
     for path in store.path.glob("jobs/*/recipe.json"):
         name, code = _started_from(path)
         if name in names:
-            found.setdefault(name, set()).add(code)
-    return {name: sorted(codes) for name, codes in found.items()}
+            weights.setdefault(name, set()).add(code)
+    return {name: sorted(codes) for name, codes in weights.items()}
 
 
 def _started_from(path: Path) -> tuple[str, str]:
     try:
         description = records.read(path, JobRecipe)
         model = {} if description is None else description.recipe["model"]
-        return (
-            (model["name"], description.code) if description is not None and model["pretrained"] else ("", "")
-        )
+        if description is not None and model["pretrained"]:
+            return model["name"], description.code
     except SPOILT:
-        return "", ""
+        pass
+    return "", ""

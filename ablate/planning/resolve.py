@@ -16,7 +16,7 @@ from ablate.study.grid import Fingerprints, Grid, Job, Run
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """What a study needs, by name; what of it is done is not asked here."""
+    """What a study needs; whether it is done is not asked here."""
 
     inputs: Inputs
     fingerprints: Fingerprints
@@ -26,38 +26,33 @@ class Resolved:
 
     @property
     def study(self) -> Study:
-        """Return the study that is resolved."""
+        """The study that is resolved."""
         return self.inputs.study
 
     @property
     def store(self) -> Store:
-        """Return the store that it is resolved against."""
+        """The store that it is resolved against."""
         return self.inputs.store
 
     @property
     def grid(self) -> Grid:
-        """Return the cells, with what range tests and searches have found."""
+        """The cells, with what range tests and searches have found."""
         return self.tuning.grid
 
 
 def resolve(
     study: Study, store: Store, device: str = "auto", *, seeds: tuple[int, ...] | None = None
 ) -> Resolved:
-    """Resolve a study against its store, of which no job is looked into. `seeds`: instead of its own."""
+    """Resolve a study against its store, without reading any job. `seeds`: instead of its own."""
     return resolve_inputs(inputs.read(study, store, device), seeds=seeds)
 
 
 def resolve_inputs(
     known: Inputs, fingerprints: Fingerprints | None = None, *, seeds: tuple[int, ...] | None = None
 ) -> Resolved:
-    """Resolve what was read, and perhaps checked, before.
-
-    `fingerprints`: what is not to be looked up again.
-    """
+    """Resolve what was read before. `fingerprints`: what is not to be looked up again."""
     identified = inputs.fingerprints(known, known.grid.cells, fingerprints)
     tuned = tuning.resolve(known.study, known.grid, known.store, identified)
-    identified = inputs.fingerprints(
-        known, tuned.grid.cells, identified
-    )  # a search may have chosen another network
+    identified = inputs.fingerprints(known, tuned.grid.cells, identified)  # a search may choose the network
     runs, jobs = grid.runs_and_jobs(tuned.grid, known.study.seeds if seeds is None else seeds, identified)
     return Resolved(known, identified, tuned, runs, jobs)

@@ -1,7 +1,7 @@
-"""What must be found before the cells can be trained: range tests of their learning rates, searches of their fields.
+"""What comes before the cells can be trained: range tests of their learning rates, searches of their fields.
 
-What was found lies in the store, where every study that needs the same finds it. A cell whose fields are still to be found
-is `pending`: its jobs are not known yet.
+Results lie in the store, where every study that needs the same test or search finds them. A cell whose fields
+are still to be found is `pending`: its jobs are not known yet.
 
     ranges/<id>/range.json        what is tested: recipe, sweep, seeds
     ranges/<id>/curve-<seed>.json the curve of one seed
@@ -40,16 +40,16 @@ from ablate.study.grid import Cell, Fingerprints, Grid
 from ablate.study.search_space import TUNING_SEED, Search
 
 RANGE_SEEDS = 3
-"""Seeds of a range test: one alone may be wrong by a factor of ten (resnet_small on digits), the median of three was not."""
+"""Seeds of a range test: one may be wrong by a factor of ten (resnet_small on digits), three were not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What tuning says of one cell."""
+    """What tuning has found for one cell."""
 
     range_test: str = ""  # its identity
     suggestion: Suggestion | None = None
-    search: str = ""
+    search: str = ""  # its identity
     trials: int = 0  # that have ended
     of: int = 0
     repeats: int = 0  # trials that tried what an earlier one had tried
@@ -62,10 +62,8 @@ class Tuning:
 
     grid: Grid
     ranges: tuple[RangeTest, ...] = ()
-    searches: tuple[
-        CellSearch, ...
-    ] = ()  # as far as they can be named: a search waits for the range test of its cell
-    waiting: tuple[Recipe, ...] = ()  # of the searches that cannot
+    searches: tuple[CellSearch, ...] = ()  # but for those that wait for the range test of their cell
+    waiting: tuple[Recipe, ...] = ()  # of the searches that wait
     open_ranges: tuple[RangeTest, ...] = ()
     open_searches: tuple[CellSearch, ...] = ()
     cells: Mapping[str, Tuned] = field(default_factory=dict)  # by label
@@ -73,8 +71,8 @@ class Tuning:
 
 
 def resolve(study: Study, expanded: Grid, store: Store, fingerprints: Fingerprints) -> Tuning:
-    """Put what range tests and searches have left in the store into the cells."""
-    found: dict[str, Tuned] = {}
+    """Put the results that range tests and searches have left in the store into the cells."""
+    tuned: dict[str, Tuned] = {}
     ranges: dict[str, RangeTest] = {}
     cells = list(expanded.cells)
     for i, cell in enumerate(cells):
@@ -82,107 +80,115 @@ def resolve(study: Study, expanded: Grid, store: Store, fingerprints: Fingerprin
             test = range_test(cell.label, cell.recipe, *fingerprints.of(cell.recipe))
             ranges.setdefault(test.id, test)
             suggestion = read_suggestion(store.range(test.id))
-            found[cell.label] = Tuned(range_test=test.id, suggestion=suggestion)
+            tuned[cell.label] = Tuned(range_test=test.id, suggestion=suggestion)
             if suggestion is not None and suggestion.status == "ok":
                 cells[i] = grids.tune(cell, {"optimizer.lr": suggestion.rate})
-    made = Tuning(replace(expanded, cells=tuple(cells)), tuple(ranges.values()), cells=found)
-    made = replace(
-        made, open_ranges=tuple(test for test in made.ranges if read_suggestion(store.range(test.id)) is None)
+    tests = tuple(ranges.values())
+    tuning = Tuning(
+        replace(expanded, cells=tuple(cells)),
+        tests,
+        open_ranges=tuple(test for test in tests if read_suggestion(store.range(test.id)) is None),
+        cells=tuned,
     )
-    return _searched(study.search, made, store, fingerprints) if study.search else made
+    return _searched(study.search, tuning, store, fingerprints) if study.search else tuning
 
 
-def _searched(search: Search, made: Tuning, store: Store, fingerprints: Fingerprints) -> Tuning:
+def _searched(search: Search, tuning: Tuning, store: Store, fingerprints: Fingerprints) -> Tuning:
     """Put the winners of the searches into the cells."""
     searches: dict[str, CellSearch] = {}
-    found, cells = dict(made.cells), []
+    tuned, cells = dict(tuning.cells), []
     waiting: dict[str, Recipe] = {}
-    baseline = made.grid.cells[0]
-    for cell in made.grid.cells:
+    baseline = tuning.grid.cells[0]
+    for cell in tuning.grid.cells:
         asked = baseline if search.per == "study" else cell
         if asked.pending:
-            waiting.setdefault(
-                identities.digest(identities.canonical(asked.recipe, evaluation=False)), asked.recipe
-            )
+            waiting.setdefault(_digest(asked.recipe), asked.recipe)
             cells.append(replace(cell, pending=True))
             continue
-        one = cell_search(search, asked, *fingerprints.of(asked.recipe))
-        if one is None:
+        own = cell_search(search, asked, *fingerprints.of(asked.recipe))
+        if own is None:
             cells.append(cell)
             continue
-        searches.setdefault(one.id, one)
-        trials = read_trials(store.search(one.id), one.search)
-        best = winner(trials, one.search)
-        known = replace(
-            found.get(cell.label, Tuned()), search=one.id, trials=len(ended(trials, one.search)), of=one.search.trials,
-            repeats=repeats(trials, one.search),
-        )  # fmt: skip
+        searches.setdefault(own.id, own)
+        trials = read_trials(store.search(own.id), own.search)
+        tuned[cell.label] = replace(
+            tuned.get(cell.label, Tuned()),
+            search=own.id,
+            trials=len(ended(trials, own.search)),
+            of=own.search.trials,
+            repeats=repeats(trials, own.search),
+        )
+        best = winner(trials, own.search)
         fits = {
-            path: given for path, given in (best or {}).items() if recipe_fields.is_active(cell.recipe, path)
+            path: value for path, value in (best or {}).items() if recipe_fields.is_active(cell.recipe, path)
         }
+        is_open = best is None or cell.pending
         try:
-            cells.append(
-                replace(cell, pending=True) if best is None or cell.pending else grids.tune(cell, fits)
-            )
+            cells.append(replace(cell, pending=True) if is_open else grids.tune(cell, fits))
         except ValueError:  # of the baseline's winner, which need not go together with another cell
             cells.append(replace(cell, pending=True))
-            known = replace(known, misfit=True)
-        found[cell.label] = known
-    still = tuple(
-        one
-        for one in searches.values()
-        if len(ended(read_trials(store.search(one.id), one.search), one.search)) < one.search.trials
+            tuned[cell.label] = replace(tuned[cell.label], misfit=True)
+    return replace(
+        tuning,
+        grid=replace(tuning.grid, cells=tuple(cells)),
+        searches=tuple(searches.values()),
+        waiting=tuple(waiting.values()),
+        open_searches=tuple(each for each in searches.values() if _over(each, store) < each.search.trials),
+        cells=tuned,
     )
-    return replace(
-        made, grid=replace(made.grid, cells=tuple(cells)), searches=tuple(searches.values()), waiting=tuple(waiting.values()),
-        open_searches=still, cells=found,
-    )  # fmt: skip
 
 
-def restrict(made: Tuning, per: str, only: Expression) -> Tuning:
-    """Leave open only what cells need of which a condition holds.
+def _digest(recipe: Recipe) -> str:
+    """Return what identifies the trainings of a recipe."""
+    return identities.digest(identities.canonical(recipe, evaluation=False))
 
-    The baseline's, too, where it is tuned for all.
-    """
+
+def _over(search: CellSearch, store: Store) -> int:
+    """Return how many trials of a search have ended."""
+    return len(ended(read_trials(store.search(search.id), search.search), search.search))
+
+
+def restrict(tuning: Tuning, per: str, only: Expression) -> Tuning:
+    """Leave open only what the cells that meet a condition need, and the baseline if it is tuned for all."""
+    is_shared = per == "study"
     chosen = [
-        cell for cell in made.grid.cells if grids.holds(cell, only) or (per == "study" and cell.is_baseline)
+        cell for cell in tuning.grid.cells if grids.holds(cell, only) or (is_shared and cell.is_baseline)
     ]
-    needed = [made.cells.get(cell.label, Tuned()) for cell in chosen]
-    trained = {identities.digest(identities.canonical(cell.recipe, evaluation=False)) for cell in chosen}
+    needed = [tuning.cells.get(cell.label, Tuned()) for cell in chosen]
+    ranges, searches = {tuned.range_test for tuned in needed}, {tuned.search for tuned in needed}
+    trained = {_digest(cell.recipe) for cell in chosen}
     return replace(
-        made, open_ranges=tuple(test for test in made.open_ranges if test.id in {one.range_test for one in needed}),
-        open_searches=tuple(one for one in made.open_searches if one.id in {known.search for known in needed}),
-        waiting=tuple(one for one in made.waiting if identities.digest(identities.canonical(one, evaluation=False)) in trained),
-        wanted=frozenset(cell.label for cell in made.grid.cells if grids.holds(cell, only)),
-    )  # fmt: skip
+        tuning,
+        open_ranges=tuple(test for test in tuning.open_ranges if test.id in ranges),
+        open_searches=tuple(search for search in tuning.open_searches if search.id in searches),
+        waiting=tuple(recipe for recipe in tuning.waiting if _digest(recipe) in trained),
+        wanted=frozenset(cell.label for cell in tuning.grid.cells if grids.holds(cell, only)),
+    )
 
 
 def range_test(
     label: str, recipe: Recipe, data: str, code: str, sweep: Sweep | None = None, seeds: int = RANGE_SEEDS
 ) -> RangeTest:
-    """Name the range test of a recipe: whatever its rate, its schedule and its length are, it is the same."""
+    """Return the range test of a recipe: the same one whatever its rate, its schedule and its length are."""
     sweep = sweep or Sweep()
-    plain = grids.with_fields(
-        recipe,
-        {
-            "optimizer.lr": 1.0,
-            "schedule.name": "constant",
-            "training.epochs": 1,
-            "training.early_stopping": None,
-        },
-    )
-    own: Json = {"code": code} if code else {}
-    given: Json = dataclasses.asdict(sweep)
+    fixed = {"optimizer.lr": 1.0, "schedule.name": "constant"}
+    plain = grids.with_fields(recipe, fixed | {"training.epochs": 1, "training.early_stopping": None})
     tested = tuple(range(TUNING_SEED, TUNING_SEED + seeds))
-    kept = identities.canonical(plain, evaluation=False)
-    content = {"recipe": kept, "sweep": given, "seeds": tested, "data": data, "numerics": identities.NUMERICS}
+    content: Json = {
+        "recipe": identities.canonical(plain, evaluation=False),
+        "sweep": dataclasses.asdict(sweep),
+        "seeds": tested,
+        "data": data,
+        "numerics": identities.NUMERICS,
+    }
+    own: Json = {"code": code} if code else {}
     return RangeTest(identities.digest({"range": content | own}), label, plain, sweep, tested, data, code)
 
 
 def cell_search(search: Search, cell: Cell, data: str, code: str) -> CellSearch | None:
-    """Name the search of a cell; none where no field of it matters there.
+    """Return the search of a cell; None where no field of it matters there.
 
-    The number of trials is no part of it: more trials go on where fewer have ended.
+    The number of trials is no part of its identity: more trials go on where fewer have ended.
     """
     recipe = cell.recipe
     active = {
@@ -194,27 +200,31 @@ def cell_search(search: Search, cell: Cell, data: str, code: str) -> CellSearch 
     search = replace(search, space=active, trials=min(search.trials, most))
     if recipe.data.validation == 0:
         raise AblateError(
-            "search: needs validation images to compare trials by, and data.validation is 0: set it, such "
-            "as 0.1"
+            "search: needs validation images to compare trials by, and data.validation is 0: "
+            "set it, such as 0.1"
         )
     content: Json = {
-        "recipe": identities.canonical(recipe, evaluation=False), "select": recipe.evaluation.select, "sampler": search.sampler,
-        "pruner": search.pruner, "seeds": search.seeds, "metric": search.metric, "data": data, "numerics": identities.NUMERICS,
+        "recipe": identities.canonical(recipe, evaluation=False),
+        "select": recipe.evaluation.select,
+        "sampler": search.sampler,
+        "pruner": search.pruner,
+        "seeds": search.seeds,
+        "metric": search.metric,
+        "data": data,
+        "numerics": identities.NUMERICS,
         "space": {path: tried.model_dump() for path, tried in active.items()},
-    }  # fmt: skip
+    }
     own: Json = {"code": code} if code else {}
     if "optimizer.name" in active and "lr" not in recipe.optimizer.model_fields_set:
-        own["lr"] = (
-            # an earlier version kept the rate of the recipe's own one: those trials are others
-            "by optimizer"
-        )
+        # An earlier version kept the rate of the recipe's own optimizer: its trials are others.
+        own["lr"] = "by optimizer"
     return CellSearch(identities.digest({"search": content | own}), cell.label, recipe, search, data, code)
 
 
 def range_work(
     tests: Sequence[RangeTest], store: Store, *, retry_failed: bool = False
 ) -> tuple[RangeWork, ...]:
-    """List the seeds whose curves are missing; those that have failed only with `retry_failed`."""
+    """Return the seeds whose curves are missing; failed ones only with `retry_failed`."""
     missing = [
         RangeWork(test, seed)
         for test in tests
@@ -236,10 +246,7 @@ def describe_range(test: RangeTest, store: Store) -> None:
 
 
 def conclude(tests: Sequence[RangeTest], store: Store) -> None:
-    """Write down what the curves of each test suggest, where all of them are there.
-
-    The rate with two digits, as it knows no more.
-    """
+    """Write down what the curves of each test suggest, where all of them are there: a rate of two digits."""
     for test in tests:
         every = suggestions(store, test)
         if every and read_suggestion(store.range(test.id)) is None:
@@ -249,11 +256,11 @@ def conclude(tests: Sequence[RangeTest], store: Store) -> None:
 
 
 def suggestions(store: Store, test: RangeTest) -> dict[str, Suggestion]:
-    """Return what each rule makes of a test's curves; nothing before all of them are there."""
+    """Return what each rule suggests by a test's curves; nothing before all of them are there."""
     curves = read_curves(store.range(test.id))
-    return (
-        range_tests.suggest([curves[seed] for seed in test.seeds]) if set(curves) >= set(test.seeds) else {}
-    )
+    if not set(curves) >= set(test.seeds):
+        return {}
+    return range_tests.suggest([curves[seed] for seed in test.seeds])
 
 
 def describe(search: CellSearch, store: Store) -> None:
@@ -262,10 +269,16 @@ def describe(search: CellSearch, store: Store) -> None:
     before = search_folder.read_search(folder)
     space = {path: tried.model_dump(exclude_defaults=True) for path, tried in asked.space.items()}
     description = records.Search(
-        label=search.label, metric=asked.metric, direction=asked.direction, sampler=asked.sampler, pruner=asked.pruner,
-        trials=max(asked.trials, before.trials if before else 0), seeds=tuple(asked.seeds), space=space,
+        label=search.label,
+        metric=asked.metric,
+        direction=asked.direction,
+        sampler=asked.sampler,
+        pruner=asked.pruner,
+        trials=max(asked.trials, before.trials if before else 0),
+        seeds=tuple(asked.seeds),
+        space=space,
         started=before.started if before else time.time_ns() // 1_000_000,
-    )  # fmt: skip
+    )
     records.write(folder.search, description)
 
 
@@ -276,17 +289,15 @@ def hold(
     waits: Callable[[str], None],
     stopped: Callable[[], bool],
 ) -> bool:
-    """Hold every search until the stack is closed, waiting for those that another study runs.
+    """Hold every search until the stack is closed, waiting for searches that another study runs.
 
-    Say whether they are held.
-
-    Always in the same order, so that two studies never wait for each other. A dead holder lets go.
-
+    Returns whether they are held: not where `stopped` ended the wait. Locks are taken in the same order
+    everywhere, so that two studies never wait for each other; those of a dead process are free.
     """
-    for one in sorted(searches, key=lambda one: one.id):
-        folder = store.search(one.id)
+    for search in sorted(searches, key=lambda search: search.id):
+        folder = store.search(search.id)
         folder.path.mkdir(parents=True, exist_ok=True)
-        lock, said = folder.lock(), False
+        lock, is_reported = folder.lock(), False
         while True:
             try:
                 stack.enter_context(lock.acquire(timeout=0.5))
@@ -294,64 +305,65 @@ def hold(
             except Timeout:
                 if stopped():
                     return False
-                if not said:
-                    waits(f"the search of {one.label} is run by another study: waiting for it")
-                    said = True
+                if not is_reported:
+                    waits(f"the search of {search.label} is run by another study: waiting for it")
+                    is_reported = True
     return True
 
 
-def left(made: Tuning, search: Search | None, store: Store) -> list[tuple[Recipe, str, int]]:
-    """List the trainings that the searches still need: recipe, fingerprint of the images (empty: not known yet), how many."""
-    over = [
-        len(ended(read_trials(store.search(one.id), one.search), one.search)) for one in made.open_searches
-    ]
+def left(tuning: Tuning, search: Search | None, store: Store) -> list[tuple[Recipe, str, int]]:
+    """Return the trainings that the searches still need: recipe, fingerprint of the images, how many.
+
+    The fingerprint is empty where a search waits for the range test of its cell.
+    """
     named = [
-        (one.recipe, one.data, (one.search.trials - n) * len(one.search.seeds))
-        for one, n in zip(made.open_searches, over, strict=True)
+        (own.recipe, own.data, (own.search.trials - _over(own, store)) * len(own.search.seeds))
+        for own in tuning.open_searches
     ]
-    return [
-        *named,
-        *((recipe, "", search.trials * len(search.seeds)) for recipe in made.waiting if search is not None),
-    ]
+    if search is None:
+        return named
+    return [*named, *((recipe, "", search.trials * len(search.seeds)) for recipe in tuning.waiting)]
 
 
-def unanswered(made: Tuning, store: Store) -> list[str]:
-    """Return a sentence for which cells tuning has ended without an answer: they cannot be trained."""
+def unanswered(tuning: Tuning, store: Store) -> list[str]:
+    """Return a sentence for each cell that cannot be trained, as its tuning has ended without an answer."""
     wrong = []
-    failed = {
-        test.id: [
-            work
-            for work in range_work((test,), store, retry_failed=True)
-            if state(work.folder(store)).stage() == "crashed"
-        ]
-        for test in made.open_ranges
-    }
-    asked = [cell for cell in made.grid.cells if made.wanted is None or cell.label in made.wanted]
-    for cell in asked:
-        known = made.cells.get(cell.label, Tuned())
-        if known.suggestion is not None and known.suggestion.status != "ok":
+    cells = [cell for cell in tuning.grid.cells if tuning.wanted is None or cell.label in tuning.wanted]
+    own = {cell.label: tuning.cells.get(cell.label, Tuned()) for cell in cells}
+    logs = {test.id: _failed_log(test, store) for test in tuning.open_ranges}
+    for label, tuned in own.items():
+        if tuned.suggestion is not None and tuned.suggestion.status != "ok":
             wrong.append(
-                f"cell {cell.label}: its range test found no learning rate ({known.suggestion.status}): "
+                f"cell {label}: its range test found no learning rate ({tuned.suggestion.status}): "
                 "give optimizer.lr a number"
             )
-        if known.misfit:
+        if tuned.misfit:
             wrong.append(
-                f"cell {cell.label}: what the search found for the baseline does not go together with it: "
+                f"cell {label}: what the search found for the baseline does not go together with it: "
                 'take per = "cell"'
             )
-        logs = [str(work.folder(store).log) for work in failed.get(known.range_test, ())]
-        if logs:
+        if log := logs.get(tuned.range_test):
             wrong.append(
-                f"cell {cell.label}: its range test failed: look at {logs[0]}, and try it again with "
-                "--retry-failed"
+                f"cell {label}: its range test failed: look at {log}, and try it again with --retry-failed"
             )
-    for one in made.searches:
-        trials = ended(read_trials(store.search(one.id), one.search), one.search)
-        if all(made.cells.get(cell.label, Tuned()).search != one.id for cell in asked):
-            continue
-        if len(trials) == one.search.trials and not any(trial.state == "complete" for trial in trials):
+    searched = {tuned.search for tuned in own.values()}
+    for search in tuning.searches:
+        trials = ended(read_trials(store.search(search.id), search.search), search.search)
+        is_answered = len(trials) != search.search.trials or any(
+            trial.state == "complete" for trial in trials
+        )
+        if search.id in searched and not is_answered:
             wrong.append(
-                f"cell {one.label}: none of its {len(trials)} trials is complete: look at their logs, or "
-                "change search.space"
+                f"cell {search.label}: none of its {len(trials)} trials is complete: "
+                "look at their logs, or change search.space"
             )
     return wrong
+
+
+def _failed_log(test: RangeTest, store: Store) -> str:
+    """Return the log of the first seed of a range test that has failed; empty where none has."""
+    for work in range_work((test,), store, retry_failed=True):
+        folder = work.folder(store)
+        if state(folder).stage() == "crashed":
+            return str(folder.log)
+    return ""

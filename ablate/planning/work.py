@@ -17,7 +17,7 @@ from ablate.study.search_space import Search
 
 @dataclass(frozen=True, slots=True)
 class RangeTest:
-    """Find the learning rate of one recipe."""
+    """A range test of the learning rate of one recipe."""
 
     id: str
     label: str  # of the first cell that needs it
@@ -37,11 +37,11 @@ class RangeWork:
 
     @property
     def id(self) -> str:
-        """Name its task."""
+        """The identity of its task."""
         return f"{self.test.id}/{self.seed}"
 
     def folder(self, store: Store) -> Folder:
-        """Name the folder of its log."""
+        """Return the folder of its log."""
         return store.range(self.test.id).seed(self.seed)
 
     def prepare(self, store: Store) -> None:
@@ -51,15 +51,21 @@ class RangeWork:
     def task(self, store: Store, context: Context) -> RangeTask:
         """Return what a worker is handed."""
         return RangeTask(
-            context=context, test=self.test.id, seed=self.seed, recipe=self.test.recipe, sweep=self.test.sweep,
-            folder=self.folder(store).path, curve=store.range(self.test.id).curve(self.seed),
-            data=store.data / self.test.data, code=self.test.code,
-        )  # fmt: skip
+            context=context,
+            test=self.test.id,
+            seed=self.seed,
+            recipe=self.test.recipe,
+            sweep=self.test.sweep,
+            folder=self.folder(store).path,
+            curve=store.range(self.test.id).curve(self.seed),
+            data=store.data / self.test.data,
+            code=self.test.code,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class CellSearch:
-    """Search the fields of one recipe."""
+    """A search of the fields of one recipe."""
 
     id: str
     label: str
@@ -70,6 +76,6 @@ class CellSearch:
 
     def jobs(self, fields: Mapping[str, Any]) -> tuple[Job, ...]:
         """Return the trainings of a trial of these fields, one for each tuning seed."""
-        made = grids.with_fields(self.recipe, fields)
-        ids = [(identities.job_id(made, seed, self.data, self.code), seed) for seed in self.search.seeds]
-        return tuple(Job(identity, made, seed, self.data, self.code) for identity, seed in ids)
+        recipe = grids.with_fields(self.recipe, fields)
+        ids = [(identities.job_id(recipe, seed, self.data, self.code), seed) for seed in self.search.seeds]
+        return tuple(Job(identity, recipe, seed, self.data, self.code) for identity, seed in ids)

@@ -2,7 +2,7 @@
 
 A value that a room has anyway is its own answer: Status, Explained, Compared, Finding. The others are here,
 each made from what its workflow returns. Names that a JSON key shares with Python (`from`) end in an
-underscore here.
+underscore.
 """
 
 import json
@@ -131,7 +131,7 @@ class TunedCell:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What a run or a search came to: `ablate search`, and `ablate run` with the findings beside it."""
+    """How a run or a search ended: `ablate search`, and `ablate run` with the findings beside it."""
 
     study: str
     tuned: tuple[TunedCell, ...]
@@ -176,7 +176,7 @@ def _tuned(cell: Cell, tuned: "Tuned | None") -> TunedCell:
 
 
 def reported(ran: "Ran") -> dict[str, Any]:
-    """Return the answer of `ablate run`: what it came to, and the report's JSON as `findings`."""
+    """Return the answer of `ablate run`: how it ended, and the report's JSON as `findings`."""
     from ablate.report import data  # brings pandas
 
     return {**plain(ended(ran)), "findings": data.to_json(ran.findings)}
@@ -235,7 +235,7 @@ def synced(study: Study, runs: int, where: Where) -> Synced:
 
 
 def plain(answer: object) -> Any:
-    """Reduce an answer to what JSON has: text as keys, no tuple, null where a number is not finite."""
+    """Return an answer in JSON's types: text as keys, lists for tuples, null where a number is not finite."""
     match answer:
         case None | bool() | int() | str():
             return answer
@@ -251,10 +251,10 @@ def plain(answer: object) -> Any:
 
 
 def text(answer: object) -> str:
-    """Write an answer as JSON, with an indent for people; what would command a terminal is escaped."""
+    """Return an answer as JSON, with an indent for people; what would command a terminal is escaped."""
     return json.dumps(plain(answer), indent=1, allow_nan=False)
 
 
 def line(answer: object) -> str:
-    """Write an answer as JSON in one line, for a stream of them."""
+    """Return an answer as JSON in one line, for a stream of them."""
     return json.dumps(plain(answer), allow_nan=False)

@@ -1,7 +1,4 @@
-"""The STUDY argument of a command: a file, or the name of a study in the store.
-
-And the seeds that the store has of it.
-"""
+"""The STUDY argument of a command: a file, or the name of a study in the store; and the study's seeds."""
 
 import difflib
 import os
@@ -26,11 +23,11 @@ FOLDERS = ("", "studies")  # below the current one, where people keep study file
 
 
 def load(text: str, sets: tuple[str, ...], store: Store, seeds: int | None = None) -> Study:
-    """Read a STUDY argument: a file, with its `--set`s, or the name of a study in the store, as it was last run.
+    """Return the study of a STUDY argument: a file, with its `--set`s, or the name of a study as last run.
 
-    `seeds`: so many of them instead of its own. Without, those that an earlier `--seeds` has added stay; what is left out of those
-    in the store is said in the study's notes. Raises a StudyError with every mistake, or a StoreError when there is no such file
-    or study.
+    `seeds`: so many seeds instead of the study's own. Without, seeds that an earlier `--seeds` has added
+    stay; the study's notes list the seeds that the store has and the study leaves out. Raises a StudyError
+    with every mistake, or a StoreError when there is no such file or study.
     """
     path = Path(text)
     if is_file(text):
@@ -51,7 +48,7 @@ def load(text: str, sets: tuple[str, ...], store: Store, seeds: int | None = Non
 
 
 def condition(text: str | None) -> Expression | None:
-    """Read what `--only` asks of the recipes. Raises an AblateError with all that is wrong with it."""
+    """Return what `--only` asks of the recipes. Raises an AblateError with all that is wrong with it."""
     if text is None:
         return None
     read, wrong = conditions.parse(text, fields.fields())
@@ -67,14 +64,17 @@ def is_file(text: str) -> bool:
 
 
 def _may_exist(path: Path) -> bool:
-    """Whether a file system can hold a path: it refuses to look for a longer one."""
+    """Whether a path is short enough for a file system, which raises an error for a longer one."""
     return len(os.fsencode(path)) <= LONGEST_PATH and all(
         len(os.fsencode(part)) <= LONGEST_NAME for part in path.parts
     )
 
 
 def _recall(name: str, store: Store) -> Study:
-    """Read a study of the store; where there is none, say where one is, or which file may be meant."""
+    """Return a study of the store.
+
+    Raises a StoreError where it has none, with another store that has it, or the file that may be meant.
+    """
     try:
         return study_folder.recall(store, name)
     except StoreError as error:
@@ -85,75 +85,66 @@ def _recall(name: str, store: Store) -> Study:
 
 
 def _meant(text: str) -> str:
-    """Name the study file that may be meant; nothing where none is near."""
-    path, found = Path(text), dict[str, None]()
+    """Return the part of a message that names the study file that may be meant; empty where none is near."""
+    path, near = Path(text), dict[str, None]()
     if not _may_exist(path):
         return ""
     if path.is_dir():
-        inside = sorted(str(one) for one in path.glob("*.toml"))
+        inside = sorted(map(str, path.glob("*.toml")))
         return f"; it is a folder, with {', '.join(inside[:NAMED])}: name the file" if inside else ""
     names = {path.name, f"{path.name}.toml"}
     for folder in dict.fromkeys([path.parent, *map(Path, FOLDERS)]):
-        files = {one.name: one for one in sorted(folder.glob("*.toml"))} if folder.is_dir() else {}
+        files = {file.name: file for file in sorted(folder.glob("*.toml"))} if folder.is_dir() else {}
         close = [name for name in files if name in names] or difflib.get_close_matches(path.name, files, n=1)
-        found |= dict.fromkeys(str(files[name]) for name in close)
-    exact = [one for one in found if Path(one).name in names]
-    meant = (exact or list(found))[:1]
+        near |= dict.fromkeys(str(files[name]) for name in close)
+    exact = [file for file in near if Path(file).name in names]
+    meant = (exact or list(near))[:1]
     if not meant:
         return ""
-    here = Path(meant[0]).parent == Path()
-    return f"; there is a {meant[0]} here" if here else f"; there is {meant[0]}"
+    is_here = Path(meant[0]).parent == Path()
+    return f"; there is a {meant[0]} here" if is_here else f"; there is {meant[0]}"
 
 
 def _elsewhere(study: Study, store: Store, old: Past | None) -> str:
-    """Return the message that a store beside the study's file has the study, where this one, of the current folder, has not."""
+    """Return a note where the current folder's store lacks a study that the store beside its file has."""
     beside = Store(Path(study.folder) / layout.USUAL)
-    if (
-        old is not None
-        or not study.folder
-        or store.path != Path(layout.USUAL).absolute()
-        or beside.path.resolve() == store.path.resolve()
-    ):
+    is_usual = store.path == Path(layout.USUAL).absolute()
+    if old is not None or not study.folder or not is_usual or beside.path.resolve() == store.path.resolve():
         return ""
     if not layout.is_store(beside.path) or study_folder.past(beside, study.name) is None:
         return ""
     path = os.path.relpath(beside.path)
     return (
-        f'no run of "{study.name}" is in {os.path.relpath(store.path)}; {path}, beside the study, has '
-        f"it: --store {path}"
+        f'no run of "{study.name}" is in {os.path.relpath(store.path)}; '
+        f"{path}, beside the study, has it: --store {path}"
     )
 
 
 def _seeded(
     study: Study, sets: tuple[str, ...], store: Store, asked: int | None, old: Past | None
 ) -> tuple[Study, str]:
-    """Return the study under the seeds that are meant, and what is to be said of those that stay from an earlier `--seeds`."""
+    """Return the study under the seeds that are meant, and a note on seeds of an earlier `--seeds`."""
     if asked is not None:
         return _with_seeds(study, sets, asked), ""
-    has_own = any(given.partition("=")[0].strip() == "seeds" for given in sets)
+    has_own = any(setting.partition("=")[0].strip() == "seeds" for setting in sets)
     if old is None or old.asked_seeds is None or old.asked_seeds <= len(study.seeds) or has_own:
         return study, ""
     more = _with_seeds(study, sets, old.asked_seeds)
     added = _there(more, store, [seed for seed in more.seeds if seed not in study.seeds])
     undone = f"--seeds {len(study.seeds)}"
-    if not added and origin.is_alike(
-        old.raw, old.text, study
-    ):  # the run that asked for them was stopped before it began with one
-        return more, f"--seeds {old.asked_seeds} was asked for, and stays: {undone} undoes it"
     if not added:
+        if origin.is_alike(
+            old.raw, old.text, study
+        ):  # the run that asked for them was stopped before the first
+            return more, f"--seeds {old.asked_seeds} was asked for, and stays: {undone} undoes it"
         return study, ""
     were, _, them = _words(added)
-    return (
-        more,
-        (
-            f"{were} added by --seeds {old.asked_seeds}, and {'stays' if len(added) == 1 else 'stay'}: "
-            f"{undone} leaves {them} out"
-        ),
-    )
+    stay = "stays" if len(added) == 1 else "stay"
+    return more, f"{were} added by --seeds {old.asked_seeds}, and {stay}: {undone} leaves {them} out"
 
 
 def _omitted(study: Study, store: Store, old: Past) -> str:
-    """Return which seeds the store has of a study's cells, and the study leaves out."""
+    """Return a note on the seeds that the store has of a study's cells, and the study leaves out."""
     left = _there(study, store, [seed for seed in old.seeds if seed not in study.seeds])
     if not left:
         return ""
@@ -161,19 +152,15 @@ def _omitted(study: Study, store: Store, old: Past) -> str:
     by_count = study_file.more_seeds(study.seeds, len(seeds))
     fits = set(range(by_count) if isinstance(by_count, int) else by_count) == set(seeds)
     _, are, them = _words(left)
-    return (
-        f"{are} in the store and not in this report: "
-        f"{f'--seeds {len(seeds)}' if fits else f'--set seeds={seeds}'} shows {them}"
-    )
+    option = f"--seeds {len(seeds)}" if fits else f"--set seeds={seeds}"
+    return f"{are} in the store and not in this report: {option} shows {them}"
 
 
 def _words(seeds: list[int]) -> tuple[str, str, str]:
     listed = ", ".join(map(str, seeds))
-    return (
-        (f"seed {listed} was", f"seed {listed} is", "it")
-        if len(seeds) == 1
-        else (f"seeds {listed} were", f"seeds {listed} are", "them")
-    )
+    if len(seeds) == 1:
+        return f"seed {listed} was", f"seed {listed} is", "it"
+    return f"seeds {listed} were", f"seeds {listed} are", "them"
 
 
 def _with_seeds(study: Study, sets: tuple[str, ...], count: int) -> Study:
@@ -189,7 +176,7 @@ def _with_seeds(study: Study, sets: tuple[str, ...], count: int) -> Study:
 
 
 def _there(study: Study, store: Store, seeds: list[int]) -> list[int]:
-    """List those of some seeds under which a cell of a study has been trained, or begun."""
+    """Return the seeds, of some, under which a cell of a study has been trained, or begun."""
     if not seeds:
         return []
     jobs = resolve(study, store, seeds=tuple(seeds)).jobs

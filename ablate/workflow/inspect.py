@@ -17,7 +17,7 @@ from ablate.study.file import Study
 
 
 def status(study: Study, where: Where) -> Status:
-    """Return how far a study is: quicker than a plan, which asks of every job what is left, and how long it takes."""
+    """Return how far a study is; quicker than a plan, which also finds out what is left of every job."""
     resolved = resolve(study, where.store, where.device)
     return standing.of(study.name, resolved.runs, resolved.tuning, where.store)
 
@@ -30,31 +30,25 @@ class Listed:
     question: str
     total: Mapping[str, int]  # runs by status
     being_run: bool
-    unreadable: str = ""  # why nothing can be said of it
+    unreadable: str = ""  # why the study cannot be read
 
 
 def studies(where: Where) -> tuple[Listed, ...]:
-    """List the studies of a store as they were last run; of one that cannot be read, why."""
-    found = []
+    """Return the studies of a store as they were last run; of one that cannot be read, why."""
+    listed = []
     for name in study_folder.names(where.store):
         try:
-            known = study_folder.recall(where.store, name)
-            now = status(known, where)
+            study = study_folder.recall(where.store, name)
+            now = status(study, where)
         except (AblateError, ValueError, KeyError, TypeError) as error:
-            found.append(Listed(name, "", {}, being_run=False, unreadable=str(error).partition("\n")[0]))
+            reason = str(error).partition("\n")[0]
         except OSError as error:  # another user's, or a folder where a file should be
-            found.append(
-                Listed(
-                    name,
-                    "",
-                    {},
-                    being_run=False,
-                    unreadable=f"{error.filename or 'a file of it'} cannot be read: {error.strerror}",
-                )
-            )
+            reason = f"{error.filename or 'a file of it'} cannot be read: {error.strerror}"
         else:
-            found.append(Listed(name, known.question, now.total, now.being_run))
-    return tuple(found)
+            listed.append(Listed(name, study.question, now.total, now.being_run))
+            continue
+        listed.append(Listed(name, "", {}, being_run=False, unreadable=reason))
+    return tuple(listed)
 
 
 def watch(study: Study, where: Where) -> Iterator[Status]:
@@ -63,20 +57,16 @@ def watch(study: Study, where: Where) -> Iterator[Status]:
 
 
 def explain(texts: tuple[str, ...], where: Where) -> Explained | Compared:
-    """Return what one job is, or what makes two jobs two; for the forms of a JOB see jobs.py."""
+    """Return what one job is, or what makes two jobs two; job_names.py has the forms of a JOB."""
     known = job_names.read(where.store, where.device)
-    found = [job_names.find(text, known) for text in texts]
-    return (
-        explaining.explain(found[0], known)
-        if len(found) == 1
-        else explaining.compare(found[0], found[1], known)
-    )
+    first, *others = (job_names.find(text, known) for text in texts)
+    return explaining.compare(first, others[0], known) if others else explaining.explain(first, known)
 
 
 def log(text: str, where: Where, *, follow: bool) -> Iterator[str]:
     """Return the log of a job as it is, or as it grows until the job has ended.
 
-    Raise an AblateError without one.
+    Raises an AblateError where there is none.
     """
     known = job_names.read(where.store, where.device)
     job = job_names.find(text, known)

@@ -25,7 +25,7 @@ load, condition = argument.load, argument.condition
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A plan, the slots that there are for it, which effects it can see, and its networks where they are asked for."""
+    """A plan, the slots that there are for it, the effects that it can show, and its networks on request."""
 
     plan: Plan
     slots: int
@@ -42,11 +42,9 @@ def preview(study: Study, where: Where, how: How = How(), *, with_networks: bool
 
 
 def plan(study: Study, where: Where, how: How = How(), *, check: bool = False) -> Plan:  # noqa: B008 (it is frozen)
-    """Return what is left to do.
+    """Return what is left to do, by the store alone: images never decoded have no finished jobs.
 
-    Only the store is read: images that were never decoded count as without finished jobs.
-
-    `check`: build the networks of which only that shows whether they can be had, which takes torch and
+    `check`: build the networks of which only that shows whether they can be trained, which takes torch and
     seconds.
     """
     known = inputs.read(study, where.store, where.device)
@@ -54,43 +52,33 @@ def plan(study: Study, where: Where, how: How = How(), *, check: bool = False) -
     todo = planning.make(resolve_inputs(known), retry_failed=how.retry_failed, only=how.only)
     if not check:
         return todo
-    return replace(
-        todo, notes=(*notes, *inputs.changed(known, [work.job for work in todo.work if not work.trained]))
-    )
+    changed = inputs.changed(known, [work.job for work in todo.work if not work.trained])
+    return replace(todo, notes=(*notes, *changed))
 
 
 def outlook(todo: Plan, where: Where) -> "Outlook | None":
-    """Return what a study can see, by the noise of its own runs, else of another study's on the same images."""
+    """Return the effects that a study can show, by the noise of its runs or of a similar study."""
     from ablate.analysis import outcomes as run_outcomes
     from ablate.analysis import power as looking
 
-    study, found, basis = todo.study, looking.Noise(), ""
+    study, noise, basis = todo.study, looking.Noise(), ""
     if todo.done:
-        found, basis = (
-            looking.noise(study, todo.grid, run_outcomes.read(todo.runs, where.store)),
-            "from the runs that are there",
-        )
-    for name in () if found.sds else study_folder.names(where.store):
+        noise = looking.noise(study, todo.grid, run_outcomes.read(todo.runs, where.store))
+        basis = "from the runs that are there"
+    for name in () if noise.sds else study_folder.names(where.store):
         try:
             other = study_folder.recall(where.store, name)
-            is_like = name != study.name and looking.alike(other, study)
-            theirs = resolve(other, where.store, where.device) if is_like else None
-        except (
-            AblateError,
-            ValueError,
-            PermissionError,
-        ):  # of another version, spoilt or another user's: no matter here
+            if name == study.name or not looking.alike(other, study):
+                continue
+            resolved = resolve(other, where.store, where.device)
+        except (AblateError, ValueError, PermissionError):  # another version's, spoilt or another user's
             continue
-        known = (
-            looking.Noise()
-            if theirs is None
-            else looking.noise(other, theirs.grid, run_outcomes.read(theirs.runs, where.store))
-        )
-        if known.seeds >= max(looking.FEWEST, found.seeds + 1):  # of several the one with the most seeds
-            found, basis = known, f"from the noise of the study {name}, {known.seeds} seeds"
-    return looking.look(study, found, basis, inputs.test_images(todo.resolved.inputs))
+        theirs = looking.noise(other, resolved.grid, run_outcomes.read(resolved.runs, where.store))
+        if theirs.seeds >= max(looking.FEWEST, noise.seeds + 1):  # of several the one with the most seeds
+            noise, basis = theirs, f"from the noise of the study {name}, {theirs.seeds} seeds"
+    return looking.look(study, noise, basis, inputs.test_images(todo.resolved.inputs))
 
 
 def networks(todo: Plan) -> "dict[str, Summary]":
-    """Describe each different network of a plan."""
+    """Return a summary of each different network of a plan, by label."""
     return network_checks.summaries(todo.resolved.inputs, todo.grid)

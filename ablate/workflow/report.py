@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # these bring pandas, which `status` and `plan` can do withou
 
 
 def report(study: Study, where: Where, metric: str | None = None, cells: tuple[str, ...] = ()) -> "Findings":
-    """Compute the findings of a study from its store; `cells`: labels of those that are shown from inside."""
+    """Return the findings of a study from its store; `cells`: labels of cells that are shown from inside."""
     from ablate.messages import unknown
     from ablate.recipe import metrics
 
@@ -29,10 +29,10 @@ def check_cells(expanded: Grid, labels: tuple[str, ...]) -> None:
     """Raise an AblateError for a label that is no cell of the study."""
     from ablate.messages import unknown
 
-    known = [cell.label for cell in expanded.cells]
+    own = [cell.label for cell in expanded.cells]
     for label in labels:
-        if label not in known:
-            raise AblateError(f"--cell: {unknown(label, 'a cell of this study', known)}")
+        if label not in own:
+            raise AblateError(f"--cell: {unknown(label, 'a cell of this study', own)}")
 
 
 def compare(
@@ -41,29 +41,28 @@ def compare(
     """Put two studies, or two cells of one, side by side; raise an AblateError where there are not two."""
     from ablate.report import comparison
 
-    found = [report(study, where, metric) for study in studies]
-    if len(found) == 2 and not cells:
-        return comparison.of_studies(*found)
-    if len(found) != 1 or len(cells) != 2 or cells[0] == cells[1]:
+    findings = [report(study, where, metric) for study in studies]
+    if len(findings) == 2 and not cells:
+        return comparison.of_studies(*findings)
+    if len(findings) != 1 or len(cells) != 2 or cells[0] == cells[1]:
         raise AblateError(
             "compare needs two studies, or one study and two different cells: --cell LABEL --cell LABEL"
         )
-    return _compare_cells(studies[0], found[0], cells, where)
+    return _compare_cells(studies[0], findings[0], cells, where)
 
 
-def _compare_cells(study: Study, found: "Findings", labels: tuple[str, ...], where: Where) -> "Comparison":
+def _compare_cells(study: Study, findings: "Findings", labels: tuple[str, ...], where: Where) -> "Comparison":
     from ablate.analysis import effects, metric_table
     from ablate.analysis import outcomes as run_outcomes
     from ablate.report import comparison
 
     resolved = resolve(study, where.store, where.device)
     check_cells(resolved.grid, labels)
-    known = {cell.cell.label: cell for cell in found.cells}
-    table = metric_table.tabulate(
-        study, resolved.grid, run_outcomes.read(resolved.runs, where.store), found.metric, found.direction
-    )
-    one, other = (known[label] for label in labels)
-    return comparison.of_cells(found, one, other, effects.between(table, one.cell, other.cell))
+    outcomes = run_outcomes.read(resolved.runs, where.store)
+    table = metric_table.tabulate(study, resolved.grid, outcomes, findings.metric, findings.direction)
+    by_label = {cell.cell.label: cell for cell in findings.cells}
+    first, second = (by_label[label] for label in labels)
+    return comparison.of_cells(findings, first, second, effects.between(table, first.cell, second.cell))
 
 
 def find(resolved: Resolved, metric: str | None = None, cells: tuple[str, ...] = ()) -> "Findings":
@@ -73,8 +72,6 @@ def find(resolved: Resolved, metric: str | None = None, cells: tuple[str, ...] =
     from ablate.analysis import tuning as tuning_findings
 
     study, store = resolved.study, resolved.store
-    outcomes, history = (
-        run_outcomes.read(resolved.runs, store),
-        tuning_findings.read(study, resolved.tuning, store),
-    )
+    outcomes = run_outcomes.read(resolved.runs, store)
+    history = tuning_findings.read(study, resolved.tuning, store)
     return findings.find(study, resolved.grid, outcomes, metric=metric, looked_into=cells, tuning=history)

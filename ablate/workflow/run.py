@@ -1,4 +1,4 @@
-"""`ablate run`, `search` and `lr-find` as a few named steps, and the wiring: which part gets which."""
+"""`ablate run`, `search` and `lr-find`, as a few named steps."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -45,10 +45,7 @@ class Ran:
 
 
 def run(study: Study, crew: Crew) -> Ran:
-    """Find rates, search, train what is missing, keep MLflow up to date, report.
-
-    To run it again is to resume it.
-    """
+    """Find rates, search, train what is missing, keep MLflow up to date, report; running again resumes."""
     from ablate import tracking
     from ablate.report import publish
 
@@ -80,7 +77,7 @@ def run(study: Study, crew: Crew) -> Ran:
 
 
 def _prepare(study: Study, crew: Crew) -> tuple[Plan, Callable[[], Plan]]:
-    """Check a study, fetch weights, decode images, record it; return its plan, and what plans it again."""
+    """Check a study, fetch weights, decode images, record it; return its plan and a function to replan it."""
     how = crew.how
     with crew.interruption.at_once():
         known = inputs.read(study, crew.store, crew.where.device)
@@ -117,9 +114,9 @@ def _state(todo: Plan) -> str:
 def lr_find(
     study: Study, crew: Crew, cells: tuple[str, ...], seeds: int, sweep: dict[str, Any]
 ) -> "tuple[dict[str, dict[str, Suggestion]], Ledger]":
-    """Test ranges of the learning rate on cells, by default the baseline.
+    """Run range tests of the learning rate on cells, by default the baseline.
 
-    Return each rule's suggestion by cell.
+    Returns each rule's suggestion, by cell and rule.
     """
     asked = Sweep(**sweep)
     known = inputs.read(study, crew.store, crew.where.device)
@@ -148,7 +145,7 @@ def lr_find(
 
 
 def _left(todo: Plan, how: How) -> int:
-    """Count what is still to be done: work under way when the time was up may have ended all the same."""
+    """Return how much is left: work under way when the time was up may have ended all the same."""
     return todo.trials + len(todo.tuning.open_ranges) + (0 if how.tune_only else len(todo.work))
 
 
@@ -160,7 +157,7 @@ def _check_search(study: Study) -> None:
 
 
 def _work(crew: Crew, todo: Plan, replan: Callable[[], Plan], *, is_sent: bool) -> tuple[Plan, "Sent"]:
-    """Go through the stages that have something to do; return the plan then, and what MLflow has not taken.
+    """Run the stages that have something to do; return the plan afterwards, and what MLflow has not taken.
 
     `is_sent`: nothing is to be done, and MLflow has it all.
     """
@@ -184,17 +181,15 @@ def _work(crew: Crew, todo: Plan, replan: Callable[[], Plan], *, is_sent: bool) 
 
 
 def _nothing() -> None:
-    """Let MLflow get what an earlier command has left to send."""
+    """Train nothing: MLflow only gets what an earlier command has left to send."""
 
 
 def _shown(crew: Crew, todo: Plan, stage: Callable[[], None], *, whole: bool) -> "Sent":
     """Run a stage while a thread keeps MLflow up to date; `whole`: the runs are all that the study has."""
     from ablate import tracking
 
-    sources, address = (
-        sources_of(todo.resolved, whole=whole),
-        tracking.uri(crew.store, crew.where.tracking_uri),
-    )
+    sources = sources_of(todo.resolved, whole=whole)
+    address = tracking.uri(crew.store, crew.where.tracking_uri)
     writer = tracking.Writer(address, todo.study, sources, crew.store, crew.notice, whole=whole)
     interruption = crew.interruption
     try:
@@ -204,12 +199,12 @@ def _shown(crew: Crew, todo: Plan, stage: Callable[[], None], *, whole: bool) ->
         writer.abandon()
         raise
     finally:
-        asked = interruption.asked()  # then what was put away is still sent, and only once more stops that
+        asked = interruption.asked()  # then what was saved is still sent, and only a second signal stops that
         sent = writer.close(lambda: interruption.asked() and not asked)
     return sent
 
 
 def _touch(writer: "Writer", event: Event) -> None:
-    """Observe for MLflow: what is new in the store is sent."""
+    """Tell MLflow's writer what is new in the store."""
     if isinstance(event, Updated):
         writer.touch(event.id)

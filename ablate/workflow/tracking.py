@@ -10,14 +10,14 @@ from ablate.workflow.report import find
 
 
 def ui(where: Where, host: str, port: int) -> tuple[list[str], dict[str, str], dict[str, str]]:
-    """Return the command that serves MLflow's page, its environment, and each study's address on it, by name."""
+    """Return the command that serves MLflow's page, its environment, and each study's address by name."""
     from ablate import tracking
 
     return tracking.serve(tracking.uri(where.store, where.tracking_uri), where.store, host, port)
 
 
 def sources_of(resolved: Resolved, *, whole: bool) -> "tuple[Source, ...]":
-    """List what MLflow shows of a study: range tests, searches and, where `whole`, the runs."""
+    """Return what MLflow shows of a study: range tests, searches and, where `whole`, the runs."""
     from ablate import tracking
 
     tuning, store = resolved.tuning, resolved.store
@@ -36,10 +36,8 @@ def sync(study: Study, where: Where) -> int:
     from ablate import tracking
     from ablate.report import publish
 
-    resolved, address = (
-        resolve(study, where.store, where.device),
-        tracking.uri(where.store, where.tracking_uri),
-    )
+    resolved = resolve(study, where.store, where.device)
+    address = tracking.uri(where.store, where.tracking_uri)
     if others := study_folder.taken(where.store, study):
         raise StoreError(others)
     layout.create(where.store)

@@ -8,7 +8,7 @@ from ablate.workflow.tracking import sources_of
 
 
 def examine(where: Where, *, deep: bool = False) -> "tuple[Finding, ...]":
-    """Check a store and its machine; nothing is changed. `deep`: read all weights for their checksums."""
+    """Return what is wrong with a store and its machine. `deep`: read all weights for their checksums."""
     from ablate import tracking
     from ablate.upkeep import doctor
 
@@ -17,17 +17,14 @@ def examine(where: Where, *, deep: bool = False) -> "tuple[Finding, ...]":
     def compare(resolved: Resolved) -> list[str]:
         return tracking.compare(address, resolved.study, sources_of(resolved, whole=True), where.store)
 
-    return doctor.examine(
-        doctor.Patient(
-            where.store, compare, tracking.public(address), deep, tracking.public(where.tracking_uri or "")
-        )
-    )
+    server = tracking.public(where.tracking_uri or "")
+    return doctor.examine(doctor.Patient(where.store, compare, tracking.public(address), deep, server))
 
 
 def garbage(where: Where) -> "tuple[Item, ...]":
-    """List what nothing in the store refers to.
+    """Return what nothing in the store refers to.
 
-    Raise an AblateError where that is unclear, or somebody works there.
+    Raises an AblateError where that is unclear, or a command runs there.
     """
     from ablate.planning import references
     from ablate.upkeep import gc as garbages
@@ -46,7 +43,6 @@ def collect(where: Where, shown: "tuple[Item, ...]") -> "Removed":
     with garbages.alone(where.store, references.read(where.store, quick=False).studies) as studies:
         now = references.read(where.store, quick=False)
         garbages.check(where.store, now)
-        known = {item.path for item in shown}
-        return garbages.remove(
-            [item for item in garbages.find(where.store, now) if item.path in known], where.store, studies
-        )
+        agreed = {item.path for item in shown}
+        items = [item for item in garbages.find(where.store, now) if item.path in agreed]
+        return garbages.remove(items, where.store, studies)

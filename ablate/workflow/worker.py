@@ -1,4 +1,4 @@
-"""One task of a file, run in this process: what Slurm job arrays and Kubernetes indexed jobs call on every node."""
+"""One task of a file, run in this process: what job arrays of Slurm and Kubernetes call on every node."""
 
 import os
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def run(
     """Run one task of a file to its end, or to the next epoch after `should_stop`.
 
     `notice` hears that another process has the task, which is waited for. Raises an AblateError where the
-    file has no such task, or its folder is not there.
+    file has no such task, or the task's folder is not there.
     """
     task = tasks.read(path, index)
     if isinstance(task, ProbeTask):

@@ -10,15 +10,18 @@ from pathlib import Path
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-default-apps", "--no-first-run", ("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE "
-                                                "127.0.0.1"), "--virtual-time-budget=8000",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync",
+    "--disable-component-update", "--disable-default-apps", "--no-first-run",
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1", "--virtual-time-budget=8000",
     "--window-size=400,900", "--enable-logging=stderr",
 )  # fmt: skip
 
 
 class Browser:
-    """A page that can be clicked and typed into: Chromium's own protocol over its pipe, as keys must come from outside."""
+    """A page that can be clicked and typed into, by Chromium's own protocol over its pipe.
+
+    Keys must come from outside.
+    """
 
     def __init__(self, page: Path | str, folder: Path, width: int = 0) -> None:
         ends = (*os.pipe(), *os.pipe())
@@ -112,8 +115,10 @@ class Browser:
             f"""(() => {{
             const heads = [...document.querySelectorAll("#cells-table thead th")];
             const at = heads.findIndex((head) => head.textContent.startsWith({json.dumps(title)}));
-            const sorted = heads.filter((head) => head.hasAttribute("aria-sort")).map((head) => head.textContent);
-            const rows = [...document.querySelectorAll("#cells-table tbody tr")].map((row) => row.children[at].textContent);
+            const marked = heads.filter((head) => head.hasAttribute("aria-sort"));
+            const sorted = marked.map((head) => head.textContent);
+            const lines = [...document.querySelectorAll("#cells-table tbody tr")];
+            const rows = lines.map((row) => row.children[at].textContent);
             return {{rows, sorted, order: heads[at].getAttribute("aria-sort"), title: heads[at].textContent}};
             }})()"""
         )

@@ -32,7 +32,10 @@ class PreActivation(nn.Module):
 
 
 class Functional(nn.Module):
-    """A plain network whose activations are no modules, defined in another order than used, one of its convolutions with a bias."""
+    """A plain network whose activations are no modules, and whose layers are not defined in the order of use.
+
+    One of its convolutions has a bias.
+    """
 
     def __init__(self, *, norm=nn.BatchNorm2d):
         super().__init__()
@@ -93,17 +96,41 @@ RESNET_CONVOLUTIONS = {
 # reads.
 NETWORKS = {
     "cnn4": (
-        lambda: built(name="cnn4"), lambda: written_without_norms(lambda: built(name="cnn4")), 4, CNN4_CONVOLUTIONS, CNN4_CONVOLUTIONS,
+        lambda: built(name="cnn4"),
+        lambda: written_without_norms(lambda: built(name="cnn4")),
+        4,
+        CNN4_CONVOLUTIONS,
+        CNN4_CONVOLUTIONS,
     ),
     "resnet18-cifar": (
-        lambda: built(name="resnet18", stem="cifar"), lambda: bare_resnet18("cifar"), 20, RESNET_CONVOLUTIONS, RESNET_CONVOLUTIONS,
+        lambda: built(name="resnet18", stem="cifar"),
+        lambda: bare_resnet18("cifar"),
+        20,
+        RESNET_CONVOLUTIONS,
+        RESNET_CONVOLUTIONS,
     ),
     "resnet18-imagenet": (
-        lambda: built(name="resnet18", stem="imagenet"), lambda: bare_resnet18("imagenet"), 20, RESNET_CONVOLUTIONS, RESNET_CONVOLUTIONS,
+        lambda: built(name="resnet18", stem="imagenet"),
+        lambda: bare_resnet18("imagenet"),
+        20,
+        RESNET_CONVOLUTIONS,
+        RESNET_CONVOLUTIONS,
     ),
-    "pre-activation": (lambda: seeded(PreActivation), lambda: PreActivation(norm=nothing), 2, {"stem", "conv1", "conv2"}, {"stem"}),
-    "functional": (lambda: seeded(Functional), lambda: Functional(norm=nothing), 2, {"conv1", "conv2", "conv3"}, {"conv1", "conv2"}),
-}  # fmt: skip
+    "pre-activation": (
+        lambda: seeded(PreActivation),
+        lambda: PreActivation(norm=nothing),
+        2,
+        {"stem", "conv1", "conv2"},
+        {"stem"},
+    ),
+    "functional": (
+        lambda: seeded(Functional),
+        lambda: Functional(norm=nothing),
+        2,
+        {"conv1", "conv2", "conv3"},
+        {"conv1", "conv2"},
+    ),
+}
 
 
 @functools.cache

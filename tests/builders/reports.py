@@ -98,7 +98,7 @@ def found(
 
 
 def inside(outcome: Outcome, given: float, classes: tuple[str, ...], picture: str) -> Outcome:
-    """Put into a run 1000 images of each class, of which the next two classes get the mistakes, and two bins of confidence."""
+    """Put into a run 1000 images of each class, taken for the next two classes by mistake, and two bins."""
     known, seed = len(classes), outcome.run.seed
     rights = [int(1000 * given) - 7 * i * (seed + i) - len(outcome.run.cell.label) for i in range(known)]
     thirds = [(1000 - right) // 3 for right in rights]
@@ -135,7 +135,7 @@ def line(epoch: int, epochs: int, given: float) -> Epoch:
 
 
 def by_level(changes: Mapping[tuple[str, str], list[float]], *, base: float = 0.9) -> Value:
-    """Make values to which each level adds its own change in each seed, so that the per-seed effects are these very numbers."""
+    """Make values to which each level adds its change in each seed: per-seed effects are these numbers."""
     return lambda cell, seed: (
         base
         + 0.001 * seed
@@ -189,7 +189,7 @@ CHANGES = {
 
 
 def everything() -> Findings:
-    """Make a study with every verdict, failures, exclusions, claims, shared trainings and two versions of torch."""
+    """Make a study with every verdict, failures, exclusions, claims, shared trainings and two torches."""
 
     def status(cell: Cell, seed: int) -> str:
         if cell.levels["model.batch_norm"] == "false" and seed == 4:
@@ -240,7 +240,7 @@ def hash_of(text: str) -> int:
 
 
 def with_tuning(of: Findings) -> Findings:
-    """Let a study have searched and found rates for its cells: a history, a map, an effect that turns, a range test each."""
+    """Let a study have tuned its cells: a history, a map, an effect that turns, a range test each."""
     labels = [found.cell.label for found in of.cells][:14]  # more than are drawn
     tried = {
         path: Range(low=low, high=high, log=True)

@@ -100,9 +100,14 @@ def run(
 ) -> tuple[Ledger, list[Event]]:
     heard: list[Event] = []
     ledger = scheduler.run(
-        scheduler.Listed(todo), here, executor,
-        context=Context(git={"commit": "abc"}), interrupted=interrupted, listen=heard.append, policy=Policy(**policy),
-    )  # fmt: skip
+        scheduler.Listed(todo),
+        here,
+        executor,
+        context=Context(git={"commit": "abc"}),
+        interrupted=interrupted,
+        listen=heard.append,
+        policy=Policy(**policy),
+    )
     return ledger, heard
 
 

@@ -1,4 +1,4 @@
-"""What the tests of searches share: studies that search, and a toy that plays the workers, whose optimum is known."""
+"""What the tests of searches share: studies that search, and a toy with a known optimum as their workers."""
 
 import math
 from collections import Counter

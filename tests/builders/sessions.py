@@ -32,11 +32,17 @@ def make(**changes):
 JITTER = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05}
 EVERYTHING = {
     "augment": {
-        "crop": "random_resized_crop", "rotation": 15.0, "color_jitter": JITTER, "erasing": 0.5, "cutout": 4, "mixup": 0.5, "cutmix": 1.0,
+        "crop": "random_resized_crop",
+        "rotation": 15.0,
+        "color_jitter": JITTER,
+        "erasing": 0.5,
+        "cutout": 4,
+        "mixup": 0.5,
+        "cutmix": 1.0,
     },
     "model": {"conv_dropout": 0.1, "head_dropout": 0.2},
     "training": {"label_smoothing": 0.1, "gradient_clip": 1.0, "early_stopping": 3, "epochs": 4},
-}  # fmt: skip
+}
 
 
 def start(recipe, prepared, seed=0):
@@ -78,7 +84,7 @@ def fingerprint(state):
 
 
 def outcome(session):
-    """Return the bits of everything that a training leaves: weights, metrics, optimizer, best epoch, every generator."""
+    """Return the bits of all that a training leaves: weights, metrics, optimizer, best epoch, generators."""
     state = loop.snapshot(session)
     return fingerprint(state | {"history": without_times(state["history"])})
 
@@ -89,16 +95,26 @@ TRAININGS: dict[str, dict[str, dict[str, object]]] = {
     "crop, flip": {},
     "everything": EVERYTHING,
     "everything in bf16": EVERYTHING | {"training": EVERYTHING["training"] | {"precision": "bf16"}},
-    "stopping early": {"optimizer": {"lr": 0.5}, "training": {"early_stopping": 2, "epochs": 8}, "augment": {"rotation": 15.0}},
+    "stopping early": {
+        "optimizer": {"lr": 0.5},
+        "training": {"early_stopping": 2, "epochs": 8},
+        "augment": {"rotation": 15.0},
+    },
     "adam": {"optimizer": {"name": "adam", "lr": 0.003}, "model": {"conv_dropout": 0.2}},
-    "adamw, step": {"optimizer": {"name": "adamw", "lr": 0.003}, "schedule": {"name": "step", "step_epochs": 1}},
+    "adamw, step": {
+        "optimizer": {"name": "adamw", "lr": 0.003},
+        "schedule": {"name": "step", "step_epochs": 1},
+    },
     "cosine, no batch norm": {"schedule": {"name": "cosine"}, "model": {"batch_norm": False}},
     "no validation": {"data": {"validation": 0}, "augment": {"rotation": 30.0, "padding_mode": "reflect"}},
     "sgd without momentum": {"optimizer": {"momentum": 0.0, "lr": 0.05}, "schedule": {"name": "constant"}},
     "diverging": {
-        "optimizer": {"lr": 100.0}, "model": {"batch_norm": False}, "schedule": {"name": "constant"}, "training": {"batch_size": 10},
+        "optimizer": {"lr": 100.0},
+        "model": {"batch_norm": False},
+        "schedule": {"name": "constant"},
+        "training": {"batch_size": 10},
     },
-}  # fmt: skip
+}
 # The child trains these after other jobs; the parent trains each first.
 IN_CHILD = ["everything", "everything in bf16", "adam"]
 
@@ -117,8 +133,19 @@ class Reads(TorchFunctionMode):
     """Count the calls that wait for the device and bring its numbers to Python."""
 
     NAMES = (
-        "item", "tolist", "numpy", "cpu", "equal", "nonzero", "is_nonzero", "__bool__", "__float__", "__int__", "__index__", "__array__",
-    )  # fmt: skip
+        "item",
+        "tolist",
+        "numpy",
+        "cpu",
+        "equal",
+        "nonzero",
+        "is_nonzero",
+        "__bool__",
+        "__float__",
+        "__int__",
+        "__index__",
+        "__array__",
+    )
 
     def __init__(self):
         super().__init__()

@@ -34,9 +34,10 @@ name = sys.argv[2]
 lease.machine = lambda: name
 attempt.Watch = partial(lease.Watch, term=float(sys.argv[3]))
 Folder.lock = lambda self: FileLock(self.path.parent / f"lock of {name}")  # locks do not reach other machines
-task, out = tasks.read(Path(sys.argv[1]), 0), os.fdopen(os.dup(1), "w")  # what is printed goes to the log of the job
-worker.run_job(task, lambda detail: print(json.dumps(detail), file=out, flush=True) if detail else None, lambda: False)
-print(json.dumps({"ended": True}), file=out, flush=True)
+task, out = tasks.read(Path(sys.argv[1]), 0), os.fdopen(os.dup(1), "w")  # a job's own prints go to its log
+say = partial(print, file=out, flush=True)
+worker.run_job(task, lambda detail: say(json.dumps(detail)) if detail else None, lambda: False)
+say(json.dumps({"ended": True}))
 """
 
 
@@ -47,7 +48,7 @@ def digits(tmp_path_factory):
 
 @contextmanager
 def machine(file, name, term):
-    """Start a process that trains the job of a task file as on a machine of its own, with leases of a short term."""
+    """Start a process that trains the job of a task file as on a machine of its own, with short leases."""
     command = [sys.executable, "-c", MACHINE, str(file), name, str(term)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     with process:
@@ -68,7 +69,7 @@ def hear(process, key):
 
 @pytest.mark.slow  # two processes that import torch, one after the other
 def test_a_machine_that_freezes_loses_its_job_to_another_one_and_writes_nothing_more(tmp_path, digits):
-    """The first one stands still longer than its lease lasts, the second one takes over, and then both go on."""
+    """The first one stands still longer than its lease lasts, the second takes over, and then both go on."""
     house = House(tmp_path, digits)
     folder, quiet, file = house.folder("a", LONG), house.folder("quiet", LONG), tmp_path / "tasks.jsonl"
     tasks.write(file, [house.task(folder)])
@@ -112,7 +113,7 @@ def test_a_job_of_a_machine_that_is_gone_is_taken_over_after_the_term_of_its_lea
 
 
 def test_a_file_system_without_locks_has_the_lease_alone(tmp_path, digits, monkeypatch):
-    """No such file system can be mounted here, so its answer is acted: that of flock, as filelock passes it on."""
+    """No such file system can be mounted here: its answer is that of flock, as filelock passes it on."""
     import errno
     import fcntl
 

@@ -10,9 +10,9 @@ from dataclasses import asdict
 from dataclasses import replace as replaced
 
 import pytest
-from ablate.cli.display import Terminal
 from rich.console import Console
 
+from ablate.cli.progress import Terminal
 from ablate.execution import crew as crews
 from ablate.execution import events, stages
 from ablate.execution.executors.base import ENDS

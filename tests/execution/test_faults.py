@@ -1,4 +1,4 @@
-"""Everything that happens to a run in the real world, done to real ones: after the last restart nothing shows that it was.
+"""Everything that happens to a run in the real world, done to real ones: after a restart nothing shows.
 
 Kills at any instant, frozen processes, disks that are full or read-only, an MLflow server that dies.
 """
@@ -103,7 +103,7 @@ def shown(store, address=None):
 
 
 def check_whole(store, undisturbed, address=None):
-    """See that a store says what an undisturbed one says: each job trained to one end, each run shown once, the same report."""
+    """See that a store is as an undisturbed one: each job ends once, each run shows once, the same report."""
     assert len(list(store.glob("jobs/*"))) == len(list(store.glob("jobs/*/result.json"))) == JOBS
     for journal in store.glob("jobs/*/journal.jsonl"):
         assert [json.loads(line)["epoch"] for line in journal.read_text().splitlines()] == list(

@@ -1,4 +1,4 @@
-"""The queue: what dies is tried again, what raises is not, the others go on, and an interruption ends in good order."""
+"""The queue: what dies is retried, what raises is not, the others go on, and an interruption ends well."""
 
 from collections.abc import Callable
 from typing import Any
@@ -57,10 +57,14 @@ def test_a_task_says_all_that_a_worker_needs(here: Store) -> None:
     run((item,), here, Looking(1))
     assert handed == [
         TrainTask(
-            context=Context(git={"commit": "abc"}), folder=here.job(item.job.id).path, job=item.job.id, data=here.data / item.job.data,
-            evaluations=(Evaluation(), Evaluation(mc_dropout=20)), trained=False,
+            context=Context(git={"commit": "abc"}),
+            folder=here.job(item.job.id).path,
+            job=item.job.id,
+            data=here.data / item.job.data,
+            evaluations=(Evaluation(), Evaluation(mc_dropout=20)),
+            trained=False,
         )
-    ]  # fmt: skip
+    ]
 
 
 def test_a_task_alone_writes_nothing(here: Store) -> None:

@@ -1,4 +1,4 @@
-"""Jobs that die, raise, stall, run out of memory or out of time: what is tried again, and what is recorded."""
+"""Jobs that die, raise, stall, run out of memory or out of time: what is retried, and what is recorded."""
 
 from collections.abc import Callable
 from typing import Any
@@ -70,7 +70,7 @@ def test_what_ran_out_of_memory_is_tried_alone_and_then_has_failed_with_its_peak
 
 
 class Clock:
-    """The scheduler's clock, which goes on by the hundredth of a second that each look takes, however busy the machine is."""
+    """The scheduler's clock: it advances by a hundredth of a second a look, however busy the machine is."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -215,7 +215,7 @@ def test_a_job_that_has_failed_for_good_is_told_to_listeners_with_its_reason(her
 def test_what_is_queued_for_long_is_not_taken_for_stalled_and_is_watched_once_it_has_started(
     here: Store,
 ) -> None:
-    """Of two jobs the second is queued for a hundred times as long as a job may be silent, and then is silent."""
+    """Of two jobs the second is queued a hundred times as long as a job may be silent, and then is silent."""
     first, second = ids(work(here, 2))
     time_now = 0.0
 

@@ -142,7 +142,8 @@ if __name__ == "__main__":
                 scheduler.Listed(todo), here, executor, context=Context(), interrupted=interruption.asked,
                 listen=lambda e: print(e.kind, flush=True),
             )
-            print(json.dumps({"interrupted": ledger.interrupted, "finished": len(ledger.finished), "failures": len(ledger.failures)}))
+            counts = {"finished": len(ledger.finished), "failures": len(ledger.failures)}
+            print(json.dumps({"interrupted": ledger.interrupted} | counts))
         except KeyboardInterrupt:
             print("at once")
         finally:

@@ -1,4 +1,4 @@
-"""Searches from proposal to result: a toy with a known optimum plays the workers, and Optuna is the real one."""
+"""Searches from proposal to result: a toy with a known optimum plays the workers, and Optuna is real."""
 
 import os
 import random

@@ -135,7 +135,7 @@ def test_a_torn_last_line_of_the_memory_is_no_line(here):
 
 
 def test_a_memory_that_ends_after_any_of_its_lines_is_gone_on_with(here):
-    """As if killed between any two things that Optuna writes down: a trial without fields, or with one of two."""
+    """As if killed between any two lines that Optuna writes: a trial without fields, or with one of two."""
     one = first_of(here, {"trials": 4, "sampler": "tpe"})
     search([one], here)
     expected, path = told(trials_of(here, one)), here.search(one.id).memory
@@ -187,10 +187,16 @@ def test_a_search_is_described_for_those_that_only_look(here):
     one = first_of(here, {"seeds": 2, "trials": 3})
     search([one], here)
     said = files.read_json(here.search(one.id).search)
-    assert {key: said[key] for key in ("label", "metric", "direction", "sampler", "pruner", "trials", "seeds")} == {
-        "label": "baseline", "metric": "validation/accuracy", "direction": "max", "sampler": "random", "pruner": "none", "trials": 3,
+    described = {
+        "label": "baseline",
+        "metric": "validation/accuracy",
+        "direction": "max",
+        "sampler": "random",
+        "pruner": "none",
+        "trials": 3,
         "seeds": [TUNING_SEED, TUNING_SEED + 1],
-    }  # fmt: skip
+    }
+    assert {key: said[key] for key in described} == described
     search([first_of(here, {"seeds": 2, "trials": 5})], here)
     assert files.read_json(here.search(one.id).search) == said | {"trials": 5}
 

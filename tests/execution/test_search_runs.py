@@ -80,7 +80,7 @@ def shown(store, name, kind):
 
 
 def check_whole(store, name, count):
-    """See that every search has exactly its trials, each with one result for each job, and that nothing is left running."""
+    """See that every search has exactly its trials, each with one result a job, and nothing still runs."""
     for search, rows in trials(store).items():
         assert [trial["number"] for trial in rows] == list(range(count))
         assert Counter(trial["state"] for trial in rows) == {"complete": count}

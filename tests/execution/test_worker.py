@@ -1,94 +1,26 @@
-"""One job: real training of a small network on real digits, in real processes, which are killed.
-
-Whatever happens to a job on its way, its end is bit for bit that of a job that nobody disturbed.
-"""
+"""One job: real training of a small network on real digits, in real processes, and all that it leaves."""
 
 import hashlib
 import json
 import re
 import shutil
-import signal
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trainings
-from houses import BEST, DIGITS, EVERY_DRAW, MC, PLAIN, House, left, run_here
+from houses import BEST, EVERY_DRAW, MC, PLAIN, House, left, run_here
 from trainings import Call
+from working import EPOCHS, attempts, hear, run_all, run_one
 
 from ablate.errors import AblateError
-from ablate.execution.crew import PRELOAD
-from ablate.execution.executors.base import ENDS, Event, Slot
 from ablate.execution.executors.local import LocalExecutor
 from ablate.recipe import identity
-from ablate.recipe.fields import Data, Evaluation, Model, Optimizer
+from ablate.recipe.fields import Data, Model, Optimizer
 from ablate.store import files as store_files
 from ablate.store import job_folder
 from ablate.store.job_folder import Folder
-from ablate.training import data
 
-DEADLINE = 300.0
-EPOCHS = EVERY_DRAW.training.epochs
-
-
-@pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return data.prepare(DIGITS, tmp_path_factory.mktemp("data")).folder
-
-
-@pytest.fixture
-def house(tmp_path: Path, digits: Path) -> House:
-    return House(tmp_path, digits)
-
-
-# Processes
-
-
-@pytest.fixture(scope="module", autouse=True)
-def server() -> Iterator[None]:
-    """Begin with a fork server that imports torch, and end with none: other tests want one that starts at once."""
-    forkserver._forkserver._stop()
-    yield
-    forkserver._forkserver._stop()
-
-
-@pytest.fixture
-def workers() -> Iterator[LocalExecutor]:
-    slots = tuple(Slot(f"cpu:{i}", "cpu", {"CUDA_VISIBLE_DEVICES": ""}) for i in range(2))
-    with closing(LocalExecutor("trainings:run", slots, ("ablate.execution.worker", *PRELOAD))) as executor:
-        yield executor
-
-
-def hear(executor: LocalExecutor, enough: Callable[[list[Event]], bool]) -> list[Event]:
-    heard: list[Event] = []
-    end = time.monotonic() + DEADLINE
-    while not enough(heard):
-        assert time.monotonic() < end, f"heard only {heard}"
-        heard += executor.events(0.1)
-    return heard
-
-
-def run_all(executor: LocalExecutor, payloads: dict[str, dict[str, Any]]) -> dict[str, Event]:
-    """Run jobs to their ends; give how each ended."""
-    waiting, ends = list(payloads.items()), {}
-    end = time.monotonic() + DEADLINE
-    while len(ends) < len(payloads):
-        assert time.monotonic() < end, f"ended only {ends}"
-        while waiting and executor.free():
-            executor.submit(Call(*waiting.pop(0)))
-        ends |= {event.task: event for event in executor.events(0.1) if event.kind in ENDS}
-    return ends
-
-
-def run_one(executor: LocalExecutor, payload: dict[str, Any]) -> Event:
-    return run_all(executor, {"job": payload})["job"]
-
-
-# What a job leaves
+pytestmark = pytest.mark.usefixtures("server")
 
 
 def files(folder: Folder) -> dict[str, tuple[int, int, bytes]]:
@@ -97,13 +29,6 @@ def files(folder: Folder) -> dict[str, tuple[int, int, bytes]]:
     return {
         name: (path.stat().st_ino, path.stat().st_mtime_ns, path.read_bytes()) for name, path in found.items()
     }
-
-
-def attempts(folder: Folder) -> list[int]:
-    return [line["attempt"] for line in store_files.lines(folder.attempts)]
-
-
-# One job
 
 
 def test_a_job_trains_judges_and_writes_every_file(house: House) -> None:
@@ -253,194 +178,6 @@ def test_a_failure_of_the_last_attempt_is_forgotten_when_another_starts(
         job_folder.fail(folder, kind="error", error="x")
         assert run_one(workers, house.payload(folder, *ways)).kind == "finished"
         assert not folder.failure.exists()
-
-
-# Killed and run again
-
-
-def one_of_each(writes: list[str]) -> dict[str, int]:
-    """Choose the last write of each kind: those of the epochs in the last epoch, those of judging once."""
-    return {re.sub("/outcomes/[0-9a-f]+/", "/outcomes/", write): i for i, write in enumerate(writes)}
-
-
-def each(writes: list[str]) -> dict[str, int]:
-    return {f"{i} {write}": i for i, write in enumerate(writes)}
-
-
-@pytest.mark.parametrize(
-    ("choose", "ways"),
-    [
-        (one_of_each, (MC,)),
-        pytest.param(each, (PLAIN, MC, BEST), marks=pytest.mark.slow),
-    ],  # slow: 80 trainings
-)
-def test_a_job_killed_just_before_a_write_ends_as_one_that_was_not_disturbed(
-    house: House,
-    workers: LocalExecutor,
-    choose: Callable[[list[str]], dict[str, int]],
-    ways: tuple[Evaluation, ...],
-) -> None:
-    quiet = house.folder("quiet")
-    writes = run_one(workers, house.payload(quiet, *ways, how="counts")).detail["writes"]
-    for epoch_write in ("os.rename /checkpoint.pt", "open /journal.jsonl"):
-        assert writes.count(epoch_write) == EPOCHS
-    assert {
-        "os.rename /best.pt",
-        "os.rename /last.pt",
-        "os.rename /result.json",
-        "os.remove /checkpoint.pt",
-    } <= set(writes)
-    chosen = choose(writes)
-    folders = {name: house.folder(f"killed {i}") for name, i in chosen.items()}
-    killed = run_all(
-        workers,
-        {name: house.payload(folders[name], *ways, how="dies_at", at=i) for name, i in chosen.items()},
-    )
-    assert {name: event.kind for name, event in killed.items()} == dict.fromkeys(chosen, "killed")
-    again = run_all(workers, {name: house.payload(folder, *ways) for name, folder in folders.items()})
-    assert {name: event.kind for name, event in again.items()} == dict.fromkeys(chosen, "finished")
-    expected = left(quiet)
-    assert [name for name, folder in folders.items() if left(folder) != expected] == []
-    big = {
-        name: [path.name for path in folder.path.iterdir() if ".pt" in path.name]
-        for name, folder in folders.items()
-    }
-    assert {name: found for name, found in big.items() if sorted(found) != ["best.pt", "last.pt"]} == {}
-
-
-@pytest.mark.parametrize("epoch", [1, 2])
-def test_a_job_killed_after_an_epoch_goes_on_from_that_epoch(
-    house: House, workers: LocalExecutor, epoch: int
-) -> None:
-    quiet, folder = house.folder("quiet"), house.folder("a")
-    died = run_one(workers, house.payload(folder, how="dies_after", epoch=epoch, signal=signal.SIGKILL))
-    assert (died.kind, len(store_files.lines(folder.journal))) == ("killed", epoch)
-    before = store_files.lines(folder.journal)
-    workers.submit(Call("again", house.payload(folder)))
-    heard = hear(workers, lambda heard: any(event.kind == "finished" for event in heard))
-    assert [event.detail["epoch"] for event in heard if event.kind == "progress"] == list(
-        range(epoch + 1, EPOCHS + 1)
-    )
-    assert store_files.lines(folder.journal)[:epoch] == before
-    assert attempts(folder) == [1, 2]
-    assert f"attempt 2 on cpu: from epoch {epoch} of {EPOCHS}" in folder.log.read_text()
-    run_here(house.payload(quiet))
-    assert left(folder) == left(quiet)
-
-
-def test_a_job_killed_again_and_again_ends_as_one_that_was_not_disturbed(
-    house: House, workers: LocalExecutor
-) -> None:
-    quiet, folder = house.folder("quiet"), house.folder("a")
-    for epoch in range(1, EPOCHS + 1):
-        assert (
-            run_one(workers, house.payload(folder, how="dies_after", epoch=epoch, signal=signal.SIGKILL)).kind
-            == "killed"
-        )
-    assert run_one(workers, house.payload(folder)).kind == "finished"
-    run_here(house.payload(quiet))
-    assert left(folder) == left(quiet)
-    assert attempts(folder) == [1, 2, 3, 4]
-
-
-def damage(path: Path) -> None:
-    """Turn one bit, as a disk does."""
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-@pytest.mark.parametrize(
-    ("names", "spoil", "goes_on_from"),
-    [
-        (("checkpoint.pt",), damage, 1),
-        (("checkpoint.pt",), cut, 1),
-        (("checkpoint.pt", "previous.pt"), damage, 0),
-    ],
-)
-def test_a_damaged_checkpoint_costs_epochs_and_changes_nothing(
-    house: House,
-    workers: LocalExecutor,
-    names: tuple[str, ...],
-    spoil: Callable[[Path], None],
-    goes_on_from: int,
-) -> None:
-    quiet, folder = house.folder("quiet"), house.folder("a")
-    assert run_one(workers, house.payload(folder, how="stops_after", epoch=2)).kind == "stopped"
-    for name in names:
-        spoil(folder.path / name)
-    assert run_one(workers, house.payload(folder)).kind == "finished"
-    log = folder.log.read_text()
-    assert [f"{name} is damaged: the training goes on from an earlier epoch" in log for name in names] == [
-        True
-    ] * len(names)
-    assert f"attempt 2 on cpu: from epoch {goes_on_from} of {EPOCHS}" in log
-    run_here(house.payload(quiet))
-    assert left(folder) == left(quiet)
-    assert not [path.name for path in folder.path.iterdir() if path.name in ("checkpoint.pt", "previous.pt")]
-
-
-@pytest.mark.parametrize(
-    "tail", [b'{"epoch": 3, "metr', b"\0\0\0\0", b"\0\0\0\n", b'{"epoch": 7, "metrics": {}}\n']
-)
-def test_a_torn_or_damaged_journal_is_mended_from_the_checkpoint(
-    house: House, workers: LocalExecutor, tail: bytes
-) -> None:
-    quiet, folder = house.folder("quiet"), house.folder("a")
-    assert run_one(workers, house.payload(folder, how="stops_after", epoch=2)).kind == "stopped"
-    folder.journal.write_bytes(folder.journal.read_bytes() + tail)
-    assert run_one(workers, house.payload(folder)).kind == "finished"
-    run_here(house.payload(quiet))
-    assert left(folder) == left(quiet)
-
-
-def test_damaged_weights_are_named_and_never_judged(house: House) -> None:
-    folder = house.folder("a")
-    run_here(house.payload(folder))
-    damage(folder.weights("last"))
-    with pytest.raises(
-        AblateError, match=r"last\.pt: must be the weights of a finished training.+remove that folder"
-    ):
-        run_here(house.payload(folder, MC))
-
-
-def test_a_job_that_gets_no_memory_says_so_and_is_no_failure_yet(
-    house: House, workers: LocalExecutor
-) -> None:
-    quiet, folder = house.folder("quiet"), house.folder("a")
-    event = run_one(workers, house.payload(folder, how="lacks_memory"))
-    assert event.kind == "out_of_memory", event
-    assert "GiB at most" in event.error
-    assert "Traceback" in folder.log.read_text()
-    assert not folder.failure.exists()
-    assert run_one(workers, house.payload(folder)).kind == "finished"
-    run_here(house.payload(quiet))
-    assert left(folder) == left(quiet)
-
-
-def test_every_batch_is_a_sign_of_life_in_training_and_in_judging(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ablate.execution import attempt
-
-    monkeypatch.setattr(attempt, "BEAT", 0.0)
-    heard: list[dict[str, Any]] = []
-    trainings.run_job(house.payload(house.folder("a"), PLAIN, MC), heard.append, lambda: False)
-    of_epochs = EPOCHS * (80 // 16 + 1)  # whole batches of training, and one of validation
-    of_judging = -(-357 // 128) * (1 + 2)  # batches of the test images, once plain and twice with dropout
-    assert sum(not detail for detail in heard) == of_epochs + of_judging
-
-
-def test_a_crash_in_c_is_in_the_log_with_the_place_in_python(house: House, workers: LocalExecutor) -> None:
-    folder = house.folder("a")
-    died = run_one(workers, house.payload(folder, how="dies_after", epoch=1, signal=signal.SIGSEGV))
-    assert (died.kind, died.error) == ("crashed", "the process was ended by SIGSEGV")
-    assert "Fatal Python error: Segmentation fault" in folder.log.read_text()
-    assert "in _train" in folder.log.read_text()
 
 
 # Stopped, broken, diverged

@@ -1,4 +1,4 @@
-"""A job is found by what people write, and what makes two jobs two is told: every field of their identities, and nothing else."""
+"""A job is found by what people write, and what makes two jobs two is every field of their identities."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a recipe stands for is looked up before anything is trained: networks are checked and described, weights are fetched."""
+"""What a recipe stands for is looked up before any training: networks are checked, weights are fetched."""
 
 import json
 import subprocess
@@ -97,7 +97,8 @@ from torch import nn
 def few(classes): return nn.Flatten()
 def three(**_): return 3
 def broken(**_): return {}["layers"]
-def good(classes, channels, image_size): return nn.Sequential(nn.Flatten(), nn.Linear(channels * image_size**2, classes))
+def good(classes, channels, image_size):
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * image_size**2, classes))
 """
 LEVELS = {
     "fine": ('name = "cnn4"', None),

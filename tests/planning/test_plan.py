@@ -1,4 +1,4 @@
-"""What is left to do is exactly what the store does not have: nothing is trained twice, and nothing is forgotten."""
+"""What is left to do is exactly what the store does not have: nothing is trained twice or forgotten."""
 
 import json
 import subprocess

@@ -19,11 +19,9 @@ class Row:
 
     start: Callable[[Program, Options], Executor]  # imports the class late
     resources: Callable[[Options], Resources]  # the same that the executor answers, without starting anything
-    options: tuple[
-        str, ...
-    ]  # names of the Options that it understands; what else is asked for is a user's mistake
-    needs: str = ""  # module that must be installed
-    install: str = ""  # how
+    options: tuple[str, ...]  # the names of the Options that it understands; any other is a user's mistake
+    needs: str = ""  # the module that must be installed
+    install: str = ""  # how to install it
 
 
 def _start_local(program: Program, options: Options) -> Executor:
@@ -42,7 +40,7 @@ EXECUTORS: dict[str, Row] = {
 
 
 def resources(name: str, options: Options) -> Resources:
-    """Return what an executor would have to run jobs on; starts nothing.
+    """Return what an executor would have to run jobs on, without starting it.
 
     Raises an AblateError where it has nothing.
     """
@@ -55,7 +53,7 @@ def start(name: str, program: Program, options: Options) -> Executor:
 
 
 def _row(name: str, options: Options) -> Row:
-    """Find an executor that is installed and understands these options."""
+    """Return an executor's row; raise an AblateError unless it is installed and understands the options."""
     if name not in EXECUTORS:
         raise AblateError(f"--executor must be one of {', '.join(EXECUTORS)}, got {name}")
     row = EXECUTORS[name]

@@ -20,7 +20,7 @@ It raises Stopped when it has stopped on request, and OutOfMemory."""
 
 
 class Stopped(Exception):  # noqa: N818 (no error: the answer to a request)
-    """Raised by a worker's function that was asked to stop and has put its work away."""
+    """Raised by a worker's function that was asked to stop and has saved its work."""
 
 
 class OutOfMemory(Exception):  # noqa: N818 (as torch calls its own)
@@ -40,7 +40,7 @@ class Slot:
 
     @property
     def memory(self) -> str:
-        """Name the memory that its tasks use: all CPU slots of a machine share one, and all slots of a GPU."""
+        """The name of the memory that its tasks use: one for all CPU slots, one for all slots of a GPU."""
         return "cpu" if self.device == "cpu" else self.name
 
 
@@ -49,7 +49,7 @@ class Task(Protocol):
 
     @property
     def id(self) -> str:
-        """Name it, in all events about it."""
+        """Its name in all events about it."""
 
     def to_json(self) -> Json:
         """Return what the function gets, as plain JSON values; the executor adds the `device` of the slot."""
@@ -99,7 +99,7 @@ class Event:
 
     kind: Kind
     task: str
-    slot: str  # empty while it is queued
+    slot: str  # empty while the task is queued
     detail: Json = field(default_factory=dict)
     error: str = ""
 
@@ -149,7 +149,7 @@ class Executor(Protocol):
         ...
 
     def cancel(self, task: str) -> None:
-        """Ask a task to put itself away; it then reports `stopped`, or how else it ended.
+        """Ask a task to save its work and stop; it then reports `stopped`, or how else it ended.
 
         Of no effect if it has ended.
         """
@@ -163,7 +163,7 @@ class Executor(Protocol):
         ...
 
     def stop(self) -> None:
-        """Ask every task, queued or running, to put itself away.
+        """Ask every task, queued or running, to save its work and stop.
 
         Each then reports `stopped`, or how else it ended.
         """

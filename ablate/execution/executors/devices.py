@@ -1,4 +1,4 @@
-"""The processors of this machine, found without importing torch: `ablate plan` needs to know and must be quick."""
+"""The processors of this machine, found without importing torch, as `ablate plan` must be quick."""
 
 from ablate import hardware
 from ablate.errors import AblateError

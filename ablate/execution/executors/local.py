@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -21,28 +22,35 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, Literal
 
+from ablate import places
+from ablate.errors import AblateError
 from ablate.execution.executors import devices
 from ablate.execution.executors.base import ENDS, Event, Function, Json, Slot, Task, run_here
 from ablate.hardware import Resources
 
 ENVIRONMENT = {
-    # One thread a job unless the recipe asks for more: two jobs with default threads are 2.4-3.4x slower than
-    # in turn.
+    # One thread a job, unless the recipe asks for more: two jobs side by side with torch's default threads
+    # are 2.4-3.4x slower than one after the other.
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
-    # glibc gives activation memory back to the kernel and faults it in again every step: 1.1-1.2x on training
-    # steps.
-    "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=8589934592:glibc.malloc.top_pad=67108864",
-    # what CUDA needs to repeat its sums (torch's note on reproducibility)
+    # glibc gives the memory of activations back to the kernel, and faults it in again at every step: training
+    # steps are 1.1-1.2x faster without that.
+    "GLIBC_TUNABLES": (
+        "glibc.malloc.mmap_threshold=1073741824:"
+        "glibc.malloc.trim_threshold=8589934592:"
+        "glibc.malloc.top_pad=67108864"
+    ),
+    # What CUDA needs to repeat its sums (torch's note on reproducibility).
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
 }
 GRACE = 5.0  # seconds for a process to end by itself
 BAD_STARTS = 3  # workers that die before they are ready, after which starting more is hopeless
 OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGINT, -signal.SIGQUIT, 255}
-"""Exit codes of processes that somebody has ended: by a signal or, 255, by one to the server that they were forked from."""
-OUTSIDE_START = 0.1  # what such a death before a worker is ready counts as a bad start
-# what it counts that the server refuses: it is dead already, and takes a while to be gone on a busy machine
+"""Exit codes of processes that were ended from outside: by a signal or, 255, by one to their fork server."""
+OUTSIDE_START = 0.1
+"""The share of a bad start that such a death counts for, before the worker is ready."""
 REFUSED_START = 0.05
+"""The share that a refusal by the server counts for: it is dead, and may take a while to go."""
 
 
 @dataclass(slots=True)
@@ -71,9 +79,8 @@ class LocalExecutor:
         self._context.set_forkserver_preload([function.split(":", maxsplit=1)[0], *preload])
         self._bad_starts = 0.0
         self._queue: list[_Queued] = []
-        self._reserved: dict[
-            str, str
-        ] = {}  # memory -> task that has it for itself, or waits for the others there to end
+        # memory -> the task that has it for itself, or waits for the others there to end
+        self._reserved: dict[str, str] = {}
         self._news: list[Event] = []  # of tasks that have no process
         self._workers: list[_Worker] = []
         try:
@@ -155,7 +162,7 @@ class LocalExecutor:
         return heard
 
     def _drain(self, i: int) -> list[Event]:
-        """Read what one worker has said; where it is dead, replace it."""
+        """Read the messages of one worker; where it is dead, replace it."""
         worker, heard = self._workers[i], []
         with suppress(EOFError, OSError):
             while worker.pipe.poll():
@@ -164,23 +171,18 @@ class LocalExecutor:
             worker.process.kill()  # the next task gets a process that holds no memory yet
             worker.process.join()
         if not worker.process.is_alive():
-            with suppress(EOFError, OSError):  # what it said between the last look and its death
+            with suppress(EOFError, OSError):  # what it sent between the last look and its death
                 while worker.pipe.poll():
                     heard += self._read(worker, json.loads(worker.pipe.recv_bytes()))
             if worker.task is not None:
                 heard.append(_death(worker))
             worker.pipe.close()
-            self._bad_starts += (
-                0 if worker.ready else OUTSIDE_START if worker.process.exitcode in OUTSIDE else 1
-            )
+            if not worker.ready:
+                self._bad_starts += OUTSIDE_START if worker.process.exitcode in OUTSIDE else 1
             if self._bad_starts >= BAD_STARTS:
-                # whoever still starts writes to the same stderr, and would write into the middle of our last
-                # words
-                self.close()
-                raise RuntimeError(
-                    f"no worker process can start: {_describe_exit(worker.process.exitcode)}; its error "
-                    "stands above"
-                )
+                self.close()  # or workers that still start would write into our message on stderr
+                ended = _describe_exit(worker.process.exitcode)
+                raise RuntimeError(f"no worker process can start: {ended}; its error stands above")
             self._workers[i] = self._spawn(worker.slot)
         return heard
 
@@ -244,21 +246,17 @@ def _give(worker: _Worker, task: Task) -> None:
 def _death(worker: _Worker) -> Event:
     """Return what the end of a process means for its task."""
     assert worker.task is not None
-    code, said = worker.process.exitcode or 0, _describe_exit(worker.process.exitcode)
+    code, ended = worker.process.exitcode or 0, _describe_exit(worker.process.exitcode)
     if -code == signal.SIGKILL and _memory_kills() > worker.memory_kills:
-        return Event(
-            "out_of_memory",
-            worker.task,
-            worker.slot.name,
-            error="the kernel has ended the process for want of memory",
-        )
-    return Event("killed" if code in OUTSIDE else "crashed", worker.task, worker.slot.name, error=said)
+        why = "the kernel has ended the process for lack of memory"
+        return Event("out_of_memory", worker.task, worker.slot.name, error=why)
+    return Event("killed" if code in OUTSIDE else "crashed", worker.task, worker.slot.name, error=ended)
 
 
 def _memory_kills() -> int:
-    """Count the processes that the kernel has ended for want of memory since the machine was started.
+    """Count the processes that the kernel has ended for lack of memory since the machine was started.
 
-    0 where it does not say.
+    0 where the kernel does not tell.
     """
     counters = Path("/proc/vmstat")
     lines = counters.read_text().splitlines() if counters.exists() else []
@@ -273,10 +271,10 @@ def _describe_exit(code: int | None) -> str:
 
 
 def _start(process: ForkServerProcess) -> None:
-    """Start a worker, and first the server that it is forked from, where that is not there yet or not any more."""
+    """Start a worker, and first the server that it is forked from, where that does not run."""
     deaths = 0.0
     while True:
-        with _environment(ENVIRONMENT), _deaf():  # the server takes over both
+        with _environment(ENVIRONMENT | _caches()), _deaf():  # the server takes over both
             forkserver.ensure_running()
         try:
             process.start()
@@ -285,10 +283,26 @@ def _start(process: ForkServerProcess) -> None:
             deaths += REFUSED_START if isinstance(error, ConnectionRefusedError) else 1
             if deaths >= BAD_STARTS:
                 raise RuntimeError(
-                    "no worker process can start: the server they are forked from dies; its error stands "
-                    "above"
+                    "no worker process can start: "
+                    "the server they are forked from dies; its error stands above"
                 ) from error
             time.sleep(0.1)  # a server that is just dying answers no more, and is not yet known to be dead
+
+
+def _caches() -> dict[str, str]:
+    """Return where matplotlib, which torchmetrics imports, keeps its cache: HOME may be read-only.
+
+    Nowhere where there is no folder of the user's own that can be written.
+    """
+    if "MPLCONFIGDIR" in os.environ:
+        return {}
+    with suppress(AblateError):
+        for folder in (places.cache(), Path(tempfile.gettempdir()) / f"ablate-{os.getuid()}"):
+            with suppress(OSError):
+                (folder / "matplotlib").mkdir(mode=0o700, parents=True, exist_ok=True)
+                if os.access(folder / "matplotlib", os.W_OK) and folder.lstat().st_uid == os.getuid():
+                    return {"MPLCONFIGDIR": str(folder / "matplotlib")}
+    return {}
 
 
 @contextmanager
@@ -305,7 +319,7 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """Let a process that starts now ignore Ctrl-C and SIGTERM from its first instant: both go to whole groups of processes."""
+    """Let a process that starts now ignore Ctrl-C and SIGTERM at once: both go to whole process groups."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -315,7 +329,7 @@ def _deaf() -> Iterator[None]:
 
 
 def _serve(pipe: Connection, function: str, device: str, environment: dict[str, str]) -> None:
-    """Be a worker: run task after task until the pipe closes."""
+    """Run task after task, as a worker process, until the pipe closes."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # they are for the parent, which asks us to stop
     os.environ.update(environment)
@@ -328,20 +342,16 @@ def _serve(pipe: Connection, function: str, device: str, environment: dict[str, 
         task = message["task"]
 
         def report(detail: Json, task: str = task) -> None:
-            inbox.send(
-                {"kind": "progress", "task": task, "detail": detail}
-                if detail
-                else {"kind": "alive", "task": task}
-            )
+            news: Json = {"kind": "progress", "detail": detail} if detail else {"kind": "alive"}
+            inbox.send(news | {"task": task})
 
-        kind, detail, error = run_here(
-            call, message["payload"] | {"device": device}, report, inbox.should_stop
-        )
+        payload = message["payload"] | {"device": device}
+        kind, detail, error = run_here(call, payload, report, inbox.should_stop)
         inbox.send({"kind": kind, "task": task, "detail": detail, "error": error})
 
 
 class _Inbox:
-    """The worker's end of the pipe, read by a thread, so that a request to stop and the parent's death are seen at once."""
+    """The worker's end of the pipe, read by a thread, which sees a stop or the parent's death at once."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
@@ -374,7 +384,7 @@ class _Inbox:
         return self._stop.is_set()
 
     def send(self, message: Json) -> None:
-        """Tell the parent; when it is dead, end."""
+        """Send a message to the parent; when it is dead, end."""
         try:
             self._pipe.send_bytes(json.dumps(message).encode())
         except OSError:

@@ -1,15 +1,16 @@
-"""A coordinator of its own, to be killed: starts SLOTS workers and a task in all but the last, and says what it hears.
+"""A coordinator of its own, to be killed: starts SLOTS workers and a task in all but the last; prints events.
 
 A task that crashes is given out again for ever, so that only the executor can end it.
 
-`python coordinator.py SLOTS FUNCTION DO` prints one JSON object a line: the workers' process ids first, then events.
+`python coordinator.py SLOTS FUNCTION DO` prints one JSON object a line: the workers' process ids first, then
+events.
 """
 
 import dataclasses
 import json
 import sys
 
-from contract import task as call
+from calls import task as call
 
 from ablate.execution.executors.base import Slot
 from ablate.execution.executors.local import LocalExecutor

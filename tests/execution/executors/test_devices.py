@@ -1,4 +1,4 @@
-"""Finding processors without torch, by an `nvidia-smi` that stands in for one: this machine may have no GPU."""
+"""Finding processors without torch, by an `nvidia-smi` that stands in: this machine may have no GPU."""
 
 import os
 

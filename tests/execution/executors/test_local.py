@@ -15,21 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract import (
-    DEADLINE,
-    Contract,
-    Start,
-    ended,
-    hear,
-    is_alive,
-    kinds,
-    pids,
-    run_all,
-    running,
-    task,
-    the,
-    wait_until_gone,
-)
+from calls import DEADLINE, ended, hear, is_alive, kinds, pids, run_all, running, task, the, wait_until_gone
+from contract import Contract, Start
 
 from ablate.execution.executors import local
 from ablate.execution.executors.base import Slot
@@ -111,7 +98,7 @@ class TestLocalExecutor(Contract):
             event = hear(executor, ended(1))[-1]
             assert (event.kind, event.error) == (
                 "out_of_memory",
-                "the kernel has ended the process for want of memory",
+                "the kernel has ended the process for lack of memory",
             )
             assert kinds(run_all(executor, [task("b", "ok")]), "b") == ["queued", "started", "finished"]
 

@@ -1,0 +1,205 @@
+"""Jobs that are killed, damaged or starved: whatever happens, the end is bit for bit the undisturbed one."""
+
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trainings
+from houses import BEST, MC, PLAIN, House, left, run_here
+from trainings import Call
+from working import EPOCHS, attempts, hear, run_all, run_one
+
+from ablate.errors import AblateError
+from ablate.execution.executors.local import LocalExecutor
+from ablate.recipe.fields import Evaluation
+from ablate.store import files as store_files
+
+pytestmark = pytest.mark.usefixtures("server")
+
+
+def one_of_each(writes: list[str]) -> dict[str, int]:
+    """Choose the last write of each kind: those of the epochs in the last epoch, those of judging once."""
+    return {re.sub("/outcomes/[0-9a-f]+/", "/outcomes/", write): i for i, write in enumerate(writes)}
+
+
+def each(writes: list[str]) -> dict[str, int]:
+    return {f"{i} {write}": i for i, write in enumerate(writes)}
+
+
+@pytest.mark.parametrize(
+    ("choose", "ways"),
+    [
+        (one_of_each, (MC,)),
+        pytest.param(each, (PLAIN, MC, BEST), marks=pytest.mark.slow),
+    ],  # slow: 80 trainings
+)
+def test_a_job_killed_just_before_a_write_ends_as_one_that_was_not_disturbed(
+    house: House,
+    workers: LocalExecutor,
+    choose: Callable[[list[str]], dict[str, int]],
+    ways: tuple[Evaluation, ...],
+) -> None:
+    quiet = house.folder("quiet")
+    writes = run_one(workers, house.payload(quiet, *ways, how="counts")).detail["writes"]
+    for epoch_write in ("os.rename /checkpoint.pt", "open /journal.jsonl"):
+        assert writes.count(epoch_write) == EPOCHS
+    assert {
+        "os.rename /best.pt",
+        "os.rename /last.pt",
+        "os.rename /result.json",
+        "os.remove /checkpoint.pt",
+    } <= set(writes)
+    chosen = choose(writes)
+    folders = {name: house.folder(f"killed {i}") for name, i in chosen.items()}
+    killed = run_all(
+        workers,
+        {name: house.payload(folders[name], *ways, how="dies_at", at=i) for name, i in chosen.items()},
+    )
+    assert {name: event.kind for name, event in killed.items()} == dict.fromkeys(chosen, "killed")
+    again = run_all(workers, {name: house.payload(folder, *ways) for name, folder in folders.items()})
+    assert {name: event.kind for name, event in again.items()} == dict.fromkeys(chosen, "finished")
+    expected = left(quiet)
+    assert [name for name, folder in folders.items() if left(folder) != expected] == []
+    big = {
+        name: [path.name for path in folder.path.iterdir() if ".pt" in path.name]
+        for name, folder in folders.items()
+    }
+    assert {name: found for name, found in big.items() if sorted(found) != ["best.pt", "last.pt"]} == {}
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_job_killed_after_an_epoch_goes_on_from_that_epoch(
+    house: House, workers: LocalExecutor, epoch: int
+) -> None:
+    quiet, folder = house.folder("quiet"), house.folder("a")
+    died = run_one(workers, house.payload(folder, how="dies_after", epoch=epoch, signal=signal.SIGKILL))
+    assert (died.kind, len(store_files.lines(folder.journal))) == ("killed", epoch)
+    before = store_files.lines(folder.journal)
+    workers.submit(Call("again", house.payload(folder)))
+    heard = hear(workers, lambda heard: any(event.kind == "finished" for event in heard))
+    assert [event.detail["epoch"] for event in heard if event.kind == "progress"] == list(
+        range(epoch + 1, EPOCHS + 1)
+    )
+    assert store_files.lines(folder.journal)[:epoch] == before
+    assert attempts(folder) == [1, 2]
+    assert f"attempt 2 on cpu: from epoch {epoch} of {EPOCHS}" in folder.log.read_text()
+    run_here(house.payload(quiet))
+    assert left(folder) == left(quiet)
+
+
+def test_a_job_killed_again_and_again_ends_as_one_that_was_not_disturbed(
+    house: House, workers: LocalExecutor
+) -> None:
+    quiet, folder = house.folder("quiet"), house.folder("a")
+    for epoch in range(1, EPOCHS + 1):
+        assert (
+            run_one(workers, house.payload(folder, how="dies_after", epoch=epoch, signal=signal.SIGKILL)).kind
+            == "killed"
+        )
+    assert run_one(workers, house.payload(folder)).kind == "finished"
+    run_here(house.payload(quiet))
+    assert left(folder) == left(quiet)
+    assert attempts(folder) == [1, 2, 3, 4]
+
+
+def damage(path: Path) -> None:
+    """Turn one bit, as a disk does."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("names", "spoil", "goes_on_from"),
+    [
+        (("checkpoint.pt",), damage, 1),
+        (("checkpoint.pt",), cut, 1),
+        (("checkpoint.pt", "previous.pt"), damage, 0),
+    ],
+)
+def test_a_damaged_checkpoint_costs_epochs_and_changes_nothing(
+    house: House,
+    workers: LocalExecutor,
+    names: tuple[str, ...],
+    spoil: Callable[[Path], None],
+    goes_on_from: int,
+) -> None:
+    quiet, folder = house.folder("quiet"), house.folder("a")
+    assert run_one(workers, house.payload(folder, how="stops_after", epoch=2)).kind == "stopped"
+    for name in names:
+        spoil(folder.path / name)
+    assert run_one(workers, house.payload(folder)).kind == "finished"
+    log = folder.log.read_text()
+    assert [f"{name} is damaged: the training goes on from an earlier epoch" in log for name in names] == [
+        True
+    ] * len(names)
+    assert f"attempt 2 on cpu: from epoch {goes_on_from} of {EPOCHS}" in log
+    run_here(house.payload(quiet))
+    assert left(folder) == left(quiet)
+    assert not [path.name for path in folder.path.iterdir() if path.name in ("checkpoint.pt", "previous.pt")]
+
+
+@pytest.mark.parametrize(
+    "tail", [b'{"epoch": 3, "metr', b"\0\0\0\0", b"\0\0\0\n", b'{"epoch": 7, "metrics": {}}\n']
+)
+def test_a_torn_or_damaged_journal_is_mended_from_the_checkpoint(
+    house: House, workers: LocalExecutor, tail: bytes
+) -> None:
+    quiet, folder = house.folder("quiet"), house.folder("a")
+    assert run_one(workers, house.payload(folder, how="stops_after", epoch=2)).kind == "stopped"
+    folder.journal.write_bytes(folder.journal.read_bytes() + tail)
+    assert run_one(workers, house.payload(folder)).kind == "finished"
+    run_here(house.payload(quiet))
+    assert left(folder) == left(quiet)
+
+
+def test_damaged_weights_are_named_and_never_judged(house: House) -> None:
+    folder = house.folder("a")
+    run_here(house.payload(folder))
+    damage(folder.weights("last"))
+    with pytest.raises(
+        AblateError, match=r"last\.pt: must be the weights of a finished training.+remove that folder"
+    ):
+        run_here(house.payload(folder, MC))
+
+
+def test_a_job_that_gets_no_memory_says_so_and_is_no_failure_yet(
+    house: House, workers: LocalExecutor
+) -> None:
+    quiet, folder = house.folder("quiet"), house.folder("a")
+    event = run_one(workers, house.payload(folder, how="lacks_memory"))
+    assert event.kind == "out_of_memory", event
+    assert "GiB at most" in event.error
+    assert "Traceback" in folder.log.read_text()
+    assert not folder.failure.exists()
+    assert run_one(workers, house.payload(folder)).kind == "finished"
+    run_here(house.payload(quiet))
+    assert left(folder) == left(quiet)
+
+
+def test_every_batch_is_a_sign_of_life_in_training_and_in_judging(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ablate.execution import attempt
+
+    monkeypatch.setattr(attempt, "BEAT", 0.0)
+    heard: list[dict[str, Any]] = []
+    trainings.run_job(house.payload(house.folder("a"), PLAIN, MC), heard.append, lambda: False)
+    of_epochs = EPOCHS * (80 // 16 + 1)  # whole batches of training, and one of validation
+    of_judging = -(-357 // 128) * (1 + 2)  # batches of the test images, once plain and twice with dropout
+    assert sum(not detail for detail in heard) == of_epochs + of_judging
+
+
+def test_a_crash_in_c_is_in_the_log_with_the_place_in_python(house: House, workers: LocalExecutor) -> None:
+    folder = house.folder("a")
+    died = run_one(workers, house.payload(folder, how="dies_after", epoch=1, signal=signal.SIGSEGV))
+    assert (died.kind, died.error) == ("crashed", "the process was ended by SIGSEGV")
+    assert "Fatal Python error: Segmentation fault" in folder.log.read_text()
+    assert "in _train" in folder.log.read_text()

@@ -1,0 +1,92 @@
+"""Commands that cannot start: they leave nothing behind, and whatever was there stays."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from projects import TEXT, run
+
+from ablate.cli import main
+from ablate.errors import StoreError
+from ablate.store import layout, study_folder
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--set", "data.name=imagefolder", "--set", "data.root=/nowhere"],
+        ["--set", "data.train_size=100000"],
+        ["--device", "cuda"],
+        ["--set", "model.name=pets:nothing"],
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("command", ["run", "lr-find"])
+def test_what_could_not_start_leaves_no_store_behind(proj, monkeypatch, command, given):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    done = CliRunner().invoke(main, [command, "pets.toml", "--store", "deep/mlruns", *given])
+    assert done.exit_code == 2
+    assert [path.name for path in proj.iterdir()] == ["pets.toml"]
+
+
+@pytest.mark.parametrize("command", ["run", "lr-find"])
+def test_a_new_store_in_which_a_folder_of_images_was_decoded_stays(proj, command):
+    for split in ("train", "test"):
+        for label in ("cat", "dog"):
+            (proj / "imgs" / split / label).mkdir(parents=True)
+            Image.new("RGB", (16, 16), "red").save(proj / "imgs" / split / label / "0.png")
+    given = ["--set", "data.name=imagefolder", "--set", "data.root=imgs", "--set", "data.train_size=3"]
+    for decoding in (True, False):
+        done = CliRunner().invoke(main, [command, "pets.toml", *given])
+        assert (done.exit_code, "decoding imagefolder" in done.output + done.stderr) == (2, decoding)
+        assert "data.train_size must be at most the 2 training images" in done.stderr
+        assert layout.is_store(proj / "mlruns")
+
+
+@pytest.mark.parametrize("command", ["run", "lr-find"])
+def test_weights_that_cannot_be_had_are_missed_before_anything_is_decoded(proj, monkeypatch, command):
+    monkeypatch.setenv("TORCH_HOME", str(proj.parent))
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # the discard port: refused at once
+    monkeypatch.setenv("no_proxy", "")
+    net = '{ name = "resnet18", pretrained = true, stem = "imagenet" }'
+    done = CliRunner().invoke(main, [command, "pets.toml", "--set", f"model={net}"])
+    assert (done.exit_code, "decoding" in done.output + done.stderr) == (2, False), done.output
+    assert "model.pretrained needs the weights of resnet18" in done.stderr
+    assert not (proj / "mlruns").exists()
+
+
+def test_a_study_that_could_not_start_leaves_nothing_in_a_store_that_was_there(proj):
+    run("pets.toml")
+    before = sorted(Path("mlruns").rglob("*"))
+    (proj / "other.toml").write_text(TEXT.replace('"pets"', '"other"'))
+    done = CliRunner().invoke(
+        main, ["run", "other.toml", "--set", "data.name=imagefolder", "--set", "data.root=/nowhere"]
+    )
+    assert done.exit_code == 2
+    assert [path for path in sorted(Path("mlruns").rglob("*")) if path.parent.name != "data"] == before
+
+
+def fail_in(store, *others):
+    """Fail in a store that has just been made, while other studies are held there."""
+    for stack, name in others:
+        stack.enter_context(study_folder.hold(store, name))
+    raise StoreError(str(store.path))
+
+
+def test_a_store_in_which_something_was_trained_stays_whatever_happens(tmp_path):
+    store = layout.open_store(tmp_path / "mlruns")
+    with layout.creating(store):
+        store.job("a" * 64).path.mkdir()
+    with pytest.raises(StoreError), layout.creating(store):
+        fail_in(store)
+    assert store.job("a" * 64).path.is_dir()
+
+
+def test_a_new_store_in_which_another_process_works_stays(tmp_path):
+    store = layout.open_store(tmp_path / "mlruns")
+    with ExitStack() as stack, pytest.raises(StoreError), layout.creating(store):
+        fail_in(store, (stack, "other"))
+    assert layout.is_store(store.path)
