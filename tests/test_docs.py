@@ -129,6 +129,18 @@ def test_links_lead_somewhere():
             assert (ROOT / target).exists(), target
 
 
+@pytest.mark.parametrize("page", ["architecture", "extending"])
+def test_files_named_by_the_pages_on_the_code_exist(page):
+    text = (ROOT / f"docs/{page}.md").read_text()
+    added = set(re.findall(r"^--- /dev/null\n\+\+\+ b/(\S+)", text, re.MULTILINE))  # by the diffs of the page
+    named = set(re.findall(r"\b(?:ablate|tests)/[\w/]+\.py\b", text))
+    assert len(named - added) > 5
+    assert not [path for path in named - added if not (ROOT / path).is_file()]
+    assert not [path for path in added if not (ROOT / path).parent.is_dir() or (ROOT / path).exists()]
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert target.startswith("http") or (ROOT / "docs" / target).exists(), target
+
+
 def test_every_room_is_in_the_annotated_tree():
     tree = next(body for kind, body in BLOCKS if kind == "" and body.startswith("ablate/"))
     for path in (ROOT / "ablate").iterdir():

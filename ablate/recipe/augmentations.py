@@ -1,6 +1,6 @@
 """The augmentations by name, in the order in which they are applied; `ablate/training/augment` does them.
 
-A new one is a field and a row here, and a function there, registered by the same name.
+A new one is a field and a row here, and a file there of the same name.
 """
 
 from dataclasses import dataclass

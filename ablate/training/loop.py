@@ -208,18 +208,24 @@ def shuffled(session: Session) -> Iterator[Batch]:
 def step(session: Session, batch: Batch) -> Tensor:
     """Take one step of the optimizer, of a network in training mode.
 
-    Give loss and accuracy (2,) before it, on the device.
+    Return loss and accuracy (2,) before it, on the device. An optimizer may ask for the gradient more than
+    once; the first answer counts.
     """
-    network, training = session.network, session.recipe.training
-    with autocast(session.recipe, session.device):
-        logits = session.forward(batch.images)
-    loss, right = _loss(logits.float(), batch, training.label_smoothing)
-    session.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    if training.gradient_clip is not None:
-        nn.utils.clip_grad_norm_(network.parameters(), training.gradient_clip)
-    session.optimizer.step()
-    return torch.stack([loss.detach(), right])
+    network, training, before = session.network, session.recipe.training, list[Tensor]()
+
+    def gradient() -> Tensor:
+        with autocast(session.recipe, session.device):
+            logits = session.forward(batch.images)
+        loss, right = _loss(logits.float(), batch, training.label_smoothing)
+        session.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if training.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), training.gradient_clip)
+        before.append(torch.stack([loss.detach(), right]))
+        return loss
+
+    session.optimizer.step(gradient)  # type: ignore[arg-type]  # a tensor: a float would wait for the device
+    return before[0]
 
 
 def set_lr(session: Session, lr: float) -> None:

@@ -25,7 +25,7 @@ def copied(done, tmp_path):
 
 def is_current(study, store, given=None):
     plan = planning.plan(planning.load(str(study), (), store), Where(store))
-    return marks.is_current(given, plan.study, workflow._state(plan, Where(store)), store)
+    return marks.is_current(given, plan.study, workflow._state(plan), store)
 
 
 def test_a_run_with_nothing_to_do_imports_neither_torch_nor_mlflow(done):
@@ -57,7 +57,7 @@ def test_a_mark_is_void_as_soon_as_anything_has_changed(copied, monkeypatch):
     plan = planning.plan(planning.load(str(study), (), store), Where(store))
 
     def keep():
-        marks.keep(None, plan.study, workflow._state(plan, Where(store)), store)
+        marks.keep(None, plan.study, workflow._state(plan), store)
         assert is_current(study, store)
 
     keep()

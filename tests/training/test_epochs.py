@@ -20,7 +20,7 @@ def test_gradient_clipping_limits_the_norm_of_the_whole_gradient(digits):
     def norms(clip):
         session, found = start(make(training={"gradient_clip": clip, "epochs": 1}), digits), []
         parameters = list(session.network.parameters())
-        session.optimizer.register_step_pre_hook(
+        session.optimizer.register_step_post_hook(
             lambda *_: found.append(sum(p.grad.square().sum() for p in parameters).sqrt().item())
         )
         next(loop.epochs(session))

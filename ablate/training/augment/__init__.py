@@ -3,17 +3,18 @@
 Each is a `sample_*`, which draws the parameters from a generator of its own, and a pure function of the batch
 and these parameters, which agrees with `torchvision.transforms.v2.functional` on float images. Parameters are
 drawn on the CPU, so that a GPU trains on the same draws. A new one is a row in recipe/augmentations.py, and a
-function here, with that name.
+file here of that name, with a function `step`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 
 import torch
 from torch import Generator, Tensor
 
 from ablate.recipe.augmentations import AUGMENTATIONS, Augment
-from ablate.training.augment import color, crop, erase, mix, rotation
+from ablate.training.augment import color, crop, erase, mix
 from ablate.training.augment.streams import move
 
 Streams = dict[str, Generator]
@@ -81,16 +82,6 @@ def _crop(augment: Augment, streams: Streams) -> Step | None:
     return step
 
 
-def _rotation(augment: Augment, streams: Streams) -> Step | None:
-    if augment.rotation == 0:
-        return None
-    return lambda x: rotation.rotate(
-        x,
-        *move(x.device, rotation.sample_rotation(len(x), augment.rotation, streams["rotation"])),
-        interpolation=augment.interpolation,
-    )
-
-
 def _color_jitter(augment: Augment, streams: Streams) -> Step | None:
     jitter = augment.color_jitter
     if jitter is None:
@@ -125,12 +116,13 @@ def _cutout(augment: Augment, streams: Streams) -> Step | None:
 
 Make = Callable[[Augment, Streams], Step | None]
 STEPS: dict[str, Make] = {
-    "crop": _crop,
-    "rotation": _rotation,
-    "color_jitter": _color_jitter,
-    "erasing": _erasing,
-    "cutout": _cutout,
-}
+    "crop": _crop, "color_jitter": _color_jitter, "erasing": _erasing, "cutout": _cutout,
+}  # fmt: skip
+STEPS |= {
+    name: import_module(f"{__name__}.{name}").step
+    for name, facts in AUGMENTATIONS.items()
+    if facts.place in ("image", "normalized") and name not in STEPS
+}  # each has a file of its own
 """What happens to single images, by name; where and in which order, the table of augmentations says."""
 
 

@@ -1,8 +1,13 @@
 """Rotation about the centre."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F  # noqa: N812 (torch's own habit)
+
+from ablate.recipe.augmentations import Augment
+from ablate.training.augment.streams import move
 
 
 def sample_rotation(batch: int, degrees: float, generator: Generator) -> Tensor:
@@ -27,3 +32,14 @@ def rotate(images: Tensor, angle: Tensor, *, interpolation: str = "bilinear") ->
     )
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode=interpolation, padding_mode="zeros", align_corners=False)
+
+
+def step(augment: Augment, streams: dict[str, Generator]) -> Callable[[Tensor], Tensor] | None:
+    """Return what a recipe's rotation does to a batch; none where it is off."""
+    if augment.rotation == 0:
+        return None
+    return lambda x: rotate(
+        x,
+        *move(x.device, sample_rotation(len(x), augment.rotation, streams["rotation"])),
+        interpolation=augment.interpolation,
+    )
