@@ -51,6 +51,8 @@ HARD: dict[str, Any] = (
 There a job has its lease alone.
 """
 
+LOOKS = 50  # at the lock of a folder without a recipe, of a tenth of a second each
+
 
 @dataclass(frozen=True, slots=True)
 class Folder:
@@ -133,15 +135,17 @@ def create(folder: Folder, job: Job) -> None:
 
     What is there already is the same, by the job's identity. A process that holds the job does both itself.
     """
-    while not folder.recipe.exists() or any(drafts(folder)):
+    for _ in range(LOOKS):
+        if folder.recipe.exists() and not any(drafts(folder)):
+            return
         with try_to_hold(folder, 0.1) as is_ours:
             if is_ours:
                 sweep_drafts(folder)
-                if not folder.recipe.exists():
-                    records.write(folder.recipe, _description(job), durable=False)
+            if is_ours and not folder.recipe.exists():
+                records.write(folder.recipe, _description(job), durable=False)
+            if is_ours or folder.recipe.exists():
                 return
-        if folder.recipe.exists():
-            return
+    records.write(folder.recipe, _description(job), durable=False)  # the holder never did
 
 
 def _description(job: Job) -> JobRecipe:

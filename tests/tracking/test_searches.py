@@ -171,7 +171,7 @@ def test_the_best_so_far_is_of_complete_trials_in_the_order_of_their_ends(shared
     loaded, search = read("best"), Search(shared, "best", direction="min", metric="validation/loss", trials=5)
     for state, value, ended in (
         ("failed", None, 1100), ("complete", 0.5, 1400), ("complete", 0.7, 1200), ("pruned", 0.1, 1300),
-        ("complete", float("nan"), 1500),
+        ("diverged", None, 1500),
     ):  # fmt: skip
         search.quick(state, value, ended)
     sync(shared, loaded, search.source())
