@@ -16,7 +16,8 @@ from typing import Any
 from ablate.execution import provenance, worker
 from ablate.execution.crew import assemble
 from ablate.execution.options import How, Where
-from ablate.store import job_folder, layout
+from ablate.store import files, job_folder, layout, records, tasks
+from ablate.store.tasks import Context, TrainTask
 from ablate.workflow import plan as planning
 from ablate.workflow import run as workflow
 from benchmarks import jobs
@@ -64,9 +65,10 @@ def clocked(
     clock = Clock()
     kept: dict[tuple[Any, str], Any] = {}
     for home, name, kind in (
-        (job_folder, "append", "tracking"),
-        (job_folder, "write_json", "tracking"),
-        (job_folder, "write", "weights and picture"),
+        (records, "append", "tracking"),
+        (job_folder, "finish", "tracking"),
+        (files, "write_json", "tracking"),
+        (files, "write", "weights and picture"),
         (worker, "_environment", "tracking"),
         (worker, "_summary", "tracking"),
         (worker, "print", "tracking"),
@@ -75,9 +77,11 @@ def clocked(
         kept[home, name] = before
         setattr(home, name, clock.wrap(kind, before))
     provenance.versions.cache_clear()
+    task = tasks.from_json(payload)
+    assert isinstance(task, TrainTask)
     began = time.perf_counter()
     try:
-        worker.run_job(payload, clock.wrap("tracking", report), should_stop)
+        worker.run_job(task, clock.wrap("tracking", report), should_stop)
     finally:
         for (home, name), before in kept.items():
             setattr(home, name, before)
@@ -93,20 +97,17 @@ def share(folder: Path) -> list[dict[str, float]]:
     with assemble(where, How()) as crew:
         workflow.run(study, crew)  # decodes the images
     (item,) = planning.plan(study, where).jobs
-    found = []
+    shares = []
     with closing(jobs.start("clocked", 1, "benchmarks.cost")) as executor:
         for i in range(ROUNDS):
             other = layout.open_store(folder / f"other{i}")
             job_folder.create(other.job(item.id), item)
-            evaluation = item.recipe.evaluation.model_dump()
-            payload = {
-                "folder": str(other.job(item.id).path),
-                "job": item.id,
-                "data": str(store.data / item.data),
-                "evaluations": [evaluation],
-                "git": provenance.git(Path.cwd()),
-                "code": None,
-                "compile_cache": "",
-            }
-            found.append(jobs.ask(executor, payload))
-    return found
+            task = TrainTask(
+                context=Context(git=provenance.git(Path.cwd())),
+                folder=other.job(item.id).path,
+                job=item.id,
+                data=store.data / item.data,
+                evaluations=(item.recipe.evaluation,),
+            )
+            shares.append(jobs.ask(executor, task.to_json()))
+    return shares

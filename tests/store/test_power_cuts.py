@@ -16,9 +16,10 @@ from disks import Op, State
 from ablate.execution.worker import run_job
 from ablate.recipe import identity
 from ablate.recipe.fields import Data, Evaluation, Model, Optimizer, Recipe, Training
-from ablate.store import job_folder, records
+from ablate.store import job_folder, lease, records
 from ablate.store.job_folder import Folder
 from ablate.store.job_state import state as state_of
+from ablate.store.tasks import TrainTask
 from ablate.study.grid import Job
 from ablate.training import data
 
@@ -46,11 +47,8 @@ class Bench:
         """Do what a coordinator and its worker do with the job, from wherever it stands."""
         folder = Folder(root / self.job.id)
         job_folder.create(folder, self.job)
-        payload = {
-            "folder": str(folder.path), "job": self.job.id, "data": str(self.digits), "device": "cpu",
-            "evaluations": [way.model_dump() for way in WAYS],
-        }  # fmt: skip
-        assert run_job(payload, lambda _: None, lambda: False) == {"status": "finished"}
+        task = TrainTask(folder=folder.path, job=self.job.id, data=self.digits, evaluations=tuple(WAYS))
+        assert run_job(task, lambda _: None, lambda: False) == {"status": "finished"}
         return folder
 
 
@@ -62,6 +60,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 @pytest.fixture
 def ops(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Op]:
     """Record what one whole job does to its folder."""
+    monkeypatch.setattr(lease, "TERM", 0.1)  # of a lease that is torn, and so names nobody
     (tmp_path / "recorded").mkdir()
     with disks.recorded(tmp_path / "recorded", monkeypatch) as disk:
         bench.run(tmp_path / "recorded")
