@@ -59,7 +59,7 @@ SEALED = {  # narrower than their layer: part of a path -> the rooms and modules
 }
 RANK = {name: row for row, names in enumerate(LAYERS) for name in names}
 FILES = sorted(ROOT.rglob("*.py"))
-LONGEST_FILE, LONGEST_FUNCTION = 400, 50
+LONGEST_FILE, LONGEST_FUNCTION, LONGEST_TEST = 400, 50, 500
 
 
 def part_of(path: Path) -> str:
@@ -127,6 +127,11 @@ def test_files_and_functions_stay_short(path):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             length = node.end_lineno - node.lineno + 1
             assert length <= LONGEST_FUNCTION, f"{path.name}: {node.name} has {length} lines"
+
+
+def test_test_files_stay_short():
+    tests = sorted(Path(__file__).parent.rglob("*.py"))
+    assert [path.name for path in tests if len(path.read_text().splitlines()) > LONGEST_TEST] == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -96,6 +96,7 @@ def test_each_task_of_a_file_ends_bit_for_bit_as_by_the_local_executor(house, tm
     assert not list(tmp_path.rglob("lease-*"))
 
 
+@pytest.mark.slow  # 19 s: four processes with torch
 def test_sigterm_stops_it_after_an_epoch_and_the_same_command_goes_on(house, tmp_path):
     folder, quiet, file = house.folder("a", LONG), house.folder("quiet", LONG), tmp_path / "tasks.jsonl"
     tasks.write(file, [house.task(folder)])
@@ -118,6 +119,7 @@ def test_sigterm_stops_it_after_an_epoch_and_the_same_command_goes_on(house, tmp
     assert left(folder) == left(quiet)
 
 
+@pytest.mark.slow  # 7 s: two processes with torch
 def test_a_task_that_another_process_runs_is_waited_for_and_that_is_said(house, tmp_path):
     folder, file = house.folder("a"), tmp_path / "tasks.jsonl"
     tasks.write(file, [house.task(folder)])

@@ -94,6 +94,7 @@ def test_a_machine_that_freezes_loses_its_job_to_another_one_and_writes_nothing_
     assert not list(folder.path.glob("lease-*"))
 
 
+@pytest.mark.slow  # it waits
 def test_a_job_of_a_machine_that_is_gone_is_taken_over_after_the_term_of_its_lease(
     tmp_path, digits, monkeypatch
 ):
@@ -127,6 +128,7 @@ def test_a_file_system_without_locks_has_the_lease_alone(tmp_path, digits, monke
     assert not list(folder.path.glob("lease-*"))
 
 
+@pytest.mark.slow  # it waits
 def test_a_job_that_is_renewed_is_waited_for_longer_than_any_term(tmp_path, digits, monkeypatch):
     house = House(tmp_path, digits)
     folder, file = house.folder("a"), tmp_path / "tasks.jsonl"

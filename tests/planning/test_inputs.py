@@ -150,7 +150,11 @@ print(len({"torch", "torchvision"} & set(sys.modules)))
 
 
 @pytest.mark.parametrize(
-    ("names", "heavy"), [('"cnn4", "resnet18", "fusion"', "0"), ('"cnn4", "vgg11_bn"', "2")]
+    ("names", "heavy"),
+    [
+        ('"cnn4", "resnet18", "fusion"', "0"),
+        pytest.param('"cnn4", "vgg11_bn"', "2", marks=pytest.mark.slow),  # ten seconds: torch, in a process
+    ],
 )
 def test_torch_is_imported_only_for_networks_that_must_be_built_to_be_checked(tmp_path, names, heavy):
     (tmp_path / "nets.toml").write_text(

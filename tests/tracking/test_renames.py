@@ -20,6 +20,7 @@ schedule.name = ["one_cycle", "constant", "cosine"]
 """
 
 
+@pytest.mark.slow  # 15 s
 def test_runs_known_under_an_old_label_are_renamed_and_not_doubled(tmp_path):
     study, store = tmp_path / "schedules.toml", tmp_path / "store"
     study.write_text(STUDY)

@@ -90,7 +90,7 @@ def settings_of_torch():
         *(pytest.param(mode, marks=pytest.mark.slow) for mode in (torch.no_grad, torch.inference_mode)),
     ],
 )
-@pytest.mark.parametrize("how", ["to the end", "diverging", "stopped"])
+@pytest.mark.parametrize("how", [pytest.param("to the end", marks=pytest.mark.slow), "diverging", "stopped"])
 def test_torch_is_left_as_it_was(how, mode, digits):
     torch.manual_seed(4)
     torch.rand(3)
