@@ -350,7 +350,7 @@ def test_what_fails_for_one_cell_stops_no_other_and_the_cell_is_named_every_time
     for _ in range(2):
         code, out, err = ablate("run", study, "--store", store)
         assert (code, err) == (1, ""), out + err
-        assert f"cell name=broken_net:make: {sentence}" in out
+        assert f"cell model=broken_net:make: {sentence}" in out
         assert "Traceback" not in out
         status = json.loads(ablate("status", study, "--store", store, "--json")[1])
         assert status["total"] == {"finished": 1, "not_run": 1}
