@@ -29,7 +29,7 @@ RECIPE = Recipe(
     training=Training(epochs=3, batch_size=16, precision="fp32"),
 )  # fmt: skip
 WAYS = Evaluation(), Evaluation(select="best_validation")
-SAMPLE = 12  # states that are tried each time; all of them in the slow part
+SAMPLE, MORE = 4, 40  # states that are tried each time, and in the slow part
 DRAFT = re.compile(r"(.*/)?\..+\.[0-9a-f]{8}")
 
 
@@ -194,4 +194,4 @@ def test_what_a_power_cut_leaves_of_a_job_is_resumed_to_the_same_end(
 def test_whatever_a_power_cut_leaves_of_a_job_is_resumed_to_the_same_end(
     ops: list[Op], bench: Bench, tmp_path: Path
 ) -> None:
-    check(list(disks.after_power_cuts(ops, is_ignored)), bench, tmp_path)
+    check(random.Random(1).sample(list(disks.after_power_cuts(ops, is_ignored)), MORE), bench, tmp_path)
