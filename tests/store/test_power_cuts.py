@@ -29,7 +29,7 @@ RECIPE = Recipe(
     training=Training(epochs=3, batch_size=16, precision="fp32"),
 )  # fmt: skip
 WAYS = Evaluation(), Evaluation(select="best_validation")
-SAMPLE, MORE = 4, 40  # states that are tried each time, and in the slow part
+SAMPLE = 12  # states that are tried each time; all of them in the slow part
 DRAFT = re.compile(r"(.*/)?\..+\.[0-9a-f]{8}")
 
 
@@ -60,10 +60,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 @pytest.fixture
 def ops(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Op]:
     """Record what one whole job does to its folder."""
-    monkeypatch.setattr(lease, "TERM", 0.1)  # of a lease that is torn, and so names nobody
     (tmp_path / "recorded").mkdir()
     with disks.recorded(tmp_path / "recorded", monkeypatch) as disk:
         bench.run(tmp_path / "recorded")
+    monkeypatch.setattr(lease, "TERM", 0.1)  # of a lease that is torn, and so names nobody
     return disk.ops
 
 
@@ -194,4 +194,4 @@ def test_what_a_power_cut_leaves_of_a_job_is_resumed_to_the_same_end(
 def test_whatever_a_power_cut_leaves_of_a_job_is_resumed_to_the_same_end(
     ops: list[Op], bench: Bench, tmp_path: Path
 ) -> None:
-    check(random.Random(1).sample(list(disks.after_power_cuts(ops, is_ignored)), MORE), bench, tmp_path)
+    check(list(disks.after_power_cuts(ops, is_ignored)), bench, tmp_path)
