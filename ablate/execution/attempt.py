@@ -97,9 +97,11 @@ def _acquire(folder: Folder, lock: BaseFileLock, watch: Watch) -> Lease | None:
                 lock.acquire(timeout=PATIENCE)
             except Timeout:
                 return None
-            except (NotImplementedError, OSError) as error:
-                if isinstance(error, OSError) and error.errno != errno.ENOSYS:
-                    raise  # else this file system has no locks
+            except NotImplementedError:
+                pass  # this file system has no locks
+            except OSError as error:
+                if error.errno != errno.ENOSYS:  # as above
+                    raise
         owned = watch.take(has_lock=lock.is_locked)
     if owned is None:
         time.sleep(min(PATIENCE, watch.owner.get("term", leases.TERM) / leases.RENEWALS))

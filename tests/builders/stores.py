@@ -5,6 +5,8 @@ import shutil
 
 from ablate.recipe import fields as recipe_fields
 from ablate.recipe import identity as identities
+from ablate.store import layout
+from ablate.upkeep import doctor
 
 DEAD = 2**22 + 1  # no process has this number
 
@@ -25,3 +27,13 @@ def other_job(store, seed=7):
     shutil.copytree(job(store), store / "jobs" / identity)
     change(store / "jobs" / identity / "recipe.json", seed=seed, job=identity)
     return store / "jobs" / identity
+
+
+def examine(store, *, deep=False):
+    """Return the findings of the doctor, without MLflow."""
+    return doctor.examine(doctor.Patient(layout.open_store(store), lambda _: [], deep=deep))
+
+
+def wrong(found):
+    """Return those that are not ok."""
+    return [one for one in found if one.severity != "ok"]

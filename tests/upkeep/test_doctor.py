@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from commands import TINY, ablate
 from filelock import FileLock
 from mlflow import MlflowClient
-from stores import DEAD, change, job, other_job
+from stores import DEAD, change, examine, job, other_job, wrong
 
 from ablate.cli import main
 from ablate.execution import options
@@ -30,24 +30,6 @@ pytestmark = [
     ),  # MLflow leaves its SQLite connections to the collector
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-@pytest.fixture
-def store(done, tmp_path):
-    """Return a finished store of its own, without MLflow's database, which is bound to its path."""
-    folder, _ = done
-    subprocess.run(["cp", "-r", folder / "store", tmp_path / "store"], check=True)
-    shutil.rmtree(tmp_path / "store/artifacts")
-    (tmp_path / "store/mlflow.db").unlink()
-    return tmp_path / "store"
-
-
-def examine(store, *, deep=False):
-    return doctor.examine(doctor.Patient(layout.open_store(store), lambda _: [], deep=deep))
-
-
-def wrong(found):
-    return [one for one in found if one.severity != "ok"]
 
 
 def flip(path):

@@ -4,17 +4,14 @@ import errno
 import fcntl
 import os
 import shutil
-import subprocess
 import tempfile
 from importlib import metadata
 from types import SimpleNamespace
 
 import pytest
-from stores import job
+from stores import examine, job, wrong
 
 from ablate.execution.executors import devices
-from ablate.store import layout
-from ablate.upkeep import doctor
 from ablate.upkeep.doctor import machine
 
 pytestmark = [
@@ -24,24 +21,6 @@ pytestmark = [
     ),  # MLflow leaves its SQLite connections to the collector
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-@pytest.fixture
-def store(done, tmp_path):
-    """Return a finished store of its own, without MLflow's database, which is bound to its path."""
-    folder, _ = done
-    subprocess.run(["cp", "-r", folder / "store", tmp_path / "store"], check=True)
-    shutil.rmtree(tmp_path / "store/artifacts")
-    (tmp_path / "store/mlflow.db").unlink()
-    return tmp_path / "store"
-
-
-def examine(store, *, deep=False):
-    return doctor.examine(doctor.Patient(layout.open_store(store), lambda _: [], deep=deep))
-
-
-def wrong(found):
-    return [one for one in found if one.severity != "ok"]
 
 
 def test_a_disk_that_is_nearly_full(store, monkeypatch):
