@@ -61,10 +61,11 @@ def _split(expect: str) -> dict[str, str] | None:
     Each is cut off where its mark first stands, in one pass: a pattern of all of them would try every way to
     share a text among them, and a store may have texts that make that take for ever.
     """
-    factor, colon, rest = expect.strip().partition(":")
-    rest = rest.strip()
+    text = expect.strip()
+    colon = text.find(":", 1)
+    factor, rest = text[:colon].rstrip(), text[colon + 1 :].strip()
     relation = RELATION.search(rest, 1)
-    if not (factor and colon and relation):
+    if colon < 0 or relation is None:
         return None
     first, second = rest[: relation.start()].rstrip(), rest[relation.end() :].strip()
     other = level = ""
@@ -80,7 +81,7 @@ def _split(expect: str) -> dict[str, str] | None:
         metric = last[2]
         second, level = (second, last[0]) if level else (last[0], "")
     parts = {
-        "factor": factor.rstrip(), "first": first, "relation": relation[0], "second": second,
+        "factor": factor, "first": first, "relation": relation[0], "second": second,
         "other": other, "level": level, "metric": metric,
     }  # fmt: skip
     is_whole = all(parts[name] for name in ("factor", "first", "second"))
