@@ -204,7 +204,8 @@ def _context(todo: Plan, store: Store) -> Context:
     return Context(
         store=str(store.path),
         study=todo.study.name,
-        git=provenance.git(Path.cwd()),
+        # of the study's file: a current directory that others write to is none of its business
+        git=provenance.git(Path(todo.study.folder)) if todo.study.folder else {},
         compile_cache=os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(_compiled())),
         code=user_code.folders(todo.study.folder) if todo.study.folder else None,
     )
