@@ -9,9 +9,10 @@ from urllib.parse import quote
 
 from filelock import FileLock
 
-from ablate.store import files as store_files
 from ablate.store import job_folder, layout
+from ablate.store import records as store_records
 from ablate.store.layout import Store
+from ablate.store.records import Began
 from ablate.study.file import Study
 from ablate.tracking import client as clients
 from ablate.tracking import experiment, sent
@@ -220,12 +221,10 @@ class Sender:
     def _began(self, client: Any) -> int | None:
         """Return the start of the study's own run, in ms: the same in a database that is made again."""
         path = self.store.study(self.study.name) / "began.json"
-        kept = store_files.read_json(path)
-        began: int | None = (
-            kept["timestamp"] if kept else self._edge(client, "start_time ASC", "status != 'SCHEDULED'")
-        )
+        kept = store_records.read_or_empty(path, Began).timestamp
+        began = self._edge(client, "start_time ASC", "status != 'SCHEDULED'") if kept is None else kept
         if kept is None and began is not None:
-            store_files.write_json(path, {"timestamp": began}, durable=False)
+            store_records.write(path, Began(timestamp=began), durable=False)
         return began
 
     def _edge(self, client: Any, order: str, condition: str) -> int | None:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator
 
-from ablate.planning.references import SPOILT, first_line
+from ablate.planning.references import first_line
+from ablate.store.files import SPOILT
 from ablate.upkeep.doctor import files, identities, machine, orphans, views
 from ablate.upkeep.doctor.finding import Finding, Patient, Severity
 

@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ablate.planning.references import SPOILT
-from ablate.store import files, records
+from ablate.store import complaint, files
+from ablate.store.files import SPOILT
 from ablate.store.job_folder import Folder
 from ablate.store.job_state import state
 from ablate.upkeep import leftovers
@@ -59,7 +59,7 @@ def json_files(patient: Patient) -> Iterator[Finding]:
     for path in _named(patient, ".json"):
         do = ADVICE.get(path.name, THAT)
         try:
-            says = records.complaint(path.name, path.read_bytes())
+            says = complaint.of(path.name, path.read_bytes())
         except FileNotFoundError:  # a running job has just removed it
             continue
         except OSError as error:
@@ -74,7 +74,7 @@ def line_files(patient: Patient) -> Iterator[Finding]:
     for path in _named(patient, ".jsonl"):
         do = ADVICE.get(path.name, THAT)
         *whole, rest = path.read_bytes().split(b"\n")
-        bad = [number for number, line in enumerate(whole, 1) if records.complaint(path.name, line)]
+        bad = [number for number, line in enumerate(whole, 1) if complaint.of(path.name, line)]
         if bad:
             says = f"{path.name} has lines that cannot be read, the first is line {bad[0]}"
             yield Finding("lines", "problem", says, do, patient.short(path))
