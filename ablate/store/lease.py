@@ -69,7 +69,7 @@ class Lease:
 
     def release(self) -> None:
         """Remove its file."""
-        files.remove(self.path)
+        descriptors.remove(self.path)
 
 
 @dataclass(slots=True)
@@ -99,7 +99,7 @@ class Watch:
             lease.release()
             return None
         for number in others:
-            files.remove(_path(self.folder, number))
+            descriptors.remove(_path(self.folder, number))
         return lease
 
     def _has_expired(self, newest: tuple[int, bytes], *, has_lock: bool) -> bool:
@@ -166,7 +166,7 @@ def _make(folder: Path, number: int, term: float) -> Lease | None:
         "term": term, "renewals": 0,
     }  # fmt: skip
     try:
-        with files.new(_path(folder, number)) as file:
+        with descriptors.new(_path(folder, number)) as file:
             file.write(_bytes(content))
     except FileExistsError:
         return None
@@ -182,7 +182,7 @@ def _newest(folder: Path) -> tuple[int, bytes] | None:
 
 
 def _numbers(folder: Path) -> list[int]:
-    there = (name.removeprefix("lease-") for name in files.names(folder) if name.startswith("lease-"))
+    there = (name.removeprefix("lease-") for name in descriptors.names(folder) if name.startswith("lease-"))
     return [int(number) for number in there if number.isdecimal()]
 
 
