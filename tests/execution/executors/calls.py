@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ablate.execution.executors.base import ENDS, Event, Executor, Slot
+from ablate.execution.executors.local import LocalExecutor
+from ablate.execution.executors.process import Process
 
 DEADLINE = 60.0  # seconds: generous, since the machine may be busy with other things
 TERMINAL = ENDS
@@ -86,6 +88,29 @@ def is_alive(pid: int) -> bool:
         )  # a zombie runs no more
     except (ProcessLookupError, FileNotFoundError):
         return False
+
+
+def stands_still(pid: int) -> bool:
+    """Whether a process was stopped by SIGSTOP, which takes a moment."""
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+
+
+class Undying(Process):
+    """A process that no signal ends while it stands still, as one that hangs in a driver.
+
+    Nothing else can be done to a process of a test that is like it.
+    """
+
+    def kill(self) -> None:
+        assert self.pid is not None
+        if not stands_still(self.pid):
+            super().kill()
+
+
+class Hanging(LocalExecutor):
+    """An executor whose processes hang for good once they stand still."""
+
+    process = Undying
 
 
 def wait_until_gone(processes: set[int]) -> None:

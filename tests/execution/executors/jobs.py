@@ -9,13 +9,14 @@ there.
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ablate.errors import UnwritableError
-from ablate.execution.executors.base import OutOfMemory, Stopped
+from ablate.execution.executors.base import Crashed, OutOfMemory, Stopped
 
 Json = dict[str, Any]
 Report = Callable[[Json], None]
@@ -146,6 +147,31 @@ def signals(payload: Json, report: Report, should_stop: Asked) -> Json:
 def lacks_memory(payload: Json, report: Report, should_stop: Asked) -> Json:
     report({"pid": os.getpid()})
     raise OutOfMemory("8 GiB, and 7.5 were used")
+
+
+def loses_device(payload: Json, report: Report, should_stop: Asked) -> Json:
+    report({"pid": os.getpid()})
+    raise Crashed("AcceleratorError: CUDA error: device-side assert triggered")
+
+
+def freezes_once(payload: Json, report: Report, should_stop: Asked) -> Json:
+    """Stand still, as in a driver, at the first attempt."""
+    report({"pid": os.getpid()})
+    frozen = Path(payload["folder"]) / "frozen"
+    if not frozen.exists():
+        frozen.touch()
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return {}
+
+
+def freezes_amid_a_message(payload: Json, report: Report, should_stop: Asked) -> Json:
+    """Stand still while half of a long message is on its way."""
+    report({"pid": os.getpid()})
+    wait_for(Path(payload["gate"]).exists)  # nobody reads from now on
+    threading.Thread(target=report, args=({"long": "x" * 5_000_000},), daemon=True).start()
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return {}
 
 
 def cannot_allocate(payload: Json, report: Report, should_stop: Asked) -> Json:
