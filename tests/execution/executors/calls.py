@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs import stands_still
+
 from ablate.execution.executors.base import ENDS, Event, Executor, Slot
 from ablate.execution.executors.local import LocalExecutor
 from ablate.execution.executors.process import Process
@@ -88,11 +90,6 @@ def is_alive(pid: int) -> bool:
         )  # a zombie runs no more
     except (ProcessLookupError, FileNotFoundError):
         return False
-
-
-def stands_still(pid: int) -> bool:
-    """Whether a process was stopped by SIGSTOP, which takes a moment."""
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
 
 
 class Undying(Process):

@@ -35,6 +35,11 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(POLL)
 
 
+def stands_still(pid: int) -> bool:
+    """Whether a process was stopped by SIGSTOP, which takes a moment."""
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+
+
 def run(payload: Json, report: Report, should_stop: Asked) -> Json:
     """Do what the payload says: `do` names one of the functions below."""
     return globals()[payload["do"]](payload, report, should_stop)
@@ -161,6 +166,24 @@ def freezes_once(payload: Json, report: Report, should_stop: Asked) -> Json:
     if not frozen.exists():
         frozen.touch()
         os.kill(os.getpid(), signal.SIGSTOP)
+    return {}
+
+
+def first_freezes(payload: Json, report: Report, should_stop: Asked) -> Json:
+    """Stand still in the first job of a store; the others live until they are asked to stop."""
+    folder = Path(payload["folder"])
+    try:
+        (folder.parent / "frozen").touch(exist_ok=False)
+    except FileExistsError:
+
+        def is_asked() -> bool:
+            report({})
+            return should_stop()
+
+        report({"pid": os.getpid()})
+        wait_for(is_asked)
+        raise Stopped from None
+    os.kill(os.getpid(), signal.SIGSTOP)
     return {}
 
 

@@ -19,12 +19,11 @@ from calls import (
     pids,
     run_all,
     running,
-    stands_still,
     task,
     the,
     wait_until_gone,
 )
-from jobs import wait_for
+from jobs import stands_still, wait_for
 
 from ablate.execution.executors import process, server
 from ablate.execution.executors.base import Event, Slot
