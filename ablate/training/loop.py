@@ -119,8 +119,8 @@ def epochs(session: Session) -> Iterator[dict[str, Any]]:
         if session.recipe.training.compile and not session.finished
         else {}
     )
+    began = time.perf_counter()
     while not session.finished:
-        began = time.perf_counter()
         metrics = _train_epoch(session) | compiling
         compiling = {}
         session.epoch += 1
@@ -137,6 +137,7 @@ def epochs(session: Session) -> Iterator[dict[str, Any]]:
             "seconds": round(time.perf_counter() - began, 4),
             "metrics": metrics,
         }
+        began = time.perf_counter()  # what the caller does with this epoch is of the next one's time
         session.history.append(line)
         yield line
 
@@ -282,8 +283,16 @@ def score(
 
 
 def snapshot(session: Session) -> dict[str, Any]:
-    """Copy everything that decides the rest of the training: tensors and plain values only (safe to load)."""
-    state = {
+    """Copy everything that decides the rest of the training."""
+    return copy.deepcopy(state(session))
+
+
+def state(session: Session) -> dict[str, Any]:
+    """Return everything that decides the rest of the training: tensors and plain values (safe to load).
+
+    They are the training's own: it changes them.
+    """
+    everything = {
         "epoch": session.epoch,
         "best": list(session.best),
         "best_epoch": session.best_epoch,
@@ -296,8 +305,8 @@ def snapshot(session: Session) -> dict[str, Any]:
         "dropout": torch.get_rng_state(),
     }
     if session.device.type == "cuda":
-        state["dropout_cuda"] = torch.cuda.get_rng_state(session.device)
-    return copy.deepcopy(state)
+        everything["dropout_cuda"] = torch.cuda.get_rng_state(session.device)
+    return everything
 
 
 def restore(session: Session, state: dict[str, Any]) -> None:
