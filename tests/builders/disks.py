@@ -72,12 +72,12 @@ class Disk:
         """Note what is about to happen."""
         if event not in ("open", "os.rename", "os.remove", "os.mkdir"):
             return
-        name = self.inside(arguments[0])
+        name = self.inside(arguments[0] if event == "open" else whole(arguments[0], arguments[-1]))
         if name is None or (event == "open" and not (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR)):
             return
         self.look()
         if event == "os.rename":
-            to, file = self.inside(arguments[1]), self.names.pop(name)
+            to, file = self.inside(whole(arguments[1], arguments[3])), self.names.pop(name)
             assert to is not None
             self.ops.append(Op("rename", name, file, to))
             self.names[to] = file
@@ -97,12 +97,19 @@ class Disk:
                 return
 
 
+def whole(path: object, folder: object) -> object:
+    """Return the whole path of a name in a folder, by the descriptor that audit events have of it."""
+    if not isinstance(folder, int) or folder < 0 or not isinstance(path, str | os.PathLike):
+        return path
+    return Path(f"/proc/self/fd/{folder}").readlink() / path
+
+
 @contextmanager
 def recorded(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     """Record what this process does below a folder."""
     disk, is_on = Disk(root), True
     lock, looking = threading.RLock(), threading.local()
-    plain, replace, unlink = os.fsync, os.replace, os.unlink
+    plain, rename, unlink = os.fsync, os.rename, os.unlink
 
     def note(what: Callable[..., None], *arguments: Any) -> None:
         """Note what one thread does while the others wait; looking opens files, too."""
@@ -127,7 +134,7 @@ def recorded(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
             do(*arguments, **more)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(os, "replace", partial(alone, replace))
+    monkeypatch.setattr(os, "rename", partial(alone, rename))
     monkeypatch.setattr(os, "unlink", partial(alone, unlink))
     sys.addaudithook(hook)
     try:

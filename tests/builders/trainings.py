@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import disks
+
 from ablate.execution import checkpoints, worker
 from ablate.store.tasks import TrainTask
 
@@ -74,7 +76,8 @@ def on_writes(folder: str, see: Callable[[str], None]) -> None:
         path = {"open": 0, "os.rename": 1, "os.remove": 0}.get(event)
         if path is None or not isinstance(arguments[path], str | os.PathLike):
             return
-        name = os.fspath(arguments[path])
+        where = {"os.rename": arguments[-1], "os.remove": arguments[-1]}.get(event, -1)
+        name = os.fspath(disks.whole(arguments[path], where))
         if str(name).startswith(folder) and not (
             event == "open" and arguments[2] & os.O_ACCMODE == os.O_RDONLY
         ):
