@@ -36,7 +36,7 @@ PRELOAD = (
 
 Torch's optimizers import _dynamo, for 0.9 s.
 """
-PROGRAM = Program("ablate.execution.worker:work", PRELOAD)
+PROGRAM = Program("ablate.execution.worker:work", PRELOAD, "ablate.execution.preflight:check")
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,9 @@ def run(
     slot = devices.slots(device, 1)[0]
     for name, value in (ENVIRONMENT | dict(slot.environment)).items():
         os.environ.setdefault(name, value)
-    from ablate.execution import worker  # torch, which reads its environment once
+    from ablate.execution import preflight, worker  # torch, which reads its environment once
+
+    preflight.check(slot.device)
 
     def report(detail: Json) -> None:
         if "elsewhere" in detail:
