@@ -18,7 +18,7 @@ LAYERS = [  # a room may import itself and any room below, never its own row or 
     {"store"},
     {"training", "study"},
     {"recipe"},
-    {"hardware", "places"},
+    {"hardware", "places", "descriptors"},
     {"gpus"},
     {"errors", "messages", "driver", "__init__"},
 ]
@@ -40,7 +40,7 @@ HOMES = {
     "ray": {"execution"},
 }
 SEALED = {  # narrower than their layer: part of a path -> the rooms and modules that it may import
-    "training": {"recipe", "errors", "messages", "places"},
+    "training": {"recipe", "errors", "messages", "places", "descriptors"},
     "execution/executors": {"execution/executors", "errors", "messages", "gpus", "hardware", "places"},
     "execution": {
         "execution",
@@ -54,6 +54,7 @@ SEALED = {  # narrower than their layer: part of a path -> the rooms and modules
         "gpus",
         "hardware",
         "places",
+        "descriptors",
     },
     "analysis/stats": set(),
     "analysis/pooling": {"analysis/stats"},

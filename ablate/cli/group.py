@@ -88,6 +88,9 @@ class Group(click.Group):
         """Run a command; a user's mistake ends it with 2, Ctrl-C with 130, a lost reader with 141."""
         from ablate.messages import printable
 
+        os.environ["PYTHONSAFEPATH"] = (
+            "1"  # of every child: nothing in the current directory is to be imported
+        )
         try:
             return super().invoke(ctx)
         except AblateError as error:

@@ -94,7 +94,7 @@ def open_memory(search: CellSearch, store: Store, storage: str | None) -> Any:
             memory.enqueue_trial(fields)
     except (ImportError, OSError, ValueError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
         raise AblateError(
-            f"Optuna's storage cannot be opened: {public(str(error).splitlines()[0])}: see --optuna-storage"
+            f"Optuna's storage cannot be opened: {public(str(error)).splitlines()[0]}: see --optuna-storage"
         ) from None
     over = sum(trial.state.is_finished() for trial in memory.get_trials(deepcopy=False))
     written = search_folder.read_trials(store.search(search.id), search.search)
