@@ -27,7 +27,7 @@ class Row:
 def _start_local(program: Program, options: Options) -> Executor:
     from ablate.execution.executors.local import LocalExecutor
 
-    return LocalExecutor(program.function, devices.slots_of(options), program.preload, program.preflight)
+    return LocalExecutor(program.function, devices.slots_of(options), program.preload)
 
 
 EXECUTORS: dict[str, Row] = {

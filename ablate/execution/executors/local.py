@@ -5,11 +5,13 @@ starts in 0.06 s instead of 5 s. Parent and worker talk JSON over one pipe each.
 pipes close, and the workers end themselves: a lifeline that needs no signal and works on any POSIX system.
 """
 
+import importlib
 import json
 import multiprocessing
 import os
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,8 +25,7 @@ from typing import Any, Literal
 from ablate import places
 from ablate.errors import AblateError
 from ablate.execution.executors import devices
-from ablate.execution.executors.base import ENDS, Event, Json, Slot, Task
-from ablate.execution.executors.local_process import serve
+from ablate.execution.executors.base import ENDS, Event, Function, Json, Slot, Task, run_here
 from ablate.hardware import Resources
 
 ENVIRONMENT = {
@@ -62,7 +63,6 @@ class _Worker:
     pipe: Connection
     ready: bool = False
     task: str | None = None
-    unusable: str = ""  # why its device cannot be used
     memory_kills: int = 0  # by the kernel, before the task was given to it
 
 
@@ -75,12 +75,9 @@ class _Queued:
 class LocalExecutor:
     """An Executor of worker processes that call `function`, a name such as `package.module:function`."""
 
-    def __init__(
-        self, function: str, slots: tuple[Slot, ...], preload: tuple[str, ...] = (), preflight: str = ""
-    ) -> None:
+    def __init__(self, function: str, slots: tuple[Slot, ...], preload: tuple[str, ...] = ()) -> None:
         """Start the server and a worker in every slot; they import in the background."""
-        self._function, self._slots, self._preflight = function, slots, preflight
-        self._usable: set[str] = set()  # names of slots that have passed the preflight
+        self._function, self._slots = function, slots
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([function.split(":", maxsplit=1)[0], *preload])
         self._bad_starts = 0.0
@@ -103,9 +100,7 @@ class LocalExecutor:
     def _spawn(self, slot: Slot) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=serve,
-            args=(theirs, self._function, self._preflight, slot.device, dict(slot.environment)),
-            daemon=True,
+            target=_serve, args=(theirs, self._function, slot.device, dict(slot.environment)), daemon=True
         )
         _start(process)
         theirs.close()
@@ -187,10 +182,6 @@ class LocalExecutor:
             worker.pipe.close()
             if not worker.ready:
                 self._bad_starts += OUTSIDE_START if worker.process.exitcode in OUTSIDE else 1
-            is_new = worker.slot.name not in self._usable
-            if worker.unusable and (is_new or self._bad_starts >= BAD_STARTS):
-                self.close()
-                raise AblateError(f"{worker.slot.name}: {worker.unusable}, or use --device cpu")
             if self._bad_starts >= BAD_STARTS:
                 self.close()  # or workers that still start would write into our message on stderr
                 ended = _describe_exit(worker.process.exitcode)
@@ -201,10 +192,6 @@ class LocalExecutor:
     def _read(self, worker: _Worker, message: Json) -> list[Event]:
         if message["kind"] == "ready":
             worker.ready, self._bad_starts = True, 0
-            self._usable.add(worker.slot.name)
-            return []
-        if message["kind"] == "unusable":
-            worker.unusable = message["error"]
             return []
         event = Event(**message, slot=worker.slot.name)
         if event.kind in ENDS:
@@ -342,3 +329,66 @@ def _deaf() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _serve(pipe: Connection, function: str, device: str, environment: dict[str, str]) -> None:
+    """Run task after task, as a worker process, until the pipe closes."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # they are for the parent, which asks us to stop
+    os.environ.update(environment)
+    module, name = function.split(":")
+    call: Function = getattr(importlib.import_module(module), name)
+    inbox = _Inbox(pipe)
+    inbox.send({"kind": "ready"})
+    while True:
+        message = inbox.next_task()
+        task = message["task"]
+
+        def report(detail: Json, task: str = task) -> None:
+            news: Json = {"kind": "progress", "detail": detail} if detail else {"kind": "alive"}
+            inbox.send(news | {"task": task})
+
+        payload = message["payload"] | {"device": device}
+        kind, detail, error = run_here(call, payload, report, inbox.should_stop)
+        inbox.send({"kind": kind, "task": task, "detail": detail, "error": error})
+
+
+class _Inbox:
+    """The worker's end of the pipe, read by a thread, which sees a stop or the parent's death at once."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._task: Json | None = None
+        self._arrived = threading.Semaphore(0)
+        self._stop = threading.Event()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                message = json.loads(self._pipe.recv_bytes())
+            except (EOFError, OSError):
+                os._exit(0)  # the parent has closed the pipe or is dead: nobody waits for this job any more
+            if "stop" in message:
+                self._stop.set()
+            else:
+                self._stop.clear()
+                self._task = message
+                self._arrived.release()
+
+    def next_task(self) -> Json:
+        """Wait for a task."""
+        self._arrived.acquire()
+        assert self._task is not None
+        return self._task
+
+    def should_stop(self) -> bool:
+        """Whether the parent has asked this task to stop."""
+        return self._stop.is_set()
+
+    def send(self, message: Json) -> None:
+        """Send a message to the parent; when it is dead, end."""
+        try:
+            self._pipe.send_bytes(json.dumps(message).encode())
+        except OSError:
+            os._exit(0)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,8 @@ import pytest
 from calls import DEADLINE, ended, hear, is_alive, kinds, pids, run_all, running, task, the, wait_until_gone
 from contract import Contract, Start
 
-from ablate.errors import AblateError
 from ablate.execution.executors import local
-from ablate.execution.executors.base import Event, Slot
+from ablate.execution.executors.base import Slot
 from ablate.execution.executors.local import LocalExecutor
 
 HERE = Path(__file__).parent
@@ -104,42 +103,6 @@ class TestLocalExecutor(Contract):
             assert kinds(run_all(executor, [task("b", "ok")]), "b") == ["queued", "started", "finished"]
 
     # What cannot start or end
-
-    def test_a_device_that_fails_its_preflight_ends_the_run_in_one_sentence(
-        self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-    ) -> None:
-        passes = tmp_path / "passes"
-        passes.write_text("once\n")  # of two slots one is fine
-        slots = tuple(Slot(f"cuda:{i}", "cuda", {"PASSES": str(passes)}) for i in range(2))
-        with (
-            closing(LocalExecutor("jobs:run", slots, preflight="jobs:as_cuda_fails")) as executor,
-            pytest.raises(AblateError, match=r"^cuda:[01]: torch has no kernels for cuda, or use"),
-        ):
-            hear(executor, ended(1))
-        assert capfd.readouterr().err == ""
-
-    def test_a_device_that_was_usable_is_tried_again_before_the_run_ends(self, tmp_path: Path) -> None:
-        passes = tmp_path / "passes"
-        passes.write_text("once\n")
-        slots = (Slot("cuda:0", "cuda", {"PASSES": str(passes)}),)
-        with closing(LocalExecutor("jobs:run", slots, preflight="jobs:as_cuda_fails")) as executor:
-            (pid,) = pids(run_all(executor, [task("a", "ok")]))
-            os.kill(pid, signal.SIGKILL)
-            passes.write_text("")
-            starts: set[int | None] = set()
-
-            def never(_heard: list[Event]) -> bool:
-                starts.add(executor._workers[0].process.pid)
-                return False
-
-            with pytest.raises(AblateError, match=r"^cuda:0: torch has no kernels"):
-                hear(executor, never)
-            assert len(starts - {pid}) == local.BAD_STARTS
-
-    def test_a_slot_of_the_cpu_has_no_preflight(self) -> None:
-        slots = (Slot("cpu:0", "cpu"),)
-        with closing(LocalExecutor("jobs:run", slots, preflight="jobs:no_such")) as executor:
-            assert kinds(run_all(executor, [task("a", "ok")]), "a")[-1] == "finished"
 
     @pytest.mark.parametrize(
         ("function", "cause"),
