@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import torch
 
-from ablate.execution import attempt
+from ablate.execution import attempt, memory
 from ablate.execution.executors.base import Stopped
 from ablate.recipe import networks, user_code
 from ablate.store.files import Json
@@ -51,6 +51,6 @@ def _memory(device: torch.device) -> Json:
         free, total = torch.cuda.mem_get_info(device)
         return {"used": total - free, "total": total}
     return {
-        "used": attempt.peak(device),
+        "used": memory.peak(device),
         "total": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     }

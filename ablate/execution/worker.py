@@ -14,7 +14,7 @@ from contextlib import suppress
 import torch
 
 from ablate.errors import AblateError
-from ablate.execution import attempt, probe_worker, provenance
+from ablate.execution import attempt, memory, probe_worker, provenance
 from ablate.execution.attempt import Alive
 from ablate.execution.executors.base import Stopped
 from ablate.execution.weights import build_network, last_state, save
@@ -60,6 +60,7 @@ def _run_range(task: RangeTask, report: Report, should_stop: Asked) -> Json:
         attempt.alone(folder, should_stop, beat, report) as lease,
         attempt.accounted(folder, task.device),
         attempt.logging_to(folder.log),
+        memory.shared(torch.device(task.device), task.context.jobs_a_device),
     ):
         files.remove(folder.failure)
         if not task.curve.exists():
@@ -75,7 +76,7 @@ def _sweep(task: RangeTask, report: Report, should_stop: Asked, alive: Callable[
     device = torch.device(task.device)
     _allow_own_code(task.recipe, task.context, task.code)
     prepared = data.read(task.data)
-    memory = images.room(device, task.context.jobs_a_device)
+    room = _room(task, device)
 
     def stops() -> bool:  # asked before each step
         alive()
@@ -83,7 +84,7 @@ def _sweep(task: RangeTask, report: Report, should_stop: Asked, alive: Callable[
 
     return lr_finder.sweep(
         task.recipe, task.seed, prepared, data.open_arrays(prepared.folder), device, task.sweep,
-        memory=memory, should_stop=stops,
+        memory=room, should_stop=stops,
         progress=lambda done: report({"rate": done, "rates": task.sweep.steps}),
     )  # fmt: skip
 
@@ -92,8 +93,8 @@ def run_job(task: TrainTask, report: Report, should_stop: Asked) -> Json:
     """Train a job to its end from wherever it stands, then evaluate it in every way that is still missing.
 
     Returns {"status": finished | diverged}. Raises what the training raised, after writing it to the job's
-    log, and Stopped: between two epochs, after a checkpoint, or between two evaluations. OutOfMemory and
-    UnwritableError leave the job as it was. Where another process takes the job over, it is waited for.
+    log, and Stopped: between two epochs, after a checkpoint, or between two evaluations. OutOfMemory, Crashed
+    and UnwritableError leave the job as it was. Where another process takes the job over, it is waited for.
     """
     while True:
         with suppress(LeaseLostError):
@@ -106,6 +107,7 @@ def _run_job(task: TrainTask, report: Report, should_stop: Asked) -> Json:
         attempt.alone(folder, should_stop, beat, report) as lease,
         attempt.accounted(folder, task.device),
         attempt.logging_to(folder.log),
+        memory.shared(torch.device(task.device), task.context.jobs_a_device),
     ):
         alive = Alive(beat, lease)
         files.remove(folder.failure)
@@ -137,10 +139,9 @@ def _train(folder: Folder, task: TrainTask, report: Report, should_stop: Asked, 
         # Importing torch._dynamo has set another one.
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = task.context.compile_cache
         print("torch.compile: half a minute when this network is new here", flush=True)
-    attempt.forget_peak(device)
     prepared = data.read(task.data)
-    memory = images.room(device, task.context.jobs_a_device)
-    session = loop.start(recipe, seed, prepared, data.open_arrays(prepared.folder), device, memory=memory)
+    room = _room(task, device)
+    session = loop.start(recipe, seed, prepared, data.open_arrays(prepared.folder), device, memory=room)
     if session.train.streamed:
         notice = (
             f"the training images do not fit into the memory of {task.device}: "
@@ -148,7 +149,7 @@ def _train(folder: Folder, task: TrainTask, report: Report, should_stop: Asked, 
         )
         print(notice, flush=True)
         report({"notice": notice})
-    session.alive = alive
+    session.alive, session.shares_device = alive, task.context.jobs_a_device > 1
     state = last_state(folder, device)
     if state is not None:
         loop.restore(session, state)
@@ -160,6 +161,12 @@ def _train(folder: Folder, task: TrainTask, report: Report, should_stop: Asked, 
     if not session.diverged:
         save(folder.weights("last"), session.network.state_dict())
     _finish(folder, session, models.Shape(prepared.channels, prepared.image_size, len(prepared.classes)))
+
+
+def _room(task: TrainTask | RangeTask, device: torch.device) -> int | None:
+    """Return the bytes that images may take on the device: none beside a network that needs all of it."""
+    room = images.room(device, task.context.jobs_a_device)
+    return 0 if task.context.streamed and room is not None else room
 
 
 def _epochs(folder: Folder, session: loop.Session, report: Report, should_stop: Asked, alive: Alive) -> None:
@@ -240,7 +247,7 @@ def _finish(folder: Folder, session: loop.Session, shape: models.Shape) -> None:
             best_epoch=session.best_epoch,
             train_images=len(session.train),
             parameters=parameters,
-            peak_memory=attempt.peak(session.device),
+            peak_memory=memory.peak(session.device),
             timestamp=_now(),
             streamed=session.train.streamed,
             metrics=last["metrics"]
@@ -271,8 +278,8 @@ def _evaluate(folder: Folder, task: TrainTask, evaluation: Evaluation, alive: Al
     prepared = data.read(task.data)
     arrays = data.open_arrays(prepared.folder)
     network = build_network(folder, recipe, prepared, device)
-    memory = images.room(device, task.context.jobs_a_device)
-    test = images.for_test(recipe, prepared, arrays, device, memory=memory)
+    room = _room(task, device)
+    test = images.for_test(recipe, prepared, arrays, device, memory=room)
     judgement = evaluate.evaluate(network, recipe, seed, test, prepared.classes, alive)
     alive.check()
     outcome = records.Evaluation(

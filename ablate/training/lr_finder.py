@@ -117,7 +117,7 @@ def undisturbed(device: torch.device) -> Iterator[None]:
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
-    benchmark, tf32 = cudnn.benchmark, cudnn.allow_tf32
+    benchmark, exact = cudnn.benchmark, _exactness()
     try:
         with torch.inference_mode(mode=False), torch.enable_grad():
             yield
@@ -126,4 +126,18 @@ def undisturbed(device: torch.device) -> Iterator[None]:
         torch.cuda.set_rng_state_all(generators[1])
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-        cudnn.benchmark, cudnn.allow_tf32 = benchmark, tf32
+        cudnn.benchmark = benchmark
+        torch.backends.fp32_precision, cudnn.allow_tf32, products = exact  # type: ignore[attr-defined]
+        torch.set_float32_matmul_precision(products)
+
+
+def _exactness() -> tuple[str, bool, str]:
+    """Return how exactly torch computes in fp32: in general, in convolutions, in matrix products."""
+    try:
+        return (
+            torch.backends.fp32_precision,  # type: ignore[attr-defined]
+            torch.backends.cudnn.allow_tf32,
+            torch.get_float32_matmul_precision(),
+        )
+    except RuntimeError:  # a user's network has set one operation apart, and torch has no single answer then
+        return "ieee", False, "highest"
