@@ -1,18 +1,21 @@
 """Jobs that are killed, damaged or starved: whatever happens, the end is bit for bit the undisturbed one."""
 
 import re
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import trainings
 from houses import BEST, MC, PLAIN, House, left, run_here
 from trainings import Call
 from working import EPOCHS, attempts, hear, run_all, run_one
 
 from ablate.errors import AblateError
+from ablate.execution.executors.base import Stopped
 from ablate.execution.executors.local import LocalExecutor
 from ablate.recipe.fields import Evaluation
 from ablate.store import files as store_files
@@ -30,10 +33,12 @@ def each(writes: list[str]) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    ("choose", "ways"),
+    ("choose", "ways", "rarely"),
     [
-        (one_of_each, (MC,)),
-        pytest.param(each, (PLAIN, MC, BEST), marks=pytest.mark.slow),
+        (one_of_each, (MC,), False),
+        pytest.param(one_of_each, (MC,), True, marks=pytest.mark.slow),
+        pytest.param(each, (PLAIN, MC, BEST), False, marks=pytest.mark.slow),
+        pytest.param(each, (PLAIN, MC, BEST), True, marks=pytest.mark.slow),
     ],  # slow: 80 trainings
 )
 def test_a_job_killed_just_before_a_write_ends_as_one_that_was_not_disturbed(
@@ -41,11 +46,12 @@ def test_a_job_killed_just_before_a_write_ends_as_one_that_was_not_disturbed(
     workers: LocalExecutor,
     choose: Callable[[list[str]], dict[str, int]],
     ways: tuple[Evaluation, ...],
+    rarely: bool,
 ) -> None:
-    quiet = house.folder("quiet")
-    writes = run_one(workers, house.payload(quiet, *ways, how="counts")).detail["writes"]
-    for epoch_write in ("os.rename /checkpoint.pt", "open /journal.jsonl"):
-        assert writes.count(epoch_write) == EPOCHS
+    quiet, pace = house.folder("quiet"), {"rarely": rarely}
+    writes = run_one(workers, house.payload(quiet, *ways, how="counts", **pace)).detail["writes"]
+    assert writes.count("os.rename /checkpoint.pt") == (2 if rarely else EPOCHS)
+    assert writes.count("open /journal.jsonl") == EPOCHS
     assert {
         "os.rename /best.pt",
         "os.rename /last.pt",
@@ -56,10 +62,13 @@ def test_a_job_killed_just_before_a_write_ends_as_one_that_was_not_disturbed(
     folders = {name: house.folder(f"killed {i}") for name, i in chosen.items()}
     killed = run_all(
         workers,
-        {name: house.payload(folders[name], *ways, how="dies_at", at=i) for name, i in chosen.items()},
+        {
+            name: house.payload(folders[name], *ways, how="dies_at", at=i, **pace)
+            for name, i in chosen.items()
+        },
     )
     assert {name: event.kind for name, event in killed.items()} == dict.fromkeys(chosen, "killed")
-    again = run_all(workers, {name: house.payload(folder, *ways) for name, folder in folders.items()})
+    again = run_all(workers, {name: house.payload(folder, *ways, **pace) for name, folder in folders.items()})
     assert {name: event.kind for name, event in again.items()} == dict.fromkeys(chosen, "finished")
     expected = left(quiet)
     assert [name for name, folder in folders.items() if left(folder) != expected] == []
@@ -137,13 +146,63 @@ def test_a_damaged_checkpoint_costs_epochs_and_changes_nothing(
         spoil(folder.path / name)
     assert run_one(workers, house.payload(folder)).kind == "finished"
     log = folder.log.read_text()
-    assert [f"{name} is damaged: the training goes on from an earlier epoch" in log for name in names] == [
-        True
-    ] * len(names)
+    ends = ["goes on from an earlier epoch", "begins at the start"]
+    for name, end in zip(names, ends, strict=False):
+        assert f"{name} is damaged: the training {end}" in log
     assert f"attempt 2 on cpu: from epoch {goes_on_from} of {EPOCHS}" in log
     run_here(house.payload(quiet))
     assert left(folder) == left(quiet)
     assert not [path.name for path in folder.path.iterdir() if path.name in ("checkpoint.pt", "previous.pt")]
+
+
+def whole_and_not_ours(path: Path) -> None:
+    """Put a file of torch there that only loads by running what is in it."""
+    torch.save({"epoch": 2, "network": torch.nn.Linear(2, 2)}, path)
+
+
+def of_another_network(path: Path) -> None:
+    torch.save(torch.load(path, weights_only=True) | {"network": {"a": torch.zeros(3)}}, path)
+
+
+def of_another_history(path: Path) -> None:
+    torch.save(torch.load(path, weights_only=True) | {"history": [{"epoch": "one"}]}, path)
+
+
+@pytest.mark.parametrize("spoil", [whole_and_not_ours, of_another_network, of_another_history])
+def test_a_checkpoint_that_cannot_be_loaded_costs_epochs_and_recommends_nothing(
+    house: House, spoil: Callable[[Path], None]
+) -> None:
+    quiet = house.folder("quiet")
+    run_here(house.payload(quiet))
+    for names, goes_on_from in ((("checkpoint.pt",), 1), (("checkpoint.pt", "previous.pt"), 0)):
+        folder = house.folder("a")
+        with pytest.raises(Stopped):
+            trainings.run(house.payload(folder, how="stops_after", epoch=2), lambda _: None, lambda: False)
+        for name in names:
+            spoil(folder.path / name)
+        run_here(house.payload(folder))
+        log = folder.log.read_text()
+        assert "checkpoint.pt cannot be loaded as a checkpoint of this training: the training goes on" in log
+        assert ("begins at the start" in log) == (goes_on_from == 0)
+        assert f"attempt 2 on cpu: from epoch {goes_on_from} of {EPOCHS}" in log
+        assert "weights_only" not in log
+        assert left(folder) == left(quiet)
+        shutil.rmtree(folder.path)
+
+
+@pytest.mark.parametrize("lost", ["last.pt", "journal.jsonl"])
+def test_a_result_without_what_it_rests_on_is_trained_again_unless_it_was_judged(
+    house: House, lost: str
+) -> None:
+    quiet, folder = house.folder("quiet"), house.folder("a")
+    run_here(house.payload(quiet))
+    run_here(house.payload(folder))
+    shutil.rmtree(folder.path / "outcomes")
+    (folder.path / lost).unlink()
+    run_here(house.payload(folder))
+    assert left(folder) == left(quiet)
+    assert attempts(folder) == [1, 2]
+    assert "the result is taken back, as its" in folder.log.read_text()
 
 
 @pytest.mark.parametrize(
