@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -25,7 +25,7 @@ from ablate.study import file as study_file
 from ablate.study.file import Study
 from ablate.study.head import Head
 
-MANY = 500  # folders that are searched for a store, at most
+MANY = 500  # folders that are searched for a store or for a free name, at most
 SHOWN = 3  # stores named in one message
 
 
@@ -280,6 +280,24 @@ def hold(
             if set(descriptors.names(folder)) <= {"lock", "holder.json"}:
                 descriptors.remove_folder(folder)
         lock.release()
+
+
+@contextmanager
+def hold_free(store: Store, name: str) -> Iterator[None]:
+    """Hold the first free one of "NAME 1", "NAME 2", ... as if it were a study.
+
+    For work that is no study's, such as `lr-find`: nothing that it needs is removed meanwhile, by anyone who
+    looks for studies that are run.
+    """
+    with ExitStack() as stack:
+        for number in range(1, MANY + 1):
+            try:
+                stack.enter_context(hold(store, f"{name} {number}"))
+                break
+            except StoreError:
+                if number == MANY:
+                    raise
+        yield
 
 
 def near(name: str = "", at: Path | None = None) -> Iterator[Path]:

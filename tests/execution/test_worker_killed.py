@@ -168,31 +168,40 @@ def of_another_history(path: Path) -> None:
     torch.save(torch.load(path, weights_only=True) | {"history": [{"epoch": "one"}]}, path)
 
 
-@pytest.mark.parametrize("spoil", [whole_and_not_ours, of_another_network, of_another_history])
+@pytest.mark.parametrize(
+    ("spoil", "names", "goes_on_from"),
+    [
+        (whole_and_not_ours, ("checkpoint.pt",), 1),
+        (of_another_network, ("checkpoint.pt", "previous.pt"), 0),
+        (of_another_history, ("checkpoint.pt",), 1),
+    ],
+)
 def test_a_checkpoint_that_cannot_be_loaded_costs_epochs_and_recommends_nothing(
-    house: House, spoil: Callable[[Path], None]
+    house: House,
+    capsys: pytest.CaptureFixture[str],
+    spoil: Callable[[Path], None],
+    names: tuple[str, ...],
+    goes_on_from: int,
 ) -> None:
-    quiet = house.folder("quiet")
+    quiet, folder = house.folder("quiet"), house.folder("a")
     run_here(house.payload(quiet))
-    for names, goes_on_from in ((("checkpoint.pt",), 1), (("checkpoint.pt", "previous.pt"), 0)):
-        folder = house.folder("a")
-        with pytest.raises(Stopped):
-            trainings.run(house.payload(folder, how="stops_after", epoch=2), lambda _: None, lambda: False)
-        for name in names:
-            spoil(folder.path / name)
-        run_here(house.payload(folder))
-        log = folder.log.read_text()
-        assert "checkpoint.pt cannot be loaded as a checkpoint of this training: the training goes on" in log
-        assert ("begins at the start" in log) == (goes_on_from == 0)
-        assert f"attempt 2 on cpu: from epoch {goes_on_from} of {EPOCHS}" in log
-        assert "weights_only" not in log
-        assert left(folder) == left(quiet)
-        shutil.rmtree(folder.path)
+    with pytest.raises(Stopped):
+        trainings.run(house.payload(folder, how="stops_after", epoch=2), lambda _: None, lambda: False)
+    for name in names:
+        spoil(folder.path / name)
+    capsys.readouterr()
+    run_here(house.payload(folder))
+    log = capsys.readouterr().out
+    assert "checkpoint.pt cannot be loaded as a checkpoint of this training: the training goes on" in log
+    assert ("previous.pt cannot be loaded" in log) == (goes_on_from == 0)
+    assert f"attempt 2 on cpu: from epoch {goes_on_from} of {EPOCHS}" in log
+    assert "weights_only" not in log
+    assert left(folder) == left(quiet)
 
 
 @pytest.mark.parametrize("lost", ["last.pt", "journal.jsonl"])
 def test_a_result_without_what_it_rests_on_is_trained_again_unless_it_was_judged(
-    house: House, lost: str
+    house: House, capsys: pytest.CaptureFixture[str], lost: str
 ) -> None:
     quiet, folder = house.folder("quiet"), house.folder("a")
     run_here(house.payload(quiet))
@@ -202,7 +211,15 @@ def test_a_result_without_what_it_rests_on_is_trained_again_unless_it_was_judged
     run_here(house.payload(folder))
     assert left(folder) == left(quiet)
     assert attempts(folder) == [1, 2]
-    assert "the result is taken back, as its" in folder.log.read_text()
+    assert "the result is taken back, as its" in capsys.readouterr().out
+
+
+def test_weights_that_only_load_by_running_what_is_in_them_are_named(house: House) -> None:
+    folder = house.folder("a")
+    run_here(house.payload(folder))
+    whole_and_not_ours(folder.weights("last"))
+    with pytest.raises(AblateError, match=r"last\.pt: must be the weights .+ and is not: remove that folder"):
+        run_here(house.payload(folder, MC))
 
 
 @pytest.mark.parametrize(
