@@ -25,6 +25,7 @@ CHECKS: dict[str, tuple[Check, str]] = {
     "json": (files.json_files, "every JSON file is what ablate writes"),
     "lines": (files.line_files, "every line of journals and lists can be read"),
     "weights": (files.weights, "checkpoints and weights are whole"),
+    "images": (files.images, "decoded images are whole"),
     "results": (files.results, "every result has its weights and its epochs"),
     "identity": (identities.jobs, "every job is what its folder is named after"),
     "outcomes": (identities.outcomes, "every outcome is what its folder is named after"),

@@ -11,6 +11,7 @@ from ablate.store import complaint, files
 from ablate.store.files import SPOILT
 from ablate.store.job_folder import Folder
 from ablate.store.job_state import state
+from ablate.training import data
 from ablate.upkeep import leftovers
 from ablate.upkeep.doctor.finding import Finding, Patient, can_read
 from ablate.upkeep.leftovers import CHECKPOINTS
@@ -127,6 +128,25 @@ def weights(patient: Patient) -> Iterator[Finding]:
             earlier = "remove that file: the job goes on from an earlier checkpoint, or starts anew"
             do = earlier if is_checkpoint else ANEW
             yield Finding("weights", "problem", f"{path.name} {wrong}", do, patient.short(path))
+
+
+def images(patient: Patient) -> Iterator[Finding]:
+    """Find decoded images that are cut off: they count as not decoded, and are decoded again."""
+    for path in sorted(patient.store.data.glob("[0-9a-f]*")):
+        if not (path.is_dir() and can_read(path) and all(map(can_read, path.iterdir()))):
+            continue  # another check reports it
+        if complaint.of("meta.json", _content(path / "meta.json")):
+            continue  # as above
+        if not data.is_whole(path):
+            says = "decoded images are cut off, or not what ablate decodes: the next run decodes them again"
+            yield Finding("images", "problem", says, ADVICE["meta.json"], patient.short(path))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return files.read(path)
+    except SPOILT:
+        return b""
 
 
 def results(patient: Patient) -> Iterator[Finding]:
