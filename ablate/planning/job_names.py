@@ -54,6 +54,7 @@ def read(store: Store, device: str = "auto") -> Known:
             runs, needed, trials = _needs(study_folder.recall(store, study), store, device)
         except (AblateError, ValueError) as error:  # of another version, or spoilt
             unreadable[study] = str(error)
+            continue
         except PermissionError as error:
             unreadable[study] = (
                 f"{error.filename}: cannot be read: {error.strerror}: ask its owner for the right to read it"
