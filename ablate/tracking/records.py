@@ -1,13 +1,12 @@
 """Journals to plain values: all that MLflow is to show of a run as of now. Knows no mlflow."""
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
+from ablate import sheets
 from ablate.recipe import identity as identities
 from ablate.recipe import metrics
 from ablate.store import files, job_folder, records
@@ -153,10 +152,10 @@ def epochs(lines: Sequence[Epoch]) -> tuple[Line, ...]:
     )
 
 
-def plain(text: str) -> str:
+def plain(text: str, longest: int = LONGEST_NAME) -> str:
     """Return a text, escaped for Markdown and HTML, on one line, and cut where it is long."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    short = line if len(line) <= LONGEST_NAME else f"{line[:LONGEST_NAME]}…"
+    short = line if len(line) <= longest else f"{line[:longest]}…"
     return "".join(c if c.isalnum() or c in " ," else f"&#{ord(c)};" for c in short)
 
 
@@ -221,24 +220,20 @@ def _end(
     return end, texts, [(path, to) for path, to in placed if files.is_regular(path)]
 
 
-def _csv(rows: list[list[Any]]) -> str:
-    held = io.StringIO()
-    csv.writer(held, lineterminator="\n").writerows(rows)
-    return held.getvalue()
-
-
 def _curves_csv(lines: list[Epoch]) -> str:
     names = sorted({name for line in lines for name in line.metrics})
     rows = ([line.epoch, line.seconds, *(line.metrics.get(name, "") for name in names)] for line in lines)
-    return _csv([["epoch", "seconds", *names], *rows])
+    return sheets.text([["epoch", "seconds", *names], *rows])
 
 
 def _confusion_csv(outcome: Evaluation) -> str:
     rows = zip(outcome.classes, outcome.confusion, strict=True)
-    return _csv([["true class / answer", *outcome.classes], *([name, *counts] for name, counts in rows)])
+    return sheets.text(
+        [["true class / answer", *outcome.classes], *([name, *counts] for name, counts in rows)]
+    )
 
 
 def _per_class_csv(outcome: Evaluation) -> str:
     shares = outcome.metrics
     rows = ([name, shares.get(metrics.PER_CLASS + name, "")] for name in outcome.classes)
-    return _csv([["class", "accuracy"], *rows])
+    return sheets.text([["class", "accuracy"], *rows])

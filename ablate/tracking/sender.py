@@ -16,10 +16,11 @@ from ablate.tracking import experiment, sent
 from ablate.tracking.addresses import is_served
 from ablate.tracking.keys import LONGEST as LONGEST_KEY
 from ablate.tracking.keys import shortened
-from ablate.tracking.records import Record, RunSource, Source, last_sign
+from ablate.tracking.records import Record, RunSource, Source, last_sign, plain
 from ablate.tracking.sent import Sent
 
 LONGEST = 7900  # characters of a note or tag: MLflow cuts at 8000 and only warns
+LONGEST_LINE = 900  # characters of one line of it, before it is escaped
 
 
 def sync(address: str, study: Study, sources: Sequence[Source], store: Store) -> None:
@@ -29,12 +30,20 @@ def sync(address: str, study: Study, sources: Sequence[Source], store: Store) ->
         sender.send(source, closing=True, again=True)
 
 
-def log_study(address: str, study: Study, store: Store, *, note: str, files: Sequence[Path]) -> None:
-    """Log the report and its files to the study's own run, with the verdicts in its note.
+def log_study(
+    address: str, study: Study, store: Store, *, lines: Sequence[str], files: Sequence[Path]
+) -> None:  # fmt: skip
+    """Log the report and its files to the study's own run, with the lines of its verdicts as its note.
 
     Raises what MLflow raises.
     """
-    Sender(address, study, store, frozenset()).log_study(note[:LONGEST], files)
+    note = "\n\n".join(plain(line, LONGEST_LINE) for line in lines)
+    Sender(address, study, store, frozenset()).log_study(_cut(note), files)
+
+
+def _cut(note: str) -> str:
+    """Return a note that MLflow takes: one that is too long is cut after a whole line."""
+    return note if len(note) <= LONGEST else note[:LONGEST].rpartition("\n")[0]
 
 
 @dataclass(slots=True)
@@ -192,10 +201,11 @@ class Sender:
         )
 
     def _note(self, record: Record) -> str:
-        """Return the note with the link first, as a note that is too long is cut, after a whole line."""
-        page = f"#/experiments/{self._experiment}/runs?searchFilter={quote(record.alike, safe='')}"
+        """Return the note with the link first, as a note that is too long is cut."""
+        experiment, condition = (quote(part, safe="") for part in (self._experiment, record.alike))
+        page = f"#/experiments/{experiment}/runs?searchFilter={condition}"
         note = f"[All runs of this cell]({page})\n\n{record.note}" if record.alike else record.note
-        return note if len(note) <= LONGEST else note[:LONGEST].rpartition("\n")[0]
+        return _cut(note)
 
     def log_study(self, note: str, files: Sequence[Path]) -> None:
         """Write the study's own run, which is made at its first report."""
