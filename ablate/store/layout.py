@@ -14,7 +14,8 @@ from ablate import descriptors
 from ablate.errors import StoreError
 from ablate.recipe import datasets
 from ablate.recipe import identity as identities
-from ablate.store import files
+from ablate.store import files, records
+from ablate.store.files import SPOILT
 from ablate.store.job_folder import Folder
 from ablate.store.range_folder import RangeFolder
 from ablate.store.search_folder import SearchFolder
@@ -111,7 +112,7 @@ def _unmake(store: Store, parents: list[Path]) -> None:
     if any(entry for pattern in used for entry in store.path.glob(pattern)):
         return
     notes = store.data.glob("index/*.json")
-    if any(datasets.is_folder(files.read_json(note)["name"]) for note in notes):  # which may have taken hours
+    if any(_may_be_folder(note) for note in notes):  # which may have taken hours
         return
     if any(files.is_held(lock) for lock in (store.data / "lock", *store.path.glob("studies/*/lock"))):
         return
@@ -120,6 +121,15 @@ def _unmake(store: Store, parents: list[Path]) -> None:
         shutil.rmtree(store.path)
         for path in parents:
             path.rmdir()
+
+
+def _may_be_folder(note: Path) -> bool:
+    """Whether a file of data/index is of a folder of images, or cannot be read."""
+    try:
+        content = records.read(note, records.ImageIndex)
+        return content is not None and datasets.is_folder(content.name)
+    except SPOILT:
+        return True
 
 
 def create(store: Store) -> None:
