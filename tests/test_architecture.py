@@ -18,7 +18,7 @@ LAYERS = [  # a room may import itself and any room below, never its own row or 
     {"store"},
     {"training", "study"},
     {"recipe"},
-    {"hardware", "places", "sheets"},
+    {"hardware", "places", "descriptors", "sheets"},
     {"errors", "messages", "__init__"},
 ]
 HOMES = {
@@ -39,7 +39,7 @@ HOMES = {
     "ray": {"execution"},
 }
 SEALED = {  # narrower than their layer: part of a path -> the rooms and modules that it may import
-    "training": {"recipe", "errors", "messages", "places"},
+    "training": {"recipe", "errors", "messages", "places", "descriptors"},
     "execution/executors": {"execution/executors", "errors", "hardware", "places"},
     "execution": {
         "execution",
@@ -52,6 +52,7 @@ SEALED = {  # narrower than their layer: part of a path -> the rooms and modules
         "messages",
         "hardware",
         "places",
+        "descriptors",
     },
     "analysis/stats": set(),
     "analysis/pooling": {"analysis/stats"},

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from ablate import sheets
 from ablate.recipe import identity as identities
 from ablate.recipe import metrics
-from ablate.store import job_folder, records
+from ablate.store import files, job_folder, records
 from ablate.store.job_folder import Folder
 from ablate.store.job_state import state
 from ablate.store.layout import Store
@@ -217,7 +217,7 @@ def _end(
     paths = (folder.environment, folder.model, folder.log, *job_folder.artifacts(source.outcome))
     weights = folder.weights(recipe.evaluation.select)
     placed = [(path, "") for path in paths] + ([(weights, "model")] if outcome is not None else [])
-    return end, texts, [(path, to) for path, to in placed if path.exists() and not path.is_symlink()]
+    return end, texts, [(path, to) for path, to in placed if files.is_regular(path)]
 
 
 def _curves_csv(lines: list[Epoch]) -> str:

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from filelock import FileLock
-
 from ablate.store import files as store_files
 from ablate.store import job_folder, layout
 from ablate.store.layout import Store
@@ -65,13 +63,17 @@ class Sender:
             served = is_served(self.address)
             artifacts = None if served else experiment.place(self.study, self.store)
             # Two studies that start at once make one database; a server has its own, and may be slow.
-            with nullcontext() if served else FileLock(self.store.path / "mlflow.lock"):
+            with nullcontext() if served else store_files.lock(self.store.path / "mlflow.lock"):
                 experiment.make_database(self.address, self.store)
                 client = clients.connect(self.address)  # this, too, would make the database
                 name = experiment.name_of(self.address, self.study.name)
                 self._experiment = experiment.find_or_make(client, name, artifacts, self.study)
             self._client = client
         return self._client
+
+    def _place(self) -> Path | None:
+        """Return the folder of the study's artifacts; none where a server decides that."""
+        return None if is_served(self.address) else experiment.folder(self.study, self.store)
 
     def forget(self) -> None:
         """Forget what MLflow has: it is looked up again before the next send."""
@@ -173,7 +175,7 @@ class Sender:
             clients.log_images(client, run.run_id, record.images)
             run.has_images = True
         if state.status != "RUNNING" and not was_ended:  # its status is set last: all else is there
-            clients.log_artifacts(self.address, run, record)
+            clients.log_artifacts(self.address, run, record.texts, record.files, self._place())
             client.set_terminated(run.run_id, state.status, state.ended)
         run.status, run.ended = state.status, state.ended
 
@@ -217,14 +219,13 @@ class Sender:
             "mlflow.source.type": "LOCAL",
         }  # fmt: skip
         if runs:
-            run_id = runs[0].info.run_id
-            client.set_tag(run_id, "mlflow.note.content", note)
+            run = runs[0]
+            client.set_tag(run.info.run_id, "mlflow.note.content", note)
         else:
             began = self._began(client)
             run = client.create_run(self._experiment, start_time=began, tags=tags, run_name="report")
-            run_id = run.info.run_id
-        for path in files:
-            client.log_artifact(run_id, str(path))
+        run_id, placed = run.info.run_id, [(path, "") for path in files]
+        clients.log_artifacts(self.address, sent.read(run), {}, placed, self._place())
         client.set_terminated(run_id, end_time=self._edge(client, "end_time DESC", "status != 'RUNNING'"))
 
     def _began(self, client: Any) -> int | None:

@@ -70,12 +70,12 @@ class Disk:
         """Note what is about to happen."""
         if event not in ("open", "os.rename", "os.remove", "os.mkdir"):
             return
-        name = self.inside(arguments[0])
+        name = self.inside(arguments[0] if event == "open" else whole(arguments[0], arguments[-1]))
         if name is None or (event == "open" and not (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR)):
             return
         self.look()
         if event == "os.rename":
-            to, file = self.inside(arguments[1]), self.names.pop(name)
+            to, file = self.inside(whole(arguments[1], arguments[3])), self.names.pop(name)
             assert to is not None
             self.ops.append(Op("rename", name, file, to))
             self.names[to] = file
@@ -93,6 +93,13 @@ class Disk:
                 name = "" if path == self.root else str(path.relative_to(self.root))
                 self.ops.append(Op("fsync", name, self.names.get(name, -1)))
                 return
+
+
+def whole(path: object, folder: object) -> object:
+    """Return the whole path of a name in a folder, by the descriptor that audit events have of it."""
+    if not isinstance(folder, int) or folder < 0 or not isinstance(path, str | os.PathLike):
+        return path
+    return Path(f"/proc/self/fd/{folder}").readlink() / path
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import disks
+
 from ablate.execution import worker
 from ablate.store.tasks import TrainTask
 
@@ -63,7 +65,8 @@ def on_writes(folder: str, see: Callable[[str], None]) -> None:
         path = {"open": 0, "os.rename": 1, "os.remove": 0}.get(event)
         if path is None or not isinstance(arguments[path], str | os.PathLike):
             return
-        name = os.fspath(arguments[path])
+        folder = {"os.rename": arguments[-1], "os.remove": arguments[-1]}.get(event, -1)
+        name = os.fspath(disks.whole(arguments[path], folder))
         if str(name).startswith(folder) and not (
             event == "open" and arguments[2] & os.O_ACCMODE == os.O_RDONLY
         ):
