@@ -16,8 +16,10 @@ sys.dont_write_bytecode = False
 
 import finished  # noqa: E402
 from commands import TINY  # noqa: E402
+from drivers import Machine  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
+from ablate import gpus  # noqa: E402
 from ablate.store import layout  # noqa: E402
 
 # No example has to be quick: how long one takes says more of what else the machine does than of the code.
@@ -31,6 +33,15 @@ def study(tmp_path):
     path = tmp_path / "tiny.toml"
     path.write_text(TINY)
     return path
+
+
+@pytest.fixture
+def machine(tmp_path_factory, monkeypatch):
+    """Return this machine with other GPUs, none at first."""
+    shared = tmp_path_factory.getbasetemp() / "driver"
+    shared.mkdir(exist_ok=True)
+    yield Machine(tmp_path_factory.mktemp("machine"), shared, monkeypatch)
+    gpus.clear()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import faulthandler
 import os
-import resource
 import sys
 import time
 import traceback
@@ -18,14 +17,14 @@ from filelock import BaseFileLock, Timeout
 
 from ablate import descriptors
 from ablate.errors import UnwritableError
-from ablate.execution.executors.base import OutOfMemory, Stopped
+from ablate.execution import faults, memory
+from ablate.execution.executors.base import Crashed, OutOfMemory, Stopped
 from ablate.store import files, job_folder
 from ablate.store import lease as leases
 from ablate.store.job_folder import Folder
 from ablate.store.lease import Lease, LeaseLostError, Watch
 from ablate.training import lr_finder
 
-MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
 BEAT = 1.0  # seconds between two signs of life
 PATIENCE = 1.0  # seconds between two looks at a job that another process has
 
@@ -91,13 +90,17 @@ def alone(
 
 
 def _acquire(folder: Folder, lock: BaseFileLock, watch: Watch) -> Lease | None:
-    """Try for a second to get lock and lease of a job; a file system without locks has the lease alone."""
+    """Try for a second to get lock and lease of a job; a file system without locks has the lease alone.
+
+    So has a job whose lock is held by a process that stands still, and may not even die: its lease expires.
+    """
     with files.writing(folder.path):
         if not lock.is_locked:
             try:
                 lock.acquire(timeout=PATIENCE)
             except Timeout:
-                return None
+                if not watch.has_lease:  # of something short, such as a look at the job
+                    return None
             except NotImplementedError:
                 pass  # this file system has no locks
             except OSError as error:
@@ -136,7 +139,8 @@ def is_of(folder: Folder, study: str) -> bool:
 def accounted(folder: Folder, device: str) -> Iterator[None]:
     """Record that a job has failed while its lock is held: once it is free, another worker may take the job.
 
-    Running out of memory or of disk is no failure yet: the scheduler decides whether the job is tried again.
+    Running out of memory or of disk, and the loss of a device, are no failure yet: the scheduler decides
+    whether the job is tried again.
     """
     try:
         yield
@@ -149,40 +153,15 @@ def accounted(folder: Folder, device: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in files.FULL:
             files.try_to_write(folder.path)
         message = "".join(traceback.format_exception_only(error)).strip()
-        if _is_out_of_memory(error):
-            gibibytes = peak(torch.device(device)) / 2**30
-            raise OutOfMemory(
-                f"{message.splitlines()[0]} (the job had {gibibytes:.2f} GiB at most)"
-            ) from error
+        place = torch.device(device)
+        match faults.kind(error, place):
+            case "memory":
+                had = f"the job had {memory.taken(place) / 2**30:.2f} GiB at most"
+                raise OutOfMemory(f"{message.splitlines()[0]} ({had})") from error
+            case "device":
+                raise Crashed(message.splitlines()[0]) from error
         job_folder.fail(folder, kind="error", error=message)
         raise
-
-
-def _is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error, or one that caused it, is for lack of memory: torch.save then blames its file."""
-    while error is not None:
-        # torch has no type of its own for the memory of a CPU
-        by_torch = isinstance(error, RuntimeError) and "DefaultCPUAllocator: " in str(error)
-        by_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
-        if by_torch or by_system or isinstance(error, MemoryError | torch.OutOfMemoryError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def forget_peak(device: torch.device) -> None:
-    """Reset the peak of memory: a warm worker has had other jobs before, perhaps larger ones."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    with contextlib.suppress(OSError):  # no Linux, or not allowed: then the peak is that of the process
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def peak(device: torch.device) -> int:
-    """Return the most bytes that this process had at once, of the device's memory."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT
 
 
 @contextlib.contextmanager

@@ -15,8 +15,9 @@ import torch
 
 from ablate import descriptors
 from ablate.errors import AblateError
-from ablate.execution import attempt, probe_worker, provenance
+from ablate.execution import attempt, memory, probe_worker, provenance
 from ablate.execution.attempt import Alive
+from ablate.execution.checkpoints import Checkpoints
 from ablate.execution.executors.base import Stopped
 from ablate.execution.weights import build_network, last_state, save
 from ablate.recipe import identity, networks, range_test, user_code
@@ -26,7 +27,7 @@ from ablate.store import files, job_folder, records, tasks
 from ablate.store.files import Json
 from ablate.store.job_folder import Folder
 from ablate.store.lease import LeaseLostError
-from ablate.store.records import Attempt, Epoch, Result, SeedCurve
+from ablate.store.records import Attempt, Result, SeedCurve
 from ablate.store.tasks import Context, RangeTask, TrainTask
 from ablate.training import data, evaluate, gallery, images, layout, loop, lr_finder, models
 from ablate.training.models import summary
@@ -61,6 +62,7 @@ def _run_range(task: RangeTask, report: Report, should_stop: Asked) -> Json:
         attempt.alone(folder, should_stop, beat, report) as lease,
         attempt.accounted(folder, task.device),
         attempt.logging_to(folder.log),
+        memory.shared(torch.device(task.device), task.context.jobs_a_device),
     ):
         descriptors.remove(folder.failure)
         if not task.curve.exists():
@@ -76,7 +78,7 @@ def _sweep(task: RangeTask, report: Report, should_stop: Asked, alive: Callable[
     device = torch.device(task.device)
     _allow_own_code(task.recipe, task.context, task.code)
     prepared = data.read(task.data)
-    memory = images.room(device, task.context.jobs_a_device)
+    room = _room(task, device)
 
     def stops() -> bool:  # asked before each step
         alive()
@@ -84,7 +86,7 @@ def _sweep(task: RangeTask, report: Report, should_stop: Asked, alive: Callable[
 
     return lr_finder.sweep(
         task.recipe, task.seed, prepared, data.open_arrays(prepared.folder), device, task.sweep,
-        memory=memory, should_stop=stops,
+        memory=room, should_stop=stops,
         progress=lambda done: report({"rate": done, "rates": task.sweep.steps}),
     )  # fmt: skip
 
@@ -93,8 +95,8 @@ def run_job(task: TrainTask, report: Report, should_stop: Asked) -> Json:
     """Train a job to its end from wherever it stands, then evaluate it in every way that is still missing.
 
     Returns {"status": finished | diverged}. Raises what the training raised, after writing it to the job's
-    log, and Stopped: between two epochs, after a checkpoint, or between two evaluations. OutOfMemory and
-    UnwritableError leave the job as it was. Where another process takes the job over, it is waited for.
+    log, and Stopped: between two epochs, after a checkpoint, or between two evaluations. OutOfMemory, Crashed
+    and UnwritableError leave the job as it was. Where another process takes the job over, it is waited for.
     """
     while True:
         with suppress(LeaseLostError):
@@ -107,6 +109,7 @@ def _run_job(task: TrainTask, report: Report, should_stop: Asked) -> Json:
         attempt.alone(folder, should_stop, beat, report) as lease,
         attempt.accounted(folder, task.device),
         attempt.logging_to(folder.log),
+        memory.shared(torch.device(task.device), task.context.jobs_a_device),
     ):
         alive = Alive(beat, lease)
         descriptors.remove(folder.failure)
@@ -138,10 +141,9 @@ def _train(folder: Folder, task: TrainTask, report: Report, should_stop: Asked, 
         # Importing torch._dynamo has set another one.
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = task.context.compile_cache
         print("torch.compile: half a minute when this network is new here", flush=True)
-    attempt.forget_peak(device)
     prepared = data.read(task.data)
-    memory = images.room(device, task.context.jobs_a_device)
-    session = loop.start(recipe, seed, prepared, data.open_arrays(prepared.folder), device, memory=memory)
+    room = _room(task, device)
+    session = loop.start(recipe, seed, prepared, data.open_arrays(prepared.folder), device, memory=room)
     if session.train.streamed:
         notice = (
             f"the training images do not fit into the memory of {task.device}: "
@@ -149,7 +151,7 @@ def _train(folder: Folder, task: TrainTask, report: Report, should_stop: Asked, 
         )
         print(notice, flush=True)
         report({"notice": notice})
-    session.alive = alive
+    session.shares_device = task.context.jobs_a_device > 1
     state = last_state(folder, device)
     if state is not None:
         loop.restore(session, state)
@@ -157,27 +159,40 @@ def _train(folder: Folder, task: TrainTask, report: Report, should_stop: Asked, 
     epochs = f"from epoch {session.epoch} of {recipe.training.epochs}"
     print(f"attempt {number} on {task.device}: {epochs}", flush=True)
     _epochs(folder, session, report, should_stop, alive)
-    alive.check()
-    if not session.diverged:
-        save(folder.weights("last"), session.network.state_dict())
     _finish(folder, session, models.Shape(prepared.channels, prepared.image_size, len(prepared.classes)))
 
 
+def _room(task: TrainTask | RangeTask, device: torch.device) -> int | None:
+    """Return the bytes that images may take on the device: none beside a network that needs all of it."""
+    room = images.room(device, task.context.jobs_a_device)
+    return 0 if task.context.streamed and room is not None else room
+
+
 def _epochs(folder: Folder, session: loop.Session, report: Report, should_stop: Asked, alive: Alive) -> None:
-    """Train epoch after epoch, each with its checkpoint and its line of the journal."""
+    """Train epoch after epoch, to the last weights; checkpoints and the journal are written meanwhile."""
     epochs = session.recipe.training.epochs
-    for line in loop.epochs(session):
-        alive.check()
-        if session.best_epoch == session.epoch:
-            save(folder.weights("best_validation"), session.network.state_dict(), durable=True)
-        # Before the line: what stands in the journal is never trained again.
-        save(folder.checkpoint, loop.snapshot(session), keep=folder.previous)
-        records.append(folder.journal, Epoch.model_validate(line))
-        metrics = ", ".join(f"{name} {value:.4g}" for name, value in line["metrics"].items())
-        print(f"epoch {line['epoch']}: {metrics}", flush=True)
+
+    def tell(line: Json) -> None:
         report({"epoch": line["epoch"], "epochs": epochs, "metrics": line["metrics"]})
-        if should_stop() and not session.finished:
-            raise Stopped
+
+    with Checkpoints(folder, session.epoch, alive.check, tell) as checkpoints:
+
+        def go_on() -> None:
+            alive()
+            checkpoints.look()
+
+        session.alive = go_on
+        for line in loop.epochs(session):
+            metrics = ", ".join(f"{name} {value:.4g}" for name, value in line["metrics"].items())
+            print(f"epoch {line['epoch']}: {metrics}", flush=True)
+            is_asked = should_stop() and not session.finished
+            checkpoints.add(session, now=is_asked or session.finished)
+            if is_asked:
+                checkpoints.wait()
+                raise Stopped
+        alive.check()
+        if not session.diverged:
+            save(folder.weights("last"), session.network.state_dict())
 
 
 def _read_recipe(folder: Folder, task: TrainTask) -> tuple[Recipe, int, str]:
@@ -241,7 +256,7 @@ def _finish(folder: Folder, session: loop.Session, shape: models.Shape) -> None:
             best_epoch=session.best_epoch,
             train_images=len(session.train),
             parameters=parameters,
-            peak_memory=attempt.peak(session.device),
+            peak_memory=memory.peak(session.device),
             timestamp=_now(),
             streamed=session.train.streamed,
             metrics=last["metrics"]
@@ -272,8 +287,8 @@ def _evaluate(folder: Folder, task: TrainTask, evaluation: Evaluation, alive: Al
     prepared = data.read(task.data)
     arrays = data.open_arrays(prepared.folder)
     network = build_network(folder, recipe, prepared, device)
-    memory = images.room(device, task.context.jobs_a_device)
-    test = images.for_test(recipe, prepared, arrays, device, memory=memory)
+    room = _room(task, device)
+    test = images.for_test(recipe, prepared, arrays, device, memory=room)
     judgement = evaluate.evaluate(network, recipe, seed, test, prepared.classes, alive)
     alive.check()
     outcome = records.Evaluation(

@@ -113,6 +113,11 @@ class Plan:
         )
 
     @property
+    def precisions(self) -> frozenset[str]:
+        """The precisions of what will be trained."""
+        return frozenset(recipe.training.precision for recipe in self.recipes)
+
+    @property
     def trainings(self) -> int:
         """The number of jobs that will be trained."""
         return sum(not work.trained for work in self.work)

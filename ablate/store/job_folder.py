@@ -6,7 +6,7 @@
     model.json        the network: parameters, multiplications, receptive field
     journal.jsonl     a line an epoch: epoch, timestamp, seconds, metrics
     checkpoint.pt     the state of the training; removed when it has ended
-    previous.pt       the state an epoch before, should the other one be damaged
+    previous.pt       the checkpoint before, should the other one be damaged
     last.pt, best.pt  weights after the last epoch, and of the best epoch by validation
     result.json       written last of the training: finished or diverged
     failure.json      why the last attempt failed; removed when another one starts
@@ -94,7 +94,7 @@ class Folder:
 
     @property
     def previous(self) -> Path:
-        """The checkpoint of the epoch before."""
+        """The checkpoint before."""
         return self.path / "previous.pt"
 
     @property

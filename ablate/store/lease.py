@@ -83,6 +83,11 @@ class Watch:
     _seen: tuple[int, bytes] | None = None
     _since: float = 0.0
 
+    @property
+    def has_lease(self) -> bool:
+        """Whether there is a lease in the folder."""
+        return bool(_numbers(self.folder))
+
     def take(self, *, has_lock: bool) -> Lease | None:
         """Return the lease if it is free or has expired, else None: try again soon.
 

@@ -31,6 +31,7 @@ class Context(_Value):
     compile_cache: str = ""  # folder of what torch.compile has compiled
     code: tuple[str, ...] | None = None  # folders to import a user's own network from; None: not allowed
     jobs_a_device: int = 1
+    streamed: bool = False  # images stay off a GPU, whatever room there is: the job did not fit beside them
 
 
 class _Task(_Value):

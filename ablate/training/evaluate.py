@@ -118,7 +118,7 @@ def predict(
         torch.manual_seed(identity.stream_seed(seed, "mc_dropout"))
     parts = []
     with torch.inference_mode(), loop.autocast(recipe, test.device):
-        for batch in test.batches(loop.EVALUATION_BATCH[test.device.type]):
+        for batch in test.batches(loop.evaluation_batch(test.device, test.side)):
             several = []
             for _ in range(max(passes, 1)):
                 alive()

@@ -57,6 +57,11 @@ class Images:
         """Return where batches are wanted."""
         return self.labels.device
 
+    @property
+    def side(self) -> int:
+        """Return the pixels of a side: images are squares."""
+        return self.pixels.shape[1]
+
     def batches(
         self, size: int, chosen: Tensor | None = None, augmentation: Augmentation = PLAIN
     ) -> Iterator[Batch]:

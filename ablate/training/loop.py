@@ -7,6 +7,7 @@ augmented there, and the device is read once an epoch.
 import copy
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from ablate.recipe import identity
+from ablate.recipe import identity, networks
 from ablate.recipe.fields import Recipe
 from ablate.training import data, images, layout, models, optim, surgery
 from ablate.training.augment import Augmentation, compose
@@ -27,6 +28,7 @@ EVALUATION_BATCH = {
     "cpu": 128,
     "cuda": 1024,
 }  # small batches stay in a CPU's cache: 128 is 1.2-2.7x faster than 512
+EVALUATION_SIDE, LEAST_EVALUATED = 64, 16  # pixels of the largest images of which a GPU gets so many at once
 
 
 @dataclass(slots=True)
@@ -53,6 +55,7 @@ class Session:
     alive: Callable[[], None] = lambda: (
         None
     )  # called for every batch, so that somebody can see that it does not stand still
+    shares_device: bool = False  # with other jobs: what it does not need between two epochs is theirs
 
     @property
     def finished(self) -> bool:
@@ -63,12 +66,28 @@ class Session:
 
 
 def settle(recipe: Recipe, device: torch.device) -> None:
-    """Set this process to compute as the recipe says, whatever it did before."""
+    """Set this process to compute as the recipe says, whatever it did before, or a user's network in it."""
     torch.set_num_threads(recipe.training.threads)
+    # "fp32" shall mean it, on a CPU as well; bf16 runs are not touched. All three: torch's newer settings and
+    # its older ones do not undo each other, and a variable of some containers is above the last one.
+    torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]  # a property of the module
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
     if device.type == "cuda":
-        torch.use_deterministic_algorithms(True, warn_only=True)  # noqa: FBT003 (torch's own signature)
-        torch.backends.cudnn.benchmark = False
-        torch.backends.cudnn.allow_tf32 = False  # "fp32" shall mean it; bf16 runs are not touched
+        repeat_exactly(is_own=networks.is_own(recipe.model.name))
+
+
+def repeat_exactly(*, is_own: bool) -> None:
+    """Let a GPU compute the same bits each time; `is_own`: a network that a user wrote."""
+    torch.use_deterministic_algorithms(True, warn_only=True)  # noqa: FBT003 (torch's own signature)
+    # Else every new tensor is filled with NaN, so that reading it before it is written shows: 12-15 % of the
+    # time of others' trainings, and the same bits.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
+    # torch warns of this in each backward pass, but adds up by atomics only where windows overlap. Those of
+    # our networks, and torchvision's, are one window; of a user's own nobody knows.
+    overlap = "adaptive_max_pool2d_backward_cuda does not have a deterministic implementation"
+    warnings.filterwarnings("default" if is_own else "ignore", overlap)
 
 
 def start(
@@ -89,6 +108,7 @@ def start(
     settle(recipe, device)
     shape = models.Shape(prepared.channels, prepared.image_size, len(prepared.classes))
     network = models.build(recipe.model, shape, seed=identity.stream_seed(seed, "init"))
+    settle(recipe, device)  # again: it was built by code that may be a user's own
     network = layout.place(network, recipe.model, shape, recipe.training.precision, device)
     chosen, held = data.split(recipe.data, arrays.train_labels, seed if split is None else split)
     train = images.for_training(recipe, prepared, arrays, chosen, device, memory=memory)
@@ -119,14 +139,16 @@ def epochs(session: Session) -> Iterator[dict[str, Any]]:
         if session.recipe.training.compile and not session.finished
         else {}
     )
+    began = time.perf_counter()
     while not session.finished:
-        began = time.perf_counter()
         metrics = _train_epoch(session) | compiling
         compiling = {}
         session.epoch += 1
         session.diverged = not math.isfinite(metrics["train/loss"])
         if session.validation is not None and not session.diverged:
             loss, accuracy = score(session.network, session.validation, session.recipe, session.alive)
+            if session.shares_device:
+                torch.cuda.empty_cache()  # its batches are larger than those of a training
             metrics |= {"validation/loss": loss, "validation/accuracy": accuracy}
             session.diverged = not math.isfinite(loss)  # the last step may be the one that broke it
             if not session.diverged and (accuracy, -loss) > session.best:
@@ -137,6 +159,7 @@ def epochs(session: Session) -> Iterator[dict[str, Any]]:
             "seconds": round(time.perf_counter() - began, 4),
             "metrics": metrics,
         }
+        began = time.perf_counter()  # what the caller does with this epoch is of the next one's time
         session.history.append(line)
         yield line
 
@@ -258,6 +281,17 @@ def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=recipe.training.precision == "bf16")
 
 
+def evaluation_batch(device: torch.device, side: int) -> int:
+    """Return how many images of so many pixels a side are evaluated at once.
+
+    Of what may be free it must not depend: MC dropout draws for whole batches.
+    """
+    most = EVALUATION_BATCH[device.type]
+    if device.type == "cpu":
+        return most
+    return max(LEAST_EVALUATED, min(most, most * EVALUATION_SIDE**2 // side**2))
+
+
 def score(
     network: nn.Module, images: Images, recipe: Recipe, alive: Callable[[], None] = lambda: None
 ) -> tuple[float, float]:
@@ -268,7 +302,7 @@ def score(
     network.eval()
     total = torch.zeros(2, device=images.device)
     with torch.inference_mode(), autocast(recipe, images.device):
-        for batch in images.batches(EVALUATION_BATCH[images.device.type]):
+        for batch in images.batches(evaluation_batch(images.device, images.side)):
             alive()
             logits = network(batch.images).float()
             total += torch.stack(
@@ -282,8 +316,16 @@ def score(
 
 
 def snapshot(session: Session) -> dict[str, Any]:
-    """Copy everything that decides the rest of the training: tensors and plain values only (safe to load)."""
-    state = {
+    """Copy everything that decides the rest of the training."""
+    return copy.deepcopy(state(session))
+
+
+def state(session: Session) -> dict[str, Any]:
+    """Return everything that decides the rest of the training: tensors and plain values (safe to load).
+
+    They are the training's own: it changes them.
+    """
+    everything = {
         "epoch": session.epoch,
         "best": list(session.best),
         "best_epoch": session.best_epoch,
@@ -296,8 +338,8 @@ def snapshot(session: Session) -> dict[str, Any]:
         "dropout": torch.get_rng_state(),
     }
     if session.device.type == "cuda":
-        state["dropout_cuda"] = torch.cuda.get_rng_state(session.device)
-    return copy.deepcopy(state)
+        everything["dropout_cuda"] = torch.cuda.get_rng_state(session.device)
+    return everything
 
 
 def restore(session: Session, state: dict[str, Any]) -> None:

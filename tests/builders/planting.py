@@ -1,6 +1,6 @@
 """A store into which somebody else puts links and special files, and every command that looks into it.
 
-As a program: `planting.py KIND STORE PRIVATE REPORT` plants one kind in place of every file, one after another.
+As a program, `planting.py KIND STORE PRIVATE REPORT`: plants one kind in place of every file, one by one.
 """
 
 import json

@@ -16,7 +16,7 @@ Report = Callable[[Json], None]
 Function = Callable[[Json, Report, Callable[[], bool]], Json]
 """A worker's function: (payload, report, should_stop) -> result. An empty report is a sign of life.
 
-It raises Stopped when it has stopped on request, and OutOfMemory."""
+It raises Stopped when it has stopped on request, OutOfMemory, and Crashed."""
 
 
 class Stopped(Exception):  # noqa: N818 (no error: the answer to a request)
@@ -27,6 +27,13 @@ class OutOfMemory(Exception):  # noqa: N818 (as torch calls its own)
     """Raised by a worker's function that did not get the memory it needs.
 
     The message says how much it had at most.
+    """
+
+
+class Crashed(Exception):  # noqa: N818 (as the event)
+    """Raised by a worker's function that has lost what its process cannot get back, such as a GPU.
+
+    No further task may be given to this process.
     """
 
 
@@ -70,10 +77,15 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """The function that workers call, as `package.module:function`, and modules to import before it."""
+    """The function that workers call, as `package.module:function`, and modules to import before it.
+
+    `preflight` is called with the device of a GPU's slot before that gets a task, and raises an error that
+    says why the device cannot be used.
+    """
 
     function: str
     preload: tuple[str, ...] = ()
+    preflight: str = ""
 
 
 Kind = Literal[
@@ -92,7 +104,8 @@ class Event:
 
     queued: the executor has it; that may last hours, and no clock runs. started: it has a slot. progress:
     `detail` is what it reports. alive: a sign of life. finished: `detail` is what it returned. stopped: it
-    was asked to and did. failed: it raised, `error` is the last line. crashed: its process died by itself.
+    was asked to and did. failed: it raised, `error` is the last line. crashed: its process died by itself, or
+    can run nothing more.
     killed: somebody ended its process, which is no fault of the task. out_of_memory: the task or the kernel
     said so. unwritable: it could not write its results, and no other task could.
     """
@@ -114,6 +127,8 @@ def run_here(
         return "stopped", {}, ""
     except (OutOfMemory, MemoryError) as error:
         return "out_of_memory", {}, str(error) or "Python got no memory"
+    except Crashed as error:
+        return "crashed", {}, str(error)
     except UnwritableError as error:
         return "unwritable", {}, str(error)
     except Exception as error:  # noqa: BLE001 (the boundary of a job: whatever it raised is reported)
