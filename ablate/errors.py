@@ -24,5 +24,9 @@ class StoreError(AblateError):
     """A store that cannot be used: not writable, held by another command, or without the study asked for."""
 
 
+class RefusedError(StoreError):
+    """Something in a store that is not opened: a link, a pipe, a device, a file far larger than its kind."""
+
+
 class UnwritableError(StoreError):
     """A store that takes nothing more: its disk or the quota is full, or it has become read-only."""

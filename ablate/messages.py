@@ -40,14 +40,41 @@ def unknown(name: str, what: str, known: Iterable[str]) -> str:
     return f"{show(name)} is not {what}{near(name, names)}{listed}"
 
 
-def public(text: str) -> str:
-    """Return an address, or a message that holds one, without its password."""
-    # up to the last @: a password may have one, and slashes
-    named = re.sub(r"://([^/@\s:]*):\S*@", r"://\1:***@", text)
-    alone = re.sub(r"://[^/@\s:]+@", "://***@", named)  # a token
-    return re.sub(
-        r"([?&][^=&\s]*(?:password|passwd|token|secret|key)[^=&\s]*=)[^&\s]*",
-        r"\1***",
-        alone,
-        flags=re.IGNORECASE,
+_LONG = r"(?:password|passwd|passphrase|pwd|token|secret|signature|credential)"
+_WORD = rf"(?:{_LONG}s?|pass|sig|auth|key|accesskey|apikey|accountkey)"
+_QUOTED = r"(?:\"[^\"\n]{0,999}\"|'[^'\n]{0,999}'|\{[^}\n]{0,999}\})"
+_HIDDEN = [
+    (re.compile(pattern, re.IGNORECASE), r"\1***")
+    for pattern in (
+        rf"([?&](?:sig|auth|[^=&\s?]{{0,99}}(?:{_LONG}|pass|key)[^=&\s?]{{0,99}})=)[^&\s]*",  # of a query
+        # DB_PASSWORD='x y', and PWD={x;y} of ODBC
+        rf"((?<![\w.-])(?:[\w.-]{{0,60}}{_LONG}|(?:[\w.-]{{0,60}}[._-])?{_WORD})=)(?:{_QUOTED}|[^&;\s]*)",
+        # PWD%3Dx%3B of an address
+        rf"({_WORD}%(?:25)*3D)(?:%(?:25)*7B(?:(?!%(?:25)*7D)[^&\s])*(?:%(?:25)*7D)?|(?:(?!%(?:25)*3B)[^&\s])*)",
+        rf"([\"'][\w.-]{{0,60}}{_WORD}[\"']\s?:\s?[\"'])[^\"'\n]*",  # JSON
+        r"(\bauthorization[\"']?\s?[:=]\s?[\"']?(?:(?:basic|bearer|digest|token)\s)?)[^\s\"']+",
+        r"(\bbearer\s)(?!token\b|auth)[^\s\"']+",
+        r"()(?<![\w-])eyJ[\w-]{8,}(?:\.[\w-]*)*",  # a JSON web token
     )
+]
+"""What is secret in a message, each with what is left. Linear in the text, which a server may choose."""
+
+
+def public(text: str) -> str:
+    """Return an address, or a message that holds some, without passwords, tokens and signatures."""
+    shown = re.sub(r"\S+", lambda word: _without_user(word[0]), text)
+    for pattern, left in _HIDDEN:
+        shown = pattern.sub(left, shown)
+    return shown
+
+
+def _without_user(word: str) -> str:
+    """Return a word without the password, or the token, that an address in it has before its host."""
+    end = word.rfind("@")  # the last one: a password may have some, and slashes
+    start = word.find("://")
+    while 0 <= start < end:
+        sign = re.compile("[/:@]").search(word, start + 3)
+        if sign is not None and sign[0] != "/":
+            return f"{word[: sign.end() if sign[0] == ':' else start + 3]}***{word[end:]}"
+        start = word.find("://", start + 3)
+    return word

@@ -18,8 +18,9 @@ LAYERS = [  # a room may import itself and any room below, never its own row or 
     {"store"},
     {"training", "study"},
     {"recipe"},
-    {"hardware", "places"},
-    {"errors", "messages", "__init__"},
+    {"hardware", "places", "descriptors", "sheets"},
+    {"gpus"},
+    {"errors", "messages", "driver", "__init__"},
 ]
 HOMES = {
     "click": {"cli"},
@@ -39,8 +40,8 @@ HOMES = {
     "ray": {"execution"},
 }
 SEALED = {  # narrower than their layer: part of a path -> the rooms and modules that it may import
-    "training": {"recipe", "errors", "messages", "places"},
-    "execution/executors": {"execution/executors", "errors", "hardware", "places"},
+    "training": {"recipe", "errors", "messages", "places", "descriptors"},
+    "execution/executors": {"execution/executors", "errors", "messages", "gpus", "hardware", "places"},
     "execution": {
         "execution",
         "planning",
@@ -50,8 +51,10 @@ SEALED = {  # narrower than their layer: part of a path -> the rooms and modules
         "training",
         "errors",
         "messages",
+        "gpus",
         "hardware",
         "places",
+        "descriptors",
     },
     "analysis/stats": set(),
     "analysis/pooling": {"analysis/stats"},

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from ablate.analysis import outcomes as run_outcomes
 from ablate.analysis.outcomes import FAILED_RESULT, Outcome
-from ablate.errors import StoreError
+from ablate.errors import RefusedError, StoreError
 from ablate.messages import printable
 from ablate.planning import costs
 from ablate.planning.tuning import Tuning
 from ablate.recipe.fields import Recipe
-from ablate.store import job_folder, search_folder, study_folder
+from ablate.store import files, job_folder, search_folder, study_folder
 from ablate.store.layout import Store
 from ablate.study.grid import Run
 
@@ -181,10 +181,10 @@ def _likes(recipe: Recipe) -> tuple[object, object]:
 def last_line(log: Path) -> str:
     """Return the last line of a log that is not empty, harmless to a terminal and cut to `LONGEST_LINE`."""
     try:
-        with log.open("rb") as file:
+        with files.open_binary(log) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
             text = file.read().decode("utf-8", errors="replace")
-    except OSError:  # gone meanwhile
+    except (OSError, RefusedError):  # gone meanwhile, or none
         return ""
     line = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
     return printable(line[:LONGEST_LINE]).replace("\t", " ")

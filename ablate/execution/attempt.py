@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from filelock import BaseFileLock, Timeout
 
+from ablate import descriptors
 from ablate.errors import UnwritableError
 from ablate.execution import faults, memory
 from ablate.execution.executors.base import Crashed, OutOfMemory, Stopped
@@ -169,10 +170,8 @@ def logging_to(path: Path) -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
-    # Never through a link: others may write to a store that is shared.
-    with os.fdopen(
-        os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666), "ab", buffering=0
-    ) as log:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    with os.fdopen(descriptors.open_file(path, flags), "ab", buffering=0) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         faulthandler.enable(log)

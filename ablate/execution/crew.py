@@ -36,7 +36,7 @@ PRELOAD = (
 
 Torch's optimizers import _dynamo, for 0.9 s.
 """
-PROGRAM = Program("ablate.execution.worker:work", PRELOAD)
+PROGRAM = Program("ablate.execution.worker:work", PRELOAD, "ablate.execution.preflight:check")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Crew:
     @contextmanager
     def at_work(self, todo: Plan) -> Iterator[None]:
         """Start the workers for whatever a plan has to do; at the end none of them is left."""
-        context = _context(todo)
+        context = _context(todo, self.store)
         recipes = todo.recipes or [work.job.recipe for work in todo.work]
         options = Options(
             device=self.where.device,
@@ -197,13 +197,15 @@ def _seconds(pace: Pace, item: Item) -> float:
     return sum(time.seconds for time in times if time is not None and not time.is_guess)
 
 
-def _context(todo: Plan) -> Context:
+def _context(todo: Plan, store: Store) -> Context:
     """Return what all tasks of a command share."""
     from ablate.execution import provenance
 
     return Context(
+        store=str(store.path),
         study=todo.study.name,
-        git=provenance.git(Path.cwd()),
+        # of the study's file: a current directory that others write to is none of its business
+        git=provenance.git(Path(todo.study.folder)) if todo.study.folder else {},
         compile_cache=os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(_compiled())),
         code=user_code.folders(todo.study.folder) if todo.study.folder else None,
     )
@@ -215,19 +217,25 @@ def _compiled() -> Path:
 
 
 def _jobs_per_gpu(crew: Crew, todo: Plan, context: Context) -> int:
-    """Return how many jobs share a GPU; where that must be measured, by the first job left to train."""
+    """Return how many jobs share a GPU; where that must be measured, by the heaviest one left to train."""
     where = crew.where
-    work = next((work for work in todo.work if not work.trained), None)
-    if where.jobs_per_gpu is not None or where.jobs is not None or work is None:
+    if where.jobs_per_gpu is not None or where.jobs is not None:
         return where.jobs_per_gpu or 1
-    if executors.resources(where.executor, Options(where.device, 1)).device == "cpu":
+    resources = executors.resources(where.executor, Options(where.device, 1))
+    if resources.device == "cpu":
         crew.notice("--jobs-per-gpu auto: there is no GPU to probe; jobs get a CPU core each")
         return 1
-    from ablate.execution import probe
+    if resources.is_exclusive:
+        crew.notice("--jobs-per-gpu auto: the GPU's compute mode lets in one process: one job a GPU")
+        return 1
+    from ablate.execution import heaviest, probe
 
+    chosen = heaviest.choose(todo, context.code)
+    if chosen is None:
+        return 1
     task = ProbeTask(
-        context=context, recipe=work.job.recipe, seed=work.job.seed,
-        data=where.store.data / work.job.data, log=where.store.path / "probe.log",
+        context=context, recipe=chosen.recipe, seed=chosen.seed,
+        data=where.store.data / chosen.data, log=where.store.path / "probe.log",
     )  # fmt: skip
     start = partial(executors.start, where.executor, PROGRAM)
     jobs, notice = probe.probe(start, where.device, task, crew.is_interrupted)

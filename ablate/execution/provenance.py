@@ -25,6 +25,16 @@ PACKAGES = (
     "optuna",
 )
 LONGEST_DIFF = 200_000  # characters
+DATA_ONLY = (
+    # A folder that others write to may be made a repository, and its settings name programs that git starts.
+    *("-c", "safe.bareRepository=explicit"),
+    *("-c", "core.fsmonitor="),
+    *("-c", "core.hooksPath=/dev/null"),
+    *("-c", "diff.external="),
+    "--no-pager",
+    "--no-optional-locks",
+)
+"""Options of git by which it reads a repository, and starts no program of its choice."""
 
 
 def git(folder: Path) -> dict[str, Any]:
@@ -32,7 +42,7 @@ def git(folder: Path) -> dict[str, Any]:
     head = _git(folder, "rev-parse", "HEAD")
     if head is None:
         return {}
-    diff = _git(folder, "diff", "HEAD") or ""
+    diff = _git(folder, "diff", "--no-ext-diff", "--no-textconv", "HEAD") or ""
     cut = diff[:LONGEST_DIFF] + ("\n[cut]" if len(diff) > LONGEST_DIFF else "")
     return {
         "commit": head.strip(),
@@ -42,11 +52,13 @@ def git(folder: Path) -> dict[str, Any]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    command = ["git", "-C", str(folder), *arguments]
+    command = ["git", "-C", str(folder), *DATA_ONLY, *arguments]
+    environment = os.environ | {"GIT_NO_LAZY_FETCH": "1"}  # a partial clone would ask its server for the rest
     try:
         done = subprocess.run(  # noqa: S603 (our own arguments)
-            command, capture_output=True, text=True, errors="replace", timeout=30, check=False
-        )
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=30,
+            check=False, env=environment,
+        )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

@@ -52,7 +52,7 @@ def _remembered() -> Iterator[None]:
             f"the memory of a search cannot be written ({error.strerror}): make room, and run the same again"
         ) from None
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        reason = public(str(error).splitlines()[0])
+        reason = public(str(error)).splitlines()[0]
         raise AblateError(
             f"Optuna's storage is gone ({reason}): run the same again when it is back; no result is lost"
         ) from None

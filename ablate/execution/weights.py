@@ -57,5 +57,7 @@ def load(path: Path, device: torch.device) -> Json | None:
     """Return the tensors and plain values of a file, never code (weights_only); None if there is no file."""
     if not path.exists():
         return None
-    loaded: Json = torch.load(path, map_location=device if device.type == "cpu" else "cpu", weights_only=True)
+    place = device if device.type == "cpu" else "cpu"
+    with files.open_binary(path) as file:
+        loaded: Json = torch.load(file, map_location=place, weights_only=True)
     return loaded

@@ -114,7 +114,7 @@ def _code(known: Inputs, name: str) -> str:
 def last(store: Store, settled: Settled, section: Data) -> Prepared | None:
     """Return the images of a section as the study's last run has decoded them; None where they are gone."""
     folder = store.data / settled.fingerprints.get(study_folder.data_key(section), "none")
-    return data.read(folder) if (folder / "meta.json").exists() else None
+    return data.read(folder) if data.is_whole(folder) else None
 
 
 def _different(sections: Iterable[Data]) -> dict[str, Data]:

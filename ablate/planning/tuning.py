@@ -26,7 +26,7 @@ from ablate.recipe import identity as identities
 from ablate.recipe import range_test as range_tests
 from ablate.recipe.fields import Recipe
 from ablate.recipe.range_test import Suggestion, Sweep
-from ablate.store import range_folder, records, search_folder
+from ablate.store import files, range_folder, records, search_folder
 from ablate.store.files import Json
 from ablate.store.job_state import state
 from ablate.store.layout import Store
@@ -296,7 +296,7 @@ def hold(
     """
     for search in sorted(searches, key=lambda search: search.id):
         folder = store.search(search.id)
-        folder.path.mkdir(parents=True, exist_ok=True)
+        files.make(folder.path, durable=False)
         lock, is_reported = folder.lock(), False
         while True:
             try:

@@ -7,6 +7,7 @@ from typing import Any
 from ablate.recipe import identity as identities
 from ablate.recipe.fields import Recipe
 from ablate.recipe.range_test import Sweep
+from ablate.store import files
 from ablate.store.job_folder import Folder
 from ablate.store.layout import Store
 from ablate.store.tasks import Context, RangeTask
@@ -46,7 +47,7 @@ class RangeWork:
 
     def prepare(self, store: Store) -> None:
         """Make the folder that the worker writes into."""
-        self.folder(store).path.mkdir(parents=True, exist_ok=True)
+        files.make(self.folder(store).path, durable=False)
 
     def task(self, store: Store, context: Context) -> RangeTask:
         """Return what a worker is handed."""

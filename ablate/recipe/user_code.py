@@ -13,7 +13,7 @@ from ablate.errors import AblateError
 
 
 def folders(study: str) -> tuple[str, ...]:
-    """Return where own networks are looked for first: beside the study file, and in the current directory."""
+    """Return where own networks are looked for: beside the study file, and last in the current directory."""
     return tuple(dict.fromkeys([study, str(Path.cwd())]))
 
 
@@ -22,8 +22,7 @@ def find(network: str, folders: tuple[str, ...]) -> Path | None:
 
     Nothing is imported.
     """
-    module = network.partition(":")[0]
-    where: list[str] = [*folders, *sys.path]
+    module, where = network.partition(":")[0], _path(folders)
     for part in module.split("."):
         # by its last name alone: with dots Python looks up the parent, which is not imported
         spec = PathFinder.find_spec(part, where)
@@ -31,6 +30,14 @@ def find(network: str, folders: tuple[str, ...]) -> Path | None:
             return None
         where = list(spec.submodule_search_locations or ())
     return Path(spec.origin) if spec is not None and spec.origin is not None and spec.has_location else None
+
+
+def _path(folders: tuple[str, ...]) -> list[str]:
+    """Return where Python is to find modules: the first of these folders, its own, and the others last.
+
+    Others may write to the current directory, and what lies there must not pass for an installed module.
+    """
+    return [*folders[:1], *(folder for folder in sys.path if folder not in folders), *folders[1:]]
 
 
 def names(network: str, folders: tuple[str, ...]) -> set[str] | None:
@@ -77,7 +84,7 @@ def fingerprint(network: str, folders: tuple[str, ...]) -> str:
 
 
 def allow(network: str, folders: tuple[str, ...]) -> None:
-    """Let this process import a network from these folders, before all others, as `find` finds it.
+    """Let this process import a network from these folders, as `find` finds it.
 
     Raises an AblateError when another module of that name is there already, such as one of Python's own.
     """
@@ -88,4 +95,4 @@ def allow(network: str, folders: tuple[str, ...]) -> None:
         raise AblateError(
             f'model.name = "{network}": {path} has the name of another module, {there}: rename it'
         )
-    sys.path[:] = [*folders, *(folder for folder in sys.path if folder not in folders)]
+    sys.path[:] = _path(folders)

@@ -1,5 +1,7 @@
 """Single files of a store: written whole or not at all, or appended to by lines, and read with clear errors.
 
+Every one is opened by `descriptors`: below the store's folder, never through a link, as a regular file only.
+
 What a power cut leaves: the bytes of a file are safe once the file was synced, its name once its folder was.
 So whatever rests on other files is written after a `sync` of them, and its own folder is synced after the
 rename.
@@ -17,9 +19,12 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from ablate.errors import StoreError, UnwritableError
+from filelock import FileLock
+
+from ablate import descriptors
+from ablate.errors import RefusedError, StoreError, UnwritableError
 
 Json = dict[str, Any]
 Line = Json  # of an append-only file
@@ -37,8 +42,6 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno not in FULL:
-            if error.filename is not None and Path(error.filename).parent == path.parent:
-                error.filename = str(path)  # not its draft, an internal name
             raise
         do = "mount it for writing" if error.errno == errno.EROFS else "make room there"
         raise UnwritableError(
@@ -53,36 +56,67 @@ def write(path: Path, content: bytes | str, *, keep: Path | None = None, durable
     `durable`: it outlasts a power cut as soon as this has returned. Otherwise a power cut may leave either
     version, until its folder is synced.
     """
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    beside = draft(path)
     with writing(path):
         make(path.parent, durable=durable)
         try:
-            with draft.open("wb") as file:
+            with descriptors.new(beside) as file:
                 file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             if keep is not None and path.exists():
-                path.replace(keep)
-            draft.replace(path)
-        except BaseException:
-            draft.unlink(missing_ok=True)
+                descriptors.rename(path, keep.name)
+            descriptors.rename(beside, path.name)
+        except BaseException as error:
+            descriptors.remove(beside)
+            if isinstance(error, OSError):
+                error.filename = str(path)  # not its draft, an internal name
             raise
         if durable:
             sync(path.parent)
 
 
+def read(path: Path) -> bytes:
+    """Return the bytes of a file."""
+    return descriptors.read(path)
+
+
+def draft(path: Path) -> Path:
+    """Return the name under which a file is begun: nobody can foresee it, and put a file of his own there."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+
+
+def is_regular(path: Path) -> bool:
+    """Whether a path is a file that may be read: neither a link nor far larger than its kind."""
+    try:
+        open_binary(path).close()
+    except (OSError, RefusedError):
+        return False
+    return True
+
+
+def open_binary(path: Path) -> BinaryIO:
+    """Return a file opened for reading, of at most as many bytes as such a file may have."""
+    file = os.fdopen(descriptors.open_file(path), "rb")
+    try:
+        descriptors.check_size(path, os.fstat(file.fileno()).st_size)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
 def make(folder: Path, *, durable: bool = True) -> None:
     """Make a folder and its parents."""
-    missing = [path for path in (folder, *folder.parents) if not path.is_dir()]
-    folder.mkdir(parents=True, exist_ok=True)
-    if durable:
-        sync(*(path.parent for path in missing))
+    for path in descriptors.make(folder):
+        if durable:
+            sync(path.parent)
 
 
 def sync(*paths: Path) -> None:
     """Make the bytes of files, and the names in folders, outlast a power cut."""
     for path in paths:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = descriptors.open_entry(path)
         try:
             os.fsync(descriptor)
         except OSError as error:
@@ -93,11 +127,17 @@ def sync(*paths: Path) -> None:
             os.close(descriptor)
 
 
+def lock(path: Path, **options: Any) -> FileLock:
+    """Return a lock, whose file may be made. Raises a RefusedError where it is a link or no regular file."""
+    descriptors.check(path)  # FileLock does the same for the file itself, and not for the folders above it
+    return FileLock(path, **options)
+
+
 def try_to_write(folder: Path) -> None:
     """Raise an UnwritableError where the disk of a folder has no room for one more megabyte."""
     path = folder / "room"
     write(path, b"\0" * (1 << 20), durable=False)
-    path.unlink()
+    descriptors.remove(path)
 
 
 def write_json(path: Path, content: object, *, durable: bool = True) -> None:
@@ -126,7 +166,7 @@ def read_json(path: Path) -> Any:
     Raises a StoreError where it is something else.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read(path).decode())
     except FileNotFoundError:
         return None
     except ValueError:
@@ -138,12 +178,13 @@ def read_json(path: Path) -> Any:
 def append(path: Path, line: Line) -> None:
     """Append one line, dropping a torn one before it. A power cut may tear it until the file is synced."""
     text = json.dumps(line, ensure_ascii=False).encode() + b"\n"
-    with writing(path), path.open("ab+") as file:
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+    with writing(path), os.fdopen(descriptors.open_file(path, flags), "ab+") as file:
         if file.tell() > 0:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 whole = b"".join(
-                    part for part in path.read_bytes().splitlines(keepends=True) if part.endswith(b"\n")
+                    part for part in read(path).splitlines(keepends=True) if part.endswith(b"\n")
                 )
                 write(path, whole + text)
                 return
@@ -157,7 +198,7 @@ def lines(path: Path) -> list[Line]:
     """
     whole: list[Line] = []
     try:
-        content = path.read_bytes()
+        content = read(path)
     except FileNotFoundError:
         return whole
     for part in content.split(b"\n")[:-1]:
@@ -175,7 +216,7 @@ def damage(path: Path, *, deep: bool = True) -> str:
     be read just now has damaged nothing, and raises its OSError.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_binary(path) as file, zipfile.ZipFile(file) as archive:
             bad = archive.testzip() if deep else None
     except OSError as error:
         if error.errno != errno.EINVAL:  # an offset outside of the file
@@ -192,7 +233,7 @@ def is_held(lock: Path) -> bool:
     The lock is tried as a shared one, so that two readers at once do not take each other for a holder.
     """
     try:
-        descriptor = os.open(lock, os.O_RDONLY)
+        descriptor = descriptors.open_file(lock)
     except (FileNotFoundError, NotADirectoryError):
         return False
     try:

@@ -6,7 +6,7 @@
     model.json        the network: parameters, multiplications, receptive field
     journal.jsonl     a line an epoch: epoch, timestamp, seconds, metrics
     checkpoint.pt     the state of the training; removed when it has ended
-    previous.pt       the state an epoch before, should the other one be damaged
+    previous.pt       the checkpoint before, should the other one be damaged
     last.pt, best.pt  weights after the last epoch, and of the best epoch by validation
     result.json       written last of the training: finished or diverged
     failure.json      why the last attempt failed; removed when another one starts
@@ -27,7 +27,7 @@ weights of another epoch, so that best.pt is durable before the checkpoint that 
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -35,6 +35,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from ablate import descriptors
 from ablate.errors import StoreError
 from ablate.recipe import identity
 from ablate.recipe.fields import Recipe
@@ -51,6 +52,7 @@ HARD: dict[str, Any] = (
 There a job has its lease alone.
 """
 
+PARTS = ("misclassified.png", "outcome.json")  # of an evaluation; whatever else lies there is not ours
 LOOKS = 50  # at the lock of a folder without a recipe, of a tenth of a second each
 
 
@@ -92,7 +94,7 @@ class Folder:
 
     @property
     def previous(self) -> Path:
-        """The checkpoint of the epoch before."""
+        """The checkpoint before."""
         return self.path / "previous.pt"
 
     @property
@@ -124,7 +126,7 @@ class Folder:
 
     def lock(self) -> FileLock:
         """Return the lock that the training process holds; it is released however the process ends."""
-        return FileLock(self.path / "lock", **HARD)
+        return files.lock(self.path / "lock", **HARD)
 
 
 # What is trained
@@ -212,7 +214,7 @@ def restore_journal(folder: Folder, history: list[Line]) -> None:
     A kill came between the checkpoint and the line, or the disk failed.
     """
     text = b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in history)
-    there = folder.journal.read_bytes() if folder.journal.exists() else b""
+    there = files.read(folder.journal) if folder.journal.exists() else b""
     if there != text:
         files.write(folder.journal, text, durable=False)
 
@@ -236,14 +238,14 @@ def sweep(folder: Folder) -> None:
     The caller holds the lock.
     """
     for path in (folder.checkpoint, folder.previous):
-        path.unlink(missing_ok=True)
+        descriptors.remove(path)
     sweep_drafts(folder)
 
 
 def sweep_drafts(folder: Folder) -> None:
     """Remove the drafts of killed processes. The caller holds the lock, as every writer does."""
     for path in drafts(folder):
-        path.unlink(missing_ok=True)
+        descriptors.remove(path)
 
 
 def drafts(folder: Folder) -> Iterator[Path]:
@@ -293,7 +295,4 @@ def is_running(folder: Folder) -> bool:
 
 def artifacts(outcome: Path) -> Iterator[Path]:
     """Return the files of one evaluation."""
-    with suppress(FileNotFoundError):
-        yield from sorted(
-            path for path in outcome.iterdir() if not path.name.startswith(".") and not path.is_symlink()
-        )
+    yield from (path for path in map(outcome.joinpath, PARTS) if path.exists())

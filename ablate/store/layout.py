@@ -10,8 +10,7 @@ from importlib import resources
 from pathlib import Path
 from urllib.parse import quote
 
-from filelock import FileLock
-
+from ablate import descriptors
 from ablate.errors import StoreError
 from ablate.recipe import datasets
 from ablate.recipe import identity as identities
@@ -29,6 +28,9 @@ class Store:
     """The paths of a store. Making one creates nothing; `create` does."""
 
     path: Path
+
+    def __post_init__(self) -> None:
+        descriptors.mistrust(self.path)
 
     def job(self, identity: str) -> Folder:
         """Return the folder of one job."""
@@ -124,7 +126,7 @@ def create(store: Store) -> None:
     """Make the folders of a store, and the .gitignore that keeps it out of version control."""
     try:
         for folder in ("jobs", "studies", "data", "artifacts"):
-            (store.path / folder).mkdir(parents=True, exist_ok=True)
+            files.make(store.path / folder, durable=False)
         ignore = store.path / ".gitignore"
         if not ignore.exists():
             files.write(ignore, _gitignore(), durable=False)
@@ -137,10 +139,10 @@ def identity(store: Store) -> str:
     """Return the id that tells a store's runs from other stores' on one MLflow server; made at first use."""
     path = store.path / "id"
     if not path.exists():
-        with FileLock(store.path / "id.lock"):  # two studies may be the first ones at once
+        with files.lock(store.path / "id.lock"):  # two studies may be the first ones at once
             if not path.exists():
                 files.write(path, uuid.uuid4().hex)
-    return path.read_text()
+    return files.read(path).decode()
 
 
 def _gitignore() -> str:

@@ -21,6 +21,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ablate import descriptors
+from ablate.store import files
+
 TERM = 60.0
 """Seconds without a renewal after which a lease expires; network file systems show a file up to 30 s late."""
 RENEWALS = 12  # in a term
@@ -58,7 +61,7 @@ class Lease:
         self.check()
         self.content["renewals"] += 1
         try:
-            with self.path.open("r+b") as file:
+            with os.fdopen(descriptors.open_file(self.path, os.O_WRONLY), "wb") as file:
                 file.write(_bytes(self.content))
         except FileNotFoundError:
             self.is_lost = True
@@ -66,7 +69,7 @@ class Lease:
 
     def release(self) -> None:
         """Remove its file."""
-        self.path.unlink(missing_ok=True)
+        descriptors.remove(self.path)
 
 
 @dataclass(slots=True)
@@ -101,7 +104,7 @@ class Watch:
             lease.release()
             return None
         for number in others:
-            _path(self.folder, number).unlink(missing_ok=True)
+            descriptors.remove(_path(self.folder, number))
         return lease
 
     def _has_expired(self, newest: tuple[int, bytes], *, has_lock: bool) -> bool:
@@ -168,7 +171,7 @@ def _make(folder: Path, number: int, term: float) -> Lease | None:
         "term": term, "renewals": 0,
     }  # fmt: skip
     try:
-        with _path(folder, number).open("xb") as file:
+        with descriptors.new(_path(folder, number)) as file:
             file.write(_bytes(content))
     except FileExistsError:
         return None
@@ -179,16 +182,13 @@ def _newest(folder: Path) -> tuple[int, bytes] | None:
     """Return the number and content of the newest lease; None where there is none."""
     while numbers := _numbers(folder):
         with suppress(FileNotFoundError):  # taken over, or released, since it was listed: look again
-            return max(numbers), _path(folder, max(numbers)).read_bytes()
+            return max(numbers), files.read(_path(folder, max(numbers)))
     return None
 
 
 def _numbers(folder: Path) -> list[int]:
-    try:
-        names = [path.name for path in folder.iterdir()]
-    except FileNotFoundError:
-        return []
-    return [int(name[6:]) for name in names if name.startswith("lease-") and name[6:].isdecimal()]
+    there = (name.removeprefix("lease-") for name in descriptors.names(folder) if name.startswith("lease-"))
+    return [int(number) for number in there if number.isdecimal()]
 
 
 def _path(folder: Path, number: int) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ablate.messages import printable
-from ablate.store import job_folder
+from ablate.store import files, job_folder
 from ablate.store.job_folder import Folder
 from ablate.store.job_state import state
 
@@ -54,7 +54,7 @@ def clean(text: str, *, final: bool = False) -> tuple[str, str]:
 def read(folder: Folder) -> Iterator[str]:
     """Return a log, cleaned; bytes that are not UTF-8 are replaced."""
     decoder, held = codecs.getincrementaldecoder("utf-8")(errors="replace"), ""
-    with folder.log.open("rb") as file:
+    with files.open_binary(folder.log) as file:
         while part := file.read(CHUNK):
             text, held = clean(held + decoder.decode(part))
             yield text
@@ -77,7 +77,7 @@ def follow(folder: Folder, evaluations: frozenset[str]) -> Iterator[str]:
                 decoder.reset()
                 file, held = None, ""
                 with suppress(FileNotFoundError):
-                    file = opened.enter_context(folder.log.open("rb"))
+                    file = opened.enter_context(files.open_binary(folder.log))
             while file is not None and (part := file.read(CHUNK)):
                 text, held = clean(held + decoder.decode(part))
                 if text:

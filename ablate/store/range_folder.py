@@ -62,7 +62,7 @@ def read_suggestion(folder: RangeFolder) -> Suggestion | None:
     Raises a StoreError where the file is not what ablate writes.
     """
     try:
-        return records.SUGGESTION.validate_json(folder.suggestion.read_bytes())
+        return records.SUGGESTION.validate_json(files.read(folder.suggestion))
     except FileNotFoundError:
         return None
     except ValidationError:

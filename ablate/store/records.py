@@ -262,7 +262,7 @@ R = TypeVar("R", bound=BaseModel)
 def read(path: Path, kind: type[R]) -> R | None:
     """Return a record; None where there is no file. Raises a StoreError where it is something else."""
     try:
-        return kind.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(files.read(path))
     except FileNotFoundError:
         return None
     except ValidationError:
@@ -279,7 +279,7 @@ def write(path: Path, record: BaseModel, *, durable: bool = True) -> None:
 def lines(path: Path, kind: type[R]) -> list[R]:
     """Return the lines of a file up to the first that is torn or damaged; empty where there is no file."""
     try:
-        content = path.read_bytes()
+        content = files.read(path)
     except FileNotFoundError:
         return []
     records: list[R] = []

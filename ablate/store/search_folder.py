@@ -44,7 +44,7 @@ class SearchFolder:
 
     def lock(self) -> FileLock:
         """Return the lock that is held by the process that runs the search."""
-        return FileLock(self.path / "lock")
+        return files.lock(self.path / "lock")
 
 
 def is_running(folder: SearchFolder) -> bool:

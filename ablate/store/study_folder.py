@@ -1,8 +1,6 @@
 """The studies of a store: what was run, from which file, what that settled, and which process runs it."""
 
-import json
 import os
-import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,9 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from ablate.errors import AblateError, StoreError, StudyError
+from ablate import descriptors
+from ablate.errors import AblateError, RefusedError, StoreError, StudyError
 from ablate.recipe import identity as identities
 from ablate.recipe.fields import Data
 from ablate.store import files, layout, origin
@@ -184,7 +183,7 @@ def recall(store: Store, name: str) -> Study:
     try:
         last = past(store, name)
         asked = last.asked_seeds if last is not None else None
-        return replace(study_file.from_json(path.read_text(encoding="utf-8")), asked_seeds=asked)
+        return replace(study_file.from_json(files.read(path).decode()), asked_seeds=asked)
     except StudyError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -201,7 +200,7 @@ def names(store: Store) -> list[str]:
         with suppress(StoreError, KeyError, TypeError):
             try:
                 studies.append(str(files.read_json(path)["study"]["name"]))
-            except OSError:  # reported where that study is read
+            except (OSError, RefusedError):  # reported where that study is read
                 studies.append(unquote(path.parent.name))
     return sorted(studies)
 
@@ -212,7 +211,7 @@ def study_files(store: Store) -> list[Path]:
     Raises an OSError where they cannot be listed.
     """
     folder, paths = store.path / "studies", []
-    for path in sorted(folder.iterdir()) if files.is_there(folder) else ():
+    for path in map(folder.joinpath, descriptors.names(folder)):
         try:
             if path.is_dir() and files.is_there(path / "study.json"):
                 paths.append(path / "study.json")
@@ -241,11 +240,11 @@ def hold(
     ends it. A study that was never kept leaves no folder behind.
     """
     folder = store.study(name)
-    lock, holder = FileLock(folder / "lock"), folder / "holder.json"
+    lock, holder = files.lock(folder / "lock"), folder / "holder.json"
     is_announced = False
     while True:
         try:
-            folder.mkdir(parents=True, exist_ok=True)  # again: the process before may have removed it
+            files.make(folder, durable=False)  # again: the process before may have removed it
             lock.acquire(timeout=0.1 if waits is None else 0.5)  # not 0: `is_held` has it for an instant
             break
         except FileNotFoundError:
@@ -253,7 +252,7 @@ def hold(
         except Timeout:
             if waits is not None and stopped():
                 raise KeyboardInterrupt from None
-            who = json.loads(holder.read_text()) if holder.exists() else {}
+            who = files.read_json(holder) or {}
             said = f'study "{name}" is being run by process {who.get("pid", "?")} on {who.get("host", "?")}'
             if waits is None:
                 raise StoreError(f"{said}: wait for it, with --wait, or stop it first") from None
@@ -265,8 +264,8 @@ def hold(
         yield
     finally:
         with suppress(OSError):
-            if {path.name for path in folder.iterdir()} <= {"lock", "holder.json"}:
-                shutil.rmtree(folder)
+            if set(descriptors.names(folder)) <= {"lock", "holder.json"}:
+                descriptors.remove_folder(folder)
         lock.release()
 
 
@@ -281,9 +280,9 @@ def near(name: str = "", at: Path | None = None) -> Iterator[Path]:
     except OSError:
         below = []
     for folder in (*below, *here.parents):
-        store = Store(folder / layout.USUAL)
-        if is_store(store.path) and (not name or past(store, name) is not None):
-            yield store.path
+        path = folder / layout.USUAL
+        if is_store(path) and (not name or past(Store(path), name) is not None):
+            yield path
 
 
 def hint(store: Store, name: str = "") -> str:

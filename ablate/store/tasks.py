@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from ablate import descriptors
 from ablate.errors import AblateError
 from ablate.recipe.fields import Evaluation, Recipe
 from ablate.recipe.range_test import Sweep
@@ -24,6 +25,7 @@ class _Value(BaseModel):
 class Context(_Value):
     """What all tasks of one command share."""
 
+    store: str = ""  # its folder: what lies below is mistrusted in every process
     study: str = ""  # for the line of the attempt
     git: dict[str, Any] = {}  # commit, dirty, diff: see provenance.git
     compile_cache: str = ""  # folder of what torch.compile has compiled
@@ -98,7 +100,10 @@ _TASK: TypeAdapter[TrainTask | RangeTask | ProbeTask] = TypeAdapter(Task)
 
 def from_json(content: Json) -> TrainTask | RangeTask | ProbeTask:
     """Return the task of these values, as `to_json` writes them. Raises a ValidationError for others."""
-    return _TASK.validate_python(content)
+    task = _TASK.validate_python(content)
+    if task.context.store:
+        descriptors.mistrust(Path(task.context.store))
+    return task
 
 
 def write(path: Path, batch: Iterable[TrainTask | RangeTask | ProbeTask]) -> None:

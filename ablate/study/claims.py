@@ -7,10 +7,10 @@ from typing import Any, Literal
 from ablate.messages import show, unknown
 from ablate.recipe import metrics
 
-SHAPE = re.compile(
-    r"\s*(?P<factor>.+?)\s*:\s*(?P<first>.+?)\s*(?P<relation>[<>~]|(?<=\s)(?:better|worse)\s+than(?=\s))\s*(?P<second>.+?)"
-    r"(?:\s+when\s+(?P<other>.+?)\s*=\s*(?P<level>.+?))?(?:\s+on\s+(?P<metric>\S+))?\s*"
-)
+FORM = "factor: a > b (or <, ~, better than, worse than), then perhaps when factor = level, on metric"
+RELATION = re.compile(r"[<>~]|(?<=\s)(?:better|worse)\s+than(?=\s)")
+NAMES = ("factor", "first", "second", "other", "level")  # each on one line
+WHEN = re.compile(r"(?<=\s)when(?=\s)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,9 @@ def parse(
     text: str, source: str, expect: str, factors: dict[str, list[str]]
 ) -> tuple[Claim | None, list[str]]:
     """Return the claim of an expectation, and what is wrong with it, by the factors and their level names."""
-    match = SHAPE.fullmatch(expect)
-    if not match:
-        form = "factor: a > b (or <, ~, better than, worse than), then perhaps when factor = level, on metric"
-        return None, [f"{show(expect)} is not of the form {form}"]
-    part = match.groupdict()
+    part = _split(expect)
+    if part is None:
+        return None, [f"{show(expect)} is not of the form {FORM}"]
     wrong = [
         *_level(part["factor"], part["first"], factors),
         *_level(part["factor"], part["second"], factors),
@@ -52,10 +50,42 @@ def parse(
         wrong.append(f"{show(expect)} compares a level with itself")
     when = (part["other"], part["level"]) if part["other"] else None
     relation: Any = " ".join(part["relation"].split())
-    claim = Claim(
-        text, source, expect, part["factor"], part["first"], relation, part["second"], when, part["metric"]
-    )
+    metric = part["metric"] or None
+    claim = Claim(text, source, expect, part["factor"], part["first"], relation, part["second"], when, metric)
     return (None if wrong else claim), list(dict.fromkeys(wrong))
+
+
+def _split(expect: str) -> dict[str, str] | None:
+    """Return the parts of an expectation, those that it lacks empty; None where it is of no such form.
+
+    Each is cut off where its mark first stands, in one pass: a pattern of all of them would try every way to
+    share a text among them, and a store may have texts that make that take for ever.
+    """
+    text = expect.strip()
+    colon = text.find(":", 1)
+    factor, rest = text[:colon].rstrip(), text[colon + 1 :].strip()
+    relation = RELATION.search(rest, 1)
+    if colon < 0 or relation is None:
+        return None
+    first, second = rest[: relation.start()].rstrip(), rest[relation.end() :].strip()
+    other = level = ""
+    when = WHEN.search(second, 1)
+    if when is not None:
+        before, after = second[: when.start()].rstrip(), second[when.end() :].lstrip()
+        equals = after.find("=", 1)
+        if equals > 0 and after[equals + 1 :].strip():
+            second, other, level = before, after[:equals].rstrip(), after[equals + 1 :].lstrip()
+    last = (level or second).rsplit(None, 2)
+    metric = ""
+    if len(last) == 3 and last[1] == "on":
+        metric = last[2]
+        second, level = (second, last[0]) if level else (last[0], "")
+    parts = {
+        "factor": factor, "first": first, "relation": relation[0], "second": second,
+        "other": other, "level": level, "metric": metric,
+    }  # fmt: skip
+    is_whole = all(parts[name] for name in ("factor", "first", "second"))
+    return parts if is_whole and not any("\n" in parts[name] for name in NAMES) else None
 
 
 def _level(factor: str, level: str, factors: dict[str, list[str]]) -> list[str]:

@@ -41,5 +41,6 @@ def is_served(address: str) -> bool:
 
 def first_line(error: Exception) -> str:
     """Return the first meaningful line of an error: SQLAlchemy begins with advice to programmers."""
-    lines = [line for line in str(error).strip().splitlines() if not line.startswith("(raised as a result")]
-    return public((lines or [type(error).__name__])[0][:LONGEST_REASON])
+    text = public(str(error).strip())  # before it is cut: of half a token nothing tells what it is
+    lines = [line for line in text.splitlines() if not line.startswith("(raised as a result")]
+    return (lines or [type(error).__name__])[0][:LONGEST_REASON]

@@ -8,8 +8,9 @@ first time.
 import hashlib
 import json
 import os
+import re
 import secrets
-import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,19 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from ablate import descriptors
 from ablate.errors import DataError
 from ablate.recipe import fields, identity
 from ablate.recipe.datasets import DATASETS, is_folder
 from ablate.recipe.fields import Data
+from ablate.training import arrays
 from ablate.training.datasets import LOADERS, folder, source
 from ablate.training.datasets.decoding import Images, Labels, Split
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 FLOOR = 1 / 255  # of a deviation that images are divided by: one grey level
+MOST = 1 << 40  # of whatever is counted
+FINGERPRINT = re.compile("[0-9a-f]{64}")
 CHUNK = 1024  # images counted at a time, where all of them may be too many for the memory
 
 
@@ -63,24 +68,30 @@ def prepare(data: Data, cache: Path, *, download: bool = True) -> Prepared:
     fit.
     """
     note = cache / "index" / f"{source.key(data)}.json"
-    note.parent.mkdir(parents=True, exist_ok=True)
+    descriptors.make(note.parent)
+    descriptors.check(cache / "lock")
     with FileLock(cache / "lock"):  # two studies that start at once decode once
         prepared = find(data, cache, older=False)
         if prepared is not None:
             return prepared
-        for leftover in cache.glob("draft-*"):  # of a killed process: we hold the lock
-            shutil.rmtree(leftover, ignore_errors=True)
+        for name in descriptors.names(cache):
+            if name.startswith("draft-"):  # of a killed process: we hold the lock
+                _remove(cache / name)
         draft = cache / f"draft-{secrets.token_hex(4)}"
-        draft.mkdir()  # as the umask wants it: a group may share the store
-        try:
-            place = _write(cache, draft, *LOADERS[data.name](data, draft, download=download))
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-        _write_json(
-            note,
-            {"fingerprint": place.name, "name": data.name, "root": data.root, "image_size": data.image_size},
-        )
+        with arrays.writing(cache):
+            descriptors.make(draft)  # as the umask wants it: a group may share the store
+            try:
+                place = _write(cache, draft, *LOADERS[data.name](data, draft, download=download))
+            finally:
+                _remove(draft)
+            about = {"name": data.name, "root": data.root, "image_size": data.image_size}
+            arrays.write_json(note, {"fingerprint": place.name} | about)
     return read(place)
+
+
+def _remove(folder: Path) -> None:
+    with suppress(OSError):
+        descriptors.remove_folder(folder)
 
 
 def is_there(data: Data) -> bool:
@@ -125,16 +136,38 @@ def find(data: Data, cache: Path, *, older: bool = True) -> Prepared | None:
             note = cache / "index" / f"{key(data)}.json"
         except (DataError, OSError, ValueError):
             continue
-        if note.exists():
-            place = cache / json.loads(note.read_text())["fingerprint"]
-            if (place / "meta.json").exists():
-                return read(place)
+        content = arrays.read_json(note)
+        name = content.get("fingerprint") if isinstance(content, dict) else None
+        if isinstance(name, str) and FINGERPRINT.fullmatch(name) and is_whole(cache / name):
+            return read(cache / name)
     return None
 
 
+def is_whole(place: Path) -> bool:
+    """Whether a folder has a decoded set, none of whose arrays is cut off; their pixels are not read."""
+    try:
+        open_arrays(place)
+    except DataError:
+        return False
+    return True
+
+
 def open_arrays(place: Path) -> Arrays:
-    """Map a prepared set into memory, copy-on-write, as torch wants writable arrays; nothing ever writes."""
-    return Arrays(*(np.load(place / f"{name}.npy", mmap_mode="c") for name in ARRAYS))
+    """Map a prepared set into memory, copy-on-write, as torch wants writable arrays; nothing ever writes.
+
+    Raises a DataError where it is not whole.
+    """
+    prepared = read(place)
+    opened = Arrays(*(arrays.load(place / f"{name}.npy") for name in ARRAYS))
+    shape = (prepared.image_size, prepared.image_size, prepared.channels)
+    for images, labels, count in (
+        (opened.train_images, opened.train_labels, prepared.train),
+        (opened.test_images, opened.test_labels, prepared.test),
+    ):
+        are_images = images.dtype == np.uint8 and images.shape == (count, *shape)
+        if not (are_images and labels.dtype == np.int64 and labels.shape == (count,)):
+            raise _spoilt(place)
+    return opened
 
 
 def split(data: Data, labels: Labels, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -209,9 +242,9 @@ def _write(
     cache: Path, draft: Path, classes: list[str], train: Split, test: Split, remarks: list[str]
 ) -> Path:
     """Write a decoded set to `draft`, move it to its fingerprint in `cache`, and return that folder."""
-    arrays: dict[str, NDArray[Any]] = dict(zip(ARRAYS, (*train, *test), strict=True))
-    whole = hashlib.sha256(json.dumps([classes, [array.shape for array in arrays.values()]]).encode())
-    for array in arrays.values():
+    parts: dict[str, NDArray[Any]] = dict(zip(ARRAYS, (*train, *test), strict=True))
+    whole = hashlib.sha256(json.dumps([classes, [array.shape for array in parts.values()]]).encode())
+    for array in parts.values():
         whole.update(np.ascontiguousarray(array).data)
     moments = [_moments(train[0], c) for c in range(train[0].shape[-1])]
     if any(std < FLOOR for _, std in moments):
@@ -228,21 +261,19 @@ def _write(
         "std": [max(std, FLOOR) for _, std in moments],
         "decoding": remarks,
     }
-    if (place / "meta.json").exists():
+    if is_whole(place):
         if list(read(place).decoding) != remarks:  # the same images, from other files
-            _write_json(place / "meta.json", meta)
+            arrays.write_json(place / "meta.json", meta)
         return place
-    for name, array in arrays.items():
-        if isinstance(array, np.memmap):
-            array.flush()
-        else:
-            np.save(draft / f"{name}.npy", array)
-    _write_json(draft / "meta.json", meta)
-    try:
-        draft.rename(place)
-    except OSError:
-        if not (place / "meta.json").exists():  # else another process was faster, with the same content
-            raise
+    for name, array in parts.items():
+        arrays.save(draft / f"{name}.npy", array)
+    arrays.write_json(draft / "meta.json", meta)
+    if os.path.lexists(
+        place
+    ):  # a power cut has left a part of it; jobs that have it open keep what they have
+        descriptors.rename(place, f"draft-{secrets.token_hex(4)}")
+    descriptors.rename(draft, place.name)
+    arrays.sync(cache)
     return place
 
 
@@ -257,15 +288,29 @@ def _moments(images: Images, channel: int) -> tuple[float, float]:
     return float(mean), float(np.average((values - mean) ** 2, weights=counts) ** 0.5)
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(content))
-    draft.replace(path)
-
-
 def read(place: Path) -> Prepared:
-    """Return the prepared set in a folder."""
-    meta = json.loads((place / "meta.json").read_text())
-    for key in ("classes", "mean", "std", "decoding"):
-        meta[key] = tuple(meta.get(key, ()))  # versions before decoding.VERSION 2 wrote no "decoding"
-    return Prepared(folder=place, fingerprint=place.name, **meta)
+    """Return the prepared set in a folder. Raises a DataError where it is none."""
+    meta = arrays.read_json(place / "meta.json")
+    try:
+        prepared = Prepared(
+            folder=place, fingerprint=place.name, classes=tuple(meta["classes"]),
+            train=meta["train"], test=meta["test"], channels=meta["channels"], image_size=meta["image_size"],
+            mean=tuple(meta["mean"]), std=tuple(meta["std"]),
+            decoding=tuple(meta.get("decoding", ())),  # versions before decoding.VERSION 2 wrote none
+        )  # fmt: skip
+    except (KeyError, TypeError, AttributeError):
+        raise _spoilt(place) from None
+    counts = (prepared.train, prepared.test, prepared.channels, prepared.image_size)
+    moments = (*prepared.mean, *prepared.std)
+    are_counts = all(type(count) is int and 0 < count < MOST for count in counts)
+    are_moments = all(type(part) in (int, float) and abs(part) < MOST for part in moments)
+    are_texts = all(isinstance(text, str) for text in (*prepared.classes, *prepared.decoding))
+    if not (are_counts and are_moments and are_texts and len(moments) == 2 * prepared.channels):
+        raise _spoilt(place)
+    return prepared
+
+
+def _spoilt(place: Path) -> DataError:
+    return DataError(
+        f"{place}: must be images as ablate decodes them, and is not: {arrays.AGAIN.format(place)}"
+    )

@@ -58,9 +58,13 @@ def condition(text: str | None) -> Expression | None:
 
 
 def is_file(text: str) -> bool:
-    """Whether a STUDY argument means a file."""
+    """Whether a STUDY argument means a file: it ends in .toml, or is the path of one, with a separator.
+
+    A plain name means a study of the store: whoever writes to the current folder must not put a file, and
+    with it code, in its place.
+    """
     path = Path(text)
-    return path.suffix == ".toml" or (_may_exist(path) and path.is_file())
+    return path.suffix == ".toml" or (os.sep in text and _may_exist(path) and path.is_file())
 
 
 def _may_exist(path: Path) -> bool:
@@ -89,6 +93,8 @@ def _meant(text: str) -> str:
     path, near = Path(text), dict[str, None]()
     if not _may_exist(path):
         return ""
+    if path.is_file():
+        return f"; there is a file of that name, which is meant by .{os.sep}{text}"
     if path.is_dir():
         inside = sorted(map(str, path.glob("*.toml")))
         return f"; it is a folder, with {', '.join(inside[:NAMED])}: name the file" if inside else ""

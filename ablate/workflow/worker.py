@@ -43,7 +43,9 @@ def run(
     slot = devices.slots(device, 1)[0]
     for name, value in (server.environment(slot.device) | dict(slot.environment)).items():
         os.environ.setdefault(name, value)
-    from ablate.execution import worker  # torch, which reads its environment once
+    from ablate.execution import preflight, worker  # torch, which reads its environment once
+
+    preflight.check(slot.device)
 
     def report(detail: Json) -> None:
         if "elsewhere" in detail:

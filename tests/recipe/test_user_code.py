@@ -60,9 +60,11 @@ def test_a_module_is_found_in_a_package_and_the_package_itself(places):
 
 
 def test_an_installed_module_is_found_unless_one_beside_the_study_has_its_name(places, tmp_path, monkeypatch):
-    study, _ = places
+    study, here = places
     installed = put(tmp_path / "site/wide_net.py")
     monkeypatch.syspath_prepend(tmp_path / "site")
+    assert find("wide_net:make", study) == installed
+    put(here / "wide_net.py")  # others may write there
     assert find("wide_net:make", study) == installed
     file = put(study / "wide_net.py")
     assert find("wide_net:make", study) == file
@@ -77,6 +79,7 @@ def test_what_is_found_is_what_is_imported(places, monkeypatch):
     import two_of_me
 
     assert two_of_me.which == "study"
+    assert sys.path[-1] == str(here)
 
 
 def test_nothing_is_imported_while_a_module_is_found_and_identified(places):

@@ -158,10 +158,14 @@ def test_a_disk_that_takes_nothing_is_a_sentence_and_leaves_no_draft(
 def test_a_folder_that_may_not_be_written_is_named_by_the_file_and_not_by_its_draft(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def denied(path: Path, *_: object) -> None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    plain = os.open
 
-    monkeypatch.setattr(Path, "open", denied)  # root may write everywhere
+    def denied(path: str, flags: int, *arguments: int, **options: int) -> int:
+        if flags & os.O_EXCL:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return plain(path, flags, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", denied)  # root may write everywhere
     with pytest.raises(PermissionError) as found:
         files.write(tmp_path / "x.json", "new")
     assert found.value.filename == str(tmp_path / "x.json")

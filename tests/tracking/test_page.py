@@ -74,7 +74,7 @@ def test_the_ui_is_opened_on_each_study(done):
 def test_the_ui_starts_on_a_database_that_cannot_be_read(here):
     here.database.write_text("this is no database")
     command, environment, pages = tracking_workflow.ui(Where(here, device="cpu"), "127.0.0.1", 5001)
-    assert command[1:4] == ["-m", "mlflow", "ui"]
+    assert command[1:5] == ["-P", "-m", "mlflow", "ui"]
     assert environment["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{here.database}"
     assert pages == {}
 

@@ -435,7 +435,8 @@ def test_a_disk_that_is_full_is_an_error_and_leaves_no_draft(tmp_path):
     process = child(code, Data(name="digits", image_size=16), tmp_path / "cache")
     _, err = process.communicate()
     assert process.returncode == 1
-    assert "OSError" in err
+    assert "UnwritableError" in err
+    assert "images cannot be decoded to it (File too large): make room there" in err
     assert not whole(tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("draft-*"))
 

@@ -405,3 +405,28 @@ def test_origins_are_compared_without_the_disk_where_it_has_neither(tmp_path):
         origin.standing(origin.Origin("/a/x.toml", "../x.toml", os.uname().nodename), tmp_path / "mlruns")[0]
         == "gone"
     )
+
+
+# A name and a file
+
+
+def test_a_file_does_not_take_the_place_of_the_study_that_has_its_name(proj):
+    run("pets.toml")
+    Path("pets").write_text(TEXT.replace("epochs = 2", "epochs = 12"))
+    store = layout.open_store(Path("mlruns"))
+    assert argument.load("pets", (), store).base["training.epochs"] == 2
+    assert argument.load("./pets", (), store).base["training.epochs"] == 12
+
+
+def test_a_name_that_only_a_file_has_is_told_how_that_is_meant(proj):
+    Path("animals").write_text(TEXT)
+    with pytest.raises(StoreError) as caught:
+        argument.load("animals", (), layout.open_store(Path("mlruns")))
+    assert str(caught.value).endswith("there is a file of that name, which is meant by ./animals")
+    assert argument.load("./animals", (), layout.open_store(Path("mlruns"))).name == "pets"
+
+
+def test_a_study_of_the_store_may_have_a_separator_in_its_name(proj):
+    Path("pets.toml").write_text(TEXT.replace('"pets"', '"cats/dogs"'))
+    run("pets.toml")
+    assert argument.load("cats/dogs", (), layout.open_store(Path("mlruns"))).name == "cats/dogs"

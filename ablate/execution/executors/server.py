@@ -16,6 +16,9 @@ from ablate import places
 from ablate.errors import AblateError
 
 ENVIRONMENT = {
+    # The server and Python's resource tracker are `python -c`, which has the current directory first on its
+    # path: in a shared folder a file that is named like a module of Python would be run.
+    "PYTHONSAFEPATH": "1",
     # One thread a job, unless the recipe asks for more: two jobs side by side with torch's default threads
     # are 2.4-3.4x slower than one after the other.
     "OMP_NUM_THREADS": "1",

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from ablate import descriptors
 from ablate.analysis.diagnostics import Detail
 from ablate.analysis.findings import Findings
+from ablate.errors import RefusedError
 from ablate.report.canvas import (
     BELOW,
     GREY,
@@ -29,6 +31,7 @@ COLOURS = LINES[:8]
 SEQUENTIAL = [[0.0, "rgba(1,116,244,0.03)"], [1.0, "rgba(1,116,244,0.6)"]]  # numbers stay readable on it
 MOST_CLASSES = 100  # of a confusion matrix that is drawn
 MOST_CONFUSIONS = 15  # of a table with more than WRITTEN classes
+PNG = b"\x89PNG\r\n\x1a\n"  # what such a file begins with
 LARGEST = 500_000  # bytes of one gallery that the page takes in
 LEGEND = 38  # characters of 13 px that fit on a phone beside the line of a legend
 CONFUSION = (
@@ -91,10 +94,15 @@ def _gallery(cell: Detail) -> tuple[Block, ...]:
 
 def gallery(cell: Detail) -> str:
     """Return the most confident mistakes as a data address; empty without a picture, or if it is large."""
-    path = Path(cell.picture)
-    if not cell.picture or not path.is_file() or path.stat().st_size > LARGEST:
+    if not cell.picture:
         return ""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    try:
+        picture = descriptors.read(Path(cell.picture), LARGEST)
+    except (OSError, RefusedError):
+        return ""
+    if not picture.startswith(PNG):
+        return ""
+    return "data:image/png;base64," + base64.b64encode(picture).decode()
 
 
 def confusion(cell: Detail, name: str) -> Picture:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ablate.errors import DataError
 from ablate.recipe.fields import Data
+from ablate.training import arrays
 from ablate.training.datasets import decoding, files, folder, source
 from ablate.training.datasets.source import Loaded
 
@@ -24,11 +25,8 @@ def load(data: Data, draft: Path, *, download: bool) -> Loaded:  # noqa: ARG001
     layout = folder.survey(source.root(data))
     parts = {"train": layout.train.images, "test": layout.test.images}
     images = {
-        name: np.lib.format.open_memmap(
-            draft / f"{name}_images.npy",
-            mode="w+",
-            dtype=np.uint8,
-            shape=(len(part), data.image_size, data.image_size, 3),
+        name: arrays.allocate(
+            draft / f"{name}_images.npy", np.uint8, (len(part), data.image_size, data.image_size, 3)
         )
         for name, part in parts.items()
     }

@@ -1,7 +1,4 @@
-"""What every executor must do, whatever it places its tasks on.
-
-A test module makes a subclass of `Contract` for each.
-"""
+"""What every executor must do, whatever it places its tasks on: a subclass of `Contract` for each."""
 
 import os
 import signal
@@ -12,19 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from calls import (
-    TERMINAL,
-    cpus,
-    ended,
-    hear,
-    kinds,
-    pids,
-    run_all,
-    running,
-    task,
-    the,
-    wait_until_gone,
-)
+from calls import TERMINAL, cpus, ended, hear, kinds, pids, run_all, running, task, the, wait_until_gone
 
 from ablate.execution.executors.base import Executor, Slot
 

@@ -1,0 +1,265 @@
+"""Descriptors of what lies in a store: opened below its folder, never through a link, regular files only.
+
+Several people may write to a store, so a name in it may be a link to a file of the reader's own, a pipe that
+hangs whoever opens it, or a device without an end. Each folder on the way is therefore opened in the one
+above it (`openat`), so that nobody can put a link there between a look and the use. The store's own folder
+may be a link, or lie below one: its user has named it. Outside of stores, paths are the user's own.
+"""
+
+import errno
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+from ablate.errors import RefusedError
+
+MIB, GIB = 1 << 20, 1 << 30
+LIMITS = {
+    "outcome.json": GIB,  # a confusion matrix of 10,000 classes
+    "trials.json": GIB,
+    ".json": 64 * MIB,
+    ".jsonl": 256 * MIB,
+    ".pt": 256 * GIB,
+    ".npy": 4096 * GIB,
+    ".png": 16 * MIB,
+    "log.txt": 256 * MIB,
+}
+"""The most bytes that are read of a file, by its name or its ending: far more than ablate writes there."""
+OTHERS = 64 * MIB
+_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY  # the first needs no right to list it
+_roots: set[str] = set()
+_LINK = {errno.ELOOP, errno.EMLINK, errno.ENOTDIR}  # what refuses a link; the last, in place of a folder
+_NO_FILE = {errno.ENXIO, errno.EISDIR, errno.ENODEV}  # of pipes and sockets, folders, devices
+
+
+def mistrust(root: Path) -> None:
+    """Take what lies below a folder for other people's from now on: it is that of a store."""
+    if str(root) not in _roots:
+        _roots.add(str(root))
+        _root.cache_clear()
+
+
+@lru_cache(maxsize=4096)
+def _root(folder: str) -> str | None:
+    """Return the outermost store that a folder is in, or is; None where it is in none."""
+    above = Path(folder)
+    return next((str(path) for path in reversed((above, *above.parents)) if str(path) in _roots), None)
+
+
+def is_inside(path: Path) -> bool:
+    """Whether a path is below the folder of a store."""
+    return _root(str(path.parent)) is not None
+
+
+@contextmanager
+def parent(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield a descriptor of the folder that a path is in, and its name there."""
+    folder = path.parent
+    root = _root(str(folder))
+    descriptor = _walk(path, str(folder) if root is None else root, root)
+    try:
+        yield descriptor, path.name
+    finally:
+        os.close(descriptor)
+
+
+def _walk(path: Path, root: str, store: str | None) -> int:
+    """Return a descriptor of the folder that a path is in."""
+    inner = path.parent.parts[len(Path(store).parts) :] if store is not None else ()
+    if os.pardir in inner:
+        raise RefusedError(f"{path}: leads out of the store {store}")
+    try:
+        descriptor = os.open(root, _FOLDER)
+        for name in inner:
+            above = descriptor
+            try:
+                descriptor = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=above)
+            finally:
+                os.close(above)
+    except OSError as error:
+        _explain(error, path)
+        raise
+    return descriptor
+
+
+def open_entry(path: Path, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
+    """Return a descriptor of a file or a folder, whatever it is, but for a link."""
+    if str(path) not in _roots and is_inside(path):
+        flags |= os.O_NOFOLLOW
+    # Of a file that is opened below a descriptor, audit hooks would see the name alone.
+    sys.audit("open", str(path), None, flags)
+    with parent(path) as (folder, name):
+        try:
+            # Without O_NONBLOCK, a pipe would wait for somebody at its other end.
+            return os.open(name or os.curdir, flags | os.O_NONBLOCK | os.O_CLOEXEC, mode, dir_fd=folder)
+        except OSError as error:
+            _explain(error, path)
+            raise
+
+
+def open_file(path: Path, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
+    """Return a descriptor of a regular file. Raises a RefusedError for anything else, and for a link."""
+    descriptor = open_entry(path, flags, mode)
+    about = os.fstat(descriptor)
+    if not stat.S_ISREG(about.st_mode):
+        os.close(descriptor)
+        _refuse(path, about)
+    return descriptor
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """Yield a descriptor of a folder, to list or to sync it."""
+    descriptor = open_entry(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def read(path: Path, most: int | None = None) -> bytes:
+    """Return the bytes of a regular file; `most`: instead of the limit of its kind."""
+    most = limit(path) if most is None else most
+    descriptor = open_file(path)
+    try:
+        size = os.fstat(descriptor).st_size
+        check_size(path, size, most)
+        parts, left = [], most + 1
+        # One byte more than there are: it shows the end, or that the file grows.
+        while left > 0 and (part := os.read(descriptor, min(left, max(size + 1, MIB)))):
+            parts.append(part)
+            left -= len(part)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    finally:
+        os.close(descriptor)
+    content = parts[0] if len(parts) == 1 else b"".join(parts)
+    check_size(path, len(content), most)
+    return content
+
+
+def limit(path: Path) -> int:
+    """Return the most bytes that are read of a file."""
+    return LIMITS.get(path.name, LIMITS.get(path.suffix, OTHERS))
+
+
+def check_size(path: Path, size: int, most: int | None = None) -> None:
+    """Raise a RefusedError where a file is larger than any of its kind."""
+    most = limit(path) if most is None else most
+    if size > most:
+        raise RefusedError(
+            f"{path}: has {size / 1e6:,.0f} MB, and no such file that ablate writes has more than "
+            f"{most / 1e6:,.0f} MB: remove it"
+        )
+
+
+def new(path: Path) -> BinaryIO:
+    """Return a file opened for writing, which must not be there yet."""
+    return os.fdopen(open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb")
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a link itself; nothing where there is none."""
+    with suppress(FileNotFoundError), parent(path) as (folder, name):
+        os.unlink(name, dir_fd=folder)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder with all that is in it; links in it are removed, never followed."""
+    with parent(path) as (above, name):
+        shutil.rmtree(name, dir_fd=above)
+
+
+def rename(path: Path, name: str) -> None:
+    """Give a file or folder another name where it is, in place of any file of that name."""
+    with parent(path) as (above, before):
+        try:
+            os.rename(before, name, src_dir_fd=above, dst_dir_fd=above)
+        except IsADirectoryError:
+            wrong = path.with_name(name)
+            raise RefusedError(f"{wrong}: is a folder, and must be a file: move it elsewhere") from None
+
+
+def names(folder: Path) -> list[str]:
+    """Return the names in a folder, in order; none where there is no folder."""
+    try:
+        with opened(folder) as descriptor:
+            return sorted(os.listdir(descriptor))  # noqa: PTH208 (a descriptor is no path)
+    except FileNotFoundError:
+        return []
+
+
+def make(folder: Path) -> list[Path]:
+    """Make a folder and its parents; return those that were missing."""
+    try:
+        with parent(folder / "_"):
+            return []
+    except FileNotFoundError:
+        if folder.parent == folder:
+            raise
+    above = make(folder.parent)
+    with parent(folder) as (descriptor, name), suppress(FileExistsError):  # of another process
+        os.mkdir(name, dir_fd=descriptor)
+    return [*above, folder]
+
+
+def check(path: Path) -> None:
+    """Raise a RefusedError where a path is neither free nor a regular file, or leads through a link.
+
+    For what a library opens by its path.
+    """
+    try:
+        with parent(path) as (descriptor, name):
+            about = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(about.st_mode) and (is_inside(path) or not stat.S_ISLNK(about.st_mode)):
+        _refuse(path, about)
+
+
+def _explain(error: OSError, path: Path) -> None:
+    """Raise a RefusedError where a link or a special file is the reason; else give the error the whole path.
+
+    The caller raises that: a frame that raises what it holds is a cycle, and keeps all that its callers hold.
+    """
+    error.filename = str(path)
+    root = _root(str(path.parent)) or ""
+    if error.errno in _LINK and root:
+        for here in (*reversed(path.parents), path):
+            about = _about(here) if len(str(here)) > len(root) else None
+            if about is not None and stat.S_ISLNK(about.st_mode):
+                _refuse(here, about)
+    if error.errno in _NO_FILE and (about := _about(path)) is not None:
+        _refuse(path, about)
+
+
+def _about(path: Path) -> os.stat_result | None:
+    try:
+        return path.lstat()
+    except OSError:
+        return None
+
+
+def wrong(about: os.stat_result) -> str:
+    """Return why something may not lie in a store; empty for regular files and folders."""
+    kind = about.st_mode
+    if stat.S_ISREG(kind) or stat.S_ISDIR(kind):
+        return ""
+    if stat.S_ISLNK(kind):
+        return (
+            "is a link, and in a store nothing may be one: remove it "
+            "(the whole store may be a link, and a part of it another disk that is mounted there)"
+        )
+    what = "pipe" if stat.S_ISFIFO(kind) else "socket" if stat.S_ISSOCK(kind) else "device"
+    return f"is a {what}, and must be a regular file: remove it"
+
+
+def _refuse(path: Path, about: os.stat_result) -> NoReturn:
+    raise RefusedError(f"{path}: {wrong(about) or 'is a folder, and must be a file: move it elsewhere'}")

@@ -1,0 +1,76 @@
+"""What a claim expects is cut into its parts in one pass, whatever stands there."""
+
+import re
+import signal
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ablate.study import claims
+
+SHAPE = re.compile(
+    r"\s*(?P<factor>.+?)\s*:\s*(?P<first>.+?)\s*(?P<relation>[<>~]|(?<=\s)(?:better|worse)\s+than(?=\s))\s*(?P<second>.+?)"
+    r"(?:\s+when\s+(?P<other>.+?)\s*=\s*(?P<level>.+?))?(?:\s+on\s+(?P<metric>\S+))?\s*"
+)
+"""The form, as earlier versions read it; it takes for ever on some texts of 500 characters."""
+
+PARTS = st.sampled_from(
+    [
+        "a",
+        "net",
+        "b c",
+        "test/loss",
+        ":",
+        "<",
+        ">",
+        "~",
+        "better than",
+        "worse  than",
+        "when",
+        "on",
+        "=",
+        " ",
+        "  ",
+    ]
+)
+
+
+@given(st.lists(PARTS, max_size=9).map("".join) | st.lists(PARTS, max_size=9).map(" ".join))
+@example("crop: a > b when net = c on test/loss")
+@example("net: my:net better than other:net on test/loss")
+@example("a: b > c when d")
+@example("a: b > c on x when d = e")
+@example("a: b > on x")
+def test_a_claim_is_cut_as_it_always_was(text):
+    match = SHAPE.fullmatch(text)
+    if match is None:
+        assert claims._split(text) is None
+        return
+    expected = {name: part or "" for name, part in match.groupdict().items()}
+    if any(part != part.strip() for part in expected.values()):  # a name that is only spaces: no name
+        return
+    assert claims._split(text) == expected
+
+
+ENDLESS = {
+    "many of everything": ": < when = on " * 60 + "\nx y",
+    "many relations": "a: " + "b better than " * 20_000,
+    "many conditions": "a: b > c" + " when d" * 20_000,
+    "many spaces": "a: b >" + " " * 200_000 + "c" + " " * 200_000 + "when" + " " * 200_000,
+    "many colons": ":" * 200_000,
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_no_text_takes_for_ever(name):
+    def over(*_):
+        raise AssertionError("it has not ended")
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.alarm(60)
+    try:
+        claims._split(ENDLESS[name])
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
