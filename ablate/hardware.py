@@ -1,15 +1,16 @@
 """The processors of this machine, found without importing torch: `ablate plan` must be quick."""
 
 import os
-import shutil
-import subprocess
+from collections.abc import Container
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-GPU_QUERY = ("--query-gpu=index,uuid,compute_cap", "--format=csv,noheader")
+from ablate import gpus
+
 BF16_FLAGS = {"amx_bf16", "avx512_bf16"}  # without them bf16 on a CPU is emulated and slower than fp32
-BF16_CAPABILITY = 8.0  # Ampere and later
+KERNELS = (7, 5)  # the least compute capability that torch's wheels for CUDA 13 have kernels for
+BF16_CAPABILITY = (8, 0)  # Ampere and later; before it, bf16 is emulated and slower than fp32
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,51 +22,46 @@ class Resources:
     precision: str  # what `training.precision = "auto"` is there
     jobs_a_device: int = 1  # that share one device
     shares_memory: bool = False  # slots use one memory: what ran out of it is tried again alone
+    is_exclusive: bool = False  # a device takes one process at a time
     shares_store: bool = True  # its workers see the folder of the store under the same path
 
 
 def precision(device: str) -> str:
     """Return what `training.precision = "auto"` is here: bf16 where every device has it, else fp32."""
-    gpus = list_gpus()
-    if device == "cpu" or not gpus:
+    usable = () if device == "cpu" else gpus.survey().gpus
+    if not usable:
         return "bf16" if BF16_FLAGS & _cpu_flags() else "fp32"
-    return "bf16" if all(capability >= BF16_CAPABILITY for _, capability in gpus) else "fp32"
+    return "bf16" if all(gpu.capability >= BF16_CAPABILITY for gpu in usable) else "fp32"
+
+
+def notes(device: str, precisions: Container[str] = ()) -> tuple[str, ...]:
+    """Return what users should know of the GPUs here before they train on them in such precisions."""
+    if device == "cpu":
+        return ()
+    usable = {gpu.model: gpu.capability for gpu in gpus.survey().gpus}
+    other = "" if usable else gpus.passed_over()
+    kernels, emulated = (
+        ", ".join(
+            f"{model} ({major}.{minor})"
+            for model, (major, minor) in usable.items()
+            if (0, 0) < (major, minor) < least
+        )
+        for least in (KERNELS, BF16_CAPABILITY)
+    )
+    old = (
+        f"compute capability below {KERNELS[0]}.{KERNELS[1]}: {kernels}: torch's wheels have no kernels "
+        "for it since CUDA 13; an older one may have, and ablate doctor tries that"
+    )
+    slow = (
+        f'bf16 is emulated, and slower than fp32, on {emulated}: training.precision = "fp32" is better there'
+    )
+    is_slow = emulated and "bf16" in precisions
+    return (*filter(None, (other,)), *((old,) if kernels else ()), *((slow,) if is_slow else ()))
 
 
 def cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@cache
-def list_gpus() -> tuple[tuple[str, float], ...]:
-    """Return (index, compute capability) of the visible GPUs."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible == "" or shutil.which("nvidia-smi") is None:
-        return ()
-    answer = subprocess.run(["nvidia-smi", *GPU_QUERY], capture_output=True, text=True, check=False)  # noqa: S603, S607
-    if answer.returncode != 0:
-        return ()
-    rows = [
-        [part.strip() for part in line.split(",")]
-        for line in answer.stdout.splitlines()
-        if line.count(",") == 2
-    ]
-    # indices, or (beginnings of) UUIDs
-    chosen = [name.strip() for name in visible.split(",")] if visible else None
-    listed = [
-        row
-        for row in rows
-        if chosen is None or any(row[0] == name or row[1].startswith(name) for name in chosen)
-    ]
-    return tuple((index, _capability(text)) for index, _, text in listed)
-
-
-def _capability(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0  # "[N/A]": an unknown device gets fp32
 
 
 @cache

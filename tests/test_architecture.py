@@ -18,8 +18,9 @@ LAYERS = [  # a room may import itself and any room below, never its own row or 
     {"store"},
     {"training", "study"},
     {"recipe"},
-    {"hardware", "places", "descriptors"},
-    {"errors", "messages", "__init__"},
+    {"hardware", "places", "descriptors", "sheets"},
+    {"gpus"},
+    {"errors", "messages", "driver", "__init__"},
 ]
 HOMES = {
     "click": {"cli"},
@@ -40,7 +41,7 @@ HOMES = {
 }
 SEALED = {  # narrower than their layer: part of a path -> the rooms and modules that it may import
     "training": {"recipe", "errors", "messages", "places", "descriptors"},
-    "execution/executors": {"execution/executors", "errors", "hardware", "places"},
+    "execution/executors": {"execution/executors", "errors", "messages", "gpus", "hardware", "places"},
     "execution": {
         "execution",
         "planning",
@@ -50,6 +51,7 @@ SEALED = {  # narrower than their layer: part of a path -> the rooms and modules
         "training",
         "errors",
         "messages",
+        "gpus",
         "hardware",
         "places",
         "descriptors",

@@ -21,6 +21,7 @@ from ablate.recipe.range_test import Suggestion
 @options.STORE
 @options.DEVICE
 @options.JOBS
+@options.PER_GPU
 @options.URI
 @click.option("--cell", "cells", multiple=True, metavar="LABEL", help="A cell to test; else the baseline.")
 @click.option("--low", type=float, default=1e-6, show_default=True, help="The first rate.")
@@ -38,7 +39,7 @@ from ablate.recipe.range_test import Suggestion
 @options.JSON
 def lr_find(
     study: str, sets: tuple[str, ...], store_path: str, cells: tuple[str, ...], seeds: int, *, as_json: bool,
-    device: str, jobs: int | None, tracking_uri: str | None, **sweep: Any,
+    device: str, jobs: int | None, jobs_per_gpu: int | None, tracking_uri: str | None, **sweep: Any,
 ) -> None:  # fmt: skip
     """Find a learning rate by a range test.
 
@@ -54,7 +55,8 @@ def lr_find(
     from ablate.workflow import answers
     from ablate.workflow import run as workflow
 
-    where, console = options.where(store_path, tracking_uri, device, jobs), terminal.console(err=as_json)
+    where = options.where(store_path, tracking_uri, device, jobs, jobs_per_gpu)
+    console = terminal.console(err=as_json)
     loaded = options.load(study, sets, where.store)
     with assemble(where, options.how(retry_failed=True), Terminal(console).observe) as crew:
         suggested, ledger = workflow.lr_find(loaded, crew, cells, seeds, sweep)

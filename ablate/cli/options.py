@@ -37,7 +37,7 @@ JOBS = click.option(
 PER_GPU = click.option(
     "--jobs-per-gpu", default="1", show_default=True, metavar="N|auto",
     callback=lambda _context, _option, value: _count_or_auto(value),
-    help="Jobs that share a GPU; auto: a probe with the first job tries 1, 2 and 4.",
+    help="Jobs that share a GPU; auto: a probe of the largest tries 1, 2 and 4 (a plan reckons with 1).",
 )  # fmt: skip
 EXECUTOR = click.option(
     "--executor", type=click.Choice(tuple(EXECUTORS)), default="local", show_default=True,

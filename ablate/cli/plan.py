@@ -30,14 +30,15 @@ NAMED = 5  # cells of one exclusion
 @options.STORE
 @options.DEVICE
 @options.JOBS
+@options.PER_GPU
 @options.SEEDS
 @options.ONLY
 @options.JSON
 @click.option("--cells", is_flag=True, help="List every cell with its levels.")
 @click.option("--verbose", is_flag=True, help="Describe every network: its size, cost, receptive field.")
 def plan(
-    study: str, sets: tuple[str, ...], store_path: str, device: str, jobs: int | None, seeds: int | None,
-    only: str | None, *, as_json: bool, cells: bool, verbose: bool,
+    study: str, sets: tuple[str, ...], store_path: str, seeds: int | None, only: str | None, *,
+    device: str, jobs: int | None, jobs_per_gpu: int | None, as_json: bool, cells: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Show what a run would do: cells, jobs, time, detectable effects.
 
@@ -52,7 +53,7 @@ def plan(
     from ablate.workflow import answers
     from ablate.workflow import plan as planning
 
-    where = options.where(store_path, None, device, jobs)
+    where = options.where(store_path, None, device, jobs, jobs_per_gpu)
     loaded = options.load(study, sets, where.store, seeds, asks=True)
     preview = planning.preview(loaded, where, options.how(only), with_networks=verbose)
     if as_json:

@@ -36,7 +36,7 @@ PRELOAD = (
 
 Torch's optimizers import _dynamo, for 0.9 s.
 """
-PROGRAM = Program("ablate.execution.worker:work", PRELOAD)
+PROGRAM = Program("ablate.execution.worker:work", PRELOAD, "ablate.execution.preflight:check")
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,19 +217,25 @@ def _compiled() -> Path:
 
 
 def _jobs_per_gpu(crew: Crew, todo: Plan, context: Context) -> int:
-    """Return how many jobs share a GPU; where that must be measured, by the first job left to train."""
+    """Return how many jobs share a GPU; where that must be measured, by the heaviest one left to train."""
     where = crew.where
-    work = next((work for work in todo.work if not work.trained), None)
-    if where.jobs_per_gpu is not None or where.jobs is not None or work is None:
+    if where.jobs_per_gpu is not None or where.jobs is not None:
         return where.jobs_per_gpu or 1
-    if executors.resources(where.executor, Options(where.device, 1)).device == "cpu":
+    resources = executors.resources(where.executor, Options(where.device, 1))
+    if resources.device == "cpu":
         crew.notice("--jobs-per-gpu auto: there is no GPU to probe; jobs get a CPU core each")
         return 1
-    from ablate.execution import probe
+    if resources.is_exclusive:
+        crew.notice("--jobs-per-gpu auto: the GPU's compute mode lets in one process: one job a GPU")
+        return 1
+    from ablate.execution import heaviest, probe
 
+    chosen = heaviest.choose(todo, context.code)
+    if chosen is None:
+        return 1
     task = ProbeTask(
-        context=context, recipe=work.job.recipe, seed=work.job.seed,
-        data=where.store.data / work.job.data, log=where.store.path / "probe.log",
+        context=context, recipe=chosen.recipe, seed=chosen.seed,
+        data=where.store.data / chosen.data, log=where.store.path / "probe.log",
     )  # fmt: skip
     start = partial(executors.start, where.executor, PROGRAM)
     jobs, notice = probe.probe(start, where.device, task, crew.is_interrupted)

@@ -1,5 +1,7 @@
 """How many jobs share one GPU best: 1, 2 and 4 of them are run for a few seconds, and nothing is kept.
 
+Each does what a job does, in its share of the memory: training, an evaluation, a copy for a checkpoint.
+
 A small network leaves most of a GPU idle, waiting for its next kernel, and how much depends on the network,
 the images and the GPU; so it is measured, not guessed.
 """
@@ -64,8 +66,10 @@ def probe(
     """Measure with real workers how many jobs a device runs best; return that number and, in words, why."""
 
     def measured(jobs: int) -> Load | None:
+        context = task.context.model_copy(update={"jobs_a_device": jobs})  # each has its share of the memory
+        shared = task.model_copy(update={"context": context})
         with closing(start(Options(device, jobs, devices=1))) as executor:
-            return measure(executor, task, jobs, interrupted=interrupted)
+            return measure(executor, shared, jobs, interrupted=interrupted)
 
     jobs, loads = best(measured)
     figures = (

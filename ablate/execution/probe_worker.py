@@ -1,8 +1,9 @@
-"""What a worker process does for --jobs-per-gpu auto: it trains a few steps and measures their memory."""
+"""What a worker does for --jobs-per-gpu auto: what a job does, for a few seconds, keeping nothing."""
 
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NoReturn
 
 import torch
@@ -12,9 +13,11 @@ from ablate.execution.executors.base import Stopped
 from ablate.recipe import networks, user_code
 from ablate.store.files import Json
 from ablate.store.tasks import ProbeTask
-from ablate.training import data, loop
+from ablate.training import data, images, loop, surgery
+from ablate.training.loop import Session
 
 PERIOD = 0.25  # seconds between two reports of a probe
+PAUSE = 3.0  # seconds between two evaluations: at least one in the time that is measured
 
 
 def probe(task: ProbeTask, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> NoReturn:
@@ -22,27 +25,45 @@ def probe(task: ProbeTask, report: Callable[[Json], None], should_stop: Callable
 
     Report images, time and memory a few times a second.
     """
-    with attempt.logging_to(task.log):
-        _probe(task, report, should_stop)
+    device = torch.device(task.device)
+    with attempt.logging_to(task.log), memory.shared(device, task.context.jobs_a_device):
+        _probe(task, device, report, should_stop)
 
 
-def _probe(task: ProbeTask, report: Callable[[Json], None], should_stop: Callable[[], bool]) -> NoReturn:
+def _probe(
+    task: ProbeTask, device: torch.device, report: Callable[[Json], None], should_stop: Callable[[], bool]
+) -> NoReturn:
     recipe = task.recipe
     if networks.is_own(recipe.model.name):
         user_code.allow(recipe.model.name, task.context.code or ())
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = task.context.compile_cache
-    device, prepared = torch.device(task.device), data.read(task.data)
-    session = loop.start(recipe, task.seed, prepared, data.open_arrays(prepared.folder), device)
-    images, reported = 0, 0.0
+    prepared = data.read(task.data)
+    room = images.room(device, task.context.jobs_a_device)
+    arrays = data.open_arrays(prepared.folder)
+    session = loop.start(recipe, task.seed, prepared, arrays, device, memory=room)
+    _end_epoch(session)  # before anything is reported: memory has been at its peak once
+    seen, reported, ended = 0, 0.0, time.monotonic()
     while True:
         for step in loop.steps(session):
-            images += min(recipe.training.batch_size, len(session.train))
+            seen += min(recipe.training.batch_size, len(session.train))
             if should_stop():
                 raise Stopped
+            if time.monotonic() - ended > PAUSE:
+                _end_epoch(session)
+                surgery.train(session.network)
+                ended = time.monotonic()
             if time.monotonic() - reported > PERIOD:
                 step.tolist()  # waits for the device, so that the images are really done
                 reported = time.monotonic()
-                report({"images": images, "time": reported} | _memory(device))
+                report({"images": seen, "time": reported} | _memory(device))
+
+
+def _end_epoch(session: Session) -> None:
+    """Do what a job does between two epochs: evaluate, here one batch, and copy all that a checkpoint has."""
+    size = loop.evaluation_batch(session.device, session.train.side)
+    rows, labels = session.train.rows[:size], session.train.labels[:size]
+    loop.score(session.network, replace(session.train, rows=rows, labels=labels), session.recipe)
+    loop.snapshot(session)
 
 
 def _memory(device: torch.device) -> Json:

@@ -13,6 +13,7 @@ from contextlib import suppress
 
 import torch
 
+from ablate import descriptors
 from ablate.errors import AblateError
 from ablate.execution import attempt, memory, probe_worker, provenance
 from ablate.execution.attempt import Alive
@@ -63,7 +64,7 @@ def _run_range(task: RangeTask, report: Report, should_stop: Asked) -> Json:
         attempt.logging_to(folder.log),
         memory.shared(torch.device(task.device), task.context.jobs_a_device),
     ):
-        files.remove(folder.failure)
+        descriptors.remove(folder.failure)
         if not task.curve.exists():
             alive = Alive(beat, lease)
             curve = _sweep(task, report, should_stop, alive)
@@ -111,7 +112,7 @@ def _run_job(task: TrainTask, report: Report, should_stop: Asked) -> Json:
         memory.shared(torch.device(task.device), task.context.jobs_a_device),
     ):
         alive = Alive(beat, lease)
-        files.remove(folder.failure)
+        descriptors.remove(folder.failure)
         if job_folder.read_result(folder) is not None:
             is_known = task.trained or attempt.is_of(folder, task.context.study)
             report({"judging": True} if is_known else {"elsewhere": f"trained by {attempt.last(folder)}"})

@@ -35,6 +35,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from ablate import descriptors
 from ablate.errors import StoreError
 from ablate.recipe import identity
 from ablate.recipe.fields import Recipe
@@ -237,14 +238,14 @@ def sweep(folder: Folder) -> None:
     The caller holds the lock.
     """
     for path in (folder.checkpoint, folder.previous):
-        files.remove(path)
+        descriptors.remove(path)
     sweep_drafts(folder)
 
 
 def sweep_drafts(folder: Folder) -> None:
     """Remove the drafts of killed processes. The caller holds the lock, as every writer does."""
     for path in drafts(folder):
-        files.remove(path)
+        descriptors.remove(path)
 
 
 def drafts(folder: Folder) -> Iterator[Path]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ablate import hardware
 from ablate.errors import AblateError
 from ablate.execution import executors
 from ablate.execution.executors.base import Options
@@ -35,8 +36,9 @@ class Preview:
 
 def preview(study: Study, where: Where, how: How = How(), *, with_networks: bool = False) -> Preview:  # noqa: B008 (it is frozen)
     """Return what a run would do, how long it would take and what it could show."""
+    usual = Options(where.device, where.jobs, jobs_per_gpu=where.jobs_per_gpu or 1)
+    resources = executors.resources(where.executor, usual)  # first: a GPU that cannot be used is no CPU
     todo = plan(study, where, how, check=True)
-    resources = executors.resources(where.executor, Options(where.device, where.jobs))
     slots = max(1, min(resources.slots, len(todo.work)))
     return Preview(todo, slots, outlook(todo, where), networks(todo) if with_networks else {})
 
@@ -53,7 +55,7 @@ def plan(study: Study, where: Where, how: How = How(), *, check: bool = False) -
     if not check:
         return todo
     changed = inputs.changed(known, [work.job for work in todo.work if not work.trained])
-    return replace(todo, notes=(*notes, *changed))
+    return replace(todo, notes=(*notes, *hardware.notes(where.device, todo.precisions), *changed))
 
 
 def outlook(todo: Plan, where: Where) -> "Outlook | None":

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablate import hardware
 from ablate.execution import executors, stages
 from ablate.execution.crew import Crew
 from ablate.execution.events import Event, Updated
@@ -51,7 +52,7 @@ def run(study: Study, crew: Crew) -> Ran:
 
     where, how = crew.where, crew.how
     _check_search(study)
-    executors.resources(where.executor, Options(where.device, 1))  # is there one?
+    _check_devices(crew)
     waits = crew.notice if how.wait else None
     with (
         layout.creating(crew.store),
@@ -86,6 +87,7 @@ def _prepare(study: Study, crew: Crew) -> tuple[Plan, Callable[[], Plan]]:
             crew.notice(f"note: {note}")
         resolved = resolve_inputs(known)
         todo = planning.make(resolved, retry_failed=how.retry_failed, only=how.only)
+        _note_devices(crew, todo)
         weights = network_checks.fetch_weights(todo.recipes)  # before what takes longer
         fingerprints = replace(resolved.fingerprints, data=inputs.decode(known, crew.notice))
 
@@ -98,6 +100,20 @@ def _prepare(study: Study, crew: Crew) -> tuple[Plan, Callable[[], Plan]]:
     network_checks.fetch_weights(before.recipes, weights)
     study_folder.keep(crew.store, study, inputs.settle(known, fingerprints))
     return before, replan
+
+
+def _check_devices(crew: Crew) -> None:
+    """Raise an AblateError where the devices that are asked for cannot be had, before anything is written."""
+    where = crew.where
+    executors.resources(
+        where.executor, Options(where.device, where.jobs, jobs_per_gpu=where.jobs_per_gpu or 1)
+    )
+
+
+def _note_devices(crew: Crew, todo: Plan) -> None:
+    """Send what users should know of the GPUs here, where something is left to train."""
+    for note in hardware.notes(crew.where.device, todo.precisions) if todo.precisions else ():
+        crew.notice(f"note: {note}")
 
 
 def _state(todo: Plan) -> str:
@@ -119,6 +135,7 @@ def lr_find(
     Returns each rule's suggestion, by cell and rule.
     """
     asked = Sweep(**sweep)
+    _check_devices(crew)
     known = inputs.read(study, crew.store, crew.where.device)
     check_cells(known.grid, cells)
     chosen = tuple(
@@ -127,7 +144,6 @@ def lr_find(
     known = replace(known, grid=replace(known.grid, cells=chosen))
     inputs.check_images(known)
     network_checks.check_networks(known)
-    executors.resources(crew.where.executor, Options(crew.where.device, 1))  # is there one?
     with layout.creating(crew.store):
         network_checks.fetch_weights(cell.recipe for cell in chosen)
         decoded = Fingerprints(inputs.decode(known, crew.notice))
@@ -139,6 +155,7 @@ def lr_find(
     different = tuple({test.id: test for test in tests.values()}.values())
     open_ranges = tuning.Tuning(Grid(chosen), different, open_ranges=different)
     todo = planning.make(Resolved(known, fingerprints, open_ranges, runs=(), jobs=()))
+    _note_devices(crew, todo)
     with crew.at_work(todo):
         _shown(crew, todo, partial(stages.find_rates, crew, open_ranges), whole=False)
     return {label: tuning.suggestions(crew.store, test) for label, test in tests.items()}, crew.ledger

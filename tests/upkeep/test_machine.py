@@ -3,15 +3,16 @@
 import errno
 import fcntl
 import os
-import shutil
 import tempfile
 from importlib import metadata
 from types import SimpleNamespace
+from unittest.mock import ANY
 
 import pytest
+from drivers import FIRST, H100, SECOND, TWO
 from stores import examine, job, wrong
 
-from ablate.execution.executors import devices
+from ablate.execution import preflight
 from ablate.upkeep.doctor import machine
 
 pytestmark = [
@@ -77,9 +78,30 @@ def test_versions_that_are_too_old_or_missing(tmp_path, monkeypatch, package, ve
     assert "pip install" in found[0].do
 
 
-def test_a_driver_without_gpus_is_a_note(tmp_path, monkeypatch):
-    if devices.slots("auto", None)[0].device != "cpu":
-        pytest.skip("there is a GPU")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/nvidia-smi")
-    assert ("device", "note") in {(one.check, one.severity) for one in wrong(examine(tmp_path))}
+def of_device(folder):
+    return [(one.severity, one.says) for one in examine(folder) if one.check == "device"]
+
+
+def test_a_gpu_that_cannot_be_used_is_a_problem_and_the_other_checks_go_on(store, machine):
+    machine.driver(*TWO, init="802")
+    findings = examine(store)
+    assert of_device(store) == [
+        ("problem", "there is a GPU that cannot be used: cuInit answers CUDA_ERROR_SYSTEM_NOT_READY (802)")
+    ]
+    assert any(finding.check == "room" and finding.severity == "ok" for finding in findings)
+
+
+def test_gpus_are_named_and_each_is_tried(tmp_path, machine, monkeypatch):
+    machine.driver((FIRST, H100), (SECOND, "Tesla P100|6|0|16|0"))
+    monkeypatch.setattr(preflight, "examine", lambda names: {names[1]: "no kernels"})
+    assert of_device(tmp_path) == [
+        (
+            "ok",
+            '2 GPUs (NVIDIA H100 80GB HBM3, 86 GB, Tesla P100, 17 GB); precision "auto" is fp32',
+        ),
+        (
+            "note",
+            ANY,
+        ),
+        ("problem", f"{SECOND}: no kernels"),
+    ]

@@ -77,10 +77,15 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """The function that workers call, as `package.module:function`, and modules to import before it."""
+    """The function that workers call, as `package.module:function`, and modules to import before it.
+
+    `preflight` is called with the device of a GPU's slot before that gets a task, and raises an error that
+    says why the device cannot be used.
+    """
 
     function: str
     preload: tuple[str, ...] = ()
+    preflight: str = ""
 
 
 Kind = Literal[

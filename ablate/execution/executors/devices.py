@@ -1,9 +1,10 @@
 """The processors of this machine, found without importing torch, as `ablate plan` must be quick."""
 
-from ablate import hardware
+from ablate import gpus, hardware, messages
 from ablate.errors import AblateError
 from ablate.execution.executors.base import Options, Slot
-from ablate.hardware import Resources, cores, list_gpus
+from ablate.gpus import Gpu
+from ablate.hardware import Resources, cores
 
 
 def slots(
@@ -11,19 +12,33 @@ def slots(
 ) -> tuple[Slot, ...]:
     """Lay out the slots: `per_gpu` a GPU, or one for every `threads` CPU cores; `jobs` sets their number.
 
-    `device`: auto, cpu, cuda; `devices`: so many GPUs only. Raises an AblateError when CUDA is asked for and
-    there is no GPU.
+    `device`: auto, cpu, cuda; `devices`: so many GPUs only. Raises an AblateError when a GPU is asked for and
+    there is none, or when there is one that cannot be used.
     """
-    gpus = list_gpus()[:devices]
-    if device == "cuda" and not gpus:
-        raise AblateError(
-            "--device cuda needs an NVIDIA GPU that nvidia-smi lists, and there is none: use --device cpu"
-        )
-    if device == "cpu" or not gpus:
+    usable = () if device == "cpu" else _gpus(device)[:devices]
+    if not usable:
         count = jobs or max(1, cores() // threads)
-        return tuple(Slot(f"cpu:{i}", "cpu", {"CUDA_VISIBLE_DEVICES": ""}) for i in range(count))
-    names = [gpus[i % len(gpus)][0] for i in range(jobs or len(gpus) * per_gpu)]
-    return tuple(Slot(f"cuda:{name}", "cuda", {"CUDA_VISIBLE_DEVICES": name}) for name in names)
+        return tuple(Slot(f"cpu:{i}", "cpu", {gpus.MASK: ""}) for i in range(count))
+    count = jobs or len(usable) * per_gpu
+    if count > len(usable) and any(gpu.is_exclusive for gpu in usable):
+        raise AblateError(
+            f"{count} jobs at a time are more than {messages.count(len(usable), 'GPU')}, and their compute "
+            "mode, EXCLUSIVE_PROCESS, lets one process use each: use --jobs-per-gpu 1, "
+            "or nvidia-smi -c DEFAULT"
+        )
+    laid_out = [(i % len(usable), usable[i % len(usable)]) for i in range(count)]
+    return tuple(Slot(f"cuda:{number}", "cuda", {gpus.MASK: gpu.name}) for number, gpu in laid_out)
+
+
+def _gpus(device: str) -> tuple[Gpu, ...]:
+    """Return the GPUs to train on; none where `auto` may take the CPU."""
+    survey = gpus.survey()
+    if survey.trouble:
+        raise AblateError(f"{gpus.UNUSABLE}: {survey.trouble}: mend that, or use --device cpu")
+    if device == "cuda" and not survey.gpus:
+        why = f": {gpus.MASK} hides them" if gpus.is_hidden() else ""
+        raise AblateError(f"--device cuda needs an NVIDIA GPU, and there is none{why}: use --device cpu")
+    return survey.gpus
 
 
 def slots_of(options: Options) -> tuple[Slot, ...]:
@@ -46,5 +61,6 @@ def resources(laid_out: tuple[Slot, ...]) -> Resources:
         precision=hardware.precision(device),
         jobs_a_device=max(by_name.values(), default=1),
         shares_memory=max(by_memory.values(), default=1) > 1,
+        is_exclusive=device == "cuda" and any(gpu.is_exclusive for gpu in gpus.survey().gpus),
         shares_store=True,
     )

@@ -13,8 +13,10 @@ from pathlib import Path
 from packaging.requirements import Requirement  # MLflow, Optuna and Plotly all bring it
 from packaging.specifiers import SpecifierSet
 
-from ablate import hardware
+from ablate import gpus, hardware
+from ablate.execution import preflight
 from ablate.execution.executors import devices
+from ablate.messages import count
 from ablate.upkeep.doctor.finding import Finding, Patient
 
 DISTRIBUTION = "ablate-studies"
@@ -57,7 +59,10 @@ def writable(patient: Patient) -> Iterator[Finding]:
 
 def room(patient: Patient) -> Iterator[Finding]:
     """Check that there is room for the next checkpoints of as many jobs as run at once."""
-    free, slots = shutil.disk_usage(patient.store.path).free, len(devices.slots("auto", None))
+    free, slots = (
+        shutil.disk_usage(patient.store.path).free,
+        len(devices.slots("cpu" if gpus.survey().trouble else "auto", None)),
+    )
     sizes = {
         name: max((_size(path / name) for path in patient.jobs), default=0)
         for name in ("checkpoint.pt", "last.pt")
@@ -76,8 +81,8 @@ def room(patient: Patient) -> Iterator[Finding]:
 
 def _size(path: Path) -> int:
     try:
-        return path.stat().st_size
-    except FileNotFoundError:
+        return path.lstat().st_size
+    except (FileNotFoundError, NotADirectoryError):
         return 0
 
 
@@ -119,10 +124,15 @@ def _version(name: str) -> str | None:
 
 def device(_patient: Patient) -> Iterator[Finding]:
     """Report the devices that jobs would run on here."""
-    slots, precision = devices.slots("auto", None), hardware.precision("auto")
-    gpus = sorted({slot.name for slot in slots if slot.device == "cuda"})
-    what = f"{len(gpus)} GPUs ({', '.join(gpus)})" if gpus else f"no GPU, {hardware.cores()} CPU cores"
-    yield Finding("device", "ok", f'{what}; precision "auto" is {precision}')
-    if not gpus and shutil.which("nvidia-smi") and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
-        do = "run nvidia-smi, and look at CUDA_VISIBLE_DEVICES"
-        yield Finding("device", "note", "nvidia-smi is there and lists no GPU", do)
+    survey, cores = gpus.survey(), count(hardware.cores(), "CPU core")
+    if survey.trouble:
+        do = "mend that, or use --device cpu"
+        yield Finding("device", "problem", f"{gpus.UNUSABLE}: {survey.trouble}", do)
+    listed = ", ".join(f"{gpu.model}, {gpu.memory / 1e9:.0f} GB" for gpu in survey.gpus)
+    what = f"{count(len(survey.gpus), 'GPU')} ({listed})" if survey.gpus else f"no GPU, {cores}"
+    if not survey.trouble:
+        yield Finding("device", "ok", f'{what}; precision "auto" is {hardware.precision("auto")}')
+    for note in hardware.notes("auto"):
+        yield Finding("device", "note", note)
+    for gpu, wrong in preflight.examine([gpu.name for gpu in survey.gpus]).items():
+        yield Finding("device", "problem", f"{gpu}: {wrong}", "mend that, or use --device cpu")

@@ -1,101 +1,81 @@
-"""Finding processors without torch, by an `nvidia-smi` that stands in: this machine may have no GPU."""
-
-import os
+"""The slots of a machine, by a driver that stands in: this machine may have no GPU."""
 
 import pytest
+from drivers import FIRST, H100, SECOND, T4, TWO
 
 from ablate import hardware
 from ablate.errors import AblateError
 from ablate.execution.executors import devices
 
-
-@pytest.fixture
-def machine(tmp_path, monkeypatch):
-    """Return a function that puts GPUs, as nvidia-smi would list them, into the machine."""
-
-    def put(listing, visible=None, code=0):
-        program = tmp_path / "nvidia-smi"
-        program.write_text(f"#!/bin/sh\ncat <<'EOF'\n{listing}\nEOF\nexit {code}\n")
-        program.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-        if visible is not None:
-            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        hardware.list_gpus.cache_clear()
-
-    yield put
-    hardware.list_gpus.cache_clear()
+NO_MINORS = "NVIDIA X|0|0|8|0"
 
 
-TWO = "0, GPU-aaaa-1, 9.0\n1, GPU-bbbb-2, 8.6"
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_a_gpu_is_a_slot_whose_process_sees_it_alone_by_its_own_name(machine, device):
+    machine.driver(*TWO)
+    slots = devices.slots(device, None)
+    assert [(slot.name, slot.device) for slot in slots] == [("cuda:0", "cuda"), ("cuda:1", "cuda")]
+    assert [dict(slot.environment) for slot in slots] == [
+        {"CUDA_VISIBLE_DEVICES": name} for name in (FIRST, SECOND)
+    ]
+    assert len(devices.slots(device, None, devices=1)) == 1
 
 
-@pytest.mark.parametrize(
-    ("visible", "names"),
-    [
-        (None, ["cuda:0", "cuda:1"]),
-        ("1", ["cuda:1"]),
-        ("0, 1", ["cuda:0", "cuda:1"]),
-        ("GPU-bbbb", ["cuda:1"]),
-    ],
-)
-def test_a_gpu_that_may_be_used_is_a_slot(machine, visible, names):
-    machine(TWO, visible)
+def test_a_mask_chooses_and_orders_the_slots(machine):
+    machine.driver(*TWO, mask="1,0")
     slots = devices.slots("auto", None)
-    assert [slot.name for slot in slots] == names
-    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots] == [
-        name.removeprefix("cuda:") for name in names
-    ]
+    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots] == [SECOND, FIRST]
 
 
-def test_more_jobs_than_gpus_go_round(machine):
-    machine(TWO)
-    assert [slot.name for slot in devices.slots("cuda", 3)] == ["cuda:0", "cuda:1", "cuda:0"]
-
-
-def test_jobs_may_share_a_gpu(machine):
-    machine(TWO)
-    assert [slot.name for slot in devices.slots("cuda", None, per_gpu=2)] == [
-        "cuda:0",
-        "cuda:1",
-        "cuda:0",
-        "cuda:1",
-    ]
-    assert [slot.name for slot in devices.slots("cuda", 3, per_gpu=2)] == ["cuda:0", "cuda:1", "cuda:0"], (
-        "--jobs is the limit"
-    )
+def test_more_jobs_than_gpus_go_round_and_jobs_is_the_limit(machine):
+    machine.driver(*TWO)
+    for jobs, per_gpu, expected in ((3, 1, "010"), (None, 2, "0101"), (3, 2, "010")):
+        slots = devices.slots("cuda", jobs, per_gpu=per_gpu)
+        assert [slot.name for slot in slots] == [f"cuda:{number}" for number in expected]
 
 
 @pytest.mark.parametrize(
-    ("listing", "visible", "code"), [(TWO, "", 0), ("no devices were found", None, 6), ("", None, 0)]
+    ("jobs", "per_gpu", "fits"), [(None, 1, True), (2, 1, True), (3, 1, False), (None, 2, False)]
 )
-def test_without_a_gpu_every_core_is_a_slot_and_cuda_is_refused_with_a_sentence(
-    machine, listing, visible, code
-):
-    machine(listing, visible, code)
+def test_a_gpu_for_one_process_takes_one_job(machine, jobs, per_gpu, fits):
+    machine.driver((FIRST, H100), (SECOND, H100.replace("80|0", "80|3")))
+    if fits:
+        assert len(devices.slots("auto", jobs, per_gpu=per_gpu)) == 2
+    else:
+        with pytest.raises(AblateError, match="EXCLUSIVE_PROCESS lets one process use each"):
+            devices.slots("auto", jobs, per_gpu=per_gpu)
+    assert devices.resources(devices.slots("auto", None)).is_exclusive
+
+
+@pytest.mark.parametrize("mask", [None, "", "-1"])
+def test_without_a_gpu_every_core_is_a_slot_and_cuda_is_refused_with_a_sentence(machine, mask):
+    if mask is not None:
+        machine.driver(*TWO, mask=mask)
     slots = devices.slots("auto", None)
     assert [slot.name for slot in slots] == [f"cpu:{i}" for i in range(hardware.cores())]
     assert {slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots} == {""}
-    with pytest.raises(AblateError, match="use --device cpu"):
+    with pytest.raises(AblateError, match=r"there is none.*: use --device cpu"):
         devices.slots("cuda", None)
 
 
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_a_gpu_that_cannot_be_used_is_a_sentence_and_never_a_cpu(machine, device):
+    machine.driver(*TWO, init="802")
+    with pytest.raises(AblateError, match=r"cannot be used: cuInit answers .*802.* use --device cpu"):
+        devices.slots(device, None)
+    assert devices.slots("cpu", 1)[0].device == "cpu"
+
+
 def test_jobs_of_several_threads_get_fewer_slots_and_at_least_one(machine):
-    machine("", "")
     assert len(devices.slots("cpu", None, threads=hardware.cores())) == 1
     assert len(devices.slots("cpu", None, threads=1000)) == 1
     assert len(devices.slots("cpu", 5, threads=1000)) == 5
 
 
 @pytest.mark.parametrize(
-    ("listing", "precision"),
-    [
-        (TWO, "bf16"),
-        ("0, GPU-a, 7.5", "fp32"),
-        ("0, GPU-a, 9.0\n1, GPU-b, 7.5", "fp32"),
-        ("0, GPU-a, [N/A]", "fp32"),
-    ],
+    ("listed", "precision"),
+    [((H100,), "bf16"), ((T4,), "fp32"), ((H100, T4), "fp32"), ((NO_MINORS,), "fp32")],
 )
-def test_precision_is_bf16_where_every_gpu_has_it(machine, listing, precision):
-    machine(listing)
-    assert hardware.precision("cuda") == precision
+def test_precision_is_bf16_where_every_gpu_has_it(machine, listed, precision):
+    machine.driver(*zip((FIRST, SECOND), listed, strict=False))
+    assert hardware.precision("cuda") == hardware.precision("auto") == precision

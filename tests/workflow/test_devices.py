@@ -1,0 +1,68 @@
+"""What commands say of the GPUs of this machine, by a driver that stands in."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from drivers import FIRST, SECOND, T4, TWO
+from projects import run
+
+from ablate.cli import main
+
+
+def call(*words):
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+@pytest.mark.parametrize("command", ["plan", "run", "lr-find"])
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_a_gpu_that_cannot_be_used_ends_a_command_before_anything_is_settled(proj, machine, command, device):
+    machine.driver(*TWO, init="802")
+    done = call(command, "pets.toml", "--device", device)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == (
+        "there is a GPU that cannot be used: cuInit answers CUDA_ERROR_SYSTEM_NOT_READY (802): "
+        "mend that, or use --device cpu\n"
+    )
+    assert [path.name for path in proj.iterdir()] == ["pets.toml"]
+
+
+def test_the_cpu_is_the_way_out_and_readers_need_no_gpu(proj, machine):
+    machine.driver(*TWO, init="802")
+    assert call("plan", "pets.toml", "--device", "cpu").exit_code == 0
+    run("pets.toml")
+    assert call("status", "pets.toml").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "slots"), [((), 2), (("--jobs-per-gpu", "3"), 6), (("--jobs-per-gpu", "auto"), 2)]
+)
+def test_a_plan_reckons_with_the_jobs_of_a_gpu(proj, machine, given, slots):
+    machine.driver(*TWO)
+    assert f" on {slots} slots (" in call("plan", "pets.toml", *given).stdout
+
+
+@pytest.mark.parametrize("command", ["plan", "run", "lr-find"])
+def test_more_jobs_than_a_gpu_lets_in_are_a_sentence(proj, machine, command):
+    machine.driver((FIRST, T4.replace("15|0", "15|3")))
+    done = call(command, "pets.toml", "--jobs-per-gpu", "2")
+    assert done.exit_code == 2
+    assert "EXCLUSIVE_PROCESS, lets one process use each: use --jobs-per-gpu 1" in done.stderr
+    assert not Path("mlruns").exists()
+
+
+def test_a_plan_notes_what_the_gpus_are_bad_at(proj, machine):
+    machine.driver((FIRST, T4), (SECOND, "Tesla V100|7|0|16|0"))
+
+    def notes(*given):
+        answer = call("plan", "pets.toml", "--json", "--set", "seeds=1", *given).stdout
+        return [note.split(":")[0] for note in json.loads(answer)["notes"]]
+
+    old, slow = (
+        "compute capability below 7.5",
+        "bf16 is emulated, and slower than fp32, on Tesla T4 (7.5), Tesla V100 (7.0)",
+    )
+    assert notes("--set", "training.precision=bf16") == [old, slow]
+    assert notes() == [old]
+    assert notes("--device", "cpu", "--set", "training.precision=bf16") == []
