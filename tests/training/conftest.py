@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from augmented import SHAPES, noise
-from gpus import NEEDS_GPU
+from gpus import ON_GPU
 from patients import NETWORKS, original
 from sessions import make
 
@@ -21,7 +21,7 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=ON_GPU)])
 def device(request):
     return torch.device(request.param)
 
