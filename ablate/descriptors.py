@@ -8,13 +8,14 @@ may be a link, or lie below one: its user has named it. Outside of stores, paths
 
 import errno
 import os
+import shutil
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 from ablate.errors import RefusedError
 
@@ -113,7 +114,7 @@ def open_file(path: Path, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
 
 
 @contextmanager
-def folder(path: Path) -> Iterator[int]:
+def opened(path: Path) -> Iterator[int]:
     """Yield a descriptor of a folder, to list or to sync it."""
     descriptor = open_entry(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -157,6 +158,56 @@ def check_size(path: Path, size: int, most: int | None = None) -> None:
             f"{path}: has {size / 1e6:,.0f} MB, and no such file that ablate writes has more than "
             f"{most / 1e6:,.0f} MB: remove it"
         )
+
+
+def new(path: Path) -> BinaryIO:
+    """Return a file opened for writing, which must not be there yet."""
+    return os.fdopen(open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb")
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a link itself; nothing where there is none."""
+    with suppress(FileNotFoundError), parent(path) as (folder, name):
+        os.unlink(name, dir_fd=folder)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder with all that is in it; links in it are removed, never followed."""
+    with parent(path) as (above, name):
+        shutil.rmtree(name, dir_fd=above)
+
+
+def rename(path: Path, name: str) -> None:
+    """Give a file or folder another name where it is, in place of any file of that name."""
+    with parent(path) as (above, before):
+        try:
+            os.rename(before, name, src_dir_fd=above, dst_dir_fd=above)
+        except IsADirectoryError:
+            wrong = path.with_name(name)
+            raise RefusedError(f"{wrong}: is a folder, and must be a file: move it elsewhere") from None
+
+
+def names(folder: Path) -> list[str]:
+    """Return the names in a folder, in order; none where there is no folder."""
+    try:
+        with opened(folder) as descriptor:
+            return sorted(os.listdir(descriptor))  # noqa: PTH208 (a descriptor is no path)
+    except FileNotFoundError:
+        return []
+
+
+def make(folder: Path) -> list[Path]:
+    """Make a folder and its parents; return those that were missing."""
+    try:
+        with parent(folder / "_"):
+            return []
+    except FileNotFoundError:
+        if folder.parent == folder:
+            raise
+    above = make(folder.parent)
+    with parent(folder) as (descriptor, name), suppress(FileExistsError):  # of another process
+        os.mkdir(name, dir_fd=descriptor)
+    return [*above, folder]
 
 
 def check(path: Path) -> None:

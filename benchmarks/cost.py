@@ -4,6 +4,7 @@ Every line of the journal and of the log, every JSON file and every report to th
 weights, checkpoints and the picture, which resuming and evaluating need, are reported beside.
 """
 
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -36,9 +37,13 @@ training = { epochs = 6, precision = "fp32" }
 
 @dataclass(slots=True)
 class Clock:
-    """Sums the seconds of calls by what they are for; a call within another counts as that one's."""
+    """Sums the seconds of calls by what they are for; a call within another counts as that one's.
+
+    Calls of other threads cost the job nothing: checkpoints are written while it goes on.
+    """
 
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    thread: int = field(default_factory=threading.get_ident)
     is_busy: bool = False
 
     def wrap(self, kind: str, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -46,7 +51,7 @@ class Clock:
 
         @wraps(call)
         def timing(*given: Any, **named: Any) -> Any:
-            if self.is_busy:
+            if self.is_busy or threading.get_ident() != self.thread:
                 return call(*given, **named)
             self.is_busy, began = True, time.perf_counter()
             try:

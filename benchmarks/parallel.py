@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from ablate.execution.executors.local import ENVIRONMENT
+from ablate.execution.executors.server import ENVIRONMENT
 from benchmarks.measure import Comparison, faster, rates
 
 ROUNDS, SECONDS = 3, 6.0

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ablate.execution.executors.local import ENVIRONMENT
+from ablate.execution.executors.server import ENVIRONMENT
 from benchmarks.measure import Comparison, faster, rates, timed
 
 ROUNDS, EPOCHS = 2, 6

@@ -14,7 +14,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-from commands import TINY, ablate  # noqa: E402
+import finished  # noqa: E402
+from commands import TINY  # noqa: E402
 from drivers import Machine  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
@@ -53,9 +54,6 @@ def here(tmp_path):
 
 @pytest.fixture(scope="session")
 def done(tmp_path_factory):
-    """Run the tiny study once, for tests that look at what it leaves behind: (folder, what it printed)."""
-    folder = tmp_path_factory.mktemp("done")
-    (folder / "tiny.toml").write_text(TINY)
-    code, out, err = ablate("run", folder / "tiny.toml", "--store", folder / "store")
-    assert (code, err) == (0, ""), out + err
-    return folder, out
+    """Return what the tiny study leaves behind: (folder, what it printed). It is run once for all workers."""
+    own = tmp_path_factory.getbasetemp()
+    return finished.copy_of(own.parent if "PYTEST_XDIST_WORKER" in os.environ else own, own)

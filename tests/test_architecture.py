@@ -18,7 +18,7 @@ LAYERS = [  # a room may import itself and any room below, never its own row or 
     {"store"},
     {"training", "study"},
     {"recipe"},
-    {"hardware", "places", "descriptors"},
+    {"hardware", "places", "descriptors", "sheets"},
     {"gpus"},
     {"errors", "messages", "driver", "__init__"},
 ]

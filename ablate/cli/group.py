@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TextIO
 import click
 
 from ablate import __version__
+from ablate.cli import streams
 from ablate.errors import AblateError
 
 NO_READER = 141
@@ -83,6 +84,11 @@ class Group(click.Group):
         """List the commands from the table, without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, row.help) for name, row in COMMANDS.items() if not row.is_hidden])
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command line, with the terminal guarded from the first word on."""
+        streams.guard()
+        return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; a user's mistake ends it with 2, Ctrl-C with 130, a lost reader with 141."""

@@ -62,7 +62,7 @@ class Terminal:
     def _start(self, what: str, total: int) -> None:
         """Begin to follow a stage."""
         self._began, self._done, self._failed = time.monotonic(), 0, 0
-        self._console.print(what)
+        self._console.print(escape(what))
         if self._task is not None:
             self._bar.remove_task(self._task)
         self._task = self._bar.add_task("jobs", total=total, note="")
@@ -100,7 +100,8 @@ class Terminal:
         grid = Table.grid(padding=(0, 2))
         grid.add_row(self._bar.get_renderable())
         for task in list(self._running.values()):
-            grid.add_row(f"  [cyan]{task['slot']}[/]  {escape(task['name'])}  [dim]{escape(task['text'])}[/]")
+            slot, name, text = (escape(task[part]) for part in ("slot", "name", "text"))
+            grid.add_row(f"  [cyan]{slot}[/]  {name}  [dim]{text}[/]")
         return grid
 
     def _stop(self) -> None:

@@ -1,6 +1,5 @@
 """`ablate report`: the findings of a study, as a page, tables or text."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +54,6 @@ def report(
       ablate report augmentation --json
       ablate report augmentation --figures slides/
     """
-    from ablate.messages import printable
     from ablate.report import publish
     from ablate.workflow import report as reporting
 
@@ -71,9 +69,7 @@ def report(
     if form == "html":
         click.echo(str(publish.write_page(findings, where.store, out, cells=cells)))
     elif out is None:
-        text = publish.text(findings, form)
-        is_shown = sys.stdout.isatty()  # names of a shared store must not command a terminal
-        click.echo(printable(text) if is_shown else text, nl=False)
+        click.echo(publish.text(findings, form), nl=False)
     else:
         publish.write(out, publish.text(findings, form))
         click.echo(str(out))

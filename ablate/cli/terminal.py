@@ -1,18 +1,36 @@
 """What all commands share of the terminal: its console, texts shown as they are, times, sizes, tables."""
 
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich import markup
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 
 from ablate.cli.group import end_unread
+from ablate.cli.streams import unguarded
 from ablate.messages import printable
 
 
 class Output(Console):
-    """A console that ends the command when whoever read it has gone, as after `| head`."""
+    """A console whose texts command no terminal, and that ends the command when its reader has gone.
+
+    As after `| head`.
+    """
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:  # fmt: skip
+        """Return the parts of what is drawn: rich's own sequences, and texts without any, nor links."""
+        for segment in super().render(renderable, options):
+            text, style, control = segment
+            if control:
+                yield segment
+            else:
+                plain = style.update_link(None) if style is not None and style.link else style
+                yield Segment(printable(text), plain)
 
     def on_broken_pipe(self) -> None:
         """End the process; from another thread than the main one, leave that to the main one's next line."""
@@ -22,7 +40,7 @@ class Output(Console):
 
 def console(*, err: bool = False) -> Console:
     """Return the terminal; `err`: its error stream, where the output is for programs."""
-    return Output(stderr=err, highlight=False)
+    return Output(file=unguarded(sys.stderr if err else sys.stdout), highlight=False, emoji=False)
 
 
 def escape(text: str) -> str:

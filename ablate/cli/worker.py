@@ -44,6 +44,7 @@ def worker(path: Path, index: int, device: str, *, as_json: bool) -> None:
       sbatch --array=0-59 --wrap 'ablate worker --tasks tasks.jsonl'
     """
     from ablate.execution.interruption import Interruption
+    from ablate.messages import printable
     from ablate.workflow import answers
     from ablate.workflow import worker as workflow
 
@@ -53,7 +54,7 @@ def worker(path: Path, index: int, device: str, *, as_json: bool) -> None:
         os.fdopen(terminal, "w", buffering=1, errors="backslashreplace") as errors,
     ):
         ended = workflow.run(
-            path, index, device, lambda text: click.echo(text, file=errors), interruption.asked
+            path, index, device, lambda text: click.echo(printable(text), file=errors), interruption.asked
         )
     click.echo(answers.line(ended) if as_json else _line(ended))
     sys.exit(EXIT.get(ended.kind, 1))

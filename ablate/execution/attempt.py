@@ -90,13 +90,17 @@ def alone(
 
 
 def _acquire(folder: Folder, lock: BaseFileLock, watch: Watch) -> Lease | None:
-    """Try for a second to get lock and lease of a job; a file system without locks has the lease alone."""
+    """Try for a second to get lock and lease of a job; a file system without locks has the lease alone.
+
+    So has a job whose lock is held by a process that stands still, and may not even die: its lease expires.
+    """
     with files.writing(folder.path):
         if not lock.is_locked:
             try:
                 lock.acquire(timeout=PATIENCE)
             except Timeout:
-                return None
+                if not watch.has_lease:  # of something short, such as a look at the job
+                    return None
             except NotImplementedError:
                 pass  # this file system has no locks
             except OSError as error:

@@ -1,15 +1,16 @@
 """What Optuna remembers of a search: its storage, sampler and pruner. The only home of optuna."""
 
+import json
+import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
+from ablate import descriptors
 from ablate.errors import AblateError
 from ablate.messages import public
 from ablate.planning import tuning
@@ -25,6 +26,7 @@ from ablate.study.search_space import Range, Search
 
 NEEDS = {"cmaes": "cmaes"}  # packages that do not come with ablate, by sampler
 DIVERGED = "ablate.diverged"
+FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 
 
 @dataclass(slots=True)
@@ -164,28 +166,37 @@ def milliseconds(moment: Any) -> int | None:
 def _backend(path: Path) -> Any:
     """Return the file of Optuna's memory, a line for each thing that happened.
 
-    A kill may have torn the last one.
+    A kill may have torn the last one. Optuna's own class would follow links, and its lock is a file that a
+    kill leaves for 30 s.
     """
-    from optuna.storages.journal import JournalFileBackend
+    from optuna.storages.journal import BaseJournalBackend
 
-    if path.exists():
-        content = path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
-            files.write(path, whole)
-    return JournalFileBackend(str(path), lock_obj=_lock(path))
+    content = files.read(path) if path.exists() else b""
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        files.write(path, whole)
+    held, begins = files.lock(path.with_suffix(".lock")), [0]  # where each line begins, as far as read
 
+    class Backend(BaseJournalBackend):
+        def read_logs(self, log_number_from: int) -> Iterator[Json]:
+            first = min(log_number_from, len(begins) - 1)
+            try:
+                with files.open_binary(path) as file:
+                    file.seek(begins[first])
+                    lines = file.read().split(b"\n")[:-1]
+            except FileNotFoundError:
+                return
+            del begins[first + 1 :]
+            for number, line in enumerate(lines, first):
+                begins.append(begins[-1] + len(line) + 1)
+                if number >= log_number_from:
+                    yield json.loads(line)
 
-def _lock(path: Path) -> Any:
-    """Return a lock for Optuna that dies with its process: its own is a file that a kill leaves for 30 s."""
-    held = FileLock(path.with_suffix(".lock"))
+        def append_logs(self, logs: list[Json]) -> None:
+            lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+            with held, os.fdopen(descriptors.open_file(path, FLAGS), "ab") as file:
+                file.write(lines.encode())
+                file.flush()
+                os.fsync(file.fileno())
 
-    class Lock:
-        def acquire(self) -> bool:
-            held.acquire()
-            return True
-
-        def release(self) -> None:
-            held.release()
-
-    return Lock()
+    return Backend()

@@ -29,6 +29,12 @@ ATTEMPTS = {"crashed": 3, "stalled": 2, "out_of_memory": 2, "killed": 10}
 A process that somebody has ended is no fault of the job; the bound is there for what ends it each time and is
 not seen to do so.
 """
+STREAMED = 1
+"""Attempts more for what ran out of a GPU's memory: with its images left on the host."""
+NO_SLOT = (
+    "no slot is left: not one of their processes can be ended, they hang in a driver or a file system; "
+    "restart the machine, and the same command goes on from here"
+)
 
 KINDS: Mapping[str, job_folder.Kind] = {
     "crashed": "crash", "killed": "crash", "stalled": "stall", "out_of_memory": "memory", "failed": "error",
@@ -189,7 +195,7 @@ def run(
     `context` goes into every task; `listen` hears every event but mere signs of life. Raises
     KeyboardInterrupt through `interrupted`, which may do so when it is asked a second time after an
     interruption, and, once all tasks have stopped, the AblateError that ended it: an UnwritableError when the
-    store takes nothing more.
+    store takes nothing more, another one when the executor has no slot left.
     """
     policy = policy or Policy()
     queue = _Queue(source, store, executor, context, policy, looked=policy.clock())
@@ -213,6 +219,9 @@ def run(
             with _halting(queue):
                 _hear(queue, event, listen)
         _look_for_stalls(queue)
+        with _halting(queue):
+            if queue.error is None and not executor.resources().slots:
+                raise AblateError(NO_SLOT)
 
 
 @contextmanager
@@ -253,8 +262,22 @@ def _fill(queue: _Queue, listen: Callable[[Event], None]) -> None:
             _fail(queue, Event("failed", item.id, "", error=reason), item, "failed", listen)
             continue
         queue.running[item.id] = item
-        exclusive = "out_of_memory" in queue.ledger.ends.get(item.id, ())
-        queue.executor.submit(item.task(queue.store, queue.context), exclusive=exclusive)
+        wants = queue.ledger.ends.get(item.id, []).count("out_of_memory")
+        queue.executor.submit(item.task(queue.store, _context(queue, wants)), exclusive=wants > 0)
+
+
+def _context(queue: _Queue, wants: int) -> Context:
+    """Return the context of a task that ran out of memory so many times: alone it may have a whole device."""
+    if wants == 0:
+        return queue.context
+    streamed = wants > 1 and queue.executor.resources().device != "cpu"
+    return queue.context.model_copy(update={"jobs_a_device": 1, "streamed": streamed})
+
+
+def _attempts(queue: _Queue, kind: str) -> int:
+    """Return how often a task may end so."""
+    streams = kind == "out_of_memory" and queue.executor.resources().device != "cpu"
+    return ATTEMPTS[kind] + (STREAMED if streams else 0)
 
 
 def _hear(queue: _Queue, event: Event, listen: Callable[[Event], None]) -> None:
@@ -307,7 +330,7 @@ def _end(queue: _Queue, event: Event, item: Item, listen: Callable[[Event], None
         queue.source.ended(task, "stopped")
     elif kind != "failed" and queue.source.progressed(task):  # nobody wants it any more
         queue.source.ended(task, "stopped")
-    elif kind != "failed" and ledger.ends[task].count(kind) < ATTEMPTS[kind]:
+    elif kind != "failed" and ledger.ends[task].count(kind) < _attempts(queue, kind):
         queue.again.append(item)
     else:
         _fail(queue, event, item, kind, listen)
@@ -318,7 +341,7 @@ def _fail(queue: _Queue, event: Event, item: Item, kind: str, listen: Callable[[
 
     A worker has recorded an exception itself; a dead one could not, and another one may run by now.
     """
-    error, folder = _reason(kind, event.error, queue.policy.stall), item.folder(queue.store)
+    error, folder = _reason(queue, kind, event.error), item.folder(queue.store)
     queue.ledger.failures.append(Failure(event.task, error, str(folder.log)))
     with suppress(PermissionError):  # where the folder is somebody else's
         job_folder.fail_for_the_dead(folder, kind=KINDS[kind], error=error)
@@ -329,13 +352,15 @@ def _fail(queue: _Queue, event: Event, item: Item, kind: str, listen: Callable[[
         _halt(queue, "a job has failed, and --fail-fast was given")
 
 
-def _reason(kind: str, error: str, stall: float) -> str:
+def _reason(queue: _Queue, kind: str, error: str) -> str:
     match kind:
         case "out_of_memory":
-            return f"out of memory, also alone on its device: {error}"
+            streamed = " and with its images on the host" if _attempts(queue, kind) > ATTEMPTS[kind] else ""
+            return f"out of memory, also alone on its device{streamed}: {error}"
         case "stalled":
+            seconds, times = queue.policy.stall, ATTEMPTS["stalled"]
             return (
-                f"no sign of life for {stall:.0f} s, {ATTEMPTS['stalled']} times: it was stopped; "
+                f"no sign of life for {seconds:.0f} s, {times} times: it was stopped; "
                 "--stall says how long to wait"
             )
         case "killed":

@@ -13,9 +13,11 @@ from contextlib import suppress
 
 import torch
 
+from ablate import descriptors
 from ablate.errors import AblateError
 from ablate.execution import attempt, memory, probe_worker, provenance
 from ablate.execution.attempt import Alive
+from ablate.execution.checkpoints import Checkpoints
 from ablate.execution.executors.base import Stopped
 from ablate.execution.weights import build_network, last_state, save
 from ablate.recipe import identity, networks, range_test, user_code
@@ -25,7 +27,7 @@ from ablate.store import files, job_folder, records, tasks
 from ablate.store.files import Json
 from ablate.store.job_folder import Folder
 from ablate.store.lease import LeaseLostError
-from ablate.store.records import Attempt, Epoch, Result, SeedCurve
+from ablate.store.records import Attempt, Result, SeedCurve
 from ablate.store.tasks import Context, RangeTask, TrainTask
 from ablate.training import data, evaluate, gallery, images, layout, loop, lr_finder, models
 from ablate.training.models import summary
@@ -62,7 +64,7 @@ def _run_range(task: RangeTask, report: Report, should_stop: Asked) -> Json:
         attempt.logging_to(folder.log),
         memory.shared(torch.device(task.device), task.context.jobs_a_device),
     ):
-        files.remove(folder.failure)
+        descriptors.remove(folder.failure)
         if not task.curve.exists():
             alive = Alive(beat, lease)
             curve = _sweep(task, report, should_stop, alive)
@@ -110,7 +112,7 @@ def _run_job(task: TrainTask, report: Report, should_stop: Asked) -> Json:
         memory.shared(torch.device(task.device), task.context.jobs_a_device),
     ):
         alive = Alive(beat, lease)
-        files.remove(folder.failure)
+        descriptors.remove(folder.failure)
         if job_folder.read_result(folder) is not None:
             is_known = task.trained or attempt.is_of(folder, task.context.study)
             report({"judging": True} if is_known else {"elsewhere": f"trained by {attempt.last(folder)}"})
@@ -149,7 +151,7 @@ def _train(folder: Folder, task: TrainTask, report: Report, should_stop: Asked, 
         )
         print(notice, flush=True)
         report({"notice": notice})
-    session.alive, session.shares_device = alive, task.context.jobs_a_device > 1
+    session.shares_device = task.context.jobs_a_device > 1
     state = last_state(folder, device)
     if state is not None:
         loop.restore(session, state)
@@ -157,9 +159,6 @@ def _train(folder: Folder, task: TrainTask, report: Report, should_stop: Asked, 
     epochs = f"from epoch {session.epoch} of {recipe.training.epochs}"
     print(f"attempt {number} on {task.device}: {epochs}", flush=True)
     _epochs(folder, session, report, should_stop, alive)
-    alive.check()
-    if not session.diverged:
-        save(folder.weights("last"), session.network.state_dict())
     _finish(folder, session, models.Shape(prepared.channels, prepared.image_size, len(prepared.classes)))
 
 
@@ -170,20 +169,30 @@ def _room(task: TrainTask | RangeTask, device: torch.device) -> int | None:
 
 
 def _epochs(folder: Folder, session: loop.Session, report: Report, should_stop: Asked, alive: Alive) -> None:
-    """Train epoch after epoch, each with its checkpoint and its line of the journal."""
+    """Train epoch after epoch, to the last weights; checkpoints and the journal are written meanwhile."""
     epochs = session.recipe.training.epochs
-    for line in loop.epochs(session):
-        alive.check()
-        if session.best_epoch == session.epoch:
-            save(folder.weights("best_validation"), session.network.state_dict(), durable=True)
-        # Before the line: what stands in the journal is never trained again.
-        save(folder.checkpoint, loop.snapshot(session), keep=folder.previous)
-        records.append(folder.journal, Epoch.model_validate(line))
-        metrics = ", ".join(f"{name} {value:.4g}" for name, value in line["metrics"].items())
-        print(f"epoch {line['epoch']}: {metrics}", flush=True)
+
+    def tell(line: Json) -> None:
         report({"epoch": line["epoch"], "epochs": epochs, "metrics": line["metrics"]})
-        if should_stop() and not session.finished:
-            raise Stopped
+
+    with Checkpoints(folder, session.epoch, alive.check, tell) as checkpoints:
+
+        def go_on() -> None:
+            alive()
+            checkpoints.look()
+
+        session.alive = go_on
+        for line in loop.epochs(session):
+            metrics = ", ".join(f"{name} {value:.4g}" for name, value in line["metrics"].items())
+            print(f"epoch {line['epoch']}: {metrics}", flush=True)
+            is_asked = should_stop() and not session.finished
+            checkpoints.add(session, now=is_asked or session.finished)
+            if is_asked:
+                checkpoints.wait()
+                raise Stopped
+        alive.check()
+        if not session.diverged:
+            save(folder.weights("last"), session.network.state_dict())
 
 
 def _read_recipe(folder: Folder, task: TrainTask) -> tuple[Recipe, int, str]:

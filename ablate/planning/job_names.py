@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from ablate import descriptors
 from ablate.errors import AblateError
 from ablate.messages import near, show, unknown
 from ablate.planning.resolve import resolve
@@ -53,6 +54,7 @@ def read(store: Store, device: str = "auto") -> Known:
             runs, needed, trials = _needs(study_folder.recall(store, study), store, device)
         except (AblateError, ValueError) as error:  # of another version, or spoilt
             unreadable[study] = str(error)
+            continue
         except PermissionError as error:
             unreadable[study] = (
                 f"{error.filename}: cannot be read: {error.strerror}: ask its owner for the right to read it"
@@ -85,13 +87,13 @@ def _needs(
 def in_store(store: Store) -> set[str]:
     """Return the jobs that have a folder, also of folders that only another user can read."""
     folder, jobs = store.path / "jobs", set()
-    for path in folder.iterdir() if files.is_there(folder) else ():
+    for path in map(folder.joinpath, descriptors.names(folder)):
         if not IDENTITY.fullmatch(path.name):
             continue
         try:
             if files.is_there(path / "recipe.json"):
                 jobs.add(path.name)
-        except PermissionError:
+        except OSError:
             jobs.add(path.name)
     return jobs
 

@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from ablate.errors import AblateError
 from ablate.planning import costs
 from ablate.planning import tuning as tunings
 from ablate.planning.resolve import Resolved
 from ablate.planning.tuning import Tuning
 from ablate.recipe import identity as identities
 from ablate.recipe.fields import Evaluation, Recipe
-from ablate.store import job_folder
+from ablate.store import files, job_folder
 from ablate.store.job_folder import Folder
 from ablate.store.job_state import state
 from ablate.store.layout import Store
@@ -206,12 +207,18 @@ def _renumbered(wanted: set[str], store: Store) -> dict[int, int]:
     versions: dict[str, int] = {}
     for path in (store.path / "jobs").glob("*/recipe.json") if wanted else ():
         try:
-            text = path.read_text(encoding="utf-8")
+            text = files.read(path).decode()
             if f'"numerics": {identities.NUMERICS},' in text:  # nearly all of them: a glance is enough
                 continue
             job = JobRecipe.model_validate_json(text)
             identity = identities.job_id(job.parsed(), job.seed, job.data, job.code)
-        except (OSError, KeyError, TypeError, ValueError):  # gone meanwhile, spoilt, or of another version
+        except (
+            AblateError,
+            OSError,
+            KeyError,
+            TypeError,
+            ValueError,
+        ):  # gone meanwhile, spoilt, or of another version
             continue
         is_older = identity in wanted and job.numerics != identities.NUMERICS
         if is_older and Folder(path.parent).result.exists():

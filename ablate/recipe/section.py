@@ -8,6 +8,11 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.fields import FieldInfo
 
+LARGEST = 2**63 - 1
+"""Of whole numbers anywhere: what other programs can hold, and a float without an overflow."""
+
+TOO_LARGE = f"must be at most {LARGEST:,}"
+
 
 class Section(BaseModel):
     """One table of a recipe: frozen, strict about types, and closed to unknown keys."""
@@ -15,6 +20,13 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bounded(cls, given: Any) -> Any:
+        if isinstance(given, dict) and (name := next((n for n, v in given.items() if is_too_large(v)), None)):
+            raise ValueError(f"{name} {TOO_LARGE}")
+        return given
 
     @model_validator(mode="before")
     @classmethod
@@ -27,6 +39,13 @@ class Section(BaseModel):
             if given.get(name) == "none" and is_optional(info)
         }
         return given | empty
+
+
+def is_too_large(given: Any) -> bool:
+    """Whether a value is a whole number that no computer counts to, or a list with one."""
+    if isinstance(given, list):
+        return any(isinstance(part, int) and abs(part) > LARGEST for part in given)
+    return isinstance(given, int) and abs(given) > LARGEST
 
 
 def is_optional(info: FieldInfo) -> bool:

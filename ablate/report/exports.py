@@ -1,10 +1,9 @@
 """Findings as text for other places: Markdown for an issue, LaTeX for a paper, CSV for a spreadsheet."""
 
-import csv
-import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 
+from ablate import sheets
 from ablate.analysis.effects import Effect
 from ablate.analysis.findings import Findings
 from ablate.recipe import metrics
@@ -105,9 +104,6 @@ def _tex(text: str) -> str:
     return "".join(TEX.get(character, character) for character in " ".join(text.split()))
 
 
-NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?")
-
-
 def spreadsheet(findings: Findings, name: str = "effects") -> str:
     """Return a sheet as CSV, in the metric's own unit and to the last digit; the JSON has the rest."""
     return spreadsheets(sections.make(findings))[name]
@@ -115,14 +111,10 @@ def spreadsheet(findings: Findings, name: str = "effects") -> str:
 
 def spreadsheets(every: Sections) -> dict[str, str]:
     """Return every sheet of the sections as CSV, by its name."""
-    return {name: _csv(sheet.columns, sheet.rows) for name, sheet in sections.sheets(every).items()}
-
-
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    held = io.StringIO()
-    writer = csv.writer(held, lineterminator="\n")
-    writer.writerows([_harmless(_written(cell)) for cell in row] for row in (columns, *rows))
-    return held.getvalue()
+    return {
+        name: sheets.text([_written(cell) for cell in row] for row in (sheet.columns, *sheet.rows))
+        for name, sheet in sections.sheets(every).items()
+    }
 
 
 def _written(cell: object) -> object:
@@ -130,17 +122,6 @@ def _written(cell: object) -> object:
     if isinstance(value, list):
         return "; ".join(str(part) for part in value)
     return "" if value is None else value
-
-
-def _harmless(value: object) -> object:
-    """Keep a spreadsheet from taking a name for a formula; a level such as -1 is a number.
-
-    A carriage return would end the row.
-    """
-    if not isinstance(value, str):
-        return value
-    text = value.replace("\r\n", "\n").replace("\r", "\n")
-    return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") and not NUMBER.fullmatch(text) else text
 
 
 FORMS: dict[str, Callable[[Findings], str]] = {"md": markdown, "tex": latex, "csv": spreadsheet}

@@ -102,9 +102,9 @@ def log(findings: Findings, store: Store, address: str, path: Path) -> str:
     """Send the report to MLflow; return the reason if that fails, which loses nothing."""
     folder = store.study(findings.study.name)
     files = (path, folder / "study.json", *(folder / name for name in _names(sections.make(findings))))
-    note = "\n\n".join([*headline.headline(findings), *words.sentences(findings)])
+    lines = (*headline.headline(findings), *words.sentences(findings))
     try:
-        tracking.log_study(address, findings.study, store, note=note, files=files)
+        tracking.log_study(address, findings.study, store, lines=lines, files=files)
     except Exception as error:  # noqa: BLE001 (MLflow is a view: whatever its server does, the results stand)
         return tracking.first_line(error)
     return ""

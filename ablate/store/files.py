@@ -13,12 +13,11 @@ import json
 import os
 import re
 import secrets
-import shutil
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -57,19 +56,19 @@ def write(path: Path, content: bytes | str, *, keep: Path | None = None, durable
     `durable`: it outlasts a power cut as soon as this has returned. Otherwise a power cut may leave either
     version, until its folder is synced.
     """
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    beside = draft(path)
     with writing(path):
         make(path.parent, durable=durable)
         try:
-            with new(draft) as file:
+            with descriptors.new(beside) as file:
                 file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             if keep is not None and path.exists():
-                rename(path, keep.name)
-            rename(draft, path.name)
+                descriptors.rename(path, keep.name)
+            descriptors.rename(beside, path.name)
         except BaseException as error:
-            remove(draft)
+            descriptors.remove(beside)
             if isinstance(error, OSError):
                 error.filename = str(path)  # not its draft, an internal name
             raise
@@ -82,9 +81,18 @@ def read(path: Path) -> bytes:
     return descriptors.read(path)
 
 
-def new(path: Path) -> BinaryIO:
-    """Return a file opened for writing, which must not be there yet."""
-    return os.fdopen(descriptors.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb")
+def draft(path: Path) -> Path:
+    """Return the name under which a file is begun: nobody can foresee it, and put a file of his own there."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+
+
+def is_regular(path: Path) -> bool:
+    """Whether a path is a file that may be read: neither a link nor far larger than its kind."""
+    try:
+        open_binary(path).close()
+    except (OSError, RefusedError):
+        return False
+    return True
 
 
 def open_binary(path: Path) -> BinaryIO:
@@ -100,17 +108,9 @@ def open_binary(path: Path) -> BinaryIO:
 
 def make(folder: Path, *, durable: bool = True) -> None:
     """Make a folder and its parents."""
-    try:
-        with descriptors.parent(folder / "_"):
-            return
-    except FileNotFoundError:
-        if folder.parent == folder:
-            raise
-    make(folder.parent, durable=durable)
-    with descriptors.parent(folder) as (above, name), suppress(FileExistsError):  # of another process
-        os.mkdir(name, dir_fd=above)
-    if durable:
-        sync(folder.parent)
+    for path in descriptors.make(folder):
+        if durable:
+            sync(path.parent)
 
 
 def sync(*paths: Path) -> None:
@@ -127,37 +127,6 @@ def sync(*paths: Path) -> None:
             os.close(descriptor)
 
 
-def remove(path: Path) -> None:
-    """Remove a file, or a link itself; nothing where there is none."""
-    with suppress(FileNotFoundError), descriptors.parent(path) as (folder, name):
-        os.unlink(name, dir_fd=folder)
-
-
-def remove_folder(path: Path) -> None:
-    """Remove a folder with all that is in it; links in it are removed, never followed."""
-    with descriptors.parent(path) as (above, name):
-        shutil.rmtree(name, dir_fd=above)
-
-
-def rename(path: Path, name: str) -> None:
-    """Give a file or folder another name where it is, in place of any file of that name."""
-    with descriptors.parent(path) as (above, before):
-        try:
-            os.rename(before, name, src_dir_fd=above, dst_dir_fd=above)
-        except IsADirectoryError:
-            wrong = path.with_name(name)
-            raise RefusedError(f"{wrong}: is a folder, and must be a file: move it elsewhere") from None
-
-
-def names(folder: Path) -> list[str]:
-    """Return the names in a folder, in order; none where there is no folder."""
-    try:
-        with descriptors.folder(folder) as descriptor:
-            return sorted(os.listdir(descriptor))  # noqa: PTH208 (a descriptor is no path)
-    except FileNotFoundError:
-        return []
-
-
 def lock(path: Path, **options: Any) -> FileLock:
     """Return a lock, whose file may be made. Raises a RefusedError where it is a link or no regular file."""
     descriptors.check(path)  # FileLock does the same for the file itself, and not for the folders above it
@@ -168,7 +137,7 @@ def try_to_write(folder: Path) -> None:
     """Raise an UnwritableError where the disk of a folder has no room for one more megabyte."""
     path = folder / "room"
     write(path, b"\0" * (1 << 20), durable=False)
-    remove(path)
+    descriptors.remove(path)
 
 
 def write_json(path: Path, content: object, *, durable: bool = True) -> None:

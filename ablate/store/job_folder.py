@@ -6,7 +6,7 @@
     model.json        the network: parameters, multiplications, receptive field
     journal.jsonl     a line an epoch: epoch, timestamp, seconds, metrics
     checkpoint.pt     the state of the training; removed when it has ended
-    previous.pt       the state an epoch before, should the other one be damaged
+    previous.pt       the checkpoint before, should the other one be damaged
     last.pt, best.pt  weights after the last epoch, and of the best epoch by validation
     result.json       written last of the training: finished or diverged
     failure.json      why the last attempt failed; removed when another one starts
@@ -35,6 +35,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from ablate import descriptors
 from ablate.errors import StoreError
 from ablate.recipe import identity
 from ablate.recipe.fields import Recipe
@@ -93,7 +94,7 @@ class Folder:
 
     @property
     def previous(self) -> Path:
-        """The checkpoint of the epoch before."""
+        """The checkpoint before."""
         return self.path / "previous.pt"
 
     @property
@@ -237,14 +238,14 @@ def sweep(folder: Folder) -> None:
     The caller holds the lock.
     """
     for path in (folder.checkpoint, folder.previous):
-        files.remove(path)
+        descriptors.remove(path)
     sweep_drafts(folder)
 
 
 def sweep_drafts(folder: Folder) -> None:
     """Remove the drafts of killed processes. The caller holds the lock, as every writer does."""
     for path in drafts(folder):
-        files.remove(path)
+        descriptors.remove(path)
 
 
 def drafts(folder: Folder) -> Iterator[Path]:

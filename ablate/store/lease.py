@@ -69,7 +69,7 @@ class Lease:
 
     def release(self) -> None:
         """Remove its file."""
-        files.remove(self.path)
+        descriptors.remove(self.path)
 
 
 @dataclass(slots=True)
@@ -82,6 +82,11 @@ class Watch:
     owner: dict[str, Any] = field(default_factory=dict)  # of the lease that is in the way
     _seen: tuple[int, bytes] | None = None
     _since: float = 0.0
+
+    @property
+    def has_lease(self) -> bool:
+        """Whether there is a lease in the folder."""
+        return bool(_numbers(self.folder))
 
     def take(self, *, has_lock: bool) -> Lease | None:
         """Return the lease if it is free or has expired, else None: try again soon.
@@ -99,7 +104,7 @@ class Watch:
             lease.release()
             return None
         for number in others:
-            files.remove(_path(self.folder, number))
+            descriptors.remove(_path(self.folder, number))
         return lease
 
     def _has_expired(self, newest: tuple[int, bytes], *, has_lock: bool) -> bool:
@@ -166,7 +171,7 @@ def _make(folder: Path, number: int, term: float) -> Lease | None:
         "term": term, "renewals": 0,
     }  # fmt: skip
     try:
-        with files.new(_path(folder, number)) as file:
+        with descriptors.new(_path(folder, number)) as file:
             file.write(_bytes(content))
     except FileExistsError:
         return None
@@ -182,7 +187,7 @@ def _newest(folder: Path) -> tuple[int, bytes] | None:
 
 
 def _numbers(folder: Path) -> list[int]:
-    there = (name.removeprefix("lease-") for name in files.names(folder) if name.startswith("lease-"))
+    there = (name.removeprefix("lease-") for name in descriptors.names(folder) if name.startswith("lease-"))
     return [int(number) for number in there if number.isdecimal()]
 
 

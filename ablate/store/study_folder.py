@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from filelock import Timeout
 
+from ablate import descriptors
 from ablate.errors import AblateError, RefusedError, StoreError, StudyError
 from ablate.recipe import identity as identities
 from ablate.recipe.fields import Data
@@ -210,7 +211,7 @@ def study_files(store: Store) -> list[Path]:
     Raises an OSError where they cannot be listed.
     """
     folder, paths = store.path / "studies", []
-    for path in map(folder.joinpath, files.names(folder)):
+    for path in map(folder.joinpath, descriptors.names(folder)):
         try:
             if path.is_dir() and files.is_there(path / "study.json"):
                 paths.append(path / "study.json")
@@ -263,8 +264,8 @@ def hold(
         yield
     finally:
         with suppress(OSError):
-            if set(files.names(folder)) <= {"lock", "holder.json"}:
-                files.remove_folder(folder)
+            if set(descriptors.names(folder)) <= {"lock", "holder.json"}:
+                descriptors.remove_folder(folder)
         lock.release()
 
 

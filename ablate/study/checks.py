@@ -8,6 +8,7 @@ from pydantic.fields import FieldInfo
 
 from ablate.messages import near, show, unknown
 from ablate.recipe.fields import Section, fields, is_optional
+from ablate.recipe.section import TOO_LARGE, is_too_large
 
 KINDS = {
     "integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text",
@@ -72,9 +73,16 @@ def unknown_field(path: str) -> str:
     return unknown(path, "a recipe field", section or fields())
 
 
+_ADAPTERS: dict[int, tuple[FieldInfo, TypeAdapter[Any]]] = {}
+"""By the id of a field, which is kept so that no other one gets it: one is made in half a millisecond."""
+
+
 def _adapter(info: FieldInfo) -> TypeAdapter[Any]:
-    annotated: Any = Annotated[info.annotation, info]
-    return TypeAdapter(annotated, config=ConfigDict(strict=True, allow_inf_nan=False))
+    if id(info) not in _ADAPTERS:
+        annotated: Any = Annotated[info.annotation, info]
+        adapter = TypeAdapter(annotated, config=ConfigDict(strict=True, allow_inf_nan=False))
+        _ADAPTERS[id(info)] = info, adapter
+    return _ADAPTERS[id(info)][1]
 
 
 def allowed(info: FieldInfo) -> str:
@@ -91,7 +99,7 @@ def in_field(info: FieldInfo, given: Any) -> list[str]:
         adapter.validate_python(given)
     except ValidationError as error:
         return _own_words(error) or [_disallowed(given, _inline(adapter.json_schema()))]
-    return []
+    return [TOO_LARGE] if is_too_large(given) else []
 
 
 def in_table(given: Any, model: type[Section], path: str = "") -> list[str]:

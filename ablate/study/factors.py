@@ -1,5 +1,6 @@
 """The factors of a study: a recipe field and its levels, or named levels that set several fields at once."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -13,6 +14,9 @@ from ablate.study.conditions import Expression
 
 FIND = "find"
 """For `optimizer.lr`: the rate that a range test of the cell suggests."""
+
+
+MOST_LEVELS = 20_000  # of a factor: more make more cells than there may be
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +85,9 @@ def _field_factor(
     if not isinstance(levels, list):
         wrong.append(f"{where}: must be a list of levels, got {show(levels)}")
         return Factor(path, (), when)
+    if len(levels) > MOST_LEVELS:
+        wrong.append(f"{where}: must have at most {MOST_LEVELS:,} levels, got {len(levels):,}")
+        return Factor(path, (), when)
     before = len(wrong)
     for i, given in enumerate(levels):
         check_value(f"{where}[{i}]", path, given, wrong)
@@ -128,6 +135,8 @@ def _long_factor(where: str, table: dict[str, Any], wrong: list[str]) -> Factor:
         for path, given in values.items():
             check_value(f"{at}.set.{path}", path, given, wrong)
         read.append(Level(level["name"], values))
+    if levels and len(read) == len(levels) and not any(level.set for level in read):
+        wrong.append(f"factor {name}: its levels set no field: it changes nothing")
     if len(read) == len(levels):
         _check_levels(f"{where}.levels", [level.name for level in read], wrong)
     return Factor(name, tuple(read), when)
@@ -152,8 +161,8 @@ def check_overlap(base: dict[str, Any], factors: tuple[Factor, ...], wrong: list
     names = [factor.name for factor in factors]
     wrong += [
         f"factor {name}: stands twice: give each factor a name of its own"
-        for name in dict.fromkeys(names)
-        if names.count(name) > 1
+        for name, count in Counter(names).items()
+        if count > 1
     ]
 
 

@@ -20,6 +20,7 @@ from ablate.study.factors import FIND, Factor, Level, in_order
 from ablate.study.file import Study
 
 MOST_CELLS = 10_000
+MOST_SHOWN = 10**15  # in digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,8 @@ def _combinations(study: Study) -> list[tuple[Level, ...]]:
     count = prod(sizes) if study.design == "factorial" else 1 + sum(sizes) - len(sizes)
     if count > MOST_CELLS:
         allowed = f'at most {MOST_CELLS:,} are allowed: take fewer levels, or design = "one_at_a_time"'
-        raise StudyError([f"{study.source}: factors: make {count:,} cells, and {allowed}"])
+        cells = f"{count:,}" if count < MOST_SHOWN else "far too many"
+        raise StudyError([f"{study.source}: factors: make {cells} cells, and {allowed}"])
     first = tuple(factor.levels[0] for factor in study.factors)
     if study.design == "one_at_a_time":
         alone = [
@@ -257,12 +259,8 @@ def check_factors(study: Study, expanded: Grid) -> None:
         for factor in study.factors
         if factor.when is None and not any(_matters(factor, recipe) for recipe in recipes)
     ]
-    empty = [factor for factor in study.factors if not any(level.set for level in factor.levels)]
-    wrong = [
-        f"{study.source}: factor {factor.name}: its levels set no field: it changes nothing"
-        for factor in empty
-    ]
-    for factor in (factor for factor in idle if factor not in empty):
+    wrong = []
+    for factor in idle:
         path = next(path for level in factor.levels for path in level.set)
         needs = recipe_fields.BELONGS[path]
         joined = " or " if path == "evaluation.mc_dropout" else " and "

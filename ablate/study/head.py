@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field
 from ablate.messages import show, unknown
 from ablate.recipe import metrics
 from ablate.recipe.fields import Section
+from ablate.recipe.section import is_too_large
 from ablate.study.checks import in_table
 from ablate.study.search_space import TUNING_SEED
 
@@ -24,7 +25,12 @@ class Analysis(Section):
     """
 
 
+MOST_SEEDS = 1000
+
+
 def _different(seeds: int | list[int]) -> int | list[int]:
+    if isinstance(seeds, list) and len(seeds) > MOST_SEEDS:
+        raise ValueError(f"must be at most {MOST_SEEDS:,} seeds, got {len(seeds):,}")
     if isinstance(seeds, list) and (not seeds or len(set(seeds)) < len(seeds)):
         raise ValueError(f"must be a count, or a list of different whole numbers, got {show(seeds)}")
     return seeds
@@ -37,7 +43,8 @@ class Head(Section):
     question: str = ""
     design: Literal["factorial", "one_at_a_time"] = "factorial"
     seeds: Annotated[
-        Annotated[int, Field(ge=1, le=1000)] | list[Annotated[int, Field(ge=0)]], AfterValidator(_different)
+        Annotated[int, Field(ge=1, le=MOST_SEEDS)] | list[Annotated[int, Field(ge=0)]],
+        AfterValidator(_different),
     ] = 5
     metric: str = "test/accuracy"
     direction: Literal["max", "min"] | None = None
@@ -62,7 +69,7 @@ def _metric(head: dict[str, Any]) -> list[str]:
 def _min_effect(head: dict[str, Any]) -> list[str]:
     """Refuse a smallest effect that no share can have: two shares differ by less than 1."""
     least, metric = head.get("min_effect"), head.get("metric", "test/accuracy")
-    if not isinstance(least, (int, float)) or not isinstance(metric, str):
+    if not isinstance(least, (int, float)) or is_too_large(least) or not isinstance(metric, str):
         return []
     if not (metrics.is_fraction(metric) and 1 <= least < math.inf):
         return []

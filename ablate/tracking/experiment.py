@@ -1,18 +1,18 @@
 """The experiment of a study in MLflow: its name, where its artifacts belong, and what it has."""
 
-import os
 import re
 import stat
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
+from ablate import descriptors
 from ablate.errors import StoreError
-from ablate.store import layout
+from ablate.store import files, layout
 from ablate.store.layout import Store
 from ablate.study.file import Study
+from ablate.tracking import artifacts, view
 from ablate.tracking import client as clients
-from ablate.tracking import view
 from ablate.tracking.addresses import is_served, own, sqlite
 
 
@@ -28,6 +28,8 @@ def shown(address: str, study: Study, store: Store) -> dict[str, Any]:
     """
     if not (store.path / "id").exists():
         return {}
+    if address == own(store):
+        artifacts.check_database(store)
     client = clients.connect(address)
     experiment = client.get_experiment_by_name(name_of(address, study.name))
     if experiment is None or experiment.lifecycle_stage == "deleted":
@@ -56,29 +58,34 @@ def pages(address: str, names: Sequence[str]) -> dict[str, str]:
 def make_database(address: str, store: Store) -> None:
     """Make the store's own database whole or not at all: a kill amid MLflow's migrations would break it."""
     database = store.database
-    if address != own(store) or database.exists():
+    if address != own(store):
+        return
+    artifacts.check_database(store)
+    if database.exists():
         return
     for left in database.parent.glob(f".{database.name}.*"):
-        left.unlink()
-    draft = database.with_name(f".{database.name}.{os.getpid()}")
+        descriptors.remove(left)
+    draft = files.draft(database)
     clients.connect(sqlite(draft)).search_experiments(max_results=1)
     layout.identity(store)  # a file as the umask wants it: SQLite makes its own for one user alone
     draft.chmod(stat.S_IMODE((store.path / "id").stat().st_mode))
-    draft.replace(database)
+    descriptors.rename(draft, database.name)
+
+
+def folder(study: Study, store: Store) -> Path:
+    """Return where the artifacts of a study belong, unless a server decides that."""
+    return store.artifacts / store.study(study.name).name
 
 
 def place(study: Study, store: Store) -> str:
-    """Return where the artifacts of a study belong, unless a server decides that."""
-    return (store.artifacts / store.study(study.name).name).as_uri()
-
-
-def _folder(address: str) -> str:
-    """Return the folder of an address of artifacts, links resolved."""
-    return os.path.realpath(unquote(address.removeprefix("file://")))
+    """Return that folder as an address."""
+    return folder(study, store).as_uri()
 
 
 def _check_place(actual: str, wanted: str) -> None:
-    if actual != wanted and _folder(actual) != _folder(wanted):  # a store may be seen by several paths
+    if actual != wanted and artifacts.local(actual) != artifacts.local(
+        wanted
+    ):  # a store may be seen by several paths
         raise MovedError(
             f"MLflow's database was made for {actual}, and this study's artifacts belong in {wanted}: "
             "where the store was moved or copied, delete its mlflow.db and run ablate sync for each study"

@@ -1,16 +1,15 @@
 """Journals to plain values: all that MLflow is to show of a run as of now. Knows no mlflow."""
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
+from ablate import sheets
 from ablate.recipe import identity as identities
 from ablate.recipe import metrics
-from ablate.store import job_folder, records
+from ablate.store import files, job_folder, records
 from ablate.store.job_folder import Folder
 from ablate.store.job_state import state
 from ablate.store.layout import Store
@@ -153,10 +152,10 @@ def epochs(lines: Sequence[Epoch]) -> tuple[Line, ...]:
     )
 
 
-def plain(text: str) -> str:
+def plain(text: str, longest: int = LONGEST_NAME) -> str:
     """Return a text, escaped for Markdown and HTML, on one line, and cut where it is long."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    short = line if len(line) <= LONGEST_NAME else f"{line[:LONGEST_NAME]}…"
+    short = line if len(line) <= longest else f"{line[:longest]}…"
     return "".join(c if c.isalnum() or c in " ," else f"&#{ord(c)};" for c in short)
 
 
@@ -218,27 +217,23 @@ def _end(
     paths = (folder.environment, folder.model, folder.log, *job_folder.artifacts(source.outcome))
     weights = folder.weights(recipe.evaluation.select)
     placed = [(path, "") for path in paths] + ([(weights, "model")] if outcome is not None else [])
-    return end, texts, [(path, to) for path, to in placed if path.exists() and not path.is_symlink()]
-
-
-def _csv(rows: list[list[Any]]) -> str:
-    held = io.StringIO()
-    csv.writer(held, lineterminator="\n").writerows(rows)
-    return held.getvalue()
+    return end, texts, [(path, to) for path, to in placed if files.is_regular(path)]
 
 
 def _curves_csv(lines: list[Epoch]) -> str:
     names = sorted({name for line in lines for name in line.metrics})
     rows = ([line.epoch, line.seconds, *(line.metrics.get(name, "") for name in names)] for line in lines)
-    return _csv([["epoch", "seconds", *names], *rows])
+    return sheets.text([["epoch", "seconds", *names], *rows])
 
 
 def _confusion_csv(outcome: Evaluation) -> str:
     rows = zip(outcome.classes, outcome.confusion, strict=True)
-    return _csv([["true class / answer", *outcome.classes], *([name, *counts] for name, counts in rows)])
+    return sheets.text(
+        [["true class / answer", *outcome.classes], *([name, *counts] for name, counts in rows)]
+    )
 
 
 def _per_class_csv(outcome: Evaluation) -> str:
     shares = outcome.metrics
     rows = ([name, shares.get(metrics.PER_CLASS + name, "")] for name in outcome.classes)
-    return _csv([["class", "accuracy"], *rows])
+    return sheets.text([["class", "accuracy"], *rows])

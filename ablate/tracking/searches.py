@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.recipe import identity
-from ablate.store import job_folder, range_folder, search_folder
+from ablate.store import files, job_folder, range_folder, search_folder
 from ablate.store.job_folder import Folder
 from ablate.store.job_state import state
 from ablate.store.layout import Store
@@ -198,7 +198,7 @@ def _before(seeds: Sequence[int], seed: int) -> str:
 
 
 def _there(paths: Sequence[Path]) -> list[tuple[Path, str]]:
-    return [(path, "") for path in paths if path.exists()]
+    return [(path, "") for path in paths if files.is_regular(path)]
 
 
 def _text(value: Any) -> str:

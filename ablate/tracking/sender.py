@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from filelock import FileLock
-
 from ablate.store import files as store_files
 from ablate.store import job_folder, layout
 from ablate.store.layout import Store
@@ -18,10 +16,11 @@ from ablate.tracking import experiment, sent
 from ablate.tracking.addresses import is_served
 from ablate.tracking.keys import LONGEST as LONGEST_KEY
 from ablate.tracking.keys import shortened
-from ablate.tracking.records import Record, RunSource, Source, last_sign
+from ablate.tracking.records import Record, RunSource, Source, last_sign, plain
 from ablate.tracking.sent import Sent
 
 LONGEST = 7900  # characters of a note or tag: MLflow cuts at 8000 and only warns
+LONGEST_LINE = 900  # characters of one line of it, before it is escaped
 
 
 def sync(address: str, study: Study, sources: Sequence[Source], store: Store) -> None:
@@ -31,12 +30,20 @@ def sync(address: str, study: Study, sources: Sequence[Source], store: Store) ->
         sender.send(source, closing=True, again=True)
 
 
-def log_study(address: str, study: Study, store: Store, *, note: str, files: Sequence[Path]) -> None:
-    """Log the report and its files to the study's own run, with the verdicts in its note.
+def log_study(
+    address: str, study: Study, store: Store, *, lines: Sequence[str], files: Sequence[Path]
+) -> None:  # fmt: skip
+    """Log the report and its files to the study's own run, with the lines of its verdicts as its note.
 
     Raises what MLflow raises.
     """
-    Sender(address, study, store, frozenset()).log_study(note[:LONGEST], files)
+    note = "\n\n".join(plain(line, LONGEST_LINE) for line in lines)
+    Sender(address, study, store, frozenset()).log_study(_cut(note), files)
+
+
+def _cut(note: str) -> str:
+    """Return a note that MLflow takes: one that is too long is cut after a whole line."""
+    return note if len(note) <= LONGEST else note[:LONGEST].rpartition("\n")[0]
 
 
 @dataclass(slots=True)
@@ -56,13 +63,17 @@ class Sender:
             served = is_served(self.address)
             artifacts = None if served else experiment.place(self.study, self.store)
             # Two studies that start at once make one database; a server has its own, and may be slow.
-            with nullcontext() if served else FileLock(self.store.path / "mlflow.lock"):
+            with nullcontext() if served else store_files.lock(self.store.path / "mlflow.lock"):
                 experiment.make_database(self.address, self.store)
                 client = clients.connect(self.address)  # this, too, would make the database
                 name = experiment.name_of(self.address, self.study.name)
                 self._experiment = experiment.find_or_make(client, name, artifacts, self.study)
             self._client = client
         return self._client
+
+    def _place(self) -> Path | None:
+        """Return the folder of the study's artifacts; none where a server decides that."""
+        return None if is_served(self.address) else experiment.folder(self.study, self.store)
 
     def forget(self) -> None:
         """Forget what MLflow has: it is looked up again before the next send."""
@@ -164,7 +175,7 @@ class Sender:
             clients.log_images(client, run.run_id, record.images)
             run.has_images = True
         if state.status != "RUNNING" and not was_ended:  # its status is set last: all else is there
-            clients.log_artifacts(self.address, run, record)
+            clients.log_artifacts(self.address, run, record.texts, record.files, self._place())
             client.set_terminated(run.run_id, state.status, state.ended)
         run.status, run.ended = state.status, state.ended
 
@@ -190,10 +201,11 @@ class Sender:
         )
 
     def _note(self, record: Record) -> str:
-        """Return the note with the link first, as a note that is too long is cut, after a whole line."""
-        page = f"#/experiments/{self._experiment}/runs?searchFilter={quote(record.alike, safe='')}"
+        """Return the note with the link first, as a note that is too long is cut."""
+        experiment, condition = (quote(part, safe="") for part in (self._experiment, record.alike))
+        page = f"#/experiments/{experiment}/runs?searchFilter={condition}"
         note = f"[All runs of this cell]({page})\n\n{record.note}" if record.alike else record.note
-        return note if len(note) <= LONGEST else note[:LONGEST].rpartition("\n")[0]
+        return _cut(note)
 
     def log_study(self, note: str, files: Sequence[Path]) -> None:
         """Write the study's own run, which is made at its first report."""
@@ -207,14 +219,13 @@ class Sender:
             "mlflow.source.type": "LOCAL",
         }  # fmt: skip
         if runs:
-            run_id = runs[0].info.run_id
-            client.set_tag(run_id, "mlflow.note.content", note)
+            run = runs[0]
+            client.set_tag(run.info.run_id, "mlflow.note.content", note)
         else:
             began = self._began(client)
             run = client.create_run(self._experiment, start_time=began, tags=tags, run_name="report")
-            run_id = run.info.run_id
-        for path in files:
-            client.log_artifact(run_id, str(path))
+        run_id, placed = run.info.run_id, [(path, "") for path in files]
+        clients.log_artifacts(self.address, sent.read(run), {}, placed, self._place())
         client.set_terminated(run_id, end_time=self._edge(client, "end_time DESC", "status != 'RUNNING'"))
 
     def _began(self, client: Any) -> int | None:

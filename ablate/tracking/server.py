@@ -8,6 +8,7 @@ from ablate.errors import AblateError
 from ablate.messages import public
 from ablate.store import study_folder
 from ablate.store.layout import Store
+from ablate.tracking import artifacts
 from ablate.tracking.addresses import is_served, own
 from ablate.tracking.experiment import pages
 
@@ -22,6 +23,9 @@ def serve(
         start = "start a study with ablate run, or name another store with --store DIR"
         raise AblateError(f"{store.path} has no runs yet: {study_folder.hint(store) or start}")
     serve = ("-m", "mlflow", "ui", "--host", host, "--port", str(port), "--workers", "1")
+    if address == own(store):
+        artifacts.check_database(store)
+        artifacts.check_served(store)
     command = [sys.executable, "-P", *serve]  # without the current directory, which may be a shared store
     environment = {
         "PYTHONSAFEPATH": "1",  # the same for uvicorn, which MLflow starts

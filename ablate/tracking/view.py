@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from urllib.parse import quote
 
 from ablate.study.file import Study
 from ablate.tracking.keys import key
@@ -43,4 +44,4 @@ def tags(study: Study, created: int) -> dict[str, str]:
 def page(experiment: str, shown: Mapping[str, str]) -> str:
     """Return the address of an experiment's runs, relative to MLflow's; with the view if it has one."""
     view = f"&viewStateShareKey={SHARE}" if VIEW in shown else ""
-    return f"#/experiments/{experiment}/runs?workflowType=machine_learning{view}"
+    return f"#/experiments/{quote(experiment, safe='')}/runs?workflowType=machine_learning{view}"

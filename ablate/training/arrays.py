@@ -6,25 +6,25 @@ its bytes are allocated first. What a power cut, or a full disk, has left half-w
 
 import errno
 import json
+import math
 import os
 import secrets
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ablate.errors import DataError, UnwritableError
+from ablate import descriptors
+from ablate.errors import DataError, RefusedError, UnwritableError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 """Of a disk, or a limit, that takes nothing more. EFBIG: of `ulimit -f`."""
 UNKNOWN = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
 """Of file systems that cannot allocate, or cannot sync a folder."""
 AGAIN = "remove {}, and run again: they are decoded again"
-LONGEST_TEXT = 1 << 26  # bytes of a meta.json: 64 MB of names of classes
 
 
 @contextmanager
@@ -44,15 +44,19 @@ def writing(place: Path) -> Iterator[None]:
 
 def allocate(path: Path, dtype: type, shape: tuple[int, ...]) -> NDArray[Any]:
     """Return a new array that is a file, all of whose bytes are allocated on the disk."""
-    array: NDArray[Any] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-    if hasattr(os, "posix_fallocate"):  # not on macOS
-        with path.open("r+b") as file:
+    about = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    with os.fdopen(descriptors.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL), "w+b") as file:
+        np.lib.format.write_array_header_1_0(file, about)
+        begin = file.tell()
+        size = begin + math.prod(shape) * np.dtype(dtype).itemsize
+        file.truncate(size)
+        if hasattr(os, "posix_fallocate"):  # not on macOS
             try:
-                os.posix_fallocate(file.fileno(), 0, max(1, os.fstat(file.fileno()).st_size))
+                os.posix_fallocate(file.fileno(), 0, size)
             except OSError as error:
                 if error.errno not in UNKNOWN:
                     raise
-    return array
+        return np.memmap(file, dtype, "r+", begin, shape)
 
 
 def save(path: Path, array: NDArray[Any]) -> None:
@@ -61,7 +65,7 @@ def save(path: Path, array: NDArray[Any]) -> None:
         array.flush()
     else:
         plain = np.ascontiguousarray(array)
-        with path.open("wb") as file:  # not by numpy's save, whose error for a full disk has no number
+        with descriptors.new(path) as file:  # not by numpy's save, whose error for a full disk has no number
             np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(plain))
             file.write(plain.data)
     sync(path)
@@ -69,7 +73,7 @@ def save(path: Path, array: NDArray[Any]) -> None:
 
 def sync(path: Path) -> None:
     """Make the bytes of a file, or the names in a folder, outlast a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = descriptors.open_entry(path)
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -81,11 +85,11 @@ def sync(path: Path) -> None:
 
 def load(path: Path) -> NDArray[Any]:
     """Map an array into memory, copy-on-write. Raises a DataError where it is none, or is cut off."""
-    reason = "it is no file" if _is_other(path) else ""
     try:
-        if not reason:
-            array: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
-            return array
+        with os.fdopen(descriptors.open_file(path), "rb") as file:
+            return _mapped(file)
+    except RefusedError as error:
+        raise DataError(str(error)) from None
     except FileNotFoundError:
         reason = "it is gone"
     except (EOFError, ValueError, SyntaxError, TypeError, OverflowError):
@@ -95,36 +99,35 @@ def load(path: Path) -> NDArray[Any]:
     )
 
 
+def _mapped(file: BinaryIO) -> NDArray[Any]:
+    """Map the array in a file. Numpy's own `load` does so by path only."""
+    version = np.lib.format.read_magic(file)
+    if version != (1, 0):
+        raise ValueError
+    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype.hasobject:
+        raise ValueError
+    return np.memmap(file, dtype, "c", file.tell(), shape, "F" if is_fortran else "C")
+
+
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file; None where there is none, or it is torn."""
     try:
-        if _is_other(path):
-            return None
-        with path.open("rb") as file:
-            content = file.read(LONGEST_TEXT + 1)
-        return json.loads(content) if len(content) <= LONGEST_TEXT else None
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
+        return json.loads(descriptors.read(path))
+    except (FileNotFoundError, NotADirectoryError, RefusedError, ValueError, RecursionError):
         return None
-
-
-def _is_other(path: Path) -> bool:
-    """Whether a path is something else than a file: opening a pipe would wait for ever."""
-    try:
-        return not stat.S_ISREG(path.lstat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON whole or not at all, so that it outlasts a power cut."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with draft.open("x", encoding="utf-8") as file:
-            json.dump(content, file)
+        with descriptors.new(draft) as file:
+            file.write(json.dumps(content).encode())
         sync(draft)
-        draft.replace(path)
+        descriptors.rename(draft, path.name)
     except BaseException:
         with suppress(OSError):
-            draft.unlink(missing_ok=True)
+            descriptors.remove(draft)
         raise
     sync(path.parent)

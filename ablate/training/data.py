@@ -10,7 +10,7 @@ import json
 import os
 import re
 import secrets
-import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from ablate import descriptors
 from ablate.errors import DataError
 from ablate.recipe import fields, identity
 from ablate.recipe.datasets import DATASETS, is_folder
@@ -67,23 +68,30 @@ def prepare(data: Data, cache: Path, *, download: bool = True) -> Prepared:
     fit.
     """
     note = cache / "index" / f"{source.key(data)}.json"
-    note.parent.mkdir(parents=True, exist_ok=True)
+    descriptors.make(note.parent)
+    descriptors.check(cache / "lock")
     with FileLock(cache / "lock"):  # two studies that start at once decode once
         prepared = find(data, cache, older=False)
         if prepared is not None:
             return prepared
-        for leftover in cache.glob("draft-*"):  # of a killed process: we hold the lock
-            shutil.rmtree(leftover, ignore_errors=True)
+        for name in descriptors.names(cache):
+            if name.startswith("draft-"):  # of a killed process: we hold the lock
+                _remove(cache / name)
         draft = cache / f"draft-{secrets.token_hex(4)}"
         with arrays.writing(cache):
-            draft.mkdir()  # as the umask wants it: a group may share the store
+            descriptors.make(draft)  # as the umask wants it: a group may share the store
             try:
                 place = _write(cache, draft, *LOADERS[data.name](data, draft, download=download))
             finally:
-                shutil.rmtree(draft, ignore_errors=True)
+                _remove(draft)
             about = {"name": data.name, "root": data.root, "image_size": data.image_size}
             arrays.write_json(note, {"fingerprint": place.name} | about)
     return read(place)
+
+
+def _remove(folder: Path) -> None:
+    with suppress(OSError):
+        descriptors.remove_folder(folder)
 
 
 def is_there(data: Data) -> bool:
@@ -263,8 +271,8 @@ def _write(
     if os.path.lexists(
         place
     ):  # a power cut has left a part of it; jobs that have it open keep what they have
-        place.rename(cache / f"draft-{secrets.token_hex(4)}")
-    draft.rename(place)
+        descriptors.rename(place, f"draft-{secrets.token_hex(4)}")
+    descriptors.rename(draft, place.name)
     arrays.sync(cache)
     return place
 

@@ -4,6 +4,7 @@ It is thrown away: nothing of it stays in the process, nor in another training u
 read by `ablate.recipe.range_test`.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -104,7 +105,7 @@ def _blocks(measured: Iterator[Tensor], size: int) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def undisturbed(device: torch.device) -> Iterator[None]:
-    """Leave torch as it was: generators, threads, deterministic algorithms, cuDNN's settings, grad mode.
+    """Leave torch as it was: generators, threads, determinism, cuDNN's settings, warnings, grad mode.
 
     All of them are set by `loop.start`, as a job owns its process. Inside, gradients are computed, whatever
     the caller does.
@@ -117,15 +118,17 @@ def undisturbed(device: torch.device) -> Iterator[None]:
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     benchmark, exact = cudnn.benchmark, _exactness()
     try:
-        with torch.inference_mode(mode=False), torch.enable_grad():
+        with torch.inference_mode(mode=False), torch.enable_grad(), warnings.catch_warnings():
             yield
     finally:
         torch.set_rng_state(generators[0])
         torch.cuda.set_rng_state_all(generators[1])
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
         cudnn.benchmark = benchmark
         torch.backends.fp32_precision, cudnn.allow_tf32, products = exact  # type: ignore[attr-defined]
         torch.set_float32_matmul_precision(products)

@@ -4,7 +4,6 @@ A folder is first renamed to a name that nothing looks for, so that a kill leave
 for the next removal; never half a job. Links are neither followed nor removed.
 """
 
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from ablate.errors import AblateError, StoreError
+from ablate import descriptors
+from ablate.errors import AblateError, RefusedError, StoreError
 from ablate.messages import show
 from ablate.planning.references import IDENTITY, SPOILT, Needs, first_line
 from ablate.recipe import identity
-from ablate.store import job_folder, lease, study_folder
+from ablate.store import files, job_folder, lease, study_folder
 from ablate.store.job_folder import Folder
 from ablate.store.layout import Store
 from ablate.upkeep import leftovers
@@ -186,7 +186,7 @@ def alone(store: Store, names: Iterable[str]) -> Iterator[frozenset[str]]:
             stack.enter_context(study_folder.hold(store, name))
         try:
             for lock in (store.data / "lock", *others):
-                stack.enter_context(FileLock(lock).acquire(timeout=0))
+                stack.enter_context(files.lock(lock).acquire(timeout=0))
         except Timeout:
             raise StoreError(
                 f"{store.path}: nothing is removed while a process works there: wait for it, or stop it first"
@@ -213,6 +213,8 @@ def remove(items: Iterable[Item], store: Store, studies: frozenset[str]) -> Remo
             removed.append(item)
         except Timeout:
             kept.append((item.path, "a process holds it"))
+        except RefusedError as error:
+            kept.append((item.path, first_line(error)))
         except OSError as error:
             kept.append((item.path, first_line(error)))
     return Removed(tuple(removed), tuple(kept))
@@ -231,7 +233,7 @@ def _remove(item: Item) -> None:
     elif item.path.is_dir() and not item.path.is_symlink():
         _remove_folder(item.path)
     else:
-        item.path.unlink(missing_ok=True)
+        descriptors.remove(item.path)
 
 
 def _remove_folder(path: Path) -> None:
@@ -239,10 +241,10 @@ def _remove_folder(path: Path) -> None:
     if not path.name.endswith(leftovers.GONE):
         gone = leftovers.doomed(path)
         if gone.exists():
-            shutil.rmtree(gone)
-        path.rename(gone)
-    Folder(gone).result.unlink(missing_ok=True)  # first: a job with a result is a whole one
-    shutil.rmtree(gone)
+            descriptors.remove_folder(gone)
+        descriptors.rename(path, gone.name)
+    descriptors.remove(Folder(gone).result)  # first: a job with a result is a whole one
+    descriptors.remove_folder(gone)
 
 
 def counts(items: Iterable[Item]) -> dict[tuple[Kind, str], tuple[int, int, float]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ablate.errors import AblateError
+from ablate.errors import AblateError, RefusedError
 from ablate.recipe import identity
 from ablate.store import files
 from ablate.store.layout import Store
@@ -32,8 +32,15 @@ def holders(store: Store) -> Iterator[Holder]:
     """Return what is worked on now."""
     for kind, pattern in LOCKS.items():
         for lock in sorted(store.path.glob(pattern)):
-            if files.is_held(lock):
+            if _is_held(lock):
                 yield Holder(kind, lock, _words(kind, lock))
+
+
+def _is_held(lock: Path) -> bool:
+    try:
+        return files.is_held(lock)
+    except RefusedError:  # a link or a pipe, which nobody can hold; the doctor names it
+        return False
 
 
 def _words(kind: Kind, lock: Path) -> str:

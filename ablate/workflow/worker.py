@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablate.errors import AblateError
-from ablate.execution.executors import devices
+from ablate.execution.executors import devices, server
 from ablate.execution.executors.base import Json, Kind, run_here
-from ablate.execution.executors.local import ENVIRONMENT
 from ablate.recipe import identity
 from ablate.store import files, tasks
 from ablate.store.job_folder import Folder
@@ -42,7 +41,7 @@ def run(
             f"{task.folder}: has no recipe.json: is the store mounted under the same path here?"
         )
     slot = devices.slots(device, 1)[0]
-    for name, value in (ENVIRONMENT | dict(slot.environment)).items():
+    for name, value in (server.environment(slot.device) | dict(slot.environment)).items():
         os.environ.setdefault(name, value)
     from ablate.execution import preflight, worker  # torch, which reads its environment once
 

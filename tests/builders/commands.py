@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 
+import command_server
+
 RECIPE = """[recipe]
 data = { name = "digits", image_size = 16, train_size = 300 }
 augment = { crop = "none", flip = false }
@@ -68,9 +70,8 @@ def start(*arguments, cwd=None, **environment):
 
 
 def ablate(*arguments, **environment):
-    process = start(*arguments, **environment)
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
+    """Run a command to its end: its exit code, what it printed on stdout, and on stderr."""
+    return command_server.run([*map(str, arguments)], environment)
 
 
 def results(store):

@@ -6,9 +6,11 @@ synced, its name once its folder was. Whatever came after that may be there or n
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -105,20 +107,35 @@ def whole(path: object, folder: object) -> object:
 @contextmanager
 def recorded(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     """Record what this process does below a folder."""
-    disk, is_on, plain = Disk(root), True, os.fsync
+    disk, is_on = Disk(root), True
+    lock, looking = threading.RLock(), threading.local()
+    plain, rename, unlink = os.fsync, os.rename, os.unlink
+
+    def note(what: Callable[..., None], *arguments: Any) -> None:
+        """Note what one thread does while the others wait; looking opens files, too."""
+        if is_on and not getattr(looking, "is_on", False):
+            with lock:
+                looking.is_on = True
+                try:
+                    what(*arguments)
+                finally:
+                    looking.is_on = False
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal is_on
-        if is_on:
-            is_on = False  # looking opens files, too
-            disk.hear(event, arguments)
-            is_on = True
+        note(disk.hear, event, arguments)
 
     def fsync(descriptor: int) -> None:
         plain(descriptor)
-        disk.synced(descriptor)
+        note(disk.synced, descriptor)
+
+    def alone(do: Callable[..., None], *arguments: Any, **more: Any) -> None:
+        """Change a name with nobody looking between what is noted and what is done."""
+        with lock:
+            do(*arguments, **more)
 
     monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rename", partial(alone, rename))
+    monkeypatch.setattr(os, "unlink", partial(alone, unlink))
     sys.addaudithook(hook)
     try:
         yield disk

@@ -4,20 +4,24 @@
 this module.
 """
 
+import itertools
 import os
 import re
 import resource
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import disks
 
-from ablate.execution import worker
+from ablate.execution import checkpoints, worker
 from ablate.store.tasks import TrainTask
 
 Json = dict[str, Any]
@@ -38,13 +42,20 @@ class Call:
         return self.values
 
 
+def paced(*, rarely: bool) -> AbstractContextManager[Any]:
+    """Let trainings write a checkpoint after every epoch, or only after the first and the last one."""
+    most, share = (3600.0, 0.0) if rarely else (0.0, 1.0)
+    return patch.multiple(checkpoints, MOST=most, SHARE=share)
+
+
 def run_job(payload: Json, report: Report, should_stop: Asked) -> Json:
-    """Run the task that is in a payload."""
-    return worker.run_job(
-        TrainTask.model_validate({k: v for k, v in payload.items() if k in TrainTask.model_fields}),
-        report,
-        should_stop,
-    )
+    """Run the task that is in a payload, with a checkpoint after every epoch or, if `rarely`, after few."""
+    with paced(rarely=payload.get("rarely", False)):
+        return worker.run_job(
+            TrainTask.model_validate({k: v for k, v in payload.items() if k in TrainTask.model_fields}),
+            report,
+            should_stop,
+        )
 
 
 def run(payload: Json, report: Report, should_stop: Asked) -> Json:
@@ -65,15 +76,17 @@ def on_writes(folder: str, see: Callable[[str], None]) -> None:
         path = {"open": 0, "os.rename": 1, "os.remove": 0}.get(event)
         if path is None or not isinstance(arguments[path], str | os.PathLike):
             return
-        folder = {"os.rename": arguments[-1], "os.remove": arguments[-1]}.get(event, -1)
-        name = os.fspath(disks.whole(arguments[path], folder))
+        where = {"os.rename": arguments[-1], "os.remove": arguments[-1]}.get(event, -1)
+        name = os.fspath(disks.whole(arguments[path], where))
         if str(name).startswith(folder) and not (
             event == "open" and arguments[2] & os.O_ACCMODE == os.O_RDONLY
         ):
-            see(
-                f"{event} {re.sub(r'[.][0-9a-f]{8}$', '', str(name).removeprefix(folder))}"
-            )  # a draft's name ends in a token
+            with one_at_a_time:  # a thread writes the checkpoints
+                see(
+                    f"{event} {re.sub(r'[.][0-9a-f]{8}$', '', str(name).removeprefix(folder))}"
+                )  # a draft's name ends in a token
 
+    one_at_a_time = threading.Lock()
     sys.addaudithook(hook)
 
 
@@ -111,14 +124,9 @@ def dies_after(payload: Json, report: Report, should_stop: Asked) -> Json:
 
 
 def stops_after(payload: Json, report: Report, should_stop: Asked) -> Json:
-    """Be asked to stop in epoch `epoch`."""
-    epochs: list[int] = []
-
-    def see(detail: Json) -> None:
-        report(detail)
-        epochs.append(detail.get("epoch", 0))
-
-    return run_job(payload, see, lambda: payload["epoch"] in epochs)
+    """Be asked to stop in epoch `epoch`: whether to stop is asked at the end of each."""
+    asked = itertools.count(1)
+    return run_job(payload, report, lambda: next(asked) >= payload["epoch"])
 
 
 def stops_when_judged(payload: Json, report: Report, should_stop: Asked) -> Json:

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 import pytest
 from houses import DIGITS, EVERY_DRAW, House, left, run_here
 
+from ablate.execution import worker
+from ablate.execution.executors.base import Stopped
 from ablate.recipe.fields import Training
 from ablate.store import files, job_folder, lease, tasks
 from ablate.store.lease import Watch
@@ -126,6 +128,33 @@ def test_a_file_system_without_locks_has_the_lease_alone(tmp_path, digits, monke
     monkeypatch.setattr(fcntl, "flock", refuses)
     assert run_here(house.payload(folder))[0] == {"status": "finished"}
     assert not list(folder.path.glob("lease-*"))
+
+
+def test_a_job_whose_lock_is_held_by_a_process_that_stands_still_is_taken_over_when_its_lease_has_expired(
+    tmp_path, digits
+):
+    """It may not even die, and a lock ends with its process only."""
+    house, asked = House(tmp_path, digits), []
+    folder = house.folder("a")
+    with folder.lock():
+        Watch(folder.path, 0.5).take(has_lock=True)  # nobody renews it
+
+        def is_late():
+            asked.append(True)
+            return len(asked) > 60
+
+        task = house.task(folder)
+        assert worker.run_job(task, lambda _: None, is_late) == {"status": "finished"}
+    assert not list(folder.path.glob("lease-*"))
+
+
+def test_a_lock_without_a_lease_is_waited_for(tmp_path, digits):
+    """Whoever looks at a job, or removes it, has its lock for a moment."""
+    house, asked = House(tmp_path, digits), []
+    folder = house.folder("a")
+    with folder.lock(), pytest.raises(Stopped):
+        worker.run_job(house.task(folder), lambda _: None, lambda: asked.append(True) or len(asked) > 1)
+    assert not folder.attempts.exists()
 
 
 @pytest.mark.slow  # it waits

@@ -11,6 +11,7 @@ from ablate.errors import AblateError, UnwritableError
 from ablate.execution import scheduler
 from ablate.execution.executors.base import ENDS, Event, Task
 from ablate.execution.scheduler import ATTEMPTS, Budget, Failure
+from ablate.hardware import Resources
 from ablate.store import files, job_folder
 from ablate.store.layout import Store
 from ablate.store.tasks import Context
@@ -67,6 +68,62 @@ def test_what_ran_out_of_memory_is_tried_alone_and_then_has_failed_with_its_peak
         "out of memory, also alone on its device: because out_of_memory"
     ]
     assert not here.job(second.job.id).failure.exists()
+
+
+def test_what_ran_out_of_a_gpus_memory_has_it_alone_and_then_leaves_its_images_on_the_host(
+    here: Store,
+) -> None:
+    contexts: list[Context] = []
+
+    class OnGpus(Scripted):
+        def resources(self) -> Resources:
+            return Resources(2, "cuda", "bf16", jobs_a_device=2, shares_memory=True)
+
+        def submit(self, task: Any, *, exclusive: bool = False) -> None:
+            contexts.append(task.context)
+            super().submit(task, exclusive=exclusive)
+
+    (item,) = todo = work(here, 1)
+    ledger = scheduler.run(
+        scheduler.Listed(todo),
+        here,
+        OnGpus(2, {item.job.id: ["out_of_memory"] * 3}),
+        context=Context(study="s", jobs_a_device=2),
+        interrupted=lambda: False,
+        listen=lambda _: None,
+    )
+    assert contexts == [
+        Context(study="s", jobs_a_device=2),
+        Context(study="s", jobs_a_device=1),
+        Context(study="s", jobs_a_device=1, streamed=True),
+    ]
+    assert [failure.error for failure in ledger.failures] == [
+        "out of memory, also alone on its device and with its images on the host: because out_of_memory"
+    ]
+
+
+def test_a_run_without_a_slot_ends_and_says_why_and_fails_nothing(here: Store) -> None:
+    class Losing(Scripted):
+        """Loses its only slot with its first task."""
+
+        lost = False
+
+        def resources(self) -> Resources:
+            return Resources(0 if self.lost else 1, "cpu", "fp32")
+
+        def free(self) -> int:
+            return 0 if self.lost else super().free()
+
+        def events(self, timeout: float) -> list[Event]:
+            self.lost = True
+            return super().events(timeout)
+
+    todo = work(here, 3)
+    executor = Losing(1, {ids(todo)[0]: ["crashed"]})
+    with pytest.raises(AblateError, match="no slot is left"):
+        run(todo, here, executor)
+    assert executor.submitted() == ids(todo)[:1]
+    assert ids(work(here, 3)) == ids(todo)
 
 
 class Clock:

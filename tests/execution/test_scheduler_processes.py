@@ -6,17 +6,22 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
+from jobs import stands_still
+from processes import descendants
 from scripted import ids, work
 
+from ablate.errors import AblateError
 from ablate.execution import scheduler
-from ablate.execution.executors.base import Event, Slot
+from ablate.execution.executors import process
+from ablate.execution.executors.base import Event, Executor, Slot
 from ablate.execution.executors.local import LocalExecutor
 from ablate.execution.scheduler import Budget, Policy
+from ablate.planning.plan import Work
 from ablate.store import files
 from ablate.store.layout import Store
 from ablate.store.tasks import Context
@@ -119,12 +124,73 @@ def test_a_real_job_that_waits_for_a_busy_slot_is_never_stalled_and_costs_no_bud
     assert policy.budget.ends == 4 * 3600, "it began when the first job started"
 
 
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Executor]]:
+    """Return a function that starts so many slots, whose processes cannot be ended while they stand still."""
+    monkeypatch.syspath_prepend(JOBS)
+    monkeypatch.setattr(process, "GRACE", 0.5)
+    from calls import Hanging
+
+    with ExitStack() as started:
+        yield lambda slots: started.enter_context(closing(Hanging("jobs:by_role", cpus(slots))))
+    for pid in frozen():
+        os.kill(pid, signal.SIGKILL)
+
+
+def cpus(count: int) -> tuple[Slot, ...]:
+    return tuple(Slot(f"cpu:{i}", "cpu") for i in range(count))
+
+
+def frozen() -> list[int]:
+    """List the processes below this one that stand still."""
+    return [pid for pid in descendants(os.getpid()) if stands_still(pid)]
+
+
+def freezing(here: Store, count: int) -> tuple[Work, ...]:
+    """Return jobs of which the first stands still at its first attempt."""
+    todo = work(here, count)
+    for item, role in zip(todo, ["freezes_once", *["ok"] * (count - 1)], strict=True):
+        files.write(item.folder(here).path / "role", role)
+    return todo
+
+
+def test_a_job_whose_process_cannot_be_ended_is_tried_again_in_another_slot(
+    here: Store, hanging: Callable[[int], Executor]
+) -> None:
+    heard: list[Event] = []
+    todo, executor = freezing(here, 6), hanging(2)
+    ledger = scheduler.run(
+        scheduler.Listed(todo), here, executor, context=Context(), interrupted=lambda: False,
+        listen=heard.append, policy=Policy(stall=3.0),
+    )  # fmt: skip
+    assert sorted(ledger.finished) == sorted(ids(todo))
+    assert ledger.ends[todo[0].id] == ["stalled", "finished"]
+    assert len(frozen()) == 1
+    assert executor.resources().slots == 1
+    assert len([event for event in heard if "notice" in event.detail]) == 1
+
+
+def test_a_run_whose_only_process_cannot_be_ended_ends_and_says_why(
+    here: Store, hanging: Callable[[int], Executor]
+) -> None:
+    todo = freezing(here, 3)
+    with pytest.raises(AblateError, match="no slot is left"):
+        scheduler.run(
+            scheduler.Listed(todo), here, hanging(1), context=Context(), interrupted=lambda: False,
+            listen=lambda _: None, policy=Policy(stall=1.0),
+        )  # fmt: skip
+    assert len(frozen()) == 1
+    assert ids(work(here, 3)) == ids(todo), "nothing has failed"
+
+
 COORDINATOR = """
 import json, sys
 from pathlib import Path
 from ablate.execution import scheduler
+from ablate.execution.executors import process
 from ablate.execution.executors.base import Slot
 from ablate.execution.executors.local import LocalExecutor
+from ablate.execution.scheduler import Policy
 from ablate.store import files, layout
 from ablate.store.tasks import Context
 from ablate.execution.interruption import Interruption
@@ -135,12 +201,16 @@ if __name__ == "__main__":
     todo = make(read(seeds=6, factors={"evaluation": {"mc_dropout": [0, 20]}}), here).work
     for item in todo:
         files.write(item.folder(here).path / "role", sys.argv[2])
-    executor = LocalExecutor("jobs:by_role", tuple(Slot(f"cpu:{i}", "cpu") for i in range(2)))
+    kind, policy = LocalExecutor, Policy()
+    if sys.argv[2] == "first_freezes":
+        from calls import Hanging as kind
+        policy, process.GRACE = Policy(stall=3.0), 0.5
+    executor = kind("jobs:by_role", tuple(Slot(f"cpu:{i}", "cpu") for i in range(2)))
     with Interruption() as interruption:
         try:
             ledger = scheduler.run(
                 scheduler.Listed(todo), here, executor, context=Context(), interrupted=interruption.asked,
-                listen=lambda e: print(e.kind, flush=True),
+                listen=lambda e: print(e.kind, flush=True), policy=policy,
             )
             counts = {"finished": len(ledger.finished), "failures": len(ledger.failures)}
             print(json.dumps({"interrupted": ledger.interrupted} | counts))
@@ -185,6 +255,26 @@ def test_one_signal_puts_real_work_away_and_starts_no_more(tmp_path: Path, numbe
         assert events == ["stopped", "stopped"]
         assert json.loads(told) == {"interrupted": True, "finished": 0, "failures": 0}
         assert process.returncode == 0
+
+
+def test_ctrl_c_does_not_wait_for_a_process_that_cannot_be_ended_nor_does_the_interpreter(
+    tmp_path: Path,
+) -> None:
+    with coordinator(tmp_path, "first_freezes") as process:
+        hanging = []
+        try:
+            heard_until(process, "crashed", 1)
+            hanging = [pid for pid in descendants(process.pid) if stands_still(pid)]
+            process.send_signal(signal.SIGINT)
+            assert process.wait(DEADLINE) == 0
+            assert [stands_still(pid) for pid in hanging] == [True]
+        finally:
+            for pid in hanging:
+                os.kill(pid, signal.SIGKILL)  # or it would keep our end of its output open
+        assert process.stdout is not None
+        *events, told = process.stdout.read().splitlines()
+        assert set(events) <= {"queued", "stopped"}
+        assert json.loads(told) == {"interrupted": True, "finished": 0, "failures": 0}
 
 
 def test_a_second_signal_ends_at_once_what_ignores_the_first(tmp_path: Path) -> None:

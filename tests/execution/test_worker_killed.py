@@ -30,10 +30,12 @@ def each(writes: list[str]) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    ("choose", "ways"),
+    ("choose", "ways", "rarely"),
     [
-        (one_of_each, (MC,)),
-        pytest.param(each, (PLAIN, MC, BEST), marks=pytest.mark.slow),
+        (one_of_each, (MC,), False),
+        pytest.param(one_of_each, (MC,), True, marks=pytest.mark.slow),
+        pytest.param(each, (PLAIN, MC, BEST), False, marks=pytest.mark.slow),
+        pytest.param(each, (PLAIN, MC, BEST), True, marks=pytest.mark.slow),
     ],  # slow: 80 trainings
 )
 def test_a_job_killed_just_before_a_write_ends_as_one_that_was_not_disturbed(
@@ -41,11 +43,12 @@ def test_a_job_killed_just_before_a_write_ends_as_one_that_was_not_disturbed(
     workers: LocalExecutor,
     choose: Callable[[list[str]], dict[str, int]],
     ways: tuple[Evaluation, ...],
+    rarely: bool,
 ) -> None:
-    quiet = house.folder("quiet")
-    writes = run_one(workers, house.payload(quiet, *ways, how="counts")).detail["writes"]
-    for epoch_write in ("os.rename /checkpoint.pt", "open /journal.jsonl"):
-        assert writes.count(epoch_write) == EPOCHS
+    quiet, pace = house.folder("quiet"), {"rarely": rarely}
+    writes = run_one(workers, house.payload(quiet, *ways, how="counts", **pace)).detail["writes"]
+    assert writes.count("os.rename /checkpoint.pt") == (2 if rarely else EPOCHS)
+    assert writes.count("open /journal.jsonl") == EPOCHS
     assert {
         "os.rename /best.pt",
         "os.rename /last.pt",
@@ -56,10 +59,13 @@ def test_a_job_killed_just_before_a_write_ends_as_one_that_was_not_disturbed(
     folders = {name: house.folder(f"killed {i}") for name, i in chosen.items()}
     killed = run_all(
         workers,
-        {name: house.payload(folders[name], *ways, how="dies_at", at=i) for name, i in chosen.items()},
+        {
+            name: house.payload(folders[name], *ways, how="dies_at", at=i, **pace)
+            for name, i in chosen.items()
+        },
     )
     assert {name: event.kind for name, event in killed.items()} == dict.fromkeys(chosen, "killed")
-    again = run_all(workers, {name: house.payload(folder, *ways) for name, folder in folders.items()})
+    again = run_all(workers, {name: house.payload(folder, *ways, **pace) for name, folder in folders.items()})
     assert {name: event.kind for name, event in again.items()} == dict.fromkeys(chosen, "finished")
     expected = left(quiet)
     assert [name for name, folder in folders.items() if left(folder) != expected] == []

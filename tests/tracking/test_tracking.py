@@ -1,5 +1,6 @@
 """Journals to MLflow: what the runs of a study look like there, and that MLflow can be lost and rebuilt."""
 
+import html
 import json
 import shutil
 import socket
@@ -102,7 +103,7 @@ def test_one_study_run_holds_the_report_and_the_verdicts(done):
     assert names == {"report.html", "report.md", "findings.json", "effects.csv", "cells.csv", "study.json"}
     assert run.info.status == "FINISHED"
     sentence = next(line for line in out.splitlines() if "batch_norm" in line and "seeds" in line)
-    assert sentence in run.data.tags["mlflow.note.content"]
+    assert sentence in html.unescape(run.data.tags["mlflow.note.content"])
 
 
 def test_a_lost_database_is_rebuilt_run_for_run_and_metric_for_metric(done, tmp_path):

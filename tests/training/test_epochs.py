@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,6 +31,16 @@ def test_gradient_clipping_limits_the_norm_of_the_whole_gradient(digits):
     clip = min(free) / 2
     assert norms(clip) == pytest.approx([clip] * len(free), rel=1e-4)
     assert norms(1e9) == pytest.approx(free, rel=1e-4)
+
+
+def test_the_time_of_an_epoch_has_what_is_done_with_the_one_before(digits, monkeypatch):
+    clock = [0.0]  # that only the caller moves
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: clock[0], time_ns=lambda: 0))
+    seconds = []
+    for line in loop.epochs(start(make(), digits)):
+        clock[0] += 10 * line["epoch"]  # copies a checkpoint, or waits for a disk
+        seconds.append(line["seconds"])
+    assert seconds == [0, 10, 20]
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])

@@ -1,8 +1,10 @@
 """What a job sets in its process, whatever ran there before, and how much it evaluates at once."""
 
+import warnings
+
 import pytest
 import torch
-from sessions import CPU, make, start
+from sessions import CPU, EVERYTHING, make, outcome, start, train
 
 from ablate.training import data, evaluate, loop, lr_finder, models
 
@@ -101,3 +103,43 @@ def test_a_job_that_shares_its_device_gives_back_what_each_validation_has_taken(
         session.shares_device = shares
         epochs = sum(1 for _ in loop.epochs(session))
         assert len(emptied) == (epochs if shares else 0)
+
+
+def test_no_new_tensor_is_filled_where_bits_must_repeat_and_the_bits_are_the_same(digits):
+    def trained(*, filled):
+        with lr_finder.undisturbed(CPU):
+            loop.repeat_exactly(is_own=False)
+            assert torch.utils.deterministic.fill_uninitialized_memory is False
+            torch.utils.deterministic.fill_uninitialized_memory = filled
+            assert bool(torch.empty(999).isnan().all()) is filled
+            return outcome(train(make(**EVERYTHING), digits))
+
+    assert trained(filled=False) == trained(filled=True) == outcome(train(make(**EVERYTHING), digits))
+
+
+MAX = "adaptive_max_pool2d_backward_cuda does not have a deterministic implementation, but you set ..."
+MEAN = MAX.replace("max", "avg")
+
+
+@pytest.mark.parametrize(
+    ("message", "is_own", "shown"), [(MAX, False, 0), (MAX, True, 1), (MEAN, False, 1), (MEAN, True, 1)]
+)
+def test_a_warning_that_is_wrong_of_our_networks_is_not_shown(message, is_own, shown):
+    with lr_finder.undisturbed(CPU), warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        loop.repeat_exactly(is_own=not is_own)  # the job before in this process
+        loop.repeat_exactly(is_own=is_own)
+        warnings.warn(message, stacklevel=1)
+    assert len(heard) == shown
+
+
+def test_a_range_test_leaves_determinism_and_warnings_as_they_were():
+    def settings():
+        deterministic = torch.are_deterministic_algorithms_enabled()
+        return deterministic, torch.utils.deterministic.fill_uninitialized_memory, list(warnings.filters)
+
+    before = settings()
+    with lr_finder.undisturbed(CPU):
+        loop.repeat_exactly(is_own=False)
+        assert all(now != then for now, then in zip(settings(), before, strict=True))
+    assert settings() == before

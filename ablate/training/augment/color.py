@@ -38,8 +38,8 @@ def color_jitter(images: Tensor, order: Tensor, factors: Tensor) -> Tensor:
     sorting, ends = _sort_by_hue(order)
     order, factors = order[sorting], factors[sorting].to(images.dtype)
     is_kind = (order == SATURATION, order == CONTRAST)
-    place, factor, grey_share, mean_share = move(
-        images.device, sorting, factors, *(kind.to(images.dtype) for kind in is_kind)
+    place, back, factor, grey_share, mean_share = move(
+        images.device, sorting, sorting.argsort(), factors, *(kind.to(images.dtype) for kind in is_kind)
     )
     x = images.contiguous()[place]
     for step in range(order.shape[1]):
@@ -47,9 +47,7 @@ def color_jitter(images: Tensor, order: Tensor, factors: Tensor) -> Tensor:
         for part in (slice(0, start), slice(end, len(x))):
             _blend(x[part], factor[part, step], grey_share[part, step], mean_share[part, step])
         _turn_hue(x[start:end], factor[start:end, step])
-    out = torch.empty_like(x)
-    out[place] = x
-    return out
+    return x.index_select(0, back)  # out[place] = x: on a GPU, in deterministic mode, that is a sort
 
 
 def _without_colour(order: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,7 @@ CHECKS: dict[str, tuple[Check, str]] = {
     "locks": (machine.writable, "the store can be written to, and locks work there"),
     "room": (machine.room, ""),
     "readable": (files.readable, "you may read all that is there"),
+    "regular": (files.regular, "there are regular files and folders only"),
     "json": (files.json_files, "every JSON file is what ablate writes"),
     "lines": (files.line_files, "every line of journals and lists can be read"),
     "weights": (files.weights, "checkpoints and weights are whole"),

@@ -1,9 +1,12 @@
 """Whether every file is as ablate writes it: JSON, lists of lines, weights and checkpoints."""
 
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ablate import descriptors
+from ablate.errors import RefusedError
 from ablate.planning.references import SPOILT
 from ablate.store import files, records
 from ablate.store.job_folder import Folder
@@ -54,13 +57,35 @@ def readable(patient: Patient) -> Iterator[Finding]:
             yield Finding("readable", "problem", says, RIGHTS, patient.short(path))
 
 
+def regular(patient: Patient) -> Iterator[Finding]:
+    """Find links and special files, and files that are far too large: nothing of ours opens them."""
+    for entry in leftovers.walk(patient.store.path):
+        try:
+            about = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        path = Path(entry.path)
+        says = descriptors.wrong(about)
+        if (
+            not says
+            and stat.S_ISREG(about.st_mode)
+            and path.relative_to(patient.store.path).parts[0] in PARTS
+        ):
+            most = descriptors.limit(path)
+            if about.st_size > most:
+                says = f"is far larger than any such file that ablate writes, {most / 1e6:,.0f} MB"
+        if says:
+            what, _, do = says.partition(": ")
+            yield Finding("regular", "problem", what, do or "remove it", patient.short(path))
+
+
 def json_files(patient: Patient) -> Iterator[Finding]:
     """Find JSON files that are not what their readers expect."""
     for path in _named(patient, ".json"):
         do = ADVICE.get(path.name, THAT)
         try:
-            says = records.complaint(path.name, path.read_bytes())
-        except FileNotFoundError:  # a running job has just removed it
+            says = records.complaint(path.name, files.read(path))
+        except (FileNotFoundError, RefusedError):  # a running job has just removed it; or as `regular` says
             continue
         except OSError as error:
             says = f"cannot be read ({error.strerror})"
@@ -73,7 +98,10 @@ def line_files(patient: Patient) -> Iterator[Finding]:
     """Find lines that are not JSON; a torn last one does not count, and is mended by the next write."""
     for path in _named(patient, ".jsonl"):
         do = ADVICE.get(path.name, THAT)
-        *whole, rest = path.read_bytes().split(b"\n")
+        try:
+            *whole, rest = files.read(path).split(b"\n")
+        except RefusedError:  # as `regular` says
+            continue
         bad = [number for number, line in enumerate(whole, 1) if records.complaint(path.name, line)]
         if bad:
             says = f"{path.name} has lines that cannot be read, the first is line {bad[0]}"
@@ -93,7 +121,7 @@ def weights(patient: Patient) -> Iterator[Finding]:
         is_checkpoint = path.name in CHECKPOINTS
         try:
             wrong = files.damage(path, deep=patient.deep or is_checkpoint)
-        except FileNotFoundError:  # a training that has just ended removes its checkpoint
+        except (FileNotFoundError, RefusedError):  # a training that has just ended removes its checkpoint
             continue
         if wrong:
             earlier = "remove that file: the job goes on from an earlier checkpoint, or starts anew"
@@ -107,9 +135,7 @@ def results(patient: Patient) -> Iterator[Finding]:
         folder = Folder(path)
         try:
             result = state(folder).result
-            lines = (
-                folder.journal.read_bytes().count(b"\n") if folder.journal.exists() else 0
-            )  # bad ones, too
+            lines = files.read(folder.journal).count(b"\n") if folder.journal.exists() else 0  # bad ones, too
         except SPOILT:  # another check reports it
             continue
         if result is None:

@@ -81,8 +81,8 @@ def room(patient: Patient) -> Iterator[Finding]:
 
 def _size(path: Path) -> int:
     try:
-        return path.stat().st_size
-    except FileNotFoundError:
+        return path.lstat().st_size
+    except (FileNotFoundError, NotADirectoryError):
         return 0
 
 

@@ -6,7 +6,8 @@ import sqlite3
 from collections.abc import Iterator
 from urllib.parse import quote
 
-from ablate.errors import AblateError
+from ablate import descriptors
+from ablate.errors import AblateError, RefusedError
 from ablate.store.files import is_held
 from ablate.tracking import MovedError, first_line, own  # the latter hides passwords
 from ablate.upkeep.doctor.files import RIGHTS
@@ -32,10 +33,13 @@ def database(patient: Patient) -> Iterator[Finding]:
         yield Finding("database", "note", says, where=path.name)
         return
     try:
+        descriptors.check(path)
         with contextlib.closing(
             sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5)
         ) as connection:
             answers = [str(row[0]) for row in connection.execute("PRAGMA quick_check(1)")]
+    except RefusedError:  # another check reports it
+        return
     except sqlite3.OperationalError as error:  # locked, or on a store that can only be read amid a change
         yield Finding("database", "note", f"mlflow.db cannot be looked at now: {error}", where=path.name)
     except sqlite3.DatabaseError as error:

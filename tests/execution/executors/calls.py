@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs import stands_still
+
 from ablate.execution.executors.base import ENDS, Event, Executor, Slot
+from ablate.execution.executors.local import LocalExecutor
+from ablate.execution.executors.process import Process
 
 DEADLINE = 60.0  # seconds: generous, since the machine may be busy with other things
 TERMINAL = ENDS
@@ -86,6 +90,24 @@ def is_alive(pid: int) -> bool:
         )  # a zombie runs no more
     except (ProcessLookupError, FileNotFoundError):
         return False
+
+
+class Undying(Process):
+    """A process that no signal ends while it stands still, as one that hangs in a driver.
+
+    Nothing else can be done to a process of a test that is like it.
+    """
+
+    def kill(self) -> None:
+        assert self.pid is not None
+        if not stands_still(self.pid):
+            super().kill()
+
+
+class Hanging(LocalExecutor):
+    """An executor whose processes hang for good once they stand still."""
+
+    process = Undying
 
 
 def wait_until_gone(processes: set[int]) -> None:

@@ -1,7 +1,4 @@
-"""What every executor must do, whatever it places its tasks on.
-
-A test module makes a subclass of `Contract` for each.
-"""
+"""What every executor must do, whatever it places its tasks on: a subclass of `Contract` for each."""
 
 import os
 import signal
@@ -12,19 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from calls import (
-    TERMINAL,
-    cpus,
-    ended,
-    hear,
-    kinds,
-    pids,
-    run_all,
-    running,
-    task,
-    the,
-    wait_until_gone,
-)
+from calls import TERMINAL, cpus, ended, hear, kinds, pids, run_all, running, task, the, wait_until_gone
 
 from ablate.execution.executors.base import Executor, Slot
 
@@ -139,6 +124,17 @@ class Contract(ABC):
         assert ends["b"][0] == "out_of_memory"
         assert ends["c"][0] == "finished"
         assert len(pids(heard)) == 2
+
+    def test_a_process_that_can_run_nothing_more_has_crashed_and_the_next_task_has_a_new_one(
+        self, start: Start
+    ) -> None:
+        heard = run_all(start(), [task("a", "loses_device"), *(task(name, "ok") for name in "bcd")])
+        ends = {event.task: (event.kind, event.error) for event in heard if event.kind in TERMINAL}
+        assert ends.pop("a") == ("crashed", "AcceleratorError: CUDA error: device-side assert triggered")
+        assert ends == dict.fromkeys("bcd", ("finished", ""))
+        (lost,) = {event.detail["pid"] for event in heard if event.kind == "progress"}
+        (new,) = pids(heard) - {lost}
+        assert [event.detail["pid"] for event in heard if event.kind == "finished"] == [new] * 3
 
     def test_a_store_that_cannot_be_written_is_no_fault_of_the_task(self, start: Start) -> None:
         heard = run_all(start(), [task("a", "cannot_write")])
@@ -427,6 +423,29 @@ class Contract(ABC):
         (tmp_path / "b").touch()
         assert the(hear(executor, ended(1)), "finished").task == "b"
         assert executor.free() == 3
+
+    def test_a_task_that_is_alone_has_no_idle_process_beside_it(self, start: Start, tmp_path: Path) -> None:
+        executor = start(3)
+
+        def warm(name: str) -> set[int]:
+            """Run a task in every slot at once; return their processes, idle then."""
+            for i in range(3):
+                executor.submit(task(f"{name} {i}", "waits_for_gate", gate=str(tmp_path / name)))
+            processes = pids(hear(executor, running(3)))
+            (tmp_path / name).touch()
+            hear(executor, ended(3))
+            return processes
+
+        before = warm("before")
+        assert len(before) == 3
+        executor.submit(task("alone", "waits_for_gate", gate=str(tmp_path / "gate")), exclusive=True)
+        (there,) = pids(hear(executor, running(1)))
+        wait_until_gone(before - {there})
+        assert executor.free() == 0
+        (tmp_path / "gate").touch()
+        hear(executor, ended(1))
+        assert executor.free() == 3
+        assert len(warm("after")) == 3
 
     def test_a_task_is_alone_on_its_device_and_the_other_devices_go_on(
         self, start: Start, tmp_path: Path

@@ -9,13 +9,14 @@ there.
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ablate.errors import AblateError, UnwritableError
-from ablate.execution.executors.base import OutOfMemory, Stopped
+from ablate.execution.executors.base import Crashed, OutOfMemory, Stopped
 
 Json = dict[str, Any]
 Report = Callable[[Json], None]
@@ -32,6 +33,11 @@ def wait_for(condition: Callable[[], bool]) -> None:
         if time.monotonic() > end:
             raise TimeoutError("the test never let this job go on")
         time.sleep(POLL)
+
+
+def stands_still(pid: int) -> bool:
+    """Whether a process was stopped by SIGSTOP, which takes a moment."""
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
 
 
 def run(payload: Json, report: Report, should_stop: Asked) -> Json:
@@ -146,6 +152,49 @@ def signals(payload: Json, report: Report, should_stop: Asked) -> Json:
 def lacks_memory(payload: Json, report: Report, should_stop: Asked) -> Json:
     report({"pid": os.getpid()})
     raise OutOfMemory("8 GiB, and 7.5 were used")
+
+
+def loses_device(payload: Json, report: Report, should_stop: Asked) -> Json:
+    report({"pid": os.getpid()})
+    raise Crashed("AcceleratorError: CUDA error: device-side assert triggered")
+
+
+def freezes_once(payload: Json, report: Report, should_stop: Asked) -> Json:
+    """Stand still, as in a driver, at the first attempt."""
+    report({"pid": os.getpid()})
+    frozen = Path(payload["folder"]) / "frozen"
+    if not frozen.exists():
+        frozen.touch()
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return {}
+
+
+def first_freezes(payload: Json, report: Report, should_stop: Asked) -> Json:
+    """Stand still in the first job of a store; the others live until they are asked to stop."""
+    folder = Path(payload["folder"])
+    try:
+        (folder.parent / "frozen").touch(exist_ok=False)
+    except FileExistsError:
+
+        def is_asked() -> bool:
+            report({})
+            return should_stop()
+
+        report({"pid": os.getpid()})
+        wait_for(is_asked)
+        raise Stopped from None
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return {}
+
+
+def freezes_amid_a_message(payload: Json, report: Report, should_stop: Asked) -> Json:
+    """Stand still while half of a long message is on its way."""
+    report({"pid": os.getpid()})
+    wait_for(Path(payload["gate"]).exists)  # nobody reads from now on
+    threading.Thread(target=report, args=({"long": "x" * 5_000_000},), daemon=True).start()
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return {}
 
 
 def cannot_allocate(payload: Json, report: Report, should_stop: Asked) -> Json:

@@ -18,7 +18,7 @@ import pytest
 from calls import DEADLINE, ended, hear, is_alive, kinds, pids, run_all, running, task, the, wait_until_gone
 from contract import Contract, Start
 
-from ablate.execution.executors import local
+from ablate.execution.executors import process, server
 from ablate.execution.executors.base import Slot
 from ablate.execution.executors.local import LocalExecutor
 
@@ -79,12 +79,12 @@ class TestLocalExecutor(Contract):
 
             def start(self) -> None:
                 self.times += 1
-                if self.times <= 2 * local.BAD_STARTS:
+                if self.times <= 2 * server.BAD_STARTS:
                     raise ConnectionRefusedError
 
-        process = Refused()
-        local._start(process)
-        assert process.times == 2 * local.BAD_STARTS + 1
+        refused = Refused()
+        server.start(refused, {})
+        assert refused.times == 2 * server.BAD_STARTS + 1
 
     def test_what_the_kernel_ends_for_want_of_memory_is_told_apart(
         self, start: Start, tmp_path: Path
@@ -145,7 +145,7 @@ class TestLocalExecutor(Contract):
     def test_close_kills_a_process_that_stands_still(
         self, start: Start, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(local, "GRACE", 0.2)
+        monkeypatch.setattr(process, "GRACE", 0.2)
         executor = start()
         executor.submit(task("a", "stops_when_asked"))
         (frozen,) = pids(hear(executor, running(1)))
@@ -213,7 +213,7 @@ class TestLocalExecutor(Contract):
     def test_starting_workers_leaves_the_coordinator_as_it_was(
         self, start: Start, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for name in local.ENVIRONMENT:
+        for name in server.ENVIRONMENT:
             monkeypatch.delenv(name, raising=False)
         before, mine = dict(os.environ), lambda *_: None
         theirs = signal.signal(signal.SIGINT, mine)

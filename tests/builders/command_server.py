@@ -1,0 +1,242 @@
+"""`ablate` as a process of its own without the seconds of its imports.
+
+For each command a process is forked that has imported already what earlier commands did. It has a session,
+working folder, environment, output and end of its own, as one from a shell. Tests of what is imported, of
+signals and of the start itself start Python anew.
+"""
+
+import atexit
+import fcntl
+import gc
+import importlib
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from multiprocessing import util
+from pathlib import Path
+
+HERE = Path(__file__).resolve()
+CODE = (str(HERE.parents[2] / "ablate"), *sys.path[1:])
+"""Where the installation lies; a network of a test's own lies elsewhere."""
+TRAINING = ("run", "search", "lr-find")
+AT_START = ("PYTHON", "LC_", "LANG", "LD_")
+"""How variables begin that are read when Python starts."""
+
+
+# In the tests
+
+
+class Server:
+    """The process that is forked, started when it is first needed."""
+
+    def __init__(self):
+        self.lock, self.process, self.socket = threading.Lock(), None, None
+
+    def run(self, arguments, environment, patience):
+        """Run a command to its end: its exit code, what it printed on stdout, and on stderr."""
+        request = {"arguments": arguments, "environment": environment, "folder": str(Path.cwd())}
+        text = json.dumps(request).encode()
+        with self.lock, ThreadPoolExecutor(2) as threads:
+            if self.process is None:
+                self._start()
+            pipes = [os.pipe(), os.pipe()]
+            socket.send_fds(self.socket, [len(text).to_bytes(8)], [end for _, end in pipes])
+            self.socket.sendall(text)
+            texts = [threads.submit(_read, *pipe) for pipe in pipes]
+            pid = int.from_bytes(_receive(self.socket, 8))
+            self.socket.settimeout(patience)
+            try:
+                code = int.from_bytes(_receive(self.socket, 8), signed=True)
+                return code, *(text.result(patience) for text in texts)  # to its end: no child is left
+            except TimeoutError:
+                os.killpg(pid, signal.SIGKILL)
+                self.socket.close()  # whatever it answers belongs to this command
+                self.process = None
+                raise
+
+    def _start(self):
+        self.socket, other = socket.socketpair()
+        with other:
+            command = [sys.executable, str(HERE), str(other.fileno())]
+            self.process = subprocess.Popen(command, pass_fds=[other.fileno()], start_new_session=True)
+        atexit.register(self.process.wait)
+        atexit.register(self.socket.close)  # first: it ends the process
+
+
+SERVER = Server()
+
+
+def run(arguments, environment, patience=300):
+    """Run `ablate` with these arguments, and these variables besides its own."""
+    if any(name.startswith(AT_START) for name in environment):
+        command = [sys.executable, "-m", "ablate", *arguments]
+        every = os.environ | environment
+        process = subprocess.run(
+            command, capture_output=True, text=True, env=every, timeout=patience, check=False
+        )
+        return process.returncode, process.stdout, process.stderr
+    return SERVER.run(arguments, os.environ | environment, patience)
+
+
+def _read(start, end):
+    os.close(end)
+    with os.fdopen(start, encoding="utf-8") as file:
+        return file.read()
+
+
+def _receive(connection, count):
+    parts = bytearray()
+    while len(parts) < count:
+        part = connection.recv(count - len(parts))
+        if not part:
+            raise EOFError("the other end is gone")
+        parts += part
+    return bytes(parts)
+
+
+# In the server
+
+
+def serve(connection):
+    """Fork a process for each request, until there are no more; return in that process only."""
+    before = dict(os.environ)
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # as `ablate` sets it before the import
+    while True:
+        message, ends, _, _ = socket.recv_fds(connection, 8, 2)
+        if not message:
+            os._exit(0)
+        request = json.loads(_receive(connection, int.from_bytes(message)))
+        imports, name = tempfile.mkstemp()
+        Path(name).unlink()
+        ended, alive = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            connection.close()
+            os.close(ended)
+            _become(request, ends, imports, before)
+            return
+        for end in (alive, *ends):
+            os.close(end)
+        connection.sendall(pid.to_bytes(8))
+        _, status = os.waitpid(pid, 0)
+        connection.sendall(os.waitstatus_to_exitcode(status).to_bytes(8, signed=True))
+        os.read(ended, 1)  # until its fork server has ended too
+        os.close(ended)
+        _import_all(imports)
+
+
+def _import_all(imports):
+    """Import what a command has imported, for the next one."""
+    with os.fdopen(imports) as file:
+        file.seek(0)
+        for name in file.read().split():
+            if name not in sys.modules:
+                with suppress(Exception):
+                    importlib.import_module(name)
+    assert threading.active_count() == 1, "a process with threads is not to be forked"
+    gc.freeze()  # a collection in a child would copy every page
+
+
+def _tell(imports):
+    """Write the modules of the installation that are there, in the order of their import."""
+    origins = {
+        name: getattr(getattr(it, "__spec__", None), "origin", None) for name, it in sys.modules.items()
+    }
+    ours = (name for name, origin in origins.items() if origin and origin.startswith(CODE))
+    os.write(imports, "".join(f"{name}\n" for name in ours if not name.endswith("__main__")).encode())
+
+
+def _become(request, ends, imports, before):
+    """Be as a process that was started by a shell."""
+    os.setsid()
+    for end, number in zip(ends, (1, 2), strict=True):
+        os.dup2(end, number)
+        os.close(end)
+    os.chdir(request["folder"])
+    added = {name: value for name, value in os.environ.items() if before.get(name) != value}
+    wanted = added | request["environment"]
+    for name in set(os.environ) - set(wanted):
+        del os.environ[name]
+    os.environ.update(wanted)
+    sys.argv = ["ablate", *request["arguments"]]
+    sys.path[0] = str(Path.cwd())
+    importlib.invalidate_caches()
+    if request["arguments"][:1] and request["arguments"][0] in TRAINING:
+        _keep_a_fork_server(imports)
+    atexit.register(_tell, imports)
+
+
+def _keep_a_fork_server(imports):
+    """Fork now, while there are no threads, the process that the command's workers are to be forked from."""
+    here, there = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        here.close()
+        _be_a_fork_server(there, imports)
+    there.close()
+
+    def spawn(path, arguments, ends):
+        if "forkserver" not in arguments[-1]:
+            return real(path, arguments, ends)
+        message = json.dumps([arguments[-1], list(ends), dict(os.environ)])
+        socket.send_fds(here, [message.encode()], list(ends))
+        here.close()
+        util.spawnv_passfds = real
+        return pid
+
+    real, util.spawnv_passfds = util.spawnv_passfds, spawn
+
+
+def _be_a_fork_server(connection, imports):
+    """Wait for the code that a new Python would be started with, and for the ends of pipes that it names."""
+    try:
+        text, ends, _, _ = socket.recv_fds(connection, 1 << 16, 8)
+        if text:  # else nothing was to be trained
+            code, numbers, environment = json.loads(text)
+            os.environ.update(environment)
+            spare = [fcntl.fcntl(end, fcntl.F_DUPFD, 1000) for end in ends]
+            connection.close()
+            for end in set(ends) - set(numbers):
+                os.close(end)
+            for end, number in zip(spare, numbers, strict=True):
+                os.dup2(end, number)
+                os.close(end)
+            exec(code, {"__name__": "__main__"})
+    except SystemExit:
+        pass
+    finally:
+        _tell(imports)
+        os._exit(0)
+
+
+def _run():
+    """Run the command and end as Python does, but for taking all modules apart, which takes 2 s."""
+    code = 0
+    try:
+        runpy.run_module("ablate", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code
+        if isinstance(code, str):
+            sys.stderr.write(f"{code}\n")
+    except Exception:  # noqa: BLE001 whatever it is
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else code is not None)
+
+
+if __name__ == "__main__":
+    serve(socket.socket(fileno=int(sys.argv[1])))
+    _run()

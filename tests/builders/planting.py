@@ -1,0 +1,274 @@
+"""A store into which somebody else puts links and special files, and every command that looks into it.
+
+As a program, `planting.py KIND STORE PRIVATE REPORT`: plants one kind in place of every file, one by one.
+"""
+
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from click.testing import CliRunner
+
+MARKER = b"MARKER-of-a-private-file-5c1e"
+ROOM = 700 << 20  # bytes of memory that the commands may take beyond what the libraries have
+SPARSE = 1 << 30
+
+STUDY = """
+name = "small"
+question = "Does it run?"
+seeds = 1
+metric = "test/accuracy"
+min_effect = 0.01
+
+[recipe]
+data = { name = "digits", image_size = 16, train_size = 300, validation = 40 }
+augment = { crop = "none", flip = false }
+model = { name = "cnn4", head_dropout = 0.2 }
+training = { epochs = 2, batch_size = 20 }
+optimizer = { name = "adam", lr = LR }
+
+[factors]
+FACTORS
+"""
+SEARCH = """
+[search]
+trials = 2
+seeds = 1
+sampler = "random"
+space.optimizer.weight_decay = { low = 1e-6, high = 1e-2, log = true }
+"""
+
+
+def studies(folder: Path) -> tuple[Path, Path]:
+    """Write two studies: one of two jobs, and one with a range test and a search."""
+    small, hunt = folder / "small.toml", folder / "hunt.toml"
+    factors = "model.batch_norm = [true, false]"
+    small.write_text(STUDY.replace("LR", "0.003").replace("FACTORS", factors))
+    text = STUDY.replace('"small"', '"hunt"').replace("LR", '"find"')
+    hunt.write_text(text.replace("FACTORS", "evaluation.mc_dropout = [0, 2]") + SEARCH)
+    return small, hunt
+
+
+# Plants: each is put where a file was
+
+
+def link(path: Path, private: Path) -> None:
+    """A link to a private file that is read as well as the one of before, and is told by its marker."""
+    kept = private / path.name
+    kept.write_bytes(path.read_bytes() + MARKER)
+    path.unlink()
+    path.symlink_to(kept)
+
+
+def pipe(path: Path, _private: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def endless(path: Path, _private: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def empty(path: Path, _private: Path) -> None:
+    path.write_bytes(b"")
+
+
+def picture(path: Path, _private: Path) -> None:
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+
+
+def folder(path: Path, _private: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def zeros(path: Path, _private: Path) -> None:
+    path.write_bytes(b"")
+    os.truncate(path, SPARSE)
+
+
+def linked_folder(path: Path, private: Path) -> None:
+    """A link to a private folder that has the same files, in place of the folder that a file is in."""
+    inside = path.parent
+    shutil.copytree(inside, private / "folder", symlinks=True)
+    for file in (private / "folder").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes() + MARKER)
+    shutil.rmtree(inside)
+    inside.symlink_to(private / "folder")
+
+
+KINDS: dict[str, Callable[[Path, Path], None]] = {
+    one.__name__: one for one in (link, pipe, endless, empty, picture, folder, zeros, linked_folder)
+}
+
+
+def places(store: Path, kind: str) -> list[Path]:
+    """Return the files of a store; of folders that are to be replaced, the first file of each."""
+    files = sorted(path for path in store.rglob("*") if path.is_file())
+    if kind != "linked_folder":
+        return files
+    return list({file.parent: file for file in files if file.parent != store}.values())
+
+
+# Looking
+
+
+def commands(store: Path) -> dict[str, list[str]]:
+    """Return every command that looks into the store, and those that write what is missing there."""
+    job = min(path.name for path in (store / "jobs").iterdir() if path.is_dir())
+    return {
+        "list": ["status"],
+        "status": ["status", "small"],
+        "hunt": ["status", "hunt"],
+        "plan": ["plan", "small"],
+        "report": ["report", "small", "--out", "OUT/page.html"],
+        "json": ["report", "small", "--format", "json"],
+        "compare": ["compare", "small", "hunt"],
+        "logs": ["logs", job],
+        "explain": ["explain", job],
+        "doctor": ["doctor"],
+        "gc": ["gc", "--dry-run"],
+        "check": ["check", "small"],
+        "sync": ["sync", "small"],
+        "run": ["run", "small", "--jobs", "1"],
+        "search": ["search", "hunt", "--jobs", "1"],
+        "own report": ["report", "hunt"],
+    }
+
+
+class TooLongError(BaseException):
+    """A command that hangs."""
+
+
+@contextmanager
+def watched(seconds: int) -> Iterator[None]:
+    def over(*_: object) -> None:
+        raise TooLongError
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def forget_connections() -> None:
+    """Let MLflow open its database anew, as a new process does."""
+    if "mlflow" in sys.modules:
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        for engine in SqlAlchemyStore._engine_map.values():
+            engine.dispose()
+        SqlAlchemyStore._engine_map.clear()
+
+
+def look(arguments: list[str], store: Path, out: Path, seconds: int = 60) -> tuple[int, str, str]:
+    """Run a command in this process; return its exit code, what it printed, and what is wrong with that."""
+    from ablate.cli import main
+
+    asked = [text.replace("OUT", str(out)) for text in arguments]
+    try:
+        with watched(seconds):
+            result = CliRunner().invoke(main, [*asked, "--store", str(store)])
+    except TooLongError:
+        return -1, "", "hangs"
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        import traceback
+
+        return -1, result.output, "".join(traceback.format_exception(*result.exc_info)[-4:])
+    wrong = "" if result.exit_code in (0, 1, 2, 3) else f"exit code {result.exit_code}"
+    if result.exit_code == 2 and not result.output.strip():
+        wrong = "exit code 2 without a sentence"
+    return result.exit_code, result.output, wrong
+
+
+def snapshot(place: Path) -> dict[str, object]:
+    """Return everything that lies in a folder."""
+    return {
+        str(path.relative_to(place)): path.read_bytes() if path.is_file() else path.lstat().st_mode
+        for path in sorted(place.rglob("*"))
+        if not path.is_symlink()
+    }
+
+
+def leaks(place: Path) -> list[str]:
+    """Return the regular files that have the marker of a private one."""
+    return [
+        str(path.relative_to(place))
+        for path in place.rglob("*")
+        if stat.S_ISREG(path.lstat().st_mode)
+        and path.stat().st_size < SPARSE
+        and MARKER in path.read_bytes()
+        and not any(parent.is_symlink() for parent in path.parents)
+    ]
+
+
+def plant(kind: str, pristine: Path, place: Path, store: Path, private: Path) -> None:
+    """Lay the store out as it was, and plant something in place of a file (seen from the store)."""
+    for old in (store, private):
+        shutil.rmtree(old, ignore_errors=True)
+    shutil.copytree(pristine, store)
+    private.mkdir()
+    KINDS[kind](store / place, private)
+    forget_connections()
+
+
+def tries(kind: str, pristine: Path, place: Path, store: Path, only: set[str] | None = None) -> Iterator[str]:
+    """Plant once for all commands that only look, and anew for each that writes; yield what is wrong."""
+    private, out = store.parent / "private", store.parent / "out"
+    plant(kind, pristine, place, store, private)
+    before = snapshot(private)
+    for name, arguments in commands(pristine).items():
+        if only is not None and name not in only:
+            continue
+        out.mkdir(exist_ok=True)
+        code, said, wrong = look(arguments, store, out)
+        if MARKER.decode() in said:
+            wrong = "prints a private file"
+        if leaked := [*leaks(store), *leaks(out)]:
+            wrong = f"copies a private file to {leaked}"
+        if snapshot(private) != before:
+            wrong = f"changes private files: {sorted(set(snapshot(private)) ^ set(before))}"
+        if wrong:
+            yield f"{kind} in place of {place}: ablate {name} (exit code {code}): {wrong}"
+        shutil.rmtree(out, ignore_errors=True)
+        if name in ("sync", "run", "search", "own report") or wrong:
+            plant(kind, pristine, place, store, private)
+
+
+def limit_memory() -> None:
+    """Let this process take little more memory than its libraries have taken by now."""
+    import mlflow  # noqa: F401
+    import torch  # noqa: F401
+
+    import ablate.workflow.run  # noqa: F401
+
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (size + ROOM, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+def main(kind: str, pristine: Path, store: Path, part: int, parts: int) -> None:
+    """Print each thing that is wrong as a line of JSON, and at the end how many places were tried."""
+    limit_memory()
+    chosen = places(pristine, kind)[part::parts]
+    for path in chosen:
+        for wrong in tries(kind, pristine, path.relative_to(pristine), store):
+            print(json.dumps(wrong), flush=True)
+    print(json.dumps(len(chosen)), flush=True)
+
+
+if __name__ == "__main__":
+    with suppress(BrokenPipeError):
+        main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), *map(int, re.findall(r"\d+", sys.argv[4])))
