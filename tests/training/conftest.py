@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from augmented import SHAPES, noise
-from gpus import ON_GPU
+from gpus import ON_GPU, restored
 from patients import NETWORKS, original
 from sessions import make
 
@@ -17,7 +17,8 @@ def _one_thread():
     """Compute as a job does, and leave the process as it was."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with restored():
+        yield
     torch.set_num_threads(before)
 
 
