@@ -24,6 +24,8 @@ import torch
 
 from ablate.execution import checkpoints, worker
 from ablate.store.tasks import TrainTask
+from ablate.training import loop
+from ablate.training.images import Batch
 
 Json = dict[str, Any]
 Report = Callable[[Json], None]
@@ -246,3 +248,22 @@ def lacks_memory(payload: Json, report: Report, should_stop: Asked) -> Json:
             resource.setrlimit(resource.RLIMIT_AS, (used, used))
 
     return run_job(payload, see, should_stop)
+
+
+def fills_the_device(payload: Json, report: Report, should_stop: Asked) -> Json:
+    """Train on a GPU whose memory a tensor of this process has taken."""
+    free, _ = torch.cuda.mem_get_info()
+    held = torch.empty(free - (64 << 20), dtype=torch.uint8, device="cuda")
+    return run_job(payload, report, should_stop) | {"held": len(held)}
+
+
+def breaks_the_device(payload: Json, report: Report, should_stop: Asked) -> Json:
+    """Read beyond the end of a tensor in the first step of a training: no context survives that."""
+    step = loop.step
+
+    def broken(session: loop.Session, batch: Batch) -> torch.Tensor:
+        torch.zeros(4, device="cuda")[torch.tensor([99], device="cuda")].sum().item()
+        return step(session, batch)
+
+    loop.step = broken
+    return run_job(payload, report, should_stop)

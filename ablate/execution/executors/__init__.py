@@ -28,7 +28,7 @@ class Row:
 def _start_local(program: Program, options: Options) -> Executor:
     from ablate.execution.executors.local import LocalExecutor
 
-    return LocalExecutor(program.function, devices.slots_of(options), program.preload)
+    return LocalExecutor(program.function, devices.slots_of(options), program.preload, program.preflight)
 
 
 EXECUTORS: dict[str, Row] = {
