@@ -1,6 +1,7 @@
 """A store: the folder of all jobs, of the studies as last run, of the decoded data, and of MLflow's files."""
 
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from ablate.store.range_folder import RangeFolder
 from ablate.store.search_folder import SearchFolder
 
 USUAL = "mlruns"  # name of a store
+ID = re.compile(r"[0-9a-f]{32}")
 LONGEST_NAME = 200  # characters of a quoted study name; file systems hold 255
 
 
@@ -152,7 +154,13 @@ def identity(store: Store) -> str:
         with files.lock(store.path / "id.lock"):  # two studies may be the first ones at once
             if not path.exists():
                 files.write(path, uuid.uuid4().hex)
-    return files.read(path).decode()
+    kept = files.read(path).decode(errors="replace").strip()
+    if not ID.fullmatch(kept):  # it stands in what MLflow is asked
+        raise StoreError(
+            f"{path}: must be 32 hex digits, as ablate writes it, and is not: take them from the tag "
+            "ablate.store of a run in MLflow, or remove it and mlflow.db, and run ablate sync for each study"
+        )
+    return kept
 
 
 def _gitignore() -> str:
