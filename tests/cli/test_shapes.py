@@ -10,6 +10,7 @@ import pytest
 import shapes
 from click.testing import CliRunner
 from commands import ablate
+from stores import examine
 
 from ablate.cli import main
 
@@ -101,6 +102,9 @@ def check(store: Path, kind: str, chosen: slice, well: dict[str, tuple[int, str]
     for name in list(every)[chosen]:
         path.write_bytes(every[name])
         assert list(wrongs(store, place, well)) == [], (kind, name)
+        if name in shapes.WHOLE and name != "an empty table" and kind != "lease":
+            problems = {finding.where for finding in examine(store) if finding.severity == "problem"}
+            assert str(place) in problems, (kind, name)
         if whole is None:
             path.unlink(missing_ok=True)
         else:
