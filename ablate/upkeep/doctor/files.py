@@ -17,6 +17,7 @@ from ablate.upkeep.doctor.finding import Finding, Patient, can_read
 from ablate.upkeep.leftovers import CHECKPOINTS
 
 PARTS = ("jobs", "studies", "searches", "ranges", "data")
+LENGTH = 64  # of the name of a decoded set
 ANEW = "remove its folder, and run its study again"
 THAT = "remove that file"
 RIGHTS = "ask its owner for the right to read it, such as chmod -R a+rX, or ask the doctor as that user"
@@ -133,7 +134,9 @@ def weights(patient: Patient) -> Iterator[Finding]:
 def images(patient: Patient) -> Iterator[Finding]:
     """Find decoded images that are cut off: they count as not decoded, and are decoded again."""
     for path in sorted(patient.store.data.glob("[0-9a-f]*")):
-        if not (path.is_dir() and can_read(path) and all(map(can_read, path.iterdir()))):
+        if len(path.name) != LENGTH or not (
+            path.is_dir() and can_read(path) and all(map(can_read, path.iterdir()))
+        ):
             continue  # another check reports it
         if complaint.of("meta.json", _content(path / "meta.json")):
             continue  # as above
