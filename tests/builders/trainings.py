@@ -208,6 +208,36 @@ def modules(payload: Json, report: Report, should_stop: Asked) -> Json:
     return run_job(payload, report, should_stop) | {"modules": sorted(sys.modules)}
 
 
+BROKEN: list[str] = []  # in this process: as a CUDA context that is lost, it stays so
+
+
+def loses_its_device(payload: Json, report: Report, should_stop: Asked) -> Json:
+    """Fail as CUDA does: at a file's first use, and from then on whatever runs in this process."""
+
+    def see(detail: Json) -> None:
+        report(detail)
+        if "epoch" in detail and not Path(payload.get("broken", "/")).exists():
+            Path(payload["broken"]).touch()
+            BROKEN.append(
+                "CUDA error: device-side assert triggered\nCUDA kernel errors might be reported late"
+            )
+        if "epoch" in detail and BROKEN:
+            raise torch.AcceleratorError(BROKEN[0])
+
+    return run_job(payload, see, should_stop) | {"pid": os.getpid()}
+
+
+def raises(payload: Json, report: Report, should_stop: Asked) -> Json:
+    """Raise what the payload says, after the first epoch."""
+
+    def see(detail: Json) -> None:
+        report(detail)
+        if "epoch" in detail:
+            raise RuntimeError(payload["text"])
+
+    return run_job(payload, see, should_stop)
+
+
 def lacks_memory(payload: Json, report: Report, should_stop: Asked) -> Json:
     """Get no more memory after the first epoch than there is in use."""
 
