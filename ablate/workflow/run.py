@@ -142,7 +142,7 @@ def lr_find(
     chosen = tuple(
         cell for cell in study_inputs.grid.cells if cell.label in cells or (not cells and cell.is_baseline)
     )
-    known = replace(study_inputs, grid=replace(study_inputs.grid, cells=chosen))
+    study_inputs = replace(study_inputs, grid=replace(study_inputs.grid, cells=chosen))
     inputs.check_images(study_inputs)
     network_checks.check_networks(study_inputs)
     with layout.creating(crew.store), study_folder.hold_free(crew.store, "lr-find"):
