@@ -144,6 +144,11 @@ ROWS = {
         {("results", "problem")},
         "a result of 3 epochs, and 1 of them in its journal",
     ),
+    "images that are cut off": (
+        lambda s: cut(min(s.glob("data/*/test_images.npy"))),
+        {("images", "problem")},
+        "decoded images are cut off",
+    ),
     "a job of another seed": (
         lambda s: change(job(s) / "recipe.json", seed=5),
         {("identity", "problem")},
