@@ -135,3 +135,14 @@ def test_the_safe_path_is_that_of_the_children_of_a_command_alone(monkeypatch):
     assert CliRunner().invoke(Alone(commands={"look": look}), ["look"]).exit_code == 0
     assert seen == ["1"]
     assert "PYTHONSAFEPATH" not in os.environ
+
+
+def test_a_file_that_ends_too_early_is_no_silent_end_either(monkeypatch):
+    @click.command()
+    def broken():
+        raise EOFError
+
+    monkeypatch.setattr(group.Group, "get_command", lambda *_: broken)
+    result = CliRunner().invoke(main, ["run"])
+    assert isinstance(result.exception, RuntimeError)
+    assert "Aborted" not in result.output
