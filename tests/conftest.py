@@ -14,7 +14,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+import command_server  # noqa: E402
 import finished  # noqa: E402
+import mlflow_tables  # noqa: E402
 from commands import TINY  # noqa: E402
 from drivers import Machine  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
@@ -52,8 +54,16 @@ def here(tmp_path):
     return made
 
 
-@pytest.fixture(scope="session")
-def done(tmp_path_factory):
-    """Return what the tiny study leaves behind: (folder, what it printed). It is run once for all workers."""
+@pytest.fixture(scope="session", autouse=True)
+def shared(tmp_path_factory):
+    """Return the folder of what all processes of the tests share, with MLflow's empty database."""
     own = tmp_path_factory.getbasetemp()
-    return finished.copy_of(own.parent if "PYTEST_XDIST_WORKER" in os.environ else own, own)
+    command_server.SERVER.shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    mlflow_tables.share(command_server.SERVER.shared)
+    return command_server.SERVER.shared
+
+
+@pytest.fixture(scope="session")
+def done(shared, tmp_path_factory):
+    """Return what the tiny study leaves behind: (folder, what it printed). It is run once for all workers."""
+    return finished.copy_of(shared, tmp_path_factory.getbasetemp())

@@ -40,10 +40,12 @@ class Server:
 
     def __init__(self):
         self.lock, self.process, self.socket = threading.Lock(), None, None
+        self.shared = None  # the folder of what all processes of the tests share
 
     def run(self, arguments, environment, patience):
         """Run a command to its end: its exit code, what it printed on stdout, and on stderr."""
         request = {"arguments": arguments, "environment": environment, "folder": str(Path.cwd())}
+        request["shared"] = self.shared and str(self.shared)
         text = json.dumps(request).encode()
         with self.lock, ThreadPoolExecutor(2) as threads:
             if self.process is None:
@@ -168,6 +170,10 @@ def _become(request, ends, imports, before):
         del os.environ[name]
     os.environ.update(wanted)
     sys.argv = ["ablate", *request["arguments"]]
+    if request["shared"]:
+        import mlflow_tables  # beside this file
+
+        mlflow_tables.share(request["shared"])
     sys.path[0] = str(Path.cwd())
     importlib.invalidate_caches()
     if request["arguments"][:1] and request["arguments"][0] in TRAINING:
