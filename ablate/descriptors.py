@@ -20,8 +20,8 @@ from ablate.errors import RefusedError
 
 MIB, GIB = 1 << 20, 1 << 30
 LIMITS = {
-    "outcome.json": GIB,  # a confusion matrix of 10,000 classes
-    "trials.json": GIB,
+    "outcome.json": 256 * MIB,  # a confusion matrix of 8,000 classes
+    "trials.json": 256 * MIB,
     ".json": 64 * MIB,
     ".jsonl": 256 * MIB,
     ".pt": 256 * GIB,
