@@ -16,6 +16,8 @@ def count(number: int, noun: str, plural: str = "") -> str:
 
 def printable(text: str) -> str:
     """Return a text without control characters for terminals; line breaks and tabs stay."""
+    if text.isprintable():  # nearly all of them
+        return text
     return "".join(letter if letter.isprintable() or letter in "\n\t" else " " for letter in text)
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ablate.recipe import identity as identities
-from ablate.store import files, job_folder
+from ablate.store import job_folder, records
 from ablate.store.job_folder import Folder
 from ablate.store.job_state import JobState, state
 from ablate.store.layout import Store
-from ablate.store.records import Epoch
+from ablate.store.records import Environment, Epoch
 from ablate.study.grid import Run
 
 Status = Literal["finished", "diverged", "at_chance", "crashed", "stopped", "running", "not_run"]
@@ -72,7 +72,7 @@ def read(runs: tuple[Run, ...], store: Store) -> tuple[Outcome, ...]:
 
 def _read_job(folder: Folder, environments: dict[str, dict[str, Any]]) -> _Job:
     job_state = state(folder)  # first: what ends while it is read counts as running, not as never started
-    environment = files.read_json(folder.environment) or {}
+    environment = records.plain(records.read_or_empty(folder.environment, Environment))
     return _Job(
         state=job_state,
         lines=tuple(job_folder.read_epochs(folder)),

@@ -94,9 +94,8 @@ class Group(click.Group):
         """Run a command; a user's mistake ends it with 2, Ctrl-C with 130, a lost reader with 141."""
         from ablate.messages import printable
 
-        os.environ["PYTHONSAFEPATH"] = (
-            "1"  # of every child: nothing in the current directory is to be imported
-        )
+        # Of every child, whichever library starts it: nothing in the current directory is to be imported.
+        os.environ["PYTHONSAFEPATH"] = "1"
         try:
             return super().invoke(ctx)
         except AblateError as error:

@@ -117,6 +117,8 @@ class Crew:
         budget = Budget() if seconds is None else Budget(seconds)
         policy = Policy(self.how.fail_fast, self.how.stall, budget, partial(_seconds, pace))
         learner = _nobody if seconds is None else partial(_learn, pace)
+        for text in executors.notices(self.where.executor, options):
+            self.notice(text)
         start = executors.start(self.where.executor, PROGRAM, options)
         with self.observed(learner), closing(start) as executor:
             resources = executor.resources()

@@ -26,7 +26,7 @@ from ablate.planning.plan import Work
 from ablate.planning.work import CellSearch
 from ablate.store import files, job_folder, search_folder
 from ablate.store.files import Json
-from ablate.store.job_state import state
+from ablate.store.job_state import JobState, state
 from ablate.store.layout import Store
 from ablate.store.records import Trial
 from ablate.study import search_space
@@ -179,19 +179,28 @@ class Searches:
             )
             standing = state(self._store.job(job.id))
             failed = standing.stage() == "crashed" and not self._retry_failed
-            if standing.result is None and not failed and job.id not in self._under_way():
+            if self._is_open(job.id, standing) and not failed and job.id not in self._under_way():
                 self._ready.append(Work(job, (), trained=False))
         self._close(opened, trial)  # all of its jobs may be done already
 
     def _close(self, opened: OpenSearch, trial: OpenTrial) -> None:
         """Tell Optuna the result of a trial whose jobs have all ended."""
         states = [state(self._store.job(job)) for job in trial.jobs.values()]
+        are_open = [self._is_open(job, each) for job, each in zip(trial.jobs.values(), states, strict=True)]
         if any(standing.stage() == "diverged" for standing in states):
             self._tell(opened, trial, "diverged")
-        elif states and all(standing.is_trained for standing in states):
+        elif states and not any(are_open):
             self._tell(opened, trial, "complete")
         elif not set(trial.jobs.values()) & self._under_way():  # one has failed, or there is none
             self._tell(opened, trial, "failed")
+
+    def _is_open(self, job: str, standing: JobState) -> bool:
+        """Whether a job has no result yet, or one whose journal a power cut has shortened.
+
+        A trial's value is read from there: it would be another one, and another trial might win.
+        """
+        folder, result = self._store.job(job), standing.result
+        return result is None or len(job_folder.read_epochs(folder)) < result.epochs
 
     def _under_way(self) -> set[str]:
         return {*self._handed, *(work.job.id for work in self._ready)}

@@ -1,6 +1,8 @@
 """Networks, checkpoints and weights of a job on the disk."""
 
 import io
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,7 +13,15 @@ from ablate.recipe.fields import Recipe
 from ablate.store import files
 from ablate.store.files import Json
 from ablate.store.job_folder import Folder
-from ablate.training import data, layout, models
+from ablate.store.records import Epoch
+from ablate.training import data, layout, loop, models
+from ablate.training.loop import Session
+
+UNLOADABLE = (
+    pickle.UnpicklingError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError,
+    AssertionError, EOFError, OverflowError, UnicodeError, MemoryError,
+)  # fmt: skip
+"""What torch raises of a file that is whole and not what was saved here."""
 
 
 def build_network(folder: Folder, recipe: Recipe, prepared: data.Prepared, device: torch.device) -> nn.Module:
@@ -27,9 +37,15 @@ def build_network(folder: Folder, recipe: Recipe, prepared: data.Prepared, devic
             f"{path}: must be the weights of a finished training, and is gone or damaged: "
             "remove that folder, and run again"
         )
-    weights = load(path, device)
-    assert weights is not None
-    network.load_state_dict(weights)
+    try:
+        network.load_state_dict(load(path, device))
+    except torch.OutOfMemoryError:
+        raise
+    except UNLOADABLE:
+        raise AblateError(
+            f"{path}: must be the weights of a finished training as this version of torch loads them, "
+            "and is not: remove that folder, and run again"
+        ) from None
     return layout.place(network, recipe.model, shape, recipe.training.precision, device)
 
 
@@ -43,20 +59,43 @@ def save(path: Path, content: Json, *, keep: Path | None = None, durable: bool =
     files.write(path, held.getvalue(), keep=keep, durable=durable)
 
 
-def last_state(folder: Folder, device: torch.device) -> Json | None:
-    """Return the checkpoint or, where a disk has damaged it, the one before; None where there is neither."""
+def resumed(folder: Folder, begin: Callable[[], Session], device: torch.device) -> Session:
+    """Return a session that goes on from the last checkpoint or, where that will not do, the one before.
+
+    Where neither will, as both are damaged, of another version of torch, or not of this training at all, it
+    begins at the start; the log says so. `begin` makes a new session.
+    """
+    session = begin()
     for path in (folder.checkpoint, folder.previous):
-        if path.exists() and not files.damage(path):
-            return load(path, device)
-        if path.exists():
-            print(f"{path.name} is damaged: the training goes on from an earlier epoch", flush=True)
-    return None
+        try:
+            wrong = files.damage(path) and "is damaged"
+            if not wrong:
+                loop.restore(session, load(path, device))
+                _check(session)
+                return session
+        except FileNotFoundError:
+            continue
+        except torch.OutOfMemoryError:
+            raise
+        except UNLOADABLE:  # never with torch's own words, which recommend to run what is in the file
+            wrong = "cannot be loaded as a checkpoint of this training"
+            del session  # first: there may not be memory for two
+            session = begin()
+        is_last = path == folder.previous or not files.is_there(folder.previous)
+        goes_on = "begins at the start" if is_last else "goes on from an earlier epoch"
+        print(f"{path.name} {wrong}: the training {goes_on}", flush=True)
+    return session
 
 
-def load(path: Path, device: torch.device) -> Json | None:
-    """Return the tensors and plain values of a file, never code (weights_only); None if there is no file."""
-    if not path.exists():
-        return None
+def _check(session: Session) -> None:
+    """Raise a ValueError where a session cannot have been saved so: others may write to a store, too."""
+    history = [Epoch.model_validate(line) for line in session.history]
+    if [line.epoch for line in history] != list(range(1, session.epoch + 1)):
+        raise ValueError("its epochs are not those of its history")
+
+
+def load(path: Path, device: torch.device) -> Json:
+    """Return the tensors and plain values of a file, never code (weights_only)."""
     place = device if device.type == "cpu" else "cpu"
     with files.open_binary(path) as file:
         loaded: Json = torch.load(file, map_location=place, weights_only=True)

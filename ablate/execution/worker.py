@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 import torch
 
@@ -19,7 +20,7 @@ from ablate.execution import attempt, memory, probe_worker, provenance
 from ablate.execution.attempt import Alive
 from ablate.execution.checkpoints import Checkpoints
 from ablate.execution.executors.base import Stopped
-from ablate.execution.weights import build_network, last_state, save
+from ablate.execution.weights import build_network, resumed, save
 from ablate.recipe import identity, networks, range_test, user_code
 from ablate.recipe.fields import Evaluation, Model, Recipe
 from ablate.recipe.range_test import Curve
@@ -113,7 +114,12 @@ def _run_job(task: TrainTask, report: Report, should_stop: Asked) -> Json:
     ):
         alive = Alive(beat, lease)
         descriptors.remove(folder.failure)
-        if job_folder.read_result(folder) is not None:
+        result = job_folder.read_result(folder)
+        if result is not None and (lacking := _lacking(folder, task, result)):
+            job_folder.reopen(folder)
+            print(f"the result is taken back, as {lacking}: the training goes on", flush=True)
+            result = None
+        if result is not None:
             is_known = task.trained or attempt.is_of(folder, task.context.study)
             report({"evaluating": True} if is_known else {"elsewhere": f"trained by {attempt.last(folder)}"})
         else:
@@ -124,6 +130,13 @@ def _run_job(task: TrainTask, report: Report, should_stop: Asked) -> Json:
         if result.status == "finished":
             _evaluate_all(folder, task, should_stop, alive)
     return {"status": result.status}
+
+
+def _lacking(folder: Folder, task: TrainTask, result: Result) -> str:
+    """Return what a result lacks to be evaluated; empty where it was: then it is a run's, and stays."""
+    if any(job_folder.read_evaluations(folder)):
+        return ""
+    return job_folder.lacks(folder, result, deep=bool(task.evaluations))
 
 
 def _train(folder: Folder, task: TrainTask, report: Report, should_stop: Asked, alive: Alive) -> None:
@@ -142,8 +155,9 @@ def _train(folder: Folder, task: TrainTask, report: Report, should_stop: Asked, 
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = task.context.compile_cache
         print("torch.compile: half a minute when this network is new here", flush=True)
     prepared = data.read(task.data)
-    room = _room(task, device)
-    session = loop.start(recipe, seed, prepared, data.open_arrays(prepared.folder), device, memory=room)
+    arrays, room = data.open_arrays(prepared.folder), _room(task, device)
+    begin = partial(loop.start, recipe, seed, prepared, arrays, device, memory=room)
+    session = resumed(folder, begin, device)
     if session.train.streamed:
         notice = (
             f"the training images do not fit into the memory of {task.device}: "
@@ -152,9 +166,6 @@ def _train(folder: Folder, task: TrainTask, report: Report, should_stop: Asked, 
         print(notice, flush=True)
         report({"notice": notice})
     session.shares_device = task.context.jobs_a_device > 1
-    state = last_state(folder, device)
-    if state is not None:
-        loop.restore(session, state)
     job_folder.restore_journal(folder, session.history)
     epochs = f"from epoch {session.epoch} of {recipe.training.epochs}"
     print(f"attempt {number} on {task.device}: {epochs}", flush=True)

@@ -3,11 +3,11 @@
 import statistics
 from dataclasses import dataclass, field
 
-from ablate.errors import AblateError
 from ablate.recipe import networks
 from ablate.recipe.datasets import DATASETS
 from ablate.recipe.fields import Evaluation, Recipe
 from ablate.store import job_folder, records
+from ablate.store.files import SPOILT
 from ablate.store.layout import Store
 from ablate.store.records import ImageSet
 from ablate.study.file import Study, located
@@ -66,7 +66,7 @@ def learn(pace: Pace, job: str) -> None:
             if outcome.seconds is not None:
                 key = (kind(recipe), description.data, Evaluation.model_validate(outcome.evaluation))
                 pace.evaluated.setdefault(key, []).append(outcome.seconds)
-    except (KeyError, TypeError, ValueError, OSError, AblateError):
+    except SPOILT:
         return
 
 

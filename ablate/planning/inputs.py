@@ -217,6 +217,7 @@ def _prepare(inputs: Inputs, section: Data, notice: Callable[[str], None]) -> Pr
         return kept
     is_new = data.find(source, inputs.store.data, older=False) is None
     if is_new:
+        _check_who_names(inputs.study, section, source)
         why = "once for this store"
         if data.find(source, inputs.store.data) is not None:
             why = "again, as an older version has read some files otherwise"
@@ -230,6 +231,19 @@ def _prepare(inputs: Inputs, section: Data, notice: Callable[[str], None]) -> Pr
     if is_new and prepared.decoding:
         notice(f"{section.name}: {'; '.join(prepared.decoding)}")
     return prepared
+
+
+def _check_who_names(study: Study, section: Data, source: Data) -> None:
+    """Raise a DataError where a store alone names a folder: others who write to it must not choose that.
+
+    What is decoded from there would lie in the store, for everybody who reads that.
+    """
+    if not study.folder and section.root is not None:
+        file = Path(study.source).name
+        raise DataError(
+            f'the images of "{study.name}" are not decoded in this store as they are at {source.root}, '
+            f"and that folder is read only when you name the study's file, as in ablate run {file}"
+        )
 
 
 def settle(inputs: Inputs, fingerprints: Fingerprints) -> Settled:

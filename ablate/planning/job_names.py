@@ -13,6 +13,7 @@ from ablate.messages import near, show, unknown
 from ablate.planning.resolve import resolve
 from ablate.recipe import identity
 from ablate.store import files, search_folder, study_folder
+from ablate.store.files import SPOILT
 from ablate.store.layout import Store
 from ablate.study.file import Study
 from ablate.study.grid import Job, Run
@@ -52,13 +53,13 @@ def read(store: Store, device: str = "auto") -> Known:
     for study in study_folder.names(store):
         try:
             runs, needed, trials = _needs(study_folder.recall(store, study), store, device)
-        except (AblateError, ValueError) as error:  # of another version, or spoilt
-            unreadable[study] = str(error)
-            continue
         except PermissionError as error:
             unreadable[study] = (
                 f"{error.filename}: cannot be read: {error.strerror}: ask its owner for the right to read it"
             )
+            continue
+        except SPOILT as error:  # of another version, or not ours
+            unreadable[study] = str(error)
             continue
         jobs |= {job.id: job for job in needed if job.id not in jobs}
         for run in runs:

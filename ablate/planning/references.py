@@ -8,16 +8,13 @@ from pathlib import Path
 from ablate.errors import AblateError
 from ablate.planning import inputs, work
 from ablate.planning.resolve import Resolved, resolve_inputs
-from ablate.store import files, records, study_folder
+from ablate.store import records, study_folder
+from ablate.store.files import SPOILT
 from ablate.store.layout import Store
 from ablate.store.records import JobRecipe
 from ablate.store.search_folder import read_trials
 from ablate.study.file import Study
 from ablate.study.grid import Fingerprints
-
-SPOILT = (AblateError, ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, OSError)
-"""What reading files raises that ablate has not written so."""
-
 
 IDENTITY = re.compile("[0-9a-f]{64}")
 """Names of the folders of jobs, searches, range tests and images; any other one there is not ours."""
@@ -47,7 +44,7 @@ def read(store: Store, *, quick: bool) -> Needs:
     every: list[Resolved] = []
     for path in study_folder.study_files(store):
         try:
-            study = study_folder.recall(store, files.read_json(path)["study"]["name"])
+            study = study_folder.recall(store, study_folder.name_of(path, store))
             each = list(_resolve(study, store, quick=quick))
             _check(each[0])
         except SPOILT as error:

@@ -298,7 +298,8 @@ def best(suggestions: dict[str, Suggestion]) -> Suggestion | None:
 
     None if there is none.
     """
-    return next((suggestions[rule] for rule in RULES if suggestions[rule].status == "ok"), None)
+    own = (suggestions[rule] for rule in RULES if rule in suggestions)  # none without all curves
+    return next((suggestion for suggestion in own if suggestion.status == "ok"), None)
 
 
 def _no_answer(status: Status) -> dict[str, Suggestion]:

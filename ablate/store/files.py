@@ -24,13 +24,18 @@ from typing import Any, BinaryIO
 from filelock import FileLock
 
 from ablate import descriptors
-from ablate.errors import RefusedError, StoreError, UnwritableError
+from ablate.errors import AblateError, RefusedError, StoreError, UnwritableError
 
 Json = dict[str, Any]
 Line = Json  # of an append-only file
 DRAFT = re.compile(r"\..+\.[0-9a-f]{8}")
 DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError)
 """What zipfile raises of wrong bits: a wrong flag makes a file look encrypted, or compressed otherwise."""
+SPOILT = (
+    AblateError, ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, EOFError,
+    OverflowError, RecursionError, OSError,
+)  # fmt: skip
+"""What reading files raises that ablate has not written so."""
 UNSYNCED = {errno.EINVAL, errno.ENOTSUP}  # of file systems on which a folder cannot be synced
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # of a disk that takes nothing more, whatever is tried
 
@@ -169,7 +174,7 @@ def read_json(path: Path) -> Any:
         return json.loads(read(path).decode())
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise StoreError(
             f"{path}: must be JSON as ablate writes it, and it is not: ablate doctor says what to do"
         ) from None

@@ -208,6 +208,28 @@ def is_evaluated(folder: Folder, evaluation: str) -> bool:
     return files.is_there(folder.evaluation(evaluation))
 
 
+def lacks(folder: Folder, result: Result, *, deep: bool = False) -> str:
+    """Return what a result rests on and its folder lacks; empty where nothing is lacking.
+
+    A power cut may have left it so, where the writer, of an earlier version, had not synced the rest before.
+    `deep`: the weights are read for their checksums, too.
+    """
+    weights = folder.weights("last")
+    if result.status == "finished" and not files.is_there(weights):
+        return "its weights are gone"
+    if deep and result.status == "finished" and files.damage(weights):
+        return "its weights are damaged"
+    return "its journal lacks epochs" if len(read_epochs(folder)) < result.epochs else ""
+
+
+def reopen(folder: Folder) -> None:
+    """Remove a result that lacks what it rests on: the training goes on from where the folder stands.
+
+    The caller holds the lock.
+    """
+    descriptors.remove(folder.result)
+
+
 def restore_journal(folder: Folder, history: list[Line]) -> None:
     """Rewrite the journal from the history in a checkpoint, where they differ.
 

@@ -1,6 +1,7 @@
 """A store: the folder of all jobs, of the studies as last run, of the decoded data, and of MLflow's files."""
 
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -14,12 +15,14 @@ from ablate import descriptors
 from ablate.errors import StoreError
 from ablate.recipe import datasets
 from ablate.recipe import identity as identities
-from ablate.store import files
+from ablate.store import files, records
+from ablate.store.files import SPOILT
 from ablate.store.job_folder import Folder
 from ablate.store.range_folder import RangeFolder
 from ablate.store.search_folder import SearchFolder
 
 USUAL = "mlruns"  # name of a store
+ID = re.compile(r"[0-9a-f]{32}")
 LONGEST_NAME = 200  # characters of a quoted study name; file systems hold 255
 
 
@@ -111,7 +114,7 @@ def _unmake(store: Store, parents: list[Path]) -> None:
     if any(entry for pattern in used for entry in store.path.glob(pattern)):
         return
     notes = store.data.glob("index/*.json")
-    if any(datasets.is_folder(files.read_json(note)["name"]) for note in notes):  # which may have taken hours
+    if any(_may_be_folder(note) for note in notes):  # which may have taken hours
         return
     if any(files.is_held(lock) for lock in (store.data / "lock", *store.path.glob("studies/*/lock"))):
         return
@@ -120,6 +123,15 @@ def _unmake(store: Store, parents: list[Path]) -> None:
         shutil.rmtree(store.path)
         for path in parents:
             path.rmdir()
+
+
+def _may_be_folder(note: Path) -> bool:
+    """Whether a file of data/index is of a folder of images, or cannot be read."""
+    try:
+        content = records.read(note, records.ImageIndex)
+        return content is not None and datasets.is_folder(content.name)
+    except SPOILT:
+        return True
 
 
 def create(store: Store) -> None:
@@ -142,7 +154,13 @@ def identity(store: Store) -> str:
         with files.lock(store.path / "id.lock"):  # two studies may be the first ones at once
             if not path.exists():
                 files.write(path, uuid.uuid4().hex)
-    return files.read(path).decode()
+    kept = files.read(path).decode(errors="replace").strip()
+    if not ID.fullmatch(kept):  # it stands in what MLflow is asked
+        raise StoreError(
+            f"{path}: must be 32 hex digits, as ablate writes it, and is not: take them from the tag "
+            "ablate.store of a run in MLflow, or remove it and mlflow.db, and run ablate sync for each study"
+        )
+    return kept
 
 
 def _gitignore() -> str:

@@ -26,6 +26,7 @@ from ablate.store import files
 
 TERM = 60.0
 """Seconds without a renewal after which a lease expires; network file systems show a file up to 30 s late."""
+LONGEST_TERM = 3600.0  # another one would keep a job of a dead process for ever
 RENEWALS = 12  # in a term
 LENGTH = 512  # bytes of every lease, as it is overwritten in place
 RECENT = 5 * TERM
@@ -203,6 +204,7 @@ def _parsed(content: bytes) -> dict[str, Any]:
     """Return the content of a lease; empty where it is being written, or its owner died while writing it."""
     try:
         parsed = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return parsed if isinstance(parsed, dict) and isinstance(parsed.get("term"), (int, float)) else {}
+    term = parsed.get("term") if isinstance(parsed, dict) else None
+    return parsed if isinstance(term, (int, float)) and 0 < term <= LONGEST_TERM else {}

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ablate import descriptors
+from ablate.errors import RefusedError
 from ablate.messages import show
 from ablate.recipe import networks
 from ablate.study.file import Study
@@ -90,8 +92,8 @@ def is_text(path: Path, study: Study) -> bool:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
+        return descriptors.read(path).decode("utf-8-sig")  # whatever the store names: perhaps a pipe
+    except (OSError, UnicodeDecodeError, RefusedError):
         return ""
 
 

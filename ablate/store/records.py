@@ -5,11 +5,10 @@ have written it; one that an earlier version did not write has a default. What a
 read as it stands, and what is written has the keys in this order.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import (
+from pydantic import (  # fmt: skip
     AfterValidator,
     BaseModel,
     BeforeValidator,
@@ -17,15 +16,20 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    model_validator,
 )
 
 from ablate.errors import StoreError
 from ablate.recipe import chance, range_test
 from ablate.recipe.fields import Recipe, Section
 from ablate.recipe.range_test import Suggestion
+from ablate.recipe.section import LARGEST
 from ablate.store import files
+from ablate.study.head import MOST_SEEDS
 
-Number = int | float
+Whole = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]  # times, in ms, are counts, too
+Number = Whole | float
 Metrics = dict[str, Number]
 Sha = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -43,10 +47,10 @@ class JobRecipe(Record):
     """recipe.json: what is trained."""
 
     job: str
-    seed: int
+    seed: Count
     data: str  # fingerprint of the images
     code: str = ""  # of a network of the user's own, or which weights it starts from
-    numerics: int
+    numerics: Count
     recipe: dict[str, dict[str, Any]]  # as the version that wrote it had it; without root and evaluation
 
     def parsed(self) -> Recipe:
@@ -60,9 +64,9 @@ class JobRecipe(Record):
 class Attempt(Record):
     """A line of attempts.jsonl: one execution of a job begins."""
 
-    attempt: int = 0
-    timestamp: int  # ms
-    pid: int | None = None
+    attempt: Count = 0
+    timestamp: Count  # ms
+    pid: Count | None = None
     device: str = ""
     study: str = ""
 
@@ -70,8 +74,8 @@ class Attempt(Record):
 class Epoch(Record):
     """A line of journal.jsonl: one epoch of a training."""
 
-    epoch: int
-    timestamp: int  # ms
+    epoch: Count
+    timestamp: Count  # ms
     seconds: Number
     metrics: Metrics
 
@@ -81,12 +85,12 @@ class Result(Record):
 
     status: Literal["finished", "diverged"]
     reason: str
-    epochs: int
-    best_epoch: int = 0
-    train_images: int
-    parameters: int | None = None
-    peak_memory: int | None = None  # bytes, of the attempt that ended it
-    timestamp: int  # ms
+    epochs: Count
+    best_epoch: Count = 0
+    train_images: Count
+    parameters: Count | None = None
+    peak_memory: Count | None = None  # bytes, of the attempt that ended it
+    timestamp: Count  # ms
     streamed: bool = False
     metrics: Metrics
 
@@ -94,9 +98,9 @@ class Result(Record):
 class Wrong(Record):
     """A test image that was answered wrongly, with high confidence."""
 
-    index: int
-    label: int
-    answer: int
+    index: Count
+    label: Count
+    answer: Count
     confidence: Number
 
 
@@ -106,18 +110,52 @@ class Evaluation(Record):
     evaluation: dict[str, Any]
     status: Literal["finished", "at_chance"]  # by the rule of the version that wrote it: see `end`
     reason: str
-    timestamp: int  # ms
+    timestamp: Count  # ms
     seconds: Number | None = None
     classes: tuple[str, ...] = ()
     metrics: Metrics
-    confusion: tuple[tuple[int, ...], ...] = ()  # [true class][answer]
-    calibration: tuple[tuple[int, Number, Number], ...] = ()
+    confusion: tuple[tuple[Count, ...], ...] = ()  # [true class][answer]
+    calibration: tuple[tuple[Count, Number, Number], ...] = ()
     """A bin each: images, mean confidence, share that was right."""
     wrong: tuple[Wrong, ...] = ()
+
+    @model_validator(mode="after")
+    def _square(self) -> Self:
+        if any(len(row) != len(self.confusion) for row in self.confusion):
+            raise ValueError("a confusion matrix must have a column for each of its rows")
+        if self.confusion and self.classes and len(self.confusion) != len(self.classes):
+            raise ValueError("a confusion matrix must have a row for each class")
+        return self
 
     def end(self) -> tuple[chance.End, str]:
         """Return whether the network is at chance level, by the rule of this version, and why."""
         return chance.status(self.status, self.reason, self.confusion, self.classes)
+
+
+class Commit(Record):
+    """Of an environment.json: the commit that a job was run from; none outside of git."""
+
+    model_config = ConfigDict(extra="allow")
+
+    commit: str = ""
+    dirty: bool = False
+
+
+class Environment(Record):
+    """environment.json: what the last attempt ran on. What it says more is shown as it stands."""
+
+    model_config = ConfigDict(extra="allow")
+
+    data: str = ""  # fingerprint of the images
+    git: Commit = Commit()
+    user: str = ""
+
+
+class Network(Record):
+    """model.json: the size of a network."""
+
+    parameters: Count | None = None
+    macs: Count | None = None
 
 
 class Failure(Record):
@@ -125,7 +163,7 @@ class Failure(Record):
 
     kind: Literal["error", "crash", "memory", "stall"] = "error"
     error: str
-    timestamp: int  # ms
+    timestamp: Count  # ms
 
 
 # Of a search
@@ -139,24 +177,24 @@ class Search(Record):
     direction: Literal["max", "min"]
     sampler: str = ""
     pruner: str = ""
-    trials: int
-    seeds: tuple[int, ...]
+    trials: Count
+    seeds: tuple[Count, ...]
     space: dict[str, dict[str, Any]]
-    started: int  # ms
+    started: Count  # ms
 
 
 class Trial(Section):
     """One trial of trials.json."""
 
-    number: int = Field(ge=0)
+    number: Count
     params: dict[str, Any]
     jobs: dict[Annotated[str, Field(pattern="^[0-9]+$")], Sha] = Field(default_factory=dict)
     value: float | None
     state: Literal["running", "complete", "pruned", "failed", "diverged"]
     proposed: bool = True
     """By the sampler; neither the recipe as it stands nor a point of a grid."""
-    started: int | None = None
-    ended: int | None = None
+    started: Count | None = None
+    ended: Count | None = None
 
 
 class Trials(Record):
@@ -173,7 +211,7 @@ class Sweep(Record):
 
     low: Number
     high: Number
-    steps: int
+    steps: Count
     mode: str
     per: str
 
@@ -183,18 +221,27 @@ class RangeTest(Record):
 
     label: str
     sweep: Sweep
-    seeds: tuple[int, ...]
-    started: int  # ms
+    seeds: tuple[Count, ...]
+    started: Count  # ms
+
+
+Loss = Number | Literal["nan", "inf", "-inf"]  # a text where it is not finite
 
 
 class SeedCurve(Record):
     """curve-<seed>.json: the losses of one seed over the rates."""
 
     rates: tuple[Number, ...]
-    losses: tuple[Number | str, ...]  # a text where it is not finite
-    accuracies: tuple[Number | str, ...]
+    losses: tuple[Loss, ...]
+    accuracies: tuple[Loss, ...]
     stopped: str
-    timestamp: int = 0  # ms
+    timestamp: Count = 0  # ms
+
+    @model_validator(mode="after")
+    def _even(self) -> Self:
+        if not len(self.rates) == len(self.losses) == len(self.accuracies):
+            raise ValueError("a curve must have a loss and an accuracy for each rate")
+        return self
 
     def curve(self) -> range_test.Curve:
         """Return the curve as numbers."""
@@ -224,13 +271,49 @@ SUGGESTION: TypeAdapter[Suggestion] = TypeAdapter(
 # Of a study, and of decoded images
 
 
+def _named(study: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(study.get("name"), str):
+        raise ValueError("a study must have a name")  # noqa: TRY004 (pydantic's)
+    return study
+
+
 class KeptStudy(Record):
     """study.json: a study as it was last run."""
 
     source: str
     folder: str = ""
     text: str
-    study: dict[str, Any]
+    study: Annotated[dict[str, Any], AfterValidator(_named)]  # the rest is checked where it becomes a Study
+
+
+class KeptOrigin(Record):
+    """origin.json: the file that a study was last run from, and the seeds that it ever had."""
+
+    file: str
+    place: str
+    host: str
+    seeds: tuple[Count, ...] = ()
+    asked_seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] | None = None
+
+
+class Holder(Record):
+    """holder.json: the process that runs a study."""
+
+    pid: Count
+    host: str
+
+
+class Began(Record):
+    """began.json: when a study's own run in MLflow began."""
+
+    timestamp: Count | None = None  # ms
+
+
+class Mark(Record):
+    """sent.json: MLflow has all of a study in this state, as long as its database is this one."""
+
+    state: str = ""
+    database: tuple[tuple[Count, ...] | None, ...] = ()
 
 
 class Settled(Record):
@@ -245,18 +328,33 @@ class ImageSet(Record):
     """meta.json: a decoded data set."""
 
     classes: tuple[str, ...]
-    train: int  # images
-    test: int
-    channels: int
-    image_size: int
+    train: Count  # images
+    test: Count
+    channels: Count
+    image_size: Count
     mean: tuple[Number, ...]
     std: tuple[Number, ...]
     decoding: tuple[str, ...] = ()
 
 
-# Reading and writing
+class ImageIndex(Record):
+    """A file of data/index: which decoded set a source has become."""
+
+    fingerprint: Sha
+    name: str
+    root: str | None = None
+    image_size: Count
+
 
 R = TypeVar("R", bound=BaseModel)
+
+
+def read_or_empty(path: Path, kind: type[R]) -> R:
+    """Return a record that no result rests on; without any fields where its file is gone or spoilt."""
+    try:
+        return read(path, kind) or kind()
+    except StoreError:
+        return kind()
 
 
 def read(path: Path, kind: type[R]) -> R | None:
@@ -299,37 +397,3 @@ def append(path: Path, record: BaseModel) -> None:
 def plain(record: BaseModel) -> files.Json:
     """Return a record as it is written: the keys that it was made with."""
     return record.model_dump(exclude_unset=True)
-
-
-# Checking
-
-_KINDS: Mapping[str, TypeAdapter[Any]] = {
-    "recipe.json": TypeAdapter(JobRecipe), "attempts.jsonl": TypeAdapter(Attempt),
-    "journal.jsonl": TypeAdapter(Epoch), "result.json": TypeAdapter(Result),
-    "outcome.json": TypeAdapter(Evaluation), "failure.json": TypeAdapter(Failure),
-    "search.json": TypeAdapter(Search), "trials.json": TypeAdapter(Trials),
-    "range.json": TypeAdapter(RangeTest), "curve.json": TypeAdapter(SeedCurve), "suggestion.json": SUGGESTION,
-    "study.json": TypeAdapter(KeptStudy), "settled.json": TypeAdapter(Settled),
-    "meta.json": TypeAdapter(ImageSet),
-}  # fmt: skip
-"""The type of a file, by its name; of each of its lines, where it is one of lines."""
-_LINE, _ANY = TypeAdapter(dict[str, Any]), TypeAdapter(Any)
-
-
-def complaint(name: str, content: bytes) -> str:
-    """Return what is wrong with a file of this name, or with one of its lines; empty where nothing is."""
-    default = _LINE if name.endswith(".jsonl") else _ANY
-    try:
-        kind = _KINDS.get("curve.json" if name.startswith("curve-") else name, default)
-        record = kind.validate_json(content)
-        if isinstance(record, SeedCurve):
-            record.curve()
-    except ValidationError as error:
-        kinds = [(detail["type"], detail["loc"]) for detail in error.errors()]
-        if any(kind == "json_invalid" for kind, _ in kinds):
-            return "is no JSON"
-        missing = [str(place[0]) for kind, place in kinds if kind == "missing" and len(place) == 1]
-        return f"has no {', '.join(missing)}" if missing else "is not what ablate writes there"
-    except (ValueError, AssertionError):  # of a curve
-        return "is not what ablate writes there"
-    return ""

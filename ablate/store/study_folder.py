@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -13,16 +13,19 @@ from urllib.parse import unquote
 from filelock import Timeout
 
 from ablate import descriptors
-from ablate.errors import AblateError, RefusedError, StoreError, StudyError
+from ablate.errors import AblateError, StoreError
 from ablate.recipe import identity as identities
 from ablate.recipe.fields import Data
-from ablate.store import files, layout, origin
+from ablate.store import files, layout, origin, records
+from ablate.store.files import SPOILT
 from ablate.store.layout import Store, is_store
 from ablate.store.origin import Origin
+from ablate.store.records import KeptOrigin, KeptStudy
 from ablate.study import file as study_file
 from ablate.study.file import Study
+from ablate.study.head import Head
 
-MANY = 500  # folders that are searched for a store, at most
+MANY = 500  # folders that are searched for a store or for a free name, at most
 SHOWN = 3  # stores named in one message
 
 
@@ -65,21 +68,18 @@ def past(store: Store, name: str) -> Past | None:
     """Return a study as last run; None where it never was, or its files are spoilt, which others report."""
     folder = store.study(name)
     try:
-        kept = files.read_json(folder / "study.json")
+        kept = records.read(folder / "study.json", KeptStudy)
         if kept is None:
             return None
-        more = files.read_json(folder / "origin.json") or {}
-        wanted = kept["study"].get("seeds", 5)
-        own = range(wanted) if isinstance(wanted, int) else wanted
-        fields = (
-            {key: more[key] for key in ("file", "place", "host")} if more else {"file": str(kept["source"])}
-        )
-        seeds = tuple(sorted({*map(int, own), *map(int, more.get("seeds", ()))}))
+        more = records.read(folder / "origin.json", KeptOrigin)
+        own = Head.model_validate({"name": "x", "seeds": kept.study.get("seeds", 5)}).seeds
+        seeds = {*(range(own) if isinstance(own, int) else own), *(more.seeds if more is not None else ())}
         return Past(
-            name=str(kept["study"]["name"]), raw=kept["study"], text=str(kept["text"]),
-            origin=Origin(**fields), seeds=seeds, asked_seeds=more.get("asked_seeds"),
+            name=kept.study["name"], raw=kept.study, text=kept.text,
+            origin=Origin(kept.source) if more is None else Origin(more.file, more.place, more.host),
+            seeds=tuple(sorted(seeds)), asked_seeds=None if more is None else more.asked_seeds,
         )  # fmt: skip
-    except (AblateError, OSError, KeyError, TypeError, ValueError, AttributeError):
+    except SPOILT:
         return None
 
 
@@ -169,7 +169,8 @@ def take_over(store: Store, checked: Study, *, replace: bool) -> str:
 
 def settled(store: Store, name: str) -> Settled:
     """Return what a study's last run settled."""
-    return Settled(**(files.read_json(store.study(name) / "settled.json") or {}))
+    kept = records.read(store.study(name) / "settled.json", records.Settled)
+    return Settled() if kept is None else Settled(kept.precision, kept.fingerprints, kept.codes)
 
 
 def recall(store: Store, name: str) -> Study:
@@ -184,9 +185,9 @@ def recall(store: Store, name: str) -> Study:
         last = past(store, name)
         asked = last.asked_seeds if last is not None else None
         return replace(study_file.from_json(files.read(path).decode()), asked_seeds=asked)
-    except StudyError:
+    except (AblateError, OSError):
         raise
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except SPOILT:
         raise StoreError(
             f"{path}: must be a study as ablate writes it, and is not: "
             "remove it, and run the study's file again"
@@ -195,14 +196,19 @@ def recall(store: Store, name: str) -> Study:
 
 def names(store: Store) -> list[str]:
     """Return the names of the studies in a store; ablate doctor reports files that are none."""
-    studies = []
-    for path in study_files(store):
-        with suppress(StoreError, KeyError, TypeError):
-            try:
-                studies.append(str(files.read_json(path)["study"]["name"]))
-            except (OSError, RefusedError):  # reported where that study is read
-                studies.append(unquote(path.parent.name))
-    return sorted(studies)
+    return sorted(name_of(path, store) for path in study_files(store))
+
+
+def name_of(path: Path, store: Store) -> str:
+    """Return the name of the study of a study.json; where that cannot be told, the one of its folder.
+
+    A name that belongs to another folder is none: reading by it would read another study.
+    """
+    with suppress(*SPOILT):  # reported where that study is read
+        kept = records.read(path, KeptStudy)
+        if kept is not None and store.study(kept.study["name"]) == path.parent:
+            return str(kept.study["name"])
+    return unquote(path.parent.name)
 
 
 def study_files(store: Store) -> list[Path]:
@@ -223,6 +229,14 @@ def study_files(store: Store) -> list[Path]:
 def is_held(store: Store, name: str) -> bool:
     """Whether a process runs a study now."""
     return files.is_held(store.study(name) / "lock")
+
+
+def held_by(store: Store, name: str) -> str:
+    """Return in words which process runs a study; it only serves a message."""
+    who = None
+    with suppress(*SPOILT):
+        who = records.read(store.study(name) / "holder.json", records.Holder)
+    return "by a process" if who is None else f"by process {who.pid} on {who.host}"
 
 
 @contextmanager
@@ -252,8 +266,7 @@ def hold(
         except Timeout:
             if waits is not None and stopped():
                 raise KeyboardInterrupt from None
-            who = files.read_json(holder) or {}
-            said = f'study "{name}" is being run by process {who.get("pid", "?")} on {who.get("host", "?")}'
+            said = f'study "{name}" is being run {held_by(store, name)}'
             if waits is None:
                 raise StoreError(f"{said}: wait for it, with --wait, or stop it first") from None
             if not is_announced:
@@ -267,6 +280,24 @@ def hold(
             if set(descriptors.names(folder)) <= {"lock", "holder.json"}:
                 descriptors.remove_folder(folder)
         lock.release()
+
+
+@contextmanager
+def hold_free(store: Store, name: str) -> Iterator[None]:
+    """Hold the first free one of "NAME 1", "NAME 2", ... as if it were a study.
+
+    For work that is no study's, such as `lr-find`: nothing that it needs is removed meanwhile, by anyone who
+    looks for studies that are run.
+    """
+    with ExitStack() as stack:
+        for number in range(1, MANY + 1):
+            try:
+                stack.enter_context(hold(store, f"{name} {number}"))
+                break
+            except StoreError:
+                if number == MANY:
+                    raise
+        yield
 
 
 def near(name: str = "", at: Path | None = None) -> Iterator[Path]:

@@ -27,7 +27,7 @@ def compare(address: str, study: Study, sources: Sequence[Source], store: Store)
     there = shown(address, study, store)
     wrong: dict[str, list[str]] = {}
     for source in sources:
-        for record in source.records(closing=True, is_done=lambda _: False):
+        for record in source.records(closing=True, is_done=lambda *_: False):
             for difference in _differences(record, there.get(record.key)):
                 wrong.setdefault(difference, []).append(record.name)
     return [f"{what}: {count(len(names), 'run')} ({_some(names)})" for what, names in wrong.items()]

@@ -12,10 +12,10 @@ from ablate.recipe import fields as recipe_fields
 from ablate.recipe import identity
 from ablate.recipe.datasets import DATASETS, is_folder
 from ablate.recipe.fields import Recipe, Section
-from ablate.store import files
+from ablate.store import records
 from ablate.store.job_folder import Folder
 from ablate.store.layout import Store
-from ablate.store.records import Result
+from ablate.store.records import Environment, ImageSet, Network, Result
 
 NOT_SHOWN = ("data.root",)  # a path of one machine, and no part of what was trained
 
@@ -72,11 +72,10 @@ def origin(folder: Folder) -> Origin:
 
 @lru_cache(maxsize=64)  # it may hold a diff of 200 KB, and is asked for at every epoch
 def _origin(path: Path, _modified: int, _size: int) -> Origin:
-    read = _read(path)
-    git = read.get("git", {})
-    tags = {"mlflow.user": read.get("user", ""), "mlflow.source.git.commit": git.get("commit", "")}
-    dirty = {"mlflow.source.git.dirty": "true"} if git.get("dirty") else {}
-    return Origin({name: value for name, value in tags.items() if value} | dirty, str(read.get("data", "")))
+    read = records.read_or_empty(path, Environment)
+    tags = {"mlflow.user": read.user, "mlflow.source.git.commit": read.git.commit}
+    dirty = {"mlflow.source.git.dirty": "true"} if read.git.dirty else {}
+    return Origin({name: value for name, value in tags.items() if value} | dirty, read.data)
 
 
 def images(data: recipe_fields.Data, fingerprint: str, store: Store) -> Images | None:
@@ -98,25 +97,21 @@ def images(data: recipe_fields.Data, fingerprint: str, store: Store) -> Images |
 
 @lru_cache(maxsize=64)
 def _profile(path: Path) -> str:
-    meta = _read(path)
-    sizes = {f"{split} images": meta[split] for split in ("train", "test") if split in meta}
-    shape = {name: meta[name] for name in ("image_size", "channels") if name in meta}
-    return json.dumps({**sizes, "classes": len(meta.get("classes", ())), **shape})
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Return the content of a file that no result rests on; empty where the file is damaged."""
     try:
-        return files.read_json(path) or {}
-    except StoreError:
-        return {}
+        meta = records.read(path, ImageSet)
+    except StoreError:  # no result rests on it
+        meta = None
+    if meta is None:
+        return json.dumps({"classes": 0})
+    sizes = {"train images": meta.train, "test images": meta.test, "classes": len(meta.classes)}
+    return json.dumps({**sizes, "image_size": meta.image_size, "channels": meta.channels})
 
 
 def size(folder: Folder, result: Result) -> dict[str, float]:
     """Return the size of a trained network and the memory that its training took, as metrics."""
-    model = _read(folder.model)
+    model = records.read_or_empty(folder.model, Network)
     sizes = {
-        "model/parameters": result.parameters, "model/macs": model.get("macs"),
+        "model/parameters": result.parameters, "model/macs": model.macs,
         "memory/peak_bytes": result.peak_memory,
     }  # fmt: skip
     return {name: float(value) for name, value in sizes.items() if value is not None}

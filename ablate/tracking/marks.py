@@ -7,12 +7,12 @@ has changed since: another study, a person in MLflow's page or a copy of the sto
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from ablate import __version__
 from ablate.recipe import identity
-from ablate.store import files as store_files
+from ablate.store import records
 from ablate.store.layout import Store
+from ablate.store.records import Mark
 from ablate.study.file import Study, to_json
 from ablate.tracking.records import RunSource
 
@@ -21,18 +21,15 @@ SENT = "sent.json"
 
 def is_current(given: str | None, study: Study, state: str, store: Store) -> bool:
     """Whether MLflow is the store's own (`given`: the command line's address), and has all of `state`."""
-    kept = (
-        store_files.read_json(store.study(study.name) / SENT)
-        if _is_own(given) and store.database.exists()
-        else None
-    )
-    return kept is not None and bool(kept == _mark(state, store))
+    if not (_is_own(given) and store.database.exists()):
+        return False
+    return records.read_or_empty(store.study(study.name) / SENT, Mark) == _mark(state, store)
 
 
 def keep(given: str | None, study: Study, state: str, store: Store) -> None:
     """Write the mark that MLflow has all of `state`."""
     if _is_own(given) and store.database.exists():
-        store_files.write_json(store.study(study.name) / SENT, _mark(state, store), durable=False)
+        records.write(store.study(study.name) / SENT, _mark(state, store), durable=False)
 
 
 def state(study: Study, runs: Iterable[RunSource], tuning: Iterable[Path], store: Store) -> str:
@@ -48,11 +45,12 @@ def _is_own(given: str | None) -> bool:
     return not given and not os.environ.get("MLFLOW_TRACKING_URI")
 
 
-def _mark(state: str, store: Store) -> dict[str, Any]:
+def _mark(state: str, store: Store) -> Mark:
     beside = [
         store.database.with_name(f"{store.database.name}{ending}") for ending in ("", "-wal", "-journal")
     ]
-    return {"state": state, "database": [_stat(path) for path in beside]}
+    stats = (_stat(path) for path in beside)
+    return Mark(state=state, database=tuple(None if stat is None else tuple(stat) for stat in stats))
 
 
 def _read(run: RunSource) -> Iterator[Path]:

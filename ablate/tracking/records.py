@@ -13,7 +13,7 @@ from ablate.store import files, job_folder, records
 from ablate.store.job_folder import Folder
 from ablate.store.job_state import state
 from ablate.store.layout import Store
-from ablate.store.records import Epoch, Evaluation
+from ablate.store.records import Attempt, Epoch, Evaluation
 from ablate.study.file import Study
 from ablate.study.grid import Cell, Run
 from ablate.tracking import facts
@@ -76,10 +76,11 @@ class Source(Protocol):
     def job(self) -> str:
         """The id that `Writer.touch` is called with when this has something new."""
 
-    def records(self, *, closing: bool, is_done: Callable[[str], bool]) -> Iterator[Record]:
+    def records(self, *, closing: bool, is_done: Callable[[str, int], bool]) -> Iterator[Record]:
         """Return its records, a parent before its children; none where it was never started.
 
-        `closing` ends runs that no process trains; what `is_done` holds of, by key, need not be read again.
+        `closing` ends runs that no process trains; what `is_done` holds of, by key and by the time when it
+        ended, need not be read again.
         """
 
 
@@ -100,13 +101,15 @@ class RunSource:
         """The id of the job that it is a view of."""
         return self.run.job_id
 
-    def records(self, *, closing: bool, is_done: Callable[[str], bool]) -> Iterator[Record]:
+    def records(self, *, closing: bool, is_done: Callable[[str, int], bool]) -> Iterator[Record]:
         """Return the record of the journal; results and artifacts only once it has ended."""
-        attempts = [] if is_done(self.key) else job_folder.read_attempts(self.folder)
-        if not attempts:
-            return
         run, stands = self.run, _state(self, closing=closing)
-        lines = job_folder.read_epochs(self.folder)
+        if is_done(self.key, stands.ended):
+            return
+        attempts, lines = job_folder.read_attempts(self.folder), job_folder.read_epochs(self.folder)
+        started = _started(attempts, lines, stands)
+        if started is None:
+            return
         end, texts, files = ((), {}, []) if stands.status == "RUNNING" else _end(self, lines)
         identity, origin = run.cell.id[: identities.ID_SHOWN], facts.origin(self.folder)
         own = {
@@ -117,7 +120,7 @@ class RunSource:
         }
         yield Record(
             self.key, "run", run.name, self.params, tags={**own, **origin.tags},
-            started=attempts[0].timestamp, state=stands, lines={"": epochs(lines)}, attempts=len(attempts),
+            started=started, state=stands, lines={"": epochs(lines)}, attempts=max(1, len(attempts)),
             images=facts.images(run.cell.recipe.data, origin.data, self.store),
             note=_note(run.cell, run.seed), alike=f"tags.`ablate.cell_id` = '{identity}'", end=end,
             texts=texts, files=files,
@@ -166,6 +169,18 @@ def _note(cell: Cell, seed: int) -> str:
         "seed": str(seed),
     }
     return "\n".join(f"- {plain(name)}: {plain(text)}" for name, text in items.items())
+
+
+def _started(attempts: Sequence[Attempt], lines: Sequence[Epoch], stands: State) -> int | None:
+    """Return when a job was begun, in ms; None where it never was.
+
+    A store of an earlier version may have lost its list of attempts in a power cut, and has the rest.
+    """
+    if attempts:
+        return attempts[0].timestamp
+    if lines:
+        return lines[0].timestamp - round(1000 * lines[0].seconds)
+    return stands.ended or None
 
 
 def last_sign(folder: Folder) -> int:

@@ -45,7 +45,7 @@ class SearchSource:
         """The key of the search, with its id."""
         return f"search/{self.job[: identity.ID_SHOWN]}"
 
-    def records(self, *, closing: bool, is_done: Callable[[str], bool]) -> Iterator[Record]:
+    def records(self, *, closing: bool, is_done: Callable[[str, int], bool]) -> Iterator[Record]:
         """Return the record of the search, and then those of the trials that are not done."""
         search = search_folder.read_search(self.folder)
         if search is None:
@@ -56,7 +56,7 @@ class SearchSource:
         open_now = {trial.number for trial in running if not ends or self._goes_on(trial)}
         yield self._search(search, trials, open_now, ends=ends)
         for trial in trials:
-            if not is_done(self._key(trial)):
+            if not is_done(self._key(trial), trial.ended or 0):
                 yield self._trial(search, trial, is_open=trial.number in open_now)
 
     def _key(self, trial: Trial) -> str:
@@ -118,9 +118,9 @@ class RangeSource:
         """The key of the range test, with its id."""
         return f"range/{self.job[: identity.ID_SHOWN]}"
 
-    def records(self, *, closing: bool, is_done: Callable[[str], bool]) -> Iterator[Record]:
+    def records(self, *, closing: bool, is_done: Callable[[str, int], bool]) -> Iterator[Record]:
         """Return the record of the curves so far, and what they suggest."""
-        test = None if is_done(self.key) else range_folder.read_test(self.folder)
+        test = range_folder.read_test(self.folder)
         if test is None:
             return
         suggestion = range_folder.read_suggestion(self.folder)
@@ -132,6 +132,8 @@ class RangeSource:
             stands = State("RUNNING", "running") if goes_on else State("KILLED", "stopped", last)
         else:
             stands = State("FINISHED", "finished", last)
+            if is_done(self.key, last):
+                return
         params = {name: _text(value) for name, value in test.sweep.model_dump().items()} | {
             "seeds": _text(test.seeds)
         }

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ablate.errors import StoreError
 from ablate.store import files as store_files
 from ablate.store import job_folder, layout
+from ablate.store import records as store_records
 from ablate.store.layout import Store
+from ablate.store.records import Began
 from ablate.study.file import Study
 from ablate.tracking import client as clients
 from ablate.tracking import experiment, sent
@@ -26,8 +29,14 @@ LONGEST_LINE = 900  # characters of one line of it, before it is escaped
 def sync(address: str, study: Study, sources: Sequence[Source], store: Store) -> None:
     """Bring MLflow up to date with the store now. Raises what MLflow raises."""
     sender = Sender(address, study, store, frozenset(source.key for source in sources))
+    wrong: StoreError | None = None
     for source in sources:
-        sender.send(source, closing=True, again=True)
+        try:
+            sender.send(source, closing=True, again=True)
+        except StoreError as error:  # of this one job, whose files are not ours: the others are sent
+            wrong = wrong or error
+    if wrong is not None:
+        raise wrong
 
 
 def log_study(
@@ -91,11 +100,12 @@ class Sender:
         runs = self._runs()
         label = source.run.cell.label if isinstance(source, RunSource) else None
 
-        def is_done(key: str) -> bool:
+        def is_done(key: str, ended: int) -> bool:
             run = runs.get(key)
             if again or run is None or run.tags.get("ablate.cell") != label:  # the cell may have been renamed
                 return False
-            return run.status == "FINISHED" and run.tags.get("ablate.layout") == sent.LAYOUT
+            is_same = (run.status, run.ended) == ("FINISHED", ended)  # else the job was trained again
+            return is_same and run.tags.get("ablate.layout") == sent.LAYOUT
 
         for record in source.records(closing=closing, is_done=is_done):
             self._send(record, runs)
@@ -231,12 +241,10 @@ class Sender:
     def _began(self, client: Any) -> int | None:
         """Return the start of the study's own run, in ms: the same in a database that is made again."""
         path = self.store.study(self.study.name) / "began.json"
-        kept = store_files.read_json(path)
-        began: int | None = (
-            kept["timestamp"] if kept else self._edge(client, "start_time ASC", "status != 'SCHEDULED'")
-        )
+        kept = store_records.read_or_empty(path, Began).timestamp
+        began = self._edge(client, "start_time ASC", "status != 'SCHEDULED'") if kept is None else kept
         if kept is None and began is not None:
-            store_files.write_json(path, {"timestamp": began}, durable=False)
+            store_records.write(path, Began(timestamp=began), durable=False)
         return began
 
     def _edge(self, client: Any, order: str, condition: str) -> int | None:

@@ -19,12 +19,13 @@ def serve(
     """Return the command that serves MLflow's page, its environment, and each study's address by name."""
     if is_served(address):
         raise AblateError(f"MLflow is served at {public(address)} already: open that address")
+    if address == own(store):
+        artifacts.check_database(store)
     if address == own(store) and not store.database.exists():
         start = "start a study with ablate run, or name another store with --store DIR"
         raise AblateError(f"{store.path} has no runs yet: {study_folder.hint(store) or start}")
     serve = ("-m", "mlflow", "ui", "--host", host, "--port", str(port), "--workers", "1")
     if address == own(store):
-        artifacts.check_database(store)
         artifacts.check_served(store)
     command = [sys.executable, "-P", *serve]  # without the current directory, which may be a shared store
     environment = {

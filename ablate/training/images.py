@@ -5,10 +5,13 @@ GPU they are kept on the device as bytes; those that do not fit are streamed the
 same numbers.
 """
 
+import functools
 import gc
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,12 +19,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ablate.recipe.fields import MeanStd, Recipe
-from ablate.training.augment import PLAIN, Augmentation, Mixed, Step
+from ablate.training.augment import PLAIN, Applied, Augmentation, Mixed, Step
 from ablate.training.augment.crop import take
-from ablate.training.augment.streams import move
+from ablate.training.augment.streams import Form, move
 from ablate.training.data import Arrays, Prepared
 
 IMAGENET = MeanStd(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))  # torchvision's reference training
+CHUNK = 1 << 26  # bytes of images that are copied to a device at once
+Arrival = torch.cuda.Event | None  # when what is copied beside other work has come; none: it is there
+T = TypeVar("T")
 MOST = 0.3  # of the memory that a GPU has free, for the training images, and as much for the others
 
 
@@ -70,37 +76,45 @@ class Images:
         The last one may be smaller.
         """
         chosen = torch.arange(len(self)) if chosen is None else chosen
-        source = self._streamed(chosen, size) if self.streamed else self._resident(chosen, size)
-        for pixels, which, labels in source:
-            x = self._normalised(augmentation.read(pixels, which), augmentation.steps)
-            for erase in augmentation.erasures:
+        for applied, pixels, which, labels in self._prepared(chosen, size, augmentation):
+            x = self._normalised(applied.read(pixels, which), applied.steps)
+            for erase in applied.erasures:
                 x = erase(x)
-            if augmentation.mix is None:
+            if applied.mix is None:
                 yield Batch(x, labels)
             else:
-                mixed = augmentation.mix(x)
+                mixed = applied.mix(x)
                 yield Batch(mixed.images, labels, mixed)
 
-    def _resident(self, chosen: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        (chosen,) = move(self.device, chosen)
-        rows, labels = self.rows[chosen], self.labels[chosen]
-        for i in range(0, len(chosen), size):
-            yield self.pixels, rows[i : i + size], labels[i : i + size]
+    def _prepared(
+        self, chosen: Tensor, size: int, augmentation: Augmentation
+    ) -> Iterator[tuple[Applied, Tensor, Tensor, Tensor]]:
+        """Yield for each batch what is done to it, where its images are and which they are, and its labels.
 
-    def _streamed(self, chosen: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Read the next batch on the host while the device works on this one."""
-        if len(chosen) == 0:
-            return
-        rows: tuple[Tensor, ...] = torch.split(self.rows[chosen], size)
-        (on_device,) = move(self.device, chosen)
-        labels: tuple[Tensor, ...] = torch.split(self.labels[on_device], size)
-        with ThreadPoolExecutor(1) as pool:
-            ahead = pool.submit(take, self.pixels, rows[0])
-            for i in range(len(rows)):
-                (pixels,) = move(self.device, ahead.result())
-                if i + 1 < len(rows):
-                    ahead = pool.submit(take, self.pixels, rows[i + 1])
-                yield pixels, torch.arange(len(pixels), device=self.device), labels[i]
+        A batch is drawn, and read where images are streamed, while the device works on the one before.
+        """
+        (there,) = move(self.device, chosen)
+        labels: tuple[Tensor, ...] = torch.split(self.labels[there], size)
+        read = self.rows[chosen if self.streamed else there]  # where they are read: on the host or the device
+        rows: tuple[Tensor, ...] = torch.split(read, size)
+        _, height, width, channels = self.pixels.shape
+
+        def prepare(i: int) -> tuple[Applied, Tensor, Tensor, Arrival]:
+            form = Form(len(labels[i]), channels, height, width, self.device)
+            applied = augmentation.drawn(form)
+            if not self.streamed:
+                return applied, self.pixels, rows[i], None
+            pixels, arrival = _read(self.pixels, rows[i], self.device)
+            return applied, pixels, torch.arange(len(pixels), device=self.device), arrival
+
+        numbers = range(len(chosen) and len(rows))
+        ahead = self.streamed or self.device.type != "cpu"  # else nothing works beside this process
+        for i, (applied, pixels, which, arrival) in enumerate(_each(prepare, numbers, ahead=ahead)):
+            if arrival is not None:
+                stream = torch.cuda.current_stream(self.device)
+                stream.wait_event(arrival)
+                pixels.record_stream(stream)
+            yield applied, pixels, which, labels[i]
 
     def _normalised(self, read: Tensor, steps: tuple[Step, ...]) -> Tensor:
         """Return normalised floats of bytes (B, H, W, C), after some steps.
@@ -120,6 +134,41 @@ class Images:
             read, scale = x.permute(0, 2, 3, 1).contiguous(), scale * 255
         flat = torch.addcmul(self.shift, read.reshape(len(read), -1).to(torch.float32), scale)
         return flat.view(shape).permute(0, 3, 1, 2)
+
+
+def _each(prepare: Callable[[int], T], numbers: range, *, ahead: bool) -> Iterator[T]:
+    """Yield what is prepared for each number, the next one in a thread if `ahead`."""
+    if not ahead or not numbers:
+        yield from map(prepare, numbers)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(prepare, numbers[0])
+        for number in numbers[1:]:
+            prepared = coming.result()
+            coming = pool.submit(prepare, number)
+            yield prepared
+        yield coming.result()
+
+
+def _read(pixels: Tensor, rows: Tensor, device: torch.device) -> tuple[Tensor, Arrival]:
+    """Read images on the host for a device; return them there, and when they have come.
+
+    On a GPU they are read into pinned memory, and copied on a stream of their own, beside what it computes.
+    """
+    if device.type != "cuda":
+        return take(pixels, rows).to(device), None
+    pinned = torch.empty((len(rows), *pixels.shape[1:]), dtype=pixels.dtype, pin_memory=True)
+    torch.index_select(pixels.flatten(1), 0, rows, out=pinned.view(len(rows), -1))
+    aside = _aside(device)
+    with torch.cuda.stream(aside):
+        there = pinned.to(device, non_blocking=True)
+        return there, aside.record_event()
+
+
+@functools.cache
+def _aside(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream on which images are copied to a GPU."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def normalisation(recipe: Recipe, prepared: Prepared) -> MeanStd:
@@ -180,6 +229,15 @@ def room(device: torch.device, jobs: int) -> int | None:
     return int(torch.cuda.mem_get_info(device)[0] * MOST / jobs)
 
 
+def _copied(pixels: Tensor, rows: Tensor, device: torch.device) -> Tensor:
+    """Copy images to a device, some at a time: the host never has a second copy of them all."""
+    there = torch.empty((len(rows), *pixels.shape[1:]), dtype=pixels.dtype, device=device)
+    size = max(1, CHUNK // math.prod(pixels.shape[1:]))
+    for start in range(0, len(rows), size):
+        there[start : start + size].copy_(take(pixels, rows[start : start + size]))
+    return there
+
+
 def place(
     normalize: MeanStd,
     pixels: NDArray[np.uint8],
@@ -198,7 +256,7 @@ def place(
     fits = memory is None or needed <= memory
     whole, which = torch.from_numpy(pixels), torch.from_numpy(rows)
     if device.type != "cpu" and fits:
-        whole, which = take(whole, which).to(device), torch.arange(len(rows), device=device)
+        whole, which = _copied(whole, which, device), torch.arange(len(rows), device=device)
     mean, std = (
         torch.tensor(part, dtype=torch.float32, device=device).expand(channels)
         for part in (normalize.mean, normalize.std)

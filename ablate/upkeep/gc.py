@@ -16,9 +16,10 @@ from filelock import Timeout
 from ablate import descriptors
 from ablate.errors import AblateError, RefusedError, StoreError
 from ablate.messages import show
-from ablate.planning.references import IDENTITY, SPOILT, Needs, first_line
+from ablate.planning.references import IDENTITY, Needs, first_line
 from ablate.recipe import identity
 from ablate.store import files, job_folder, lease, study_folder
+from ablate.store.files import SPOILT
 from ablate.store.job_folder import Folder
 from ablate.store.layout import Store
 from ablate.upkeep import leftovers

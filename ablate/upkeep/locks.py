@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ablate.errors import AblateError, RefusedError
+from ablate.errors import RefusedError
 from ablate.recipe import identity
-from ablate.store import files
+from ablate.store import files, study_folder
 from ablate.store.layout import Store
 
 LOCKS: dict["Kind", str] = {
@@ -33,7 +33,7 @@ def holders(store: Store) -> Iterator[Holder]:
     for kind, pattern in LOCKS.items():
         for lock in sorted(store.path.glob(pattern)):
             if _is_held(lock):
-                yield Holder(kind, lock, _words(kind, lock))
+                yield Holder(kind, lock, _words(kind, lock, store))
 
 
 def _is_held(lock: Path) -> bool:
@@ -43,21 +43,10 @@ def _is_held(lock: Path) -> bool:
         return False
 
 
-def _words(kind: Kind, lock: Path) -> str:
+def _words(kind: Kind, lock: Path, store: Store) -> str:
     if kind == "study":
-        who = _content(lock.with_name("holder.json"))
-        by = f"by process {who.get('pid', '?')} on {who.get('host', '?')}"
-        kept = _content(lock.with_name("study.json")).get("study", {})
-        return f'study "{kept.get("name", lock.parent.name)}" {by}'
+        name = study_folder.name_of(lock.with_name("study.json"), store)
+        return f'study "{name}" {study_folder.held_by(store, name)}'
     if kind == "data":
         return "images, which are being decoded"
     return f"{kind} {(lock.parent.parent if kind == 'range test' else lock.parent).name[: identity.ID_SHOWN]}"
-
-
-def _content(path: Path) -> dict[str, "dict[str, object]"]:
-    """Return the content of a file that only serves a message; empty where it is spoilt."""
-    try:
-        content = files.read_json(path)
-    except (AblateError, ValueError, OSError):
-        return {}
-    return content if isinstance(content, dict) else {}

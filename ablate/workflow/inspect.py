@@ -11,8 +11,10 @@ from ablate.execution.options import Where
 from ablate.planning import explain as explaining
 from ablate.planning import job_names
 from ablate.planning.explain import Compared, Explained
+from ablate.planning.references import first_line
 from ablate.planning.resolve import resolve
 from ablate.store import files, logs, study_folder
+from ablate.store.files import SPOILT
 from ablate.study.file import Study
 
 
@@ -40,10 +42,10 @@ def studies(where: Where) -> tuple[Listed, ...]:
         try:
             study = study_folder.recall(where.store, name)
             now = status(study, where)
-        except (AblateError, ValueError, KeyError, TypeError) as error:
-            reason = str(error).partition("\n")[0]
         except OSError as error:  # another user's, or a folder where a file should be
             reason = f"{error.filename or 'a file of it'} cannot be read: {error.strerror}"
+        except SPOILT as error:
+            reason = first_line(error)
         else:
             listed.append(Listed(name, study.question, now.total, now.being_run))
             continue

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ablate import hardware
-from ablate.errors import AblateError
 from ablate.execution import executors
 from ablate.execution.executors.base import Options
 from ablate.execution.options import How, Where
@@ -14,6 +13,7 @@ from ablate.planning import plan as planning
 from ablate.planning.plan import Plan
 from ablate.planning.resolve import resolve, resolve_inputs
 from ablate.store import study_folder
+from ablate.store.files import SPOILT
 from ablate.study.file import Study
 from ablate.workflow import argument
 
@@ -73,9 +73,9 @@ def outlook(todo: Plan, where: Where) -> "Outlook | None":
             if name == study.name or not looking.alike(other, study):
                 continue
             resolved = resolve(other, where.store, where.device)
-        except (AblateError, ValueError, PermissionError):  # another version's, spoilt or another user's
+            theirs = looking.noise(other, resolved.grid, run_outcomes.read(resolved.runs, where.store))
+        except SPOILT:  # another version's, not ours, or another user's
             continue
-        theirs = looking.noise(other, resolved.grid, run_outcomes.read(resolved.runs, where.store))
         if theirs.seeds >= max(looking.FEWEST, noise.seeds + 1):  # of several the one with the most seeds
             noise, basis = theirs, f"from the noise of the study {name}, {theirs.seeds} seeds"
     return looking.look(study, noise, basis, inputs.test_images(todo.resolved.inputs))

@@ -16,12 +16,13 @@ from ablate.execution.options import How
 from ablate.execution.scheduler import Ledger
 from ablate.planning import inputs, network_checks, tuning
 from ablate.planning import plan as planning
+from ablate.planning.inputs import Inputs
 from ablate.planning.plan import Plan
 from ablate.planning.resolve import Resolved, resolve_inputs
 from ablate.recipe.range_test import Suggestion, Sweep
 from ablate.store import layout, study_folder
 from ablate.study.file import Study
-from ablate.study.grid import Fingerprints, Grid
+from ablate.study.grid import Cell, Fingerprints, Grid
 from ablate.workflow.report import check_cells, find
 from ablate.workflow.tracking import sources_of
 
@@ -144,9 +145,16 @@ def lr_find(
     study_inputs = replace(study_inputs, grid=replace(study_inputs.grid, cells=chosen))
     inputs.check_images(study_inputs)
     network_checks.check_networks(study_inputs)
-    with layout.creating(crew.store):
-        network_checks.fetch_weights(cell.recipe for cell in chosen)
-        decoded = Fingerprints(inputs.decode(study_inputs, crew.notice))
+    with layout.creating(crew.store), study_folder.hold_free(crew.store, "lr-find"):
+        return _find_rates(crew, study_inputs, chosen, seeds, asked)
+
+
+def _find_rates(
+    crew: Crew, study_inputs: Inputs, chosen: tuple[Cell, ...], seeds: int, asked: Sweep
+) -> "tuple[dict[str, dict[str, Suggestion]], Ledger]":
+    """Run the range tests of some cells, and read what they suggest."""
+    network_checks.fetch_weights(cell.recipe for cell in chosen)
+    decoded = Fingerprints(inputs.decode(study_inputs, crew.notice))
     fingerprints = inputs.fingerprints(study_inputs, chosen, decoded)
     tests = {
         cell.label: tuning.range_test(cell.label, cell.recipe, *fingerprints.of(cell.recipe), asked, seeds)

@@ -8,6 +8,7 @@ from torchvision.transforms.v2 import functional as reference
 
 from ablate.recipe.fields import Augment, ColorJitter
 from ablate.training.augment import color
+from ablate.training.augment.streams import Form
 
 SHAPES = [(7, 3, 32, 32), (7, 1, 20, 33), (1, 3, 33, 20), (1, 1, 16, 16)]
 
@@ -32,6 +33,11 @@ def stored(shape, dtype, images=9):
     )
     which = torch.tensor([3, 8, 3, 0, 0, 5, 1])[:batch]
     return pixels if dtype == torch.uint8 else pixels.to(dtype) / 255, which
+
+
+def form(x):
+    """Return the form of images (B, C, H, W)."""
+    return Form(*x.shape, x.device)
 
 
 # Colour jitter

@@ -28,7 +28,7 @@ class Op:
 
     kind: Kind
     path: str  # as it is called at that time
-    file: int = -1  # of folders: none
+    file: int = -1  # of folders: none; a folder that is renamed takes along what is in it
     to: str = ""  # of a rename
     content: bytes = b""  # of a write: of the whole file
 
@@ -77,10 +77,13 @@ class Disk:
             return
         self.look()
         if event == "os.rename":
-            to, file = self.inside(whole(arguments[1], arguments[3])), self.names.pop(name)
+            to, file = self.inside(whole(arguments[1], arguments[3])), self.names.pop(name, -1)
             assert to is not None
             self.ops.append(Op("rename", name, file, to))
-            self.names[to] = file
+            if file < 0:
+                self.names = {moved(path, name, to): one for path, one in self.names.items()}
+            else:
+                self.names[to] = file
         elif event == "os.remove" and name in self.names:
             self.ops.append(Op("unlink", name, self.names.pop(name)))
         elif event == "os.mkdir" and not (self.root / name).exists():
@@ -95,6 +98,11 @@ class Disk:
                 name = "" if path == self.root else str(path.relative_to(self.root))
                 self.ops.append(Op("fsync", name, self.names.get(name, -1)))
                 return
+
+
+def moved(path: str, old: str, new: str) -> str:
+    """Return a path after a folder on it has got another name."""
+    return f"{new}{path.removeprefix(old)}" if f"{path}{os.sep}".startswith(f"{old}{os.sep}") else path
 
 
 def whole(path: object, folder: object) -> object:
@@ -196,16 +204,24 @@ def _state(done: list[Op], lost: frozenset[int], mode: Mode, ignored: Callable[[
             names[op.path] = op.file
         elif op.kind == "mkdir":
             folders.add(op.path)
-        elif op.kind in ("rename", "unlink"):
-            if names.get(op.path) == op.file:
-                del names[op.path]
-            if op.kind == "rename":
-                names[op.to] = op.file
+        elif op.kind == "rename" and op.file < 0:
+            names = {moved(path, op.path, op.to): file for path, file in names.items()}
+            folders = {moved(path, op.path, op.to) for path in folders}
+        else:
+            _name(names, op)
     there = {path: file for path, file in names.items() if _parents(path) <= folders}
     return {
         path: now.get(file, b"") if ignored(path) else _left(now.get(file, b""), safe.get(file, b""), mode)
         for path, file in there.items()
     }
+
+
+def _name(names: dict[str, int], op: Op) -> None:
+    """Remove the name of a file; of one that is renamed, put the other one there."""
+    if names.get(op.path) == op.file:
+        del names[op.path]
+    if op.kind == "rename":
+        names[op.to] = op.file
 
 
 def _parents(path: str) -> set[str]:

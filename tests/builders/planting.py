@@ -1,6 +1,6 @@
 """A store into which somebody else puts links and special files, and every command that looks into it.
 
-As a program, `planting.py KIND STORE PRIVATE REPORT`: plants one kind in place of every file, one by one.
+As a program, `planting.py KIND PRISTINE STORE PART` plants one kind in place of each file, one by one.
 """
 
 import json
@@ -9,10 +9,11 @@ import re
 import resource
 import shutil
 import signal
+import sqlite3
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -112,21 +113,32 @@ KINDS: dict[str, Callable[[Path, Path], None]] = {
 }
 
 
-def places(store: Path, kind: str) -> list[Path]:
-    """Return the files of a store; of folders that are to be replaced, the first file of each."""
-    files = sorted(path for path in store.rglob("*") if path.is_file())
-    if kind != "linked_folder":
-        return files
-    return list({file.parent: file for file in files if file.parent != store}.values())
+def places(store: Path, kind: str) -> list[list[Path]]:
+    """Return each group of files that is replaced at once, seen from a store: one of a sort, then the others.
+
+    Files of a sort have the same place but for ids and numbers: they differ in nothing that reads them. Of
+    folders that are to be replaced, it is the first file.
+    """
+    files = sorted(path.relative_to(store) for path in store.rglob("*") if path.is_file())
+    if kind == "linked_folder":
+        files = list({path.parent: path for path in files if len(path.parts) > 1}.values())
+    sorts: dict[str, list[Path]] = {}
+    for path in files:
+        sorts.setdefault(re.sub("[0-9a-f]{8,}|[0-9]+", "*", str(path)), []).append(path)
+    others = [path for each in sorts.values() for path in each[1:]]
+    return [[each[0]] for each in sorts.values()] + ([others] if others else [])
 
 
 # Looking
 
 
-def commands(store: Path) -> dict[str, list[str]]:
-    """Return every command that looks into the store, and those that write what is missing there."""
+def commands(store: Path, place: Path) -> dict[str, list[str]]:
+    """Return every command that looks into the store, and those that write what is missing there.
+
+    Of those some, where nothing else opens a file of that place.
+    """
     job = min(path.name for path in (store / "jobs").iterdir() if path.is_dir())
-    return {
+    every = {
         "list": ["status"],
         "status": ["status", "small"],
         "hunt": ["status", "hunt"],
@@ -144,6 +156,12 @@ def commands(store: Path) -> dict[str, list[str]]:
         "search": ["search", "hunt", "--jobs", "1"],
         "own report": ["report", "hunt"],
     }
+    if place.parts[0] == "artifacts":
+        return {name: every[name] for name in ("list", "doctor", "gc", "sync")}
+    return every
+
+
+WRITERS = ("sync", "run", "search", "own report")
 
 
 class TooLongError(BaseException):
@@ -215,37 +233,52 @@ def leaks(place: Path) -> list[str]:
     ]
 
 
-def plant(kind: str, pristine: Path, place: Path, store: Path, private: Path) -> None:
-    """Lay the store out as it was, and plant something in place of a file (seen from the store)."""
+def plant(kind: str, pristine: Path, group: list[Path], store: Path, private: Path) -> None:
+    """Lay the store out as it was, and plant something in place of files (seen from the store)."""
     for old in (store, private):
         shutil.rmtree(old, ignore_errors=True)
     shutil.copytree(pristine, store)
-    private.mkdir()
-    KINDS[kind](store / place, private)
+    for number, place in enumerate(group):
+        (private / str(number)).mkdir(parents=True)
+        if not any(parent.is_symlink() for parent in (store / place).parents):
+            KINDS[kind](store / place, private / str(number))
     forget_connections()
 
 
-def tries(kind: str, pristine: Path, place: Path, store: Path, only: set[str] | None = None) -> Iterator[str]:
-    """Plant once for all commands that only look, and anew for each that writes; yield what is wrong."""
+def tries(
+    kind: str, pristine: Path, group: list[Path], store: Path, only: frozenset[str] = frozenset()
+) -> Iterator[str]:
+    """Plant something, and yield what is wrong with each command; those that write get it planted anew."""
     private, out = store.parent / "private", store.parent / "out"
-    plant(kind, pristine, place, store, private)
-    before = snapshot(private)
-    for name, arguments in commands(pristine).items():
-        if only is not None and name not in only:
-            continue
+    plant(kind, pristine, group, store, private)
+    before, chosen = snapshot(private), commands(pristine, group[0])
+    names = [name for name in chosen if not only or name in only]
+    place = str(group[0]) if len(group) == 1 else f"{len(group)} files"
+    for i, name in enumerate(names):
         out.mkdir(exist_ok=True)
-        code, said, wrong = look(arguments, store, out)
+        code, said, wrong = look(chosen[name], store, out)
+        last = i + 1 == len(names) or names[i + 1] in WRITERS
         if MARKER.decode() in said:
-            wrong = "prints a private file"
-        if leaked := [*leaks(store), *leaks(out)]:
-            wrong = f"copies a private file to {leaked}"
-        if snapshot(private) != before:
-            wrong = f"changes private files: {sorted(set(snapshot(private)) ^ set(before))}"
+            wrong = f"prints a private file: {said[:300]}"
+        if last and (leaked := [*leaks(store), *leaks(out)]):
+            wrong = f"it, or one before, copies a private file to {leaked}"
+        if last and snapshot(private) != before:
+            wrong = f"it, or one before, changes private files: {snapshot(private).keys() ^ before.keys()}"
         if wrong:
             yield f"{kind} in place of {place}: ablate {name} (exit code {code}): {wrong}"
-        shutil.rmtree(out, ignore_errors=True)
-        if name in ("sync", "run", "search", "own report") or wrong:
-            plant(kind, pristine, place, store, private)
+        if name in WRITERS:
+            plant(kind, pristine, group, store, private)
+
+
+def moved(pristine: Path, store: Path, to: Path) -> None:
+    """Copy a store whose database of MLflow is to be used at another path."""
+    shutil.copytree(pristine, to)
+    with closing(sqlite3.connect(to / "mlflow.db")) as database:
+        (old,) = database.execute("SELECT max(artifact_location) FROM experiments").fetchone()
+        paths = (old.rpartition("/artifacts/")[0], store.as_uri())
+        database.execute("UPDATE experiments SET artifact_location = replace(artifact_location, ?, ?)", paths)
+        database.execute("UPDATE runs SET artifact_uri = replace(artifact_uri, ?, ?)", paths)
+        database.commit()
 
 
 def limit_memory() -> None:
@@ -259,16 +292,18 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (size + ROOM, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def main(kind: str, pristine: Path, store: Path, part: int, parts: int) -> None:
-    """Print each thing that is wrong as a line of JSON, and at the end how many places were tried."""
+def main(kind: str, pristine: Path, store: Path) -> None:
+    """Print each thing that is wrong as a line of JSON, and at the end how many groups were tried."""
     limit_memory()
-    chosen = places(pristine, kind)[part::parts]
-    for path in chosen:
-        for wrong in tries(kind, pristine, path.relative_to(pristine), store):
+    shutil.rmtree(store.parent, ignore_errors=True)
+    moved(pristine, store, store.parent / "pristine")
+    groups = places(pristine, kind)
+    for number, group in enumerate(groups):
+        print(f"{number} of {len(groups)}: {group[0]}", file=sys.stderr, flush=True)
+        for wrong in tries(kind, store.parent / "pristine", group, store):
             print(json.dumps(wrong), flush=True)
-    print(json.dumps(len(chosen)), flush=True)
+    print(json.dumps(len(groups)), flush=True)
 
 
 if __name__ == "__main__":
-    with suppress(BrokenPipeError):
-        main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), *map(int, re.findall(r"\d+", sys.argv[4])))
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

@@ -66,7 +66,7 @@ def fingerprint(state):
 
     def add(part):
         if isinstance(part, torch.Tensor):
-            bits = part.detach().contiguous().view(-1).view(torch.uint8)
+            bits = part.detach().cpu().contiguous().view(-1).view(torch.uint8)
             whole.update(f"{part.dtype}{tuple(part.shape)}".encode() + bits.numpy().tobytes())
         elif isinstance(part, dict):
             for key, value in part.items():

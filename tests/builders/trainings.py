@@ -20,9 +20,12 @@ from typing import Any
 from unittest.mock import patch
 
 import disks
+import torch
 
 from ablate.execution import checkpoints, worker
 from ablate.store.tasks import TrainTask
+from ablate.training import loop
+from ablate.training.images import Batch
 
 Json = dict[str, Any]
 Report = Callable[[Json], None]
@@ -205,6 +208,36 @@ def modules(payload: Json, report: Report, should_stop: Asked) -> Json:
     return run_job(payload, report, should_stop) | {"modules": sorted(sys.modules)}
 
 
+BROKEN: list[str] = []  # in this process: as a CUDA context that is lost, it stays so
+
+
+def loses_its_device(payload: Json, report: Report, should_stop: Asked) -> Json:
+    """Fail as CUDA does: at a file's first use, and from then on whatever runs in this process."""
+
+    def see(detail: Json) -> None:
+        report(detail)
+        if "epoch" in detail and not Path(payload.get("broken", "/")).exists():
+            Path(payload["broken"]).touch()
+            BROKEN.append(
+                "CUDA error: device-side assert triggered\nCUDA kernel errors might be reported late"
+            )
+        if "epoch" in detail and BROKEN:
+            raise torch.AcceleratorError(BROKEN[0])
+
+    return run_job(payload, see, should_stop) | {"pid": os.getpid()}
+
+
+def raises(payload: Json, report: Report, should_stop: Asked) -> Json:
+    """Raise what the payload says, after the first epoch."""
+
+    def see(detail: Json) -> None:
+        report(detail)
+        if "epoch" in detail:
+            raise RuntimeError(payload["text"])
+
+    return run_job(payload, see, should_stop)
+
+
 def lacks_memory(payload: Json, report: Report, should_stop: Asked) -> Json:
     """Get no more memory after the first epoch than there is in use."""
 
@@ -215,3 +248,22 @@ def lacks_memory(payload: Json, report: Report, should_stop: Asked) -> Json:
             resource.setrlimit(resource.RLIMIT_AS, (used, used))
 
     return run_job(payload, see, should_stop)
+
+
+def fills_the_device(payload: Json, report: Report, should_stop: Asked) -> Json:
+    """Train on a GPU whose memory a tensor of this process has taken."""
+    free, _ = torch.cuda.mem_get_info()
+    held = torch.empty(free - (64 << 20), dtype=torch.uint8, device="cuda")
+    return run_job(payload, report, should_stop) | {"held": len(held)}
+
+
+def breaks_the_device(payload: Json, report: Report, should_stop: Asked) -> Json:
+    """Read beyond the end of a tensor in the first step of a training: no context survives that."""
+    step = loop.step
+
+    def broken(session: loop.Session, batch: Batch) -> torch.Tensor:
+        torch.zeros(4, device="cuda")[torch.tensor([99], device="cuda")].sum().item()
+        return step(session, batch)
+
+    loop.step = broken
+    return run_job(payload, report, should_stop)

@@ -84,7 +84,8 @@ def hostile(tmp_path, monkeypatch):
     failure = {"kind": "error", "error": f"Value{EVIL}Error", "attempts": 1, "timestamp": 1}
     (last / "failure.json").write_text(json.dumps(failure))
     (store.study(NAME) / "holder.json").write_text(json.dumps({"pid": EVIL, "host": EVIL}))
-    (store.path / "jobs" / f"x{EVIL.replace('/', '')}").mkdir()
+    shutil.copytree(jobs[0], store.path / "jobs" / f"x{EVIL.replace('/', '')}")
+    shutil.copytree(store.study(NAME), store.path / "studies" / f"x{EVIL.replace('/', '')}")
     return store.path, jobs
 
 

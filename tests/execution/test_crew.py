@@ -11,10 +11,13 @@ from dataclasses import replace as replaced
 
 import pytest
 from rich.console import Console
+from scripted import Scripted
 
 from ablate.cli.progress import Terminal
 from ablate.execution import crew as crews
 from ablate.execution import events, stages
+from ablate.execution.events import Notice
+from ablate.execution.executors import EXECUTORS
 from ablate.execution.executors.base import ENDS
 from ablate.execution.executors.base import Event as Told
 from ablate.execution.interruption import Interruption
@@ -69,6 +72,22 @@ def watched(tmp_path_factory):
             stages.train(crew, todo)
     assert crew.ledger.finished == [job.id for job in todo.jobs]
     return todo, shown.getvalue().splitlines(), [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_what_a_user_should_know_of_the_slots_is_told_before_anything_starts(tmp_path, monkeypatch):
+    here = layout.open_store(tmp_path / "store")
+    todo = planning.make(resolve(study_file.check(RAW, "watched.toml"), here, "cpu"))
+    heard = []
+
+    def start(_program, _options):
+        heard.append("started")
+        return Scripted(1)
+
+    row = replaced(EXECUTORS["local"], start=start, notices=lambda options: (f"{options.device}: in turn",))
+    monkeypatch.setitem(EXECUTORS, "local", row)
+    with crews.assemble(Where(here, device="cpu", jobs=1), How(), heard.append) as crew, crew.at_work(todo):
+        pass
+    assert heard == [Notice("cpu: in turn"), "started"]
 
 
 def test_a_second_observer_hears_all_that_the_terminal_shows(watched):

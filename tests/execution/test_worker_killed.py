@@ -1,18 +1,21 @@
 """Jobs that are killed, damaged or starved: whatever happens, the end is bit for bit the undisturbed one."""
 
 import re
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import trainings
 from houses import BEST, MC, PLAIN, House, left, run_here
 from trainings import Call
 from working import EPOCHS, attempts, hear, run_all, run_one
 
 from ablate.errors import AblateError
+from ablate.execution.executors.base import Stopped
 from ablate.execution.executors.local import LocalExecutor
 from ablate.recipe.fields import Evaluation
 from ablate.store import files as store_files
@@ -143,13 +146,80 @@ def test_a_damaged_checkpoint_costs_epochs_and_changes_nothing(
         spoil(folder.path / name)
     assert run_one(workers, house.payload(folder)).kind == "finished"
     log = folder.log.read_text()
-    assert [f"{name} is damaged: the training goes on from an earlier epoch" in log for name in names] == [
-        True
-    ] * len(names)
+    ends = ["goes on from an earlier epoch", "begins at the start"]
+    for name, end in zip(names, ends, strict=False):
+        assert f"{name} is damaged: the training {end}" in log
     assert f"attempt 2 on cpu: from epoch {goes_on_from} of {EPOCHS}" in log
     run_here(house.payload(quiet))
     assert left(folder) == left(quiet)
     assert not [path.name for path in folder.path.iterdir() if path.name in ("checkpoint.pt", "previous.pt")]
+
+
+def whole_and_not_ours(path: Path) -> None:
+    """Put a file of torch there that only loads by running what is in it."""
+    torch.save({"epoch": 2, "network": torch.nn.Linear(2, 2)}, path)
+
+
+def of_another_network(path: Path) -> None:
+    torch.save(torch.load(path, weights_only=True) | {"network": {"a": torch.zeros(3)}}, path)
+
+
+def of_another_history(path: Path) -> None:
+    torch.save(torch.load(path, weights_only=True) | {"history": [{"epoch": "one"}]}, path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "names", "goes_on_from"),
+    [
+        (whole_and_not_ours, ("checkpoint.pt",), 1),
+        (of_another_network, ("checkpoint.pt", "previous.pt"), 0),
+        (of_another_history, ("checkpoint.pt",), 1),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_loaded_costs_epochs_and_recommends_nothing(
+    house: House,
+    capsys: pytest.CaptureFixture[str],
+    spoil: Callable[[Path], None],
+    names: tuple[str, ...],
+    goes_on_from: int,
+) -> None:
+    quiet, folder = house.folder("quiet"), house.folder("a")
+    run_here(house.payload(quiet))
+    with pytest.raises(Stopped):
+        trainings.run(house.payload(folder, how="stops_after", epoch=2), lambda _: None, lambda: False)
+    for name in names:
+        spoil(folder.path / name)
+    capsys.readouterr()
+    run_here(house.payload(folder))
+    log = capsys.readouterr().out
+    assert "checkpoint.pt cannot be loaded as a checkpoint of this training: the training goes on" in log
+    assert ("previous.pt cannot be loaded" in log) == (goes_on_from == 0)
+    assert f"attempt 2 on cpu: from epoch {goes_on_from} of {EPOCHS}" in log
+    assert "weights_only" not in log
+    assert left(folder) == left(quiet)
+
+
+@pytest.mark.parametrize("lost", ["last.pt", "journal.jsonl"])
+def test_a_result_without_what_it_rests_on_is_trained_again_unless_it_was_judged(
+    house: House, capsys: pytest.CaptureFixture[str], lost: str
+) -> None:
+    quiet, folder = house.folder("quiet"), house.folder("a")
+    run_here(house.payload(quiet))
+    run_here(house.payload(folder))
+    shutil.rmtree(folder.path / "outcomes")
+    (folder.path / lost).unlink()
+    run_here(house.payload(folder))
+    assert left(folder) == left(quiet)
+    assert attempts(folder) == [1, 2]
+    assert "the result is taken back, as its" in capsys.readouterr().out
+
+
+def test_weights_that_only_load_by_running_what_is_in_them_are_named(house: House) -> None:
+    folder = house.folder("a")
+    run_here(house.payload(folder))
+    whole_and_not_ours(folder.weights("last"))
+    with pytest.raises(AblateError, match=r"last\.pt: must be the weights .+ and is not: remove that folder"):
+        run_here(house.payload(folder, MC))
 
 
 @pytest.mark.parametrize(

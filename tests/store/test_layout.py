@@ -293,6 +293,13 @@ def test_two_sections_of_data_have_one_key_where_their_images_are_the_same() -> 
     assert len({study_folder.data_key(data) for data in [digits, *others]}) == 4
 
 
+@pytest.mark.parametrize("kept", ["", "x' or tags.a != '", "0" * 31, "../../x"])
+def test_an_identity_that_is_none_is_asked_of_nobody(made: Store, kept: str) -> None:
+    (made.path / "id").write_text(kept)
+    with pytest.raises(StoreError, match="must be 32 hex digits, as ablate writes it, and is not"):
+        layout.identity(made)
+
+
 def test_a_job_has_a_folder_by_its_whole_identity(made: Store) -> None:
     identity = identities.job_id(fields.Recipe(training=fields.Training(precision="fp32")), 0, "f" * 64)
     assert made.job(identity).path == made.path / "jobs" / identity

@@ -50,7 +50,9 @@ def test_the_folders_of_studies_lie_in_the_store_and_are_as_many_as_the_studies(
     assert len({folder.name for folder in folders}) == len(STUDIES)
     for folder, name in zip(folders, STUDIES, strict=True):
         folder.mkdir(parents=True)
-        (folder / "study.json").write_text(json.dumps({"study": {"name": name}}))
+        (folder / "study.json").write_text(
+            json.dumps({"source": "x.toml", "text": "", "study": {"name": name}})
+        )
     assert study_folder.names(store) == sorted(STUDIES)
 
 

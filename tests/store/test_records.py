@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ablate.errors import StoreError
-from ablate.store import files, records
+from ablate.store import complaint, files, records
 from ablate.store.records import Attempt, Epoch, Evaluation, Failure, Result, SeedCurve
 
 NUMBERS = st.one_of(st.floats(), st.integers(-(2**53), 2**53))
@@ -90,7 +90,7 @@ def test_the_files_of_an_old_store_are_written_again_byte_for_byte(tmp_path: Pat
         else:
             continue
         assert path.read_bytes() == before, path
-        assert all(records.complaint(name, part) == "" for part in before.splitlines())
+        assert all(complaint.of(name, part) == "" for part in before.splitlines())
         seen["curve" if name.startswith("curve-") else name] += 1
     assert set(seen) == {*KINDS, "curve", "journal.jsonl", "attempts.jsonl"}
 
@@ -107,21 +107,19 @@ def test_what_is_no_record_is_a_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "result.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(StoreError, match="ablate doctor says what to do"):
         records.read(tmp_path / "result.json", Result)
-    assert records.complaint("result.json", text.encode("latin-1"))
+    assert complaint.of("result.json", text.encode("latin-1"))
 
 
 @pytest.mark.parametrize("name", ["status", "reason", "epochs", "train_images", "timestamp", "metrics"])
 def test_a_key_that_is_missing_is_named(name: str) -> None:
     content = {key: part for key, part in record_files.result().items() if key != name}
-    assert records.complaint("result.json", json.dumps(content).encode()) == f"has no {name}"
-    assert records.complaint("result.json", json.dumps(record_files.result()).encode()) == ""
+    assert complaint.of("result.json", json.dumps(content).encode()) == f"has no {name}"
+    assert complaint.of("result.json", json.dumps(record_files.result()).encode()) == ""
 
 
 def test_a_text_is_no_number() -> None:
     content = record_files.epoch(1, metrics={"train/loss": "0.5"})
-    assert (
-        records.complaint("journal.jsonl", json.dumps(content).encode()) == "is not what ablate writes there"
-    )
+    assert complaint.of("journal.jsonl", json.dumps(content).encode()) == "is not what ablate writes there"
 
 
 def test_lines_end_at_the_first_that_is_torn_or_none_of_theirs(tmp_path: Path) -> None:

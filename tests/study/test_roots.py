@@ -320,6 +320,26 @@ def test_a_run_goes_on_with_images_that_are_gone_and_decoded(project, tmp_path):
         settled(loaded, here)
 
 
+def test_a_folder_that_only_the_store_names_is_not_decoded_into_it(project, tmp_path):
+    here = layout.open_store(tmp_path / "store")
+    settled(study_file.load(project / "pets.toml"), here)
+    assert settled(study_folder.recall(here, "pets"), here) == []  # what is decoded there is read
+    draw(tmp_path / "private")
+    kept = here.study("pets") / "study.json"
+    raw = json.loads(kept.read_text())
+    raw["study"]["recipe"]["data"]["root"] = str(tmp_path / "private")  # by whoever writes to the store
+    kept.write_text(json.dumps(raw))
+    before = sorted(here.data.rglob("*"))
+    with pytest.raises(DataError) as caught:
+        settled(study_folder.recall(here, "pets"), here)
+    assert str(caught.value) == (
+        f'the images of "pets" are not decoded in this store as they are at {tmp_path / "private"}, and that '
+        "folder is read only when you name the study's file, as in ablate run pets.toml"
+    )
+    assert sorted(here.data.rglob("*")) == before
+    assert settled(study_file.load(project / "pets.toml", (f"data.root={tmp_path / 'private'}",)), here)
+
+
 def test_a_reader_to_whom_the_folder_of_the_study_is_closed_is_told_the_same(project):
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from augmented import SHAPES, noise
-from gpus import NEEDS_GPU
+from gpus import ON_GPU, restored
 from patients import NETWORKS, original
 from sessions import make
 
@@ -17,11 +17,12 @@ def _one_thread():
     """Compute as a job does, and leave the process as it was."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with restored():
+        yield
     torch.set_num_threads(before)
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=ON_GPU)])
 def device(request):
     return torch.device(request.param)
 

@@ -8,7 +8,7 @@ import itertools
 
 import pytest
 import torch
-from augmented import ADJUST, ALL, BOTH, DRAWS, SHAPES, SUBSETS, a_share_of, generator, noise, stored
+from augmented import ADJUST, ALL, BOTH, DRAWS, SHAPES, SUBSETS, a_share_of, form, generator, noise, stored
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as reference
 
@@ -364,7 +364,8 @@ def test_the_share_of_cutmix_is_that_of_the_pixels_that_stay():
 
 
 def test_with_both_ways_on_each_image_is_mixed_in_exactly_one_of_them(images, device):
-    mixed = compose(BOTH, generators(3)).mix(images.to(device))
+    there = images.to(device)
+    mixed = compose(BOTH, generators(3)).drawn(form(there)).mix(there)
     streams = generators(3)
     partner, share = mix.sample_mixup(len(images), 1.0, streams["mixup"])
     blended = mix.mixup(images, partner, share)
@@ -381,7 +382,8 @@ def test_with_both_ways_on_each_image_is_mixed_in_exactly_one_of_them(images, de
 
 
 def test_the_coin_between_the_two_ways_is_fair():
-    mixed = compose(BOTH, generators(3)).mix(noise((DRAWS, 1, 4, 4)))
+    images = noise((DRAWS, 1, 4, 4))
+    mixed = compose(BOTH, generators(3)).drawn(form(images)).mix(images)
     boxed = sum(
         round(16 * share) == 16 * share for share in mixed.share.tolist()
     )  # a whole number of pixels: a box

@@ -4,12 +4,12 @@ import itertools
 
 import pytest
 import torch
-from augmented import ALL, BOTH, SHAPES, generator, noise, stored
+from augmented import ALL, BOTH, SHAPES, form, generator, noise, stored
 
 from ablate.recipe import identity
 from ablate.recipe.fields import Augment
 from ablate.training.augment import PLAIN, color, compose, crop, erase, rotation
-from ablate.training.augment.streams import ROLES, generators
+from ablate.training.augment.streams import ROLES, Form, generators
 
 # Streams
 
@@ -39,6 +39,7 @@ EVERYTHING = Augment(
 def batch_of(augmentation, *, images=6, channels=3, size=(8, 9)):
     """Read and augment one batch: (the images, the share of each that is its own)."""
     pixels = torch.randint(0, 256, (20, *size, channels), generator=generator(2), dtype=torch.uint8)
+    augmentation = augmentation.drawn(Form(images, channels, *size, pixels.device))
     x = augmentation.read(pixels, torch.arange(images)).permute(0, 3, 1, 2) / 255
     for step in (*augmentation.steps, *augmentation.erasures):
         x = step(x)
@@ -161,7 +162,8 @@ def test_the_padding_and_flip_of_the_recipe_are_those_of_the_crop(padding, paddi
     top, left = crop.sample_random_crop(7, padding, generators(5)["crop"])
     mirrored = crop.sample_flip(7, generators(5)["flip"]) & flip
     expected = crop.cut(pixels, which, top, left, mirrored, padding=padding, mode=padding_mode)
-    assert torch.equal(augmentation.read(pixels, which), expected)
+    applied = augmentation.drawn(Form(7, 3, 32, 32, pixels.device))
+    assert torch.equal(applied.read(pixels, which), expected)
     assert augmentation.steps == ()
     assert augmentation.mix is None
 
@@ -170,8 +172,8 @@ def test_everything_together_is_crop_rotation_color_jitter_erasing_cutout_then_m
     images, streams, size = noise((6, 3, 8, 9)), generators(5), (8, 9)
     augmentation = compose(EVERYTHING, generators(5))
     assert augmentation.read is crop.take
-    x = images
-    for step in (*augmentation.steps, *augmentation.erasures):
+    x, applied = images, augmentation.drawn(form(images))
+    for step in (*applied.steps, *applied.erasures):
         x = step(x)
     where = crop.sample_random_resized_crop(6, *size, streams["crop"])
     expected = crop.random_resized_crop(images, *where, crop.sample_flip(6, streams["flip"]))
@@ -185,7 +187,8 @@ def test_everything_together_is_crop_rotation_color_jitter_erasing_cutout_then_m
 @pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
 def test_the_interpolation_of_the_recipe_is_that_of_the_rotation(interpolation):
     images = noise((6, 3, 8, 9))
-    (step,) = compose(Augment(**OFF, rotation=15.0, interpolation=interpolation), generators(5)).steps
+    turning = Augment(**OFF, rotation=15.0, interpolation=interpolation)
+    (step,) = compose(turning, generators(5)).drawn(form(images)).steps
     angle = rotation.sample_rotation(6, 15.0, generators(5)["rotation"])
     assert torch.equal(step(images), rotation.rotate(images, angle, interpolation=interpolation))
 
@@ -197,6 +200,7 @@ def test_shape_type_and_range_are_kept_and_the_input_is_left_alone(images, role,
     )[0]
     augmentation = compose(EVERYTHING if role == "everything" else Augment(**OFF | level), generators(2))
     before, x = images.clone(), images.to(device)
+    augmentation = augmentation.drawn(form(x))
     for step in (*augmentation.steps, *augmentation.erasures):
         x = step(x)
     x = x if augmentation.mix is None else augmentation.mix(x).images

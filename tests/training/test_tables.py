@@ -13,7 +13,7 @@ from ablate.recipe.networks import NETWORKS, Model
 from ablate.recipe.optimizers import OPTIMIZERS, Optimizer
 from ablate.recipe.schedules import SCHEDULES, Schedule
 from ablate.training import augment, data, models, optim
-from ablate.training.augment.streams import ROLES, generators
+from ablate.training.augment.streams import ROLES, Form, generators
 from ablate.training.datasets import LOADERS
 from ablate.training.models.torchvision_net import torchvision_net
 
@@ -61,6 +61,7 @@ def test_an_augmentation_draws_from_the_streams_of_its_facts_alone(name):
     streams, fresh = generators(0), generators(0)
     made = augment.compose(Augment.model_validate({"crop": "none", "flip": False} | ON[name]), streams)
     pixels = torch.zeros(8, 16, 16, 3, dtype=torch.uint8)
+    made = made.drawn(Form(8, 3, 16, 16, pixels.device))
     x = made.read(pixels, torch.arange(8)).float()
     for step in (*made.steps, *made.erasures):
         x = step(x)

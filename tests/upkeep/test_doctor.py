@@ -82,6 +82,21 @@ ROWS = {
         {("json", "problem")},
         "result.json is no JSON",
     ),
+    "a link among the files of a job": (
+        lambda s: [(job(s) / "log.txt").unlink(), (job(s) / "log.txt").symlink_to("/etc/hostname")],
+        {("regular", "problem")},
+        "is a link, and in a store nothing may be one",
+    ),
+    "a pipe among the artifacts": (
+        lambda s: os.mkfifo(next(s.glob("artifacts/*")) / "pipe"),
+        {("regular", "problem")},
+        "is a pipe, and must be a regular file",
+    ),
+    "a file without an end": (
+        lambda s: os.truncate(job(s) / "environment.json", 1 << 30),
+        {("regular", "problem")},
+        "is far larger than any such file that ablate writes, 67 MB",
+    ),
     "a recipe without its data": (
         lambda s: (job(s) / "recipe.json").write_text('{"job": 1}'),
         {("json", "problem")},

@@ -56,7 +56,7 @@ def test_a_store_that_cannot_be_written_or_has_no_locks(
 @pytest.mark.parametrize(
     ("package", "version", "severity", "words"),
     [
-        ("torch", "1.13.1", "problem", "torch 1.13.1 must be >=2.9"),
+        ("torch", "1.13.1", "problem", "torch 1.13.1 must be >=2."),
         ("ruff", "0.1", "note", "ruff 0.1 must be"),
         ("mlflow", None, "problem", "not inst"),
     ],

@@ -66,3 +66,15 @@ def test_a_plan_notes_what_the_gpus_are_bad_at(proj, machine):
     assert notes("--set", "training.precision=bf16") == [old, slow]
     assert notes() == [old]
     assert notes("--device", "cpu", "--set", "training.precision=bf16") == []
+
+
+@pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="the GPU here can compute")
+@pytest.mark.slow
+def test_a_gpu_on_which_torch_cannot_compute_ends_a_run_in_one_sentence(proj, machine):
+    machine.driver(*TWO)
+    done = call("run", "pets.toml")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("cuda:")
+    assert done.stderr.endswith(", or use --device cpu\n")
+    assert len(done.stderr.splitlines()) == 1
+    assert list(Path("mlruns/jobs").glob("*/failure.json")) == []

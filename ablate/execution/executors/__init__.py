@@ -22,12 +22,13 @@ class Row:
     options: tuple[str, ...]  # the names of the Options that it understands; any other is a user's mistake
     needs: str = ""  # the module that must be installed
     install: str = ""  # how to install it
+    notices: Callable[[Options], tuple[str, ...]] = lambda _: ()  # what a user should know before jobs run
 
 
 def _start_local(program: Program, options: Options) -> Executor:
     from ablate.execution.executors.local import LocalExecutor
 
-    return LocalExecutor(program.function, devices.slots_of(options), program.preload)
+    return LocalExecutor(program.function, devices.slots_of(options), program.preload, program.preflight)
 
 
 EXECUTORS: dict[str, Row] = {
@@ -35,6 +36,7 @@ EXECUTORS: dict[str, Row] = {
         start=_start_local,
         resources=lambda options: devices.resources(devices.slots_of(options)),
         options=("device", "jobs", "jobs_per_gpu", "threads", "devices", "most"),
+        notices=devices.notices,
     ),
 }
 
@@ -45,6 +47,11 @@ def resources(name: str, options: Options) -> Resources:
     Raises an AblateError where it has nothing.
     """
     return _row(name, options).resources(options)
+
+
+def notices(name: str, options: Options) -> tuple[str, ...]:
+    """Return what a user should know of the places where jobs will run."""
+    return _row(name, options).notices(options)
 
 
 def start(name: str, program: Program, options: Options) -> Executor:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any, Literal
 
+from ablate.errors import AblateError
 from ablate.execution.executors import devices, process
-from ablate.execution.executors.base import ENDS, Event, Kind, Slot, Task
+from ablate.execution.executors.base import ENDS, Event, Kind, Program, Slot, Task
 from ablate.execution.executors.process import Process, Worker
 from ablate.execution.executors.server import BAD_STARTS
 from ablate.hardware import Resources
@@ -33,9 +34,12 @@ class LocalExecutor:
 
     process: type[Process] = Process
 
-    def __init__(self, function: str, slots: tuple[Slot, ...], preload: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, function: str, slots: tuple[Slot, ...], preload: tuple[str, ...] = (), preflight: str = ""
+    ) -> None:
         """Start the server and a worker in every slot; they import in the background."""
-        self._function = function
+        self._program = Program(function, preload, preflight)
+        self._usable: set[str] = set()  # names of slots that have been ready once
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([function.split(":", maxsplit=1)[0], *preload])
         self._bad_starts = 0.0
@@ -59,7 +63,7 @@ class LocalExecutor:
     def _spawn(self) -> None:
         """Start a worker in every vacant slot whose memory is not one task's own."""
         for slot in [slot for slot in self._vacant if slot.memory not in self._reserved]:
-            worker = process.spawn(slot, self._function, self.process)
+            worker = process.spawn(slot, self._program, self.process)
             self._vacant.remove(slot)
             self._workers.append(worker)
 
@@ -149,6 +153,10 @@ class LocalExecutor:
         for message in worker.read():
             if message["kind"] == "ready":
                 worker.ready, self._bad_starts = True, 0
+                self._usable.add(worker.slot.name)
+                continue
+            if message["kind"] == "unusable":
+                worker.unusable = message["error"]
                 continue
             heard.append(Event(**message, slot=worker.slot.name))
             if heard[-1].kind in ENDS:
@@ -156,13 +164,20 @@ class LocalExecutor:
         return heard
 
     def _bury(self, worker: Worker) -> None:
-        """Make the slot of a dead worker vacant. Raises a RuntimeError where another start is hopeless."""
+        """Make the slot of a dead worker vacant. Raises an error where another start is hopeless.
+
+        An AblateError where its device was never usable, or is not any more; else a RuntimeError.
+        """
         self._workers.remove(worker)
         self._vacant.append(worker.slot)
         worker.pipe.close()
         if not worker.ready:
             self._bad_starts += OUTSIDE_START if worker.process.exitcode in process.OUTSIDE else 1
-        if self._bad_starts >= BAD_STARTS:
+        is_hopeless = self._bad_starts >= BAD_STARTS
+        if worker.unusable and (is_hopeless or worker.slot.name not in self._usable):
+            self.close()
+            raise AblateError(f"{worker.slot.name}: {worker.unusable}, or use --device cpu")
+        if is_hopeless:
             self.close()  # or workers that still start would write into our message on stderr
             ended = process.describe_exit(worker.process.exitcode)
             raise RuntimeError(f"no worker process can start: {ended}; its error stands above")

@@ -18,7 +18,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from ablate.execution.executors import server, serving
-from ablate.execution.executors.base import Event, Json, Slot, Task
+from ablate.execution.executors.base import Event, Json, Program, Slot, Task
 
 GRACE = 5.0  # seconds for a process to end, or to take the rest of a message
 OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGINT, -signal.SIGQUIT, 255}
@@ -43,6 +43,7 @@ class Worker:
     process: Process
     pipe: Connection
     ready: bool = False
+    unusable: str = ""  # why its device cannot be used
     task: str | None = None
     memory_kills: int = 0  # by the kernel, before the task was given to it
     is_torn: bool = False  # a message to it or from it stopped halfway: it stands still
@@ -77,12 +78,14 @@ class Worker:
         return messages
 
 
-def spawn(slot: Slot, function: str, kind: type[Process] = Process) -> Worker:
+def spawn(slot: Slot, program: Program, kind: type[Process] = Process) -> Worker:
     """Start a worker in a slot. Raises a RuntimeError where that is hopeless."""
     ours, theirs = multiprocessing.Pipe()
     _limit(ours)
     process = kind(
-        target=serving.serve, args=(theirs, function, slot.device, dict(slot.environment)), daemon=True
+        target=serving.serve,
+        args=(theirs, program.function, program.preflight, slot.device, dict(slot.environment)),
+        daemon=True,
     )
     server.start(process, server.environment(slot.device))
     theirs.close()

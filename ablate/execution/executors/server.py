@@ -1,7 +1,6 @@
 """The server that workers are forked from, and the environment that it starts in, which they inherit."""
 
 import os
-import platform
 import signal
 import tempfile
 import threading
@@ -14,6 +13,7 @@ from typing import Protocol
 
 from ablate import places
 from ablate.errors import AblateError
+from ablate.execution.executors import devices
 
 ENVIRONMENT = {
     # The server and Python's resource tracker are `python -c`, which has the current directory first on its
@@ -34,8 +34,13 @@ ENVIRONMENT = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
 }
 CUDA_ENVIRONMENT = {
-    # Activations are on the GPU: what the host frees, images above all, is for the jobs beside this one.
-    "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=134217728",
+    # Activations are on the GPU: what the host frees is for the jobs beside this one, but for some batches of
+    # streamed images, which would be faulted in again at every step.
+    "GLIBC_TUNABLES": (
+        "glibc.malloc.mmap_threshold=134217728:"
+        "glibc.malloc.trim_threshold=268435456:"
+        "glibc.malloc.top_pad=67108864"
+    ),
     # Kernels are loaded when they are used first: they take some 0.3 GiB less of the GPU.
     "CUDA_MODULE_LOADING": "LAZY",
     # Else each worker compiles in as many processes as there are cores, up to 32.
@@ -63,8 +68,8 @@ def environment(device: str) -> dict[str, str]:
     """Return the variables of workers on a device; what the user has set wins over them."""
     if device != "cuda":
         return ENVIRONMENT
-    is_wsl = "microsoft" in platform.release().lower()  # its driver does not map memory in this way
-    return ENVIRONMENT | CUDA_ENVIRONMENT | ({} if is_wsl or OLDER_SEGMENTS in os.environ else SEGMENTS)
+    grows = not devices.is_wsl() and OLDER_SEGMENTS not in os.environ
+    return ENVIRONMENT | CUDA_ENVIRONMENT | (SEGMENTS if grows else {})
 
 
 def start(process: Startable, variables: Mapping[str, str]) -> None:

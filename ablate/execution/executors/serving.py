@@ -4,19 +4,27 @@ import importlib
 import json
 import os
 import signal
+import sys
 import threading
 from multiprocessing.connection import Connection
+from typing import Any
 
+from ablate.errors import AblateError
 from ablate.execution.executors.base import Function, Json, run_here
 
 
-def serve(pipe: Connection, function: str, device: str, environment: dict[str, str]) -> None:
+def serve(pipe: Connection, function: str, preflight: str, device: str, environment: dict[str, str]) -> None:
     """Run task after task, as a worker process, until the pipe closes."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # they are for the parent, which asks us to stop
     os.environ.update(environment)
-    module, name = function.split(":")
-    call: Function = getattr(importlib.import_module(module), name)
+    call: Function = _import(function)
+    if preflight and device != "cpu":
+        try:
+            _import(preflight)(device)
+        except AblateError as refusal:
+            pipe.send_bytes(json.dumps({"kind": "unusable", "error": str(refusal)}).encode())
+            sys.exit(1)
     inbox = Inbox(pipe)
     inbox.send({"kind": "ready"})
     while True:
@@ -30,6 +38,11 @@ def serve(pipe: Connection, function: str, device: str, environment: dict[str, s
         payload = message["payload"] | {"device": device}
         kind, detail, error = run_here(call, payload, report, inbox.should_stop)
         inbox.send({"kind": kind, "task": task, "detail": detail, "error": error})
+
+
+def _import(function: str) -> Any:
+    module, name = function.split(":")
+    return getattr(importlib.import_module(module), name)
 
 
 class Inbox:

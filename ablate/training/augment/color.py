@@ -50,6 +50,56 @@ def color_jitter(images: Tensor, order: Tensor, factors: Tensor) -> Tensor:
     return x.index_select(0, back)  # out[place] = x: on a GPU, in deterministic mode, that is a sort
 
 
+def rounds(order: Tensor, factors: Tensor, channels: int) -> tuple[Tensor, Tensor | None, int]:
+    """Return operations in each image's order as rounds that all images go through together.
+
+    Each image is blended K - 1 times, its hue is turned, and it is blended K - 1 times again; blends that are
+    not its own leave it as it is. Of each blend (B,) factors, grey shares and mean shares; the turns (B,), or
+    none; and how many of the blends come before them.
+    """
+    if channels == 1:
+        order, factors = _without_colour(order, factors)
+    number, is_hue = order.shape[1], order == HUE
+    if number == 0 or not is_hue.any():
+        return _blends(order, factors, torch.ones_like(is_hue)), None, number
+    place = torch.arange(number)
+    when = is_hue.int().argmax(1, keepdim=True)
+    before, after = (
+        _blends(order[:, part], factors[:, part], own[:, part])
+        for own, part in ((place < when, slice(0, -1)), (place > when, slice(1, None)))
+    )
+    return torch.cat([before, after]), factors.gather(1, when)[:, 0], number - 1
+
+
+def _blends(order: Tensor, factors: Tensor, own: Tensor) -> Tensor:
+    """Return (K, 3, B): factor, grey share and mean share of each blend; none of its own: 1, 0 and 0."""
+    factor = torch.where(own, factors, 1.0)
+    parts = torch.stack([factor, *((order == kind) * (1 - factor) for kind in (SATURATION, CONTRAST))])
+    return parts.permute(2, 0, 1).contiguous()
+
+
+def color_jitter_in_rounds(images: Tensor, blends: Tensor, turn: Tensor | None, before: int) -> Tensor:
+    """Apply to each image (B, C, H, W) in [0, 1] what `rounds` has made of its operations.
+
+    As `color_jitter`, in a third of its steps, of which a GPU waits for each, and with twice the work. No
+    step depends on what was drawn.
+    """
+    x = images.clone(memory_format=torch.contiguous_format)
+    for number, parts in enumerate((*blends, None)):
+        if number == before and turn is not None:
+            _turn_hue(x, turn)
+        if parts is not None:
+            _blend_in_shares(x, *parts)
+    return x
+
+
+def _blend_in_shares(x: Tensor, factor: Tensor, grey_share: Tensor, mean_share: Tensor) -> None:
+    """Scale an image, and add shares of the grey one and of the mean grey. In place."""
+    grey = _grey(x)
+    reference = grey * grey_share[:, None, None] + (grey.mean((1, 2)) * mean_share)[:, None, None]
+    x.mul_(factor[:, None, None, None]).add_(reference[:, None]).clamp_(0, 1)
+
+
 def _without_colour(order: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
     """Leave out what grey images have not: a hue; their saturation is as it is."""
     factors, keep = torch.where(order == SATURATION, 1.0, factors), order != HUE

@@ -1,13 +1,13 @@
 """Rotation about the centre."""
 
-from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F  # noqa: N812 (torch's own habit)
 
 from ablate.recipe.augmentations import Augment
-from ablate.training.augment.streams import move
+from ablate.training.augment.streams import Drawn
 
 
 def sample_rotation(batch: int, degrees: float, generator: Generator) -> Tensor:
@@ -34,12 +34,11 @@ def rotate(images: Tensor, angle: Tensor, *, interpolation: str = "bilinear") ->
     return F.grid_sample(images, grid, mode=interpolation, padding_mode="zeros", align_corners=False)
 
 
-def step(augment: Augment, streams: dict[str, Generator]) -> Callable[[Tensor], Tensor] | None:
+def step(augment: Augment, streams: dict[str, Generator]) -> Drawn | None:
     """Return what a recipe's rotation does to a batch; none where it is off."""
     if augment.rotation == 0:
         return None
-    return lambda x: rotate(
-        x,
-        *move(x.device, sample_rotation(len(x), augment.rotation, streams["rotation"])),
-        interpolation=augment.interpolation,
+    return Drawn(
+        lambda form: (sample_rotation(form.images, augment.rotation, streams["rotation"]),),
+        partial(rotate, interpolation=augment.interpolation),
     )

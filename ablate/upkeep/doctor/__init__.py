@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator
 
-from ablate.planning.references import SPOILT, first_line
+from ablate.planning.references import first_line
+from ablate.store.files import SPOILT
 from ablate.upkeep.doctor import files, identities, machine, orphans, views
 from ablate.upkeep.doctor.finding import Finding, Patient, Severity
 
@@ -24,6 +25,7 @@ CHECKS: dict[str, tuple[Check, str]] = {
     "json": (files.json_files, "every JSON file is what ablate writes"),
     "lines": (files.line_files, "every line of journals and lists can be read"),
     "weights": (files.weights, "checkpoints and weights are whole"),
+    "images": (files.images, "decoded images are whole"),
     "results": (files.results, "every result has its weights and its epochs"),
     "identity": (identities.jobs, "every job is what its folder is named after"),
     "outcomes": (identities.outcomes, "every outcome is what its folder is named after"),

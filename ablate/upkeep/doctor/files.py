@@ -7,10 +7,11 @@ from pathlib import Path
 
 from ablate import descriptors
 from ablate.errors import RefusedError
-from ablate.planning.references import SPOILT
-from ablate.store import files, records
+from ablate.store import complaint, files
+from ablate.store.files import SPOILT
 from ablate.store.job_folder import Folder
 from ablate.store.job_state import state
+from ablate.training import data
 from ablate.upkeep import leftovers
 from ablate.upkeep.doctor.finding import Finding, Patient, can_read
 from ablate.upkeep.leftovers import CHECKPOINTS
@@ -84,7 +85,7 @@ def json_files(patient: Patient) -> Iterator[Finding]:
     for path in _named(patient, ".json"):
         do = ADVICE.get(path.name, THAT)
         try:
-            says = records.complaint(path.name, files.read(path))
+            says = complaint.of(path.name, files.read(path))
         except (FileNotFoundError, RefusedError):  # a running job has just removed it; or as `regular` says
             continue
         except OSError as error:
@@ -102,7 +103,7 @@ def line_files(patient: Patient) -> Iterator[Finding]:
             *whole, rest = files.read(path).split(b"\n")
         except RefusedError:  # as `regular` says
             continue
-        bad = [number for number, line in enumerate(whole, 1) if records.complaint(path.name, line)]
+        bad = [number for number, line in enumerate(whole, 1) if complaint.of(path.name, line)]
         if bad:
             says = f"{path.name} has lines that cannot be read, the first is line {bad[0]}"
             yield Finding("lines", "problem", says, do, patient.short(path))
@@ -127,6 +128,25 @@ def weights(patient: Patient) -> Iterator[Finding]:
             earlier = "remove that file: the job goes on from an earlier checkpoint, or starts anew"
             do = earlier if is_checkpoint else ANEW
             yield Finding("weights", "problem", f"{path.name} {wrong}", do, patient.short(path))
+
+
+def images(patient: Patient) -> Iterator[Finding]:
+    """Find decoded images that are cut off: they count as not decoded, and are decoded again."""
+    for path in sorted(patient.store.data.glob("[0-9a-f]*")):
+        if not (path.is_dir() and can_read(path) and all(map(can_read, path.iterdir()))):
+            continue  # another check reports it
+        if complaint.of("meta.json", _content(path / "meta.json")):
+            continue  # as above
+        if not data.is_whole(path):
+            says = "decoded images are cut off, or not what ablate decodes: the next run decodes them again"
+            yield Finding("images", "problem", says, ADVICE["meta.json"], patient.short(path))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return files.read(path)
+    except SPOILT:
+        return b""
 
 
 def results(patient: Patient) -> Iterator[Finding]:

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ablate.messages import count
-from ablate.planning.references import SPOILT
 from ablate.recipe import identity as identities
 from ablate.recipe.fields import Evaluation, Recipe
-from ablate.store import files, job_folder, records, study_folder
+from ablate.store import job_folder, records, study_folder
+from ablate.store.files import SPOILT
 from ablate.store.job_folder import Folder
 from ablate.store.search_folder import SearchFolder, read_any_trials
 from ablate.upkeep.doctor.files import ANEW, FROM_FILE, RIGHTS
@@ -72,9 +72,12 @@ def studies(patient: Patient) -> Iterator[Finding]:
     """Find studies whose folder is not named after them, or which this version cannot plan."""
     for path in study_folder.study_files(patient.store):
         try:
-            name = files.read_json(path)["study"]["name"]
+            kept = records.read(path, records.KeptStudy)
         except SPOILT:  # another check reports it
             continue
+        if kept is None:
+            continue
+        name = kept.study["name"]
         if patient.store.study(name) != path.parent:
             says = f'the folder is named after another study than the "{name}" in it'
             do = "give the folder its old name, or remove it"

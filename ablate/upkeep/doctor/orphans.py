@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ablate.messages import count
-from ablate.planning.references import IDENTITY, SPOILT
+from ablate.planning.references import IDENTITY
 from ablate.store import job_folder
+from ablate.store.files import SPOILT
 from ablate.store.job_folder import Folder
 from ablate.store.job_state import state
 from ablate.upkeep import leftovers

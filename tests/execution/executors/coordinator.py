@@ -2,8 +2,8 @@
 
 A task that crashes is given out again for ever, so that only the executor can end it.
 
-`python coordinator.py SLOTS FUNCTION DO` prints one JSON object a line: the workers' process ids first, then
-events.
+`python coordinator.py SLOTS FUNCTION DO [DEVICE]` prints one JSON object a line: the workers' process ids
+first, then events.
 """
 
 import dataclasses
@@ -12,20 +12,21 @@ import sys
 
 from calls import task as call
 
+from ablate.execution.executors import server
 from ablate.execution.executors.base import Slot
 from ablate.execution.executors.local import LocalExecutor
 from ablate.execution.interruption import Interruption
 
 
-def main(count: int, function: str, do: str) -> None:
+def main(count: int, function: str, do: str, device: str = "cpu") -> None:
     with Interruption() as interruption:
         print(json.dumps({"kind": "starting"}), flush=True)
-        executor = LocalExecutor(function, tuple(Slot(f"cpu:{i}", "cpu") for i in range(count)))
+        executor = LocalExecutor(function, tuple(Slot(f"{device}:{i}", device) for i in range(count)))
         print(
             json.dumps({"kind": "workers", "pids": [worker.process.pid for worker in executor._workers]}),
             flush=True,
         )
-        names = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUBLAS_WORKSPACE_CONFIG"]
+        names = sorted({*server.ENVIRONMENT, *server.CUDA_ENVIRONMENT, *server.SEGMENTS})
         left = max(count - 1, 1)
         tasks = {f"task {i}": call(f"task {i}", do, names=names) for i in range(left)}
         for task in tasks.values():
@@ -45,4 +46,4 @@ def main(count: int, function: str, do: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], sys.argv[3])
+    main(int(sys.argv[1]), *sys.argv[2:])

@@ -1,11 +1,15 @@
 """The slots of a machine, by a driver that stands in: this machine may have no GPU."""
 
+import platform
+import re
+
 import pytest
 from drivers import FIRST, H100, SECOND, T4, TWO
 
 from ablate import hardware
 from ablate.errors import AblateError
 from ablate.execution.executors import devices
+from ablate.execution.executors.base import Options
 
 NO_MINORS = "NVIDIA X|0|0|8|0"
 
@@ -27,11 +31,53 @@ def test_a_mask_chooses_and_orders_the_slots(machine):
     assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots] == [SECOND, FIRST]
 
 
-def test_more_jobs_than_gpus_go_round_and_jobs_is_the_limit(machine):
+def test_more_jobs_than_gpus_go_round_and_jobs_is_the_limit(machine, monkeypatch):
     machine.driver(*TWO)
+    monkeypatch.setattr(devices, "cores", lambda: 8)
     for jobs, per_gpu, expected in ((3, 1, "010"), (None, 2, "0101"), (3, 2, "010")):
         slots = devices.slots("cuda", jobs, per_gpu=per_gpu)
         assert [slot.name for slot in slots] == [f"cuda:{number}" for number in expected]
+
+
+@pytest.mark.parametrize(
+    ("cores", "options", "slots", "says"),
+    [
+        (8, Options(jobs_per_gpu=4), 8, ()),
+        (5, Options(jobs_per_gpu=4), 5, ("2 GPUs x 4 jobs are more than 5 CPU cores, .* 5 jobs at a time",)),
+        (1, Options(jobs_per_gpu=2), 2, ("2 GPUs x 2 jobs are more than 1 CPU core, .* 2 jobs at a time",)),
+        (1, Options(jobs_per_gpu=2, devices=1), 1, ("1 GPU x 2 jobs .* 1 job at a time",)),
+        (1, Options(jobs_per_gpu=1), 2, ()),
+        (2, Options(jobs=6), 6, ()),
+        (2, Options("cpu"), 2, ()),
+    ],
+)
+def test_each_job_on_a_gpu_has_a_core_unless_the_user_wants_more(
+    machine, monkeypatch, tmp_path, cores, options, slots, says
+):
+    machine.driver(*TWO)
+    monkeypatch.setattr(devices, "cores", lambda: cores)
+    (tmp_path / "control").touch()
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+    assert len(devices.slots_of(options)) == slots
+    said = devices.notices(options)
+    assert len(said) == len(says)
+    assert all(re.search(pattern, text) for pattern, text in zip(says, said, strict=True))
+
+
+def test_who_lets_jobs_share_a_gpu_hears_once_how_they_overlap_unless_they_do(machine, monkeypatch, tmp_path):
+    machine.driver(*TWO)
+    monkeypatch.setattr(devices, "cores", lambda: 8)
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+    (said,) = devices.notices(Options(jobs_per_gpu=2))
+    assert "nvidia-cuda-mps-control -d" in said
+    assert devices.notices(Options(jobs_per_gpu=1)) == ()
+    assert devices.notices(Options(jobs_per_gpu=2, most=2)) == (), "two jobs on two GPUs share none"
+    monkeypatch.setattr(platform, "release", lambda: "5.15.167.4-microsoft-standard-WSL2")
+    assert devices.notices(Options(jobs_per_gpu=2)) == (), "there is no MPS"
+    monkeypatch.undo()
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+    (tmp_path / "control").touch()
+    assert not any("mps" in text for text in devices.notices(Options(jobs=4)))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +88,7 @@ def test_a_gpu_for_one_process_takes_one_job(machine, jobs, per_gpu, fits):
     if fits:
         assert len(devices.slots("auto", jobs, per_gpu=per_gpu)) == 2
     else:
-        with pytest.raises(AblateError, match="EXCLUSIVE_PROCESS lets one process use each"):
+        with pytest.raises(AblateError, match="EXCLUSIVE_PROCESS, lets one process use each"):
             devices.slots("auto", jobs, per_gpu=per_gpu)
     assert devices.resources(devices.slots("auto", None)).is_exclusive
 

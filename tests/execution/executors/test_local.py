@@ -5,6 +5,7 @@ And what only processes of this machine can do: die, and outlive one another.
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -201,14 +202,49 @@ class TestLocalExecutor(Contract):
 
     # Threads
 
-    def test_a_worker_has_one_thread_unless_the_user_wants_more(
+    @pytest.mark.parametrize("device", ["cpu", "cuda"])
+    def test_a_worker_starts_in_the_environment_of_its_device_and_what_the_user_wants_wins(
+        self, monkeypatch: pytest.MonkeyPatch, device: str
+    ) -> None:
+        for name in (
+            "PYTORCH_CUDA_ALLOC_CONF",
+            *server.ENVIRONMENT,
+            *server.CUDA_ENVIRONMENT,
+            *server.SEGMENTS,
+        ):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("MKL_NUM_THREADS", "7")
+        with coordinate(1, "jobs:run", "environment", device=device) as child:
+            seen = child.read("finished")["detail"]
+        said = {name: value for name, value in seen.items() if value is not None}
+        assert said == server.environment(device) | {"MKL_NUM_THREADS": "7"}
+        assert (seen["OMP_NUM_THREADS"], seen["CUBLAS_WORKSPACE_CONFIG"]) == ("1", ":4096:8")
+        assert seen["PYTORCH_ALLOC_CONF"] == ("expandable_segments:True" if device == "cuda" else None)
+
+    def test_a_gpus_segments_grow_unless_the_user_or_the_driver_wants_others(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-        monkeypatch.setenv("MKL_NUM_THREADS", "7")
-        with coordinate(1, "jobs:run", "environment") as child:
-            seen = child.read("finished")["detail"]
-        assert seen == {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "7", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+        monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
+        assert "PYTORCH_ALLOC_CONF" in server.environment("cuda")
+        monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:64")
+        assert "PYTORCH_ALLOC_CONF" not in server.environment("cuda")
+        monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF")
+        monkeypatch.setattr(platform, "release", lambda: "5.15.167.4-microsoft-standard-WSL2")
+        assert "PYTORCH_ALLOC_CONF" not in server.environment("cuda")
+
+    @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the settings are glibc's")
+    @pytest.mark.parametrize(("device", "kept"), [("cpu", True), ("cuda", False)])
+    def test_what_the_host_frees_goes_back_to_the_system_where_a_gpu_computes(
+        self, device: str, kept: bool
+    ) -> None:
+        code = (
+            "def rss(): return int(open('/proc/self/statm').read().split()[1]) * 4096 >> 20\n"
+            "many = [bytearray(b'x' * (8 << 20)) for _ in range(60)]\n"
+            "peak = rss(); del many; print(peak - rss())"
+        )
+        environment = os.environ | server.environment(device)
+        out = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+        assert (int(out.stdout) < 50) == kept
 
     def test_starting_workers_leaves_the_coordinator_as_it_was(
         self, start: Start, monkeypatch: pytest.MonkeyPatch
@@ -272,9 +308,9 @@ class Child:
 
 @contextmanager
 def coordinate(
-    slots: int, function: str, do: str, *, path: Path = HERE, stderr: int | None = None
+    slots: int, function: str, do: str, *, device: str = "cpu", path: Path = HERE, stderr: int | None = None
 ) -> Iterator[Child]:
-    command = [sys.executable, str(HERE / "coordinator.py"), str(slots), function, do]
+    command = [sys.executable, str(HERE / "coordinator.py"), str(slots), function, do, device]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(path), str(HERE)])}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True, env=environment

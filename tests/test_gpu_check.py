@@ -1,0 +1,68 @@
+"""The check of a GPU: it says where there is none, ends in time, and its steps work on a CPU."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from drivers import TWO
+
+ROOT = Path(__file__).parents[1]
+
+
+def check(*words):
+    command = [sys.executable, "-m", "benchmarks.gpu_check", *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_without_a_gpu_it_says_so_and_exits_with_3(machine, tmp_path):
+    machine.driver(*TWO, mask="-1")
+    done = check("--out", tmp_path / "out.json")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == (
+        "there is no GPU to check (CUDA shows none): --device cpu tries the steps themselves\n"
+    )
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_step_that_is_none_is_a_mistake():
+    done = check("--steps", "1,13,x")
+    assert done.returncode == 2
+    assert "--steps: 13, x: must be of 1, 2, 3" in done.stderr
+
+
+def test_a_step_that_takes_too_long_is_ended_with_all_that_it_has_started(tmp_path):
+    done = check("--device", "cpu", "--steps", "3,1", "--total", 6, "--out", tmp_path / "out.json")
+    assert done.returncode == 1
+    rows = json.loads((tmp_path / "out.json").read_text())["steps"]
+    assert [(row["step"], row["verdict"]) for row in rows] == [(3, "broken"), (1, "broken")]
+    assert [row["why"].split(" after")[0] for row in rows] == ["not over", "no time was left"]
+    ours = [path for path in Path("/proc").glob("[0-9]*/environ") if str(tmp_path) in read(path)]
+    assert ours == []
+
+
+def read(path):
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def test_the_page_on_gpus_names_every_step():
+    table = (ROOT / "docs/gpu.md").read_text()
+    numbers = [int(number) for number in re.findall(r"^\| (\d+) \| ", table, re.MULTILINE)]
+    steps = (ROOT / "benchmarks/gpu_check/steps.py").read_text()
+    assert numbers == [int(number) for number in re.findall(r"^    (\d+): Step\(", steps, re.MULTILINE)]
+
+
+@pytest.mark.slow  # ten minutes
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="where there is a GPU the check itself is run")
+@pytest.mark.parametrize("step", range(1, 13))
+def test_every_step_holds_with_less_on_a_cpu(step, tmp_path):
+    done = check("--device", "cpu", "--steps", step, "--out", tmp_path / "out.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (row,) = json.loads((tmp_path / "out.json").read_text())["steps"]
+    assert row["parts"]
+    assert row["verdict"] == "held"
