@@ -9,6 +9,7 @@ from drivers import FIRST, SECOND, T4, TWO
 from projects import run
 
 from ablate.cli import main
+from ablate.execution.executors import devices
 
 
 def call(*words):
@@ -38,7 +39,8 @@ def test_the_cpu_is_the_way_out_and_readers_need_no_gpu(proj, machine):
 @pytest.mark.parametrize(
     ("given", "slots"), [((), 2), (("--jobs-per-gpu", "3"), 6), (("--jobs-per-gpu", "auto"), 2)]
 )
-def test_a_plan_reckons_with_the_jobs_of_a_gpu(proj, machine, given, slots):
+def test_a_plan_reckons_with_the_jobs_of_a_gpu(proj, machine, monkeypatch, given, slots):
+    monkeypatch.setattr(devices, "cores", lambda: 16)
     machine.driver(*TWO)
     assert f" on {slots} slots (" in call("plan", "pets.toml", *given).stdout
 
