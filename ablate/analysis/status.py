@@ -44,7 +44,7 @@ class Running:
     epochs: int
     job: str = ""
     seconds_left: float | None = None  # of its training, by its own epochs; none before the first one
-    judging: bool = False  # evaluated, not trained
+    evaluating: bool = False  # evaluated, not trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def _running(outcome: Outcome) -> Running:
     run, seconds = outcome.run, _epoch_seconds(outcome)
     epoch, epochs = outcome.lines[-1].epoch if outcome.lines else 0, run.cell.recipe.training.epochs
     left = 0.0 if outcome.trained else None if seconds is None else (epochs - epoch) * seconds
-    return Running(run.name, epoch, epochs, run.job_id, left, judging=outcome.trained)
+    return Running(run.name, epoch, epochs, run.job_id, left, evaluating=outcome.trained)
 
 
 def _epoch_seconds(outcome: Outcome) -> float | None:

@@ -111,6 +111,8 @@ class Group(click.Group):
             reason = f"{error.filename}: cannot be used: {error.strerror}: check the path and its permissions"
             click.echo(printable(reason), err=True)
             sys.exit(2)
+        except EOFError as error:
+            raise RuntimeError("a file ends too early") from error  # click would say Aborted! and hide it
         except KeyboardInterrupt:
             click.echo("interrupted; everything that was finished is kept", err=True)
             sys.exit(130)

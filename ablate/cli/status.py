@@ -211,7 +211,7 @@ def _broken(broken: Broken) -> list[str]:
 
 
 def _epoch(running: Running) -> str:
-    if running.judging:
+    if running.evaluating:
         return "evaluating"
     return f"epoch {running.epoch}/{running.epochs}" if running.epoch else "starting"
 

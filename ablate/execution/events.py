@@ -133,7 +133,7 @@ def _progress(task: str, name: str, detail: Mapping[str, Any]) -> Event | None:
             return Notice(text)
         case {"elsewhere": who}:
             return TaskElsewhere(task, name, str(who))
-        case {"judging": _}:
+        case {"evaluating": _}:
             return EvaluationStarted(task, name)
         case {"rate": rate, "rates": rates}:
             return RateTested(task, name, rate, rates)

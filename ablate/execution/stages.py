@@ -66,10 +66,12 @@ def train(crew: Crew, todo: Plan) -> None:
     ready = todo.ready
     trainings = sum(not work.trained for work in ready)
     was = "is" if len(ready) - trainings == 1 else "are"
-    judged = f" and judging {len(ready) - trainings} that {was} trained" if len(ready) > trainings else ""
+    evaluated = (
+        f" and evaluating {len(ready) - trainings} that {was} trained" if len(ready) > trainings else ""
+    )
     already = f", {todo.done} known already" if todo.done else ""
     names = {run.job_id: run.name for run in reversed(todo.runs)}  # of the first cell that shares the job
-    what = f"training {count(trainings, 'job')}{judged} on {count(crew.slots, 'slot')}{already}"
+    what = f"training {count(trainings, 'job')}{evaluated} on {count(crew.slots, 'slot')}{already}"
     crew.run(scheduler.Listed(ready), StageStarted(what, len(ready)), names, crew.updated)
 
 

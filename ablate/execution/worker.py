@@ -121,7 +121,7 @@ def _run_job(task: TrainTask, report: Report, should_stop: Asked) -> Json:
             result = None
         if result is not None:
             is_known = task.trained or attempt.is_of(folder, task.context.study)
-            report({"judging": True} if is_known else {"elsewhere": f"trained by {attempt.last(folder)}"})
+            report({"evaluating": True} if is_known else {"elsewhere": f"trained by {attempt.last(folder)}"})
         else:
             _train(folder, task, report, should_stop, alive)
         job_folder.sweep(folder)
@@ -300,24 +300,24 @@ def _evaluate(folder: Folder, task: TrainTask, evaluation: Evaluation, alive: Al
     network = build_network(folder, recipe, prepared, device)
     room = _room(task, device)
     test = images.for_test(recipe, prepared, arrays, device, memory=room)
-    judgement = evaluate.evaluate(network, recipe, seed, test, prepared.classes, alive)
+    evaluated = evaluate.evaluate(network, recipe, seed, test, prepared.classes, alive)
     alive.check()
     outcome = records.Evaluation(
         evaluation=evaluation.model_dump(),
-        status="at_chance" if judgement.at_chance else "finished",
-        reason=judgement.at_chance or "",
+        status="at_chance" if evaluated.at_chance else "finished",
+        reason=evaluated.at_chance or "",
         timestamp=_now(),
         seconds=round(time.perf_counter() - began, 4),
         classes=tuple(prepared.classes),
-        metrics=judgement.metrics,
-        confusion=tuple(map(tuple, judgement.confusion)),
-        calibration=tuple(judgement.calibration),
-        wrong=tuple(records.Wrong(**dataclasses.asdict(wrong)) for wrong in judgement.wrong),
+        metrics=evaluated.metrics,
+        confusion=tuple(map(tuple, evaluated.confusion)),
+        calibration=tuple(evaluated.calibration),
+        wrong=tuple(records.Wrong(**dataclasses.asdict(wrong)) for wrong in evaluated.wrong),
     )
-    picture = gallery.draw(judgement.wrong, arrays.test_images, prepared.classes)
+    picture = gallery.draw(evaluated.wrong, arrays.test_images, prepared.classes)
     job_folder.evaluate(folder, identity.evaluation_id(recipe), outcome, picture)
     print(
-        f"judged {evaluation.model_dump()}: test/accuracy {judgement.metrics['test/accuracy']:.4f}",
+        f"evaluated {evaluation.model_dump()}: test/accuracy {evaluated.metrics['test/accuracy']:.4f}",
         flush=True,
     )
 

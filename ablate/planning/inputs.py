@@ -54,7 +54,7 @@ def read(study: Study, store: Store, device: str = "auto") -> Inputs:
     return Inputs(study, store, settled, precision, grid.expand(study, precision=precision))
 
 
-def fingerprints(known: Inputs, cells: Iterable[Cell], earlier: Fingerprints | None = None) -> Fingerprints:
+def fingerprints(inputs: Inputs, cells: Iterable[Cell], earlier: Fingerprints | None = None) -> Fingerprints:
     """Identify the images and the networks of cells; what `earlier` has of them is not looked up again.
 
     Images are those that the files as they are now were decoded to and, where they never were, those of the
@@ -68,44 +68,44 @@ def fingerprints(known: Inputs, cells: Iterable[Cell], earlier: Fingerprints | N
         if section not in images:
             key = study_folder.data_key(section)
             if key not in by_key:
-                by_key[key] = _images(known, section)
+                by_key[key] = _images(inputs, section)
             images[section] = by_key[key]
     for name, pretrained in dict.fromkeys((recipe.model.name, recipe.model.pretrained) for recipe in recipes):
         if (name, pretrained) not in codes:
-            codes[name, pretrained] = _weights(known, name) if pretrained else _code(known, name)
+            codes[name, pretrained] = _weights(inputs, name) if pretrained else _code(inputs, name)
     return Fingerprints(images, codes)
 
 
-def _images(known: Inputs, section: Data) -> str:
+def _images(inputs: Inputs, section: Data) -> str:
     """Return the fingerprint of a section's images; where they were never decoded, a placeholder."""
     key = study_folder.data_key(section)
-    old = known.settled.fingerprints.get(key)
+    old = inputs.settled.fingerprints.get(key)
     try:
-        decoded = data.find(located(known.study, section), known.store.data)
+        decoded = data.find(located(inputs.study, section), inputs.store.data)
     except PermissionError as error:
-        if old is None or Path(error.filename).is_relative_to(known.store.path):
+        if old is None or Path(error.filename).is_relative_to(inputs.store.path):
             raise
         decoded = None
     return (decoded.fingerprint if decoded else old) or f"not decoded yet: {key}"
 
 
-def _weights(known: Inputs, name: str) -> str:
+def _weights(inputs: Inputs, name: str) -> str:
     """Identify a pretrained network by its weights: other versions of torchvision have others."""
-    if known.weights is not None:
-        return known.weights.get(name, "")
+    if inputs.weights is not None:
+        return inputs.weights.get(name, "")
     from ablate.training.models import weights
 
     return weights.file_name(name)
 
 
-def _code(known: Inputs, name: str) -> str:
+def _code(inputs: Inputs, name: str) -> str:
     """Identify a user's own network by its code; empty for others. A study of the store has no code here."""
     if not networks.is_own(name):
         return ""
-    old = known.settled.codes.get(name)
-    if not known.study.folder:
+    old = inputs.settled.codes.get(name)
+    if not inputs.study.folder:
         return old or "unknown"
-    folders = user_code.folders(known.study.folder)
+    folders = user_code.folders(inputs.study.folder)
     if old is not None and user_code.find(name, folders) is None:
         return old
     return user_code.fingerprint(name, folders)
@@ -122,40 +122,40 @@ def _different(sections: Iterable[Data]) -> dict[str, Data]:
     return {study_folder.data_key(section): section for section in sections}
 
 
-def check_images(known: Inputs) -> tuple[str, ...]:
+def check_images(inputs: Inputs) -> tuple[str, ...]:
     """Return notes on the folders of images before they are decoded.
 
     Raises a DataError for all that cannot be used. One that is gone, and was decoded before, will do.
     """
     notes: dict[str, None] = {}
     wrong: dict[str, None] = {}
-    for section in _different(cell.recipe.data for cell in known.grid.cells).values():
-        source = located(known.study, section)
+    for section in _different(cell.recipe.data for cell in inputs.grid.cells).values():
+        source = located(inputs.study, section)
         try:
-            if data.is_there(source) or study_folder.data_key(section) not in known.settled.fingerprints:
+            if data.is_there(source) or study_folder.data_key(section) not in inputs.settled.fingerprints:
                 data.check_root(source)
-                decoded = data.find(source, known.store.data, older=False)
+                decoded = data.find(source, inputs.store.data, older=False)
                 notes |= dict.fromkeys(data.survey(source) if decoded is None else decoded.decoding)
-                if decoded is None and data.find(source, known.store.data) is not None:
+                if decoded is None and data.find(source, inputs.store.data) is not None:
                     notes[AGAIN] = None
-                elif decoded is None and _have_changed(known, section):
+                elif decoded is None and _have_changed(inputs, section):
                     notes[CHANGED] = None
             else:
-                is_kept = last(known.store, known.settled, section) is not None
-                notes[f"{KEPT if is_kept else LOST}{_gone(known.study, section, source)}"] = None
+                is_kept = last(inputs.store, inputs.settled, section) is not None
+                notes[f"{KEPT if is_kept else LOST}{_gone(inputs.study, section, source)}"] = None
         except DataError as error:
-            wrong[f"{error}{_taken_from(known.study, section, source)}"] = None
+            wrong[f"{error}{_taken_from(inputs.study, section, source)}"] = None
     if wrong:
         raise DataError("\n".join(wrong))
     return tuple(notes)
 
 
-def _have_changed(known: Inputs, section: Data) -> bool:
+def _have_changed(inputs: Inputs, section: Data) -> bool:
     """Whether a folder that is not decoded as it is now was decoded for the last run.
 
     Other sets never change.
     """
-    return is_folder(section.name) and last(known.store, known.settled, section) is not None
+    return is_folder(section.name) and last(inputs.store, inputs.settled, section) is not None
 
 
 def _gone(study: Study, section: Data, source: Data) -> str:
@@ -185,7 +185,7 @@ def _taken_from(study: Study, section: Data, source: Data) -> str:
     )
 
 
-def decode(known: Inputs, notice: Callable[[str], None]) -> dict[Data, str]:
+def decode(inputs: Inputs, notice: Callable[[str], None]) -> dict[Data, str]:
     """Decode every data set that the cells ask for, once, and return its fingerprint for each data section.
 
     Each recipe is checked against its images. `notice` hears what takes long and what is hardly meant.
@@ -193,11 +193,11 @@ def decode(known: Inputs, notice: Callable[[str], None]) -> dict[Data, str]:
     decoded: dict[str, Prepared] = {}
     fingerprint: dict[Data, str] = {}
     warned: set[str] = set()
-    for cell in known.grid.cells:
+    for cell in inputs.grid.cells:
         section = cell.recipe.data
         key = study_folder.data_key(section)
         if key not in decoded:
-            decoded[key] = _prepare(known, section, notice)
+            decoded[key] = _prepare(inputs, section, notice)
         fingerprint[section] = decoded[key].fingerprint
         for warning in data.warnings(section, decoded[key]):
             if warning not in warned:
@@ -208,26 +208,26 @@ def decode(known: Inputs, notice: Callable[[str], None]) -> dict[Data, str]:
     return fingerprint
 
 
-def _prepare(known: Inputs, section: Data, notice: Callable[[str], None]) -> Prepared:
+def _prepare(inputs: Inputs, section: Data, notice: Callable[[str], None]) -> Prepared:
     """Decode one data set, or find it decoded, by the last run where its source is gone."""
-    source = located(known.study, section)
-    kept = None if data.is_there(source) else last(known.store, known.settled, section)
+    source = located(inputs.study, section)
+    kept = None if data.is_there(source) else last(inputs.store, inputs.settled, section)
     if kept is not None:
-        notice(f"{KEPT}{_gone(known.study, section, source)}")
+        notice(f"{KEPT}{_gone(inputs.study, section, source)}")
         return kept
-    is_new = data.find(source, known.store.data, older=False) is None
+    is_new = data.find(source, inputs.store.data, older=False) is None
     if is_new:
-        _check_who_names(known.study, section, source)
+        _check_who_names(inputs.study, section, source)
         why = "once for this store"
-        if data.find(source, known.store.data) is not None:
+        if data.find(source, inputs.store.data) is not None:
             why = "again, as an older version has read some files otherwise"
-        elif _have_changed(known, section):
+        elif _have_changed(inputs, section):
             why = "again, as the files have changed or moved since the last run"
         notice(f"decoding {section.name} at {section.image_size}x{section.image_size}, {why}")
     try:
-        prepared = data.prepare(source, known.store.data)
+        prepared = data.prepare(source, inputs.store.data)
     except DataError as error:
-        raise DataError(f"{error}{_taken_from(known.study, section, source)}") from None
+        raise DataError(f"{error}{_taken_from(inputs.study, section, source)}") from None
     if is_new and prepared.decoding:
         notice(f"{section.name}: {'; '.join(prepared.decoding)}")
     return prepared
@@ -246,11 +246,11 @@ def _check_who_names(study: Study, section: Data, source: Data) -> None:
         )
 
 
-def settle(known: Inputs, fingerprints: Fingerprints) -> Settled:
+def settle(inputs: Inputs, fingerprints: Fingerprints) -> Settled:
     """Return what a run of the study settles, once its images are decoded."""
-    recipes = [cell.recipe for cell in known.grid.cells]
+    recipes = [cell.recipe for cell in inputs.grid.cells]
     return Settled(
-        known.precision,
+        inputs.precision,
         {study_folder.data_key(recipe.data): fingerprints.of(recipe)[0] for recipe in recipes},
         {
             recipe.model.name: fingerprints.of(recipe)[1]
@@ -260,15 +260,15 @@ def settle(known: Inputs, fingerprints: Fingerprints) -> Settled:
     )
 
 
-def changed(known: Inputs, jobs: Iterable[Job]) -> tuple[str, ...]:
+def changed(inputs: Inputs, jobs: Iterable[Job]) -> tuple[str, ...]:
     """Return in words how many of these jobs the store has with the code or the images of the last run."""
     counts: Counter[str] = Counter()
     for job in jobs:
         own = networks.is_own(job.recipe.model.name)
-        data_then = known.settled.fingerprints.get(study_folder.data_key(job.recipe.data), job.data)
-        code_then = known.settled.codes.get(job.recipe.model.name, job.code) if own else job.code
+        data_then = inputs.settled.fingerprints.get(study_folder.data_key(job.recipe.data), job.data)
+        code_then = inputs.settled.codes.get(job.recipe.model.name, job.code) if own else job.code
         then = identity.job_id(job.recipe, job.seed, data_then, code_then)
-        if then == job.id or job.pending or not known.store.job(then).result.exists():
+        if then == job.id or job.pending or not inputs.store.job(then).result.exists():
             continue
         module = job.recipe.model.name.partition(":")[0].rpartition(".")[-1]
         with_code = f"with another {module}.py" if code_then != job.code else ""
@@ -280,28 +280,28 @@ def changed(known: Inputs, jobs: Iterable[Job]) -> tuple[str, ...]:
     )
 
 
-def test_images(known: Inputs) -> int | None:
+def test_images(inputs: Inputs) -> int | None:
     """Return the number of test images; None where cells have different sets, or it is not known."""
-    sections = {cell.recipe.data.name: cell.recipe.data for cell in known.grid.cells}
+    sections = {cell.recipe.data.name: cell.recipe.data for cell in inputs.grid.cells}
     if len(sections) > 1:
         return None
     (section,) = sections.values()
-    prepared = data.find(located(known.study, section), known.store.data) or last(
-        known.store, known.settled, section
+    prepared = data.find(located(inputs.study, section), inputs.store.data) or last(
+        inputs.store, inputs.settled, section
     )
     return prepared.test if prepared else DATASETS[section.name].test
 
 
-def shapes(known: Inputs, sections: Iterable[Data]) -> dict[str, tuple[int, int, int]]:
+def shapes(inputs: Inputs, sections: Iterable[Data]) -> dict[str, tuple[int, int, int]]:
     """Return channels, pixels a side and classes of each set of images, by its `data_key`."""
-    return {key: _shape(known, section) for key, section in _different(sections).items()}
+    return {key: _shape(inputs, section) for key, section in _different(sections).items()}
 
 
-def _shape(known: Inputs, section: Data) -> tuple[int, int, int]:
-    source = located(known.study, section)
-    prepared = data.find(source, known.store.data)
+def _shape(inputs: Inputs, section: Data) -> tuple[int, int, int]:
+    source = located(inputs.study, section)
+    prepared = data.find(source, inputs.store.data)
     if prepared is None and not data.is_there(source):
-        prepared = last(known.store, known.settled, section)
+        prepared = last(inputs.store, inputs.settled, section)
     if prepared is not None:
         return prepared.channels, prepared.image_size, len(prepared.classes)
     channels, classes = data.usual_shape(source)

@@ -20,10 +20,10 @@ if TYPE_CHECKING:  # brings torch, which most checks can do without
     from ablate.training.models.summary import Summary
 
 
-def check(known: Inputs) -> tuple[str, ...]:
+def check(inputs: Inputs) -> tuple[str, ...]:
     """Check what only all cells together, or their networks, show; return notes, or raise a StudyError."""
-    check_factors(known.study, known.grid)
-    return check_networks(known)
+    check_factors(inputs.study, inputs.grid)
+    return check_networks(inputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +57,17 @@ def _look(study: Study, recipe: Recipe, size: tuple[int, int, int]) -> _Looked:
         return _Looked(mistake=f"{recipe.model.name} {_raised(error, study.folder)}")
 
 
-def check_networks(known: Inputs) -> tuple[str, ...]:
+def check_networks(inputs: Inputs) -> tuple[str, ...]:
     """Build each network, without weights, and train it for a step, where only that shows whether it works.
 
     Returns notes on networks that work and are hardly meant. Raises a StudyError for all that cannot be
     trained.
     """
-    study = known.study
+    study = inputs.study
     doubtful = {
-        cell.recipe: cell for cell in reversed(known.grid.cells) if not networks.is_certain(cell.recipe.model)
+        cell.recipe: cell
+        for cell in reversed(inputs.grid.cells)
+        if not networks.is_certain(cell.recipe.model)
     }
     if not doubtful:
         return ()
@@ -76,7 +78,7 @@ def check_networks(known: Inputs) -> tuple[str, ...]:
     wrong: dict[tuple[str, str], list[str]] = {}  # labels of cells, by network and what is wrong with it
     notes: dict[str, None] = {}
     looked: dict[tuple[Model, tuple[int, int, int], str], _Looked] = {}
-    sizes = shapes(known, (recipe.data for recipe in doubtful))
+    sizes = shapes(inputs, (recipe.data for recipe in doubtful))
     path = list(sys.path)  # restored at the end: a file beside a study must not pass for a library of ours
     try:
         for recipe, cell in reversed(doubtful.items()):
@@ -137,7 +139,7 @@ def fetch_weights(recipes: Iterable[Recipe], fetched: frozenset[str] = frozenset
     return fetched | names
 
 
-def summaries(known: Inputs, expanded: Grid) -> dict[str, "Summary"]:
+def summaries(inputs: Inputs, expanded: Grid) -> dict[str, "Summary"]:
     """Return a summary of each different network of a study.
 
     Its label has what the recipe says of it, and the set and size of its images where there are several.
@@ -147,7 +149,7 @@ def summaries(known: Inputs, expanded: Grid) -> dict[str, "Summary"]:
 
     described: dict[str, Summary] = {}
     sections = {cell.recipe.data for cell in expanded.cells}
-    sizes = shapes(known, sections)
+    sizes = shapes(inputs, sections)
     differ = [
         key for key in ("name", "image_size") if len({getattr(section, key) for section in sections}) > 1
     ]

@@ -87,19 +87,21 @@ def _trials(one: work.CellSearch, store: Store) -> Iterator[str]:
 
 def _resolve(study: Study, store: Store, *, quick: bool) -> Iterator[Resolved]:
     """Resolve a study as it was last run, with all weights that its networks began with, and as it is now."""
-    known = inputs.read(study, store)
-    if not known.settled.precision:
+    study_inputs = inputs.read(study, store)
+    if not study_inputs.settled.precision:
         raise AblateError("settled.json does not say in which precision it was run")
-    names = {cell.recipe.model.name for cell in known.grid.cells if cell.recipe.model.pretrained}
+    names = {cell.recipe.model.name for cell in study_inputs.grid.cells if cell.recipe.model.pretrained}
     weights = _pretrained(store, names) if names else {}
-    first = replace(known, weights=_nth(weights, 0))  # asking which ones torchvision has would import torch
-    now = inputs.fingerprints(first, known.grid.cells)
+    first = replace(
+        study_inputs, weights=_nth(weights, 0)
+    )  # asking which ones torchvision has would import torch
+    now = inputs.fingerprints(first, study_inputs.grid.cells)
     own = {network: code for network, code in now.code.items() if not network[1]}
-    kept = known.settled.fingerprints
+    kept = study_inputs.settled.fingerprints
     then = {section: kept.get(study_folder.data_key(section)) or name for section, name in now.data.items()}
     for i in range(max([1, *map(len, weights.values())])):
-        yield resolve_inputs(replace(known, weights=_nth(weights, i)), Fingerprints(then, own))
-    yield resolve_inputs(first, now) if quick else resolve_inputs(known, Fingerprints(now.data, own))
+        yield resolve_inputs(replace(study_inputs, weights=_nth(weights, i)), Fingerprints(then, own))
+    yield resolve_inputs(first, now) if quick else resolve_inputs(study_inputs, Fingerprints(now.data, own))
 
 
 def _nth(weights: Mapping[str, list[str]], i: int) -> dict[str, str]:

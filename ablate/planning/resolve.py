@@ -48,11 +48,15 @@ def resolve(
 
 
 def resolve_inputs(
-    known: Inputs, fingerprints: Fingerprints | None = None, *, seeds: tuple[int, ...] | None = None
+    study_inputs: Inputs, fingerprints: Fingerprints | None = None, *, seeds: tuple[int, ...] | None = None
 ) -> Resolved:
     """Resolve what was read before. `fingerprints`: what is not to be looked up again."""
-    identified = inputs.fingerprints(known, known.grid.cells, fingerprints)
-    tuned = tuning.resolve(known.study, known.grid, known.store, identified)
-    identified = inputs.fingerprints(known, tuned.grid.cells, identified)  # a search may choose the network
-    runs, jobs = grid.runs_and_jobs(tuned.grid, known.study.seeds if seeds is None else seeds, identified)
-    return Resolved(known, identified, tuned, runs, jobs)
+    identified = inputs.fingerprints(study_inputs, study_inputs.grid.cells, fingerprints)
+    tuned = tuning.resolve(study_inputs.study, study_inputs.grid, study_inputs.store, identified)
+    identified = inputs.fingerprints(
+        study_inputs, tuned.grid.cells, identified
+    )  # a search may choose the network
+    runs, jobs = grid.runs_and_jobs(
+        tuned.grid, study_inputs.study.seeds if seeds is None else seeds, identified
+    )
+    return Resolved(study_inputs, identified, tuned, runs, jobs)

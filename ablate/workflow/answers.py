@@ -56,7 +56,7 @@ class Planned:
     jobs: int
     done: int
     to_train: int
-    to_judge: int
+    to_evaluate: int
     trained_under_other_numerics: Mapping[int, int]  # jobs by version
     failed: int
     left_out: int
@@ -89,7 +89,7 @@ def planned(preview: Preview) -> Planned:
         jobs=len(plan.jobs),
         done=plan.done,
         to_train=plan.trainings,
-        to_judge=len(plan.work) - plan.trainings,
+        to_evaluate=len(plan.work) - plan.trainings,
         trained_under_other_numerics=dict(sorted(plan.renumbered.items())),
         failed=len(plan.failed),
         left_out=plan.left_out,

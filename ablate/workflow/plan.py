@@ -49,12 +49,12 @@ def plan(study: Study, where: Where, how: How = How(), *, check: bool = False) -
     `check`: build the networks of which only that shows whether they can be trained, which takes torch and
     seconds.
     """
-    known = inputs.read(study, where.store, where.device)
-    notes = (*inputs.check_images(known), *network_checks.check(known)) if check else ()
-    todo = planning.make(resolve_inputs(known), retry_failed=how.retry_failed, only=how.only)
+    study_inputs = inputs.read(study, where.store, where.device)
+    notes = (*inputs.check_images(study_inputs), *network_checks.check(study_inputs)) if check else ()
+    todo = planning.make(resolve_inputs(study_inputs), retry_failed=how.retry_failed, only=how.only)
     if not check:
         return todo
-    changed = inputs.changed(known, [work.job for work in todo.work if not work.trained])
+    changed = inputs.changed(study_inputs, [work.job for work in todo.work if not work.trained])
     return replace(todo, notes=(*notes, *hardware.notes(where.device, todo.precisions), *changed))
 
 

@@ -82,24 +82,24 @@ def _prepare(study: Study, crew: Crew) -> tuple[Plan, Callable[[], Plan]]:
     """Check a study, fetch weights, decode images, record it; return its plan and a function to replan it."""
     how = crew.how
     with crew.interruption.at_once():
-        known = inputs.read(study, crew.store, crew.where.device)
-        inputs.check_images(known)
-        for note in network_checks.check(known):
+        study_inputs = inputs.read(study, crew.store, crew.where.device)
+        inputs.check_images(study_inputs)
+        for note in network_checks.check(study_inputs):
             crew.notice(f"note: {note}")
-        resolved = resolve_inputs(known)
+        resolved = resolve_inputs(study_inputs)
         todo = planning.make(resolved, retry_failed=how.retry_failed, only=how.only)
         _note_devices(crew, todo)
         weights = network_checks.fetch_weights(todo.recipes)  # before what takes longer
-        fingerprints = replace(resolved.fingerprints, data=inputs.decode(known, crew.notice))
+        fingerprints = replace(resolved.fingerprints, data=inputs.decode(study_inputs, crew.notice))
 
     def replan() -> Plan:
         return planning.make(
-            resolve_inputs(known, fingerprints), retry_failed=how.retry_failed, only=how.only
+            resolve_inputs(study_inputs, fingerprints), retry_failed=how.retry_failed, only=how.only
         )
 
     before = replan()
     network_checks.fetch_weights(before.recipes, weights)
-    study_folder.keep(crew.store, study, inputs.settle(known, fingerprints))
+    study_folder.keep(crew.store, study, inputs.settle(study_inputs, fingerprints))
     return before, replan
 
 
@@ -137,32 +137,32 @@ def lr_find(
     """
     asked = Sweep(**sweep)
     _check_devices(crew)
-    known = inputs.read(study, crew.store, crew.where.device)
-    check_cells(known.grid, cells)
+    study_inputs = inputs.read(study, crew.store, crew.where.device)
+    check_cells(study_inputs.grid, cells)
     chosen = tuple(
-        cell for cell in known.grid.cells if cell.label in cells or (not cells and cell.is_baseline)
+        cell for cell in study_inputs.grid.cells if cell.label in cells or (not cells and cell.is_baseline)
     )
-    known = replace(known, grid=replace(known.grid, cells=chosen))
-    inputs.check_images(known)
-    network_checks.check_networks(known)
+    study_inputs = replace(study_inputs, grid=replace(study_inputs.grid, cells=chosen))
+    inputs.check_images(study_inputs)
+    network_checks.check_networks(study_inputs)
     with layout.creating(crew.store), study_folder.hold_free(crew.store, "lr-find"):
-        return _find_rates(crew, known, chosen, seeds, asked)
+        return _find_rates(crew, study_inputs, chosen, seeds, asked)
 
 
 def _find_rates(
-    crew: Crew, known: Inputs, chosen: tuple[Cell, ...], seeds: int, asked: Sweep
+    crew: Crew, study_inputs: Inputs, chosen: tuple[Cell, ...], seeds: int, asked: Sweep
 ) -> "tuple[dict[str, dict[str, Suggestion]], Ledger]":
     """Run the range tests of some cells, and read what they suggest."""
     network_checks.fetch_weights(cell.recipe for cell in chosen)
-    decoded = Fingerprints(inputs.decode(known, crew.notice))
-    fingerprints = inputs.fingerprints(known, chosen, decoded)
+    decoded = Fingerprints(inputs.decode(study_inputs, crew.notice))
+    fingerprints = inputs.fingerprints(study_inputs, chosen, decoded)
     tests = {
         cell.label: tuning.range_test(cell.label, cell.recipe, *fingerprints.of(cell.recipe), asked, seeds)
         for cell in chosen
     }  # fmt: skip
     different = tuple({test.id: test for test in tests.values()}.values())
     open_ranges = tuning.Tuning(Grid(chosen), different, open_ranges=different)
-    todo = planning.make(Resolved(known, fingerprints, open_ranges, runs=(), jobs=()))
+    todo = planning.make(Resolved(study_inputs, fingerprints, open_ranges, runs=(), jobs=()))
     _note_devices(crew, todo)
     with crew.at_work(todo):
         _shown(crew, todo, partial(stages.find_rates, crew, open_ranges), whole=False)

@@ -209,7 +209,7 @@ def test_a_job_that_is_only_judged_now_says_so(here: Store) -> None:
     epochs(here, made.jobs[0], 7, 2.0)  # of 10: stopped early
     with here.job(made.jobs[0].id).lock():
         found = status(made, here)
-        assert [(one.judging, one.seconds_left) for one in found.running] == [(True, 0.0)]
+        assert [(one.evaluating, one.seconds_left) for one in found.running] == [(True, 0.0)]
         assert "baseline     evaluating" in shown(found)
     assert status(made, here).total == {"not_run": 2}
 

@@ -28,6 +28,7 @@ HERE = Path(__file__).resolve()
 CODE = (str(HERE.parents[2] / "ablate"), *sys.path[1:])
 """Where the installation lies; a network of a test's own lies elsewhere."""
 TRAINING = ("run", "search", "lr-find")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 AT_START = ("PYTHON", "LC_", "LANG", "LD_")
 """How variables begin that are read when Python starts."""
 
@@ -69,7 +70,11 @@ class Server:
         self.socket, other = socket.socketpair()
         with other:
             command = [sys.executable, str(HERE), str(other.fileno())]
-            self.process = subprocess.Popen(command, pass_fds=[other.fileno()], start_new_session=True)
+            # Else it does not find what is beside this file; each command has it in its own environment.
+            every = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+            self.process = subprocess.Popen(
+                command, pass_fds=[other.fileno()], env=every, start_new_session=True
+            )
         atexit.register(self.process.wait)
         atexit.register(self.socket.close)  # first: it ends the process
 
@@ -193,7 +198,8 @@ def _keep_a_fork_server(imports):
     def spawn(path, arguments, ends):
         if "forkserver" not in arguments[-1]:
             return real(path, arguments, ends)
-        message = json.dumps([arguments[-1], list(ends), dict(os.environ)])
+        deaf = [number for number in SIGNALS if signal.getsignal(number) == signal.SIG_IGN]
+        message = json.dumps([arguments[-1], list(ends), dict(os.environ), deaf])
         socket.send_fds(here, [message.encode()], list(ends))
         here.close()
         util.spawnv_passfds = real
@@ -207,8 +213,10 @@ def _be_a_fork_server(connection, imports):
     try:
         text, ends, _, _ = socket.recv_fds(connection, 1 << 16, 8)
         if text:  # else nothing was to be trained
-            code, numbers, environment = json.loads(text)
+            code, numbers, environment, deaf = json.loads(text)
             os.environ.update(environment)
+            for number in deaf:
+                signal.signal(number, signal.SIG_IGN)
             spare = [fcntl.fcntl(end, fcntl.F_DUPFD, 1000) for end in ends]
             connection.close()
             for end in set(ends) - set(numbers):

@@ -119,3 +119,14 @@ def test_another_pipe_that_breaks_is_no_silent_end(monkeypatch):
     result = CliRunner().invoke(main, ["run"])
     assert isinstance(result.exception, RuntimeError)
     assert isinstance(result.exception.__cause__, BrokenPipeError)
+
+
+def test_a_file_that_ends_too_early_is_no_silent_end_either(monkeypatch):
+    @click.command()
+    def broken():
+        raise EOFError
+
+    monkeypatch.setattr(group.Group, "get_command", lambda *_: broken)
+    result = CliRunner().invoke(main, ["run"])
+    assert isinstance(result.exception, RuntimeError)
+    assert "Aborted" not in result.output

@@ -50,7 +50,7 @@ def test_a_running_study_is_watched_and_its_log_followed_to_the_end(study, tmp_p
     assert (code, err) == (0, "")
     code, out, err = answer(second)
     (log,) = [path for path in store.glob("jobs/*/log.txt") if path.read_text() == out]
-    assert (code, out.count("attempt 1"), out.count("\nepoch "), out.count("\njudged ")) == (0, 1, 12, 2)
+    assert (code, out.count("attempt 1"), out.count("\nepoch "), out.count("\nevaluated ")) == (0, 1, 12, 2)
     assert "Traceback" not in err
     code, out, err = answer(table)
     assert (code, err) == (0, "")

@@ -35,7 +35,7 @@ EPOCH = {"epoch": 2, "epochs": 3, "metrics": {"train/loss": 0.5}}
             [{"elsewhere": "trained by process 7 (study [red]A[/]\x1b[2J)"}],
             "trained by process 7 (study [red]A[/] [2J)",
         ),
-        ([{"judging": True}], "evaluated"),
+        ([{"evaluating": True}], "evaluated"),
     ],
 )
 def test_a_line_says_who_has_trained_a_job(details, line):

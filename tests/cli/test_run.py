@@ -68,10 +68,11 @@ def test_plan_counts_what_is_left_and_a_new_seed_or_evaluation_reuses_everything
     subprocess.run(["cp", "-r", folder / "store", store], check=True)
     more = ("--set", "seeds=3", "--set", "factors.evaluation.mc_dropout=[0, 3, 5]")
     plan = json.loads(ablate("plan", folder / "tiny.toml", "--store", store, "--json", *more)[1])
-    assert (plan["runs"], plan["jobs"], plan["to_train"], plan["to_judge"], plan["done"]) == (18, 6, 2, 4, 0)
+    counts = tuple(plan[key] for key in ("runs", "jobs", "to_train", "to_evaluate", "done"))
+    assert counts == (18, 6, 2, 4, 0)
     code, out, _ = ablate("run", folder / "tiny.toml", "--store", store, *more)
     assert code == 0
-    assert "training 2 jobs and judging 4 that are trained" in out
+    assert "training 2 jobs and evaluating 4 that are trained" in out
     assert attempts(store) == 6
     kept = results(folder / "store")
     assert {name: text for name, text in results(store).items() if name in kept} == kept

@@ -79,12 +79,12 @@ def test_who_has_trained_a_job_is_told_unless_it_was_this_study(house: House) ->
     folder = house.folder("a")
     run_here(house.task(folder, PLAIN, study="mine").to_json())
     assert run_here(house.task(folder, MC, study="mine").to_json())[1] == [
-        {"judging": True}
+        {"evaluating": True}
     ]  # tried again, as it was planned
     (heard,) = run_here(house.task(folder, BEST, study="other").to_json())[1]
     assert re.fullmatch(r"trained by process \d+ \(study mine\)", heard["elsewhere"])
     assert run_here(house.task(folder, BEST, study="other").to_json() | {"trained": True})[1] == [
-        {"judging": True}
+        {"evaluating": True}
     ]
 
 
@@ -149,7 +149,7 @@ def test_a_job_that_is_done_is_left_as_it_is(house: House, workers: LocalExecuto
     run_here(house.payload(folder, PLAIN, MC))
     before = files(folder)
     result, heard = run_here(house.payload(folder, PLAIN, MC, trained=True))
-    assert (result, heard, attempts(folder)) == ({"status": "finished"}, [{"judging": True}], [1])
+    assert (result, heard, attempts(folder)) == ({"status": "finished"}, [{"evaluating": True}], [1])
     assert run_one(workers, house.payload(folder, PLAIN, MC)).detail == {"status": "finished"}
     assert files(folder) == before
 
@@ -293,7 +293,7 @@ def test_all_that_a_job_prints_is_in_its_log_and_nothing_else_is(
     for text in ("printed in the job", "said in the job", "written by C", "by a child", "wrong in a child"):
         assert log.count(text) == EPOCHS
     assert "epoch 1: train/loss" in log
-    assert "judged" in log
+    assert "evaluated" in log
     assert "before" not in log
     assert "after" not in log
     assert sorted(own.splitlines()) == ["after", "after, by a child", "before", "wrong after"]
