@@ -2,6 +2,7 @@
 
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from commands import ablate
@@ -95,6 +96,6 @@ def test_each_number_of_jobs_is_measured_in_its_share_of_the_memory(task, monkey
         return Load(jobs, 100.0 * jobs, jobs * GIB, 10 * GIB, "cuda:0")
 
     monkeypatch.setattr(probe, "measure", measure)
-    jobs, why = probe.probe(lambda _: executor(1), "cuda", task, lambda: False)
+    jobs, why = probe.probe(lambda _: SimpleNamespace(close=list), "cuda", task, lambda: False)
     assert (jobs, asked) == (4, [(1, 1), (2, 2), (4, 4)])
     assert why.startswith("4 jobs a GPU, by a probe on cuda:0 (1: 100 images/s, 1.0 GiB, 2: 200 images/s")
