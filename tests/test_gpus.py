@@ -75,6 +75,19 @@ def test_nvidia_smi_says_what_a_gpu_is(machine):
     )
 
 
+def test_where_there_is_no_trace_of_a_driver_no_process_is_started(machine, monkeypatch):
+    monkeypatch.setattr(gpus, "WINDOWS", "/nowhere")
+    started = []
+    monkeypatch.setattr(gpus, "_run", lambda command, *_: started.append(command) or ("", "failed"))
+    machine.no_tool()
+    assert gpus.survey() == gpus.Survey()
+    assert started == []
+    machine.trace.touch()
+    gpus.clear()
+    assert gpus.survey().trouble
+    assert started
+
+
 # MIG
 
 LISTED = f"GPU 0: NVIDIA A100-SXM4-40GB (UUID: {FIRST})\n" + "\n".join(
