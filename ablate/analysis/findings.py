@@ -3,6 +3,7 @@
 Nothing is drawn or worded here; `report` draws and words, and computes nothing.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -179,7 +180,8 @@ def _networks(outcomes: tuple[Outcome, ...]) -> tuple[Network, ...]:
     parameters: dict[str, set[int]] = {}
     for o in outcomes:
         own = parameters.setdefault(o.run.cell.recipe.model.name, set())
-        own |= {int(o.metrics["model/parameters"])} if "model/parameters" in o.metrics else set()
+        count = o.metrics.get("model/parameters", math.nan)
+        own |= {int(count)} if math.isfinite(count) else set()
     return tuple(
         Network(name, tuple(sorted({min(own), max(own)})) if own else ()) for name, own in parameters.items()
     )

@@ -35,8 +35,8 @@ def worker(path: Path, index: int, device: str, *, as_json: bool) -> None:
     left it, and prints one line about how it ended. SIGTERM stops it after the running epoch, with the
     checkpoint kept. A task that another process runs is waited for, and the error stream says so.
 
-    Exit codes: 0 done (also a training that diverged), 1 failed or out of memory, 2 the file, the store or
-    its disk cannot be used, 130 stopped: the same command goes on.
+    Exit codes: 0 done (also a training that diverged), 1 failed or out of memory, 2 the file, the store,
+    its disk or the GPU cannot be used, 130 stopped: the same command goes on.
 
     \b
     Example:

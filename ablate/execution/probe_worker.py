@@ -13,7 +13,7 @@ from ablate.execution.executors.base import Stopped
 from ablate.recipe import networks, user_code
 from ablate.store.files import Json
 from ablate.store.tasks import ProbeTask
-from ablate.training import data, images, loop, surgery
+from ablate.training import copies, data, images, loop, surgery
 from ablate.training.loop import Session
 
 PERIOD = 0.25  # seconds between two reports of a probe
@@ -41,6 +41,7 @@ def _probe(
     room = images.room(device, task.context.jobs_a_device)
     arrays = data.open_arrays(prepared.folder)
     session = loop.start(recipe, task.seed, prepared, arrays, device, memory=room)
+    session.shares_device = task.context.jobs_a_device > 1
     _end_epoch(session)  # before anything is reported: memory has been at its peak once
     seen, reported, ended = 0, 0.0, time.monotonic()
     while True:
@@ -63,7 +64,9 @@ def _end_epoch(session: Session) -> None:
     size = loop.evaluation_batch(session.device, session.train.side)
     rows, labels = session.train.rows[:size], session.train.labels[:size]
     loop.score(session.network, replace(session.train, rows=rows, labels=labels), session.recipe)
-    loop.snapshot(session)
+    if session.shares_device:
+        torch.cuda.empty_cache()  # as `loop.epochs` does
+    copies.copied(loop.state(session), session.device).content()
 
 
 def _memory(device: torch.device) -> Json:

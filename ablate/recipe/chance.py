@@ -57,7 +57,7 @@ def at_chance(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> str
         return None
     accuracy = sum(confusion[k][k] for k in present) / total
     if max(answers) == total:
-        only = classes[answers.index(total)]
+        only = classes[answers.index(total)] if classes else f"class {answers.index(total)}"
         return (
             f"at chance level: test accuracy {accuracy:.4f}, and all {total:,} test images got the same "
             f"answer, {only}"

@@ -21,7 +21,7 @@ from benchmarks.gpu_check.steps import STEPS, Step
 from benchmarks.measure import machine
 
 TOTAL = 600.0  # seconds
-PATIENCE = 4.0  # times the limit of a step on a CPU, where nothing is measured
+PATIENCE = 6.0  # times the limit of a step on a CPU, where nothing is measured
 NO_GPU = 3
 ROOT = Path(__file__).parents[2]
 

@@ -87,7 +87,7 @@ def _used() -> int:
 
 
 def _study(setup: Setup) -> Path:
-    return processes.study(setup.folder, setup.sized(100, 3), setup.sized(32, 16))
+    return processes.study(setup.folder, setup.sized(200, 3), setup.sized(32, 16))
 
 
 def _frozen(setup: Setup) -> Iterator[Part]:

@@ -25,8 +25,8 @@ def facts(setup: Setup) -> Iterator[Part]:
     wrong = preflight.examine([gpu.name for gpu in survey.gpus])
     yield Part("torch computes on each GPU", (not wrong) if setup.on_gpu else None, {"wrong": wrong})
     if setup.on_gpu:
-        name = torch.cuda.get_device_name(0)
-        yield Part("the driver's first GPU is torch's", survey.gpus[0].model == name, {"torch": name})
+        first = str(torch.cuda.get_device_properties(0).uuid)
+        yield Part("the driver's first GPU is torch's", first in survey.gpus[0].name, {"torch": first})
         bf16 = all(gpu.capability >= hardware.BF16_CAPABILITY for gpu in survey.gpus)
         expected = "bf16" if bf16 else "fp32"
         yield Part(f'precision "auto" is {expected}', hardware.precision("cuda") == expected)

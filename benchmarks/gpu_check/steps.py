@@ -18,10 +18,10 @@ STEPS = {
     1: Step(
         "the machine", "driver, torch and doctor agree; an H100: (9, 0), bf16", f"{_HERE}.machine:facts", 45
     ),
-    2: Step("tests", "all tests that need a GPU pass, none is skipped", f"{_HERE}.machine:tests", 90),
+    2: Step("tests", "all tests that need a GPU pass, none is skipped", f"{_HERE}.machine:tests", 150),
     3: Step("a run", "two workers open the GPU, and nobody else", f"{_HERE}.machine:run", 75),
     4: Step("bits", "equal bits: again, resumed, streamed, filled or not", f"{_HERE}.bits:same", 90),
-    5: Step("faults", "each costs an attempt, and nothing else", f"{_HERE}.faults:check", 120),
+    5: Step("faults", "each costs an attempt, and nothing else", f"{_HERE}.faults:check", 180),
     6: Step("waits", "no step waits for the device, no network warns", f"{_HERE}.speed:waits", 60),
     7: Step("kernels", "resnet9: 170-230 a step, over 90 % busy at 512", f"{_HERE}.speed:kernels", 45),
     8: Step("speed", "resnet9 at 512: 68-85 thousand images/s", f"{_HERE}.speed:rates", 120),

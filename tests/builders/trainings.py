@@ -143,7 +143,7 @@ def pauses(payload: Json, report: Report, should_stop: Asked) -> Json:
     def see(detail: Json) -> None:
         report(detail)
         end = time.monotonic() + PATIENCE
-        while not Path(payload["gate"]).exists():
+        while "epoch" in detail and not Path(payload["gate"]).exists():  # no sign of life
             if time.monotonic() > end:
                 raise TimeoutError("the test never let this job go on")
             time.sleep(0.01)

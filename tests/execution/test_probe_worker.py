@@ -8,7 +8,7 @@ from sessions import make
 from ablate.execution import probe_worker
 from ablate.execution.executors.base import Stopped
 from ablate.store.tasks import Context, ProbeTask
-from ablate.training import data, images, loop
+from ablate.training import copies, data, images, loop
 
 
 @pytest.fixture
@@ -45,9 +45,9 @@ def test_images_get_the_room_that_they_have_beside_the_other_jobs(task, monkeypa
 
 def test_a_batch_is_evaluated_and_a_checkpoint_copied_first_and_once_in_every_window(task, monkeypatch):
     monkeypatch.setattr(probe_worker, "PAUSE", 0.0)
-    done, score, snapshot = [], loop.score, loop.snapshot
+    done, score, copied = [], loop.score, copies.copied
     monkeypatch.setattr(loop, "score", lambda *given: done.append(len(given[1])) or score(*given))
-    monkeypatch.setattr(loop, "snapshot", lambda session: done.append("copy") or snapshot(session))
+    monkeypatch.setattr(copies, "copied", lambda *given: done.append("copy") or copied(*given))
     heard = []
     monkeypatch.setattr(loop, "evaluation_batch", lambda *_: 30)
     run(task, 5, heard)

@@ -39,7 +39,9 @@ class LocalExecutor:
     ) -> None:
         """Start the server and a worker in every slot; they import in the background."""
         self._program = Program(function, preload, preflight)
-        self._usable: set[str] = set()  # names of slots that have been ready once
+        self._refused: dict[
+            str, int
+        ] = {}  # by slot that was ready once: failures of its preflight since then
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([function.split(":", maxsplit=1)[0], *preload])
         self._bad_starts = 0.0
@@ -145,7 +147,7 @@ class LocalExecutor:
             heard += self._read(worker)  # what it sent between the last look and its death
             if worker.task is not None:
                 heard.append(process.death(worker))
-            self._bury(worker)
+            heard += self._bury(worker)
         return heard
 
     def _read(self, worker: Worker) -> list[Event]:
@@ -153,7 +155,7 @@ class LocalExecutor:
         for message in worker.read():
             if message["kind"] == "ready":
                 worker.ready, self._bad_starts = True, 0
-                self._usable.add(worker.slot.name)
+                self._refused[worker.slot.name] = 0
                 continue
             if message["kind"] == "unusable":
                 worker.unusable = message["error"]
@@ -163,24 +165,42 @@ class LocalExecutor:
                 worker.task = None
         return heard
 
-    def _bury(self, worker: Worker) -> None:
-        """Make the slot of a dead worker vacant. Raises an error where another start is hopeless.
+    def _bury(self, worker: Worker) -> list[Event]:
+        """Make the slot of a dead worker vacant; raise a RuntimeError where another start is hopeless.
 
-        An AblateError where its device was never usable, or is not any more; else a RuntimeError.
+        Where the device has refused it, see `_do_without`; return what is heard of that.
         """
         self._workers.remove(worker)
         self._vacant.append(worker.slot)
         worker.pipe.close()
+        if worker.unusable:
+            return self._do_without(worker)
         if not worker.ready:
             self._bad_starts += OUTSIDE_START if worker.process.exitcode in process.OUTSIDE else 1
-        is_hopeless = self._bad_starts >= BAD_STARTS
-        if worker.unusable and (is_hopeless or worker.slot.name not in self._usable):
-            self.close()
-            raise AblateError(f"{worker.slot.name}: {worker.unusable}, or use --device cpu")
-        if is_hopeless:
+        if self._bad_starts >= BAD_STARTS:
             self.close()  # or workers that still start would write into our message on stderr
             ended = process.describe_exit(worker.process.exitcode)
             raise RuntimeError(f"no worker process can start: {ended}; its error stands above")
+        return []
+
+    def _do_without(self, worker: Worker) -> list[Event]:
+        """Give up a slot whose device has refused several workers in a row, though it was usable before.
+
+        Raises an AblateError where it never was, or no other slot is left. A running task hears of it.
+        """
+        slot = worker.slot
+        if slot.name in self._refused:
+            self._refused[slot.name] += 1
+            if self._refused[slot.name] < BAD_STARTS:
+                return []
+            self._vacant.remove(slot)
+            self._lost.append(slot)
+        if slot.name not in self._refused or not (self._workers or self._vacant):
+            self.close()
+            raise AblateError(f"{slot.name}: {worker.unusable}, or use --device cpu")
+        running = next((other.task for other in self._workers if other.task is not None), "")
+        notice = {"notice": f"the slot {slot.name} is given up: {worker.unusable}"}
+        return [Event("progress", running, slot.name, notice)]
 
     def _kill(self, worker: Worker, task: str = "") -> list[Event]:
         """End a process at once; return what its task hears, or `task`, if that is not possible."""

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from calls import ended, hear, kinds, pids, run_all, task, wait_until_gone
+from calls import ended, hear, kinds, pids, run_all, running, task, the, wait_until_gone
 
 from ablate.errors import AblateError
 from ablate.execution.executors.base import Event, Slot
@@ -50,6 +50,26 @@ def test_a_device_that_was_usable_is_tried_again_before_the_run_ends(tmp_path: P
         with pytest.raises(AblateError, match=r"^cuda:0: torch has no kernels"):
             hear(executor, never)
         assert len(starts - {pid}) == BAD_STARTS
+
+
+def test_a_device_that_is_lost_costs_its_slot_and_the_others_go_on(tmp_path: Path) -> None:
+    files = [tmp_path / "first", tmp_path / "second"]
+    for file in files:
+        file.write_text("passes\n")
+    slots = tuple(Slot(f"cuda:{i}", "cuda", {"PASSES": str(file)}) for i, file in enumerate(files))
+    with closing(LocalExecutor("jobs:run", slots, preflight="jobs:as_cuda_fails")) as executor:
+        hear(executor, lambda _: all(worker.ready for worker in executor._workers))
+        executor.submit(task("long", "stops_when_asked"))
+        hear(executor, running(1))
+        (idle,) = [worker for worker in executor._workers if worker.task is None]
+        os.kill(idle.process.pid or 0, signal.SIGKILL)
+        heard = hear(executor, lambda heard: any("notice" in event.detail for event in heard))
+        notice = "is given up: torch has no kernels for cuda"
+        assert [event.task for event in heard if notice in event.detail.get("notice", "")] == ["long"]
+        assert executor.resources().slots == 1
+        executor.stop()
+        assert the(hear(executor, ended(1)), "stopped").task == "long"
+        assert kinds(run_all(executor, [task("b", "ok")]), "b") == ["queued", "started", "finished"]
 
 
 def test_a_device_that_works_again_goes_on(tmp_path: Path) -> None:
