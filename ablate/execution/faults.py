@@ -45,6 +45,14 @@ MEMORY = (
     "Cannot allocate memory",  # ENOMEM in words: torch could not map a file
 )
 
+HOST_MEMORY = (
+    "could not create a primitive",  # oneDNN has no memory for its code; of other reasons it says more
+    "could not create a memory object",
+    "std::bad_alloc",
+    "can't start new thread",  # no memory for its stack
+)
+"""Whole first lines of what is said where the host's memory is full."""
+
 AGAIN = (
     "no kernel image is available",
     "invalid argument",
@@ -80,7 +88,7 @@ def _kind(error: BaseException) -> Fault:
     text = str(error)
     if any(part in text for part in LOST):
         return "device"
-    if any(part in text for part in MEMORY):
+    if any(part in text for part in MEMORY) or text.partition("\n")[0] in HOST_MEMORY:
         return "memory"
     is_cuda = isinstance(error, torch.AcceleratorError)
     return "device" if is_cuda and not any(part in text for part in AGAIN) else "own"

@@ -34,6 +34,10 @@ WANT_OF_MEMORY = [
     RuntimeError("CUDA ran out of memory outside PyTorch's allocator. If this workload uses many shapes"),
     RuntimeError("Triton Error [CUDA]: out of memory"),
     MemoryError(),
+    RuntimeError("could not create a primitive"),
+    RuntimeError("could not create a memory object"),
+    RuntimeError("std::bad_alloc"),
+    RuntimeError("can't start new thread"),
     OSError(errno.ENOMEM, "Cannot allocate memory"),
     RuntimeError("unable to mmap 64 bytes from file </torch_1>: Cannot allocate memory (12)"),
     RuntimeError(
@@ -59,6 +63,7 @@ LOST_DEVICE = [
     RuntimeError("cuDNN error: CUDNN_STATUS_MAPPING_ERROR"),
 ]
 OWN = [
+    RuntimeError("could not create a primitive descriptor for the matmul primitive. Run workload with"),
     ValueError("CUDA out of memory"),
     RuntimeError("mat1 and mat2 shapes cannot be multiplied (1x2 and 3x4)"),
     RuntimeError("out of resource: shared memory, Required: 131072, Hardware limit: 101376"),
@@ -85,6 +90,7 @@ def test_an_error_means_what_its_text_says(error: Exception, kind: str) -> None:
 def test_every_text_of_the_tables_has_a_row() -> None:
     for texts, rows in (
         (faults.MEMORY, WANT_OF_MEMORY),
+        (faults.HOST_MEMORY, WANT_OF_MEMORY),
         (faults.LOST, LOST_DEVICE),
         (faults.AGAIN, OWN),
     ):

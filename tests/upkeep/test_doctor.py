@@ -87,8 +87,8 @@ ROWS = {
         {("regular", "problem")},
         "is a link, and in a store nothing may be one",
     ),
-    "a pipe among the artifacts": (
-        lambda s: os.mkfifo(next(s.glob("artifacts/*")) / "pipe"),
+    "a pipe among the images": (
+        lambda s: os.mkfifo(s / "data" / "pipe"),
         {("regular", "problem")},
         "is a pipe, and must be a regular file",
     ),
