@@ -13,7 +13,6 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -21,8 +20,8 @@ from ablate.errors import RefusedError
 
 MIB, GIB = 1 << 20, 1 << 30
 LIMITS = {
-    "outcome.json": GIB,  # a confusion matrix of 10,000 classes
-    "trials.json": GIB,
+    "outcome.json": 256 * MIB,  # a confusion matrix of 8,000 classes
+    "trials.json": 256 * MIB,
     ".json": 64 * MIB,
     ".jsonl": 256 * MIB,
     ".pt": 256 * GIB,
@@ -40,42 +39,39 @@ _NO_FILE = {errno.ENXIO, errno.EISDIR, errno.ENODEV}  # of pipes and sockets, fo
 
 def mistrust(root: Path) -> None:
     """Take what lies below a folder for other people's from now on: it is that of a store."""
-    if str(root) not in _roots:
-        _roots.add(str(root))
-        _root.cache_clear()
+    _roots.add(str(root))
 
 
-@lru_cache(maxsize=4096)
-def _root(folder: str) -> str | None:
-    """Return the outermost store that a folder is in, or is; None where it is in none."""
-    above = Path(folder)
-    return next((str(path) for path in reversed((above, *above.parents)) if str(path) in _roots), None)
+def _split(folder: str) -> tuple[str, list[str]]:
+    """Return the outermost store that a folder is in, or is, and the names from there; no names outside."""
+    stores = (root for root in _roots if folder == root or folder.startswith(root + os.sep))
+    root = min(stores, key=len, default="")
+    # Strings, as this is done for every file that is opened.
+    return root, folder[len(root) + 1 :].split(os.sep) if root and folder != root else []  # noqa: PTH206
 
 
 def is_inside(path: Path) -> bool:
     """Whether a path is below the folder of a store."""
-    return _root(str(path.parent)) is not None
+    return bool(_split(str(path.parent))[0])
 
 
 @contextmanager
 def parent(path: Path) -> Iterator[tuple[int, str]]:
     """Yield a descriptor of the folder that a path is in, and its name there."""
-    folder = path.parent
-    root = _root(str(folder))
-    descriptor = _walk(path, str(folder) if root is None else root, root)
+    folder = str(path.parent)
+    descriptor = _walk(path, folder, *_split(folder))
     try:
         yield descriptor, path.name
     finally:
         os.close(descriptor)
 
 
-def _walk(path: Path, root: str, store: str | None) -> int:
+def _walk(path: Path, folder: str, root: str, inner: list[str]) -> int:
     """Return a descriptor of the folder that a path is in."""
-    inner = path.parent.parts[len(Path(store).parts) :] if store is not None else ()
     if os.pardir in inner:
-        raise RefusedError(f"{path}: leads out of the store {store}")
+        raise RefusedError(f"{path}: leads out of the store {root}")
     try:
-        descriptor = os.open(root, _FOLDER)
+        descriptor = os.open(root or folder, _FOLDER)
         for name in inner:
             above = descriptor
             try:
@@ -90,27 +86,37 @@ def _walk(path: Path, root: str, store: str | None) -> int:
 
 def open_entry(path: Path, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
     """Return a descriptor of a file or a folder, whatever it is, but for a link."""
-    if str(path) not in _roots and is_inside(path):
+    text = str(path)
+    folder, _, name = text.rpartition(os.sep)
+    folder = folder or (os.sep if text.startswith(os.sep) else os.curdir)
+    root, inner = _split(folder)
+    if root:
         flags |= os.O_NOFOLLOW
     # Of a file that is opened below a descriptor, audit hooks would see the name alone.
-    sys.audit("open", str(path), None, flags)
-    with parent(path) as (folder, name):
-        try:
-            # Without O_NONBLOCK, a pipe would wait for somebody at its other end.
-            return os.open(name or os.curdir, flags | os.O_NONBLOCK | os.O_CLOEXEC, mode, dir_fd=folder)
-        except OSError as error:
-            _explain(error, path)
-            raise
+    sys.audit("open", text, None, flags)
+    above = _walk(path, folder, root, inner)
+    try:
+        # Without O_NONBLOCK, a pipe would wait for somebody at its other end.
+        return os.open(name or os.curdir, flags | os.O_NONBLOCK | os.O_CLOEXEC, mode, dir_fd=above)
+    except OSError as error:
+        _explain(error, path)
+        raise
+    finally:
+        os.close(above)
 
 
 def open_file(path: Path, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
     """Return a descriptor of a regular file. Raises a RefusedError for anything else, and for a link."""
+    return _open(path, flags, mode)[0]
+
+
+def _open(path: Path, flags: int = os.O_RDONLY, mode: int = 0o666) -> tuple[int, os.stat_result]:
     descriptor = open_entry(path, flags, mode)
     about = os.fstat(descriptor)
     if not stat.S_ISREG(about.st_mode):
         os.close(descriptor)
         _refuse(path, about)
-    return descriptor
+    return descriptor, about
 
 
 @contextmanager
@@ -126,9 +132,9 @@ def opened(path: Path) -> Iterator[int]:
 def read(path: Path, most: int | None = None) -> bytes:
     """Return the bytes of a regular file; `most`: instead of the limit of its kind."""
     most = limit(path) if most is None else most
-    descriptor = open_file(path)
+    descriptor, about = _open(path)
     try:
-        size = os.fstat(descriptor).st_size
+        size = about.st_size
         check_size(path, size, most)
         parts, left = [], most + 1
         # One byte more than there are: it shows the end, or that the file grows.
@@ -230,9 +236,9 @@ def _explain(error: OSError, path: Path) -> None:
     The caller raises that: a frame that raises what it holds is a cycle, and keeps all that its callers hold.
     """
     error.filename = str(path)
-    root = _root(str(path.parent)) or ""
-    if error.errno in _LINK and root:
-        for here in (*reversed(path.parents), path):
+    if error.errno in _LINK:
+        root = _split(str(path.parent))[0]
+        for here in (*reversed(path.parents), path) if root else ():
             about = _about(here) if len(str(here)) > len(root) else None
             if about is not None and stat.S_ISLNK(about.st_mode):
                 _refuse(here, about)

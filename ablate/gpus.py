@@ -23,7 +23,8 @@ from ablate.messages import printable, show
 
 MASK = "CUDA_VISIBLE_DEVICES"
 HIDDEN = re.compile(r"\s*(-\d.*|NoDevFiles)?\s*")  # masks by which somebody says: none. The last is Slurm's
-TRACES = ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/nvhost-gpu")  # of a driver; the last: of a Jetson's
+TRACES = ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/nvhost-gpu", "/dev/nvgpu")  # the last: of a Jetson
+WINDOWS = "/dev/dxg"  # in Linux inside Windows: some GPU, of whatever maker
 DRIVER_LIMIT = 60.0  # seconds: 1-8 are usual for each GPU without persistence mode
 TOOL_LIMIT = 20.0
 DYING = 1.0  # seconds for a killed process to go: one that hangs in the driver never does
@@ -55,7 +56,7 @@ class Survey:
 def survey() -> Survey:
     """Return the GPUs that CUDA gives this process, in CUDA's order."""
     mask = os.environ.get(MASK)
-    if is_hidden():
+    if is_hidden() or not _may_have_any():
         return Survey()
     names = [name.strip() for name in (mask or "").split(",")]
     if len(names) > 1 and all(name.startswith("MIG-") for name in names):
@@ -67,6 +68,11 @@ def survey() -> Survey:
         whole = tuple(gpu for gpu in answer.gpus if gpu not in instances)
         return Survey(whole + _each(listed).gpus)
     return answer
+
+
+def _may_have_any() -> bool:
+    """Whether asking is worth a process: there is a trace of a driver, or its tool."""
+    return any(Path(trace).exists() for trace in (*TRACES, WINDOWS)) or shutil.which("nvidia-smi") is not None
 
 
 def is_hidden() -> bool:

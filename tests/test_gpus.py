@@ -5,7 +5,7 @@ import sys
 import pytest
 from drivers import A6000, FIRST, H100, INSTANCES, SECOND, SLICE, TWO
 
-from ablate import gpus
+from ablate import gpus, hardware
 
 CARDS = (
     f"{FIRST}, NVIDIA H100 80GB HBM3, 9.0, 81559, Default\n{SECOND}, NVIDIA RTX A6000, 8.6, 49140, Default"
@@ -73,6 +73,19 @@ def test_nvidia_smi_says_what_a_gpu_is(machine):
         gpus.Gpu(FIRST, "NVIDIA H100 80GB HBM3", (9, 0), 81559 * 2**20, is_exclusive=True),
         gpus.Gpu(SECOND, "X", (0, 0), 0),
     )
+
+
+def test_where_there_is_no_trace_of_a_driver_no_process_is_started(machine, monkeypatch):
+    monkeypatch.setattr(gpus, "WINDOWS", "/nowhere")
+    started = []
+    monkeypatch.setattr(gpus, "_run", lambda command, *_: started.append(command) or ("", "failed"))
+    machine.no_tool()
+    assert gpus.survey() == gpus.Survey()
+    assert started == []
+    machine.trace.touch()
+    gpus.clear()
+    assert gpus.survey().trouble
+    assert started
 
 
 # MIG
@@ -172,3 +185,11 @@ def test_an_amd_gpu_and_a_mac_s_are_told_of(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(gpus.os, "uname", lambda: type("Uname", (), {"machine": "arm64"}))
     assert "mps" in gpus.passed_over()
+
+
+def test_what_is_passed_over_is_a_note_where_the_cpu_is_taken_instead(machine, monkeypatch):
+    monkeypatch.setattr(gpus, "passed_over", lambda: "another maker's")
+    assert hardware.notes("auto") == ("another maker's",)
+    assert hardware.notes("cpu") == ()
+    machine.driver(*TWO)
+    assert hardware.notes("auto") == ()

@@ -9,7 +9,8 @@ import errno
 import os
 import select
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, NoReturn, TextIO
@@ -88,14 +89,13 @@ class Group(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command line, with the terminal guarded from the first word on."""
         streams.guard()
-        return super().main(*args, **kwargs)
+        with _safe_path():
+            return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; a user's mistake ends it with 2, Ctrl-C with 130, a lost reader with 141."""
         from ablate.messages import printable
 
-        # Of every child, whichever library starts it: nothing in the current directory is to be imported.
-        os.environ["PYTHONSAFEPATH"] = "1"
         try:
             return super().invoke(ctx)
         except AblateError as error:
@@ -116,6 +116,20 @@ class Group(click.Group):
         except KeyboardInterrupt:
             click.echo("interrupted; everything that was finished is kept", err=True)
             sys.exit(130)
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Let no child, whichever library starts it, import anything from the current directory."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:  # of whoever calls the command as a function
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def lost_reader(stream: TextIO) -> bool:

@@ -221,7 +221,7 @@ def _compiled() -> Path:
 def _jobs_per_gpu(crew: Crew, todo: Plan, context: Context) -> int:
     """Return how many jobs share a GPU; where that must be measured, by the heaviest one left to train."""
     where = crew.where
-    if where.jobs_per_gpu is not None or where.jobs is not None:
+    if where.jobs_per_gpu is not None or where.jobs is not None or not todo.recipes:
         return where.jobs_per_gpu or 1
     resources = executors.resources(where.executor, Options(where.device, 1))
     if resources.device == "cpu":

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate import descriptors
-from ablate.errors import AblateError
+from ablate.errors import AblateError, StoreError
 from ablate.messages import public
 from ablate.planning import tuning
 from ablate.planning.work import CellSearch
@@ -25,6 +25,11 @@ from ablate.study import search_space
 from ablate.study.search_space import Range, Search
 
 NEEDS = {"cmaes": "cmaes"}  # packages that do not come with ablate, by sampler
+NOT_OURS = (
+    ImportError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError,
+    RecursionError, OverflowError,
+)  # fmt: skip
+"""What Optuna raises of a memory that is not one, or cannot be opened."""
 DIVERGED = "ablate.diverged"
 FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 
@@ -94,16 +99,24 @@ def open_memory(search: CellSearch, store: Store, storage: str | None) -> Any:
         enqueued = len(memory.get_trials(deepcopy=False))  # a kill may have come between two of them
         for fields in first_values(search)[enqueued:]:
             memory.enqueue_trial(fields)
-    except (ImportError, OSError, ValueError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
-        raise AblateError(
-            f"Optuna's storage cannot be opened: {public(str(error)).splitlines()[0]}: see --optuna-storage"
-        ) from None
+    except NOT_OURS as error:
+        if storage is None and not isinstance(error, ImportError | OSError):
+            raise StoreError(
+                f"{store.search(search.id).memory}: must be Optuna's memory of a search, and is not: remove "
+                "its folder, and run again: the jobs of its trials are kept, and found again"
+            ) from None
+        reason = public(str(error) or type(error).__name__).splitlines()[0]
+        raise AblateError(f"Optuna's storage cannot be opened: {reason}: see --optuna-storage") from None
+    except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+        reason = public(str(error) or type(error).__name__).splitlines()[0]
+        raise AblateError(f"Optuna's storage cannot be opened: {reason}: see --optuna-storage") from None
     over = sum(trial.state.is_finished() for trial in memory.get_trials(deepcopy=False))
     written = search_folder.read_trials(store.search(search.id), search.search)
     if over < len(search_folder.ended(written, search.search)):
         raise AblateError(
             f"the search of {search.label} has trials that this memory of Optuna does not know: "
-            "give its first --optuna-storage"
+            f"give its first --optuna-storage or, where that is lost, remove {store.search(search.id).path}: "
+            "the jobs of its trials are kept, and found again"
         )
     return memory
 

@@ -134,7 +134,7 @@ def _run_job(task: TrainTask, report: Report, should_stop: Asked) -> Json:
 
 def _lacking(folder: Folder, task: TrainTask, result: Result) -> str:
     """Return what a result lacks to be evaluated; empty where it was: then it is a run's, and stays."""
-    if any(job_folder.read_evaluations(folder)):
+    if any(folder.path.glob("outcomes/[!.]*/outcome.json")):
         return ""
     return job_folder.lacks(folder, result, deep=bool(task.evaluations))
 

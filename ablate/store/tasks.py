@@ -130,6 +130,6 @@ def read(path: Path, index: int) -> TrainTask | RangeTask | ProbeTask:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         reason = f"{place}: {first['msg']}" if place else first["msg"]
-    except ValueError:
+    except (ValueError, RecursionError):
         reason = "no JSON"
     raise AblateError(f"{path}: line {index + 1} is no task of this version of ablate ({reason})")

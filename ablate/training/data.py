@@ -268,12 +268,12 @@ def _write(
     for name, array in parts.items():
         arrays.save(draft / f"{name}.npy", array)
     arrays.write_json(draft / "meta.json", meta)
-    if os.path.lexists(
-        place
-    ):  # a power cut has left a part of it; jobs that have it open keep what they have
-        descriptors.rename(place, f"draft-{secrets.token_hex(4)}")
+    spoilt = cache / f"draft-{secrets.token_hex(4)}"
+    if os.path.lexists(place):  # a power cut has left a part of it; whoever has that open keeps it
+        descriptors.rename(place, spoilt.name)
     descriptors.rename(draft, place.name)
     arrays.sync(cache)
+    _remove(spoilt)
     return place
 
 

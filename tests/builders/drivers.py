@@ -36,6 +36,7 @@ class Machine:
         for name in ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setattr(gpus, "TRACES", (str(self.trace),))
+        monkeypatch.setattr(gpus, "AMD", str(folder / "none"))
         tools = folder / "bin"
         tools.mkdir()
         monkeypatch.setenv("PATH", f"{tools}{os.pathsep}/usr/bin{os.pathsep}/bin")

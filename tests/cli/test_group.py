@@ -121,6 +121,22 @@ def test_another_pipe_that_breaks_is_no_silent_end(monkeypatch):
     assert isinstance(result.exception.__cause__, BrokenPipeError)
 
 
+class Alone(group.Group):
+    """A group of the commands that it is given."""
+
+    get_command = click.Group.get_command
+    resolve_command = click.Group.resolve_command
+
+
+def test_the_safe_path_is_that_of_the_children_of_a_command_alone(monkeypatch):
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    seen = []
+    look = click.Command("look", callback=lambda: seen.append(os.environ["PYTHONSAFEPATH"]))
+    assert CliRunner().invoke(Alone(commands={"look": look}), ["look"]).exit_code == 0
+    assert seen == ["1"]
+    assert "PYTHONSAFEPATH" not in os.environ
+
+
 def test_a_file_that_ends_too_early_is_no_silent_end_either(monkeypatch):
     @click.command()
     def broken():

@@ -112,7 +112,6 @@ COMMANDS = [
     ("run", NAME),
     ("search", NAME),
     ("lr-find", NAME),
-    ("sync", NAME),
     ("worker", "--tasks", "tasks.jsonl", "--index", "0"),
 ]
 HERE = ("worker",)  # commands that no store is named to
@@ -151,15 +150,17 @@ def test_a_study_that_is_held_names_its_holder_without_commanding_a_terminal(hos
     store, jobs = hostile
     with study_folder.hold(layout.open_store(store), NAME):
         holder = layout.open_store(store).study(NAME) / "holder.json"
-        holder.write_text(json.dumps({"pid": EVIL, "host": EVIL}))
+        holder.write_text(json.dumps({"pid": 1, "host": EVIL}))
         shown = run(("sync", NAME), store, jobs)
-    assert "is being run by process" in shown
+    assert "is being run by process 1 on" in shown
     assert commands_of(shown) == []
 
 
-def test_the_page_of_mlflow_is_announced_without_commanding_a_terminal(hostile, monkeypatch):
+def test_what_mlflow_gets_and_its_page_are_announced_without_commanding_a_terminal(hostile, monkeypatch):
     store, jobs = hostile
-    run(("sync", NAME), store, jobs)
+    shown = run(("sync", NAME), store, jobs)
+    assert "MLflow has the 16 runs" in shown
+    assert commands_of(shown) == []
     monkeypatch.setattr(os, "execve", lambda *_: None)  # the server would take the place of this process
     shown = run(("ui",), store, jobs)
     assert "owned" in shown

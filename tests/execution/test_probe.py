@@ -2,6 +2,7 @@
 
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from commands import ablate
@@ -85,3 +86,16 @@ def test_a_count_of_jobs_that_is_none_is_a_sentence():
     code, _, said = ablate("run", "studies/quickstart.toml", "--jobs-per-gpu", "many")
     assert code == 2
     assert "must be a count from 1 to 64, or auto, got many" in said
+
+
+def test_each_number_of_jobs_is_measured_in_its_share_of_the_memory(task, monkeypatch):
+    asked = []
+
+    def measure(_executor, shared, jobs, *, interrupted):
+        asked.append((jobs, shared.context.jobs_a_device))
+        return Load(jobs, 100.0 * jobs, jobs * GIB, 10 * GIB, "cuda:0")
+
+    monkeypatch.setattr(probe, "measure", measure)
+    jobs, why = probe.probe(lambda _: SimpleNamespace(close=list), "cuda", task, lambda: False)
+    assert (jobs, asked) == (4, [(1, 1), (2, 2), (4, 4)])
+    assert why.startswith("4 jobs a GPU, by a probe on cuda:0 (1: 100 images/s, 1.0 GiB, 2: 200 images/s")

@@ -10,7 +10,7 @@ from recipes import legal
 from ablate.recipe import fields as recipe_fields
 from ablate.recipe import identity as identities
 from ablate.recipe.fields import Recipe, is_active, value
-from ablate.recipe.identity import canonical, evaluation_id, job_id, stream_seed
+from ablate.recipe.identity import canonical, digest, evaluation_id, job_id, stream_seed
 
 DATA = "f" * 64
 
@@ -312,3 +312,10 @@ def test_each_role_and_each_seed_has_random_numbers_of_its_own():
 def test_random_streams_are_the_ones_that_earlier_results_were_trained_with():
     drawn = (stream_seed(0, "init"), stream_seed(4, "crop"))
     assert drawn == (1519069808562059438, 3091336426597679105), "other draws: raise recipe.NUMERICS"
+
+
+def test_one_number_has_one_digest_however_deep_it_lies_and_no_number_has_none():
+    assert digest({"a": [15.0, {"b": (2.0, 0.5)}]}) == digest({"a": [15, {"b": [2, 0.5]}]})
+    assert digest([0.5]) != digest([0])
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        digest([float("nan")])  # equal to nothing: two trainings of it would share a folder

@@ -14,6 +14,7 @@ import searching
 from disks import Op, State
 from PIL import Image
 
+from ablate.errors import StoreError
 from ablate.execution.worker import run_range
 from ablate.planning import tuning
 from ablate.recipe.fields import Data, Model, Recipe, Training
@@ -175,6 +176,28 @@ def test_a_search_goes_on_with_the_same_trials_from_what_a_power_cut_leaves(
         return [trial.model_copy(update=timeless) for trial in trials]
 
     check(searched, number, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"[]\n", b"3\n", b"{}\n", b'{"op_code": 99}\n', b'{"op_code": 4}\n', b"[" * 100_000 + b"\n", b"x\n"],
+)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_memory_of_optuna_that_is_none_is_a_sentence_with_the_way_out(line: bytes, tmp_path: Path) -> None:
+    store = layout.open_store(tmp_path / "store")
+    layout.create(store)
+    (search, *_) = searching.searches_of(store, {"trials": 2})
+    searching.search((search,), store, Workers(store))
+    before = searching.trials_of(store, search)
+    memory = store.search(search.id).memory
+    memory.write_bytes(line + memory.read_bytes())
+    with pytest.raises(StoreError, match=r"must be Optuna's memory .+ remove its folder, and run again"):
+        searching.opened((search,), store)
+    shutil.rmtree(store.search(search.id).path)
+    workers = searching.search((search,), store, Workers(store))
+    after = searching.trials_of(store, search)
+    assert [(one.params, one.value) for one in after] == [(one.params, one.value) for one in before]
+    assert not workers.handed, "nothing is trained again"
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")

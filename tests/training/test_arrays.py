@@ -133,6 +133,7 @@ def test_what_is_spoilt_counts_as_not_decoded_and_is_decoded_again(name, whole, 
     again = data.prepare(DIGITS, cache)
     assert again == expected
     assert data.find(DIGITS, cache) == expected
+    assert not list(cache.glob("draft-*"))
     for name in data.ARRAYS:
         ours, theirs = again.folder / f"{name}.npy", whole / again.fingerprint / f"{name}.npy"
         assert ours.read_bytes() == theirs.read_bytes()

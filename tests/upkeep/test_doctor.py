@@ -87,8 +87,8 @@ ROWS = {
         {("regular", "problem")},
         "is a link, and in a store nothing may be one",
     ),
-    "a pipe among the artifacts": (
-        lambda s: os.mkfifo(next(s.glob("artifacts/*")) / "pipe"),
+    "a pipe among the images": (
+        lambda s: os.mkfifo(s / "data" / "pipe"),
         {("regular", "problem")},
         "is a pipe, and must be a regular file",
     ),
@@ -143,6 +143,11 @@ ROWS = {
         ),
         {("results", "problem")},
         "a result of 3 epochs, and 1 of them in its journal",
+    ),
+    "images that are cut off": (
+        lambda s: cut(min(s.glob("data/*/test_images.npy"))),
+        {("images", "problem")},
+        "decoded images are cut off",
     ),
     "a job of another seed": (
         lambda s: change(job(s) / "recipe.json", seed=5),

@@ -204,7 +204,7 @@ def test_a_study_that_begins_meanwhile_stops_the_removal(store, monkeypatch):
 def test_a_removal_cut_short_leaves_no_half_job_and_the_next_one_ends_it(store, monkeypatch):
     other = other_job(store)
     with monkeypatch.context() as patch:
-        patch.setattr(gc.shutil, "rmtree", lambda _: (_ for _ in ()).throw(OSError("no more")))
+        patch.setattr(shutil, "rmtree", lambda *_, **__: (_ for _ in ()).throw(OSError("no more")))
         removed = upkeep.collect(where(store), upkeep.garbage(where(store)))
     assert [reason for _, reason in removed.kept] == ["no more"]
     assert not other.exists()

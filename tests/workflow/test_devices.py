@@ -1,15 +1,23 @@
 """What commands say of the GPUs of this machine, by a driver that stands in."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import plans
 import pytest
 from click.testing import CliRunner
 from drivers import FIRST, SECOND, T4, TWO
 from projects import run
+from resolving import resolved
 
 from ablate.cli import main
+from ablate.execution.crew import Crew
 from ablate.execution.executors import devices
+from ablate.execution.interruption import Interruption
+from ablate.execution.options import How, Where
+from ablate.planning import plan
+from ablate.workflow import run as workflow
 
 
 def call(*words):
@@ -68,6 +76,32 @@ def test_a_plan_notes_what_the_gpus_are_bad_at(proj, machine):
     assert notes("--set", "training.precision=bf16") == [old, slow]
     assert notes() == [old]
     assert notes("--device", "cpu", "--set", "training.precision=bf16") == []
+
+
+@pytest.mark.parametrize(("trained", "said"), [(False, ["note: bf16 is emulated"]), (True, [])])
+def test_a_run_notes_it_too_where_something_is_left_to_train(here, machine, trained, said):
+    machine.driver((FIRST, T4))
+    study = plans.read()
+    todo = plan.make(resolved(study, here))
+    if trained:
+        for job in todo.jobs:
+            plans.put(here, job, "trained")
+        todo = plan.make(resolved(study, here))
+    notices = []
+    with Interruption() as interruption:
+        crew = Crew(Where(here), How(), interruption, (notices.append,))
+        workflow._note_devices(crew, in_bf16(todo))
+    assert [notice.text[:22] for notice in notices] == said
+
+
+def in_bf16(todo):
+    """Return a plan of jobs in bf16."""
+    work = []
+    for each in todo.work:
+        training = each.job.recipe.training.model_copy(update={"precision": "bf16"})
+        recipe = each.job.recipe.model_copy(update={"training": training})
+        work.append(replace(each, job=replace(each.job, recipe=recipe)))
+    return replace(todo, work=tuple(work))
 
 
 @pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="the GPU here can compute")

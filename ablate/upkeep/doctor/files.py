@@ -17,6 +17,8 @@ from ablate.upkeep.doctor.finding import Finding, Patient, can_read
 from ablate.upkeep.leftovers import CHECKPOINTS
 
 PARTS = ("jobs", "studies", "searches", "ranges", "data")
+LENGTH = 64  # of the name of a job, a search, a range test or a decoded set
+SUFFIXES = (".json", ".jsonl", ".pt", ".npy", ".png")
 ANEW = "remove its folder, and run its study again"
 THAT = "remove that file"
 RIGHTS = "ask its owner for the right to read it, such as chmod -R a+rX, or ask the doctor as that user"
@@ -66,7 +68,7 @@ def regular(patient: Patient) -> Iterator[Finding]:
         except FileNotFoundError:
             continue
         path = Path(entry.path)
-        says = descriptors.wrong(about)
+        says = descriptors.wrong(about) or _other_kind(path.relative_to(patient.store.path), about)
         if (
             not says
             and stat.S_ISREG(about.st_mode)
@@ -78,6 +80,17 @@ def regular(patient: Patient) -> Iterator[Finding]:
         if says:
             what, _, do = says.partition(": ")
             yield Finding("regular", "problem", what, do or "remove it", patient.short(path))
+
+
+def _other_kind(path: Path, about: os.stat_result) -> str:
+    """Return that a path, as seen from the store, is a folder in place of a file, or the other way round."""
+    if path.parts[0] not in PARTS:
+        return ""
+    if stat.S_ISDIR(about.st_mode):
+        is_files = path.suffix in SUFFIXES or path.name in ("log.txt", "lock")
+        return "is a folder, and must be a file: move it elsewhere" if is_files else ""
+    is_folders = path.name in ("outcomes", "index") or (len(path.parts) == 2 and len(path.name) == LENGTH)
+    return "is a file, and must be a folder: remove it" if is_folders else ""
 
 
 def json_files(patient: Patient) -> Iterator[Finding]:
@@ -133,7 +146,9 @@ def weights(patient: Patient) -> Iterator[Finding]:
 def images(patient: Patient) -> Iterator[Finding]:
     """Find decoded images that are cut off: they count as not decoded, and are decoded again."""
     for path in sorted(patient.store.data.glob("[0-9a-f]*")):
-        if not (path.is_dir() and can_read(path) and all(map(can_read, path.iterdir()))):
+        if len(path.name) != LENGTH or not (
+            path.is_dir() and can_read(path) and all(map(can_read, path.iterdir()))
+        ):
             continue  # another check reports it
         if complaint.of("meta.json", _content(path / "meta.json")):
             continue  # as above

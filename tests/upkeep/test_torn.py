@@ -1,6 +1,7 @@
-"""`ablate gc` takes nothing from a range test of the learning rate that runs, and one that fails says so."""
+"""The doctor finds what is torn; gc takes nothing from an lr-find that runs, and one that fails says so."""
 
 import json
+import shutil
 import subprocess
 
 import numpy as np
@@ -102,3 +103,21 @@ def test_the_doctor_finds_decoded_images_that_are_not_whole(store, spoil):
     (finding,) = [one for one in wrong(examine(store.path)) if one.check == "images"]
     assert (finding.severity, finding.where) == ("problem", f"data/{path.parent.name}")
     assert "the next run decodes them again" in finding.says
+
+
+@pytest.mark.parametrize("name", ["result.json", "log.txt", "lock", "journal.jsonl", "last.pt"])
+def test_the_doctor_finds_a_folder_in_place_of_a_file(store, name):
+    path = min(store.path.glob(f"jobs/*/{name}"))
+    path.unlink()
+    path.mkdir()
+    found = [(one.says, one.do) for one in wrong(examine(store.path)) if one.check == "regular"]
+    assert found == [("is a folder, and must be a file", "move it elsewhere")]
+
+
+@pytest.mark.parametrize("pattern", ["jobs/*/outcomes", "jobs/*", "data/[0-9a-f]*"])
+def test_the_doctor_finds_a_file_in_place_of_a_folder(store, pattern):
+    path = min(path for path in store.path.glob(pattern) if path.is_dir() and len(path.name) != 5)
+    shutil.rmtree(path)
+    path.write_text("mine")
+    found = [(one.says, one.do) for one in wrong(examine(store.path)) if one.check == "regular"]
+    assert found == [("is a file, and must be a folder", "remove it")]
