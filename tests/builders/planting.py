@@ -294,12 +294,12 @@ def limit_memory() -> None:
 
 def main(kind: str, pristine: Path, store: Path) -> None:
     """Print each thing that is wrong as a line of JSON, and at the end how many groups were tried."""
-    limit_memory()
     shutil.rmtree(store.parent, ignore_errors=True)
     moved(pristine, store, store.parent / "pristine")
     groups = places(pristine, kind)
     for number, group in enumerate(groups):
         print(f"{number} of {len(groups)}: {group[0]}", file=sys.stderr, flush=True)
+        limit_memory()  # anew: what hundreds of commands in one process leave behind is no matter here
         for wrong in tries(kind, store.parent / "pristine", group, store):
             print(json.dumps(wrong), flush=True)
     print(json.dumps(len(groups)), flush=True)
