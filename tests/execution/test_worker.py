@@ -256,7 +256,7 @@ def test_a_worker_goes_on_with_the_next_job_after_an_exception(house: House, wor
     bad, good = house.folder("bad"), house.folder("good")
     missing = house.payload(bad) | {"data": str(house.path / "nowhere")}
     failed = run_one(workers, missing)
-    assert (failed.kind, failed.error.split(":")[0]) == ("failed", "FileNotFoundError")
+    assert (failed.kind, failed.error.split(":")[0]) == ("failed", "ablate.errors.DataError")
     assert run_one(workers, house.payload(good)).kind == "finished"
     assert len({line["pid"] for folder in (bad, good) for line in store_files.lines(folder.attempts)}) == 1
     run_here(house.payload(house.folder("alone")))
