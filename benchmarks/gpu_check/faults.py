@@ -57,7 +57,7 @@ def _poisoned(setup: Setup) -> Iterator[Part]:
 
 
 def _killed(setup: Setup) -> Iterator[Part]:
-    made = trainings.recipe(digits=setup.sized("all", "few"), epochs=setup.sized(200, 8), batch=64)
+    made = trainings.recipe(digits=setup.sized("all", "few"), epochs=setup.sized(100, 8), batch=64)
     prepared = trainings.digits(setup.folder, made)
     task = trainings.task(setup.folder / "killed", made, prepared)
     folder = setup.folder / "killed"

@@ -24,9 +24,9 @@ STEPS = {
     5: Step("faults", "each costs an attempt, and nothing else", f"{_HERE}.faults:check", 180),
     6: Step("waits", "no step waits for the device, no network warns", f"{_HERE}.speed:waits", 60),
     7: Step("kernels", "resnet9: 170-230 a step, over 90 % busy at 512", f"{_HERE}.speed:kernels", 45),
-    8: Step("speed", "resnet9 at 512: 68-85 thousand images/s", f"{_HERE}.speed:rates", 120),
+    8: Step("speed", "resnet9 at 512: 68-85 thousand images/s", f"{_HERE}.speed:rates", 150),
     9: Step("checkpoints", "under 5 % of a job's time", f"{_HERE}.speed:checkpoints", 60),
-    10: Step("sharing", "cnn4: four jobs do more than one; MPS helps", f"{_HERE}.sharing:jobs", 150),
+    10: Step("sharing", "cnn4: four jobs do more than one; MPS helps", f"{_HERE}.sharing:jobs", 120),
     11: Step("compile", "one graph, no break, once; few helpers", f"{_HERE}.sharing:compiled", 75),
     12: Step("streaming", "0.95 of the speed; fp32 is fp32", f"{_HERE}.speed:streaming", 60),
 }

@@ -87,6 +87,8 @@ def test_interval_and_p_agree_even_where_an_end_of_the_interval_is_zero_to_the_l
             d = noise + edge * (1 + step * 1e-16)
             found = estimate(d, family=4)
             assert (found.p < 0.05) == (found.low > 0) == (found.verdict == "helps")
+            turned = estimate(-d, family=4)
+            assert (turned.p < 0.05) == (turned.high < 0) == (turned.verdict == "hurts")
             raw = scipy_stats.ttest_1samp(d, 0).pvalue
             disagreed += (-math.expm1(4 * math.log1p(-raw)) < 0.05) != (found.low > 0)
     assert disagreed > 0, "the cases must contain some in which two roundings part"

@@ -1,7 +1,6 @@
 """The progress of a study, read from journals alone: counts by cell, running epochs, what failed and why."""
 
 import fcntl
-import io
 import json
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ import record_files
 from plans import finish, make, read
 from statuses import judge, shown, status
 
+from ablate import descriptors
 from ablate.analysis import status as standing
 from ablate.analysis.status import Free, Spot, Status
 from ablate.errors import AblateError
@@ -378,13 +379,14 @@ def test_looking_opens_each_file_of_a_job_at_most_twice(here: Store, monkeypatch
         attempt(here, job, "mine")
         judge(here, job)
         judge(here, job, evaluation=Evaluation(mc_dropout=20))
-    made, opened, plain = make(read("mine", seeds=4, factors=levels), here), Counter[str](), io.open
+    made, opened = make(read("mine", seeds=4, factors=levels), here), Counter[str]()
+    plain = descriptors.open_entry
 
-    def counting(file: Any, *arguments: Any, **named: Any) -> Any:
-        opened[str(file)] += 1
-        return plain(file, *arguments, **named)
+    def counting(path: Path, *arguments: Any) -> int:
+        opened[str(path)] += 1
+        return plain(path, *arguments)
 
-    monkeypatch.setattr(io, "open", counting)  # what pathlib opens with
+    monkeypatch.setattr(descriptors, "open_entry", counting)  # what opens every file of a store
     found = whole(made, here)
     assert found.total == {"finished": 24}
     assert {path for path in opened if path.endswith("result.json")} == {

@@ -138,7 +138,9 @@ def test_a_task_that_raises_is_one_line_and_in_its_log(house, tmp_path):
     tasks.write(file, [house.task(folder).model_copy(update={"data": Path("/nowhere")})])
     code, out, err = ablate("worker", "--tasks", file, "--index", 0)
     assert (code, err) == (1, "")
-    assert out.startswith(f"job {house.task(folder).job[:12]}: failed: FileNotFoundError: ")
+    assert out.startswith(
+        f"job {house.task(folder).job[:12]}: failed: ablate.errors.DataError: /nowhere: must be images"
+    )
     assert len(out.splitlines()) == 1
     assert "Traceback" in folder.log.read_text()
     assert files.read_json(folder.failure)["kind"] == "error"

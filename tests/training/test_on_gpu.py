@@ -22,7 +22,7 @@ def end(session):
 
 
 @NEEDS_GPU
-@pytest.mark.parametrize("name", TRAININGS)
+@pytest.mark.parametrize("name", ["crop, flip", "everything in bf16", "adam", "cosine, no batch norm"])
 def test_a_training_on_a_gpu_ends_with_the_same_bits_again_taken_up_and_streamed(name, digits):
     recipe = make(**TRAININGS[name])
     reference = end(start(recipe, digits))

@@ -184,7 +184,8 @@ def test_a_study_by_its_name_stays_its_files(proj):
 
 def test_names_that_share_a_folder_on_this_disk_are_told_apart(proj):
     run("pets.toml")
-    (proj / "mlruns/studies/Pets").symlink_to("pets")  # as on a disk that knows no upper case
+    studies = proj / "mlruns/studies"
+    shutil.copytree(studies / "pets", studies / "Pets")  # what a disk that knows no upper case shows there
     (proj / "upper.toml").write_text(TEXT.replace('"pets"', '"Pets"'))
     assert '"Pets" would share the folder of "pets"' in refused("upper.toml")
     assert "choose another name" in refused("upper.toml")

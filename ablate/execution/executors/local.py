@@ -51,7 +51,7 @@ class LocalExecutor:
         self._news: list[Event] = []  # of tasks that have no process
         self._workers: list[Worker] = []
         self._vacant = list(slots)  # without a process, for now
-        self._lost: list[Slot] = []  # for good, to processes that cannot be ended
+        self._hanging: list[Worker] = []  # their processes cannot be ended, and keep their slots
         try:
             self._spawn()
         except RuntimeError:
@@ -109,8 +109,8 @@ class LocalExecutor:
             unreserved = [memory for memory in memories if memory not in self._reserved]
             if not unreserved:
                 return None
-            lost = [slot.memory for slot in self._lost]  # what hangs there has not freed its memory
-            memory = min(unreserved, key=lambda memory: (lost.count(memory), self._busy(memory)))
+            hanging = [worker.slot.memory for worker in self._hanging]  # they have not freed its memory
+            memory = min(unreserved, key=lambda memory: (hanging.count(memory), self._busy(memory)))
             self._reserved[memory] = task
         if self._busy(memory):
             return None
@@ -130,9 +130,16 @@ class LocalExecutor:
             heard += self._drain(worker)
         over = {event.task for event in heard if event.kind in ENDS}
         self._reserved = {memory: task for memory, task in self._reserved.items() if task not in over}
+        self._regain()
         self._spawn()
         self._place()
         return heard
+
+    def _regain(self) -> None:
+        """Make the slots vacant of those that have died after all: a driver may come back."""
+        for worker in [worker for worker in self._hanging if not worker.process.is_alive()]:
+            self._hanging.remove(worker)
+            self._vacant.append(worker.slot)
 
     def _drain(self, worker: Worker) -> list[Event]:
         """Read the messages of one worker; where it is dead, or of no more use, make its slot vacant."""
@@ -194,7 +201,6 @@ class LocalExecutor:
             if self._refused[slot.name] < BAD_STARTS:
                 return []
             self._vacant.remove(slot)
-            self._lost.append(slot)
         if slot.name not in self._refused or not (self._workers or self._vacant):
             self.close()
             raise AblateError(f"{slot.name}: {worker.unusable}, or use --device cpu")
@@ -220,7 +226,7 @@ class LocalExecutor:
         heard = []
         for worker in hanging:
             self._workers.remove(worker)
-            self._lost.append(worker.slot)
+            self._hanging.append(worker)
             worker.pipe.close()
             name, owner = worker.slot.name, worker.task
             why = f"process {worker.process.pid} cannot be ended: it hangs in a driver or a file system"

@@ -34,7 +34,7 @@ GIVEN_UP = r"cannot be ended: it hangs in a driver or a file system"
 
 @pytest.fixture(autouse=True)
 def grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "GRACE", 0.5)
+    monkeypatch.setattr(process, "GRACE", 1.0)
 
 
 @pytest.fixture
@@ -77,8 +77,10 @@ def test_a_process_that_cannot_be_ended_costs_its_slot_and_the_others_go_on(hang
     assert (hanging.free(), hanging.resources().slots) == (1, 1)
     heard = run_all(hanging, [task("b", "ok"), task("c", "is_killed"), task("d", "ok")])
     assert [kinds(heard, name)[-1] for name in "bcd"] == ["finished", "killed", "finished"]
-    hanging.close()
     assert is_alive(pid), "nothing ended it: only so is this test true"
+    os.kill(pid, signal.SIGKILL)  # what hung has come back
+    hear(hanging, lambda _: hanging.free() == 2)
+    assert hanging.resources().slots == 2
 
 
 def test_without_a_slot_nothing_starts_and_what_is_queued_can_be_withdrawn(hanging: Hanging, freeze) -> None:
