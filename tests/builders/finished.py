@@ -7,6 +7,8 @@ from contextlib import closing
 from commands import TINY, ablate
 from filelock import FileLock
 
+TEXTS = {".csv", ".html", ".json", ".jsonl", ".md", ".toml", ".txt"}
+
 
 def copy_of(shared, own):
     """Run the tiny study once, in a folder that processes share; return an own copy, and what it printed."""
@@ -20,6 +22,9 @@ def copy_of(shared, own):
             (folder / "out.txt").write_text(out)
     shutil.copytree(folder, copy, symlinks=True)
     _move(copy / "store/mlflow.db", str(folder), str(copy))
+    for path in copy.rglob("*"):
+        if path.is_file() and path.suffix in TEXTS:  # they tell where the study's file is
+            path.write_bytes(path.read_bytes().replace(str(folder).encode(), str(copy).encode()))
     return copy, (folder / "out.txt").read_text().replace(str(folder), str(copy))
 
 
