@@ -33,6 +33,7 @@ def test_a_step_that_is_none_is_a_mistake():
     assert "--steps: 13, x: must be of 1, 2, 3" in done.stderr
 
 
+@pytest.mark.slow  # seconds
 def test_a_step_that_takes_too_long_is_ended_with_all_that_it_has_started(tmp_path):
     done = check("--device", "cpu", "--steps", "3,1", "--total", 6, "--out", tmp_path / "out.json")
     assert done.returncode == 1

@@ -8,7 +8,7 @@ read as it stands, and what is written has the keys in this order.
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import (  # fmt: skip
+from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
@@ -23,15 +23,9 @@ from ablate.errors import StoreError
 from ablate.recipe import chance, range_test
 from ablate.recipe.fields import Recipe, Section
 from ablate.recipe.range_test import Suggestion
-from ablate.recipe.section import LARGEST
 from ablate.store import files
+from ablate.store.quantities import Count, Metrics, Number, ResultMetrics, Sha
 from ablate.study.head import MOST_SEEDS
-
-Whole = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
-Count = Annotated[int, Field(ge=0, le=LARGEST)]  # times, in ms, are counts, too
-Number = Whole | float
-Metrics = dict[str, Number]
-Sha = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Record(BaseModel):
@@ -92,7 +86,7 @@ class Result(Record):
     peak_memory: Count | None = None  # bytes, of the attempt that ended it
     timestamp: Count  # ms
     streamed: bool = False
-    metrics: Metrics
+    metrics: ResultMetrics
 
 
 class Wrong(Record):

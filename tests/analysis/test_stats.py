@@ -427,6 +427,7 @@ def test_an_interaction_is_what_a_does_more_at_the_second_level_of_b():
 # The promise: simulated studies
 
 
+@pytest.mark.slow  # seconds
 def test_studies_of_identical_levels_give_a_false_verdict_in_five_percent():
     studies = 1000
     d = np.random.default_rng(7).normal(size=(studies, 4, 5))

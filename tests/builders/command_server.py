@@ -47,6 +47,8 @@ class Server:
         """Run a command to its end: its exit code, what it printed on stdout, and on stderr."""
         request = {"arguments": arguments, "environment": environment, "folder": str(Path.cwd())}
         request["shared"] = self.shared and str(self.shared)
+        request["umask"] = os.umask(0o022)  # it is told only where it is set
+        os.umask(request["umask"])
         text = json.dumps(request).encode()
         with self.lock, ThreadPoolExecutor(2) as threads:
             if self.process is None:
@@ -169,6 +171,7 @@ def _become(request, ends, imports, before):
         os.dup2(end, number)
         os.close(end)
     os.chdir(request["folder"])
+    os.umask(request["umask"])
     added = {name: value for name, value in os.environ.items() if before.get(name) != value}
     wanted = added | request["environment"]
     for name in set(os.environ) - set(wanted):

@@ -45,6 +45,7 @@ def start(folder, *arguments):
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=folder, start_new_session=True)
 
 
+@pytest.mark.slow  # seconds
 def test_a_run_and_its_workers_import_nothing_from_there(hostile, study):
     folder, ran = hostile
     few = ("--set", "seeds=1", "--set", "training.epochs=1", "--jobs", 1)

@@ -143,6 +143,7 @@ def test_a_job_that_ends_early_ends_what_is_being_written_first(house: House, ga
     assert not list(job_folder.drafts(folder))
 
 
+@pytest.mark.slow  # seconds
 def test_checkpoints_take_a_small_share_of_the_time_and_little_is_at_stake(
     house: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

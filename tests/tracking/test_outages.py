@@ -219,6 +219,7 @@ def test_a_server_that_refuses_is_told_once_and_nothing_is_lost(shared, code):
     assert len(asked) <= 6
 
 
+@pytest.mark.slow  # seconds
 def test_at_the_end_a_server_that_hangs_gets_one_request_and_an_interruption_ends_even_that(
     shared, monkeypatch
 ):

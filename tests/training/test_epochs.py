@@ -190,7 +190,12 @@ LEARNS = {
 }
 
 
-@pytest.mark.parametrize("name", LEARNS)
+LARGER = {"resnet9", "resnet18", "fusion"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LARGER else []) for name in LEARNS]
+)
 def test_every_network_learns(name, digits):
     lr, epochs = LEARNS[name]
     recipe = make(

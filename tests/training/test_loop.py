@@ -79,6 +79,7 @@ def test_the_same_seed_gives_the_same_bits_after_whatever_else_the_process_did(n
     assert outcome(train(make(**TRAININGS[name]), digits)) == expected
 
 
+@pytest.mark.slow  # seconds
 def test_the_same_seed_gives_the_same_bits_in_another_process(digits, undisturbed):
     command = [sys.executable, "-c", CHILD, str(Path(sessions.__file__).parent), str(digits.folder)]
     child = subprocess.run(command, capture_output=True, text=True, check=False)

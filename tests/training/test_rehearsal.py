@@ -279,7 +279,13 @@ def test_what_trains_is_left_in_peace(mine, text, precision):
     )
 
 
-@pytest.mark.parametrize("name", ["vgg11_bn", "squeezenet1_1", "shufflenet_v2_x0_5", "googlenet", "cnn4"])
+SLOW = ("vgg11_bn", "googlenet")  # seconds each
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["squeezenet1_1", "shufflenet_v2_x0_5", "cnn4", *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW)],
+)
 def test_networks_of_others_pass(name):
     assert rehearsal.rehearse(recipe(name), Shape(3, 64, 10)) == rehearsal.Rehearsed("channels_last")
 

@@ -79,6 +79,7 @@ def test_large_images_are_evaluated_in_small_batches_on_a_gpu(side, images):
     assert loop.evaluation_batch(CPU, side) == 128, "the numbers of every store stay what they are"
 
 
+@pytest.mark.slow  # seconds
 @pytest.mark.parametrize("name", ["cnn4", "resnet_small"])
 def test_the_scores_of_large_images_do_not_depend_on_how_many_are_evaluated_at_once(
     name, tmp_path, monkeypatch

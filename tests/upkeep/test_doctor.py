@@ -249,7 +249,7 @@ def follow(store, one):
         assert answer.exit_code == 0, answer.output
     elif do.startswith("remove its folder"):
         shutil.rmtree(job)
-    elif do.startswith("remove that file"):
+    elif do == "remove it" or do.startswith(("remove it (", "remove that file")):
         at.unlink(missing_ok=True)
     elif do.startswith("remove that folder"):
         shutil.rmtree(at)

@@ -52,6 +52,7 @@ def test_gc_stops_as_soon_as_work_of_no_study_begins(store):
         assert gc.remove(items, store, studies).items == items
 
 
+@pytest.mark.slow  # seconds
 def test_lr_find_holds_the_store_while_it_sweeps(store, study):
     seen = []
 
