@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from ablate.errors import RefusedError
+from ablate.errors import RefusedError, UnwritableError
 
 MIB, GIB = 1 << 20, 1 << 30
 LIMITS = {
@@ -35,6 +35,21 @@ _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY  # the first needs
 _roots: set[str] = set()
 _LINK = {errno.ELOOP, errno.EMLINK, errno.ENOTDIR}  # what refuses a link; the last, in place of a folder
 _NO_FILE = {errno.ENXIO, errno.EISDIR, errno.ENODEV}  # of pipes and sockets, folders, devices
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})  # a disk takes nothing more, whatever is tried
+
+
+@contextmanager
+def writing(path: Path, says: str = "cannot be written", full: frozenset[int] = FULL) -> Iterator[None]:
+    """Raise an UnwritableError, with what to do about it, where a disk takes nothing more."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in full:
+            raise
+        do = "mount it for writing" if error.errno == errno.EROFS else "make room there"
+        raise UnwritableError(
+            f"{path}: {says} ({error.strerror}): {do} and run the same again, what is finished is kept"
+        ) from None
 
 
 def mistrust(root: Path) -> None:

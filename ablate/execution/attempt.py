@@ -101,11 +101,9 @@ def _acquire(folder: Folder, lock: BaseFileLock, watch: Watch) -> Lease | None:
             except Timeout:
                 if not watch.has_lease:  # of something short, such as a look at the job
                     return None
-            except NotImplementedError:
-                pass  # this file system has no locks
-            except OSError as error:
-                if error.errno != errno.ENOSYS:  # as above
-                    raise
+            except (NotImplementedError, OSError) as error:
+                if isinstance(error, OSError) and error.errno != errno.ENOSYS:
+                    raise  # else this file system has no locks, and the lease has to do
         owned = watch.take(has_lock=lock.is_locked)
     if owned is None:
         time.sleep(min(PATIENCE, watch.owner.get("term", leases.TERM) / leases.RENEWALS))

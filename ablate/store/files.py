@@ -16,15 +16,13 @@ import secrets
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from filelock import FileLock
 
 from ablate import descriptors
-from ablate.errors import AblateError, RefusedError, StoreError, UnwritableError
+from ablate.errors import AblateError, RefusedError, StoreError
 
 Json = dict[str, Any]
 Line = Json  # of an append-only file
@@ -37,22 +35,7 @@ SPOILT = (
 )  # fmt: skip
 """What reading files raises that ablate has not written so."""
 UNSYNCED = {errno.EINVAL, errno.ENOTSUP}  # of file systems on which a folder cannot be synced
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # of a disk that takes nothing more, whatever is tried
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Raise an UnwritableError, with what to do about it, where a disk takes nothing more."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        do = "mount it for writing" if error.errno == errno.EROFS else "make room there"
-        raise UnwritableError(
-            f"{path}: cannot be written ({error.strerror}): "
-            f"{do} and run the same again, what is finished is kept"
-        ) from None
+FULL, writing = descriptors.FULL, descriptors.writing
 
 
 def write(path: Path, content: bytes | str, *, keep: Path | None = None, durable: bool = True) -> None:

@@ -9,8 +9,7 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,28 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ablate import descriptors
-from ablate.errors import DataError, RefusedError, UnwritableError
+from ablate.errors import DataError, RefusedError
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+FULL = descriptors.FULL | {errno.EFBIG}
 """Of a disk, or a limit, that takes nothing more. EFBIG: of `ulimit -f`."""
 UNKNOWN = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
 """Of file systems that cannot allocate, or cannot sync a folder."""
 AGAIN = "remove {}, and run again: they are decoded again"
 
 
-@contextmanager
-def writing(place: Path) -> Iterator[None]:
+def writing(place: Path) -> AbstractContextManager[None]:
     """Raise an UnwritableError, with what to do about it, where a disk takes nothing more."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        do = "mount it for writing" if error.errno == errno.EROFS else "make room there"
-        raise UnwritableError(
-            f"{place}: images cannot be decoded to it ({error.strerror}): "
-            f"{do} and run the same again, what is finished is kept"
-        ) from None
+    return descriptors.writing(place, "images cannot be decoded to it", FULL)
 
 
 def allocate(path: Path, dtype: type, shape: tuple[int, ...]) -> NDArray[Any]:
