@@ -14,6 +14,7 @@ from ablate.execution.events import Event, Updated
 from ablate.execution.executors.base import Options
 from ablate.execution.options import How
 from ablate.execution.scheduler import Ledger
+from ablate.hardware import Resources
 from ablate.planning import inputs, network_checks, tuning
 from ablate.planning import plan as planning
 from ablate.planning.inputs import Inputs
@@ -89,6 +90,8 @@ def _prepare(study: Study, crew: Crew) -> tuple[Plan, Callable[[], Plan]]:
             crew.notice(f"note: {note}")
         resolved = resolve_inputs(study_inputs)
         todo = planning.make(resolved, retry_failed=how.retry_failed, only=how.only)
+        if todo.captures:
+            hardware.check_graphs(_check_devices(crew).device)
         _note_devices(crew, todo)
         weights = network_checks.fetch_weights(todo.recipes)  # before what takes longer
         fingerprints = replace(resolved.fingerprints, data=inputs.decode(study_inputs, crew.notice))
@@ -104,10 +107,10 @@ def _prepare(study: Study, crew: Crew) -> tuple[Plan, Callable[[], Plan]]:
     return before, replan
 
 
-def _check_devices(crew: Crew) -> None:
-    """Raise an AblateError where the devices that are asked for cannot be had, before anything is written."""
+def _check_devices(crew: Crew) -> Resources:
+    """Return what there is; an AblateError where it is not what is asked for, before anything is written."""
     where = crew.where
-    executors.resources(
+    return executors.resources(
         where.executor, Options(where.device, where.jobs, jobs_per_gpu=where.jobs_per_gpu or 1)
     )
 
