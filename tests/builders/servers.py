@@ -82,6 +82,7 @@ class Postgres:
             self.folder / "initdb.log", user=self.user,
         )  # fmt: skip
         assert made.process.wait(300) == 0, made.log.read_text()
+        made.process.stdin.close()
         self.start()
         for name in ("mlflow", "optuna"):
             with closing(self.connect("postgres")) as connection:
