@@ -39,8 +39,9 @@ class Process:
     def wait_until(self, condition, seconds=300):
         end = time.monotonic() + seconds
         while not condition():
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < end, f"waited too long: {self.log.read_text()}"
+            if self.process.poll() is not None or time.monotonic() > end:
+                self.kill()
+                raise AssertionError(f"it ended, or was waited for too long: {self.log.read_text()}")
             time.sleep(0.1)
 
     def kill(self):
@@ -115,8 +116,9 @@ class Postgres:
 
     def dump(self):
         """Return all that the databases hold, as text."""
-        every = [self.bin / "pg_dumpall", "--no-role-passwords", "-d", self.address("postgres")]
-        return subprocess.run(every, capture_output=True, text=True, check=True).stdout
+        commands = [[self.bin / "pg_dump", self.address(name)] for name in ("mlflow", "optuna")]
+        dumps = [subprocess.run(one, capture_output=True, text=True, check=True) for one in commands]
+        return "".join(dump.stdout for dump in dumps)
 
     def close(self):
         self.server.kill()

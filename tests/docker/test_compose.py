@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.error import HTTPError
 
+import mlflow as mlflow_package
 import pytest
 import servers
 import yaml
@@ -33,6 +34,9 @@ per = "study"
 sampler = "random"
 space.optimizer.lr = {{ low = 1e-4, high = 1e-2, log = true }}
 """
+FOLDERS = (Path(sys.executable).parent, Path(mlflow_package.__file__).parents[4] / "bin")
+SCRIPTS = {"PATH": ":".join([*map(str, FOLDERS), os.environ["PATH"]])}
+"""Where the programs of the packages lie: in an image, all of them in one folder."""
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning"
 )  # of MLflow's own dependencies, at import
@@ -183,8 +187,7 @@ class Native:
 
     def environment(self, service):
         shown = SERVICES[service]["environment"]
-        bin_first = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        return {name: self.local(plain(value)) for name, value in shown.items()} | {"PATH": bin_first}
+        return {name: self.local(plain(value)) for name, value in shown.items()} | SCRIPTS
 
     def run(self, words, environment):
         return subprocess.run(
@@ -267,28 +270,24 @@ def test_the_health_checks_hold_while_the_services_are_well_and_fail_when_they_a
 def test_the_commands_of_ray_make_a_cluster_of_two_nodes(native):
     pytest.importorskip("ray")
     head, port = SERVICES["ray-head"], servers.free_port()
-    few = {"RAY_worker_register_timeout_seconds": "120"}
 
     def words(given, *more):
         return [word.replace("ray-head", "127.0.0.1").replace("6379", str(port)) for word in (*given, *more)]
 
     small = ("--num-cpus=1", "--object-store-memory=100000000")
-    scripts = str(Path(sys.executable).parent)
-    environment = few | {"PATH": f"{scripts}:{os.environ['PATH']}"}
     folder = native.folder
     first = servers.Process(
         native.command(words(head["command"], *small, f"--temp-dir={folder}/r")),
         folder / "ray1.log",
-        environment,
+        SCRIPTS,
     )
     try:
         check = words(head["healthcheck"]["test"][1:])
-        check[0] = f"{scripts}/ray"
-        first.wait_until(lambda: native.run(check, few).returncode == 0)
+        first.wait_until(lambda: native.run(check, SCRIPTS).returncode == 0)
         worker = SERVICES["ray-worker"]["command"]
-        second = servers.Process(native.command(words(worker, *small)), folder / "ray2.log", environment)
+        second = servers.Process(native.command(words(worker, *small)), folder / "ray2.log", SCRIPTS)
         try:
-            second.wait_until(lambda: native.run(check, few).stdout.count("node_") >= 2)
+            second.wait_until(lambda: native.run(check, SCRIPTS).stdout.count("node_") >= 2)
         finally:
             second.kill()
     finally:

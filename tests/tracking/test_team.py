@@ -37,7 +37,7 @@ model.batch_norm = [true, false]
 SEARCHES = f"""
 name  = "one"
 seeds = 1
-{SHORT.replace("epochs = 2", "epochs = 40")}
+{SHORT.replace("epochs = 2", "epochs = 20")}
 [factors]
 model.batch_norm = [true, false]
 [search]
