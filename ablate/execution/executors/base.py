@@ -73,6 +73,7 @@ class Options:
     threads: int = 1  # CPU cores that one job wants
     devices: int | None = None  # GPUs that are used; None: all
     most: int | None = None  # there are no more tasks than that: fewer slots will do
+    address: str = ""  # where the executor is, such as HOST:PORT; empty: where it finds itself
 
 
 @dataclass(frozen=True, slots=True)
