@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ablate.execution.executors import EXECUTORS
+from ablate.errors import AblateError
+from ablate.execution import executors
 
 if TYPE_CHECKING:
     from ablate.execution.options import How, Where
@@ -40,8 +41,9 @@ PER_GPU = click.option(
     help="Jobs that share a GPU; auto: a probe of the largest tries 1, 2 and 4 (a plan reckons with 1).",
 )  # fmt: skip
 EXECUTOR = click.option(
-    "--executor", type=click.Choice(tuple(EXECUTORS)), default="local", show_default=True,
-    hidden=len(EXECUTORS) == 1, help="What places the jobs.",
+    "--executor", default="local", show_default=True, metavar="NAME",
+    callback=lambda _context, _option, value: _executor(value),
+    help=f"What places the jobs: {', '.join(executors.names())}.",
 )  # fmt: skip
 OPTUNA = click.option(
     "--optuna-storage", metavar="URL", help="A database for Optuna's memory, instead of files of the store."
@@ -163,6 +165,14 @@ def where(
 
     store = layout.open_store(Path(store_path))
     return Where(store, tracking_uri, device, jobs, jobs_per_gpu, optuna_storage, executor)
+
+
+def _executor(value: str) -> str:
+    """Read the name of an executor, with the address that may follow it."""
+    try:
+        return executors.check(value)
+    except AblateError as error:
+        raise click.BadParameter(str(error).removeprefix("--executor ")) from None
 
 
 def _count_or_auto(value: str) -> int | None:

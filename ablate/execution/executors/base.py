@@ -79,6 +79,7 @@ class Options:
     detach: bool = False  # what was submitted is left to itself at once
     leaves: Callable[[], bool] = bool  # asked at an interruption, whether what runs is left to itself
     notice: Callable[[str], None] = lambda _: None  # hears what the executor does, in words
+    address: str = ""  # where the executor is, such as HOST:PORT; empty: where it finds itself
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """The table of executors: what each needs and understands is checked before anything is started."""
 
+from dataclasses import replace
+
 import pytest
 
 from ablate import hardware
@@ -21,6 +23,21 @@ def test_every_row_answers_its_resources_without_starting_anything(name):
 def test_an_unknown_name_is_a_sentence():
     with pytest.raises(AblateError, match="--executor must be one of local, got cloud"):
         executors.resources("cloud", Options())
+
+
+def test_an_address_is_of_an_executor_that_has_addresses_and_reaches_it(monkeypatch):
+    asked: list[str] = []
+    local = EXECUTORS["local"]
+    remote = replace(
+        local, form="HOST:PORT", resources=lambda o: asked.append(o.address) or local.resources(o)
+    )
+    monkeypatch.setitem(EXECUTORS, "cloud", remote)
+    executors.resources("cloud://here:80", Options("cpu"))
+    executors.resources("cloud", Options("cpu"))
+    assert asked == ["here:80", ""]
+    for wrong in ("local://here:80", "cloud://", "://", ""):
+        with pytest.raises(AblateError, match=r"one of .*cloud://HOST:PORT, got"):
+            executors.check(wrong)
 
 
 def test_what_is_not_installed_or_not_understood_is_a_sentence(monkeypatch):
