@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablate import hardware
+from ablate.errors import AblateError
 from ablate.execution import executors, stages
 from ablate.execution.crew import Crew
 from ablate.execution.events import Event, Updated
 from ablate.execution.executors.base import Options
 from ablate.execution.options import How
 from ablate.execution.scheduler import Ledger
+from ablate.hardware import Resources
 from ablate.planning import inputs, network_checks, tuning
 from ablate.planning import plan as planning
 from ablate.planning.inputs import Inputs
@@ -52,7 +54,7 @@ def run(study: Study, crew: Crew) -> Ran:
     from ablate.report import publish
 
     where, how = crew.where, crew.how
-    _check_search(study)
+    _check_search(study, how)
     _check_devices(crew)
     waits = crew.notice if how.wait else None
     with (
@@ -82,7 +84,7 @@ def _prepare(study: Study, crew: Crew) -> tuple[Plan, Callable[[], Plan]]:
     """Check a study, fetch weights, decode images, record it; return its plan and a function to replan it."""
     how = crew.how
     with crew.interruption.at_once():
-        study_inputs = inputs.read(study, crew.store, crew.where.device)
+        study_inputs = inputs.read(study, crew.store, crew.where.device, _check_devices(crew).precision)
         inputs.check_images(study_inputs)
         for note in network_checks.check(study_inputs):
             crew.notice(f"note: {note}")
@@ -103,12 +105,16 @@ def _prepare(study: Study, crew: Crew) -> tuple[Plan, Callable[[], Plan]]:
     return before, replan
 
 
-def _check_devices(crew: Crew) -> None:
-    """Raise an AblateError where the devices that are asked for cannot be had, before anything is written."""
-    where = crew.where
-    executors.resources(
-        where.executor, Options(where.device, where.jobs, jobs_per_gpu=where.jobs_per_gpu or 1)
+def _check_devices(crew: Crew) -> Resources:
+    """Return what there is to run on; raise an AblateError where that cannot be had.
+
+    Before anything is written.
+    """
+    where, how = crew.where, crew.how
+    asked = Options(
+        where.device, where.jobs, jobs_per_gpu=where.jobs_per_gpu or 1, slurm=where.slurm, detach=how.detach
     )
+    return executors.resources(where.executor, asked)
 
 
 def _note_devices(crew: Crew, todo: Plan) -> None:
@@ -174,7 +180,12 @@ def _left(todo: Plan, how: How) -> int:
     return todo.trials + len(todo.tuning.open_ranges) + (0 if how.tune_only else len(todo.work))
 
 
-def _check_search(study: Study) -> None:
+def _check_search(study: Study, how: How) -> None:
+    if study.search is not None and how.detach:
+        raise AblateError(
+            "--detach cannot be used with [search], whose next trial is chosen when another has ended: "
+            "leave it out"
+        )
     if study.search is not None:
         from ablate.execution import optuna_memory
 

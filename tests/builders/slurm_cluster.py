@@ -123,8 +123,9 @@ class Cluster:
 
     def close(self) -> None:
         assert self.guard.stdin is not None
-        self.guard.stdin.close()
-        self.guard.wait(DEADLINE)
+        with self.guard:
+            self.guard.stdin.close()
+            self.guard.wait(DEADLINE)
 
 
 def start(folder: Path) -> Cluster:
@@ -179,8 +180,8 @@ def _guard(folder: Path) -> None:
                 nodes[name].kill()
                 nodes[name].wait()
                 if what == "lose":
+                    _kill_steps(folder, name)  # first: they tell the controller that their job has died
                     _kill_all(f"SLURMD_NODENAME={name}\0", folder)
-                    _kill_steps(folder, name)
             print("done", flush=True)
     finally:
         for node in NODES:
@@ -215,7 +216,7 @@ def _kill_steps(folder: Path, node: str) -> None:
             command = (process / "cmdline").read_bytes()
             if b"slurmstepd" in command and (process / "cwd").exists():
                 files = (process / "environ").read_bytes() + command
-                links = b"".join(os.readlink(link).encode() for link in (process / "fd").iterdir())
+                links = b"".join(str(link.readlink()).encode() for link in (process / "fd").iterdir())
                 if f"{folder}/log/slurmd-{node}.log".encode() in files + links:
                     os.kill(int(process.name), signal.SIGKILL)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.errors import AblateError
-from ablate.execution.executors.base import Json
+from ablate.execution.executors.base import ENDS, Json
 
 PARTS = ("tasks", "claims", "news", "requests", "logs")
 COORDINATOR = "coordinator"
@@ -29,6 +29,11 @@ class Mailbox:
     """The paths of a mailbox."""
 
     path: Path
+
+    @property
+    def name(self) -> str:
+        """The name of the jobs that empty it, by which they are known again."""
+        return f"ablate-{hashlib.sha256(str(self.path).encode()).hexdigest()[:12]}"
 
     def make(self) -> None:
         """Make its folders; they must be the user's own, as what lies there is run."""
@@ -80,6 +85,13 @@ class Mailbox:
         for part in ("tasks", "requests", "claims"):
             with suppress(FileNotFoundError):
                 (self.path / part / name).unlink()
+
+    def standing(self) -> tuple[int, int]:
+        """Count the tasks that have not ended: those that somebody has, and those that wait."""
+        lines = [line for who in self.lives() for line in Tail(self.news(who)).read()]
+        ended = {line.get("task") for line in lines if line["kind"] in ENDS}
+        left, waiting = set(self.names()) - ended, set(self.unclaimed())
+        return len(left - waiting), len(left & waiting)
 
     # Claims
 

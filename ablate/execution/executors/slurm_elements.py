@@ -4,7 +4,6 @@ Which there are is asked from Slurm, by the name of the jobs: so nothing has to 
 whose number was lost with the process that had submitted it is known all the same.
 """
 
-import hashlib
 import shlex
 import sys
 import time
@@ -16,6 +15,7 @@ from ablate import hardware, messages
 from ablate.errors import AblateError
 from ablate.execution.executors import slurm_commands
 from ablate.execution.executors.base import Options, Program
+from ablate.execution.executors.mailbox import Mailbox
 from ablate.execution.executors.slurm_commands import ENDED, RefusedError, State
 from ablate.hardware import Resources
 
@@ -44,7 +44,7 @@ class Array:
     @property
     def name(self) -> str:
         """The name of its jobs in Slurm, by which they are known again."""
-        return f"ablate-{hashlib.sha256(str(self.folder).encode()).hexdigest()[:12]}"
+        return Mailbox(self.folder).name
 
     @property
     def resources(self) -> Resources:
