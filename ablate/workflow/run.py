@@ -236,7 +236,8 @@ def _shown(crew: Crew, todo: Plan, stage: Callable[[], None], *, whole: bool) ->
         raise
     finally:
         asked = interruption.asked()  # then what was saved is still sent, and only a second signal stops that
-        sent = writer.close(lambda: interruption.asked() and not asked)
+        is_left = crew.how.detach and bool(crew.ledger.left)  # whoever detaches waits for no server either
+        sent = writer.close(lambda: is_left or (interruption.asked() and not asked))
     return sent
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "munged")
 NODES = ("n1", "n2")
 CORES = 4  # that each node claims to have
-LONGEST_ARRAY = 6  # MaxArraySize: indexes are below it
+LONGEST_ARRAY = 4  # MaxArraySize: indexes are below it
 DEADLINE = 120.0
 
 CONF = """ClusterName=ablate

@@ -101,6 +101,16 @@ def submit(command: str, elements: int, *, name: str, log: str, extra: dict[str,
     return answer.stdout.strip().split(";")[0]
 
 
+@cache
+def check(extra: tuple[tuple[str, str], ...]) -> None:
+    """Raise a RefusedError where Slurm would not take a job with these options, limits aside."""
+    said = [f"--{option}={value}" if value else f"--{option}" for option, value in extra]
+    answer = _call("sbatch", "--test-only", *said, stdin="#!/bin/sh\n")
+    refusal = RefusedError(f"Slurm refuses the job array: {_reason(answer.stderr)}")
+    if answer.returncode and not refusal.is_limit:
+        raise refusal
+
+
 def states(name: str) -> dict[str, State] | None:
     """Return the elements of all arrays of this name that Slurm knows; None where it does not answer."""
     try:
@@ -150,7 +160,8 @@ def limit(time: str) -> int | None:
 def _reason(stderr: str) -> str:
     """Return what sbatch says, in one line."""
     lines = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in stderr.splitlines() if line]
-    lines = [line.removeprefix("Batch job submission failed: ") for line in lines]
+    for words in ("Batch job submission failed: ", "allocation failure: "):
+        lines = [line.removeprefix(words) for line in lines]
     said = dict.fromkeys(line for line in lines if not line.startswith("Try "))
     return "; ".join(said) or "it gives no reason"
 

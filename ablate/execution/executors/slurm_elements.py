@@ -25,6 +25,7 @@ SILENT = 2  # times in a row that squeue does not answer before that is told
 BAD_STARTS = 3  # elements that have ended before they could say anything, after which more are hopeless
 PAUSE = 60.0  # seconds before a user's limit is tried again
 END = 60.0  # seconds for elements to end that were cancelled
+USUAL_REASONS = ("None", "Priority", "Resources", "BeginTime", "JobArrayTaskLimit", "Cleaning")
 QUEUED = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"})
 
 
@@ -80,6 +81,7 @@ def array(options: Options) -> Array:
             "--executor slurm needs sbatch: run it on a machine that submits to Slurm, such as its login node"
         )
     extra = slurm_commands.options(options.slurm)
+    slurm_commands.check(tuple(extra.items()))
     gpus = slurm_commands.gpus(extra)
     if options.device == "cuda" and not gpus:
         raise AblateError("--device cuda needs a GPU in each element of the array: --slurm gres=gpu:1")
@@ -132,6 +134,7 @@ class Elements:
         """Ask Slurm which there are. Raises an AblateError where it does not answer."""
         self._array, self._program, self._notice = array, program, notice
         self._ours: set[str] = set()  # that we have cancelled
+        self._reasons = set(USUAL_REASONS)  # to wait, that need not be told
         self._asked = self._not_before = 0.0
         self._cancelled = self._bad_starts = self._silent = 0
         known = slurm_commands.states(array.name)
@@ -211,6 +214,9 @@ class Elements:
             now = State("", element.node, "Slurm does not know it any more")
         else:
             element.missing = 0
+        if now.state == "PENDING" and now.reason not in self._reasons:
+            self._reasons.add(now.reason)
+            self._notice(f"{key} waits in Slurm's queue: {now.reason}")
         before, node, element.state = element.state, element.node, now.state
         element.node = now.node or node
         if not now.state or now.state in ENDED:
