@@ -2,12 +2,15 @@
 
 import os
 import signal
+import sys
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
 import jobs
 import processes
 import pytest
+import slurm_cluster
 from calls import ended, hear, is_alive, kinds, pids, run_all, running, task, the, wait_until_gone
 from contract import Contract
 from promises import ALL
@@ -121,11 +124,13 @@ def test_a_node_that_is_lost_is_told_in_one_line_and_its_task_is_run_on_the_othe
     ]
 
 
-def test_the_loss_of_a_daemon_alone_leaves_a_task_that_ends_once(make, cluster, tmp_path):
+def test_a_daemon_that_is_killed_and_started_again_costs_nothing(make, cluster, tmp_path):
     executor = make()
     executor.submit(task("a", "waits_for_gate", gate=str(tmp_path / "gate")))
     heard = hear(executor, running(1))
-    cluster.kill_node(cluster.run("squeue", "-h", "-o", "%N").strip(), jobs=False)
+    node = cluster.run("squeue", "-h", "-o", "%N").strip()
+    cluster.kill_node(node, jobs=False)
+    cluster.start_node(node)
     assert all(map(is_alive, pids(heard)))
     (tmp_path / "gate").touch()
     assert the(hear(executor, ended(1)), "finished").task == "a"
@@ -166,15 +171,19 @@ def test_arrays_that_somebody_cancels_are_not_submitted_again(make, cluster, tmp
         executor.submit(task(name, "waits_for_gate", gate=str(tmp_path / "gate")))
     hear(executor, running(2))
     cluster.run("scancel", "--user", "root")
+    heard = hear(executor, ended(2))
+    assert [event.kind for event in heard if event.kind != "queued"] == ["killed", "killed"]
+    executor.submit(task("a", "ok"))
     with pytest.raises(AblateError, match="all elements of the job array were cancelled"):
         hear(executor, lambda _: False)
     assert cluster.run("squeue", "-h", "--states=RUNNING,PENDING") == ""
 
 
-def test_elements_that_cannot_start_are_an_error_with_their_last_words(make):
-    executor = make(function="no_such_module:run")
+def test_elements_that_cannot_start_are_an_error_with_their_last_words(make, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/not/on/this/node/python")
+    executor = make()
     executor.submit(task("a", "ok"))
-    with pytest.raises(AblateError, match="no element of the job array can start: .*no worker process"):
+    with pytest.raises(AblateError, match=r"no element of the job array can start: .*python: not found"):
         hear(executor, lambda _: False)
 
 
@@ -212,7 +221,8 @@ def test_a_task_whose_element_died_while_nobody_looked_is_run_by_another(make, c
     heard = hear(first, running(2))
     victim = next(event for event in heard if event.kind == "progress" and event.task == "a")
     os.kill(agent_of(victim.detail["pid"]), signal.SIGKILL)
-    jobs.wait_for(lambda: "FAILED" in cluster.run("squeue", "-h", "--states=all", "-r", "-o", "%T"))
+    shown = ("squeue", "-h", "--states=all", "-r", "-o", "%i %T")
+    jobs.wait_for(lambda: f"{victim.slot} FAILED" in cluster.run(*shown))
     second = make(2)
     for each in tasks:
         second.submit(each)
@@ -247,10 +257,8 @@ def test_a_reason_to_wait_that_is_not_the_usual_one_is_told(make):
     executor = make(extra={"partition": "small", "time": "20"})
     executor.submit(task("a", "ok"))
     heard = hear(executor, lambda _: len(make.said) > 1)
-    assert (kinds(heard, "a"), make.said[1].split(": ")) == (
-        ["queued"],
-        ["1_0 waits in Slurm's queue".replace("1_0", make.said[1].split()[0]), "PartitionTimeLimit"],
-    )
+    assert kinds(heard, "a") == ["queued"]
+    assert "_0 waits in Slurm's queue: Partition" in make.said[1]
 
 
 def test_a_limit_of_submissions_leaves_fewer_elements_that_take_turns(make, tmp_path, monkeypatch):
@@ -259,7 +267,7 @@ def test_a_limit_of_submissions_leaves_fewer_elements_that_take_turns(make, tmp_
     sbatch = tmp_path / "bin" / "sbatch"
     sbatch.write_text(
         f"#!/bin/sh\nif [ -e {tmp_path}/once ]; then echo 'sbatch: error: Batch job submission failed: "
-        'Job violates accounting/QOS policy (job submit limit, user size)\' >&2; exit 1; fi\n'
+        "Job violates accounting/QOS policy (job submit limit, user size)' >&2; exit 1; fi\n"
         f'case "$*" in *array=0-0*) touch {tmp_path}/once; exec /usr/bin/sbatch "$@";; '
         "*) echo 'sbatch: error: QOSMaxSubmitJobPerUserLimit' >&2; exit 1;; esac\n"
     )
@@ -274,12 +282,8 @@ def test_a_limit_of_submissions_leaves_fewer_elements_that_take_turns(make, tmp_
 
 
 def test_the_cluster_of_the_tests_ends_with_them(tmp_path):
-    import slurm_cluster
-
     if reason := slurm_cluster.lacking():
         pytest.skip(reason)
-    import tempfile
-
     with tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True) as folder:
         started = slurm_cluster.start(Path(folder))
         with closing(started):
