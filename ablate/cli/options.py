@@ -50,7 +50,8 @@ SLURM = click.option(
     help="Options of sbatch, for --executor slurm: partition=gpu,time=2:00:00,gres=gpu:1.",
 )  # fmt: skip
 OPTUNA = click.option(
-    "--optuna-storage", metavar="URL", help="A database for Optuna's memory, instead of files of the store."
+    "--optuna-storage", metavar="URL", envvar="ABLATE_OPTUNA_STORAGE", show_envvar=True,
+    help="A database for Optuna's memory, instead of files of the store.",
 )  # fmt: skip
 WAIT = click.option(
     "--wait", is_flag=True, help="Wait for another process that runs this study, instead of ending."

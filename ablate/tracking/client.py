@@ -55,6 +55,24 @@ def search(
             return
 
 
+def experiments(client: Any, condition: str) -> Iterator[Any]:
+    """Return the experiments that meet a condition, deleted ones included."""
+    from mlflow.entities import ViewType
+
+    token = None
+    while True:
+        page = client.search_experiments(ViewType.ALL, filter_string=condition, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def is_taken(error: Exception) -> bool:
+    """Whether an experiment could not be made because there is one of its name."""
+    return getattr(error, "error_code", "") == "RESOURCE_ALREADY_EXISTS"
+
+
 def log_values(client: Any, known: Sent, record: Record, tags: dict[str, str], *, was_ended: bool) -> None:
     """Send the params, metrics and tags that are missing, in one request, which is three transactions.
 

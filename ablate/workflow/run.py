@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablate import hardware
+from ablate import databases, hardware
 from ablate.errors import AblateError
 from ablate.execution import executors, stages
 from ablate.execution.crew import Crew
@@ -56,6 +56,7 @@ def run(study: Study, crew: Crew) -> Ran:
     where, how = crew.where, crew.how
     _check_search(study, how)
     _check_devices(crew)
+    _check_servers(crew)
     waits = crew.notice if how.wait else None
     with (
         layout.creating(crew.store),
@@ -117,6 +118,14 @@ def _check_devices(crew: Crew) -> Resources:
     return executors.resources(where.executor, asked)
 
 
+def _check_servers(crew: Crew) -> None:
+    """Raise an AblateError where the driver of a database is missing: no waiting would mend that."""
+    from ablate import tracking
+
+    tracking.uri(crew.store, crew.where.tracking_uri)
+    databases.with_driver(crew.where.optuna_storage or "")
+
+
 def _note_devices(crew: Crew, todo: Plan) -> None:
     """Send what users should know of the GPUs here, where something is left to train."""
     for note in hardware.notes(crew.where.device, todo.precisions) if todo.precisions else ():
@@ -143,6 +152,7 @@ def lr_find(
     """
     asked = Sweep(**sweep)
     _check_devices(crew)
+    _check_servers(crew)
     study_inputs = inputs.read(study, crew.store, crew.where.device)
     check_cells(study_inputs.grid, cells)
     chosen = tuple(
