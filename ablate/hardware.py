@@ -25,6 +25,7 @@ class Resources:
     shares_memory: bool = False  # slots use one memory: what ran out of it is tried again alone
     is_exclusive: bool = False  # a device takes one process at a time
     shares_store: bool = True  # its workers see the folder of the store under the same path
+    keeps_queue: bool = False  # what is queued there outlives this process: all work that is known goes there
 
 
 def precision(device: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablate import databases, hardware
+from ablate.errors import AblateError
 from ablate.execution import executors, stages
 from ablate.execution.crew import Crew
 from ablate.execution.events import Event, Updated
@@ -53,7 +54,7 @@ def run(study: Study, crew: Crew) -> Ran:
     from ablate.report import publish
 
     where, how = crew.where, crew.how
-    _check_search(study)
+    _check_search(study, how)
     _check_devices(crew)
     _check_servers(crew)
     waits = crew.notice if how.wait else None
@@ -84,7 +85,7 @@ def _prepare(study: Study, crew: Crew) -> tuple[Plan, Callable[[], Plan]]:
     """Check a study, fetch weights, decode images, record it; return its plan and a function to replan it."""
     how = crew.how
     with crew.interruption.at_once():
-        study_inputs = inputs.read(study, crew.store, crew.where.device)
+        study_inputs = inputs.read(study, crew.store, crew.where.device, _check_devices(crew).precision)
         inputs.check_images(study_inputs)
         for note in network_checks.check(study_inputs):
             crew.notice(f"note: {note}")
@@ -108,11 +109,15 @@ def _prepare(study: Study, crew: Crew) -> tuple[Plan, Callable[[], Plan]]:
 
 
 def _check_devices(crew: Crew) -> Resources:
-    """Return what there is; an AblateError where it is not what is asked for, before anything is written."""
-    where = crew.where
-    return executors.resources(
-        where.executor, Options(where.device, where.jobs, jobs_per_gpu=where.jobs_per_gpu or 1)
+    """Return what there is to run on; raise an AblateError where that cannot be had.
+
+    Before anything is written.
+    """
+    where, how = crew.where, crew.how
+    asked = Options(
+        where.device, where.jobs, jobs_per_gpu=where.jobs_per_gpu or 1, slurm=where.slurm, detach=how.detach
     )
+    return executors.resources(where.executor, asked)
 
 
 def _check_servers(crew: Crew) -> None:
@@ -187,7 +192,12 @@ def _left(todo: Plan, how: How) -> int:
     return todo.trials + len(todo.tuning.open_ranges) + (0 if how.tune_only else len(todo.work))
 
 
-def _check_search(study: Study) -> None:
+def _check_search(study: Study, how: How) -> None:
+    if study.search is not None and how.detach:
+        raise AblateError(
+            "--detach cannot be used with [search], whose next trial is chosen when another has ended: "
+            "leave it out"
+        )
     if study.search is not None:
         from ablate.execution import optuna_memory
 
@@ -238,7 +248,8 @@ def _shown(crew: Crew, todo: Plan, stage: Callable[[], None], *, whole: bool) ->
         raise
     finally:
         asked = interruption.asked()  # then what was saved is still sent, and only a second signal stops that
-        sent = writer.close(lambda: interruption.asked() and not asked)
+        is_left = crew.how.detach and bool(crew.ledger.left)  # whoever detaches waits for no server either
+        sent = writer.close(lambda: is_left or (interruption.asked() and not asked))
     return sent
 
 
