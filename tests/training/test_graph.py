@@ -125,6 +125,16 @@ def test_a_batch_of_another_size_is_no_batch_of_a_graph(digits):
         session.replay(next(session.train.batches(7)))
 
 
+def test_a_graph_has_a_place_of_its_own(digits):
+    session = start(as_graph(**EVERYTHING), digits)
+    example, other = list(loop.shuffled(session))[:2]
+    before = example.images.clone(), example.labels.clone(), example.mixed.share.clone()
+    replay = graph.captured(lambda batch: batch.images.sum().view(1), example, lambda: None)
+    assert replay(other) == other.images.sum()
+    after = example.images, example.labels, example.mixed.share
+    assert all(torch.equal(one, same) for one, same in zip(before, after, strict=True))
+
+
 def test_all_batches_of_an_epoch_are_whole(digits):
     session = start(as_graph(), digits)
     assert len(session.train) % 32
