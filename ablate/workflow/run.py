@@ -14,6 +14,7 @@ from ablate.execution.events import Event, Updated
 from ablate.execution.executors.base import Options
 from ablate.execution.options import How
 from ablate.execution.scheduler import Ledger
+from ablate.hardware import Resources
 from ablate.planning import inputs, network_checks, tuning
 from ablate.planning import plan as planning
 from ablate.planning.inputs import Inputs
@@ -53,7 +54,7 @@ def run(study: Study, crew: Crew) -> Ran:
 
     where, how = crew.where, crew.how
     _check_search(study)
-    _check_devices(crew)
+    precision = _check_devices(crew).precision
     waits = crew.notice if how.wait else None
     with (
         layout.creating(crew.store),
@@ -61,7 +62,7 @@ def run(study: Study, crew: Crew) -> Ran:
     ):
         if notice := study_folder.take_over(crew.store, study, replace=how.replace):
             crew.notice(notice)
-        before, replan = _prepare(study, crew)
+        before, replan = _prepare(study, crew, precision)
         for notice in () if how.tune_only else before.trained_again:
             crew.notice(notice)
         is_sent = before.is_done and tracking.marks.is_current(
@@ -78,11 +79,11 @@ def run(study: Study, crew: Crew) -> Ran:
     return Ran(before, todo, crew.ledger, findings, path, sent.late, reason, left)
 
 
-def _prepare(study: Study, crew: Crew) -> tuple[Plan, Callable[[], Plan]]:
+def _prepare(study: Study, crew: Crew, precision: str) -> tuple[Plan, Callable[[], Plan]]:
     """Check a study, fetch weights, decode images, record it; return its plan and a function to replan it."""
     how = crew.how
     with crew.interruption.at_once():
-        study_inputs = inputs.read(study, crew.store, crew.where.device)
+        study_inputs = inputs.read(study, crew.store, crew.where.device, precision)
         inputs.check_images(study_inputs)
         for note in network_checks.check(study_inputs):
             crew.notice(f"note: {note}")
@@ -103,17 +104,21 @@ def _prepare(study: Study, crew: Crew) -> tuple[Plan, Callable[[], Plan]]:
     return before, replan
 
 
-def _check_devices(crew: Crew) -> None:
-    """Raise an AblateError where the devices that are asked for cannot be had, before anything is written."""
+def _check_devices(crew: Crew) -> Resources:
+    """Return the devices that are asked for, before anything is written.
+
+    Raises an AblateError where they cannot be had.
+    """
     where = crew.where
-    executors.resources(
+    return executors.resources(
         where.executor, Options(where.device, where.jobs, jobs_per_gpu=where.jobs_per_gpu or 1)
     )
 
 
 def _note_devices(crew: Crew, todo: Plan) -> None:
     """Send what users should know of the GPUs here, where something is left to train."""
-    for note in hardware.notes(crew.where.device, todo.precisions) if todo.precisions else ():
+    is_here = crew.where.executor == "local"
+    for note in hardware.notes(crew.where.device, todo.precisions) if is_here and todo.precisions else ():
         crew.notice(f"note: {note}")
 
 
@@ -136,8 +141,8 @@ def lr_find(
     Returns each rule's suggestion, by cell and rule.
     """
     asked = Sweep(**sweep)
-    _check_devices(crew)
-    study_inputs = inputs.read(study, crew.store, crew.where.device)
+    precision = _check_devices(crew).precision
+    study_inputs = inputs.read(study, crew.store, crew.where.device, precision)
     check_cells(study_inputs.grid, cells)
     chosen = tuple(
         cell for cell in study_inputs.grid.cells if cell.label in cells or (not cells and cell.is_baseline)
