@@ -55,7 +55,7 @@ def run(study: Study, crew: Crew) -> Ran:
 
     where, how = crew.where, crew.how
     _check_search(study, how)
-    _check_devices(crew)
+    resources = _check_devices(crew)
     _check_servers(crew)
     waits = crew.notice if how.wait else None
     with (
@@ -64,7 +64,7 @@ def run(study: Study, crew: Crew) -> Ran:
     ):
         if notice := study_folder.take_over(crew.store, study, replace=how.replace):
             crew.notice(notice)
-        before, replan = _prepare(study, crew)
+        before, replan = _prepare(study, crew, resources)
         for notice in () if how.tune_only else before.trained_again:
             crew.notice(notice)
         is_sent = before.is_done and tracking.marks.is_current(
@@ -81,18 +81,18 @@ def run(study: Study, crew: Crew) -> Ran:
     return Ran(before, todo, crew.ledger, findings, path, sent.late, reason, left)
 
 
-def _prepare(study: Study, crew: Crew) -> tuple[Plan, Callable[[], Plan]]:
+def _prepare(study: Study, crew: Crew, resources: Resources) -> tuple[Plan, Callable[[], Plan]]:
     """Check a study, fetch weights, decode images, record it; return its plan and a function to replan it."""
     how = crew.how
     with crew.interruption.at_once():
-        study_inputs = inputs.read(study, crew.store, crew.where.device, _check_devices(crew).precision)
+        study_inputs = inputs.read(study, crew.store, crew.where.device, resources.precision)
         inputs.check_images(study_inputs)
         for note in network_checks.check(study_inputs):
             crew.notice(f"note: {note}")
         resolved = resolve_inputs(study_inputs)
         todo = planning.make(resolved, retry_failed=how.retry_failed, only=how.only)
         if todo.captures:
-            hardware.check_graphs(_check_devices(crew).device)
+            hardware.check_graphs(resources.device)
         _note_devices(crew, todo)
         weights = network_checks.fetch_weights(todo.recipes)  # before what takes longer
         fingerprints = replace(resolved.fingerprints, data=inputs.decode(study_inputs, crew.notice))
@@ -130,7 +130,8 @@ def _check_servers(crew: Crew) -> None:
 
 def _note_devices(crew: Crew, todo: Plan) -> None:
     """Send what users should know of the GPUs here, where something is left to train."""
-    for note in hardware.notes(crew.where.device, todo.precisions) if todo.precisions else ():
+    is_here = crew.where.executor == "local"
+    for note in hardware.notes(crew.where.device, todo.precisions) if is_here and todo.precisions else ():
         crew.notice(f"note: {note}")
 
 
@@ -153,9 +154,9 @@ def lr_find(
     Returns each rule's suggestion, by cell and rule.
     """
     asked = Sweep(**sweep)
-    _check_devices(crew)
+    resources = _check_devices(crew)
     _check_servers(crew)
-    study_inputs = inputs.read(study, crew.store, crew.where.device)
+    study_inputs = inputs.read(study, crew.store, crew.where.device, resources.precision)
     check_cells(study_inputs.grid, cells)
     chosen = tuple(
         cell for cell in study_inputs.grid.cells if cell.label in cells or (not cells and cell.is_baseline)
