@@ -35,6 +35,11 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+def pytest_unconfigure():
+    """Let Python's end find it all."""
+    gc.unfreeze()
+
+
 @pytest.fixture
 def study(tmp_path):
     """Return the file of the tiny study."""

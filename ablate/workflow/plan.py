@@ -39,6 +39,8 @@ def preview(study: Study, where: Where, how: How = How(), *, with_networks: bool
     usual = Options(where.device, where.jobs, jobs_per_gpu=where.jobs_per_gpu or 1)
     resources = executors.resources(where.executor, usual)  # first: a GPU that cannot be used is no CPU
     todo = plan(study, where, how, check=True)
+    if todo.captures:
+        hardware.check_graphs(resources.device)
     slots = max(1, min(resources.slots, len(todo.work)))
     return Preview(todo, slots, outlook(todo, where), networks(todo) if with_networks else {})
 

@@ -117,6 +117,8 @@ def _prepare(study: Study, crew: Crew) -> tuple[Plan, Callable[[], Plan]]:
             crew.notice(f"note: {note}")
         resolved = resolve_inputs(study_inputs)
         todo = planning.make(resolved, retry_failed=how.retry_failed, only=how.only)
+        if todo.captures:
+            hardware.check_graphs(_check_devices(crew).device)
         _note_devices(crew, todo)
         weights = network_checks.fetch_weights(todo.recipes)  # before what takes longer
         fingerprints = replace(resolved.fingerprints, data=inputs.decode(study_inputs, crew.notice))

@@ -32,7 +32,7 @@ min_effect = 0.01
 [recipe]
 data = { name = "digits", image_size = 16, train_size = 300, validation = 40 }
 augment = { crop = "none", flip = false }
-model = { name = "cnn4", head_dropout = 0.2 }
+model = { name = "cnn4", width = 0.25, head_dropout = 0.2 }
 training = { epochs = 2, batch_size = 20 }
 optimizer = { name = "adam", lr = LR }
 
