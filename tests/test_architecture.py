@@ -108,6 +108,13 @@ def test_one_file_of_tracking_imports_mlflow():
     assert homes == ["client.py"]
 
 
+def test_ray_is_imported_late_and_by_its_executor_alone():
+    for path in FILES:
+        lines = [line for line in path.read_text().splitlines() if re.match(r"\s*(import|from) ray\b", line)]
+        assert not lines or path.name.startswith("ray"), path.name
+        assert all(line.startswith(" ") for line in lines), f"{path.name} imports Ray with itself"
+
+
 def test_there_are_twelve_rooms_and_every_module_has_a_layer():
     assert {part_of(path) for path in FILES} == set(RANK)
     assert len({part_of(path) for path in FILES if len(path.relative_to(ROOT).parts) > 1}) == 12

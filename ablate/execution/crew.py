@@ -36,7 +36,9 @@ PRELOAD = (
 
 Torch's optimizers import _dynamo, for 0.9 s.
 """
-PROGRAM = Program("ablate.execution.worker:work", PRELOAD, "ablate.execution.preflight:check")
+PROGRAM = Program(
+    "ablate.execution.worker:work", PRELOAD, "ablate.execution.preflight:check", "ablate.execution.travel"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ class Crew:
         learner = _nobody if seconds is None else partial(_learn, pace)
         for text in executors.notices(self.where.executor, options):
             self.notice(text)
-        start = executors.start(self.where.executor, PROGRAM, options)
+        start = executors.start(self.where.executor, _program(self.store), options)
         with self.observed(learner), closing(start) as executor:
             resources = executor.resources()
             context = context.model_copy(update={"jobs_a_device": resources.jobs_a_device})
@@ -183,6 +185,10 @@ def assemble(
     """
     with Interruption() as interruption:
         yield Crew(where, how, interruption, observers, leaves=leaves)
+
+
+def _program(store: Store) -> Program:
+    return replace(PROGRAM, store=str(store.path))
 
 
 def _nobody(_event: Event) -> None:
@@ -255,7 +261,7 @@ def _jobs_per_gpu(crew: Crew, todo: Plan, context: Context) -> int:
         context=context, recipe=chosen.recipe, seed=chosen.seed,
         data=where.store.data / chosen.data, log=where.store.path / "probe.log",
     )  # fmt: skip
-    start = partial(executors.start, where.executor, PROGRAM)
+    start = partial(executors.start, where.executor, _program(where.store))
     jobs, notice = probe.probe(start, where.device, task, crew.is_interrupted)
     crew.notice(notice)
     return jobs

@@ -55,7 +55,7 @@ def run(study: Study, crew: Crew) -> Ran:
 
     where, how = crew.where, crew.how
     _check_search(study, how)
-    _check_devices(crew)
+    precision = _check_devices(crew).precision
     _check_servers(crew)
     waits = crew.notice if how.wait else None
     with (
@@ -64,7 +64,7 @@ def run(study: Study, crew: Crew) -> Ran:
     ):
         if notice := study_folder.take_over(crew.store, study, replace=how.replace):
             crew.notice(notice)
-        before, replan = _prepare(study, crew)
+        before, replan = _prepare(study, crew, precision)
         for notice in () if how.tune_only else before.trained_again:
             crew.notice(notice)
         is_sent = before.is_done and tracking.marks.is_current(
@@ -87,6 +87,7 @@ def hand_out(study: Study, crew: Crew, path: Path) -> int:
     Whoever runs them, in whatever order and wherever the store is seen under the same path, leaves what a
     run of the study would.
     """
+    precision = _check_devices(crew).precision
     waits = crew.notice if crew.how.wait else None
     with (
         layout.creating(crew.store),
@@ -94,7 +95,7 @@ def hand_out(study: Study, crew: Crew, path: Path) -> int:
     ):
         if notice := study_folder.take_over(crew.store, study, replace=crew.how.replace):
             crew.notice(notice)
-        todo, _ = _prepare(study, crew)
+        todo, _ = _prepare(study, crew, precision)
         if todo.trials or todo.tuning.open_ranges:
             raise AblateError(
                 "--tasks needs cells that are tuned: find their rates and fields first, with "
@@ -107,11 +108,11 @@ def hand_out(study: Study, crew: Crew, path: Path) -> int:
     return len(todo.ready)
 
 
-def _prepare(study: Study, crew: Crew) -> tuple[Plan, Callable[[], Plan]]:
+def _prepare(study: Study, crew: Crew, precision: str) -> tuple[Plan, Callable[[], Plan]]:
     """Check a study, fetch weights, decode images, record it; return its plan and a function to replan it."""
     how = crew.how
     with crew.interruption.at_once():
-        study_inputs = inputs.read(study, crew.store, crew.where.device, _check_devices(crew).precision)
+        study_inputs = inputs.read(study, crew.store, crew.where.device, precision)
         inputs.check_images(study_inputs)
         for note in network_checks.check(study_inputs):
             crew.notice(f"note: {note}")
@@ -135,9 +136,9 @@ def _prepare(study: Study, crew: Crew) -> tuple[Plan, Callable[[], Plan]]:
 
 
 def _check_devices(crew: Crew) -> Resources:
-    """Return what there is to run on; raise an AblateError where that cannot be had.
+    """Return the devices that are asked for, before anything is written.
 
-    Before anything is written.
+    Raises an AblateError where they cannot be had.
     """
     where, how = crew.where, crew.how
     asked = Options(
@@ -156,7 +157,8 @@ def _check_servers(crew: Crew) -> None:
 
 def _note_devices(crew: Crew, todo: Plan) -> None:
     """Send what users should know of the GPUs here, where something is left to train."""
-    for note in hardware.notes(crew.where.device, todo.precisions) if todo.precisions else ():
+    is_here = crew.where.executor == "local"
+    for note in hardware.notes(crew.where.device, todo.precisions) if is_here and todo.precisions else ():
         crew.notice(f"note: {note}")
 
 
@@ -179,9 +181,9 @@ def lr_find(
     Returns each rule's suggestion, by cell and rule.
     """
     asked = Sweep(**sweep)
-    _check_devices(crew)
+    precision = _check_devices(crew).precision
     _check_servers(crew)
-    study_inputs = inputs.read(study, crew.store, crew.where.device)
+    study_inputs = inputs.read(study, crew.store, crew.where.device, precision)
     check_cells(study_inputs.grid, cells)
     chosen = tuple(
         cell for cell in study_inputs.grid.cells if cell.label in cells or (not cells and cell.is_baseline)

@@ -41,6 +41,23 @@ def _start_slurm(program: Program, options: Options) -> Executor:
     )  # fmt: skip
 
 
+def _start_ray(program: Program, options: Options) -> Executor:
+    from ablate.execution.executors import ray_cluster
+    from ablate.execution.executors.ray import RayExecutor
+
+    ray_cluster.connect(options.address)
+    laid_out = ray_cluster.places(options, ray_cluster.nodes())
+    return RayExecutor(program, laid_out, ray_cluster.precision(laid_out))
+
+
+def _ray_resources(options: Options) -> Resources:
+    from ablate.execution.executors import ray_cluster
+
+    ray_cluster.connect(options.address)
+    laid_out = ray_cluster.places(options, ray_cluster.nodes())
+    return ray_cluster.resources(laid_out, ray_cluster.precision(laid_out), shares_store=True)
+
+
 EXECUTORS: dict[str, Row] = {
     "local": Row(
         start=_start_local,
@@ -52,6 +69,14 @@ EXECUTORS: dict[str, Row] = {
         start=_start_slurm,
         resources=lambda options: slurm_elements.array(options).resources,
         options=("device", "jobs", "jobs_per_gpu", "threads", "most", "folder", "slurm", "detach"),
+    ),
+    "ray": Row(
+        start=_start_ray,
+        resources=_ray_resources,
+        options=("device", "jobs", "jobs_per_gpu", "threads", "devices", "most", "address"),
+        needs="ray",
+        install='pip install "ablate-studies[ray]"',
+        form="HOST:PORT",
     ),
 }
 

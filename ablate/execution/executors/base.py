@@ -87,12 +87,53 @@ class Program:
     """The function that workers call, as `package.module:function`, and modules to import before it.
 
     `preflight` is called with the device of a GPU's slot before that gets a task, and raises an error that
-    says why the device cannot be used.
+    says why the device cannot be used. `travel` is the module that takes a task's files to and from a machine
+    that does not see the folder `store`: its functions are those of `Travel`.
     """
 
     function: str
     preload: tuple[str, ...] = ()
     preflight: str = ""
+    travel: str = ""
+    store: str = ""
+
+
+Files = dict[str, bytes]
+"""Files of a task on their way, by names of a fixed list: never a path."""
+
+
+class Trip(Protocol):
+    """The coordinator's end of a task that works elsewhere: it holds the task's folder meanwhile."""
+
+    files: Files  # that the task needs there
+
+    def receive(self, files: Files) -> None:
+        """Write what has come from the task into its folder."""
+
+    def end(self) -> None:
+        """Let go of the folder."""
+
+
+class Stay(Protocol):
+    """The other end: a task whose files are in a folder of this machine alone."""
+
+    payload: Json  # as the function gets it here
+
+    def changes(self) -> Files:
+        """Return what has changed since the last call; no files where nothing has."""
+
+
+class Travel(Protocol):
+    """The functions of a module for which no folder has to be shared."""
+
+    def depart(self, payload: Json) -> Trip | None:
+        """Take hold of a task's folder; None while another process has it."""
+
+    def arrive(self, payload: Json, files: Files, folder: Path) -> Stay:
+        """Unpack a task's files in a folder of this machine."""
+
+    def work(self, payload: Json, report: Report, should_stop: Callable[[], bool]) -> Json:
+        """Do what the program's function does, on a machine that has only what was unpacked there."""
 
 
 Kind = Literal[

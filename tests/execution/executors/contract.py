@@ -80,15 +80,17 @@ class Contract(Alone, ABC):
         assert the(heard, "finished").slot == "cuda:7"
 
     @promised("names", "environment")
-    def test_a_task_sees_the_environment_of_its_slot(self, start: Start) -> None:
+    def test_a_task_sees_the_environment_of_its_slot(self, start: Start, tmp_path: Path) -> None:
         slots = tuple(
             Slot(f"cuda:{i}", "cuda", {"CUDA_VISIBLE_DEVICES": str(i), "OMP_NUM_THREADS": f"{i + 3}"})
             for i in range(2)
         )
         names = ["CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"]
         executor = start(slots)
-        executor.submit(task("a", "environment", names=names))
-        executor.submit(task("b", "environment", names=names))
+        for name in ("a", "b"):
+            executor.submit(task(name, "environment", names=names, gate=str(tmp_path / "gate")))
+        hear(executor, running(2))
+        (tmp_path / "gate").touch()
         heard = hear(executor, ended(2))
         seen = {event.slot: event.detail for event in heard if event.kind == "finished"}
         assert seen == {slot.name: dict(slot.environment) for slot in slots}

@@ -80,6 +80,7 @@ class Alone(Promising):
     ) -> None:
         executor = start(2)
         executor.submit(task("a", "waits_for_gate", gate=str(tmp_path / "a")))
+        hear(executor, running(1))
         executor.submit(task("b", "waits_for_gate", gate=str(tmp_path / "b")), exclusive=True)
         getattr(executor, call)(*(() if call == "stop" else ("b",)))
         heard = hear(executor, ended(1))

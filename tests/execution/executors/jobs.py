@@ -149,6 +149,8 @@ def was_asked(payload: Json, report: Report, should_stop: Asked) -> Json:
 
 
 def environment(payload: Json, report: Report, should_stop: Asked) -> Json:
+    if "gate" in payload:
+        waits_for_gate(payload, report, should_stop)
     return {name: os.environ.get(name) for name in payload["names"]}
 
 
