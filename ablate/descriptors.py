@@ -4,6 +4,8 @@ Several people may write to a store, so a name in it may be a link to a file of 
 hangs whoever opens it, or a device without an end. Each folder on the way is therefore opened in the one
 above it (`openat`), so that nobody can put a link there between a look and the use. The store's own folder
 may be a link, or lie below one: its user has named it. Outside of stores, paths are the user's own.
+
+Whoever opens many files of one folder holds it meanwhile (`holding`): the way there is walked once.
 """
 
 import errno
@@ -11,6 +13,7 @@ import os
 import shutil
 import stat
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,6 +36,16 @@ LIMITS = {
 OTHERS = 64 * MIB
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY  # the first needs no right to list it
 _roots: set[str] = set()
+
+
+class _Held(threading.local):
+    """The folder that this thread holds: its path, and a descriptor of it."""
+
+    folder = ""
+    descriptor = -1
+
+
+_held = _Held()
 _LINK = {errno.ELOOP, errno.EMLINK, errno.ENOTDIR}  # what refuses a link; the last, in place of a folder
 _NO_FILE = {errno.ENXIO, errno.EISDIR, errno.ENODEV}  # of pipes and sockets, folders, devices
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})  # a disk takes nothing more, whatever is tried
@@ -78,6 +91,32 @@ def parent(path: Path) -> Iterator[tuple[int, str]]:
     try:
         yield descriptor, path.name
     finally:
+        _leave(descriptor)
+
+
+@contextmanager
+def holding(folder: Path) -> Iterator[None]:
+    """Keep a folder open: what this thread opens in it or below it meanwhile is looked for from there.
+
+    It is the same folder all the time, whatever anybody puts in its place. One that is not there is not held.
+    """
+    before = _held.folder, _held.descriptor
+    try:
+        descriptor = open_entry(folder, _FOLDER)
+    except FileNotFoundError:
+        yield
+        return
+    _held.folder, _held.descriptor = str(folder), descriptor
+    try:
+        yield
+    finally:
+        _held.folder, _held.descriptor = before
+        os.close(descriptor)
+
+
+def _leave(descriptor: int) -> None:
+    """Close what `_walk` has returned."""
+    if descriptor != _held.descriptor:
         os.close(descriptor)
 
 
@@ -85,14 +124,18 @@ def _walk(path: Path, folder: str, root: str, inner: list[str]) -> int:
     """Return a descriptor of the folder that a path is in."""
     if os.pardir in inner:
         raise RefusedError(f"{path}: leads out of the store {root}")
+    start = -1
+    if root and _held.folder and (folder == _held.folder or folder.startswith(_held.folder + os.sep)):
+        start = _held.descriptor
+        inner = folder[len(_held.folder) + 1 :].split(os.sep) if folder != _held.folder else []  # noqa: PTH206
     try:
-        descriptor = os.open(root or folder, _FOLDER)
+        descriptor = os.open(root or folder, _FOLDER) if start < 0 else start
         for name in inner:
             above = descriptor
             try:
                 descriptor = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=above)
             finally:
-                os.close(above)
+                _leave(above)
     except OSError as error:
         _explain(error, path)
         raise
@@ -109,7 +152,10 @@ def open_entry(path: Path, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
         flags |= os.O_NOFOLLOW
     # Of a file that is opened below a descriptor, audit hooks would see the name alone.
     sys.audit("open", text, None, flags)
-    above = _walk(path, folder, root, inner)
+    if text == _held.folder:  # itself
+        name, above = os.curdir, _held.descriptor
+    else:
+        above = _walk(path, folder, root, inner)
     try:
         # Without O_NONBLOCK, a pipe would wait for somebody at its other end.
         return os.open(name or os.curdir, flags | os.O_NONBLOCK | os.O_CLOEXEC, mode, dir_fd=above)
@@ -117,7 +163,7 @@ def open_entry(path: Path, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
         _explain(error, path)
         raise
     finally:
-        os.close(above)
+        _leave(above)
 
 
 def open_file(path: Path, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
@@ -153,9 +199,12 @@ def read(path: Path, most: int | None = None) -> bytes:
         check_size(path, size, most)
         parts, left = [], most + 1
         # One byte more than there are: it shows the end, or that the file grows.
-        while left > 0 and (part := os.read(descriptor, min(left, max(size + 1, MIB)))):
+        while left > 0 and (part := os.read(descriptor, min(left, size + 1))):
             parts.append(part)
             left -= len(part)
+            if len(part) == size:  # all that there was: no second look at the end
+                break
+            size = max(size, MIB)
     except OSError as error:
         error.filename = str(path)
         raise

@@ -137,7 +137,8 @@ def find(
     interactions = effects.interactions(table) if study.design == "factorial" else ()
     main = tuple(effects.flag_turned(effect, interactions, table) for effect in effects.mains(table))
     cells = _cells(grid, outcomes, name)
-    environments = {str(o.environment): o.environment for o in outcomes if o.environment}
+    different = {id(o.environment): o.environment for o in outcomes if o.environment}.values()
+    environments = {str(environment): environment for environment in different}
     return Findings(
         study=study,
         metric=name,
@@ -157,7 +158,9 @@ def find(
             if o.status in (*FAILED_RESULT, "crashed")
         ),
         excluded=grid.excluded,
-        data=tuple(sorted({str(o.environment["data"]) for o in outcomes if o.environment.get("data")})),
+        data=tuple(
+            sorted({str(environment["data"]) for environment in different if environment.get("data")})
+        ),
         environments=tuple(environments.values()),
         details=diagnostics.of_cells(looked_into or _baseline_and_best(cells, direction), outcomes),
         class_effects=diagnostics.by_class(study, grid, outcomes),

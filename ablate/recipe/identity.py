@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic import BaseModel
@@ -58,12 +59,16 @@ def job_id(recipe: Recipe, seed: int, data: str, code: str = "") -> str:
     It covers the recipe without its evaluation, the seed, the numerics version, and the fingerprints of the
     data and of the code of a user's own network.
     """
+    return next(job_ids(recipe, [seed], data, code))
+
+
+def job_ids(recipe: Recipe, seeds: Iterable[int], data: str, code: str = "") -> Iterator[str]:
+    """Return the identity of the training of a recipe with each of these seeds."""
     assert recipe.training.precision != "auto", "precision is settled before a job gets its identity"
+    content = {"recipe": canonical(recipe, evaluation=False), "data": data, "numerics": NUMERICS}
     own = {"code": code} if code else {}
-    return digest(
-        {"recipe": canonical(recipe, evaluation=False), "seed": seed, "data": data, "numerics": NUMERICS}
-        | own
-    )
+    for seed in seeds:
+        yield digest(content | own | {"seed": seed})
 
 
 def evaluation_id(recipe: Recipe) -> str:

@@ -346,8 +346,16 @@ R = TypeVar("R", bound=BaseModel)
 def read_or_empty(path: Path, kind: type[R]) -> R:
     """Return a record that no result rests on; without any fields where its file is gone or spoilt."""
     try:
-        return read(path, kind) or kind()
-    except StoreError:
+        return parse_or_empty(files.read(path), kind)
+    except (FileNotFoundError, StoreError):
+        return kind()
+
+
+def parse_or_empty(content: bytes, kind: type[R]) -> R:
+    """Return a record of which a file's content was read; without any fields where it is spoilt."""
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError:
         return kind()
 
 

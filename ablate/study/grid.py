@@ -1,7 +1,7 @@
 """A Study to its cells, runs and jobs: expanded, duplicates removed, identities assigned. Nothing is run."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
@@ -337,10 +337,13 @@ def runs_and_jobs(
     """
     runs: list[Run] = []
     jobs: dict[str, Job] = {}
-    for seed in seeds:
-        for cell in grid.cells:
-            data, code = fingerprints.of(cell.recipe)
-            identity = identities.job_id(cell.recipe, seed, data, code)
+    parts = [fingerprints.of(cell.recipe) for cell in grid.cells]
+    # The canonical form of a recipe takes time, and all of its seeds share it.
+    pairs = zip(grid.cells, parts, strict=True)
+    named = [tuple(identities.job_ids(cell.recipe, seeds, *part)) for cell, part in pairs]
+    for i, seed in enumerate(seeds):
+        for cell, (data, code), ids in zip(grid.cells, parts, named, strict=True):
+            identity = ids[i]
             if cell.pending:  # its training is not known yet, and is surely none that is in a store
                 identity = identities.digest(
                     {"pending": identity, "finds": cell.finds, "select": cell.recipe.evaluation.select}
@@ -348,3 +351,9 @@ def runs_and_jobs(
             jobs.setdefault(identity, Job(identity, cell.recipe, seed, data, code, cell.pending))
             runs.append(Run(cell, seed, identity))
     return tuple(runs), tuple(jobs.values())
+
+
+def evaluation_ids(runs: Iterable[Run]) -> dict[str, str]:
+    """Return the identity of the way in which each cell of some runs is evaluated, by the cell's."""
+    cells = {run.cell.id: run.cell for run in runs}
+    return {identity: identities.evaluation_id(cell.recipe) for identity, cell in cells.items()}

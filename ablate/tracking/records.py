@@ -15,7 +15,7 @@ from ablate.store.job_state import state
 from ablate.store.layout import Store
 from ablate.store.records import Attempt, Epoch, Evaluation
 from ablate.study.file import Study
-from ablate.study.grid import Cell, Run
+from ablate.study.grid import Cell, Run, evaluation_ids
 from ablate.tracking import facts
 from ablate.tracking.facts import Images
 from ablate.tracking.keys import labels
@@ -130,13 +130,14 @@ class RunSource:
 def tracked(study: Study, runs: tuple[Run, ...], store: Store) -> tuple[RunSource, ...]:
     """Return the source of every run; its params are the varied factors, the seed, and all of its recipe."""
     names = labels([factor.name for factor in study.factors])
-    recipe = {run.cell.id: facts.fields(run.cell.recipe) for run in runs}
+    recipe = {cell.id: facts.fields(cell.recipe) for cell in {run.cell.id: run.cell for run in runs}.values()}
+    evaluations = evaluation_ids(runs)
     return tuple(
         RunSource(
             run,
             key=f"{run.cell.id[: identities.ID_SHOWN]}/{run.seed}/{run.job_id[: identities.ID_SHOWN]}",
             folder=store.job(run.job_id),
-            outcome=store.job(run.job_id).outcome(identities.evaluation_id(run.cell.recipe)),
+            outcome=store.job(run.job_id).outcome(evaluations[run.cell.id]),
             params=recipe[run.cell.id]
             | {names[name]: level for name, level in run.cell.levels.items()}
             | {"seed": str(run.seed)},
