@@ -34,15 +34,21 @@ LIMITS = {
 }
 """The most bytes that are read of a file, by its name or its ending: far more than ablate writes there."""
 OTHERS = 64 * MIB
+SMALLEST = min(OTHERS, *LIMITS.values())
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY  # the first needs no right to list it
 _roots: set[str] = set()
 
 
 class _Held(threading.local):
-    """The folder that this thread holds: its path, and a descriptor of it."""
+    """The folders that this thread holds: descriptors, by their paths."""
 
-    folder = ""
-    descriptor = -1
+    def __init__(self) -> None:
+        self.folders: dict[str, int] = {}
+
+    def above(self, folder: str) -> str:
+        """Return the innermost of them that a folder is, or is in; empty where there is none."""
+        held = (path for path in self.folders if folder == path or folder.startswith(path + os.sep))
+        return max(held, key=len, default="") if self.folders else ""
 
 
 _held = _Held()
@@ -100,23 +106,25 @@ def holding(folder: Path) -> Iterator[None]:
 
     It is the same folder all the time, whatever anybody puts in its place. One that is not there is not held.
     """
-    before = _held.folder, _held.descriptor
+    text = str(folder)
     try:
-        descriptor = open_entry(folder, _FOLDER)
+        descriptor = -1 if text in _held.folders else open_entry(folder, _FOLDER)
     except FileNotFoundError:
+        descriptor = -1
+    if descriptor < 0:
         yield
         return
-    _held.folder, _held.descriptor = str(folder), descriptor
+    _held.folders[text] = descriptor
     try:
         yield
     finally:
-        _held.folder, _held.descriptor = before
+        del _held.folders[text]
         os.close(descriptor)
 
 
 def _leave(descriptor: int) -> None:
     """Close what `_walk` has returned."""
-    if descriptor != _held.descriptor:
+    if descriptor not in _held.folders.values():
         os.close(descriptor)
 
 
@@ -124,12 +132,11 @@ def _walk(path: Path, folder: str, root: str, inner: list[str]) -> int:
     """Return a descriptor of the folder that a path is in."""
     if os.pardir in inner:
         raise RefusedError(f"{path}: leads out of the store {root}")
-    start = -1
-    if root and _held.folder and (folder == _held.folder or folder.startswith(_held.folder + os.sep)):
-        start = _held.descriptor
-        inner = folder[len(_held.folder) + 1 :].split(os.sep) if folder != _held.folder else []  # noqa: PTH206
+    near = _held.above(folder) if root else ""
+    if near:
+        inner = folder[len(near) + 1 :].split(os.sep) if folder != near else []  # noqa: PTH206
     try:
-        descriptor = os.open(root or folder, _FOLDER) if start < 0 else start
+        descriptor = _held.folders[near] if near else os.open(root or folder, _FOLDER)
         for name in inner:
             above = descriptor
             try:
@@ -152,8 +159,8 @@ def open_entry(path: Path, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
         flags |= os.O_NOFOLLOW
     # Of a file that is opened below a descriptor, audit hooks would see the name alone.
     sys.audit("open", text, None, flags)
-    if text == _held.folder:  # itself
-        name, above = os.curdir, _held.descriptor
+    if text in _held.folders:  # itself
+        name, above = os.curdir, _held.folders[text]
     else:
         above = _walk(path, folder, root, inner)
     try:

@@ -137,8 +137,7 @@ def find(
     interactions = effects.interactions(table) if study.design == "factorial" else ()
     main = tuple(effects.flag_turned(effect, interactions, table) for effect in effects.mains(table))
     cells = _cells(grid, outcomes, name)
-    different = {id(o.environment): o.environment for o in outcomes if o.environment}.values()
-    environments = {str(environment): environment for environment in different}
+    environments = _environments(outcomes)
     return Findings(
         study=study,
         metric=name,
@@ -169,6 +168,12 @@ def find(
         images=_images(outcomes),
         networks=_networks(outcomes),
     )
+
+
+def _environments(outcomes: tuple[Outcome, ...]) -> tuple[dict[str, Any], ...]:
+    """Return the different environments; outcomes mostly share one, with a diff of up to 200 KB."""
+    shared = {id(o.environment): o.environment for o in outcomes if o.environment}
+    return tuple({str(environment): environment for environment in shared.values()}.values())
 
 
 def _images(outcomes: tuple[Outcome, ...]) -> ImageCount | None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic import BaseModel
@@ -59,16 +58,19 @@ def job_id(recipe: Recipe, seed: int, data: str, code: str = "") -> str:
     It covers the recipe without its evaluation, the seed, the numerics version, and the fingerprints of the
     data and of the code of a user's own network.
     """
-    return next(job_ids(recipe, [seed], data, code))
+    return seeded(training(recipe, data, code), seed)
 
 
-def job_ids(recipe: Recipe, seeds: Iterable[int], data: str, code: str = "") -> Iterator[str]:
-    """Return the identity of the training of a recipe with each of these seeds."""
+def training(recipe: Recipe, data: str, code: str = "") -> dict[str, Any]:
+    """Return what identifies the trainings of a recipe, but for their seeds: what takes the time."""
     assert recipe.training.precision != "auto", "precision is settled before a job gets its identity"
-    content = {"recipe": canonical(recipe, evaluation=False), "data": data, "numerics": NUMERICS}
     own = {"code": code} if code else {}
-    for seed in seeds:
-        yield digest(content | own | {"seed": seed})
+    return {"recipe": canonical(recipe, evaluation=False), "data": data, "numerics": NUMERICS} | own
+
+
+def seeded(training: dict[str, Any], seed: int) -> str:
+    """Return the identity of one training: of these, the one with this seed."""
+    return digest(training | {"seed": seed})
 
 
 def evaluation_id(recipe: Recipe) -> str:

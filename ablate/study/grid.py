@@ -338,12 +338,12 @@ def runs_and_jobs(
     runs: list[Run] = []
     jobs: dict[str, Job] = {}
     parts = [fingerprints.of(cell.recipe) for cell in grid.cells]
-    # The canonical form of a recipe takes time, and all of its seeds share it.
-    pairs = zip(grid.cells, parts, strict=True)
-    named = [tuple(identities.job_ids(cell.recipe, seeds, *part)) for cell, part in pairs]
-    for i, seed in enumerate(seeds):
-        for cell, (data, code), ids in zip(grid.cells, parts, named, strict=True):
-            identity = ids[i]
+    trainings = [
+        identities.training(cell.recipe, *part) for cell, part in zip(grid.cells, parts, strict=True)
+    ]
+    for seed in seeds:
+        for cell, (data, code), training in zip(grid.cells, parts, trainings, strict=True):
+            identity = identities.seeded(training, seed)
             if cell.pending:  # its training is not known yet, and is surely none that is in a store
                 identity = identities.digest(
                     {"pending": identity, "finds": cell.finds, "select": cell.recipe.evaluation.select}
