@@ -157,10 +157,8 @@ def find(
             if o.status in (*FAILED_RESULT, "crashed")
         ),
         excluded=grid.excluded,
-        data=tuple(
-            sorted({str(environment["data"]) for environment in different if environment.get("data")})
-        ),
-        environments=tuple(environments.values()),
+        data=tuple(sorted({str(one["data"]) for one in environments if one.get("data")})),
+        environments=environments,
         details=diagnostics.of_cells(looked_into or _baseline_and_best(cells, direction), outcomes),
         class_effects=diagnostics.by_class(study, grid, outcomes),
         interplay=diagnostics.interplay(table, interactions),
