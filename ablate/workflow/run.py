@@ -129,7 +129,8 @@ def _prepare(study: Study, crew: Crew, resources: Resources) -> tuple[Plan, Call
             resolve_inputs(study_inputs, fingerprints), retry_failed=how.retry_failed, only=how.only
         )
 
-    before = replan()
+    # Of a study that was run before, nothing is decoded anew: the plan stands.
+    before = todo if fingerprints == resolved.fingerprints else replan()
     network_checks.fetch_weights(before.recipes, weights)
     study_folder.keep(crew.store, study, inputs.settle(study_inputs, fingerprints))
     return before, replan
