@@ -19,7 +19,7 @@ LAYERS = [  # a room may import itself and any room below, never its own row or 
     {"training", "study"},
     {"recipe"},
     {"hardware", "places", "descriptors", "sheets"},
-    {"gpus"},
+    {"gpus", "databases"},
     {"errors", "messages", "driver", "__init__"},
 ]
 HOMES = {
@@ -55,6 +55,7 @@ SEALED = {  # narrower than their layer: part of a path -> the rooms and modules
         "hardware",
         "places",
         "descriptors",
+        "databases",
     },
     "analysis/stats": set(),
     "analysis/pooling": {"analysis/stats"},

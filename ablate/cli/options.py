@@ -45,8 +45,13 @@ EXECUTOR = click.option(
     callback=lambda _context, _option, value: _executor(value),
     help=f"What places the jobs: {', '.join(executors.names())}.",
 )  # fmt: skip
+SLURM = click.option(
+    "--slurm", multiple=True, metavar="OPTIONS",
+    help="Options of sbatch, for --executor slurm: partition=gpu,time=2:00:00,gres=gpu:1.",
+)  # fmt: skip
 OPTUNA = click.option(
-    "--optuna-storage", metavar="URL", help="A database for Optuna's memory, instead of files of the store."
+    "--optuna-storage", metavar="URL", envvar="ABLATE_OPTUNA_STORAGE", show_envvar=True,
+    help="A database for Optuna's memory, instead of files of the store.",
 )  # fmt: skip
 WAIT = click.option(
     "--wait", is_flag=True, help="Wait for another process that runs this study, instead of ending."
@@ -90,8 +95,13 @@ def training(command: Any) -> Any:
         "--stall", metavar="TIME", default="10m", show_default=True, callback=_seconds,
         help="Stop a job that gives no sign of life for so long, and try it once more.",
     )  # fmt: skip
+    detach = click.option(
+        "--detach", is_flag=True,
+        help="With --executor slurm: end once all is submitted; the same command again follows it.",
+    )  # fmt: skip
     own = (stall, budget, fail_fast, retry)
-    for option in (*own, ONLY, SEEDS, REPLACE, WAIT, OPTUNA, URI, PER_GPU, JOBS, DEVICE, EXECUTOR):
+    where = (URI, PER_GPU, JOBS, DEVICE, detach, SLURM, EXECUTOR)
+    for option in (*own, ONLY, SEEDS, REPLACE, WAIT, OPTUNA, *where):
         command = option(command)
     return command
 
@@ -158,13 +168,14 @@ def where(
     jobs_per_gpu: int | None = 1,
     optuna_storage: str | None = None,
     executor: str = "local",
+    slurm: tuple[str, ...] = (),
 ) -> "Where":
     """Return where to run: the store, MLflow, and the machine's devices."""
     from ablate.execution.options import Where
     from ablate.store import layout
 
     store = layout.open_store(Path(store_path))
-    return Where(store, tracking_uri, device, jobs, jobs_per_gpu, optuna_storage, executor)
+    return Where(store, tracking_uri, device, jobs, jobs_per_gpu, optuna_storage, executor, slurm)
 
 
 def _executor(value: str) -> str:

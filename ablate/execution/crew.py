@@ -62,6 +62,8 @@ class Crew:
     ledger: Ledger = field(default_factory=Ledger)
     workers: Workers | None = None  # none: there is nothing to train yet
     lock: threading.RLock = field(default_factory=threading.RLock)
+    # Asks whoever interrupts, whether what can do without this process is left running.
+    leaves: Callable[[], bool] = lambda: True
     said: set[str] = field(default_factory=set)  # notices of tasks: each once, however many tasks send it
 
     @property
@@ -89,8 +91,12 @@ class Crew:
         self.tell(Updated(id))
 
     def is_interrupted(self) -> bool:
-        """Whether the user wants to stop; the first time that this is seen, a notice is sent."""
-        return self.interruption.asked(self.notice)
+        """Whether the user wants to stop; the first time that this is seen, a notice is sent.
+
+        Not where the user is asked what to do with jobs that can do without this process.
+        """
+        is_asked = self.workers is not None and self.workers.executor.resources().keeps_queue
+        return self.interruption.asked() if is_asked else self.interruption.asked(self.notice)
 
     @contextmanager
     def observed(self, observer: Observer) -> Iterator[None]:
@@ -105,7 +111,7 @@ class Crew:
     @contextmanager
     def at_work(self, todo: Plan) -> Iterator[None]:
         """Start the workers for whatever a plan has to do; at the end none of them is left."""
-        context = _context(todo, self.store)
+        context = context_of(todo, self.store)
         recipes = todo.recipes or [work.job.recipe for work in todo.work]
         options = Options(
             device=self.where.device,
@@ -113,6 +119,11 @@ class Crew:
             jobs_per_gpu=_jobs_per_gpu(self, todo, context),
             threads=max(recipe.training.threads for recipe in recipes),
             most=None if todo.trials else len(todo.work) + tuning.RANGE_SEEDS * len(todo.tuning.open_ranges),
+            folder=self.store.mailbox(todo.study.name),
+            slurm=self.where.slurm,
+            detach=self.how.detach,
+            leaves=lambda: self.interruption.asked() and self.leaves(),
+            notice=self.notice,
         )
         seconds = self.how.budget
         pace = Pace(self.store) if seconds is None else costs.read(self.store)
@@ -165,10 +176,15 @@ class Crew:
 
 
 @contextmanager
-def assemble(where: Where, how: How, *observers: Observer) -> Iterator[Crew]:
-    """Yield the crew of a command, which Ctrl-C and SIGTERM interrupt until the context ends."""
+def assemble(
+    where: Where, how: How, *observers: Observer, leaves: Callable[[], bool] = lambda: True
+) -> Iterator[Crew]:
+    """Yield the crew of a command, which Ctrl-C and SIGTERM interrupt until the context ends.
+
+    `leaves` asks whether jobs go on that can do without this process.
+    """
     with Interruption() as interruption:
-        yield Crew(where, how, interruption, observers)
+        yield Crew(where, how, interruption, observers, leaves=leaves)
 
 
 def _program(store: Store) -> Program:
@@ -205,7 +221,7 @@ def _seconds(pace: Pace, item: Item) -> float:
     return sum(time.seconds for time in times if time is not None and not time.is_guess)
 
 
-def _context(todo: Plan, store: Store) -> Context:
+def context_of(todo: Plan, store: Store) -> Context:
     """Return what all tasks of a command share."""
     from ablate.execution import provenance
 

@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablate import hardware
+from ablate import databases, hardware
+from ablate.errors import AblateError
 from ablate.execution import executors, stages
-from ablate.execution.crew import Crew
+from ablate.execution.crew import Crew, context_of
 from ablate.execution.events import Event, Updated
 from ablate.execution.executors.base import Options
 from ablate.execution.options import How
@@ -21,7 +22,7 @@ from ablate.planning.inputs import Inputs
 from ablate.planning.plan import Plan
 from ablate.planning.resolve import Resolved, resolve_inputs
 from ablate.recipe.range_test import Suggestion, Sweep
-from ablate.store import layout, study_folder
+from ablate.store import layout, study_folder, tasks
 from ablate.study.file import Study
 from ablate.study.grid import Cell, Fingerprints, Grid
 from ablate.workflow.report import check_cells, find
@@ -53,8 +54,9 @@ def run(study: Study, crew: Crew) -> Ran:
     from ablate.report import publish
 
     where, how = crew.where, crew.how
-    _check_search(study)
-    precision = _check_devices(crew).precision
+    _check_search(study, how)
+    resources = _check_devices(crew)
+    _check_servers(crew)
     waits = crew.notice if how.wait else None
     with (
         layout.creating(crew.store),
@@ -62,7 +64,7 @@ def run(study: Study, crew: Crew) -> Ran:
     ):
         if notice := study_folder.take_over(crew.store, study, replace=how.replace):
             crew.notice(notice)
-        before, replan = _prepare(study, crew, precision)
+        before, replan = _prepare(study, crew, resources)
         for notice in () if how.tune_only else before.trained_again:
             crew.notice(notice)
         is_sent = before.is_done and tracking.marks.is_current(
@@ -79,16 +81,45 @@ def run(study: Study, crew: Crew) -> Ran:
     return Ran(before, todo, crew.ledger, findings, path, sent.late, reason, left)
 
 
-def _prepare(study: Study, crew: Crew, precision: str) -> tuple[Plan, Callable[[], Plan]]:
+def hand_out(study: Study, crew: Crew, path: Path) -> int:
+    """Prepare what is left to train and evaluate, and write it to a file of tasks; return their number.
+
+    Whoever runs them, in whatever order and wherever the store is seen under the same path, leaves what a
+    run of the study would.
+    """
+    resources = _check_devices(crew)
+    waits = crew.notice if crew.how.wait else None
+    with (
+        layout.creating(crew.store),
+        study_folder.hold(crew.store, study.name, waits=waits, stopped=crew.is_interrupted),
+    ):
+        if notice := study_folder.take_over(crew.store, study, replace=crew.how.replace):
+            crew.notice(notice)
+        todo, _ = _prepare(study, crew, resources)
+        if todo.trials or todo.tuning.open_ranges:
+            raise AblateError(
+                "--tasks needs cells that are tuned: find their rates and fields first, with "
+                f"ablate search {study.name}"
+            )
+        context = context_of(todo, crew.store)
+        for work in todo.ready:
+            work.prepare(crew.store)
+        tasks.write(path, [work.task(crew.store, context) for work in todo.ready])
+    return len(todo.ready)
+
+
+def _prepare(study: Study, crew: Crew, resources: Resources) -> tuple[Plan, Callable[[], Plan]]:
     """Check a study, fetch weights, decode images, record it; return its plan and a function to replan it."""
     how = crew.how
     with crew.interruption.at_once():
-        study_inputs = inputs.read(study, crew.store, crew.where.device, precision)
+        study_inputs = inputs.read(study, crew.store, crew.where.device, resources.precision)
         inputs.check_images(study_inputs)
         for note in network_checks.check(study_inputs):
             crew.notice(f"note: {note}")
         resolved = resolve_inputs(study_inputs)
         todo = planning.make(resolved, retry_failed=how.retry_failed, only=how.only)
+        if todo.captures:
+            hardware.check_graphs(resources.device)
         _note_devices(crew, todo)
         weights = network_checks.fetch_weights(todo.recipes)  # before what takes longer
         fingerprints = replace(resolved.fingerprints, data=inputs.decode(study_inputs, crew.notice))
@@ -98,21 +129,31 @@ def _prepare(study: Study, crew: Crew, precision: str) -> tuple[Plan, Callable[[
             resolve_inputs(study_inputs, fingerprints), retry_failed=how.retry_failed, only=how.only
         )
 
-    before = replan()
+    # Of a study that was run before, nothing is decoded anew: the plan stands.
+    before = todo if fingerprints == resolved.fingerprints else replan()
     network_checks.fetch_weights(before.recipes, weights)
     study_folder.keep(crew.store, study, inputs.settle(study_inputs, fingerprints))
     return before, replan
 
 
 def _check_devices(crew: Crew) -> Resources:
-    """Return the devices that are asked for, before anything is written.
+    """Return what there is to run on; raise an AblateError where that cannot be had.
 
-    Raises an AblateError where they cannot be had.
+    Before anything is written.
     """
-    where = crew.where
-    return executors.resources(
-        where.executor, Options(where.device, where.jobs, jobs_per_gpu=where.jobs_per_gpu or 1)
+    where, how = crew.where, crew.how
+    asked = Options(
+        where.device, where.jobs, jobs_per_gpu=where.jobs_per_gpu or 1, slurm=where.slurm, detach=how.detach
     )
+    return executors.resources(where.executor, asked)
+
+
+def _check_servers(crew: Crew) -> None:
+    """Raise an AblateError where the driver of a database is missing: no waiting would mend that."""
+    from ablate import tracking
+
+    tracking.uri(crew.store, crew.where.tracking_uri)
+    databases.with_driver(crew.where.optuna_storage or "")
 
 
 def _note_devices(crew: Crew, todo: Plan) -> None:
@@ -141,8 +182,9 @@ def lr_find(
     Returns each rule's suggestion, by cell and rule.
     """
     asked = Sweep(**sweep)
-    precision = _check_devices(crew).precision
-    study_inputs = inputs.read(study, crew.store, crew.where.device, precision)
+    resources = _check_devices(crew)
+    _check_servers(crew)
+    study_inputs = inputs.read(study, crew.store, crew.where.device, resources.precision)
     check_cells(study_inputs.grid, cells)
     chosen = tuple(
         cell for cell in study_inputs.grid.cells if cell.label in cells or (not cells and cell.is_baseline)
@@ -179,7 +221,12 @@ def _left(todo: Plan, how: How) -> int:
     return todo.trials + len(todo.tuning.open_ranges) + (0 if how.tune_only else len(todo.work))
 
 
-def _check_search(study: Study) -> None:
+def _check_search(study: Study, how: How) -> None:
+    if study.search is not None and how.detach:
+        raise AblateError(
+            "--detach cannot be used with [search], whose next trial is chosen when another has ended: "
+            "leave it out"
+        )
     if study.search is not None:
         from ablate.execution import optuna_memory
 
@@ -230,7 +277,8 @@ def _shown(crew: Crew, todo: Plan, stage: Callable[[], None], *, whole: bool) ->
         raise
     finally:
         asked = interruption.asked()  # then what was saved is still sent, and only a second signal stops that
-        sent = writer.close(lambda: interruption.asked() and not asked)
+        is_left = crew.how.detach and bool(crew.ledger.left)  # whoever detaches waits for no server either
+        sent = writer.close(lambda: is_left or (interruption.asked() and not asked))
     return sent
 
 

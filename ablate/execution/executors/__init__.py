@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 from ablate.errors import AblateError
-from ablate.execution.executors import devices
+from ablate.execution.executors import devices, slurm_elements
 from ablate.execution.executors.base import Executor, Options, Program
 from ablate.hardware import Resources
 
@@ -30,6 +30,15 @@ def _start_local(program: Program, options: Options) -> Executor:
     from ablate.execution.executors.local import LocalExecutor
 
     return LocalExecutor(program.function, devices.slots_of(options), program.preload, program.preflight)
+
+
+def _start_slurm(program: Program, options: Options) -> Executor:
+    from ablate.execution.executors.slurm import SlurmExecutor
+
+    return SlurmExecutor(
+        program, slurm_elements.array(options),
+        detach=options.detach, leaves=options.leaves, notice=options.notice,
+    )  # fmt: skip
 
 
 def _start_ray(program: Program, options: Options) -> Executor:
@@ -55,6 +64,11 @@ EXECUTORS: dict[str, Row] = {
         resources=lambda options: devices.resources(devices.slots_of(options)),
         options=("device", "jobs", "jobs_per_gpu", "threads", "devices", "most"),
         notices=devices.notices,
+    ),
+    "slurm": Row(
+        start=_start_slurm,
+        resources=lambda options: slurm_elements.array(options).resources,
+        options=("device", "jobs", "jobs_per_gpu", "threads", "most", "folder", "slurm", "detach"),
     ),
     "ray": Row(
         start=_start_ray,
@@ -112,7 +126,7 @@ def _resolve(name: str, options: Options) -> tuple[Row, Options]:
     if row.needs and find_spec(row.needs) is None:
         raise AblateError(f"--executor {name} needs {row.needs}: {row.install}")
     usual = Options()
-    for option in ("device", "jobs", "jobs_per_gpu"):
+    for option in ("device", "jobs", "jobs_per_gpu", "slurm", "detach"):
         if option not in row.options and getattr(options, option) != getattr(usual, option):
             raise AblateError(f"--executor {name} does not know --{option.replace('_', '-')}: leave it out")
     return row, replace(options, address=address)

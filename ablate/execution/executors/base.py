@@ -74,6 +74,11 @@ class Options:
     threads: int = 1  # CPU cores that one job wants
     devices: int | None = None  # GPUs that are used; None: all
     most: int | None = None  # there are no more tasks than that: fewer slots will do
+    folder: Path | None = None  # for what the executor must remember: for the same work the same
+    slurm: tuple[str, ...] = ()  # options of sbatch: partition=gpu,time=2:00:00
+    detach: bool = False  # what was submitted is left to itself at once
+    leaves: Callable[[], bool] = bool  # asked at an interruption, whether what runs is left to itself
+    notice: Callable[[str], None] = lambda _: None  # hears what the executor does, in words
     address: str = ""  # where the executor is, such as HOST:PORT; empty: where it finds itself
 
 
@@ -133,10 +138,10 @@ class Travel(Protocol):
 
 Kind = Literal[
     "queued", "started", "progress", "alive",
-    "finished", "failed", "stopped", "crashed", "killed", "out_of_memory", "unwritable",
+    "finished", "failed", "stopped", "crashed", "killed", "out_of_memory", "unwritable", "left",
 ]  # fmt: skip
 ENDS: frozenset[Kind] = frozenset(
-    {"finished", "failed", "stopped", "crashed", "killed", "out_of_memory", "unwritable"}
+    {"finished", "failed", "stopped", "crashed", "killed", "out_of_memory", "unwritable", "left"}
 )
 """After one of these nothing more is heard of a task."""
 
@@ -145,12 +150,14 @@ ENDS: frozenset[Kind] = frozenset(
 class Event:
     """News of a task.
 
-    queued: the executor has it; that may last hours, and no clock runs. started: it has a slot. progress:
+    queued: the executor has it, or has it again, where its slot was taken away; that may last hours, and no
+    clock runs. started: it has a slot. progress:
     `detail` is what it reports. alive: a sign of life. finished: `detail` is what it returned. stopped: it
     was asked to and did. failed: it raised, `error` is the last line. crashed: its process died by itself, or
     can run nothing more.
     killed: somebody ended its process, which is no fault of the task. out_of_memory: the task or the kernel
-    said so. unwritable: it could not write its results, and no other task could.
+    said so. unwritable: it could not write its results, and no other task could. left: it goes on, and this
+    process hears no more of it.
     """
 
     kind: Kind
