@@ -18,7 +18,7 @@ OURS = frozenset({
 """Options of sbatch that the executor sets, or that would break it."""
 FLAGS = frozenset({"contiguous", "exclusive", "overcommit", "oversubscribe", "spread-job", "use-min-nodes"})
 """Options that may stand without a value, in the middle of a list."""
-LIMITS = re.compile(r"limit|QOS|Assoc|quota", re.IGNORECASE)
+LIMITS = re.compile(r"QOSM|AssocM|submit limit|quota|MaxSubmit", re.IGNORECASE)
 """What Slurm says where a user has submitted too much, such as QOSMaxSubmitJobPerUserLimit."""
 LEAD, LEAST_LEAD = 120, 10
 """Seconds before the time limit at which a job is told; less where the limit itself is short."""

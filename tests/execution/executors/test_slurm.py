@@ -15,6 +15,7 @@ from calls import ended, hear, is_alive, kinds, pids, run_all, running, task, th
 from contract import Contract
 from promises import ALL
 
+from ablate import hardware
 from ablate.errors import AblateError
 from ablate.execution.executors import slurm_elements
 from ablate.execution.executors.base import Executor, Options, Program, Slot
@@ -238,6 +239,16 @@ def test_what_others_could_write_into_is_no_mailbox(make, tmp_path):
     (tmp_path / "mailbox").chmod(0o777)
     with pytest.raises(AblateError, match="must be a folder of yours that nobody else can write to"):
         Mailbox(tmp_path / "mailbox").check()
+
+
+def test_its_resources_are_what_is_asked_for_and_a_gpu_is_one_of_an_element(cluster):
+    cpu = slurm_elements.array(Options("cpu", 3, slurm=("cpus-per-task=4",), threads=2))
+    assert (cpu.resources.slots, cpu.resources.device, cpu.each, cpu.cores) == (3, "cpu", 2, 4)
+    assert cpu.resources.keeps_queue
+    assert cpu.resources.precision == hardware.precision("cpu")
+    assert slurm_elements.array(Options("cpu", 3, most=2)).resources.slots == 2
+    with pytest.raises(AblateError, match="--device cuda needs a GPU in each element"):
+        slurm_elements.array(Options("cuda"))
 
 
 @pytest.mark.parametrize(
