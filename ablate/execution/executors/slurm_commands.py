@@ -12,8 +12,8 @@ from ablate.errors import AblateError
 PATIENCE = 120.0  # seconds for an answer: sbatch itself tries again where the controller is busy
 LONGEST_ARRAY = 1001  # MaxArraySize where Slurm does not tell
 OURS = frozenset({
-    "array", "chdir", "dependency", "error", "export", "help", "input", "job-name", "no-requeue", "ntasks",
-    "open-mode", "output", "parsable", "requeue", "signal", "test-only", "wait", "wrap",
+    "array", "chdir", "clusters", "dependency", "error", "export", "help", "input", "job-name", "no-requeue",
+    "ntasks", "open-mode", "output", "parsable", "requeue", "signal", "test-only", "wait", "wrap",
 })  # fmt: skip
 """Options of sbatch that the executor sets, or that would break it."""
 FLAGS = frozenset({"contiguous", "exclusive", "overcommit", "oversubscribe", "spread-job", "use-min-nodes"})
@@ -178,4 +178,4 @@ def _call(*command: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
             f"--executor slurm needs {command[0]}: run it on a machine that submits to Slurm"
         ) from None
     except subprocess.TimeoutExpired:
-        raise AblateError(f"Slurm does not answer: {command[0]} took more than {PATIENCE:.0f} s") from None
+        raise RefusedError(f"Slurm does not answer: {command[0]} took more than {PATIENCE:.0f} s") from None
