@@ -4,6 +4,8 @@ Several people may write to a store, so a name in it may be a link to a file of 
 hangs whoever opens it, or a device without an end. Each folder on the way is therefore opened in the one
 above it (`openat`), so that nobody can put a link there between a look and the use. The store's own folder
 may be a link, or lie below one: its user has named it. Outside of stores, paths are the user's own.
+
+Whoever opens many files of one folder holds it meanwhile (`holding`): the way there is walked once.
 """
 
 import errno
@@ -11,6 +13,7 @@ import os
 import shutil
 import stat
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,8 +34,24 @@ LIMITS = {
 }
 """The most bytes that are read of a file, by its name or its ending: far more than ablate writes there."""
 OTHERS = 64 * MIB
+SMALLEST = min(OTHERS, *LIMITS.values())
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY  # the first needs no right to list it
 _roots: set[str] = set()
+
+
+class _Held(threading.local):
+    """The folders that this thread holds: descriptors, by their paths."""
+
+    def __init__(self) -> None:
+        self.folders: dict[str, int] = {}
+
+    def above(self, folder: str) -> str:
+        """Return the innermost of them that a folder is, or is in; empty where there is none."""
+        held = (path for path in self.folders if folder == path or folder.startswith(path + os.sep))
+        return max(held, key=len, default="") if self.folders else ""
+
+
+_held = _Held()
 _LINK = {errno.ELOOP, errno.EMLINK, errno.ENOTDIR}  # what refuses a link; the last, in place of a folder
 _NO_FILE = {errno.ENXIO, errno.EISDIR, errno.ENODEV}  # of pipes and sockets, folders, devices
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})  # a disk takes nothing more, whatever is tried
@@ -78,6 +97,34 @@ def parent(path: Path) -> Iterator[tuple[int, str]]:
     try:
         yield descriptor, path.name
     finally:
+        _leave(descriptor)
+
+
+@contextmanager
+def holding(folder: Path) -> Iterator[None]:
+    """Keep a folder open: what this thread opens in it or below it meanwhile is looked for from there.
+
+    It is the same folder all the time, whatever anybody puts in its place. One that is not there is not held.
+    """
+    text = str(folder)
+    try:
+        descriptor = -1 if text in _held.folders else open_entry(folder, _FOLDER)
+    except FileNotFoundError:
+        descriptor = -1
+    if descriptor < 0:
+        yield
+        return
+    _held.folders[text] = descriptor
+    try:
+        yield
+    finally:
+        del _held.folders[text]
+        os.close(descriptor)
+
+
+def _leave(descriptor: int) -> None:
+    """Close what `_walk` has returned."""
+    if descriptor not in _held.folders.values():
         os.close(descriptor)
 
 
@@ -85,14 +132,17 @@ def _walk(path: Path, folder: str, root: str, inner: list[str]) -> int:
     """Return a descriptor of the folder that a path is in."""
     if os.pardir in inner:
         raise RefusedError(f"{path}: leads out of the store {root}")
+    near = _held.above(folder) if root else ""
+    if near:
+        inner = folder[len(near) + 1 :].split(os.sep) if folder != near else []  # noqa: PTH206
     try:
-        descriptor = os.open(root or folder, _FOLDER)
+        descriptor = _held.folders[near] if near else os.open(root or folder, _FOLDER)
         for name in inner:
             above = descriptor
             try:
                 descriptor = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=above)
             finally:
-                os.close(above)
+                _leave(above)
     except OSError as error:
         _explain(error, path)
         raise
@@ -109,7 +159,10 @@ def open_entry(path: Path, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
         flags |= os.O_NOFOLLOW
     # Of a file that is opened below a descriptor, audit hooks would see the name alone.
     sys.audit("open", text, None, flags)
-    above = _walk(path, folder, root, inner)
+    if text in _held.folders:  # itself
+        name, above = os.curdir, _held.folders[text]
+    else:
+        above = _walk(path, folder, root, inner)
     try:
         # Without O_NONBLOCK, a pipe would wait for somebody at its other end.
         return os.open(name or os.curdir, flags | os.O_NONBLOCK | os.O_CLOEXEC, mode, dir_fd=above)
@@ -117,7 +170,7 @@ def open_entry(path: Path, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
         _explain(error, path)
         raise
     finally:
-        os.close(above)
+        _leave(above)
 
 
 def open_file(path: Path, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
@@ -153,9 +206,12 @@ def read(path: Path, most: int | None = None) -> bytes:
         check_size(path, size, most)
         parts, left = [], most + 1
         # One byte more than there are: it shows the end, or that the file grows.
-        while left > 0 and (part := os.read(descriptor, min(left, max(size + 1, MIB)))):
+        while left > 0 and (part := os.read(descriptor, min(left, size + 1))):
             parts.append(part)
             left -= len(part)
+            if len(part) == size:  # all that there was: no second look at the end
+                break
+            size = max(size, MIB)
     except OSError as error:
         error.filename = str(path)
         raise

@@ -90,7 +90,9 @@ def _write(folder: Path, seeds: int) -> tuple[str]:
 def fill(folder: Path) -> None:
     """Make the folders of all jobs that the store lacks, as copies of those of the first seeds."""
     store = layout.open_store(folder / "mlruns")
-    jobs = planning.plan(planning.load(str(folder / f"{NAME}.toml"), (), store), Where(store, device="cpu")).jobs
+    jobs = planning.plan(
+        planning.load(str(folder / f"{NAME}.toml"), (), store), Where(store, device="cpu")
+    ).jobs
     trained = {(_about(job), job.seed): job for job in jobs if job.seed < REAL}
     for job in jobs:
         if job.seed >= REAL:
@@ -168,8 +170,13 @@ def main() -> None:
     if not (folder / "mlruns" / "mlflow.db").exists():
         build(folder, runs)
     for name, all_ in measure(folder, int(sys.argv[3]) if len(sys.argv) > 3 else 1).items():
-        walls, busy = (sorted(getattr(one, what) for one in all_)[len(all_) // 2] for what in ("wall", "busy"))
-        print(f"{name:8} {walls:7.2f} s, {busy:7.2f} s busy, {max(one.memory for one in all_):6.0f} MB", flush=True)
+        walls, busy = (
+            sorted(getattr(one, what) for one in all_)[len(all_) // 2] for what in ("wall", "busy")
+        )
+        print(
+            f"{name:8} {walls:7.2f} s, {busy:7.2f} s busy, {max(one.memory for one in all_):6.0f} MB",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

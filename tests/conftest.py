@@ -26,7 +26,9 @@ from ablate import gpus  # noqa: E402
 from ablate.store import layout  # noqa: E402
 
 # No example has to be quick: how long one takes says more of what else the machine does than of the code.
-settings.register_profile("ablate", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "ablate", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("ablate")
 
 

@@ -187,3 +187,67 @@ def test_an_error_keeps_nothing_that_its_callers_hold(here: Store, name: str) ->
         assert caller()() is None
     finally:
         gc.enable()
+
+
+@pytest.fixture
+def opens(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the names that are opened from here on, folders on the way included."""
+    names: list[str] = []
+    opening = os.open
+
+    def counted(path: str, *options: int, **more: int) -> int:
+        names.append(str(path))
+        return opening(path, *options, **more)
+
+    monkeypatch.setattr(os, "open", counted)
+    return names
+
+
+def filled(here: Store) -> Path:
+    folder = here.job(FREE).path
+    (folder / "outcomes").mkdir(parents=True)
+    for name in ("a.json", "b.json", "outcomes/c.json"):
+        (folder / name).write_text("{}")
+    return folder
+
+
+def test_the_way_to_a_held_folder_is_walked_once(here: Store, opens: list[str]) -> None:
+    folder = filled(here)
+    with descriptors.holding(folder):
+        assert opens == [str(here.path), "jobs", FREE]
+        opens.clear()
+        with descriptors.holding(folder):  # again, by a function that does not know
+            for name in ("a.json", "b.json", "outcomes/c.json"):
+                assert files.read(folder / name) == b"{}"
+            assert descriptors.names(folder) == ["a.json", "b.json", "outcomes"]
+        files.write(folder / "new.json", "[]")
+        assert files.read(folder / "new.json") == b"[]"
+        draft = opens[5]
+        assert opens == ["a.json", "b.json", "outcomes", "c.json", ".", draft, ".", "new.json"]
+    opens.clear()
+    files.read(folder / "a.json")
+    assert opens == [str(here.path), "jobs", FREE, "a.json"]
+
+
+def test_a_held_folder_is_the_same_whatever_takes_its_place(here: Store, private: Path) -> None:
+    folder = filled(here)
+    with descriptors.holding(folder):
+        folder.rename(folder.with_name("elsewhere"))
+        folder.symlink_to(private)
+        assert files.read(folder / "a.json") == b"{}"
+        (folder.with_name("elsewhere") / "d.json").symlink_to(private / "a.json")
+        with pytest.raises(RefusedError):
+            descriptors.open_file(folder / "d.json")
+    with pytest.raises(RefusedError):
+        files.read(folder / "a.json")
+
+
+def test_a_folder_that_is_not_there_is_not_held(here: Store) -> None:
+    folder = here.job(FREE).path
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with descriptors.holding(folder):
+        files.write(folder / "a.json", "{}")
+        assert files.read(folder / "a.json") == b"{}"
+    with pytest.raises(ZeroDivisionError), descriptors.holding(folder):
+        raise ZeroDivisionError
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -137,7 +137,7 @@ def find(
     interactions = effects.interactions(table) if study.design == "factorial" else ()
     main = tuple(effects.flag_turned(effect, interactions, table) for effect in effects.mains(table))
     cells = _cells(grid, outcomes, name)
-    environments = {str(o.environment): o.environment for o in outcomes if o.environment}
+    environments = _environments(outcomes)
     return Findings(
         study=study,
         metric=name,
@@ -157,8 +157,8 @@ def find(
             if o.status in (*FAILED_RESULT, "crashed")
         ),
         excluded=grid.excluded,
-        data=tuple(sorted({str(o.environment["data"]) for o in outcomes if o.environment.get("data")})),
-        environments=tuple(environments.values()),
+        data=tuple(sorted({str(one["data"]) for one in environments if one.get("data")})),
+        environments=environments,
         details=diagnostics.of_cells(looked_into or _baseline_and_best(cells, direction), outcomes),
         class_effects=diagnostics.by_class(study, grid, outcomes),
         interplay=diagnostics.interplay(table, interactions),
@@ -166,6 +166,12 @@ def find(
         images=_images(outcomes),
         networks=_networks(outcomes),
     )
+
+
+def _environments(outcomes: tuple[Outcome, ...]) -> tuple[dict[str, Any], ...]:
+    """Return the different environments; outcomes mostly share one, with a diff of up to 200 KB."""
+    shared = {id(o.environment): o.environment for o in outcomes if o.environment}
+    return tuple({str(environment): environment for environment in shared.values()}.values())
 
 
 def _images(outcomes: tuple[Outcome, ...]) -> ImageCount | None:

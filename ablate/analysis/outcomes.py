@@ -1,16 +1,17 @@
 """What the journals say about every run of a study. The report reads this, never MLflow."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ablate.recipe import identity as identities
-from ablate.store import job_folder, records
+from ablate import descriptors
+from ablate.errors import RefusedError
+from ablate.store import files, job_folder, records
 from ablate.store.job_folder import Folder
 from ablate.store.job_state import JobState, state
 from ablate.store.layout import Store
 from ablate.store.records import Environment, Epoch
-from ablate.study.grid import Run
+from ablate.study.grid import Run, evaluation_ids
 
 Status = Literal["finished", "diverged", "at_chance", "crashed", "stopped", "running", "not_run"]
 FAILED_RESULT: tuple[Status, ...] = ("diverged", "at_chance")
@@ -52,37 +53,53 @@ class _Job:
     """What the folder of a job holds for all of its runs."""
 
     state: JobState
-    lines: tuple[Epoch, ...]
-    environment: dict[str, Any]
-    log: str
+    lines: tuple[Epoch, ...] = ()
+    environment: dict[str, Any] = field(default_factory=dict)
+    log: str = ""
 
 
-def read(runs: tuple[Run, ...], store: Store) -> tuple[Outcome, ...]:
-    """Return the outcome of every run from the store; each job's folder is read once."""
-    jobs: dict[str, _Job] = {}
-    # Jobs of one commit share an environment: each may have a diff of 200 KB.
-    environments: dict[str, dict[str, Any]] = {}
-    outcomes = []
+def read(runs: tuple[Run, ...], store: Store, *, whole: bool = True) -> tuple[Outcome, ...]:
+    """Return the outcome of every run from the store; each job's folder is read once.
+
+    Unless `whole`, without what only curves and tables of origins need: epochs, environments, logs, pictures.
+    """
+    of_job: dict[str, list[Run]] = {}
     for run in runs:
-        if run.job_id not in jobs:
-            jobs[run.job_id] = _read_job(store.job(run.job_id), environments)
-        outcomes.append(_outcome(run, store.job(run.job_id), jobs[run.job_id]))
-    return tuple(outcomes)
+        of_job.setdefault(run.job_id, []).append(run)
+    evaluations = evaluation_ids(runs)
+    # Jobs of one commit share an environment: each may have a diff of 200 KB.
+    environments: dict[bytes, dict[str, Any]] = {}
+    outcomes: dict[tuple[str, int], Outcome] = {}
+    for job_id, each in of_job.items():
+        folder = store.job(job_id)
+        with descriptors.holding(folder.path):
+            job = _read_job(folder, environments) if whole else _Job(state(folder))
+            for run in each:
+                way = evaluations[run.cell.id]
+                outcomes[run.cell.id, run.seed] = _outcome(run, folder, job, way, whole=whole)
+    return tuple(outcomes[run.cell.id, run.seed] for run in runs)
 
 
-def _read_job(folder: Folder, environments: dict[str, dict[str, Any]]) -> _Job:
-    job_state = state(folder)  # first: what ends while it is read counts as running, not as never started
-    environment = records.plain(records.read_or_empty(folder.environment, Environment))
+def _read_job(folder: Folder, environments: dict[bytes, dict[str, Any]]) -> _Job:
     return _Job(
-        state=job_state,
+        state=state(folder),  # first: what ends while it is read counts as running, not as never started
         lines=tuple(job_folder.read_epochs(folder)),
-        environment=environments.setdefault(str(environment), environment),
+        environment=_environment(folder, environments),
         log=str(folder.log) if folder.log.exists() else "",
     )
 
 
-def _outcome(run: Run, folder: Folder, job: _Job) -> Outcome:
-    identity = identities.evaluation_id(run.cell.recipe)
+def _environment(folder: Folder, environments: dict[bytes, dict[str, Any]]) -> dict[str, Any]:
+    try:
+        content = files.read(folder.environment)
+    except (FileNotFoundError, RefusedError):
+        content = b""
+    if content not in environments:
+        environments[content] = records.plain(records.parse_or_empty(content, Environment))
+    return environments[content]
+
+
+def _outcome(run: Run, folder: Folder, job: _Job, identity: str, *, whole: bool) -> Outcome:
     evaluation = job_folder.read_evaluation(folder, identity)
     result, failure = job.state.result, job.state.failure
     status: Status = "not_run"
@@ -106,7 +123,7 @@ def _outcome(run: Run, folder: Folder, job: _Job) -> Outcome:
         confusion=evaluation.confusion if evaluation else (),
         classes=evaluation.classes if evaluation else (),
         calibration=evaluation.calibration if evaluation else (),
-        picture=str(picture) if evaluation and picture.exists() else "",
+        picture=str(picture) if whole and evaluation and picture.exists() else "",
         environment=job.environment, trained=result is not None,
     )  # fmt: skip
 

@@ -148,6 +148,8 @@ def _seconds_left(outcomes: tuple[Outcome, ...], running: int) -> float | None:
     network on as many images. None where there is no such job, where nothing runs, and where fields are
     still to be found.
     """
+    if not running:
+        return None
     jobs = {outcome.run.job_id: outcome for outcome in outcomes}
     paces: dict[object, list[float]] = {}
     for outcome in jobs.values():
@@ -168,7 +170,7 @@ def _seconds_left(outcomes: tuple[Outcome, ...], running: int) -> float | None:
                 return None
             left = statistics.median(pace) * recipe.training.epochs
         total, longest = total + left, max(longest, left)
-    return max(longest, total / running) if running else None
+    return max(longest, total / running)
 
 
 def _likes(recipe: Recipe) -> tuple[object, object]:

@@ -107,6 +107,7 @@ def run_job(task: TrainTask, report: Report, should_stop: Asked) -> Json:
 def _run_job(task: TrainTask, report: Report, should_stop: Asked) -> Json:
     folder, beat = Folder(task.folder), attempt.beats(report)
     with (
+        descriptors.holding(folder.path),
         attempt.alone(folder, should_stop, beat, report) as lease,
         attempt.accounted(folder, task.device),
         attempt.logging_to(folder.log),

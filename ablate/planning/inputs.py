@@ -50,7 +50,7 @@ class Inputs:
 def read(study: Study, store: Store, device: str = "auto", precision: str = "") -> Inputs:
     """Return what a study is resolved from; nothing is decoded, built or imported.
 
-    `precision`: what "auto" is where it will be trained first, unless that is this machine.
+    `precision`: what "auto" is where jobs run, if that is not this machine.
     """
     settled = study_folder.settled(store, study.name)
     precision = settled.precision or precision or hardware.precision(device)

@@ -174,11 +174,10 @@ def make(resolved: Resolved, *, retry_failed: bool = False, only: Expression | N
     runs, jobs = resolved.runs, resolved.jobs
     every: dict[str, dict[str, Evaluation]] = {}
     wanted: dict[str, dict[str, Evaluation]] = {}
+    ids = grid.evaluation_ids(runs)
     for run in runs:
         for ways in (every, wanted) if only is None or grid.holds(run.cell, only) else (every,):
-            ways.setdefault(run.job_id, {})[identities.evaluation_id(run.cell.recipe)] = (
-                run.cell.recipe.evaluation
-            )
+            ways.setdefault(run.job_id, {})[ids[run.cell.id]] = run.cell.recipe.evaluation
     work, failed, left_out = [], [], 0
     for job in jobs:
         folder = store.job(job.id)

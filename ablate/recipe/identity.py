@@ -58,12 +58,19 @@ def job_id(recipe: Recipe, seed: int, data: str, code: str = "") -> str:
     It covers the recipe without its evaluation, the seed, the numerics version, and the fingerprints of the
     data and of the code of a user's own network.
     """
+    return seeded(training(recipe, data, code), seed)
+
+
+def training(recipe: Recipe, data: str, code: str = "") -> dict[str, Any]:
+    """Return what identifies the trainings of a recipe, but for their seeds: what takes the time."""
     assert recipe.training.precision != "auto", "precision is settled before a job gets its identity"
     own = {"code": code} if code else {}
-    return digest(
-        {"recipe": canonical(recipe, evaluation=False), "seed": seed, "data": data, "numerics": NUMERICS}
-        | own
-    )
+    return {"recipe": canonical(recipe, evaluation=False), "data": data, "numerics": NUMERICS} | own
+
+
+def seeded(training: dict[str, Any], seed: int) -> str:
+    """Return the identity of one training: of these, the one with this seed."""
+    return digest(training | {"seed": seed})
 
 
 def evaluation_id(recipe: Recipe) -> str:

@@ -25,6 +25,7 @@ weights of another epoch, so that best.pt is durable before the checkpoint that 
 """
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -272,7 +273,8 @@ def sweep_drafts(folder: Folder) -> None:
 
 def drafts(folder: Folder) -> Iterator[Path]:
     """Return the files that are half-written, those included that are being written now."""
-    yield from (path for path in folder.path.rglob(".*") if DRAFT.fullmatch(path.name))
+    for here, folders, names in os.walk(folder.path):
+        yield from (Path(here, name) for name in (*folders, *names) if DRAFT.fullmatch(name))
 
 
 Kind = Literal["error", "crash", "memory", "stall"]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from ablate import descriptors
 from ablate.store import files, job_folder, records
 from ablate.store.job_folder import Folder
 from ablate.store.records import Failure, Result
@@ -54,10 +55,11 @@ def state(folder: Folder) -> JobState:
 
     Its lock is looked at first: a job that ends meanwhile counts as running, not as never begun.
     """
-    is_running = job_folder.is_running(folder)
-    result = records.read(folder.result, Result)
-    failure = None
-    if not is_running and (result is None or result.status == "finished"):
-        failure = records.read(folder.failure, Failure)
-    is_begun = result is not None or files.is_there(folder.attempts) or files.is_there(folder.journal)
+    with descriptors.holding(folder.path):
+        is_running = job_folder.is_running(folder)
+        result = records.read(folder.result, Result)
+        failure = None
+        if not is_running and (result is None or result.status == "finished"):
+            failure = records.read(folder.failure, Failure)
+        is_begun = result is not None or files.is_there(folder.attempts) or files.is_there(folder.journal)
     return JobState(is_running, is_begun, result, failure)

@@ -5,6 +5,7 @@ have written it; one that an earlier version did not write has a default. What a
 read as it stands, and what is written has the keys in this order.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -345,10 +346,16 @@ R = TypeVar("R", bound=BaseModel)
 
 def read_or_empty(path: Path, kind: type[R]) -> R:
     """Return a record that no result rests on; without any fields where its file is gone or spoilt."""
-    try:
-        return read(path, kind) or kind()
-    except StoreError:
-        return kind()
+    with suppress(FileNotFoundError, StoreError):
+        return parse_or_empty(files.read(path), kind)
+    return kind()
+
+
+def parse_or_empty(content: bytes, kind: type[R]) -> R:
+    """Return a record of which a file's content was read; without any fields where it is spoilt."""
+    with suppress(ValidationError):
+        return kind.model_validate_json(content)
+    return kind()
 
 
 def read(path: Path, kind: type[R]) -> R | None:

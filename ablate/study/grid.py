@@ -1,7 +1,7 @@
 """A Study to its cells, runs and jobs: expanded, duplicates removed, identities assigned. Nothing is run."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
@@ -337,10 +337,13 @@ def runs_and_jobs(
     """
     runs: list[Run] = []
     jobs: dict[str, Job] = {}
+    parts = [fingerprints.of(cell.recipe) for cell in grid.cells]
+    trainings = [
+        identities.training(cell.recipe, *part) for cell, part in zip(grid.cells, parts, strict=True)
+    ]
     for seed in seeds:
-        for cell in grid.cells:
-            data, code = fingerprints.of(cell.recipe)
-            identity = identities.job_id(cell.recipe, seed, data, code)
+        for cell, (data, code), training in zip(grid.cells, parts, trainings, strict=True):
+            identity = identities.seeded(training, seed)
             if cell.pending:  # its training is not known yet, and is surely none that is in a store
                 identity = identities.digest(
                     {"pending": identity, "finds": cell.finds, "select": cell.recipe.evaluation.select}
@@ -348,3 +351,9 @@ def runs_and_jobs(
             jobs.setdefault(identity, Job(identity, cell.recipe, seed, data, code, cell.pending))
             runs.append(Run(cell, seed, identity))
     return tuple(runs), tuple(jobs.values())
+
+
+def evaluation_ids(runs: Iterable[Run]) -> dict[str, str]:
+    """Return the identity of the way in which each cell of some runs is evaluated, by the cell's."""
+    cells = {run.cell.id: run.cell for run in runs}
+    return {identity: identities.evaluation_id(cell.recipe) for identity, cell in cells.items()}

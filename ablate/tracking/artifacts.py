@@ -12,7 +12,7 @@ import sqlite3
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -59,13 +59,17 @@ def local(address: str) -> str:
 
 def write(place: Path, texts: Mapping[str, str], placed: Sequence[tuple[Path, str]]) -> None:
     """Write texts by their names, and copies of files, each into a folder of this name."""
-    for name, text in texts.items():
-        with _drafted(place / name) as path, descriptors.new(path) as file:
-            file.write(text.encode())
-    for source, inner in placed:
-        target = place / inner / source.name
-        with files.open_binary(source) as read, _drafted(target) as path, descriptors.new(path) as file:
-            shutil.copyfileobj(read, file, 1 << 20)
+    descriptors.make(place)
+    with ExitStack() as held:
+        for folder in (place, *sorted({source.parent for source, _ in placed})):  # a job's before those in it
+            held.enter_context(descriptors.holding(folder))
+        for name, text in texts.items():
+            with _drafted(place / name) as path, descriptors.new(path) as file:
+                file.write(text.encode())
+        for source, inner in placed:
+            target = place / inner / source.name
+            with files.open_binary(source) as read, _drafted(target) as path, descriptors.new(path) as file:
+                shutil.copyfileobj(read, file, 1 << 20)
 
 
 @contextmanager
@@ -76,8 +80,9 @@ def _drafted(path: Path) -> Iterator[Path]:
     try:
         yield draft
         descriptors.rename(draft, path.name)
-    finally:
+    except BaseException:
         descriptors.remove(draft)
+        raise
 
 
 @contextmanager

@@ -3,19 +3,20 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
-from ablate import sheets
+from ablate import descriptors, sheets
 from ablate.recipe import identity as identities
 from ablate.recipe import metrics
 from ablate.store import files, job_folder, records
 from ablate.store.job_folder import Folder
-from ablate.store.job_state import state
+from ablate.store.job_state import JobState, state
 from ablate.store.layout import Store
-from ablate.store.records import Attempt, Epoch, Evaluation
+from ablate.store.records import Attempt, Epoch, Evaluation, Result
 from ablate.study.file import Study
-from ablate.study.grid import Cell, Run
+from ablate.study.grid import Cell, Run, evaluation_ids
 from ablate.tracking import facts
 from ablate.tracking.facts import Images
 from ablate.tracking.keys import labels
@@ -44,6 +45,14 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
+class Artifacts:
+    """The files of a run that has ended."""
+
+    texts: Mapping[str, str] = field(default_factory=dict)  # by file name
+    files: Sequence[tuple[Path, str]] = ()  # each with the folder that it goes into
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One run as MLflow is to show it now."""
 
@@ -61,8 +70,7 @@ class Record:
     images: Images | None = None  # that it was trained on
     alike: str = ""  # a filter that finds all runs of the same cell, which the note links to
     end: tuple[Line, ...] = ()  # this and the following only of a run that has ended
-    texts: Mapping[str, str] = field(default_factory=dict)  # by file name
-    files: Sequence[tuple[Path, str]] = ()  # each with the folder that it goes into
+    artifacts: Callable[[], Artifacts] = Artifacts  # made where they are sent: a comparison needs none
 
 
 class Source(Protocol):
@@ -103,14 +111,24 @@ class RunSource:
 
     def records(self, *, closing: bool, is_done: Callable[[str, int], bool]) -> Iterator[Record]:
         """Return the record of the journal; results and artifacts only once it has ended."""
-        run, stands = self.run, _state(self, closing=closing)
+        with descriptors.holding(self.folder.path):
+            record = self._record(closing=closing, is_done=is_done)
+        if record is not None:
+            yield record
+
+    def _record(self, *, closing: bool, is_done: Callable[[str, int], bool]) -> Record | None:
+        run, standing = self.run, state(self.folder)
+        evaluation = records.read(self.outcome / "outcome.json", Evaluation)
+        stands = _state(self.folder, standing, evaluation, closing=closing)
         if is_done(self.key, stands.ended):
-            return
+            return None
         attempts, lines = job_folder.read_attempts(self.folder), job_folder.read_epochs(self.folder)
         started = _started(attempts, lines, stands)
         if started is None:
-            return
-        end, texts, files = ((), {}, []) if stands.status == "RUNNING" else _end(self, lines)
+            return None
+        has_ended = stands.status != "RUNNING"
+        end = _end(self, lines, standing.result, evaluation) if has_ended else ()
+        files = partial(_artifacts, self, lines, standing.result, evaluation) if has_ended else Artifacts
         identity, origin = run.cell.id[: identities.ID_SHOWN], facts.origin(self.folder)
         own = {
             "ablate.cell": run.cell.label,
@@ -118,25 +136,26 @@ class RunSource:
             "ablate.seed": str(run.seed),
             "ablate.job": run.job_id,
         }
-        yield Record(
+        return Record(
             self.key, "run", run.name, self.params, tags={**own, **origin.tags},
             started=started, state=stands, lines={"": epochs(lines)}, attempts=max(1, len(attempts)),
             images=facts.images(run.cell.recipe.data, origin.data, self.store),
             note=_note(run.cell, run.seed), alike=f"tags.`ablate.cell_id` = '{identity}'", end=end,
-            texts=texts, files=files,
+            artifacts=files,
         )  # fmt: skip
 
 
 def tracked(study: Study, runs: tuple[Run, ...], store: Store) -> tuple[RunSource, ...]:
     """Return the source of every run; its params are the varied factors, the seed, and all of its recipe."""
     names = labels([factor.name for factor in study.factors])
-    recipe = {run.cell.id: facts.fields(run.cell.recipe) for run in runs}
+    recipe = {cell.id: facts.fields(cell.recipe) for cell in {run.cell.id: run.cell for run in runs}.values()}
+    evaluations = evaluation_ids(runs)
     return tuple(
         RunSource(
             run,
             key=f"{run.cell.id[: identities.ID_SHOWN]}/{run.seed}/{run.job_id[: identities.ID_SHOWN]}",
             folder=store.job(run.job_id),
-            outcome=store.job(run.job_id).outcome(identities.evaluation_id(run.cell.recipe)),
+            outcome=store.job(run.job_id).outcome(evaluations[run.cell.id]),
             params=recipe[run.cell.id]
             | {names[name]: level for name, level in run.cell.levels.items()}
             | {"seed": str(run.seed)},
@@ -189,8 +208,7 @@ def last_sign(folder: Folder) -> int:
     return max((*(line.timestamp for line in attempts), *(line.timestamp for line in lines)), default=0)
 
 
-def _state(source: RunSource, *, closing: bool) -> State:
-    standing, evaluation = state(source.folder), records.read(source.outcome / "outcome.json", Evaluation)
+def _state(folder: Folder, standing: JobState, evaluation: Evaluation | None, *, closing: bool) -> State:
     match standing.stage(is_evaluated=evaluation is not None):
         case "diverged" if standing.result:
             return State("FINISHED", "diverged", standing.result.timestamp)
@@ -200,17 +218,14 @@ def _state(source: RunSource, *, closing: bool) -> State:
             return State("FAILED", "crashed", standing.failure.timestamp)
     if standing.is_running or not closing:
         return State("RUNNING", "running")
-    return State("KILLED", "stopped", last_sign(source.folder))
+    return State("KILLED", "stopped", last_sign(folder))
 
 
 def _end(
-    source: RunSource, lines: list[Epoch]
-) -> tuple[tuple[Line, ...], dict[str, str], list[tuple[Path, str]]]:
-    """Return the last metrics, and the artifacts as texts and as files."""
-    folder, outcome = source.folder, records.read(source.outcome / "outcome.json", Evaluation)
-    result = job_folder.read_result(folder)
+    source: RunSource, lines: list[Epoch], result: Result | None, outcome: Evaluation | None
+) -> tuple[Line, ...]:
+    """Return the last metrics."""
     end: tuple[Line, ...] = ()
-    texts: dict[str, str] = {}
     if outcome is not None and result is not None:
         whole = {
             name: value
@@ -219,20 +234,29 @@ def _end(
         }
         whole |= {"time/train_seconds": result.metrics["time/train_seconds"]}
         end = (Line(lines[-1].epoch if lines else 0, outcome.timestamp, whole),)
-        texts |= {
-            "confusion_matrix.csv": _confusion_csv(outcome),
-            "per_class_accuracy.csv": _per_class_csv(outcome),
-        }
     if result is not None:  # at step 0: MLflow draws a metric of later steps alone as a curve of one point
-        end += (Line(0, result.timestamp, facts.size(folder, result)),)
-    if lines:
-        texts["curves.csv"] = _curves_csv(lines)
-    recipe = source.run.cell.recipe
-    texts["recipe.json"] = json.dumps(recipe.model_dump(mode="json"), indent=1)
-    paths = (folder.environment, folder.model, folder.log, *job_folder.artifacts(source.outcome))
-    weights = folder.weights(recipe.evaluation.select)
-    placed = [(path, "") for path in paths] + ([(weights, "model")] if outcome is not None else [])
-    return end, texts, [(path, to) for path, to in placed if files.is_regular(path)]
+        end += (Line(0, result.timestamp, facts.size(source.folder, result)),)
+    return end
+
+
+def _artifacts(
+    source: RunSource, lines: list[Epoch], result: Result | None, outcome: Evaluation | None
+) -> Artifacts:
+    folder, recipe = source.folder, source.run.cell.recipe
+    texts: dict[str, str] = {}
+    with descriptors.holding(folder.path):
+        if outcome is not None and result is not None:
+            texts |= {
+                "confusion_matrix.csv": _confusion_csv(outcome),
+                "per_class_accuracy.csv": _per_class_csv(outcome),
+            }
+        if lines:
+            texts["curves.csv"] = _curves_csv(lines)
+        texts["recipe.json"] = json.dumps(recipe.model_dump(mode="json"), indent=1)
+        paths = (folder.environment, folder.model, folder.log, *job_folder.artifacts(source.outcome))
+        weights = folder.weights(recipe.evaluation.select)
+        placed = [(path, "") for path in paths] + ([(weights, "model")] if outcome is not None else [])
+        return Artifacts(texts, [(path, to) for path, to in placed if files.is_regular(path)])
 
 
 def _curves_csv(lines: list[Epoch]) -> str:

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ablate.store.records import Search, SeedCurve, Trial
 from ablate.store.search_folder import SearchFolder
 from ablate.tracking import facts
 from ablate.tracking.keys import labels
-from ablate.tracking.records import Line, Record, State, epochs
+from ablate.tracking.records import Artifacts, Line, Record, State, epochs
 
 ENDS = {
     "complete": State("FINISHED", "finished"),
@@ -81,7 +82,8 @@ class SearchSource:
         files = [] if stands.status == "RUNNING" else _there([self.folder.trials])
         return Record(
             self.key, "search", f"search: {search.label}", params, tags={"ablate.search": self.job},
-            started=search.started, state=stands, lines={"": tuple(_best(search, ended))}, files=files,
+            started=search.started, state=stands, lines={"": tuple(_best(search, ended))},
+            artifacts=partial(Artifacts, files=files),
         )  # fmt: skip
 
     def _trial(self, search: Search, trial: Trial, *, is_open: bool) -> Record:
@@ -144,7 +146,7 @@ class RangeSource:
             self.key, "range", f"range test: {test.label}", params, tags={"ablate.range": self.job},
             started=test.started, state=stands,
             lines={_before(test.seeds, seed): tuple(_points(curve)) for seed, curve in curves.items()},
-            files=[] if stands.status == "RUNNING" else _there(files),
+            artifacts=partial(Artifacts, files=[] if stands.status == "RUNNING" else _there(files)),
         )  # fmt: skip
 
 

@@ -78,6 +78,12 @@ class Sender:
     _experiment: str = ""
     _place: Path | None = None  # of the artifacts in the store; none where they go elsewhere
     _known: dict[str, Sent] | None = None
+    _store: str = ""  # its id, once it was read
+
+    def _identity(self) -> str:
+        """Return the id of the store, which every run has: read once."""
+        self._store = self._store or layout.identity(self.store)
+        return self._store
 
     def _connect(self) -> Any:
         if self._client is None:
@@ -133,7 +139,7 @@ class Sender:
         """
         if self._known is None:
             client, runs = self._connect(), {}
-            ours = f"tags.`ablate.store` = '{layout.identity(self.store)}'"
+            ours = f"tags.`ablate.store` = '{self._identity()}'"
             # All pages first: deleting a run shifts those that follow. Of two of a key the ended one stays.
             every = list(clients.search(client, self._experiment, ours))
             for run in sorted(every, key=lambda run: run.info.status == "RUNNING"):
@@ -202,7 +208,8 @@ class Sender:
             clients.log_images(client, run.run_id, record.images)
             run.has_images = True
         if state.status != "RUNNING" and not was_ended:  # its status is set last: all else is there
-            clients.log_artifacts(self.address, run, record.texts, record.files, self._place)
+            parts = record.artifacts()
+            clients.log_artifacts(self.address, run, parts.texts, parts.files, self._place)
             client.set_terminated(run.run_id, state.status, state.ended)
         run.status, run.ended = state.status, state.ended
 
@@ -210,7 +217,7 @@ class Sender:
         """Return all tags of a run except its note, which people may edit."""
         tags = {
             "ablate.kind": record.kind, "ablate.study": self.study.name, "ablate.key": record.key,
-            "ablate.store": layout.identity(self.store), "ablate.layout": sent.LAYOUT,
+            "ablate.store": self._identity(), "ablate.layout": sent.LAYOUT,
             "ablate.status": record.state.word, "mlflow.source.name": self.study.source,
             "mlflow.source.type": "LOCAL", **record.tags,
         } | ({"ablate.attempt": str(record.attempts)} if record.attempts else {})  # fmt: skip
@@ -237,7 +244,7 @@ class Sender:
     def log_study(self, note: str, files: Sequence[Path]) -> None:
         """Write the study's own run, which is made at its first report."""
         client = self._connect()
-        identity = layout.identity(self.store)
+        identity = self._identity()
         own = f"tags.`ablate.kind` = 'study' and tags.`ablate.store` = '{identity}'"
         runs = list(clients.search(client, self._experiment, own))
         tags = {
@@ -269,7 +276,7 @@ class Sender:
 
         None where it has nothing.
         """
-        own = f"tags.`ablate.kind` != 'study' and tags.`ablate.store` = '{layout.identity(self.store)}'"
+        own = f"tags.`ablate.kind` != 'study' and tags.`ablate.store` = '{self._identity()}'"
         where, order_by = f"{condition} and {own}", [f"attributes.{order}"]
         for run in clients.search(client, self._experiment, where, order=order_by, page_size=20):
             if "ablate.stale" not in run.data.tags:

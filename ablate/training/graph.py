@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ablate.training.augment import Mixed
 from ablate.training.images import Batch
+from ablate.training.surgery import ModelError
 
 Step = Callable[[Batch], Tensor]
 READING = {
@@ -57,15 +58,27 @@ def captured(step: Step, example: Batch, undo: Callable[[], None]) -> Step:
     recorded = torch.cuda.CUDAGraph()
     # The global generator is dropout's: at each replay it goes on by as much as a step has drawn.
     recorded.register_generator_state(torch.cuda.default_generators[torch.cuda.current_device()])
-    # thread_local: other threads, which copy images and checkpoints, may go on meanwhile.
-    with torch.cuda.graph(recorded, stream=aside, capture_error_mode="thread_local"):
-        told = step(place.batch)
+    try:
+        # thread_local: other threads, which copy images and checkpoints, may go on meanwhile.
+        with torch.cuda.graph(recorded, stream=aside, capture_error_mode="thread_local"):
+            told = step(place.batch)
+    except RuntimeError as error:
+        if (sentence := refusal(error)) is None:
+            raise
+        raise ModelError(sentence) from error
 
     def run() -> Tensor:
         recorded.replay()
         return told.clone()  # the next replay writes there again
 
     return _replayed(place, run)
+
+
+def refusal(error: RuntimeError) -> str | None:
+    """Return the sentence for a step that cannot be captured; none for an error of another kind."""
+    chain = (str(each) for each in (error, error.__context__) if each is not None)
+    why = next((text.splitlines()[0] for text in chain if "captur" in text), None)
+    return why and f"this training step cannot be a CUDA graph ({why}): take training.compile = false"
 
 
 def _warm_up(step: Step, place: Place) -> None:

@@ -38,17 +38,22 @@ def walk(folder: Path) -> Iterator[os.DirEntry[str]]:
     Nothing where there is no folder, or only a link to one. What only another user can read is left out: the
     doctor names such folders.
     """
+    yield from _walk(str(folder))
+
+
+def _walk(folder: str) -> Iterator[os.DirEntry[str]]:
+    # Strings, as a store may have a hundred thousand folders.
     try:
-        if folder.is_symlink() or not folder.is_dir():
+        if os.path.islink(folder):  # noqa: PTH114
             return
         with os.scandir(folder) as listing:
             entries = sorted(listing, key=lambda entry: entry.name)
-    except PermissionError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return
     for entry in entries:
         yield entry
         if entry.is_dir(follow_symlinks=False) and not entry.name.endswith(GONE):
-            yield from walk(Path(entry.path))
+            yield from _walk(entry.path)
 
 
 def size(path: Path) -> int:
@@ -74,7 +79,9 @@ def size(path: Path) -> int:
 def drafts(store: Store) -> Iterator[Path]:
     """Return the drafts that no living process will finish, and the folders whose removal was cut short."""
     beside = (path for path in store.path.iterdir() if path.is_file()) if store.path.is_dir() else iter(())
-    within = (Path(entry.path) for part in PARTS for entry in walk(store.path / part))
+    entries = (entry for part in PARTS for entry in walk(store.path / part))
+    # By its name first, as every file of the store is looked at.
+    within = (Path(entry.path) for entry in entries if entry.name.startswith((".", "draft-")))
     for path in (*beside, *within):
         if not path.is_symlink() and _is_left(path):
             yield path

@@ -74,7 +74,7 @@ def outlook(todo: Plan, where: Where) -> "Outlook | None":
 
     study, noise, basis = todo.study, looking.Noise(), ""
     if todo.done:
-        noise = looking.noise(study, todo.grid, run_outcomes.read(todo.runs, where.store))
+        noise = looking.noise(study, todo.grid, run_outcomes.read(todo.runs, where.store, whole=False))
         basis = "from the runs that are there"
     for name in () if noise.sds else study_folder.names(where.store):
         try:
@@ -82,7 +82,8 @@ def outlook(todo: Plan, where: Where) -> "Outlook | None":
             if name == study.name or not looking.alike(other, study):
                 continue
             resolved = resolve(other, where.store, where.device)
-            theirs = looking.noise(other, resolved.grid, run_outcomes.read(resolved.runs, where.store))
+            outcomes = run_outcomes.read(resolved.runs, where.store, whole=False)
+            theirs = looking.noise(other, resolved.grid, outcomes)
         except SPOILT:  # another version's, not ours, or another user's
             continue
         if theirs.seeds >= max(looking.FEWEST, noise.seeds + 1):  # of several the one with the most seeds

@@ -55,7 +55,7 @@ def run(study: Study, crew: Crew) -> Ran:
 
     where, how = crew.where, crew.how
     _check_search(study, how)
-    precision = _check_devices(crew).precision
+    resources = _check_devices(crew)
     _check_servers(crew)
     waits = crew.notice if how.wait else None
     with (
@@ -64,7 +64,7 @@ def run(study: Study, crew: Crew) -> Ran:
     ):
         if notice := study_folder.take_over(crew.store, study, replace=how.replace):
             crew.notice(notice)
-        before, replan = _prepare(study, crew, precision)
+        before, replan = _prepare(study, crew, resources)
         for notice in () if how.tune_only else before.trained_again:
             crew.notice(notice)
         is_sent = before.is_done and tracking.marks.is_current(
@@ -87,7 +87,7 @@ def hand_out(study: Study, crew: Crew, path: Path) -> int:
     Whoever runs them, in whatever order and wherever the store is seen under the same path, leaves what a
     run of the study would.
     """
-    precision = _check_devices(crew).precision
+    resources = _check_devices(crew)
     waits = crew.notice if crew.how.wait else None
     with (
         layout.creating(crew.store),
@@ -95,7 +95,7 @@ def hand_out(study: Study, crew: Crew, path: Path) -> int:
     ):
         if notice := study_folder.take_over(crew.store, study, replace=crew.how.replace):
             crew.notice(notice)
-        todo, _ = _prepare(study, crew, precision)
+        todo, _ = _prepare(study, crew, resources)
         if todo.trials or todo.tuning.open_ranges:
             raise AblateError(
                 "--tasks needs cells that are tuned: find their rates and fields first, with "
@@ -108,18 +108,18 @@ def hand_out(study: Study, crew: Crew, path: Path) -> int:
     return len(todo.ready)
 
 
-def _prepare(study: Study, crew: Crew, precision: str) -> tuple[Plan, Callable[[], Plan]]:
+def _prepare(study: Study, crew: Crew, resources: Resources) -> tuple[Plan, Callable[[], Plan]]:
     """Check a study, fetch weights, decode images, record it; return its plan and a function to replan it."""
     how = crew.how
     with crew.interruption.at_once():
-        study_inputs = inputs.read(study, crew.store, crew.where.device, precision)
+        study_inputs = inputs.read(study, crew.store, crew.where.device, resources.precision)
         inputs.check_images(study_inputs)
         for note in network_checks.check(study_inputs):
             crew.notice(f"note: {note}")
         resolved = resolve_inputs(study_inputs)
         todo = planning.make(resolved, retry_failed=how.retry_failed, only=how.only)
         if todo.captures:
-            hardware.check_graphs(_check_devices(crew).device)
+            hardware.check_graphs(resources.device)
         _note_devices(crew, todo)
         weights = network_checks.fetch_weights(todo.recipes)  # before what takes longer
         fingerprints = replace(resolved.fingerprints, data=inputs.decode(study_inputs, crew.notice))
@@ -129,16 +129,17 @@ def _prepare(study: Study, crew: Crew, precision: str) -> tuple[Plan, Callable[[
             resolve_inputs(study_inputs, fingerprints), retry_failed=how.retry_failed, only=how.only
         )
 
-    before = replan()
+    # Of a study that was run before, nothing is decoded anew: the plan stands.
+    before = todo if fingerprints == resolved.fingerprints else replan()
     network_checks.fetch_weights(before.recipes, weights)
     study_folder.keep(crew.store, study, inputs.settle(study_inputs, fingerprints))
     return before, replan
 
 
 def _check_devices(crew: Crew) -> Resources:
-    """Return the devices that are asked for, before anything is written.
+    """Return what there is to run on; raise an AblateError where that cannot be had.
 
-    Raises an AblateError where they cannot be had.
+    Before anything is written.
     """
     where, how = crew.where, crew.how
     asked = Options(
@@ -181,9 +182,9 @@ def lr_find(
     Returns each rule's suggestion, by cell and rule.
     """
     asked = Sweep(**sweep)
-    precision = _check_devices(crew).precision
+    resources = _check_devices(crew)
     _check_servers(crew)
-    study_inputs = inputs.read(study, crew.store, crew.where.device, precision)
+    study_inputs = inputs.read(study, crew.store, crew.where.device, resources.precision)
     check_cells(study_inputs.grid, cells)
     chosen = tuple(
         cell for cell in study_inputs.grid.cells if cell.label in cells or (not cells and cell.is_baseline)

@@ -12,8 +12,8 @@ import pytest
 from resolving import fingerprints
 
 from ablate.errors import StudyError
-from ablate.recipe import fields
-from ablate.recipe.fields import Data, MeanStd
+from ablate.recipe import fields, identity
+from ablate.recipe.fields import Data, MeanStd, Recipe
 from ablate.recipe.identity import digest
 from ablate.study import file as study_file
 from ablate.study import grid
@@ -356,3 +356,30 @@ if __name__ == "__main__":
     GOLDEN.write_text(
         json.dumps({path.name: summary(path) for path in FILES}, indent=1) + "\n", encoding="utf-8"
     )
+
+
+STUDY = {
+    "name": "x", "seeds": 50, "recipe": {"model": {"name": "cnn4"}},
+    "factors": {"augment": {"rotation": [0, 15]}},
+}  # fmt: skip
+
+
+def test_a_recipe_is_brought_to_its_canonical_form_once_for_all_seeds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    brought: list[Recipe] = []
+    canonical = identity.canonical
+    checked = study_file.check(STUDY, "x.toml")
+    expanded = expand(checked)
+
+    def counted(recipe: Recipe, *, evaluation: bool = True) -> dict[str, Any]:
+        brought.append(recipe)
+        return canonical(recipe, evaluation=evaluation)
+
+    monkeypatch.setattr(identity, "canonical", counted)
+    runs, jobs = grid.runs_and_jobs(expanded, checked.seeds, fingerprints(expanded))
+    assert len(brought) == len(expanded.cells)
+    assert len(runs) == len(jobs) == 50 * len(expanded.cells)
+    assert [job.id for job in jobs[:3]] == [
+        identity.job_id(job.recipe, job.seed, job.data, job.code) for job in jobs[:3]
+    ]

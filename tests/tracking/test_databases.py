@@ -194,3 +194,13 @@ def test_sync_says_under_which_name_the_runs_are(address, store, done):
     assert f"the runs of this one are in tiny ({identity[:8]})" in err
     assert len(runs_of(MlflowClient(address), f"tiny ({identity[:8]})")) == 8
     assert json.loads(ablate("sync", "tiny", "--store", folder / "store", "--json")[1])["runs"] == 8
+
+
+@pytest.mark.parametrize("option", ["--tracking-uri", "--optuna-storage"])
+def test_a_missing_driver_is_refused_before_anything_is_trained(study, tmp_path, option):
+    address = "postgresql+nonsense://me:s3cret@host/db"
+    code, out, err = ablate("run", study, "--store", tmp_path / "store", option, address)
+    assert (code, out) == (2, "")
+    assert 'needs the package nonsense, which is not installed: pip install "ablate-studies[postgres]"' in err
+    assert "s3cret" not in err
+    assert not (tmp_path / "store").exists()

@@ -40,7 +40,7 @@ def test_the_name_of_a_class_is_no_formula_in_the_sheets_of_a_run(tmp_path):
     source = tracking.tracked(study, planning.plan(study, Where(store, device="cpu")).runs, store)[0]
     (record,) = source.records(closing=True, is_done=lambda *_: False)
     for name in ("confusion_matrix.csv", "per_class_accuracy.csv"):
-        rows = list(csv.reader(record.texts[name].splitlines(keepends=True)))
+        rows = list(csv.reader(record.artifacts().texts[name].splitlines(keepends=True)))
         written = [row[0] for row in rows[1:]]
         assert written == [
             "'=cmd|' /C calc'!A0", "'@SUM(1)", "'+1+cmd()", "'-2+3", "'  =x", "a;'=x", "a\n'=x", "ok", "a=b",

@@ -29,10 +29,24 @@ SHORT = RECIPE.replace("epochs = 3", "epochs = 2").replace("train_size = 300", "
 MANY = f"""
 name  = "shared"
 seeds = 6
-{SHORT.replace('adam", lr = 0.003', 'adam"')}
+{SHORT.replace('adam", lr = 0.003', 'adam"').replace('"cnn4", head_dropout = 0.2', '"held_net:make"')}
 [factors]
-optimizer.lr     = [0.003, 0.001]
-model.batch_norm = [true, false]
+optimizer.lr = [0.003, 0.002, 0.001, 0.0005]
+"""
+HELD = """
+import os, time
+from torch import nn
+
+class Held(nn.Sequential):
+    steps = 0
+    def forward(self, x):
+        self.steps += self.training
+        while self.steps > 12 and os.path.exists(os.environ["HOLD"]):  # in the second epoch
+            time.sleep(0.01)
+        return super().forward(x)
+
+def make(classes, channels, image_size):
+    return Held(nn.Flatten(), nn.Linear(channels * image_size**2, classes))
 """
 SEARCHES = f"""
 name  = "one"
@@ -76,26 +90,33 @@ def names_of(address, store):
 def test_two_users_upload_every_run_once_while_server_and_database_are_restarted(postgres, server, tmp_path):
     study, stores = tmp_path / "shared.toml", (tmp_path / "first", tmp_path / "second")
     study.write_text(MANY)
-    both = [
-        start("run", study, "--store", store, "--jobs", 1, MLFLOW_TRACKING_URI=server.address)
-        for store in stores
-    ]
+    study.with_name("held_net.py").write_text(HELD)
+    hold = tmp_path / "hold"  # while it is there, all training waits: a server may take a minute to start
+    hold.touch()
+    variables = {"MLFLOW_TRACKING_URI": server.address, "HOLD": str(hold)}
+    both = [start("run", study, "--store", store, "--jobs", 1, **variables) for store in stores]
     ended = "jobs/*/outcomes/*/outcome.json"
 
     def wait_for_more(jobs):
         before = min(count(ended, store) for store in stores)
         wait_for(lambda: min(count(ended, store) for store in stores) >= before + jobs, both[0])
 
+    wait_for(lambda: all(count("jobs/*/attempts.jsonl", store) for store in stores), both[0])
+    hold.unlink()
     wait_for_more(3)
     server.kill()  # the server alone, then the database below it as well
     wait_for_more(2)  # training goes on
+    hold.touch()
     postgres.server.kill()
     postgres.start()
     server.start()
+    hold.unlink()
     wait_for_more(2)
     postgres.server.kill()  # below a server that lives on
     wait_for_more(2)
+    hold.touch()
     postgres.start()
+    hold.unlink()
     for process in both:
         out, err = process.communicate(timeout=600)
         assert process.returncode == 0, out + err

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ablate.recipe import identity
-from ablate.training import data, loop, rehearsal
+from ablate.training import data, graph, loop, rehearsal
 from ablate.training.models import Shape
 from ablate.training.surgery import ModelError
 
@@ -125,6 +125,16 @@ def test_a_batch_of_another_size_is_no_batch_of_a_graph(digits):
         session.replay(next(session.train.batches(7)))
 
 
+def test_a_graph_has_a_place_of_its_own(digits):
+    session = start(as_graph(**EVERYTHING), digits)
+    example, other = list(loop.shuffled(session))[:2]
+    before = example.images.clone(), example.labels.clone(), example.mixed.share.clone()
+    replay = graph.captured(lambda batch: batch.images.sum().view(1), example, lambda: None)
+    assert replay(other) == other.images.sum()
+    after = example.images, example.labels, example.mixed.share
+    assert all(torch.equal(one, same) for one, same in zip(before, after, strict=True))
+
+
 def test_all_batches_of_an_epoch_are_whole(digits):
     session = start(as_graph(), digits)
     assert len(session.train) % 32
@@ -184,6 +194,16 @@ def test_a_network_that_cannot_be_captured_is_a_sentence_before_any_training(way
     rehearsal.rehearse(make(), Shape(3, 8, 10))
     monkeypatch.setattr(rehearsal.models, "build", lambda *_, **__: Counts(""))
     rehearsal.rehearse(as_graph(), Shape(3, 8, 10))
+
+
+def test_a_capture_that_fails_is_a_sentence_and_a_want_of_memory_stays_one():
+    refused = RuntimeError("CUDA error: operation not permitted when stream is capturing\nSearch for ...")
+    assert graph.refusal(refused) == (
+        "this training step cannot be a CUDA graph (CUDA error: operation not permitted when stream is "
+        "capturing): take training.compile = false"
+    )
+    memory = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    assert graph.refusal(memory) is None
 
 
 # On a GPU

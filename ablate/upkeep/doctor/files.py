@@ -7,16 +7,14 @@ from pathlib import Path
 
 from ablate import descriptors
 from ablate.errors import RefusedError
-from ablate.store import complaint, files
+from ablate.store import complaint, files, job_folder
 from ablate.store.files import SPOILT
 from ablate.store.job_folder import Folder
-from ablate.store.job_state import state
 from ablate.training import data
 from ablate.upkeep import leftovers
 from ablate.upkeep.doctor.finding import Finding, Patient, can_read
-from ablate.upkeep.leftovers import CHECKPOINTS
+from ablate.upkeep.leftovers import CHECKPOINTS, PARTS
 
-PARTS = ("jobs", "studies", "searches", "ranges", "data")
 LENGTH = 64  # of the name of a job, a search, a range test or a decoded set
 SUFFIXES = (".json", ".jsonl", ".pt", ".npy", ".png")
 ANEW = "remove its folder, and run its study again"
@@ -37,59 +35,51 @@ ADVICE: Mapping[str, str] = {
 
 
 def _named(patient: Patient, suffix: str) -> Iterator[Path]:
-    for part in PARTS:
-        for entry in leftovers.walk(patient.store.path / part):
-            is_named = entry.name.endswith(suffix) and not entry.name.startswith(".")
-            if is_named and entry.is_file(follow_symlinks=False) and can_read(entry):
-                yield Path(entry.path)
+    for entry in patient.entries:
+        is_named = entry.name.endswith(suffix) and not entry.name.startswith(".")
+        if is_named and entry.is_file(follow_symlinks=False) and can_read(entry):
+            yield Path(entry.path)
 
 
 def readable(patient: Patient) -> Iterator[Finding]:
     """Find what this user may not read: no other check reports on it."""
     beside = [path for path in (patient.store.path / "id", patient.store.database) if path.exists()]
     folders = [path for path in (patient.store.path / part for part in PARTS) if path.is_dir()]
-    within = (
-        Path(entry.path)
-        for part in PARTS
-        for entry in leftovers.walk(patient.store.path / part)
-        if not entry.is_symlink()
-    )
+    within = (entry for entry in patient.entries if not entry.is_symlink())
     for path in (*beside, *folders, *within):
         if not can_read(path) and os.path.lexists(path):  # else a running job has just removed it
             says = "you may not read this, so nothing is said of it"
-            yield Finding("readable", "problem", says, RIGHTS, patient.short(path))
+            yield Finding("readable", "problem", says, RIGHTS, patient.short(Path(path)))
 
 
 def regular(patient: Patient) -> Iterator[Finding]:
     """Find links and special files, and files that are far too large: nothing of ours opens them."""
+    start = len(str(patient.store.path)) + 1
     for entry in leftovers.walk(patient.store.path):
         try:
             about = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
             continue
-        path = Path(entry.path)
-        says = descriptors.wrong(about) or _other_kind(path.relative_to(patient.store.path), about)
-        if (
-            not says
-            and stat.S_ISREG(about.st_mode)
-            and path.relative_to(patient.store.path).parts[0] in PARTS
-        ):
-            most = descriptors.limit(path)
+        short = entry.path[start:]  # no Path, as there are a hundred thousand
+        is_ours = short.partition(os.sep)[0] in PARTS
+        says = descriptors.wrong(about) or (
+            _other_kind(entry.name, short.count(os.sep), about) if is_ours else ""
+        )
+        if not says and is_ours and stat.S_ISREG(about.st_mode) and about.st_size > descriptors.SMALLEST:
+            most = descriptors.limit(Path(entry.path))
             if about.st_size > most:
                 says = f"is far larger than any such file that ablate writes, {most / 1e6:,.0f} MB"
         if says:
             what, _, do = says.partition(": ")
-            yield Finding("regular", "problem", what, do or "remove it", patient.short(path))
+            yield Finding("regular", "problem", what, do or "remove it", short)
 
 
-def _other_kind(path: Path, about: os.stat_result) -> str:
-    """Return that a path, as seen from the store, is a folder in place of a file, or the other way round."""
-    if path.parts[0] not in PARTS:
-        return ""
+def _other_kind(name: str, depth: int, about: os.stat_result) -> str:
+    """Return that what lies so many folders below the store is a folder and must be a file, or vice versa."""
     if stat.S_ISDIR(about.st_mode):
-        is_files = path.suffix in SUFFIXES or path.name in ("log.txt", "lock")
+        is_files = name.endswith(SUFFIXES) or name in ("log.txt", "lock")
         return "is a folder, and must be a file: move it elsewhere" if is_files else ""
-    is_folders = path.name in ("outcomes", "index") or (len(path.parts) == 2 and len(path.name) == LENGTH)
+    is_folders = name in ("outcomes", "index") or (depth == 1 and len(name) == LENGTH)
     return "is a file, and must be a folder: remove it" if is_folders else ""
 
 
@@ -114,7 +104,7 @@ def line_files(patient: Patient) -> Iterator[Finding]:
         do = ADVICE.get(path.name, THAT)
         try:
             *whole, rest = files.read(path).split(b"\n")
-        except RefusedError:  # as `regular` says
+        except (FileNotFoundError, RefusedError):  # a running job has just removed it; or as `regular` says
             continue
         bad = [number for number, line in enumerate(whole, 1) if complaint.of(path.name, line)]
         if bad:
@@ -169,7 +159,7 @@ def results(patient: Patient) -> Iterator[Finding]:
     for path in patient.jobs:
         folder = Folder(path)
         try:
-            result = state(folder).result
+            result = job_folder.read_result(folder)
             lines = files.read(folder.journal).count(b"\n") if folder.journal.exists() else 0  # bad ones, too
         except SPOILT:  # another check reports it
             continue

@@ -13,6 +13,8 @@ from ablate.planning.references import Needs
 from ablate.planning.resolve import Resolved
 from ablate.store import files
 from ablate.store.layout import Store
+from ablate.upkeep import leftovers
+from ablate.upkeep.leftovers import PARTS
 
 Severity = Literal["ok", "note", "problem"]
 
@@ -49,6 +51,11 @@ class Patient:
         """The folders of the jobs that can be read; one check names the others."""
         paths = sorted((self.store.path / "jobs").glob("[!.]*"))
         return tuple(path for path in paths if path.is_dir() and can_read(path))
+
+    @cached_property
+    def entries(self) -> tuple[os.DirEntry[str], ...]:
+        """What lies in the parts of the store that ablate writes, listed once for all checks."""
+        return tuple(entry for part in PARTS for entry in leftovers.walk(self.store.path / part))
 
     @cached_property
     def needs(self) -> Needs:

@@ -1,7 +1,10 @@
 """Whether every folder is what its name says: identities are computed again from its content."""
 
+import json
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from ablate.messages import count
 from ablate.recipe import identity as identities
@@ -9,9 +12,12 @@ from ablate.recipe.fields import Evaluation, Recipe
 from ablate.store import job_folder, records, study_folder
 from ablate.store.files import SPOILT
 from ablate.store.job_folder import Folder
+from ablate.store.records import JobRecipe
 from ablate.store.search_folder import SearchFolder, read_any_trials
 from ablate.upkeep.doctor.files import ANEW, FROM_FILE, RIGHTS
 from ablate.upkeep.doctor.finding import Finding, Patient
+
+RECIPES = 4096  # of different cells, that are kept parsed
 
 
 def jobs(patient: Patient) -> Iterator[Finding]:
@@ -28,13 +34,13 @@ def jobs(patient: Patient) -> Iterator[Finding]:
             says = f"jobs were trained under numerics {then}: this version, with {now}, trains them again"
             yield Finding("identity", "note", says, patient.gc(), patient.short(path))
             continue
-        recipe = _recipe(path)
-        if recipe is None:
+        training = _training(_text(description.recipe), description.data, description.code)
+        if training is None:
             says = "recipe.json says what this version of ablate cannot train"
             do = "use the version that wrote it, or remove its folder"
             yield Finding("identity", "problem", says, do, patient.short(path))
             continue
-        identity = identities.job_id(recipe, description.seed, description.data, description.code)
+        identity = identities.seeded(training, description.seed)
         if identity != path.name or description.job != path.name:
             says = "a job is not what its folder is named after"
             yield Finding("identity", "problem", says, ANEW, patient.short(path))
@@ -50,22 +56,52 @@ def outcomes(patient: Patient) -> Iterator[Finding]:
                 written = records.read(outcome, records.Evaluation)
                 if written is None:  # it was there a moment ago
                     continue
-                evaluation = Evaluation.model_validate(written.evaluation)
+                identity = _evaluation_id(recipe or "", _text(written.evaluation))
             except SPOILT:  # another check reports it
                 continue
-            assert recipe is not None
-            identity = identities.evaluation_id(recipe.model_copy(update={"evaluation": evaluation}))
             if identity[: identities.ID_SHOWN] != outcome.parent.name:
                 says = "an outcome is of another way of evaluating than its folder is named after"
                 do = "remove that folder, and run its study again"
                 yield Finding("outcomes", "problem", says, do, patient.short(outcome.parent))
 
 
-def _recipe(path: Path) -> Recipe | None:
+def _recipe(path: Path) -> str | None:
+    """Return the text of a job's recipe; None where this version cannot read it."""
     try:
-        return job_folder.read_recipe(Folder(path).recipe)[0]
+        description = job_folder.read_description(Folder(path))
     except SPOILT:
         return None
+    text = "" if description is None else _text(description.recipe)
+    return text if text and _parsed(text) is not None else None
+
+
+# The jobs of a cell share a recipe, and parsing it, and bringing it to its canonical form, takes the time.
+
+
+def _text(content: dict[str, Any]) -> str:
+    return json.dumps(content, sort_keys=True)
+
+
+@lru_cache(RECIPES)
+def _parsed(text: str) -> Recipe | None:
+    try:
+        return JobRecipe.model_construct(recipe=json.loads(text)).parsed()
+    except SPOILT:
+        return None
+
+
+@lru_cache(RECIPES)
+def _training(text: str, data: str, code: str) -> dict[str, Any] | None:
+    recipe = _parsed(text)
+    return None if recipe is None else identities.training(recipe, data, code)
+
+
+@lru_cache(RECIPES)
+def _evaluation_id(text: str, evaluation: str) -> str:
+    recipe = _parsed(text)
+    assert recipe is not None
+    chosen = Evaluation.model_validate(json.loads(evaluation))
+    return identities.evaluation_id(recipe.model_copy(update={"evaluation": chosen}))
 
 
 def studies(patient: Patient) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ablate.messages import count
 from ablate.planning.references import IDENTITY
-from ablate.store import job_folder
+from ablate.store import files, job_folder
 from ablate.store.files import SPOILT
 from ablate.store.job_folder import Folder
 from ablate.store.job_state import state
@@ -67,6 +67,8 @@ def interrupted(patient: Patient) -> Iterator[Finding]:
     """Find jobs that were interrupted."""
     for path in patient.jobs:
         folder = Folder(path)
+        if files.is_there(folder.result):  # it has ended
+            continue
         try:
             if state(folder).stage() != "stopped":
                 continue
