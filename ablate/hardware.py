@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from ablate import gpus
+from ablate.errors import AblateError
 
 BF16_FLAGS = {"amx_bf16", "avx512_bf16"}  # without them bf16 on a CPU is emulated and slower than fp32
 KERNELS = (7, 5)  # the least compute capability that torch's wheels for CUDA 13 have kernels for
@@ -24,6 +25,7 @@ class Resources:
     shares_memory: bool = False  # slots use one memory: what ran out of it is tried again alone
     is_exclusive: bool = False  # a device takes one process at a time
     shares_store: bool = True  # its workers see the folder of the store under the same path
+    keeps_queue: bool = False  # what is queued there outlives this process: all work that is known goes there
 
 
 def precision(device: str) -> str:
@@ -57,6 +59,15 @@ def notes(device: str, precisions: Container[str] = ()) -> tuple[str, ...]:
     )
     is_slow = emulated and "bf16" in precisions
     return (*filter(None, (other,)), *((old,) if kernels else ()), *((slow,) if is_slow else ()))
+
+
+def check_graphs(device: str) -> None:
+    """Raise an AblateError where steps are to be CUDA graphs, and jobs do not run on a CUDA device."""
+    if device != "cuda":
+        raise AblateError(
+            f'training.compile must be false or true where jobs run on a {device.upper()}, got "graph": '
+            "a step is one graph on a GPU of CUDA alone: give --set training.compile=false, or train there"
+        )
 
 
 def cores() -> int:

@@ -1,5 +1,6 @@
 """Fixtures that several files use."""
 
+import gc
 import os
 import sys
 
@@ -25,8 +26,20 @@ from ablate import gpus  # noqa: E402
 from ablate.store import layout  # noqa: E402
 
 # No example has to be quick: how long one takes says more of what else the machine does than of the code.
-settings.register_profile("ablate", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "ablate", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("ablate")
+
+
+def pytest_collection_finish():
+    """Leave what all tests share, some million objects of torch and mlflow, out of each later collection."""
+    gc.freeze()
+
+
+def pytest_unconfigure():
+    """Let Python's end find it all."""
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ LAYERS = [  # a room may import itself and any room below, never its own row or 
     {"training", "study"},
     {"recipe"},
     {"hardware", "places", "descriptors", "sheets"},
-    {"gpus"},
+    {"gpus", "databases"},
     {"errors", "messages", "driver", "__init__"},
 ]
 HOMES = {
@@ -55,6 +55,7 @@ SEALED = {  # narrower than their layer: part of a path -> the rooms and modules
         "hardware",
         "places",
         "descriptors",
+        "databases",
     },
     "analysis/stats": set(),
     "analysis/pooling": {"analysis/stats"},
@@ -105,6 +106,13 @@ def test_imports_point_downwards_and_heavy_libraries_stay_at_home(path):
 def test_one_file_of_tracking_imports_mlflow():
     homes = [path.name for path in FILES if any(name.split(".")[0] == "mlflow" for name in imported(path))]
     assert homes == ["client.py"]
+
+
+def test_ray_is_imported_late_and_by_its_executor_alone():
+    for path in FILES:
+        lines = [line for line in path.read_text().splitlines() if re.match(r"\s*(import|from) ray\b", line)]
+        assert not lines or path.name.startswith("ray"), path.name
+        assert all(line.startswith(" ") for line in lines), f"{path.name} imports Ray with itself"
 
 
 def test_there_are_twelve_rooms_and_every_module_has_a_layer():

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ablate.execution.executors import EXECUTORS
+from ablate.errors import AblateError
+from ablate.execution import executors
 
 if TYPE_CHECKING:
     from ablate.execution.options import How, Where
@@ -40,11 +41,17 @@ PER_GPU = click.option(
     help="Jobs that share a GPU; auto: a probe of the largest tries 1, 2 and 4 (a plan reckons with 1).",
 )  # fmt: skip
 EXECUTOR = click.option(
-    "--executor", type=click.Choice(tuple(EXECUTORS)), default="local", show_default=True,
-    hidden=len(EXECUTORS) == 1, help="What places the jobs.",
+    "--executor", default="local", show_default=True, metavar="NAME",
+    callback=lambda _context, _option, value: _executor(value),
+    help=f"What places the jobs: {', '.join(executors.names())}.",
+)  # fmt: skip
+SLURM = click.option(
+    "--slurm", multiple=True, metavar="OPTIONS",
+    help="Options of sbatch, for --executor slurm: partition=gpu,time=2:00:00,gres=gpu:1.",
 )  # fmt: skip
 OPTUNA = click.option(
-    "--optuna-storage", metavar="URL", help="A database for Optuna's memory, instead of files of the store."
+    "--optuna-storage", metavar="URL", envvar="ABLATE_OPTUNA_STORAGE", show_envvar=True,
+    help="A database for Optuna's memory, instead of files of the store.",
 )  # fmt: skip
 WAIT = click.option(
     "--wait", is_flag=True, help="Wait for another process that runs this study, instead of ending."
@@ -88,8 +95,13 @@ def training(command: Any) -> Any:
         "--stall", metavar="TIME", default="10m", show_default=True, callback=_seconds,
         help="Stop a job that gives no sign of life for so long, and try it once more.",
     )  # fmt: skip
+    detach = click.option(
+        "--detach", is_flag=True,
+        help="With --executor slurm: end once all is submitted; the same command again follows it.",
+    )  # fmt: skip
     own = (stall, budget, fail_fast, retry)
-    for option in (*own, ONLY, SEEDS, REPLACE, WAIT, OPTUNA, URI, PER_GPU, JOBS, DEVICE, EXECUTOR):
+    where = (URI, PER_GPU, JOBS, DEVICE, detach, SLURM, EXECUTOR)
+    for option in (*own, ONLY, SEEDS, REPLACE, WAIT, OPTUNA, *where):
         command = option(command)
     return command
 
@@ -156,13 +168,22 @@ def where(
     jobs_per_gpu: int | None = 1,
     optuna_storage: str | None = None,
     executor: str = "local",
+    slurm: tuple[str, ...] = (),
 ) -> "Where":
     """Return where to run: the store, MLflow, and the machine's devices."""
     from ablate.execution.options import Where
     from ablate.store import layout
 
     store = layout.open_store(Path(store_path))
-    return Where(store, tracking_uri, device, jobs, jobs_per_gpu, optuna_storage, executor)
+    return Where(store, tracking_uri, device, jobs, jobs_per_gpu, optuna_storage, executor, slurm)
+
+
+def _executor(value: str) -> str:
+    """Read the name of an executor, with the address that may follow it."""
+    try:
+        return executors.check(value)
+    except AblateError as error:
+        raise click.BadParameter(str(error).removeprefix("--executor ")) from None
 
 
 def _count_or_auto(value: str) -> int | None:

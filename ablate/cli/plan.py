@@ -28,6 +28,7 @@ NAMED = 5  # cells of one exclusion
 @options.STUDY
 @options.SET
 @options.STORE
+@options.EXECUTOR
 @options.DEVICE
 @options.JOBS
 @options.PER_GPU
@@ -38,7 +39,8 @@ NAMED = 5  # cells of one exclusion
 @click.option("--verbose", is_flag=True, help="Describe every network: its size, cost, receptive field.")
 def plan(
     study: str, sets: tuple[str, ...], store_path: str, seeds: int | None, only: str | None, *,
-    device: str, jobs: int | None, jobs_per_gpu: int | None, as_json: bool, cells: bool, verbose: bool,
+    executor: str, device: str, jobs: int | None, jobs_per_gpu: int | None, as_json: bool, cells: bool,
+    verbose: bool,
 ) -> None:  # fmt: skip
     """Show what a run would do: cells, jobs, time, detectable effects.
 
@@ -53,7 +55,7 @@ def plan(
     from ablate.workflow import answers
     from ablate.workflow import plan as planning
 
-    where = options.where(store_path, None, device, jobs, jobs_per_gpu)
+    where = options.where(store_path, None, device, jobs, jobs_per_gpu, executor=executor)
     loaded = options.load(study, sets, where.store, seeds, asks=True)
     preview = planning.preview(loaded, where, options.how(only), with_networks=verbose)
     if as_json:

@@ -1,5 +1,6 @@
 """Live progress of jobs. Not a terminal: plain lines."""
 
+import sys
 import time
 from typing import Any
 
@@ -58,6 +59,24 @@ class Terminal:
             case AttemptLost() | TaskEnded():
                 last = self._running.pop(event.task, {"text": ""})
                 self._end(event, "evaluated" if last["text"] == EVALUATING else last["text"])
+
+    def leaves(self) -> bool:
+        """Ask whether jobs go on that can do without us; without a terminal nobody is asked, and they do."""
+        if not (sys.stdin.isatty() and self._console.is_terminal):
+            return True
+        if self._live is not None:
+            self._live.stop()
+        question = "the job array runs without this command: [l]eave it running, or [c]ancel it? (leave) "
+        try:
+            answer = self._console.input(escape(question))
+        except EOFError:
+            answer = ""
+        if not answer.strip().lower().startswith("c"):
+            return True
+        self._console.print("[dim]stopping when the running epochs have ended; Ctrl-C stops at once[/]")
+        if self._live is not None:
+            self._live.start()
+        return False
 
     def _start(self, what: str, total: int) -> None:
         """Begin to follow a stage."""

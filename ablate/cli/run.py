@@ -52,7 +52,7 @@ def run(study: str, sets: tuple[str, ...], store_path: str, *, as_json: bool, **
 def execute(
     console: Console, study: str, sets: tuple[str, ...], store_path: str, *, seeds: int | None,
     only: str | None, retry_failed: bool, fail_fast: bool, budget: float | None, stall: float, wait: bool,
-    replace: bool, tune_only: bool = False, **place: Any,
+    replace: bool, detach: bool, tune_only: bool = False, **place: Any,
 ) -> Ran:  # fmt: skip
     """Run a study by the options of a command line, with its progress on a console."""
     from ablate.execution.crew import assemble
@@ -62,9 +62,10 @@ def execute(
     loaded = options.load(study, sets, where.store, seeds)
     how = options.how(
         only, retry_failed=retry_failed, fail_fast=fail_fast, budget=budget, stall=stall, wait=wait,
-        replace=replace, tune_only=tune_only,
+        replace=replace, tune_only=tune_only, detach=detach,
     )  # fmt: skip
-    with assemble(where, how, Terminal(console).observe) as crew:
+    shown = Terminal(console)
+    with assemble(where, how, shown.observe, leaves=shown.leaves) as crew:
         return workflow.run(loaded, crew)
 
 
@@ -119,6 +120,13 @@ def _left(jobs: int) -> str:
     return "was left alone" if jobs == 1 else "were left alone"
 
 
+def _goes_on(left: int) -> str:
+    """Return how an interrupted run goes on."""
+    if left:
+        return f"{count(left, 'job')} left to Slurm: the same command follows them, ablate status shows them"
+    return "interrupted: everything finished is kept, and the same command goes on from here"
+
+
 def show_end(console: Console, ran: Ran) -> None:
     """Print what went wrong, and where the report is."""
     ledger, plan, failed = ran.ledger, ran.plan, ran.plan.failed
@@ -142,8 +150,8 @@ def show_end(console: Console, ran: Ran) -> None:
         console.print(line, soft_wrap=True)
     elif ledger.halted and not ledger.late:
         console.print(f"stopped: {escape(ledger.halted)}; the same command goes on from here", soft_wrap=True)
-    if ledger.interrupted:
-        console.print("interrupted: everything finished is kept, and the same command goes on from here")
+    if ledger.left or ledger.interrupted:
+        console.print(_goes_on(len(ledger.left)), soft_wrap=True)
     if ran.late_reason:
         line = f"MLflow is not up to date ({escape(ran.late_reason)}): ablate sync sends what is missing"
         console.print(line, soft_wrap=True)

@@ -81,6 +81,8 @@ def status(
         click.echo(answers.text(now))
     else:
         show_status(console, now)
+        if waiting := inspect.queued(loaded, where):
+            console.print(escape(waiting), soft_wrap=True)
 
 
 def show_status(console: Console, status: Status) -> None:

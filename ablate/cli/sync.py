@@ -22,12 +22,12 @@ def sync(
     Example:
       ablate sync augmentation --tracking-uri http://localhost:5000
     """
-    from ablate.messages import count
+    from ablate.messages import count, printable
     from ablate.workflow import answers, tracking
 
     where = options.where(store_path, tracking_uri)
     loaded = options.load(study, sets, where.store, reads=True)
-    runs = tracking.sync(loaded, where)
+    runs = tracking.sync(loaded, where, lambda text: click.echo(printable(f"note: {text}"), err=True))
     if as_json:
         click.echo(answers.text(answers.synced(loaded, runs, where)))
     else:

@@ -36,7 +36,9 @@ PRELOAD = (
 
 Torch's optimizers import _dynamo, for 0.9 s.
 """
-PROGRAM = Program("ablate.execution.worker:work", PRELOAD, "ablate.execution.preflight:check")
+PROGRAM = Program(
+    "ablate.execution.worker:work", PRELOAD, "ablate.execution.preflight:check", "ablate.execution.travel"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class Crew:
     ledger: Ledger = field(default_factory=Ledger)
     workers: Workers | None = None  # none: there is nothing to train yet
     lock: threading.RLock = field(default_factory=threading.RLock)
+    # Asks whoever interrupts, whether what can do without this process is left running.
+    leaves: Callable[[], bool] = lambda: True
     said: set[str] = field(default_factory=set)  # notices of tasks: each once, however many tasks send it
 
     @property
@@ -87,8 +91,12 @@ class Crew:
         self.tell(Updated(id))
 
     def is_interrupted(self) -> bool:
-        """Whether the user wants to stop; the first time that this is seen, a notice is sent."""
-        return self.interruption.asked(self.notice)
+        """Whether the user wants to stop; the first time that this is seen, a notice is sent.
+
+        Not where the user is asked what to do with jobs that can do without this process.
+        """
+        is_asked = self.workers is not None and self.workers.executor.resources().keeps_queue
+        return self.interruption.asked() if is_asked else self.interruption.asked(self.notice)
 
     @contextmanager
     def observed(self, observer: Observer) -> Iterator[None]:
@@ -111,6 +119,11 @@ class Crew:
             jobs_per_gpu=_jobs_per_gpu(self, todo, context),
             threads=max(recipe.training.threads for recipe in recipes),
             most=None if todo.trials else len(todo.work) + tuning.RANGE_SEEDS * len(todo.tuning.open_ranges),
+            folder=self.store.mailbox(todo.study.name),
+            slurm=self.where.slurm,
+            detach=self.how.detach,
+            leaves=lambda: self.interruption.asked() and self.leaves(),
+            notice=self.notice,
         )
         seconds = self.how.budget
         pace = Pace(self.store) if seconds is None else costs.read(self.store)
@@ -119,7 +132,7 @@ class Crew:
         learner = _nobody if seconds is None else partial(_learn, pace)
         for text in executors.notices(self.where.executor, options):
             self.notice(text)
-        start = executors.start(self.where.executor, PROGRAM, options)
+        start = executors.start(self.where.executor, _program(self.store), options)
         with self.observed(learner), closing(start) as executor:
             resources = executor.resources()
             context = context.model_copy(update={"jobs_a_device": resources.jobs_a_device})
@@ -163,10 +176,19 @@ class Crew:
 
 
 @contextmanager
-def assemble(where: Where, how: How, *observers: Observer) -> Iterator[Crew]:
-    """Yield the crew of a command, which Ctrl-C and SIGTERM interrupt until the context ends."""
+def assemble(
+    where: Where, how: How, *observers: Observer, leaves: Callable[[], bool] = lambda: True
+) -> Iterator[Crew]:
+    """Yield the crew of a command, which Ctrl-C and SIGTERM interrupt until the context ends.
+
+    `leaves` asks whether jobs go on that can do without this process.
+    """
     with Interruption() as interruption:
-        yield Crew(where, how, interruption, observers)
+        yield Crew(where, how, interruption, observers, leaves=leaves)
+
+
+def _program(store: Store) -> Program:
+    return replace(PROGRAM, store=str(store.path))
 
 
 def _nobody(_event: Event) -> None:
@@ -239,7 +261,7 @@ def _jobs_per_gpu(crew: Crew, todo: Plan, context: Context) -> int:
         context=context, recipe=chosen.recipe, seed=chosen.seed,
         data=where.store.data / chosen.data, log=where.store.path / "probe.log",
     )  # fmt: skip
-    start = partial(executors.start, where.executor, PROGRAM)
+    start = partial(executors.start, where.executor, _program(where.store))
     jobs, notice = probe.probe(start, where.device, task, crew.is_interrupted)
     crew.notice(notice)
     return jobs

@@ -121,6 +121,8 @@ def of_task(event: base.Event, name: str) -> Event | None:
             return _progress(event.task, name, event.detail)
         case "finished" | "failed" | "stopped":
             return TaskEnded(event.task, name, event.kind, event.error)
+        case "left":
+            return None
         case end if end in base.ENDS:
             return AttemptLost(event.task, name, end, event.error)
     return None

@@ -58,6 +58,9 @@ AGAIN = (
     "invalid argument",
     "invalid configuration argument",
     "invalid device function",
+    "stream is capturing",  # what a CUDA graph cannot be of
+    "error during capture",
+    "depend on a capturing",
 )
 """Answers of CUDA that leave the process whole, and that a new one gets as well."""
 

@@ -18,6 +18,7 @@ class Where:
     jobs_per_gpu: int | None = 1  # none: as many as a probe finds best
     optuna_storage: str | None = None  # none: files of the store
     executor: str = "local"  # a row of EXECUTORS
+    slurm: tuple[str, ...] = ()  # options of sbatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +33,4 @@ class How:
     wait: bool = False  # for another process that runs this study
     tune_only: bool = False  # end before the grid
     replace: bool = False  # a study of the same name, of another file
+    detach: bool = False  # end once everything is submitted

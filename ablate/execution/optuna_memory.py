@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate import descriptors
+from ablate.databases import with_driver
 from ablate.errors import AblateError, StoreError
 from ablate.messages import public
 from ablate.planning import tuning
@@ -90,7 +91,11 @@ def open_memory(search: CellSearch, store: Store, storage: str | None) -> Any:
     warnings.filterwarnings("ignore", module=r"optuna\b|ablate\.search")
     tuning.describe(search, store)
     try:
-        held: Any = storage or optuna.storages.JournalStorage(_backend(store.search(search.id).memory))
+        held: Any = (
+            _database(storage)
+            if storage
+            else optuna.storages.JournalStorage(_backend(store.search(search.id).memory))
+        )
         memory = optuna.create_study(
             storage=held, study_name=f"{layout.identity(store)}/{search.id}" if storage else search.id,
             direction="maximize" if search.search.direction == "max" else "minimize",
@@ -174,6 +179,19 @@ def _pruner(search: CellSearch) -> Any:
 def milliseconds(moment: Any) -> int | None:
     """Return a moment as milliseconds since 1970, or None for none."""
     return None if moment is None else int(moment.timestamp() * 1000)
+
+
+def _database(address: str) -> Any:
+    """Return Optuna's storage in a database; of a server each connection is tried before it is used again.
+
+    Else the first question after a restart of the server would fail, and end the run.
+    """
+    import optuna
+
+    named = with_driver(address)
+    if not named.startswith("postgresql"):
+        return named
+    return optuna.storages.RDBStorage(named, engine_kwargs={"pool_pre_ping": True})
 
 
 def _backend(path: Path) -> Any:

@@ -89,11 +89,12 @@ class Ledger:
     interrupted: bool = False
     halted: str = ""  # why nothing more was started, if that was not the user
     late: bool = False  # some work was left, as it would not have ended before the deadline
+    left: list[str] = field(default_factory=list)  # tasks that go on without this process
 
     @property
     def is_over(self) -> bool:
         """Whether nothing more may start."""
-        return self.interrupted or bool(self.halted)
+        return self.interrupted or bool(self.halted) or bool(self.left)
 
     def add(self, other: "Ledger") -> None:
         """Add the ends of other work."""
@@ -103,6 +104,7 @@ class Ledger:
         self.interrupted |= other.interrupted
         self.halted = self.halted or other.halted
         self.late |= other.late
+        self.left += other.left
 
 
 class Item(Protocol):
@@ -248,7 +250,8 @@ def _fill(queue: _Queue, listen: Callable[[Event], None]) -> None:
         queue.ledger.late |= not is_in_time
         return is_in_time
 
-    while not queue.ledger.is_over and queue.executor.free():
+    takes_all = isinstance(queue.source, Listed) and queue.executor.resources().keeps_queue
+    while not queue.ledger.is_over and (takes_all or queue.executor.free()):
         item = queue.source.next(fits)
         if item is None:  # what died waits behind the others
             item = next((lost for lost in queue.again if fits(lost)), None)
@@ -285,7 +288,9 @@ def _hear(queue: _Queue, event: Event, listen: Callable[[Event], None]) -> None:
     if event.task not in queue.running:
         return
     now = queue.policy.clock()
-    if event.kind != "queued":
+    if event.kind == "queued":
+        queue.seen.pop(event.task, None)
+    else:
         queue.seen[event.task] = now
     if event.kind == "started":
         queue.policy.budget.start(now)
@@ -296,7 +301,7 @@ def _hear(queue: _Queue, event: Event, listen: Callable[[Event], None]) -> None:
         if queue.source.progressed(event.task):
             queue.executor.cancel(event.task)
     elif event.kind in ENDS:
-        del queue.seen[event.task]
+        queue.seen.pop(event.task, None)
         _end(queue, event, queue.running.pop(event.task), listen)
 
 
@@ -322,7 +327,8 @@ def _end(queue: _Queue, event: Event, item: Item, listen: Callable[[Event], None
     if kind == "finished":
         ledger.finished.append(task)
         queue.source.ended(task, "finished")
-    elif kind == "stopped":
+    elif kind in ("stopped", "left"):
+        ledger.left += [task] if kind == "left" else []
         queue.source.ended(task, "stopped")
     elif kind == "unwritable":
         queue.error = queue.error or UnwritableError(event.error)

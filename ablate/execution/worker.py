@@ -151,7 +151,7 @@ def _train(folder: Folder, task: TrainTask, report: Report, should_stop: Asked, 
     records.append(folder.attempts, about)
     files.write_json(folder.environment, _environment(task, device), durable=False)
     _allow_own_code(recipe, task.context, code)
-    if recipe.training.compile:
+    if recipe.training.compile is True:
         # Importing torch._dynamo has set another one.
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = task.context.compile_cache
         print("torch.compile: half a minute when this network is new here", flush=True)

@@ -47,10 +47,13 @@ class Inputs:
     weights: Mapping[str, str] | None = None
 
 
-def read(study: Study, store: Store, device: str = "auto") -> Inputs:
-    """Return what a study is resolved from; nothing is decoded, built or imported."""
+def read(study: Study, store: Store, device: str = "auto", precision: str = "") -> Inputs:
+    """Return what a study is resolved from; nothing is decoded, built or imported.
+
+    `precision`: what "auto" is where jobs run, if that is not this machine.
+    """
     settled = study_folder.settled(store, study.name)
-    precision = settled.precision or hardware.precision(device)
+    precision = settled.precision or precision or hardware.precision(device)
     return Inputs(study, store, settled, precision, grid.expand(study, precision=precision))
 
 

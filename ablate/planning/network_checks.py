@@ -77,12 +77,13 @@ def check_networks(inputs: Inputs) -> tuple[str, ...]:
         raise AblateError(f"{study.name} uses your code ({own}), which is imported only when you {hint}")
     wrong: dict[tuple[str, str], list[str]] = {}  # labels of cells, by network and what is wrong with it
     notes: dict[str, None] = {}
-    looked: dict[tuple[Model, tuple[int, int, int], str], _Looked] = {}
+    looked: dict[tuple[Model, tuple[int, int, int], str, bool], _Looked] = {}
     sizes = shapes(inputs, (recipe.data for recipe in doubtful))
     path = list(sys.path)  # restored at the end: a file beside a study must not pass for a library of ours
     try:
         for recipe, cell in reversed(doubtful.items()):
-            key = (recipe.model, sizes[study_folder.data_key(recipe.data)], recipe.training.precision)
+            size, training = sizes[study_folder.data_key(recipe.data)], recipe.training
+            key = (recipe.model, size, training.precision, training.compile == "graph")
             if key not in looked:
                 looked[key] = _look(study, recipe, key[1])
             notes |= dict.fromkeys(looked[key].notes)

@@ -118,6 +118,11 @@ class Plan:
         return frozenset(recipe.training.precision for recipe in self.recipes)
 
     @property
+    def captures(self) -> bool:
+        """Whether a step of what will be trained is to be a CUDA graph."""
+        return any(recipe.training.compile == "graph" for recipe in self.recipes)
+
+    @property
     def trainings(self) -> int:
         """The number of jobs that will be trained."""
         return sum(not work.trained for work in self.work)

@@ -42,9 +42,9 @@ class Training(Section):
     threads: int = Field(1, ge=1, le=256)
     """CPU threads of a job. It changes the order of sums, hence the last bits, hence it is part of the
     identity."""
-    compile: bool = False
+    compile: bool | Literal["graph"] = False
     """torch.compile of the training step: half a minute before the first one (`time/compile_seconds`),
-    0.9-1.2x the speed on a CPU."""
+    0.9-1.2x the speed on a CPU. "graph", on a GPU alone: not compiled, but launched as one CUDA graph."""
 
 
 class Evaluation(Section):

@@ -72,6 +72,10 @@ class Store:
             quoted = f"{quoted[:LONGEST_NAME]}-{identities.digest(name)[: identities.ID_SHOWN]}"
         return self.path / "studies" / quoted
 
+    def mailbox(self, name: str) -> Path:
+        """Return the folder of what one study has left to a cluster's queue."""
+        return self.path / "slurm" / self.study(name).name
+
     def report(self, name: str) -> Path:
         """Return the path of the report of one study."""
         return self.study(name) / "report.html"

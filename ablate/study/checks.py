@@ -163,8 +163,8 @@ def _disallowed(given: Any, schema: dict[str, Any]) -> str:
 def _allowed(schema: dict[str, Any]) -> str:
     if "anyOf" in schema:
         return " or ".join(dict.fromkeys(_allowed(part) for part in schema["anyOf"]))
-    if "enum" in schema:
-        return " or ".join(show(name) for name in schema["enum"])
+    if "enum" in schema or "const" in schema:
+        return " or ".join(show(name) for name in schema.get("enum", [schema.get("const")]))
     if "properties" in schema:
         return f"a table {{ {', '.join(schema['properties'])} }}"
     if "maxLength" in schema:

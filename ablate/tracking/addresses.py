@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from packaging.version import Version  # MLflow brings it
 
+from ablate.databases import with_driver
 from ablate.messages import public
 from ablate.store.layout import Store
 
@@ -14,13 +15,23 @@ LONGEST_REASON = 800  # characters of an error
 
 
 def uri(store: Store, given: str | None) -> str:
-    """Return MLflow's address: the given one, else MLFLOW_TRACKING_URI, else the store's own SQLite file."""
-    return given or os.environ.get("MLFLOW_TRACKING_URI") or own(store)
+    """Return MLflow's address: the given one, else MLFLOW_TRACKING_URI, else the store's own SQLite file.
+
+    Raises an AblateError where it is of a database whose driver is missing.
+    """
+    address = given or os.environ.get("MLFLOW_TRACKING_URI")
+    return with_driver(address) if address and not _is_own(address, store) else own(store)
 
 
 def own(store: Store) -> str:
     """Return the address of the store's own SQLite file."""
     return sqlite(store.database)
+
+
+def _is_own(address: str, store: Store) -> bool:
+    """Whether an address is the store's own SQLite file, in whatever words: it is trusted no further."""
+    path = address.removeprefix("sqlite:///")
+    return address != path and os.path.realpath(path) == os.path.realpath(store.database)
 
 
 def sqlite(path: Path) -> str:

@@ -25,11 +25,23 @@ def connect(address: str) -> Any:
         ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),
     ):
         os.environ.setdefault(name, value)
+    _reach(address)
     from mlflow import MlflowClient
 
     for noisy in ("alembic", "mlflow"):  # after the import, which sets levels of its own
         logging.getLogger(noisy).setLevel(logging.CRITICAL)  # failures are reported as sentences
     return MlflowClient(tracking_uri=address)
+
+
+def _reach(address: str) -> None:
+    """Raise what a database on a server answers: MLflow would ask it ten times, for 100 seconds in all."""
+    if not address.startswith("postgresql"):
+        return
+    import sqlalchemy
+
+    patience = {"connect_timeout": int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"])}
+    engine = sqlalchemy.create_engine(address, poolclass=sqlalchemy.NullPool, connect_args=patience)
+    engine.connect().close()
 
 
 def search(
@@ -53,6 +65,24 @@ def search(
         token = page.token
         if not token:
             return
+
+
+def experiments(client: Any, condition: str) -> Iterator[Any]:
+    """Return the experiments that meet a condition, deleted ones included."""
+    from mlflow.entities import ViewType
+
+    token = None
+    while True:
+        page = client.search_experiments(ViewType.ALL, filter_string=condition, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def is_taken(error: Exception) -> bool:
+    """Whether an experiment could not be made because there is one of its name."""
+    return getattr(error, "error_code", "") == "RESOURCE_ALREADY_EXISTS"
 
 
 def log_values(client: Any, known: Sent, record: Record, tags: dict[str, str], *, was_ended: bool) -> None:

@@ -1,5 +1,6 @@
 """The sender: what a store has and MLflow lacks is sent to it, record by record."""
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ from ablate.store import records as store_records
 from ablate.store.layout import Store
 from ablate.store.records import Began
 from ablate.study.file import Study
+from ablate.tracking import artifacts, experiment, sent
 from ablate.tracking import client as clients
-from ablate.tracking import experiment, sent
-from ablate.tracking.addresses import is_served
+from ablate.tracking.addresses import is_served, own
 from ablate.tracking.keys import LONGEST as LONGEST_KEY
 from ablate.tracking.keys import shortened
 from ablate.tracking.records import Record, RunSource, Source, last_sign, plain
@@ -26,8 +27,11 @@ LONGEST = 7900  # characters of a note or tag: MLflow cuts at 8000 and only warn
 LONGEST_LINE = 900  # characters of one line of it, before it is escaped
 
 
-def sync(address: str, study: Study, sources: Sequence[Source], store: Store) -> None:
-    """Bring MLflow up to date with the store now. Raises what MLflow raises."""
+def sync(address: str, study: Study, sources: Sequence[Source], store: Store) -> str:
+    """Bring MLflow up to date with the store now; return the name of the experiment where it is another one.
+
+    Raises what MLflow raises.
+    """
     sender = Sender(address, study, store, frozenset(source.key for source in sources))
     wrong: StoreError | None = None
     for source in sources:
@@ -37,6 +41,12 @@ def sync(address: str, study: Study, sources: Sequence[Source], store: Store) ->
             wrong = wrong or error
     if wrong is not None:
         raise wrong
+    return sender.name
+
+
+def renamed(study: str, name: str) -> str:
+    """Return the note that the experiment of a study has another name than the study."""
+    return f"MLflow has an experiment {study} that is not this store's: the runs of this one are in {name}"
 
 
 def log_study(
@@ -64,7 +74,9 @@ class Sender:
     store: Store
     keys: frozenset[str] | None  # of the sources that the study has now; None: not all are known
     _client: Any = None
+    name: str = ""  # of the experiment where it has not the study's
     _experiment: str = ""
+    _place: Path | None = None  # of the artifacts in the store; none where they go elsewhere
     _known: dict[str, Sent] | None = None
     _store: str = ""  # its id, once it was read
 
@@ -75,24 +87,28 @@ class Sender:
 
     def _connect(self) -> Any:
         if self._client is None:
-            served = is_served(self.address)
-            artifacts = None if served else experiment.place(self.study, self.store)
             # Two studies that start at once make one database; a server has its own, and may be slow.
+            served = is_served(self.address)
             with nullcontext() if served else store_files.lock(self.store.path / "mlflow.lock"):
                 experiment.make_database(self.address, self.store)
                 client = clients.connect(self.address)  # this, too, would make the database
-                name = experiment.name_of(self.address, self.study.name)
-                self._experiment = experiment.find_or_make(client, name, artifacts, self.study)
+                there = experiment.find_or_make(client, self.address, self.study, self.store)
+            self._experiment = str(there.experiment_id)
+            self.name = "" if there.name == self.study.name or self.address == own(self.store) else there.name
+            place = experiment.folder(self.study, self.store)
+            is_here = artifacts.local(there.artifact_location) == os.path.realpath(place)
+            self._place = place if is_here and not served else None
             self._client = client
         return self._client
-
-    def _place(self) -> Path | None:
-        """Return the folder of the study's artifacts; none where a server decides that."""
-        return None if is_served(self.address) else experiment.folder(self.study, self.store)
 
     def forget(self) -> None:
         """Forget what MLflow has: it is looked up again before the next send."""
         self._client = self._known = None
+
+    def look(self) -> None:
+        """Look up what MLflow has; a run that it has twice is removed."""
+        self.forget()
+        self._runs()
 
     def running(self) -> set[str]:
         """Return the keys of the sources of which MLflow shows anything as running."""
@@ -123,13 +139,14 @@ class Sender:
         """
         if self._known is None:
             client, runs = self._connect(), {}
-            own = f"tags.`ablate.store` = '{self._identity()}'"
-            # All pages first: deleting a run shifts those that follow.
-            for run in list(clients.search(client, self._experiment, own)):
+            ours = f"tags.`ablate.store` = '{self._identity()}'"
+            # All pages first: deleting a run shifts those that follow. Of two of a key the ended one stays.
+            every = list(clients.search(client, self._experiment, ours))
+            for run in sorted(every, key=lambda run: run.info.status == "RUNNING"):
                 key = run.data.tags.get("ablate.key", "")
                 if not key:  # the study's own
                     continue
-                if key in runs:  # a request that timed out and was retried made it twice
+                if key in runs:  # a request whose answer was late or lost made it twice
                     client.delete_run(run.info.run_id)
                     continue
                 runs[key] = sent.read(run)
@@ -140,7 +157,7 @@ class Sender:
                 elif "ablate.stale" in run.data.tags:  # of a version that only marked it, or of a kill
                     client.delete_tag(run.info.run_id, "ablate.stale")
             if self.keys is not None:
-                self._restore(client, runs, f"{own} and tags.`ablate.stale` = 'true'", self.keys)
+                self._restore(client, runs, f"{ours} and tags.`ablate.stale` = 'true'", self.keys)
             self._known = runs
         return self._known
 
@@ -192,7 +209,7 @@ class Sender:
             run.has_images = True
         if state.status != "RUNNING" and not was_ended:  # its status is set last: all else is there
             parts = record.artifacts()
-            clients.log_artifacts(self.address, run, parts.texts, parts.files, self._place())
+            clients.log_artifacts(self.address, run, parts.texts, parts.files, self._place)
             client.set_terminated(run.run_id, state.status, state.ended)
         run.status, run.ended = state.status, state.ended
 
@@ -242,7 +259,7 @@ class Sender:
             began = self._began(client)
             run = client.create_run(self._experiment, start_time=began, tags=tags, run_name="report")
         run_id, placed = run.info.run_id, [(path, "") for path in files]
-        clients.log_artifacts(self.address, sent.read(run), {}, placed, self._place())
+        clients.log_artifacts(self.address, sent.read(run), {}, placed, self._place)
         client.set_terminated(run_id, end_time=self._edge(client, "end_time DESC", "status != 'RUNNING'"))
 
     def _began(self, client: Any) -> int | None:

@@ -39,6 +39,6 @@ def serve(
     }
     shown: dict[str, str] = {}
     with suppress(Exception):  # a database that cannot be read: MLflow's own server reports why
-        shown = pages(address, study_folder.names(store))
+        shown = pages(address, study_folder.names(store), store)
     base = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
     return command, os.environ | environment, {name: base + page for name, page in shown.items()}

@@ -4,6 +4,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ablate.messages import public
@@ -11,7 +12,7 @@ from ablate.store.layout import Store
 from ablate.study.file import Study
 from ablate.tracking.addresses import first_line
 from ablate.tracking.records import Source
-from ablate.tracking.sender import Sender
+from ablate.tracking.sender import Sender, renamed
 
 PAUSE = 5.0  # seconds before the next try when the server is away
 PATIENCE = 3.0  # seconds of sending at the end after which a notice explains the wait
@@ -49,7 +50,7 @@ class Writer:
         """
         keys = frozenset(source.key for source in sources) if whole else None
         self._sender = Sender(address, study, store, keys)
-        self._address, self._notice = address, notice
+        self._address, self._study, self._notice = address, study.name, notice
         self._by_job: dict[str, list[Source]] = {}
         for source in sources:
             self._by_job.setdefault(source.job, []).append(source)
@@ -57,7 +58,7 @@ class Writer:
         # Jobs with something to send, in order, and whether this command has begun them: one that it has not
         # begun has ended, unless another process trains it.
         self._todo: dict[str, bool] = dict.fromkeys(self._by_job, False)
-        self._error = ""
+        self._error, self._name = "", ""
         self._closing, self._abandoned = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="mlflow-writer", daemon=True)
         self._thread.start()
@@ -99,6 +100,8 @@ class Writer:
             closing = self._collect(0.0 if is_first else PAUSE if self._todo else None)
             self._send_all(closing=closing)
             is_first = False
+        if self._error and not self._abandoned.is_set():
+            self._look_again()
         if not self._todo:  # a run whose job was interrupted is still shown as running
             shown = self._sender.running()
             self._todo = {
@@ -107,6 +110,11 @@ class Writer:
                 if any(source.key in shown for source in sources)
             }
             self._send_all(closing=True)
+
+    def _look_again(self) -> None:
+        """Look at what MLflow has: a request whose answer was lost on the way may have made a run twice."""
+        with suppress(Exception):  # away again: the next command looks
+            self._sender.look()
 
     def _send_all(self, *, closing: bool) -> None:
         """Send what is new, until MLflow seems to be away: two failures in a row, or a slow one late."""
@@ -155,4 +163,7 @@ class Writer:
             self._error = reason
             self._sender.forget()  # a run may have been deleted there
             return False
+        if self._sender.name != self._name:
+            self._name = self._sender.name
+            self._notice(renamed(self._study, self._name))
         return True

@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from ablate.recipe import identity, networks
 from ablate.recipe.fields import Recipe
-from ablate.training import data, images, layout, models, optim, surgery
+from ablate.training import data, graph, images, layout, models, optim, surgery
 from ablate.training.augment import Augmentation, compose
 from ablate.training.augment.streams import generators
 from ablate.training.data import Arrays, Prepared
@@ -56,6 +56,7 @@ class Session:
         None
     )  # called for every batch, so that somebody can see that it does not stand still
     shares_device: bool = False  # with other jobs: what it does not need between two epochs is theirs
+    replay: graph.Step | None = None  # a step as a graph, once it is captured
 
     @property
     def finished(self) -> bool:
@@ -118,12 +119,15 @@ def start(
     streams = generators(seed)
     # The global generator is left to dropout alone: every other draw has a generator of its own.
     torch.manual_seed(identity.stream_seed(seed, "dropout"))
+    optimizer = optim.optimizer(network, recipe.optimizer)
+    if recipe.training.compile == "graph":
+        optim.make_capturable(optimizer, device)
     return Session(
         recipe=recipe,
         device=device,
         network=network,
-        forward=_compiled(network) if recipe.training.compile else network,
-        optimizer=optim.optimizer(network, recipe.optimizer),
+        forward=_compiled(network) if recipe.training.compile is True else network,
+        optimizer=optimizer,
         train=train,
         validation=validation,
         order=torch.Generator().manual_seed(identity.stream_seed(seed, "order")),
@@ -176,11 +180,15 @@ def _compiled(network: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def compile_step(session: Session) -> float:
-    """Let torch.compile work in a step that leaves no trace; return its seconds.
+    """Let torch.compile work, or a graph be captured, in steps that leave no trace; return the seconds.
 
     Evaluation, with its smaller batches, runs uncompiled: every other shape would be compiled anew.
     """
-    began, before = time.perf_counter(), snapshot(session)
+    began = time.perf_counter()
+    if session.recipe.training.compile == "graph":
+        capture(session)
+        return round(time.perf_counter() - began, 4)
+    before = snapshot(session)
     surgery.train(session.network)
     size = min(session.recipe.training.batch_size, len(session.train))
     batch = next(session.train.batches(size, torch.arange(size)))
@@ -191,6 +199,19 @@ def compile_step(session: Session) -> float:
     session.optimizer.zero_grad(set_to_none=True)
     restore(session, before)
     return round(time.perf_counter() - began, 4)
+
+
+def capture(session: Session) -> None:
+    """Make a graph of the training step. All of a training's batches are whole, so that one is enough."""
+    before, size = snapshot(session), min(session.recipe.training.batch_size, len(session.train))
+    surgery.train(session.network)
+    example = next(session.train.batches(size, torch.arange(size), session.augmentation))
+
+    def undo() -> None:
+        restore(session, before | {"optimizer": optim.with_slots(before["optimizer"], session.optimizer)})
+        session.optimizer.zero_grad(set_to_none=True)  # those of the graph are its own
+
+    session.replay = graph.captured(lambda batch: step(session, batch), example, undo)
 
 
 def _train_epoch(session: Session) -> dict[str, float]:
@@ -204,6 +225,8 @@ def _train_epoch(session: Session) -> dict[str, float]:
 
 def steps(session: Session) -> Iterator[Tensor]:
     """Train for one epoch, giving loss and accuracy (2,) of every step, on the device."""
+    if session.recipe.training.compile == "graph" and session.replay is None:
+        capture(session)
     surgery.train(session.network)
     batches, epochs = batches_an_epoch(session), session.recipe.training.epochs
     for i, batch in enumerate(shuffled(session)):
@@ -212,7 +235,7 @@ def steps(session: Session) -> Iterator[Tensor]:
         )
         set_lr(session, session.recipe.optimizer.lr * factor)
         session.alive()
-        yield step(session, batch)
+        yield step(session, batch) if session.replay is None else session.replay(batch)
 
 
 def batches_an_epoch(session: Session) -> int:
@@ -253,8 +276,7 @@ def step(session: Session, batch: Batch) -> Tensor:
 
 def set_lr(session: Session, lr: float) -> None:
     """Set the learning rate of the next steps."""
-    for group in session.optimizer.param_groups:
-        group["lr"] = lr
+    optim.set_lr(session.optimizer, lr)
 
 
 def _loss(logits: Tensor, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor]:
@@ -352,9 +374,8 @@ def restore(session: Session, state: dict[str, Any]) -> None:
     session.best = (state["best"][0], state["best"][1])
     session.history = list(state["history"])
     session.network.load_state_dict(state["network"])
-    session.optimizer.load_state_dict(
-        copy.deepcopy(state["optimizer"])
-    )  # torch would go on in the very tensors of the snapshot
+    optim.load(session.optimizer, state["optimizer"])
+    session.replay = None  # it works on the optimizer's state as it was
     session.order.set_state(state["order"])
     for role, generator in session.streams.items():
         generator.set_state(state["streams"][role])

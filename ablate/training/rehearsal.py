@@ -1,6 +1,7 @@
 """One training step of two images on the CPU, which shows a network's mistakes before any training."""
 
 import math
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from ablate.recipe import networks
 from ablate.recipe.fields import MeanStd, Recipe
-from ablate.training import images, layout, loop, lr_finder, models, optim, surgery
+from ablate.training import graph, images, layout, loop, lr_finder, models, optim, surgery
 from ablate.training.augment import PLAIN
 from ablate.training.loop import Session
 from ablate.training.models import hints
@@ -50,7 +51,7 @@ def rehearse(recipe: Recipe, shape: models.Shape) -> Rehearsed:
         network = layout.place(network, recipe.model, shape, precision, CPU)
         session = _session(recipe, network, shape)
         before = [key for key, _ in network.named_parameters()]
-        loss = _train(session, shape)
+        loss = _train(session, recipe, shape)
         if not math.isfinite(loss):
             raise ModelError(
                 f"{name} gives scores that are not finite numbers (its first loss is {loss}): mend the "
@@ -143,7 +144,7 @@ def _session(recipe: Recipe, network: nn.Module, shape: models.Shape) -> Session
     )
 
 
-def _train(session: Session, shape: models.Shape) -> float:
+def _train(session: Session, recipe: Recipe, shape: models.Shape) -> float:
     """Take one step; return the loss before it."""
 
     def forward(x: Tensor) -> Tensor:
@@ -151,7 +152,29 @@ def _train(session: Session, shape: models.Shape) -> float:
 
     session.forward = forward
     surgery.train(session.network)
-    return loop.step(session, next(session.train.batches(2)))[0].item()
+    batch = next(session.train.batches(2))
+    with _capturable(recipe):
+        before = loop.step(session, batch)
+    return before[0].item()
+
+
+@contextmanager
+def _capturable(recipe: Recipe) -> Iterator[None]:
+    """Raise a ModelError where a step could be no CUDA graph: what Python decides, it would decide once."""
+    name = recipe.model.name
+    if recipe.training.compile != "graph":
+        yield
+        return
+    before = random.getstate(), str(np.random.get_state())  # noqa: NPY002 (what a network draws from)
+    with graph.Reads() as reads:
+        yield
+    drawn = before != (random.getstate(), str(np.random.get_state()))  # noqa: NPY002
+    why = f"waits for its numbers ({reads.seen[0]})" if reads.seen else "draws from random or numpy"
+    if reads.seen or drawn:
+        raise ModelError(
+            f"the step of {name} cannot be a CUDA graph: it {why}, and a graph asks Python nothing: "
+            "leave that to tensors, or take training.compile = false"
+        )
 
 
 def _scores(session: Session, shape: models.Shape, count: int = 2) -> Tensor:

@@ -7,7 +7,9 @@ from functools import partial
 from ablate.analysis import status as standing
 from ablate.analysis.status import Status
 from ablate.errors import AblateError
+from ablate.execution.executors.mailbox import Mailbox
 from ablate.execution.options import Where
+from ablate.messages import count
 from ablate.planning import explain as explaining
 from ablate.planning import job_names
 from ablate.planning.explain import Compared, Explained
@@ -22,6 +24,18 @@ def status(study: Study, where: Where) -> Status:
     """Return how far a study is; quicker than a plan, which also finds out what is left of every job."""
     resolved = resolve(study, where.store, where.device)
     return standing.of(study.name, resolved.runs, resolved.tuning, where.store)
+
+
+def queued(study: Study, where: Where) -> str:
+    """Return in words what of a study is left to a cluster's queue; empty if nothing."""
+    mailbox = Mailbox(where.store.mailbox(study.name))
+    running, waiting = mailbox.standing()
+    if not running + waiting:
+        return ""
+    return (
+        f"left to Slurm: {count(running, 'job')} on its nodes, {waiting} in its queue, by squeue "
+        f"--name={mailbox.name}; ablate run --executor slurm follows them"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,18 +38,27 @@ def preview(study: Study, where: Where, how: How = How(), *, with_networks: bool
     """Return what a run would do, how long it would take and what it could show."""
     usual = Options(where.device, where.jobs, jobs_per_gpu=where.jobs_per_gpu or 1)
     resources = executors.resources(where.executor, usual)  # first: a GPU that cannot be used is no CPU
-    todo = plan(study, where, how, check=True)
+    todo = plan(study, where, how, check=True, precision=resources.precision)
+    if todo.captures:
+        hardware.check_graphs(resources.device)
     slots = max(1, min(resources.slots, len(todo.work)))
     return Preview(todo, slots, outlook(todo, where), networks(todo) if with_networks else {})
 
 
-def plan(study: Study, where: Where, how: How = How(), *, check: bool = False) -> Plan:  # noqa: B008 (it is frozen)
+def plan(
+    study: Study,
+    where: Where,
+    how: How = How(),  # noqa: B008 (it is frozen)
+    *,
+    check: bool = False,
+    precision: str = "",
+) -> Plan:
     """Return what is left to do, by the store alone: images never decoded have no finished jobs.
 
     `check`: build the networks of which only that shows whether they can be trained, which takes torch and
-    seconds.
+    seconds. `precision`: what "auto" is where it will be trained.
     """
-    study_inputs = inputs.read(study, where.store, where.device)
+    study_inputs = inputs.read(study, where.store, where.device, precision)
     notes = (*inputs.check_images(study_inputs), *network_checks.check(study_inputs)) if check else ()
     todo = planning.make(resolve_inputs(study_inputs), retry_failed=how.retry_failed, only=how.only)
     if not check:

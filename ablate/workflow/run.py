@@ -7,13 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablate import hardware
+from ablate import databases, hardware
+from ablate.errors import AblateError
 from ablate.execution import executors, stages
 from ablate.execution.crew import Crew
 from ablate.execution.events import Event, Updated
 from ablate.execution.executors.base import Options
 from ablate.execution.options import How
 from ablate.execution.scheduler import Ledger
+from ablate.hardware import Resources
 from ablate.planning import inputs, network_checks, tuning
 from ablate.planning import plan as planning
 from ablate.planning.inputs import Inputs
@@ -52,8 +54,9 @@ def run(study: Study, crew: Crew) -> Ran:
     from ablate.report import publish
 
     where, how = crew.where, crew.how
-    _check_search(study)
-    _check_devices(crew)
+    _check_search(study, how)
+    resources = _check_devices(crew)
+    _check_servers(crew)
     waits = crew.notice if how.wait else None
     with (
         layout.creating(crew.store),
@@ -61,7 +64,7 @@ def run(study: Study, crew: Crew) -> Ran:
     ):
         if notice := study_folder.take_over(crew.store, study, replace=how.replace):
             crew.notice(notice)
-        before, replan = _prepare(study, crew)
+        before, replan = _prepare(study, crew, resources)
         for notice in () if how.tune_only else before.trained_again:
             crew.notice(notice)
         is_sent = before.is_done and tracking.marks.is_current(
@@ -78,16 +81,18 @@ def run(study: Study, crew: Crew) -> Ran:
     return Ran(before, todo, crew.ledger, findings, path, sent.late, reason, left)
 
 
-def _prepare(study: Study, crew: Crew) -> tuple[Plan, Callable[[], Plan]]:
+def _prepare(study: Study, crew: Crew, resources: Resources) -> tuple[Plan, Callable[[], Plan]]:
     """Check a study, fetch weights, decode images, record it; return its plan and a function to replan it."""
     how = crew.how
     with crew.interruption.at_once():
-        study_inputs = inputs.read(study, crew.store, crew.where.device)
+        study_inputs = inputs.read(study, crew.store, crew.where.device, resources.precision)
         inputs.check_images(study_inputs)
         for note in network_checks.check(study_inputs):
             crew.notice(f"note: {note}")
         resolved = resolve_inputs(study_inputs)
         todo = planning.make(resolved, retry_failed=how.retry_failed, only=how.only)
+        if todo.captures:
+            hardware.check_graphs(resources.device)
         _note_devices(crew, todo)
         weights = network_checks.fetch_weights(todo.recipes)  # before what takes longer
         fingerprints = replace(resolved.fingerprints, data=inputs.decode(study_inputs, crew.notice))
@@ -104,17 +109,30 @@ def _prepare(study: Study, crew: Crew) -> tuple[Plan, Callable[[], Plan]]:
     return before, replan
 
 
-def _check_devices(crew: Crew) -> None:
-    """Raise an AblateError where the devices that are asked for cannot be had, before anything is written."""
-    where = crew.where
-    executors.resources(
-        where.executor, Options(where.device, where.jobs, jobs_per_gpu=where.jobs_per_gpu or 1)
+def _check_devices(crew: Crew) -> Resources:
+    """Return what there is to run on; raise an AblateError where that cannot be had.
+
+    Before anything is written.
+    """
+    where, how = crew.where, crew.how
+    asked = Options(
+        where.device, where.jobs, jobs_per_gpu=where.jobs_per_gpu or 1, slurm=where.slurm, detach=how.detach
     )
+    return executors.resources(where.executor, asked)
+
+
+def _check_servers(crew: Crew) -> None:
+    """Raise an AblateError where the driver of a database is missing: no waiting would mend that."""
+    from ablate import tracking
+
+    tracking.uri(crew.store, crew.where.tracking_uri)
+    databases.with_driver(crew.where.optuna_storage or "")
 
 
 def _note_devices(crew: Crew, todo: Plan) -> None:
     """Send what users should know of the GPUs here, where something is left to train."""
-    for note in hardware.notes(crew.where.device, todo.precisions) if todo.precisions else ():
+    is_here = crew.where.executor == "local"
+    for note in hardware.notes(crew.where.device, todo.precisions) if is_here and todo.precisions else ():
         crew.notice(f"note: {note}")
 
 
@@ -137,8 +155,9 @@ def lr_find(
     Returns each rule's suggestion, by cell and rule.
     """
     asked = Sweep(**sweep)
-    _check_devices(crew)
-    study_inputs = inputs.read(study, crew.store, crew.where.device)
+    resources = _check_devices(crew)
+    _check_servers(crew)
+    study_inputs = inputs.read(study, crew.store, crew.where.device, resources.precision)
     check_cells(study_inputs.grid, cells)
     chosen = tuple(
         cell for cell in study_inputs.grid.cells if cell.label in cells or (not cells and cell.is_baseline)
@@ -175,7 +194,12 @@ def _left(todo: Plan, how: How) -> int:
     return todo.trials + len(todo.tuning.open_ranges) + (0 if how.tune_only else len(todo.work))
 
 
-def _check_search(study: Study) -> None:
+def _check_search(study: Study, how: How) -> None:
+    if study.search is not None and how.detach:
+        raise AblateError(
+            "--detach cannot be used with [search], whose next trial is chosen when another has ended: "
+            "leave it out"
+        )
     if study.search is not None:
         from ablate.execution import optuna_memory
 
@@ -226,7 +250,8 @@ def _shown(crew: Crew, todo: Plan, stage: Callable[[], None], *, whole: bool) ->
         raise
     finally:
         asked = interruption.asked()  # then what was saved is still sent, and only a second signal stops that
-        sent = writer.close(lambda: interruption.asked() and not asked)
+        is_left = crew.how.detach and bool(crew.ledger.left)  # whoever detaches waits for no server either
+        sent = writer.close(lambda: is_left or (interruption.asked() and not asked))
     return sent
 
 

@@ -1,5 +1,7 @@
 """`ablate ui` and `sync`: MLflow's view of a store."""
 
+from collections.abc import Callable
+
 from ablate.errors import AblateError, StoreError
 from ablate.execution.options import Where
 from ablate.planning.resolve import Resolved, resolve
@@ -28,7 +30,7 @@ def sources_of(resolved: Resolved, *, whole: bool) -> "tuple[Source, ...]":
     return (*tuned, *tracking.tracked(resolved.study, resolved.runs, store)) if whole else tuned
 
 
-def sync(study: Study, where: Where) -> int:
+def sync(study: Study, where: Where, notice: Callable[[str], None] | None = None) -> int:
     """Bring MLflow up to date with the journals of a study; return the number of its runs.
 
     Raises an AblateError with the reason when MLflow cannot take them.
@@ -43,12 +45,14 @@ def sync(study: Study, where: Where) -> int:
     layout.create(where.store)
     with study_folder.hold(where.store, study.name):
         try:
-            tracking.sync(address, study, sources_of(resolved, whole=True), where.store)
+            name = tracking.sync(address, study, sources_of(resolved, whole=True), where.store)
         except Exception as error:  # whatever a server does: one sentence says it
             reason = tracking.first_line(error)
             raise AblateError(
                 f"MLflow at {tracking.public(address)} does not take the runs: {reason}"
             ) from error
+        if name and notice:
+            notice(tracking.renamed(study.name, name))
         findings = find(resolved)
         reason = publish.log(findings, where.store, address, publish.write_page(findings, where.store))
     if reason:

@@ -29,4 +29,5 @@ STEPS = {
     10: Step("sharing", "cnn4: four jobs do more than one; MPS helps", f"{_HERE}.sharing:jobs", 120),
     11: Step("compile", "one graph, no break, once; few helpers", f"{_HERE}.sharing:compiled", 75),
     12: Step("streaming", "0.95 of the speed; fp32 is fp32", f"{_HERE}.speed:streaming", 60),
+    13: Step("graphs", "resnet_small at 128: twice the speed; same bits", f"{_HERE}.graphs:graphs", 60),
 }

@@ -11,7 +11,7 @@ import command_server
 RECIPE = """[recipe]
 data = { name = "digits", image_size = 16, train_size = 300 }
 augment = { crop = "none", flip = false }
-model = { name = "cnn4", head_dropout = 0.2 }
+model = { name = "cnn4", width = 0.25, head_dropout = 0.2 }
 training = { epochs = 3, batch_size = 20 }
 optimizer = { name = "adam", lr = 0.003 }
 """
@@ -51,7 +51,7 @@ def make(classes, channels, image_size):
 def failing(study):
     """Write a study half of whose jobs raise when they train, which no check beforehand can see."""
     text = TINY.replace("model.batch_norm      = [true, false]", 'model.name = ["cnn4", "broken_net:make"]')
-    text = text.replace('name = "cnn4", head_dropout', "head_dropout")
+    text = text.replace('name = "cnn4", width = 0.25, head_dropout', "head_dropout")
     study.write_text(text.replace("model.batch_norm: true > false", "evaluation.mc_dropout: 3 > 0"))
     study.with_name("broken_net.py").write_text(BROKEN)
 

@@ -18,7 +18,7 @@ DIGITS = Data(name="digits", image_size=16, train_size=100, validation=20)
 EVERY_DRAW = Recipe(  # every stream of random numbers is in use
     data=DIGITS,
     augment=Augment(crop="random_crop", padding=2, flip=True, rotation=15),
-    model=Model(name="cnn4", conv_dropout=0.1, head_dropout=0.3),
+    model=Model(name="cnn4", width=0.25, conv_dropout=0.1, head_dropout=0.3),
     optimizer=Optimizer(lr=0.02),
     training=Training(epochs=3, batch_size=16, precision="fp32"),
 )

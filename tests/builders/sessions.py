@@ -20,7 +20,7 @@ def make(**changes):
     fields = {
         "data": {"name": "digits", "image_size": 16, "train_size": 120, "validation": 20},
         "augment": {"crop": "random_crop", "padding": 2, "flip": True},
-        "model": {"name": "cnn4"},
+        "model": {"name": "cnn4", "width": 0.25},
         "optimizer": {"lr": 0.05},
         "training": {"epochs": 3, "batch_size": 32, "precision": "fp32"},
     }

@@ -270,7 +270,7 @@ def test_an_option_that_cannot_be_is_a_sentence(study, tmp_path, options, senten
 
 def test_a_study_that_is_being_run_cannot_be_run_a_second_time(study, tmp_path):
     store = tmp_path / "store"
-    process = start("run", study, "--store", store, "--set", "training.epochs=200")
+    process = start("run", study, "--store", store, "--set", "training.epochs=200", "--jobs", "1")
     try:
         wait_for(lambda: list(store.glob("jobs/*/journal.jsonl")), process)
         code, _, err = ablate("run", study, "--store", store)

@@ -15,6 +15,7 @@ from stores import examine
 from ablate.cli import main
 
 pytestmark = [
+    pytest.mark.slow,  # its store alone takes ten seconds
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of MLflow's own dependencies
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -120,7 +121,7 @@ def test_the_places_are_all_there(store: Path) -> None:
 
 @pytest.mark.parametrize(
     "number",
-    [*range(0, len(KINDS), 3), *(pytest.param(i, marks=pytest.mark.slow) for i in range(len(KINDS)))],
+    range(len(KINDS)),
 )
 def test_what_is_not_ours_in_one_study_is_no_other_ones_matter(
     store: Path, well: dict[str, tuple[int, str]], number: int
@@ -129,7 +130,6 @@ def test_what_is_not_ours_in_one_study_is_no_other_ones_matter(
     check(store, KINDS[number], number, well)
 
 
-@pytest.mark.slow  # hundreds of commands
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_that_is_not_ours_is_another_ones_matter(
     store: Path, well: dict[str, tuple[int, str]], kind: str
@@ -137,7 +137,6 @@ def test_nothing_that_is_not_ours_is_another_ones_matter(
     check(store, kind, None, well)
 
 
-@pytest.mark.slow  # each runs a study
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_study_with_what_is_not_ours_is_run_or_told_so(store: Path, kind: str, tmp_path: Path) -> None:
     place = shapes.places(store, "hunt", "small")[kind]

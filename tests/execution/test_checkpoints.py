@@ -23,7 +23,12 @@ from ablate.store import job_folder
 from ablate.store.job_folder import Folder
 
 PATIENCE = 60.0  # seconds, after which a test that would hang fails
-LONGER = EVERY_DRAW.model_copy(update={"training": Training(epochs=6, batch_size=16, precision="fp32")})
+LONGER = EVERY_DRAW.model_copy(  # whose best epoch is neither the first nor the last
+    update={
+        "model": EVERY_DRAW.model.model_copy(update={"width": 1.0}),
+        "training": Training(epochs=6, batch_size=16, precision="fp32"),
+    }
+)
 
 
 class Gate:

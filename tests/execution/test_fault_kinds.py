@@ -72,6 +72,13 @@ OWN = [
     torch.AcceleratorError(f"CUDA error: invalid configuration argument{ASYNCHRONOUS}"),
     torch.AcceleratorError(f"CUDA error: invalid argument{ASYNCHRONOUS}"),
     torch.AcceleratorError(f"CUDA error: invalid device function{ASYNCHRONOUS}"),
+    torch.AcceleratorError(f"CUDA error: operation not permitted when stream is capturing{ASYNCHRONOUS}"),
+    torch.AcceleratorError(
+        f"CUDA error: operation failed due to a previous error during capture{ASYNCHRONOUS}"
+    ),
+    torch.AcceleratorError(
+        "CUDA error: operation would make the legacy stream depend on a capturing blocking stream"
+    ),
     OSError(errno.EACCES, "Permission denied"),
     AssertionError("device-side"),
 ]

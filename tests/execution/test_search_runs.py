@@ -328,7 +328,7 @@ def with_broken(tmp_path, text):
     study = tmp_path / "study.toml"
     study.write_text(text.replace("model.batch_norm = [true, false]", 'model.name = ["cnn4", '
                                                                       '"broken_net:make"]').replace(
-        'name = "cnn4", head_dropout', "head_dropout"
+        'name = "cnn4", width = 0.25, head_dropout', "head_dropout"
     ))  # fmt: skip
     (tmp_path / "broken_net.py").write_text(BROKEN)
     return study

@@ -170,6 +170,7 @@ class TestPage:
             assert "<img" not in page(of), picture
             assert "Two cells from inside" in page(of)
 
+    @pytest.mark.slow
     def test_a_study_of_500_runs_stays_below_7_megabytes(self):
         factors = {
             "augment": {"rotation": [0, 5, 10, 15, 20], "flip": [True, False]},

@@ -139,7 +139,7 @@ def expanded(raw: dict[str, Any]) -> tuple[Study, Grid]:
         raise
 
 
-drawn = settings(max_examples=150, deadline=None, derandomize=True)
+drawn = settings(max_examples=60, deadline=None, derandomize=True)
 
 
 @drawn

@@ -142,7 +142,7 @@ def test_the_page_shows_nothing_from_outside_of_the_store(store, private, statem
 
 
 def test_the_page_shows_nothing_that_a_link_leads_to(store, private):
-    path = next(store.artifacts.glob("tiny/*/artifacts/log.txt"))  # not every run has one, the report's has none
+    path = next(store.artifacts.glob("tiny/*/artifacts/log.txt"))  # that of the report has none
     path.unlink()
     path.symlink_to(private / "study.json")
     with pytest.raises(StoreError, match=f"{path}: is a link"):

@@ -24,7 +24,7 @@ from ablate.tracking.sender import Sender
 WAITING = f"""
 name  = "tiny"
 seeds = 1
-{RECIPE.replace('"cnn4", head_dropout = 0.2', '"waiting_net:make"')}
+{RECIPE.replace('"cnn4", width = 0.25, head_dropout = 0.2', '"waiting_net:make"')}
 [factors]
 optimizer.lr = [0.003, 0.001]
 """.replace('adam", lr = 0.003', 'adam"')

@@ -383,7 +383,9 @@ def test_arrays_are_mapped_and_nothing_that_is_done_to_them_reaches_the_disk(tmp
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="needs a limit on the size of files")
-@pytest.mark.parametrize("limit", [0, 50_000, 369_000])
+@pytest.mark.parametrize(
+    "limit", [50_000, *(pytest.param(limit, marks=pytest.mark.slow) for limit in (0, 369_000))]
+)
 def test_a_process_that_is_killed_in_the_middle_of_writing_leaves_nothing_that_looks_finished(
     limit, tmp_path
 ):

@@ -199,7 +199,7 @@ LARGER = {"resnet9", "resnet18", "fusion"}
 def test_every_network_learns(name, digits):
     lr, epochs = LEARNS[name]
     recipe = make(
-        model={"name": name, "stem": "imagenet"}, optimizer={"lr": lr},
+        model={"name": name, "width": 1.0, "stem": "imagenet"}, optimizer={"lr": lr},
         augment={"flip": False, "padding": 1}, training={"epochs": epochs, "batch_size": 20},
     )  # fmt: skip
     session = train(recipe, digits)

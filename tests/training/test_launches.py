@@ -28,12 +28,12 @@ LIMITS = {  # fields, steps at most, and in brackets before: those, and copies, 
     "crop, flip": ({"flip": True}, 21),  # (21, 3)
     "random_resized_crop": ({"crop": "random_resized_crop"}, 55),  # (55, 5)
     "rotation": (OFF | {"rotation": 15.0}, 21),  # (21, 1)
-    "color_jitter": (OFF | {"color_jitter": ALL}, 125),  # (306, 4)
+    "color_jitter": (OFF | {"color_jitter": ALL}, 48),  # (306, 4)
     "erasing": (OFF | {"erasing": 0.5}, 16),  # (16, 4)
     "cutout": (OFF | {"cutout": 4}, 16),  # (16, 4)
     "mixup": (OFF | {"mixup": 1.0}, 8),  # (8, 2)
     "cutmix": (OFF | {"cutmix": 1.0}, 16),  # (16, 6)
-    "everything": (EVERYTHING, 240),  # (417, 27)
+    "everything": (EVERYTHING, 160),  # (417, 27)
 }
 
 
@@ -106,7 +106,7 @@ def test_jitter_in_rounds_is_that_of_groups(kinds, channels):
     before = x.clone()
     order, factors = color.sample_color_jitter(50, jitter, generator(4))
     found = color.color_jitter_in_rounds(x, *color.rounds(order, factors, channels))
-    assert (found - color.color_jitter(x, order, factors)).abs().max() <= 1e-6
+    assert (found - color.color_jitter(x, order, factors)).abs().max() <= 3e-6  # a hue is 0..6
     assert torch.equal(x, before)
 
 

@@ -332,8 +332,9 @@ def test_early_stopping_stops_after_so_many_epochs_without_a_better_validation(d
             if epoch - best >= patience:
                 break
         assert (session.epoch, session.best_epoch) == (epoch, best)
-    longer = train(make(training={"epochs": 8}), digits)
-    stopped = train(make(training={"epochs": 8, "early_stopping": 1}), digits)
+    steep = {"lr": 0.2}  # at which an epoch is worse than the one before
+    longer = train(make(training={"epochs": 8}, optimizer=steep), digits)
+    stopped = train(make(training={"epochs": 8, "early_stopping": 1}, optimizer=steep), digits)
     assert stopped.epoch < longer.epoch == 8
     assert without_times(stopped.history) == without_times(longer.history[: stopped.epoch])
 

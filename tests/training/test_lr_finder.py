@@ -239,7 +239,8 @@ def test_fewer_images_than_a_batch_are_one_batch(images, batches):
 
 
 def test_an_epoch_at_each_rate_gives_the_means_over_its_batches(digits, sessions, batches):
-    recipe, plan = make(augment={"rotation": 10.0}), Sweep(1e-4, 0.1, 6, per="epoch")
+    recipe = make(augment={"rotation": 10.0}, model={"width": 0.5})
+    plan = Sweep(1e-4, 0.1, 6, per="epoch")
     curve = sweep(recipe, digits, plan)
     ((session, _),) = sessions
     assert len(batches) == 6 * 3 == 6 * loop.batches_an_epoch(session)

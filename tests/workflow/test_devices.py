@@ -78,6 +78,23 @@ def test_a_plan_notes_what_the_gpus_are_bad_at(proj, machine):
     assert notes("--device", "cpu", "--set", "training.precision=bf16") == []
 
 
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_a_graph_on_a_cpu_is_a_sentence_before_anything_is_trained(proj, machine, command):
+    machine.driver(*TWO)
+    graphs = "--set", "training.compile=graph"
+    done = call(command, "pets.toml", "--device", "cpu", *graphs)
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[-1] == (
+        'training.compile must be false or true where jobs run on a CPU, got "graph": a step is one graph '
+        "on a GPU of CUDA alone: give --set training.compile=false, or train there"
+    )
+    assert list(proj.glob("mlruns/jobs/*")) == []
+    if command == "plan":
+        assert call("plan", "pets.toml", *graphs).exit_code == 0
+    wrong = call("plan", "pets.toml", "--set", "training.compile=graf").stderr
+    assert 'training.compile: must be true or false or "graph", got "graf"' in wrong
+
+
 @pytest.mark.parametrize(("trained", "said"), [(False, ["note: bf16 is emulated"]), (True, [])])
 def test_a_run_notes_it_too_where_something_is_left_to_train(here, machine, trained, said):
     machine.driver((FIRST, T4))

@@ -4,11 +4,11 @@ EXECUTORS lists all of them.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 from ablate.errors import AblateError
-from ablate.execution.executors import devices
+from ablate.execution.executors import devices, slurm_elements
 from ablate.execution.executors.base import Executor, Options, Program
 from ablate.hardware import Resources
 
@@ -23,12 +23,39 @@ class Row:
     needs: str = ""  # the module that must be installed
     install: str = ""  # how to install it
     notices: Callable[[Options], tuple[str, ...]] = lambda _: ()  # what a user should know before jobs run
+    form: str = ""  # of an address that may follow its name, such as HOST:PORT after cloud://
 
 
 def _start_local(program: Program, options: Options) -> Executor:
     from ablate.execution.executors.local import LocalExecutor
 
     return LocalExecutor(program.function, devices.slots_of(options), program.preload, program.preflight)
+
+
+def _start_slurm(program: Program, options: Options) -> Executor:
+    from ablate.execution.executors.slurm import SlurmExecutor
+
+    return SlurmExecutor(
+        program, slurm_elements.array(options),
+        detach=options.detach, leaves=options.leaves, notice=options.notice,
+    )  # fmt: skip
+
+
+def _start_ray(program: Program, options: Options) -> Executor:
+    from ablate.execution.executors import ray_cluster
+    from ablate.execution.executors.ray import RayExecutor
+
+    ray_cluster.connect(options.address)
+    laid_out = ray_cluster.places(options, ray_cluster.nodes())
+    return RayExecutor(program, laid_out, ray_cluster.precision(laid_out))
+
+
+def _ray_resources(options: Options) -> Resources:
+    from ablate.execution.executors import ray_cluster
+
+    ray_cluster.connect(options.address)
+    laid_out = ray_cluster.places(options, ray_cluster.nodes())
+    return ray_cluster.resources(laid_out, ray_cluster.precision(laid_out), shares_store=True)
 
 
 EXECUTORS: dict[str, Row] = {
@@ -38,6 +65,19 @@ EXECUTORS: dict[str, Row] = {
         options=("device", "jobs", "jobs_per_gpu", "threads", "devices", "most"),
         notices=devices.notices,
     ),
+    "slurm": Row(
+        start=_start_slurm,
+        resources=lambda options: slurm_elements.array(options).resources,
+        options=("device", "jobs", "jobs_per_gpu", "threads", "most", "folder", "slurm", "detach"),
+    ),
+    "ray": Row(
+        start=_start_ray,
+        resources=_ray_resources,
+        options=("device", "jobs", "jobs_per_gpu", "threads", "devices", "most", "address"),
+        needs="ray",
+        install='pip install "ablate-studies[ray]"',
+        form="HOST:PORT",
+    ),
 }
 
 
@@ -46,28 +86,47 @@ def resources(name: str, options: Options) -> Resources:
 
     Raises an AblateError where it has nothing.
     """
-    return _row(name, options).resources(options)
+    row, options = _resolve(name, options)
+    return row.resources(options)
 
 
 def notices(name: str, options: Options) -> tuple[str, ...]:
     """Return what a user should know of the places where jobs will run."""
-    return _row(name, options).notices(options)
+    row, options = _resolve(name, options)
+    return row.notices(options)
 
 
 def start(name: str, program: Program, options: Options) -> Executor:
     """Start an executor."""
-    return _row(name, options).start(program, options)
+    row, options = _resolve(name, options)
+    return row.start(program, options)
 
 
-def _row(name: str, options: Options) -> Row:
-    """Return an executor's row; raise an AblateError unless it is installed and understands the options."""
-    if name not in EXECUTORS:
-        raise AblateError(f"--executor must be one of {', '.join(EXECUTORS)}, got {name}")
+def check(name: str) -> str:
+    """Return what a user has named as an executor; raise an AblateError where there is none of that name."""
+    kind, separator, address = name.partition("://")
+    if kind in EXECUTORS and bool(separator) == bool(address) and (not address or EXECUTORS[kind].form):
+        return name
+    raise AblateError(f"--executor must be one of {', '.join(names())}, got {name}")
+
+
+def names() -> tuple[str, ...]:
+    """Return what may be named as an executor, each with the form of its address."""
+    addressed = (f"{name}://{row.form}" for name, row in EXECUTORS.items() if row.form)
+    return (*EXECUTORS, *addressed)
+
+
+def _resolve(name: str, options: Options) -> tuple[Row, Options]:
+    """Return an executor's row, and the options with its address.
+
+    Raises an AblateError unless it is installed and understands the options.
+    """
+    name, _, address = check(name).partition("://")
     row = EXECUTORS[name]
     if row.needs and find_spec(row.needs) is None:
         raise AblateError(f"--executor {name} needs {row.needs}: {row.install}")
     usual = Options()
-    for option in ("device", "jobs", "jobs_per_gpu"):
+    for option in ("device", "jobs", "jobs_per_gpu", "slurm", "detach"):
         if option not in row.options and getattr(options, option) != getattr(usual, option):
             raise AblateError(f"--executor {name} does not know --{option.replace('_', '-')}: leave it out")
-    return row
+    return row, replace(options, address=address)

@@ -6,6 +6,7 @@ Queue, retries and policy belong to the scheduler.
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ablate.errors import UnwritableError
@@ -73,6 +74,12 @@ class Options:
     threads: int = 1  # CPU cores that one job wants
     devices: int | None = None  # GPUs that are used; None: all
     most: int | None = None  # there are no more tasks than that: fewer slots will do
+    folder: Path | None = None  # for what the executor must remember: for the same work the same
+    slurm: tuple[str, ...] = ()  # options of sbatch: partition=gpu,time=2:00:00
+    detach: bool = False  # what was submitted is left to itself at once
+    leaves: Callable[[], bool] = bool  # asked at an interruption, whether what runs is left to itself
+    notice: Callable[[str], None] = lambda _: None  # hears what the executor does, in words
+    address: str = ""  # where the executor is, such as HOST:PORT; empty: where it finds itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +87,61 @@ class Program:
     """The function that workers call, as `package.module:function`, and modules to import before it.
 
     `preflight` is called with the device of a GPU's slot before that gets a task, and raises an error that
-    says why the device cannot be used.
+    says why the device cannot be used. `travel` is the module that takes a task's files to and from a machine
+    that does not see the folder `store`: its functions are those of `Travel`.
     """
 
     function: str
     preload: tuple[str, ...] = ()
     preflight: str = ""
+    travel: str = ""
+    store: str = ""
+
+
+Files = dict[str, bytes]
+"""Files of a task on their way, by names of a fixed list: never a path."""
+
+
+class Trip(Protocol):
+    """The coordinator's end of a task that works elsewhere: it holds the task's folder meanwhile."""
+
+    files: Files  # that the task needs there
+
+    def receive(self, files: Files) -> None:
+        """Write what has come from the task into its folder."""
+
+    def end(self) -> None:
+        """Let go of the folder."""
+
+
+class Stay(Protocol):
+    """The other end: a task whose files are in a folder of this machine alone."""
+
+    payload: Json  # as the function gets it here
+
+    def changes(self) -> Files:
+        """Return what has changed since the last call; no files where nothing has."""
+
+
+class Travel(Protocol):
+    """The functions of a module for which no folder has to be shared."""
+
+    def depart(self, payload: Json) -> Trip | None:
+        """Take hold of a task's folder; None while another process has it."""
+
+    def arrive(self, payload: Json, files: Files, folder: Path) -> Stay:
+        """Unpack a task's files in a folder of this machine."""
+
+    def work(self, payload: Json, report: Report, should_stop: Callable[[], bool]) -> Json:
+        """Do what the program's function does, on a machine that has only what was unpacked there."""
 
 
 Kind = Literal[
     "queued", "started", "progress", "alive",
-    "finished", "failed", "stopped", "crashed", "killed", "out_of_memory", "unwritable",
+    "finished", "failed", "stopped", "crashed", "killed", "out_of_memory", "unwritable", "left",
 ]  # fmt: skip
 ENDS: frozenset[Kind] = frozenset(
-    {"finished", "failed", "stopped", "crashed", "killed", "out_of_memory", "unwritable"}
+    {"finished", "failed", "stopped", "crashed", "killed", "out_of_memory", "unwritable", "left"}
 )
 """After one of these nothing more is heard of a task."""
 
@@ -102,12 +150,14 @@ ENDS: frozenset[Kind] = frozenset(
 class Event:
     """News of a task.
 
-    queued: the executor has it; that may last hours, and no clock runs. started: it has a slot. progress:
+    queued: the executor has it, or has it again, where its slot was taken away; that may last hours, and no
+    clock runs. started: it has a slot. progress:
     `detail` is what it reports. alive: a sign of life. finished: `detail` is what it returned. stopped: it
     was asked to and did. failed: it raised, `error` is the last line. crashed: its process died by itself, or
     can run nothing more.
     killed: somebody ended its process, which is no fault of the task. out_of_memory: the task or the kernel
-    said so. unwritable: it could not write its results, and no other task could.
+    said so. unwritable: it could not write its results, and no other task could. left: it goes on, and this
+    process hears no more of it.
     """
 
     kind: Kind

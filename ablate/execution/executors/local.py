@@ -52,6 +52,7 @@ class LocalExecutor:
         self._workers: list[Worker] = []
         self._vacant = list(slots)  # without a process, for now
         self._hanging: list[Worker] = []  # their processes cannot be ended, and keep their slots
+        self._bell: list[Any] = []  # what else ends a wait for events
         try:
             self._spawn()
         except RuntimeError:
@@ -123,9 +124,9 @@ class LocalExecutor:
         sources: dict[Any, Worker] = {}
         for worker in self._workers:
             sources |= {worker.pipe: worker, worker.process.sentinel: worker}
-        ready = wait(list(sources), 0 if self._news else timeout)
+        ready = wait([*sources, *self._bell], 0 if self._news else timeout)
         heard, self._news = self._news, []
-        stirring = {sources[source] for source in ready}
+        stirring = {sources[source] for source in ready if source in sources}
         for worker in [worker for worker in self._workers if worker in stirring]:
             heard += self._drain(worker)
         over = {event.task for event in heard if event.kind in ENDS}

@@ -143,7 +143,13 @@ def _set(values: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """Let a process that starts now ignore Ctrl-C and SIGTERM at once: both go to whole process groups."""
+    """Let a process that starts now ignore Ctrl-C and SIGTERM at once: both go to whole process groups.
+
+    Only the main thread can do so; in another one, a terminal's or a cluster's signals reach its like anyway.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

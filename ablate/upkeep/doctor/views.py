@@ -82,6 +82,9 @@ def runs(patient: Patient) -> Iterator[Finding]:
 
 
 def _moved(patient: Patient, reason: str, study: str) -> Finding:
+    if patient.address != own(patient.store):
+        do = "move the store back, or name another database with --tracking-uri"
+        return Finding("mlflow", "problem", reason, do, study)
     if os.access(patient.store.path, os.W_OK):
         return Finding("mlflow", "problem", reason, rebuild(patient), study)
     return Finding("mlflow", "note", reason, where=study)  # for its owner it may lie where it was made

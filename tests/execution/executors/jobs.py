@@ -115,6 +115,17 @@ def stops_when_asked(payload: Json, report: Report, should_stop: Asked) -> Json:
     raise Stopped
 
 
+def stops_once(payload: Json, report: Report, should_stop: Asked) -> Json:
+    """Stop when asked at the first attempt, and come to an end at the second."""
+    report({"pid": os.getpid()})
+    stopped = Path(payload["folder"]) / "stopped"
+    if not stopped.exists():
+        wait_for(should_stop)
+        stopped.touch()
+        raise Stopped
+    return {}
+
+
 def finishes_when_asked(payload: Json, report: Report, should_stop: Asked) -> Json:
     report({"pid": os.getpid()})
     wait_for(should_stop)
@@ -138,6 +149,8 @@ def was_asked(payload: Json, report: Report, should_stop: Asked) -> Json:
 
 
 def environment(payload: Json, report: Report, should_stop: Asked) -> Json:
+    if "gate" in payload:
+        waits_for_gate(payload, report, should_stop)
     return {name: os.environ.get(name) for name in payload["names"]}
 
 

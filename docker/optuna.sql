@@ -1,0 +1,2 @@
+-- A database of its own for Optuna: its tables and MLflow's have names in common.
+CREATE DATABASE optuna;

@@ -1,0 +1,128 @@
+"""Studies that run on Slurm: the same numbers as here, whatever becomes of the process that started them."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from commands import ablate, attempts, results, start, wait_for
+
+SLURM = ("--executor", "slurm", "--slurm", "time=30")
+
+
+def ended(process):
+    """Return the exit code of a process and what it printed."""
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out + err
+
+
+def jobs_of(cluster):
+    """Return the numbers of all arrays that Slurm knows, and how many elements run or wait."""
+    lines = cluster.run("squeue", "-h", "-r", "--states=all", "-o", "%F %T").splitlines()
+    alive = sum(line.split()[1] in ("PENDING", "RUNNING") for line in lines)
+    return {line.split()[0] for line in lines}, alive
+
+
+@pytest.mark.slow
+def test_a_run_whose_process_is_killed_is_followed_and_trains_as_here(cluster, study, done, tmp_path):
+    store = tmp_path / "mlruns"
+    before, _ = jobs_of(cluster)
+    killed = start("run", study, "--store", store, *SLURM)
+    wait_for(lambda: attempts(store), killed)
+    killed.kill()
+    killed.communicate()
+    arrays, _ = jobs_of(cluster)
+    code, out = ended(start("run", study, "--store", store, *SLURM))
+    assert code == 0, out
+    assert "of an earlier command: it is followed" in out
+    assert len(arrays - before) == 2  # of three elements, and one
+    assert jobs_of(cluster) == (arrays, 0)
+    assert attempts(store) == 4
+    assert results(store) == results(done[0] / "mlruns")
+    assert not (store / "slurm" / "tiny").exists()
+
+
+@pytest.mark.slow
+def test_what_is_detached_is_shown_by_status_and_followed(cluster, study, tmp_path):
+    store = tmp_path / "mlruns"
+    code, out = ended(start("run", study, "--store", store, *SLURM, "--detach", "--jobs", "2"))
+    assert (code, "4 jobs left to Slurm" in out) == (0, True), out
+    shown = ablate("status", "tiny", "--store", store)
+    assert "left to Slurm: " in shown[1]
+    terminated = start("run", study, "--store", store, *SLURM, "--jobs", "2")
+    wait_for(lambda: attempts(store), terminated)
+    terminated.send_signal(signal.SIGTERM)  # nobody can be asked
+    code, out = ended(terminated)
+    assert (code, "left to Slurm" in out or "report:" in out) == (130, True), out
+    code, out = ended(start("run", study, "--store", store, *SLURM, "--jobs", "2"))
+    assert code == 0, out
+    assert attempts(store) == 4
+    assert "left to Slurm" not in ablate("status", "tiny", "--store", store)[1]
+
+
+@pytest.mark.slow
+def test_ctrl_c_asks_whether_the_array_goes_on_or_is_cancelled(cluster, study, tmp_path):
+    store = tmp_path / "mlruns"
+    long = ("--set", "training.epochs=200", "--set", "seeds=1", *SLURM)
+    code, out = in_terminal("run", study, "--store", store, *long, answer="", begun=store)
+    assert (code, "1 job left to Slurm" in out or "2 jobs left to Slurm" in out) == (130, True), out
+    arrays, alive = jobs_of(cluster)
+    assert alive
+    code, out = in_terminal("run", study, "--store", store, *long, answer="c", begun=store)
+    assert code == 130, out
+    assert "it is followed" in out
+    assert "everything finished is kept" in out
+    assert jobs_of(cluster) == (arrays, 0)
+
+
+def in_terminal(*arguments, answer, begun):
+    """Run a command in a terminal, interrupt it once jobs train, and answer its question."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "ablate", *map(str, arguments)]
+    process = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        env=os.environ | {"COLUMNS": "200", "TERM": "xterm"},
+    )  # fmt: skip
+    os.close(theirs)
+    os.set_blocking(ours, False)
+    shown, sent, end = b"", 0, time.monotonic() + 300
+    while process.poll() is None:
+        assert time.monotonic() < end, shown.decode()
+        try:
+            shown += os.read(ours, 1 << 16)
+        except BlockingIOError:
+            time.sleep(0.1)
+        except OSError:
+            break
+        if sent == 0 and b"epoch" in shown and attempts(begun):
+            process.send_signal(signal.SIGINT)
+            sent = 1
+        if sent == 1 and b"(leave)" in shown:
+            os.write(ours, answer.encode() + b"\n")
+            sent = 2
+    try:
+        while text := os.read(ours, 1 << 16):
+            shown += text
+    except OSError:
+        pass
+    os.close(ours)
+    return process.wait(60), shown.decode(errors="replace")
+
+
+def test_options_that_do_not_fit_together_are_sentences(study, tmp_path):
+    text = (
+        study.read_text() + "\n[search]\ntrials = 2\nspace = { optimizer.lr = { low = 0.001, high = 0.1 } }\n"
+    )
+    searching = tmp_path / "searching.toml"
+    searching.write_text(text.replace('"tiny"', '"searching"'))
+    store = ("--store", tmp_path / "mlruns")
+    code, _, err = ablate("run", searching, *store, "--executor", "slurm", "--detach")
+    assert (code, "--detach cannot be used with [search]" in err) == (2, True), err
+    code, _, err = ablate("run", study, *store, "--slurm", "time=10")
+    assert (code, "--executor local does not know --slurm: leave it out" in err) == (2, True), err
+    code, _, err = ablate("run", study, *store, "--detach")
+    assert (code, "--executor local does not know --detach: leave it out" in err) == (2, True), err
+    assert not (tmp_path / "mlruns").exists()
