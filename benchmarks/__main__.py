@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.measure import Comparison, Limit, as_data, from_data, machine, page, table
 
-PARTS = ("start", "input", "step", "parallel", "study", "many")
+PARTS = ("start", "input", "step", "parallel", "study", "many", "executors")
 
 
 def main() -> None:

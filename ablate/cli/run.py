@@ -2,7 +2,10 @@
 
 import sys
 from collections import Counter
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -16,6 +19,10 @@ from ablate.planning.tuning import Tuned
 from ablate.recipe import identity
 from ablate.workflow.run import Ran
 
+if TYPE_CHECKING:
+    from ablate.execution.crew import Crew
+    from ablate.study.file import Study
+
 
 @click.command()
 @options.STUDY
@@ -23,7 +30,13 @@ from ablate.workflow.run import Ran
 @options.STORE
 @options.JSON
 @options.training
-def run(study: str, sets: tuple[str, ...], store_path: str, *, as_json: bool, **given: Any) -> None:
+@click.option(
+    "--tasks", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Train nothing: write what is left to a file, for `ablate worker` on other machines.",
+)  # fmt: skip
+def run(
+    study: str, sets: tuple[str, ...], store_path: str, *, as_json: bool, tasks: Path | None, **given: Any
+) -> None:
     """Train every cell under every seed, and report the effects.
 
     Rates are found and fields searched first, where the study asks for it. Only what is missing is trained:
@@ -35,11 +48,18 @@ def run(study: str, sets: tuple[str, ...], store_path: str, *, as_json: bool, **
       ablate run studies/augmentation.toml
       ablate run studies/augmentation.toml --set seeds=2 --set training.epochs=3 --set model.name=cnn4
       ablate run augmentation --seeds 8 --budget 2h
+      ablate run augmentation --executor slurm --slurm partition=gpu,time=2:00:00,gres=gpu:1 --detach
       ablate run augmentation --only 'model.batch_norm == false and augment.rotation > 0'
     """
     from ablate.workflow import answers
+    from ablate.workflow import run as workflow
 
     console = terminal.console(err=as_json)
+    if tasks is not None:
+        with assembled(console, study, sets, store_path, **given) as (loaded, crew):
+            number = workflow.hand_out(loaded, crew, tasks)
+        click.echo(answers.line({"tasks": number, "file": tasks}) if as_json else _handed_out(number, tasks))
+        return
     ran = execute(console, study, sets, store_path, **given)
     if as_json:
         click.echo(answers.text(answers.reported(ran)))
@@ -49,14 +69,14 @@ def run(study: str, sets: tuple[str, ...], store_path: str, *, as_json: bool, **
     sys.exit(130 if ran.ledger.interrupted or ran.left else 1 if has_failed else 0)
 
 
-def execute(
+@contextmanager
+def assembled(
     console: Console, study: str, sets: tuple[str, ...], store_path: str, *, seeds: int | None,
     only: str | None, retry_failed: bool, fail_fast: bool, budget: float | None, stall: float, wait: bool,
     replace: bool, detach: bool, tune_only: bool = False, **place: Any,
-) -> Ran:  # fmt: skip
-    """Run a study by the options of a command line, with its progress on a console."""
+) -> "Iterator[tuple[Study, Crew]]":  # fmt: skip
+    """Yield a study and who works on it by the options of a command line, with its progress on a console."""
     from ablate.execution.crew import assemble
-    from ablate.workflow import run as workflow
 
     where = options.where(store_path, **place)
     loaded = options.load(study, sets, where.store, seeds)
@@ -66,7 +86,26 @@ def execute(
     )  # fmt: skip
     shown = Terminal(console)
     with assemble(where, how, shown.observe, leaves=shown.leaves) as crew:
+        yield loaded, crew
+
+
+def execute(console: Console, study: str, sets: tuple[str, ...], store_path: str, **given: Any) -> Ran:
+    """Run a study by the options of a command line, with its progress on a console."""
+    from ablate.workflow import run as workflow
+
+    with assembled(console, study, sets, store_path, **given) as (loaded, crew):
         return workflow.run(loaded, crew)
+
+
+def _handed_out(number: int, path: Path) -> str:
+    """Return what there is to do with a file of tasks."""
+    if not number:
+        return f"nothing is left to train: {path} is empty"
+    return (
+        f"{count(number, 'task')} in {path}: ablate worker --tasks {path} --index 0"
+        + (f" to {number - 1}" if number > 1 else "")
+        + ", where the store has this path; then the same command without --tasks reports"
+    )
 
 
 def show_ran(console: Console, ran: Ran) -> None:

@@ -111,7 +111,7 @@ class Crew:
     @contextmanager
     def at_work(self, todo: Plan) -> Iterator[None]:
         """Start the workers for whatever a plan has to do; at the end none of them is left."""
-        context = _context(todo, self.store)
+        context = context_of(todo, self.store)
         recipes = todo.recipes or [work.job.recipe for work in todo.work]
         options = Options(
             device=self.where.device,
@@ -221,7 +221,7 @@ def _seconds(pace: Pace, item: Item) -> float:
     return sum(time.seconds for time in times if time is not None and not time.is_guess)
 
 
-def _context(todo: Plan, store: Store) -> Context:
+def context_of(todo: Plan, store: Store) -> Context:
     """Return what all tasks of a command share."""
     from ablate.execution import provenance
 

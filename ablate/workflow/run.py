@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ablate import databases, hardware
 from ablate.errors import AblateError
 from ablate.execution import executors, stages
-from ablate.execution.crew import Crew
+from ablate.execution.crew import Crew, context_of
 from ablate.execution.events import Event, Updated
 from ablate.execution.executors.base import Options
 from ablate.execution.options import How
@@ -22,7 +22,7 @@ from ablate.planning.inputs import Inputs
 from ablate.planning.plan import Plan
 from ablate.planning.resolve import Resolved, resolve_inputs
 from ablate.recipe.range_test import Suggestion, Sweep
-from ablate.store import layout, study_folder
+from ablate.store import layout, study_folder, tasks
 from ablate.study.file import Study
 from ablate.study.grid import Cell, Fingerprints, Grid
 from ablate.workflow.report import check_cells, find
@@ -79,6 +79,33 @@ def run(study: Study, crew: Crew) -> Ran:
             if not reason and (now := replan()).is_done:  # then all that was sent had come to its end
                 tracking.marks.keep(where.tracking_uri, study, _state(now), crew.store)
     return Ran(before, todo, crew.ledger, findings, path, sent.late, reason, left)
+
+
+def hand_out(study: Study, crew: Crew, path: Path) -> int:
+    """Prepare what is left to train and evaluate, and write it to a file of tasks; return their number.
+
+    Whoever runs them, in whatever order and wherever the store is seen under the same path, leaves what a
+    run of the study would.
+    """
+    resources = _check_devices(crew)
+    waits = crew.notice if crew.how.wait else None
+    with (
+        layout.creating(crew.store),
+        study_folder.hold(crew.store, study.name, waits=waits, stopped=crew.is_interrupted),
+    ):
+        if notice := study_folder.take_over(crew.store, study, replace=crew.how.replace):
+            crew.notice(notice)
+        todo, _ = _prepare(study, crew, resources)
+        if todo.trials or todo.tuning.open_ranges:
+            raise AblateError(
+                "--tasks needs cells that are tuned: find their rates and fields first, with "
+                f"ablate search {study.name}"
+            )
+        context = context_of(todo, crew.store)
+        for work in todo.ready:
+            work.prepare(crew.store)
+        tasks.write(path, [work.task(crew.store, context) for work in todo.ready])
+    return len(todo.ready)
 
 
 def _prepare(study: Study, crew: Crew, resources: Resources) -> tuple[Plan, Callable[[], Plan]]:

@@ -128,7 +128,7 @@ class Cluster:
             self.guard.wait(DEADLINE)
 
 
-def start(folder: Path) -> Cluster:
+def start(folder: Path, longest_array: int = LONGEST_ARRAY) -> Cluster:
     """Start a cluster and wait until its nodes are idle."""
     for name in ("state", "log", "spool/n1", "spool/n2"):
         (folder / name).mkdir(parents=True)
@@ -136,7 +136,7 @@ def start(folder: Path) -> Cluster:
     host = socket.gethostname().split(".")[0]
     conf = CONF.format(
         host=host, folder=folder, controller=ports[0], first=ports[1], second=ports[2], cores=CORES,
-        longest=LONGEST_ARRAY,
+        longest=longest_array,
     )  # fmt: skip
     (folder / "slurm.conf").write_text(conf)
     (folder / "munge.key").write_bytes(os.urandom(128))

@@ -52,7 +52,8 @@ def test_a_job_is_told_two_minutes_before_its_limit_and_later_where_that_is_shor
 @pytest.mark.parametrize(
     ("chosen", "count"),
     [({}, 0), ({"gres": "gpu:2"}, 2), ({"gres": "gpu:a100:4"}, 4), ({"gres": "shard:8"}, 0),
-     ({"gpus": "3"}, 3), ({"gpus-per-node": "v100:2"}, 2), ({"gres": "gpu"}, 1), ({"gres": "shard:1,gpu:2"}, 2)],
+     ({"gpus": "3"}, 3), ({"gpus-per-node": "v100:2"}, 2), ({"gres": "gpu"}, 1),
+     ({"gres": "shard:1,gpu:2"}, 2)],
 )  # fmt: skip
 def test_the_gpus_of_an_element_are_those_that_are_asked_for(chosen, count):
     assert slurm_commands.gpus(chosen) == count

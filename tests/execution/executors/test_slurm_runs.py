@@ -10,7 +10,10 @@ import time
 import pytest
 from commands import ablate, attempts, results, start, wait_for
 
-SLURM = ("--executor", "slurm", "--slurm", "time=30")
+from ablate.cli.progress import Terminal
+from ablate.cli.terminal import console
+
+SLURM = ("--executor", "slurm", "--slurm", "time=30", "--set", "seeds=1")  # two jobs
 
 
 def ended(process):
@@ -38,44 +41,37 @@ def test_a_run_whose_process_is_killed_is_followed_and_trains_as_here(cluster, s
     code, out = ended(start("run", study, "--store", store, *SLURM))
     assert code == 0, out
     assert "of an earlier command: it is followed" in out
-    assert len(arrays - before) == 2  # of three elements, and one
+    assert len(arrays - before) == 1
     assert jobs_of(cluster) == (arrays, 0)
-    assert attempts(store) == 4
-    assert results(store) == results(done[0] / "mlruns")
+    assert attempts(store) == 2
+    here = results(done[0] / "store")
+    there = results(store)
+    assert there
+    assert there == {name: here[name] for name in there}
     assert not (store / "slurm" / "tiny").exists()
 
 
 @pytest.mark.slow
-def test_what_is_detached_is_shown_by_status_and_followed(cluster, study, tmp_path):
+def test_what_is_detached_is_followed_and_ctrl_c_asks_whether_it_goes_on(cluster, study, tmp_path):
     store = tmp_path / "mlruns"
-    code, out = ended(start("run", study, "--store", store, *SLURM, "--detach", "--jobs", "2"))
-    assert (code, "4 jobs left to Slurm" in out) == (0, True), out
-    shown = ablate("status", "tiny", "--store", store)
-    assert "left to Slurm: " in shown[1]
-    terminated = start("run", study, "--store", store, *SLURM, "--jobs", "2")
-    wait_for(lambda: attempts(store), terminated)
-    terminated.send_signal(signal.SIGTERM)  # nobody can be asked
-    code, out = ended(terminated)
-    assert (code, "left to Slurm" in out or "report:" in out) == (130, True), out
-    code, out = ended(start("run", study, "--store", store, *SLURM, "--jobs", "2"))
-    assert code == 0, out
-    assert attempts(store) == 4
+    long = ("run", study, "--store", store, "--set", "training.epochs=300", *SLURM)
+    code, out = ended(start(*long, "--detach"))
+    assert (code, "2 jobs left to Slurm" in out) == (0, True), out
+    assert "left to Slurm: " in ablate("status", "tiny", "--store", store)[1]
+    arrays, alive = jobs_of(cluster)
+    assert alive == 2
+    for answer, goes_on in (("", True), ("c", False)):
+        code, out = in_terminal(*long, answer=answer, begun=store)
+        assert code == 130, out
+        assert "of an earlier command: it is followed" in out
+        assert ("2 jobs left to Slurm" in out, "everything finished is kept" in out) == (goes_on, not goes_on)
+        assert jobs_of(cluster) == (arrays, 2 * goes_on)
+    assert attempts(store) == 2
     assert "left to Slurm" not in ablate("status", "tiny", "--store", store)[1]
 
 
-@pytest.mark.slow
-def test_ctrl_c_asks_whether_the_array_goes_on_or_is_cancelled(cluster, study, tmp_path):
-    store = tmp_path / "mlruns"
-    long = ("--set", "training.epochs=200", "--set", "seeds=1", *SLURM)
-    code, out = in_terminal("run", study, "--store", store, *long, answer="", begun=store)
-    assert (code, "1 job left to Slurm" in out or "2 jobs left to Slurm" in out) == (130, True), out
-    arrays, alive = jobs_of(cluster)
-    assert alive
-    code, out = in_terminal("run", study, "--store", store, *long, answer="c", begun=store)
-    assert code == 130, out
-    assert "it is followed" in out
-    assert "everything finished is kept" in out
-    assert jobs_of(cluster) == (arrays, 0)
+def test_without_a_terminal_nobody_is_asked_and_the_array_goes_on():
+    assert Terminal(console()).leaves()
 
 
 def in_terminal(*arguments, answer, begun):
