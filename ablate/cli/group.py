@@ -35,6 +35,7 @@ class Row:
 
 
 COMMANDS: Mapping[str, Row] = {
+    "init": Row("init", "Write a study file to begin with"),
     "plan": Row("plan", "Show what a run would do: cells, jobs, time, detectable effects"),
     "run": Row("run", "Train every cell under every seed, and report the effects"),
     "search": Row("search", "Run the range tests and searches of a study, and nothing else"),
