@@ -49,6 +49,7 @@ COMMANDS: Mapping[str, Row] = {
     "sync": Row("sync", "Send MLflow what it is missing of a study"),
     "doctor": Row("doctor", "Check a store and this machine for problems"),
     "gc": Row("gc", "Remove what no study of a store needs"),
+    "schema": Row("schema", "Print the JSON Schema of study files, for editors"),
     "worker": Row("worker", "Run one task of a file: what clusters call", is_hidden=True),
 }
 """In the order of `ablate --help`. A new command is a file of this package and a row here."""
