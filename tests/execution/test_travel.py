@@ -1,5 +1,6 @@
 """A task works in a folder that its coordinator does not see, and what it leaves here is the same."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from ablate.errors import AblateError, RefusedError
 from ablate.execution import travel
 from ablate.execution.executors.base import Stopped
 from ablate.recipe.fields import Model
+from ablate.recipe.range_test import Sweep
 from ablate.store import job_folder
 from ablate.store.job_folder import Folder
-from ablate.store.tasks import TrainTask
+from ablate.store.tasks import Context, RangeTask, TrainTask
 
 
 @pytest.fixture
@@ -69,6 +71,30 @@ def test_a_job_that_moves_from_machine_to_machine_ends_as_one_that_stays(
     passing = {"lock", "log.txt"}
     names = {path.name for path in moved.path.iterdir()} - passing
     assert names == {path.name for path in home.path.iterdir()} - passing
+
+
+def test_a_curve_of_a_range_test_comes_back(tmp_path: Path, store: House) -> None:
+    curves = []
+    for name in ("home", "moved"):
+        folder = store.path / "ranges" / name / "0"
+        task = RangeTask(
+            context=Context(store=str(store.path)), test=name, seed=0, recipe=EVERY_DRAW,
+            sweep=Sweep(steps=8),
+            folder=folder, curve=folder.parent / "curve-0.json", data=store.digits,
+        )  # fmt: skip
+        folder.mkdir(parents=True)
+        if name == "moved":
+            trip = travel.depart(task.to_json())
+            assert trip is not None
+            stay = travel.arrive(task.to_json(), trip.files, tmp_path / "away")
+            travel.work(stay.payload, lambda _: None, lambda: False)
+            assert not task.curve.exists()
+            trip.receive(stay.changes())
+            trip.end()
+        else:
+            travel.work(task.to_json(), lambda _: None, lambda: False)
+        curves.append(json.loads(task.curve.read_text()) | {"timestamp": 0})
+    assert curves[0] == curves[1]
 
 
 def test_what_is_trained_is_evaluated_elsewhere(tmp_path: Path, store: House) -> None:

@@ -2,11 +2,14 @@
 
 import json
 import os
+import random
+import re
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,17 +29,19 @@ pytestmark = pytest.mark.slow
 pytest.importorskip("ray", reason="Ray is not installed")
 STUDY = TINY.replace("epochs = 3", "epochs = 12")  # two cells, two seeds
 EPOCHS = 4 * 12
+CAN_HIDE = os.geteuid() == 0 and shutil.which("unshare") is not None
+VICTIMS = (
+    "worker", "actor", "worker", "coordinator", "actor", "worker", "raylet", "worker", "actor", "coordinator",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    if os.geteuid() != 0 or shutil.which("unshare") is None:
-        pytest.skip("only root can hide a folder from a node")
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
         cluster = Cluster(Path(folder), "")
         try:
             cluster.add(2, 0)
-            cluster.add(2, 0, blind=True)
+            cluster.add(2, 0, blind=CAN_HIDE)
             yield cluster
         finally:
             cluster.close()
@@ -52,7 +57,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
 
 @pytest.fixture
 def place(cluster: Cluster) -> Path:
-    """Return a folder that the second node does not see."""
+    """Return a folder that the second node does not see, if that can be brought about."""
     return Path(tempfile.mkdtemp(dir=cluster.unseen))
 
 
@@ -81,6 +86,7 @@ def _job(folder: Folder) -> object:
     return json.dumps([lines, ways]), files.read(folder.weights("last"))
 
 
+@pytest.mark.skipif(not CAN_HIDE, reason="only root can hide a folder from a node")
 def test_a_study_is_the_same_on_ray_on_a_node_that_sees_the_store_and_on_one_that_does_not(
     cluster: Cluster, place: Path, here: dict[str, object]
 ) -> None:
@@ -110,13 +116,26 @@ def test_what_the_cluster_can_never_have_is_refused_at_once(cluster: Cluster) ->
     assert executors.resources("ray", Options("cpu", threads=2)).slots == 2
 
 
+def each(store: Path) -> dict[str, int]:
+    """Count the epochs of each job in its journal."""
+    return {path.name: len(job_folder.read_epochs(Folder(path))) for path in (store / "jobs").glob("*")}
+
+
 def epochs(store: Path) -> int:
-    return sum(len(job_folder.read_epochs(Folder(path))) for path in (store / "jobs").glob("*"))
+    return sum(each(store).values())
+
+
+def begun(store: Path, name: str) -> list[int]:
+    """Return after which epoch each attempt at a job has begun."""
+    log = (store / "jobs" / name / "log.txt").read_text()
+    return [
+        int(number) for number in re.findall(r"^attempt \d+ on cpu: from epoch (\d+) of", log, re.MULTILINE)
+    ]
 
 
 def wait_for(store: Path, count: int, process: subprocess.Popen[str]) -> None:
     end = time.monotonic() + 180
-    while epochs(store) < count:
+    while epochs(store) < count and process.poll() != 0:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end, epochs(store)
         time.sleep(0.05)
@@ -133,16 +152,16 @@ def test_a_coordinator_that_is_ended_leaves_nothing_and_the_next_one_goes_on(
         process.send_signal(number)
         out, err = process.communicate(timeout=120)
     assert process.returncode == (130 if number == signal.SIGINT else -number), (out, err)
-    before = epochs(store)
-    assert 6 <= before < EPOCHS
+    before = each(store)
+    assert 6 <= sum(before.values()) < EPOCHS
     end = time.monotonic() + 60
     while pids := cluster.actors():
         assert time.monotonic() < end, pids
         time.sleep(0.1)
     run(study, store, "--executor", "ray", "--jobs", "2")
     assert trained(store) == here
-    for folder in (store / "jobs").iterdir():
-        assert "from epoch 0 of 12" not in (folder / "log.txt").read_text().partition("attempt 2")[2]
+    for name, count in before.items():  # what was here is not trained again
+        assert count == 12 or begun(store, name)[-1] >= count, name
 
 
 def test_a_node_that_is_lost_is_told_in_one_line_and_its_jobs_go_on_elsewhere(
@@ -158,7 +177,47 @@ def test_a_node_that_is_lost_is_told_in_one_line_and_its_jobs_go_on_elsewhere(
     assert (out + err).count("is lost, with 1 slot") == 1, (out, err)
     assert "raylet" not in out + err
     assert trained(store) == here
-    moved = [path for path in (store / "jobs").iterdir() if "attempt 2" in (path / "log.txt").read_text()]
-    assert moved
-    for folder in moved:
-        assert "from epoch 0 of 12" not in (folder / "log.txt").read_text().partition("attempt 2")[2]
+    moved = [begun(store, name)[1] for name in each(store) if len(begun(store, name)) == 2]
+    assert len(moved) == 1
+    assert moved[0] > 0
+
+
+def test_random_kills_cost_attempts_and_nothing_else(cluster: Cluster, place: Path) -> None:
+    text, draws = STUDY.replace("seeds      = 2", "seeds      = 6"), random.Random(16)
+    (study := place / "tiny.toml").write_text(text)
+    run(study, place / "here", "--jobs", "2")
+    cluster.add(2, 0)
+    store = place / "ray"
+    arguments = ("run", study, "--store", store, "--device", "cpu", "--executor", "ray", "--jobs", "2")
+    kills, process = Counter[str](), start(*arguments, cwd=place, RAY_ADDRESS=cluster.address)
+    for victim in (
+        "worker",
+        "actor",
+        "worker",
+        "coordinator",
+        "actor",
+        "worker",
+        "raylet",
+        "worker",
+        "actor",
+    ):
+        wait_for(store, epochs(store) + draws.randint(1, 6), process)
+        if process.poll() is not None:
+            break
+        hosts = cluster.hosts()
+        match victim:
+            case "coordinator":
+                process.kill()
+                process.communicate()
+                process = start(*arguments, cwd=place, RAY_ADDRESS=cluster.address)
+            case "raylet":
+                cluster.lose(2)
+            case _ if hosts:
+                host = draws.choice(hosts)
+                os.kill(host if victim == "actor" else draws.choice(cluster.below(host)), signal.SIGKILL)
+        kills[victim] += 1
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, (out, err)
+    assert kills.total() >= 6, kills
+    assert trained(store) == trained(place / "here")
+    assert len(trained(store)) == 12
