@@ -30,6 +30,7 @@ class Cluster:
         self.unseen = folder / "unseen"  # by blind nodes
         self.unseen.mkdir()
         self.nodes: list[subprocess.Popen[bytes]] = []
+        self._lost = 0
 
     def add(self, cpus: int, gpus: int, *, blind: bool = False) -> None:
         """Start a node, the first one as the head; a blind one does not see what lies in `unseen`."""
@@ -76,7 +77,7 @@ class Cluster:
                 ray_cluster.connect("")
         except (OSError, AblateError):
             return False
-        return len(ray_cluster.nodes()) >= count
+        return len(ray_cluster.nodes()) >= count - self._lost
 
     def raylet(self, number: int) -> int:
         """Return the process of a node's raylet."""
@@ -84,11 +85,20 @@ class Cluster:
 
     def actors(self) -> list[int]:
         """Return the processes of ours that Ray runs, and their workers."""
-        hosts = [pid for node in self.nodes for pid in _below(node.pid) if "ray::Host" in _command(pid)]
+        hosts = self.hosts()
         return [*hosts, *(below for pid in hosts for below in _below(pid))]
 
+    def below(self, pid: int) -> list[int]:
+        """Return the processes that one of them has started, and itself where it has none yet."""
+        return _below(pid) or [pid]
+
+    def hosts(self) -> list[int]:
+        """Return the processes of our actors."""
+        return [pid for node in self.nodes for pid in _below(node.pid) if "ray::Host" in _command(pid)]
+
     def lose(self, number: int) -> None:
-        """Kill a node's raylet, as a machine that loses its power; wait until the cluster has seen that."""
+        """Kill a node's raylet, as a machine that loses its power."""
+        self._lost += 1
         os.kill(self.raylet(number), signal.SIGKILL)
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from ablate.execution.executors import ray_cluster, ray_host
 from ablate.execution.executors.base import Files, Trip
 from ablate.execution.executors.ray_cluster import Place
 
-CALLS = ("tell", "listen", "close")
+CALLS = 4  # at a time: one listens, another one may close, and none of the others takes long
 
 
 @dataclass(slots=True, eq=False)
@@ -24,6 +24,7 @@ class Actor:
     travels: bool = False  # it does not see the store
     is_empty: bool = False  # of processes: another actor's task has its memory
     tasks: dict[str, Trip | None] = field(default_factory=dict)
+    sent: int = 0  # messages: calls may overtake each other
     killed: dict[str, float] = field(default_factory=dict)  # tasks, and until when they must have ended
 
     @property
@@ -38,15 +39,17 @@ class Actor:
 
     def tell(self, do: str, files: Files | None = None, **values: Any) -> None:
         """Send it a message; that it has just died is seen elsewhere."""
-        _call(self.actor, "tell", json.dumps({"do": do} | values).encode(), files or {})
+        message = json.dumps({"do": do, "number": self.sent} | values).encode()
+        self.sent += 1
+        self.actor.tell.remote(message, files or {})
 
     def listen(self) -> Any:
         """Ask for its news; return what they will be."""
-        return _call(self.actor, "listen")
+        return self.actor.listen.remote()
 
     def close(self) -> Any:
         """Ask it to end its processes; return what will be there once it has."""
-        return _call(self.actor, "close")
+        return self.actor.close.remote()
 
 
 def start(place: Place, content: bytes, secret: bytes) -> Actor:
@@ -54,17 +57,12 @@ def start(place: Place, content: bytes, secret: bytes) -> Actor:
     import ray
 
     remote: Any = ray.remote
-    host = remote(concurrency_groups=dict.fromkeys(CALLS, 1))(ray_host.Host)  # a thread each
+    host = remote(ray_host.Host)
     actor = host.options(
         num_cpus=place.cpus, num_gpus=place.gpus, scheduling_strategy=ray_cluster.on(place.node),
-        max_restarts=0, max_task_retries=0,
+        max_restarts=0, max_task_retries=0, max_concurrency=CALLS,
     ).remote(content, secret)  # fmt: skip
-    return Actor(place, actor, _call(actor, "listen"))
-
-
-def _call(actor: Any, name: str, *arguments: Any) -> Any:
-    """Call a function of an actor; the calls of one name keep their order."""
-    return getattr(actor, name).options(concurrency_group=name).remote(*arguments)
+    return Actor(place, actor, actor.listen.remote())
 
 
 def kill(hosts: Iterable[Actor]) -> None:

@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import chain, zip_longest
 from json import loads
 from typing import Any
@@ -56,6 +57,11 @@ def connect(address: str) -> None:
 
     if ray.is_initialized():
         return
+    if address and find_spec("grpc") is None:
+        raise AblateError(
+            f"--executor ray://{address} needs Ray's client, and its grpcio is not installed: "
+            'pip install "ray[client]"'
+        )
     if hasattr(worker, "print_to_stdstream"):  # Ray has no switch for what raylets say to a driver
         worker.print_to_stdstream = lambda *_arguments, **_options: None
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -88,6 +88,8 @@ class Host:
         self._room = Room() if self._travels else None
         self._stays: dict[str, Stay] = {}
         self._inbox: deque[tuple[Json, Files]] = deque()
+        self._early: dict[int, tuple[Json, Files]] = {}  # by their numbers
+        self._next, self._order = 0, threading.Lock()
         self._outbox: deque[Json] = deque([{"kind": "up", "travels": self._travels}])
         self._arrived = threading.Condition()
         self._bell, self._rope = os.pipe()
@@ -97,8 +99,13 @@ class Host:
         threading.Thread(target=self._run, daemon=True).start()
 
     def tell(self, message: bytes, files: Files) -> None:
-        """Take a message, with the files of the task that it brings."""
-        self._inbox.append((json.loads(message), files))
+        """Take a message, with the files of the task that it brings; one that comes early has to wait."""
+        content = json.loads(message)
+        with self._order:
+            self._early[content["number"]] = content, files
+            while self._next in self._early:
+                self._inbox.append(self._early.pop(self._next))
+                self._next += 1
         os.write(self._rope, b".")
 
     def listen(self) -> list[Parcel]:

@@ -2,11 +2,13 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,17 +28,19 @@ pytestmark = pytest.mark.slow
 pytest.importorskip("ray", reason="Ray is not installed")
 STUDY = TINY.replace("epochs = 3", "epochs = 12")  # two cells, two seeds
 EPOCHS = 4 * 12
+CAN_HIDE = os.geteuid() == 0 and shutil.which("unshare") is not None
+VICTIMS = (
+    "worker", "actor", "worker", "coordinator", "actor", "worker", "raylet", "worker", "actor", "coordinator",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    if os.geteuid() != 0 or shutil.which("unshare") is None:
-        pytest.skip("only root can hide a folder from a node")
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
         cluster = Cluster(Path(folder), "")
         try:
             cluster.add(2, 0)
-            cluster.add(2, 0, blind=True)
+            cluster.add(2, 0, blind=CAN_HIDE)
             yield cluster
         finally:
             cluster.close()
@@ -52,7 +56,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
 
 @pytest.fixture
 def place(cluster: Cluster) -> Path:
-    """Return a folder that the second node does not see."""
+    """Return a folder that the second node does not see, if that can be brought about."""
     return Path(tempfile.mkdtemp(dir=cluster.unseen))
 
 
@@ -81,6 +85,7 @@ def _job(folder: Folder) -> object:
     return json.dumps([lines, ways]), files.read(folder.weights("last"))
 
 
+@pytest.mark.skipif(not CAN_HIDE, reason="only root can hide a folder from a node")
 def test_a_study_is_the_same_on_ray_on_a_node_that_sees_the_store_and_on_one_that_does_not(
     cluster: Cluster, place: Path, here: dict[str, object]
 ) -> None:
@@ -116,7 +121,7 @@ def epochs(store: Path) -> int:
 
 def wait_for(store: Path, count: int, process: subprocess.Popen[str]) -> None:
     end = time.monotonic() + 180
-    while epochs(store) < count:
+    while epochs(store) < count and process.poll() != 0:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end, epochs(store)
         time.sleep(0.05)
@@ -162,3 +167,44 @@ def test_a_node_that_is_lost_is_told_in_one_line_and_its_jobs_go_on_elsewhere(
     assert moved
     for folder in moved:
         assert "from epoch 0 of 12" not in (folder / "log.txt").read_text().partition("attempt 2")[2]
+
+
+def test_random_kills_cost_attempts_and_nothing_else(cluster: Cluster, place: Path) -> None:
+    text, draws = STUDY.replace("seeds      = 2", "seeds      = 6"), random.Random(16)
+    (study := place / "tiny.toml").write_text(text)
+    run(study, place / "here", "--jobs", "2")
+    cluster.add(2, 0)
+    store = place / "ray"
+    arguments = ("run", study, "--store", store, "--device", "cpu", "--executor", "ray", "--jobs", "2")
+    kills, process = Counter[str](), start(*arguments, cwd=place, RAY_ADDRESS=cluster.address)
+    for victim in (
+        "worker",
+        "actor",
+        "worker",
+        "coordinator",
+        "actor",
+        "worker",
+        "raylet",
+        "worker",
+        "actor",
+    ):
+        wait_for(store, epochs(store) + draws.randint(1, 6), process)
+        if process.poll() is not None:
+            break
+        hosts = cluster.hosts()
+        match victim:
+            case "coordinator":
+                process.kill()
+                process.communicate()
+                process = start(*arguments, cwd=place, RAY_ADDRESS=cluster.address)
+            case "raylet":
+                cluster.lose(2)
+            case _ if hosts:
+                host = draws.choice(hosts)
+                os.kill(host if victim == "actor" else draws.choice(cluster.below(host)), signal.SIGKILL)
+        kills[victim] += 1
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, (out, err)
+    assert kills.total() >= 6, kills
+    assert trained(store) == trained(place / "here")
+    assert len(trained(store)) == 12
