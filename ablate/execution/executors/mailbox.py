@@ -191,9 +191,9 @@ class Tail:
     def read(self) -> list[Json]:
         """Return the lines that are new; one that is being written is left for the next time."""
         with suppress(FileNotFoundError):
-            if self.path.stat().st_size <= self.offset:
-                return []
-            with self.path.open("rb") as file:
+            with self.path.open("rb") as file:  # not stat: NFS remembers its answer for up to a minute
+                if os.fstat(file.fileno()).st_size <= self.offset:
+                    return []
                 file.seek(self.offset)
                 whole, newline, _ = file.read().rpartition(b"\n")
             self.offset += len(whole + newline)
