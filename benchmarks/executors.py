@@ -1,8 +1,9 @@
 """(h) Empty tasks through each executor: what placing a job costs, beside what others need for the same.
 
-Counted is everything: the executor starts, 500 tasks are handed to it, all of them have ended. Slurm is a
-cluster of two nodes on this host, of the Debian packages, and submitit's job array runs on the same one, at
-most as many tasks at a time. Torch is imported nowhere.
+Counted is everything: the executor starts, 500 tasks are handed to it, all of them have ended. Ray is a
+cluster of one node on this host, and Ray Tune runs as many trials of an empty function on the same one. Slurm
+is a cluster of two nodes on this host, of the Debian packages, and submitit's job array runs on the same one,
+at most as many tasks at a time. Torch is imported nowhere.
 """
 
 import os
@@ -12,10 +13,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ablate.execution.executors.base import ENDS, Executor, Program, Slot
+from ablate.execution.executors.base import ENDS, Executor, Options, Program, Slot
 from ablate.execution.executors.local import LocalExecutor
 from benchmarks.measure import Comparison, Limit, Timing, faster
 
@@ -57,6 +59,44 @@ def jobs_a_second(start: Callable[[], Executor]) -> float:
 def local() -> LocalExecutor:
     """Start the local executor."""
     return LocalExecutor(PROGRAM.function, tuple(Slot(f"cpu:{i}", "cpu") for i in range(os.cpu_count() or 1)))
+
+
+def on_ray() -> list[Comparison | Limit]:
+    """Compare ours with Ray Tune, on the same cluster; nothing where Ray is not installed."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "builders"))
+    if find_spec("ray") is None:
+        print("no Ray: it is not installed")
+        return []
+    from ray_nodes import Cluster
+
+    from ablate.execution.executors import ray_cluster
+    from ablate.execution.executors.ray import RayExecutor
+
+    slots = os.cpu_count() or 1
+    with (
+        tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder,
+        closing(Cluster(Path(folder), str(Path(__file__).parents[1]))) as cluster,
+    ):
+        cluster.add(slots, 0)
+        places = ray_cluster.places(Options("cpu"), ray_cluster.nodes())
+        ours = jobs_a_second(lambda: RayExecutor(PROGRAM, places))
+        theirs = ray_tune(Path(folder) / "tune")
+    name = f"{TASKS} empty tasks on Ray, {slots} at a time"
+    return [faster(name, _once("ray", ours), _once("Ray Tune", theirs), required=3.0)]
+
+
+def ray_tune(folder: Path) -> float:
+    """Run as many trials of an empty function by Ray Tune, with actors that are used again."""
+    from ray import tune
+
+    began = time.perf_counter()
+    tune.Tuner(
+        lambda _config: {"done": 1},
+        param_space={"task": tune.grid_search(list(range(TASKS)))},
+        tune_config=tune.TuneConfig(reuse_actors=True),
+        run_config=tune.RunConfig(storage_path=str(folder), verbose=0),
+    ).fit()
+    return TASKS / (time.perf_counter() - began)
 
 
 def submitit_on_slurm(folder: Path) -> float:
@@ -110,4 +150,4 @@ def _once(name: str, value: float) -> Timing:
 def run() -> list[Comparison | Limit]:
     """Measure each executor that can be had here."""
     here = Limit(f"{TASKS} empty tasks here", _once("local", jobs_a_second(local)), 50.0, is_most=False)
-    return [here, *on_slurm()]
+    return [here, *on_ray(), *on_slurm()]

@@ -21,7 +21,8 @@ METRICS: dict[str, Direction] = {
     "model/parameters": "min",
     "time/epoch_seconds": "min",  # mean over the job's epochs, validation included
     "time/train_seconds": "min",  # the whole training, all attempts
-    # what torch.compile, or the capture of a graph, took before the first step, all attempts; no part of the two above
+    # what torch.compile, or the capture of a graph, took before the first step, all attempts; no part of the
+    # two above
     "time/compile_seconds": "min",
 }
 PER_CLASS = "test/accuracy/"  # + class name: share of that class's test images that was right

@@ -8,8 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from ablate.errors import AblateError
 from ablate.execution.executors import ray_cluster
 
@@ -29,10 +27,14 @@ class Cluster:
         """Take a folder with a short path, for sockets, and the PYTHONPATH of the nodes."""
         self.folder, self._path, self._port = folder, path, free_port()
         self.address = f"127.0.0.1:{self._port}"
+        self.unseen = folder / "unseen"  # by blind nodes
+        self.unseen.mkdir()
         self.nodes: list[subprocess.Popen[bytes]] = []
 
-    def add(self, cpus: int, gpus: int, *before: str) -> None:
-        """Start a node, the first one as the head; `before`: a command that runs it."""
+    def add(self, cpus: int, gpus: int, *, blind: bool = False) -> None:
+        """Start a node, the first one as the head; a blind one does not see what lies in `unseen`."""
+        before = ("unshare", "--mount", "sh", "-c", f'mount -t tmpfs tmpfs {self.unseen} && exec "$@"', "sh")
+        before = before if blind else ()
         where = (
             ("--head", "--include-dashboard=false", f"--port={self._port}", f"--temp-dir={self.folder}")
             if not self.nodes
@@ -44,7 +46,8 @@ class Cluster:
         )  # fmt: skip
         # Ray would start a Python for each CPU at once, and they are more than there are.
         environment = os.environ | {
-            "PYTHONPATH": self._path, "RAY_prestart_worker_first_driver": "0", "RAY_worker_niceness": "0"
+            "PYTHONPATH": self._path, "RAY_prestart_worker_first_driver": "0", "RAY_worker_niceness": "0",
+            "XDG_CACHE_HOME": str(self.folder / "cache"),
         }  # fmt: skip
         environment.pop("RAY_ADDRESS", None)
         with (self.folder / f"node-{len(self.nodes)}.log").open("wb") as log:
@@ -78,6 +81,15 @@ class Cluster:
     def raylet(self, number: int) -> int:
         """Return the process of a node's raylet."""
         return next(pid for pid in _below(self.nodes[number].pid) if "raylet/raylet" in _command(pid))
+
+    def actors(self) -> list[int]:
+        """Return the processes of ours that Ray runs, and their workers."""
+        hosts = [pid for node in self.nodes for pid in _below(node.pid) if "ray::Host" in _command(pid)]
+        return [*hosts, *(below for pid in hosts for below in _below(pid))]
+
+    def lose(self, number: int) -> None:
+        """Kill a node's raylet, as a machine that loses its power; wait until the cluster has seen that."""
+        os.kill(self.raylet(number), signal.SIGKILL)
 
     def close(self) -> None:
         import ray
@@ -148,7 +160,3 @@ def _command(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except OSError:
         return ""
-
-
-def skip_unless_ray() -> None:
-    pytest.importorskip("ray", reason="Ray is not installed")
