@@ -22,7 +22,7 @@ def runs(database: Path, experiment: str, store: str) -> list[Sent]:
     with closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True)) as opened:
         opened.execute("BEGIN")  # what is read is one moment's
         named = f"SELECT run_uuid, artifact_uri, status, end_time FROM runs WHERE run_uuid IN ({OURS})"  # noqa: S608
-        sent = {row[0]: Sent(*row, params={}, metrics={}, tags={}) for row in opened.execute(named, given)}
+        sent = {row[0]: Sent(*row) for row in opened.execute(named, given)}
         for table in ("params", "tags"):
             rows = f"SELECT run_uuid, key, value FROM {table} WHERE run_uuid IN ({OURS})"  # noqa: S608
             for run, key, value in opened.execute(rows, given):
