@@ -8,11 +8,11 @@ import click
 @click.option("--from", "template", metavar="STUDY", help="A study that comes with ablate, or a study file.")
 @click.option("--images", metavar="DIR", help="A folder with train/<class>/* and test/<class>/*.")
 def init(name: str, template: str | None, images: str | None) -> None:
-    """Write a study file to begin with, NAME.toml.
+    """Write a study file to begin with.
 
-    It is a copy of one that comes with ablate: that of this name, else the quickstart, or another --from.
-    With --images it is a study of your own images: their size, classes and number are looked at and filled
-    in.
+    NAME.toml is a copy of one that comes with ablate: that of this name, else the quickstart, or another
+    --from. With --images it is a study of your own images: their size, classes and number are looked at and
+    filled in.
 
     \b
     Example:

@@ -7,9 +7,9 @@ import click
 
 @click.command()
 def schema() -> None:
-    """Print the JSON Schema of study files: completion, and mistakes while you type.
+    """Print the JSON Schema of study files, for editors.
 
-    Editors with tombi or taplo (Even Better TOML) take it from a first line "#:schema ./ablate.schema.json"
+    It gives completion, and shows mistakes while you type. Editors with tombi or taplo (Even Better TOML) take it from a first line "#:schema ./ablate.schema.json"
     in the study.
 
     \b
