@@ -9,8 +9,8 @@ import click
 def schema() -> None:
     """Print the JSON Schema of study files, for editors.
 
-    It gives completion, and shows mistakes while you type. Editors with tombi or taplo (Even Better TOML) take it from a first line "#:schema ./ablate.schema.json"
-    in the study.
+    It gives completion, and shows mistakes while you type. Editors with tombi or taplo (Even Better TOML)
+    take it from a first line "#:schema ./ablate.schema.json" in the study.
 
     \b
     Example:
