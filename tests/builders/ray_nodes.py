@@ -60,7 +60,7 @@ class Cluster:
         """Connect, and wait until all nodes are there."""
         end = time.monotonic() + 90
         while not self._is_up(len(self.nodes)):
-            is_late = time.monotonic() > end or any(node.poll() is not None for node in self.nodes)
+            is_late = time.monotonic() > end or self.nodes[-1].poll() is not None
             assert not is_late, [log.read_text() for log in self.folder.glob("node-*.log")]
             time.sleep(0.3)
 

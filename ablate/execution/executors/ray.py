@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ablate.errors import AblateError
+from ablate.errors import AblateError, UnwritableError
 from ablate.execution.executors import ray_actor, ray_cluster, ray_host
 from ablate.execution.executors.base import ENDS, Event, Files, Json, Program, Task
 from ablate.execution.executors.ray_actor import Actor
@@ -141,7 +141,11 @@ class RayExecutor:
         """Give a host a task, with its files if it needs them; False while another process has the task."""
         task, payload, trip = queued.task.id, queued.task.to_json(), None
         if host.travels:
-            trip = importlib.import_module(self._program.travel).depart(payload)
+            try:
+                trip = importlib.import_module(self._program.travel).depart(payload)
+            except (AblateError, OSError) as error:
+                self._news.append(Event("failed", task, "", error=str(error)))
+                return True
             if trip is None:
                 if task not in self._told:
                     self._told.add(task)
@@ -213,14 +217,15 @@ class RayExecutor:
         """Take in one message about a task, after the files that it speaks of."""
         task, kind = message["task"], message["kind"]
         trip = host.tasks[task]
-        if kind in ("queued", "started"):
-            return []
         try:
             if trip is not None and files:
                 trip.receive(files)
-        except AblateError as error:  # the disk is full, or somebody has taken over the folder
+        except (AblateError, OSError) as error:  # a full disk, or another process has taken over the folder
             host.tell("kill", task=task)
-            kind, message = "unwritable", {"detail": {}, "error": str(error)}
+            kind = "unwritable" if isinstance(error, UnwritableError) else "killed"
+            message = {"error": str(error)}
+        if kind in ("queued", "started"):  # which we have said ourselves
+            return []
         if kind in ENDS:
             self._end(host, task)
         return [Event(kind, task, host.slot, message.get("detail", {}), message.get("error", ""))]
@@ -361,7 +366,7 @@ def _token(program: Program) -> tuple[str, bytes]:
     """
     if not program.travel:
         return "", b""
-    path, secret = f"{program.store}/.token.{secrets.token_hex(4)}", secrets.token_bytes(ray_host.TOKEN)
+    path, secret = f"{program.store}/data/.token.{secrets.token_hex(4)}", secrets.token_bytes(ray_host.TOKEN)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644), "wb") as file:
         file.write(secret)
         file.flush()

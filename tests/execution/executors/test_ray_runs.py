@@ -93,7 +93,7 @@ def test_a_study_is_the_same_on_ray_on_a_node_that_sees_the_store_and_on_one_tha
     store = place / "ray"
     run(write(place), store, "--executor", "ray", "--jobs", "2")
     assert trained(store) == here
-    assert not [path for path in store.iterdir() if ".token" in path.name]
+    assert not [path for path in store.rglob("*") if ".token" in path.name]
     users = set()
     for folder in (store / "jobs").iterdir():
         assert "attempt 1 on cpu: from epoch 0 of 12" in (folder / "log.txt").read_text()
@@ -174,7 +174,9 @@ def test_a_node_that_is_lost_is_told_in_one_line_and_its_jobs_go_on_elsewhere(
         cluster.lose(1)
         out, err = process.communicate(timeout=400)
     assert process.returncode == 0, (out, err)
-    assert (out + err).count("is lost, with 1 slot") == 1, (out, err)
+    told = [line for line in (out + err).splitlines() if "of the Ray cluster" in line]
+    assert 1 <= len(told) <= 2, told  # it does not answer; and, if the run lasts so long, it is lost
+    assert all("/0 killed: " in line or "/1 killed: " in line for line in told[:1]), told
     assert "raylet" not in out + err
     assert trained(store) == here
     moved = [begun(store, name)[1] for name in each(store) if len(begun(store, name)) == 2]
