@@ -226,7 +226,8 @@ class Contract(Alone, ABC):
         for event in (event for event in heard if event.kind != "queued"):
             busy[event.slot] += (event.kind == "started") - (event.kind in TERMINAL)
             assert busy[event.slot] in (0, 1), f"two tasks at once in {event.slot}"
-        assert set(busy) == {"cpu:0", "cpu:1", "cpu:2"} or "names" not in self.promises
+        # Slots of a cluster that come up late may find nothing left to do.
+        assert set(busy) <= {"cpu:0", "cpu:1", "cpu:2"} or "names" not in self.promises
 
     def test_more_tasks_than_slots_are_queued_and_start_in_their_order(
         self, start: Start, tmp_path: Path
