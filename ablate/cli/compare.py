@@ -28,7 +28,7 @@ def compare(
 
     \b
     Example:
-      ablate compare augmentation regularisation
+      ablate compare augmentation regularization
       ablate compare augmentation --cell baseline --cell "rotation=15"
     """
     from ablate.workflow import answers

@@ -35,6 +35,7 @@ class Row:
 
 
 COMMANDS: Mapping[str, Row] = {
+    "init": Row("init", "Write a study file to begin with"),
     "plan": Row("plan", "Show what a run would do: cells, jobs, time, detectable effects"),
     "run": Row("run", "Train every cell under every seed, and report the effects"),
     "search": Row("search", "Run the range tests and searches of a study, and nothing else"),
@@ -49,6 +50,7 @@ COMMANDS: Mapping[str, Row] = {
     "sync": Row("sync", "Send MLflow what it is missing of a study"),
     "doctor": Row("doctor", "Check a store and this machine for problems"),
     "gc": Row("gc", "Remove what no study of a store needs"),
+    "schema": Row("schema", "Print the JSON Schema of study files, for editors"),
     "worker": Row("worker", "Run one task of a file: what clusters call", is_hidden=True),
 }
 """In the order of `ablate --help`. A new command is a file of this package and a row here."""

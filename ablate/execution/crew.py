@@ -245,7 +245,10 @@ def _jobs_per_gpu(crew: Crew, todo: Plan, context: Context) -> int:
     where = crew.where
     if where.jobs_per_gpu is not None or where.jobs is not None or not todo.recipes:
         return where.jobs_per_gpu or 1
-    resources = executors.resources(where.executor, Options(where.device, 1))
+    resources = executors.resources(where.executor, Options(where.device, 1, slurm=where.slurm))
+    if resources.keeps_queue:
+        crew.notice("--jobs-per-gpu auto: the GPUs of a queue are not here to be probed: one job a GPU")
+        return 1
     if resources.device == "cpu":
         crew.notice("--jobs-per-gpu auto: there is no GPU to probe; jobs get a CPU core each")
         return 1

@@ -37,9 +37,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from ablate import descriptors
-from ablate.errors import StoreError
 from ablate.recipe import identity
-from ablate.recipe.fields import Recipe
 from ablate.store import files, lease, records
 from ablate.store.files import DRAFT, Line
 from ablate.store.records import Attempt, Epoch, Evaluation, Failure, JobRecipe, Result
@@ -163,14 +161,6 @@ def _description(job: Job) -> JobRecipe:
 def read_description(folder: Folder) -> JobRecipe | None:
     """Return what is trained, as it was written."""
     return records.read(folder.recipe, JobRecipe)
-
-
-def read_recipe(path: Path) -> tuple[Recipe, int]:
-    """Return the recipe of a recipe.json, whose root and evaluation mean nothing, and the seed."""
-    description = records.read(path, JobRecipe)
-    if description is None:
-        raise StoreError(f"{path}: must hold what is trained, and is gone")
-    return description.parsed(), description.seed
 
 
 # How it went

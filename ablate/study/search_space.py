@@ -123,12 +123,17 @@ def read(table: Any, base: Mapping[str, Any], factors: tuple[Factor, ...], wrong
     return Search(trials, head.per, head.sampler, head.pruner, seeds, head.metric, space)
 
 
+def is_searchable(path: str) -> bool:
+    """Whether trials may differ in a field: not in the images, the evaluation, or the precision."""
+    return not path.startswith(("evaluation.", "data.")) and path != "training.precision"
+
+
 def _in_range(path: str, given: Any) -> list[str]:
     """Return what is wrong with the range of one field."""
     at = f"search.space.{path}"
     if path not in recipe_fields.fields():
         return [f"{at}: {unknown_field(path)}"]
-    if path.startswith(("evaluation.", "data.")) or path == "training.precision":
+    if not is_searchable(path):
         allowed = (
             "must be a field that a training can be better for: not of data, evaluation, or the precision"
         )

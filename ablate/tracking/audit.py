@@ -1,7 +1,6 @@
 """What MLflow shows, compared with what the store has: nothing is changed in either."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from ablate.messages import count
 from ablate.store.layout import Store
@@ -10,7 +9,7 @@ from ablate.tracking.addresses import own
 from ablate.tracking.agreement import has_all, latest, params
 from ablate.tracking.experiment import shown
 from ablate.tracking.records import Record, Source
-from ablate.tracking.sent import LAYOUT
+from ablate.tracking.sent import LAYOUT, Sent
 
 NAMED = 3  # runs named in one sentence
 
@@ -33,20 +32,20 @@ def compare(address: str, study: Study, sources: Sequence[Source], store: Store)
     return [f"{what}: {count(len(names), 'run')} ({_some(names)})" for what, names in wrong.items()]
 
 
-def _differences(record: Record, run: Any) -> Iterator[str]:
+def _differences(record: Record, run: Sent | None) -> Iterator[str]:
     if run is None:
         yield "missing in MLflow"
         return
-    status, state = run.info.status, record.state
+    status, state = run.status, record.state
     if status != state.status:
         idle = "RUNNING in MLflow, and trained by no process"
         yield idle if status == "RUNNING" else f"{status} in MLflow, and {state.status} here"
-    if run.data.tags.get("ablate.layout") != LAYOUT:
+    if run.tags.get("ablate.layout") != LAYOUT:
         yield "shown by MLflow as an older version of ablate did"
         return
-    if any(run.data.params.get(name) != value for name, value in params(record).items()):
+    if any(run.params.get(name) != value for name, value in params(record).items()):
         yield "other params in MLflow"
-    if not has_all(latest(record), run.data.metrics):
+    if not has_all(latest(record), run.metrics):
         yield "other metrics in MLflow than in the journals"
 
 

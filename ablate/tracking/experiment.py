@@ -2,8 +2,10 @@
 
 import os
 import re
+import sqlite3
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ from ablate.errors import StoreError
 from ablate.store import files, layout
 from ablate.store.layout import Store
 from ablate.study.file import Study
-from ablate.tracking import artifacts, view
+from ablate.tracking import artifacts, sent, tables, view
 from ablate.tracking import client as clients
 from ablate.tracking.addresses import is_served, own, sqlite
+from ablate.tracking.sent import Sent
 
 DEFAULT = "Default"  # the experiment that MLflow itself makes, with its artifacts elsewhere
 
@@ -23,8 +26,8 @@ class MovedError(StoreError):
     """MLflow's database was made for another path."""
 
 
-def shown(address: str, study: Study, store: Store) -> dict[str, Any]:
-    """Return the runs that MLflow has of a study of this store, as its own objects by key.
+def shown(address: str, study: Study, store: Store) -> dict[str, Sent]:
+    """Return the runs that MLflow has of a study of this store, by key.
 
     Nothing is made or changed there. Raises what MLflow raises, and a MovedError where the artifacts of the
     study belong to another path.
@@ -38,8 +41,15 @@ def shown(address: str, study: Study, store: Store) -> dict[str, Any]:
     if experiment is None or experiment.lifecycle_stage == "deleted":
         return {}
     _check_place(experiment.artifact_location, address, study, store)
-    runs = clients.search(client, experiment.experiment_id, _ours(store))
-    return {run.data.tags["ablate.key"]: run for run in runs if "ablate.key" in run.data.tags}
+    runs = _runs(client, address, experiment.experiment_id, store)
+    return {run.tags["ablate.key"]: run for run in runs if "ablate.key" in run.tags}
+
+
+def _runs(client: Any, address: str, experiment: str, store: Store) -> Iterable[Sent]:
+    if address == own(store):
+        with suppress(sqlite3.Error):  # of another version of MLflow, which may have other tables
+            return tables.runs(store.database, experiment, layout.identity(store))
+    return map(sent.read, clients.search(client, experiment, _ours(store)))
 
 
 def pages(address: str, names: Sequence[str], store: Store) -> dict[str, str]:

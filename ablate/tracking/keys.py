@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from ablate.recipe import fields
 
@@ -19,6 +20,7 @@ MEANT = re.compile(rf":(?=(?:{'|'.join(SIGNS.values())}|empty|u[0-9a-f]+|sha[0-9
 """A colon that would be read as the start of a spelled-out sign."""
 
 
+@lru_cache(4096)  # every run has the same names
 def key(name: str) -> str:
     """Return the key of a param or metric: `C:plus:` for `C+`, `:u1f600:` for a sign without a name.
 

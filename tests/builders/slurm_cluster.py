@@ -99,6 +99,17 @@ class Cluster:
         """Kill the daemon of a node, and with `jobs` all that runs there, as when a machine loses power."""
         self._ask(f"{'lose' if jobs else 'kill'} {name}")
 
+    def processes(self, words: bytes) -> list[int]:
+        """List the processes of jobs of this cluster whose command line has these words."""
+        ours = f"SLURM_CONF={self.folder}/slurm.conf".encode()
+        matching = []
+        for process in _processes():
+            with suppress(OSError):
+                command = (process / "cmdline").read_bytes()
+                if words in command and ours in (process / "environ").read_bytes():
+                    matching.append(int(process.name))
+        return matching
+
     def _ask(self, what: str) -> None:
         assert self.guard.stdin is not None
         assert self.guard.stdout is not None

@@ -172,11 +172,15 @@ def test_observers_hear_one_event_at_a_time_from_several_threads(tmp_path):
     )
 
 
-@pytest.mark.parametrize("kind", sorted(ENDS))
+@pytest.mark.parametrize("kind", sorted(ENDS - {"left"}))
 def test_every_end_of_an_attempt_is_an_event(kind):
     heard = events.of_task(Told(kind, "a", "cpu:0", error="why"), "baseline/0")
     is_last = kind in ("finished", "failed", "stopped")
     assert heard == (events.TaskEnded if is_last else events.AttemptLost)("a", "baseline/0", kind, "why")
+
+
+def test_a_task_that_goes_on_without_this_process_has_no_end():
+    assert events.of_task(Told("left", "a", "cpu:0"), "baseline/0") is None
 
 
 def test_a_mere_sign_of_life_is_no_event():

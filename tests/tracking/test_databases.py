@@ -1,6 +1,5 @@
 """A database of MLflow that others use, too: taken as it is, and what is in it stays as it is."""
 
-import json
 import sys
 
 import pytest
@@ -193,7 +192,6 @@ def test_sync_says_under_which_name_the_runs_are(address, store, done):
     identity = (folder / "store/id").read_text().strip()
     assert f"the runs of this one are in tiny ({identity[:8]})" in err
     assert len(runs_of(MlflowClient(address), f"tiny ({identity[:8]})")) == 8
-    assert json.loads(ablate("sync", "tiny", "--store", folder / "store", "--json")[1])["runs"] == 8
 
 
 @pytest.mark.parametrize("option", ["--tracking-uri", "--optuna-storage"])

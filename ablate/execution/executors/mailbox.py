@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablate.errors import AblateError
+from ablate.errors import AblateError, UnwritableError
 from ablate.execution.executors.base import ENDS, Json
 
 PARTS = ("tasks", "claims", "news", "requests", "logs")
@@ -37,8 +37,13 @@ class Mailbox:
 
     def make(self) -> None:
         """Make its folders; they must be the user's own, as what lies there is run."""
-        for folder in (self.path, *(self.path / part for part in PARTS)):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            for folder in (self.path, *(self.path / part for part in PARTS)):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise AblateError(
+                f"{self.path}: must be a folder that can be made, and is not ({error.strerror})"
+            ) from None
         self.check()
         with suppress(FileNotFoundError):
             self._closed.unlink()
@@ -70,7 +75,13 @@ class Mailbox:
     def post(self, number: int, task: str, content: Json) -> str:
         """Leave a task; return its name."""
         name = f"{number:07d}-{hashlib.sha256(task.encode(errors='surrogatepass')).hexdigest()[:12]}"
-        _write(self.path / "tasks" / name, json.dumps(content))
+        try:
+            _write(self.path / "tasks" / name, json.dumps(content))
+        except OSError as error:
+            raise UnwritableError(
+                f"{self.path}: cannot be written ({error.strerror}): mend that and run the same again, "
+                "what is finished is kept"
+            ) from None
         return name
 
     def read(self, name: str) -> Json | None:
@@ -180,9 +191,9 @@ class Tail:
     def read(self) -> list[Json]:
         """Return the lines that are new; one that is being written is left for the next time."""
         with suppress(FileNotFoundError):
-            if self.path.stat().st_size <= self.offset:
-                return []
-            with self.path.open("rb") as file:
+            with self.path.open("rb") as file:  # not stat: NFS remembers its answer for up to a minute
+                if os.fstat(file.fileno()).st_size <= self.offset:
+                    return []
                 file.seek(self.offset)
                 whole, newline, _ = file.read().rpartition(b"\n")
             self.offset += len(whole + newline)

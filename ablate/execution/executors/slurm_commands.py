@@ -12,13 +12,13 @@ from ablate.errors import AblateError
 PATIENCE = 120.0  # seconds for an answer: sbatch itself tries again where the controller is busy
 LONGEST_ARRAY = 1001  # MaxArraySize where Slurm does not tell
 OURS = frozenset({
-    "array", "chdir", "dependency", "error", "export", "help", "input", "job-name", "no-requeue", "ntasks",
-    "open-mode", "output", "parsable", "requeue", "signal", "test-only", "wait", "wrap",
+    "array", "chdir", "clusters", "dependency", "error", "export", "help", "input", "job-name", "no-requeue",
+    "ntasks", "open-mode", "output", "parsable", "requeue", "signal", "test-only", "wait", "wrap",
 })  # fmt: skip
 """Options of sbatch that the executor sets, or that would break it."""
 FLAGS = frozenset({"contiguous", "exclusive", "overcommit", "oversubscribe", "spread-job", "use-min-nodes"})
 """Options that may stand without a value, in the middle of a list."""
-LIMITS = re.compile(r"limit|QOS|Assoc|quota", re.IGNORECASE)
+LIMITS = re.compile(r"QOSM|AssocM|submit limit|quota|MaxSubmit", re.IGNORECASE)
 """What Slurm says where a user has submitted too much, such as QOSMaxSubmitJobPerUserLimit."""
 LEAD, LEAST_LEAD = 120, 10
 """Seconds before the time limit at which a job is told; less where the limit itself is short."""
@@ -178,4 +178,4 @@ def _call(*command: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
             f"--executor slurm needs {command[0]}: run it on a machine that submits to Slurm"
         ) from None
     except subprocess.TimeoutExpired:
-        raise AblateError(f"Slurm does not answer: {command[0]} took more than {PATIENCE:.0f} s") from None
+        raise RefusedError(f"Slurm does not answer: {command[0]} took more than {PATIENCE:.0f} s") from None

@@ -8,6 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,7 +65,8 @@ class Array:
         """Return what an element runs."""
         jobs = ("--jobs", str(self.each)) if self.device == "cpu" else ()
         return (
-            sys.executable, "-m", "ablate.execution.executors.agent", str(self.folder),
+            # -P: no module is looked for in the current folder, which others may write to.
+            sys.executable, "-P", "-m", "ablate.execution.executors.agent", str(self.folder),
             "--function", program.function, "--preload", ",".join(program.preload),
             "--preflight", program.preflight, "--device", self.device, "--jobs-per-gpu", str(self.per_gpu),
             *jobs,
@@ -135,6 +137,7 @@ class Elements:
         self._array, self._program, self._notice = array, program, notice
         self._ours: set[str] = set()  # that we have cancelled
         self._reasons = set(USUAL_REASONS)  # to wait, that need not be told
+        self._told: set[str] = set()
         self._asked = self._not_before = 0.0
         self._cancelled = self._bad_starts = self._silent = 0
         known = slurm_commands.states(array.name)
@@ -143,6 +146,7 @@ class Elements:
         self.alive = {
             key: Element(now.state, now.node) for key, now in known.items() if now.state not in ENDED
         }
+        self._has_submitted = bool(self.alive)
 
     def speaks(self, key: str) -> None:
         """Hear that an element works: those after it can start, too."""
@@ -168,15 +172,21 @@ class Elements:
             try:
                 self._submit(count)
             except RefusedError as error:
-                if not error.is_limit or (count == 1 and not self.alive):
+                wanted = count // 2 if error.is_limit else 0
+                if wanted:
+                    continue
+                if not self._has_submitted:
                     raise
-                wanted = count // 2
-                if not wanted:
-                    self._not_before = time.monotonic() + PAUSE
-                    elements = messages.count(len(self.alive), "element")
-                    self._notice(f"{error}: the tasks take turns on {elements}")
-                continue
+                self._not_before = time.monotonic() + PAUSE
+                elements = messages.count(len(self.alive), "element")
+                self._tell_once(f"{error}: the tasks take turns on {elements}; more are asked for later")
+                return
             wanted -= count
+
+    def _tell_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._notice(text)
 
     def _submit(self, count: int) -> None:
         array = self._array
@@ -185,6 +195,7 @@ class Elements:
             shlex.join(array.command(self._program)),
             count, name=array.name, log=log, extra=dict(array.extra), cores=array.cores,
         )  # fmt: skip
+        self._has_submitted = True
         self.alive |= {f"{number}_{index}": Element() for index in range(count)}
         self._notice(f"Slurm has array {number}, of {messages.count(count, 'element')}")
 
@@ -216,7 +227,7 @@ class Elements:
             element.missing = 0
         if now.state == "PENDING" and now.reason not in self._reasons:
             self._reasons.add(now.reason)
-            self._notice(f"{key} waits in Slurm's queue: {now.reason}")
+            self._tell_once(f"{key} waits in Slurm's queue: {now.reason}")
         before, node, element.state = element.state, element.node, now.state
         element.node = now.node or node
         if not now.state or now.state in ENDED:
@@ -247,11 +258,13 @@ class Elements:
     def cancel(self, key: str) -> None:
         """End an element, which nobody else has wished."""
         self._ours.add(key)
-        slurm_commands.cancel([key])
+        with suppress(AblateError):  # Slurm does not answer, and is asked again
+            slurm_commands.cancel([key])
 
     def close(self) -> bool:
         """End all elements; return whether that was seen."""
-        slurm_commands.cancel(sorted({key.split("_")[0] for key in self.alive}))
+        with suppress(AblateError):
+            slurm_commands.cancel(sorted({key.split("_")[0] for key in self.alive}))
         until = time.monotonic() + END
         while time.monotonic() < until:
             known = slurm_commands.states(self._array.name)

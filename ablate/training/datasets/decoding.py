@@ -100,6 +100,17 @@ def read(path: Path, size: int) -> tuple[Images, tuple[str, ...]]:
         ) from None
 
 
+def shorter_side(path: Path) -> int:
+    """Return the shorter side of a picture in pixels, 0 where it cannot be told; nothing is decoded."""
+    from PIL import Image
+
+    try:
+        with quiet(), Image.open(path) as image:
+            return min(image.size)
+    except Exception:  # noqa: BLE001 (as when it is read)
+        return 0
+
+
 @contextmanager
 def _held(pixels: int) -> Iterator[None]:
     """Wait until there is room in memory for so many pixels."""

@@ -46,7 +46,8 @@ def readable(patient: Patient) -> Iterator[Finding]:
     beside = [path for path in (patient.store.path / "id", patient.store.database) if path.exists()]
     folders = [path for path in (patient.store.path / part for part in PARTS) if path.is_dir()]
     within = (entry for entry in patient.entries if not entry.is_symlink())
-    for path in (*beside, *folders, *within):
+    every: tuple[Path | os.DirEntry[str], ...] = (*beside, *folders, *within)
+    for path in every:
         if not can_read(path) and os.path.lexists(path):  # else a running job has just removed it
             says = "you may not read this, so nothing is said of it"
             yield Finding("readable", "problem", says, RIGHTS, patient.short(Path(path)))

@@ -85,7 +85,7 @@ def _text(content: dict[str, Any]) -> str:
 @lru_cache(RECIPES)
 def _parsed(text: str) -> Recipe | None:
     try:
-        return JobRecipe.model_construct(recipe=json.loads(text)).parsed()
+        return JobRecipe(job="", seed=0, data="", numerics=0, recipe=json.loads(text)).parsed()
     except SPOILT:
         return None
 

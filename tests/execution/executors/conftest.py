@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+import calls
 import pytest
 import slurm_cluster
 
@@ -27,5 +28,6 @@ def cluster(whole_cluster, monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # of agents, which import jobs.py
     monkeypatch.setattr(Elements, "every", 1.0)
+    monkeypatch.setattr(calls, "DEADLINE", 180.0)  # to lose a node, or all of a minute, takes long
     whole_cluster.heal()
     return whole_cluster

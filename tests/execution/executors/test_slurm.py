@@ -15,6 +15,7 @@ from calls import ended, hear, is_alive, kinds, pids, run_all, running, task, th
 from contract import Contract
 from promises import ALL
 
+from ablate import hardware
 from ablate.errors import AblateError
 from ablate.execution.executors import slurm_elements
 from ablate.execution.executors.base import Executor, Options, Program, Slot
@@ -209,7 +210,8 @@ def test_what_an_earlier_process_has_left_is_followed_and_heard_from_the_beginni
     again += hear(third, ended(3))
     assert [the_kinds(again, name) for name in "abc"] == [["queued", "started", "finished"]] * 3
     assert "Slurm has array" in make.said[-1]
-    assert cluster.run("squeue", "-h", "-r", "--states=all", "-o", "%A").count("\n") <= 3
+    shown = ("squeue", "-h", "-r", "--states=all", f"--name={third._array.name}", "-o", "%i")
+    assert len(cluster.run(*shown).split()) == 2
 
 
 def test_a_task_whose_element_died_while_nobody_looked_is_run_by_another(make, cluster, tmp_path):
@@ -238,6 +240,16 @@ def test_what_others_could_write_into_is_no_mailbox(make, tmp_path):
     (tmp_path / "mailbox").chmod(0o777)
     with pytest.raises(AblateError, match="must be a folder of yours that nobody else can write to"):
         Mailbox(tmp_path / "mailbox").check()
+
+
+def test_its_resources_are_what_is_asked_for_and_a_gpu_is_one_of_an_element(cluster):
+    cpu = slurm_elements.array(Options("cpu", 3, slurm=("cpus-per-task=4",), threads=2))
+    assert (cpu.resources.slots, cpu.resources.device, cpu.each, cpu.cores) == (3, "cpu", 2, 4)
+    assert cpu.resources.keeps_queue
+    assert cpu.resources.precision == hardware.precision("cpu")
+    assert slurm_elements.array(Options("cpu", 3, most=2)).resources.slots == 2
+    with pytest.raises(AblateError, match="--device cuda needs a GPU in each element"):
+        slurm_elements.array(Options("cuda"))
 
 
 @pytest.mark.parametrize(
@@ -278,7 +290,9 @@ def test_a_limit_of_submissions_leaves_fewer_elements_that_take_turns(make, tmp_
         executor.submit(task(name, "ok"))
     heard = hear(executor, ended(3))
     assert len({event.slot for event in heard if event.slot}) == 1
-    assert make.said[1].endswith("(job submit limit, user size): the tasks take turns on 1 element")
+    assert make.said[1].endswith(
+        "(job submit limit, user size): the tasks take turns on 1 element; more are asked for later"
+    )
 
 
 def test_the_cluster_of_the_tests_ends_with_them(tmp_path):
