@@ -21,7 +21,7 @@ pytestmark = [
 ]
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-STREAMS = {"logs", "ui"}  # show text as it comes
+STREAMS = {"init", "schema", "logs", "ui"}  # show text as it comes
 ENDED = {
     "study",
     "tuned",
