@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ class Mailbox:
 
     def make(self) -> None:
         """Make its folders; they must be the user's own, as what lies there is run."""
+        if self.path.parent.is_symlink():
+            self.check()
         try:
             for folder in (self.path, *(self.path / part for part in PARTS)):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -48,17 +51,27 @@ class Mailbox:
         with suppress(FileNotFoundError):
             self._closed.unlink()
 
-    def check(self) -> None:
-        """Raise an AblateError where others may write into the mailbox."""
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a folder of the user's own, which nobody else can write to and no link leads to."""
+        if self.path.parent.is_symlink():
+            return False
         status = self.path.lstat()
-        if status.st_uid != os.getuid() or status.st_mode & 0o022 or self.path.is_symlink():
+        return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
+
+    def check(self) -> None:
+        """Raise an AblateError where others may write into the mailbox, or a link leads elsewhere."""
+        if not self.is_own:
             raise AblateError(
-                f"{self.path}: must be a folder of yours that nobody else can write to, and is not: remove it"
+                f"{self.path}: must be a folder of yours that nobody else can write to, and no link may lead "
+                "there, and it is not: remove it"
             )
 
     def clear(self) -> None:
         """Remove all that is in it, and itself."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        if os.path.lexists(self.path):
+            self.check()  # a link would have another folder removed
+            shutil.rmtree(self.path, ignore_errors=True)
 
     # Tasks
 
@@ -99,6 +112,8 @@ class Mailbox:
 
     def standing(self) -> tuple[int, int]:
         """Count the tasks that have not ended: those that somebody has, and those that wait."""
+        if not (os.path.lexists(self.path) and self.is_own):  # another user's: it may hold whatever
+            return 0, 0
         lines = [line for who in self.lives() for line in Tail(self.news(who)).read()]
         ended = {line.get("task") for line in lines if line["kind"] in ENDS}
         left, waiting = set(self.names()) - ended, set(self.unclaimed())

@@ -1,5 +1,7 @@
 """A mailbox hands each task to one agent, and loses none."""
 
+import os
+
 import pytest
 
 from ablate.errors import AblateError
@@ -93,3 +95,28 @@ def test_a_link_is_no_mailbox(mailbox, tmp_path):
     link.symlink_to(mailbox.path)
     with pytest.raises(AblateError, match="must be a folder of yours"):
         Mailbox(link).make()
+
+
+def test_where_a_link_leads_nothing_is_made_or_removed(tmp_path):
+    private = tmp_path / "home" / "study"
+    private.mkdir(parents=True)
+    (private / "mine").write_text("mine")
+    (tmp_path / "slurm").symlink_to("home")
+    mailbox = Mailbox(tmp_path / "slurm" / "study")
+    for do in (mailbox.clear, mailbox.make, Mailbox(tmp_path / "slurm" / "new").make):
+        with pytest.raises(AblateError, match="must be a folder of yours that nobody else can write to"):
+            do()
+    assert mailbox.standing() == (0, 0)
+    assert [path.name for path in (tmp_path / "home").rglob("*")] == ["study", "mine"]
+
+
+def test_what_is_in_another_ones_mailbox_is_not_read(mailbox):
+    os.mkfifo(mailbox.news("1_0.0"))  # whoever opens it waits for ever
+    mailbox.path.chmod(0o777)
+    assert mailbox.standing() == (0, 0)
+
+
+def test_a_mailbox_that_was_never_there_is_cleared_and_counted(tmp_path):
+    mailbox = Mailbox(tmp_path / "none")
+    mailbox.clear()
+    assert mailbox.standing() == (0, 0)
