@@ -11,7 +11,6 @@ from pathlib import Path
 
 import click
 import pytest
-from commands import ablate
 
 from ablate import cli
 from ablate.cli.group import COMMANDS
@@ -109,6 +108,8 @@ def test_the_first_study_has_an_answer_of_each_kind(precision, tmp_path):
         "--set",
         f"training.precision={precision}",
     )
+    from commands import ablate  # not known where this file is run as a program
+
     code, _, err = ablate("run", *study)
     assert code == 0, err
     code, out, err = ablate("report", *study, "--format", "json")

@@ -16,7 +16,7 @@ from ablate.recipe.datasets import Data, MeanStd
 from ablate.recipe.networks import Model
 from ablate.recipe.optimizers import Optimizer
 from ablate.recipe.schedules import Schedule
-from ablate.recipe.section import Section, is_optional
+from ablate.recipe.section import Need, Section, is_optional
 
 __all__ = [
     "Augment", "ColorJitter", "Data", "Evaluation", "MeanStd", "Model", "Optimizer", "Recipe", "Schedule",
@@ -33,7 +33,9 @@ class Training(Section):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Szegedy et al. 2016, section 7."""
     early_stopping: int | None = Field(None, ge=1)
-    """Stop after so many epochs without a better validation accuracy; none: never."""
+    """Stop after so many epochs without a better one by `monitor`; none: never."""
+    monitor: Literal["accuracy", "loss"] = "accuracy"
+    """By which metric of the validation images an epoch is the best: the other decides between equal ones."""
     gradient_clip: float | None = Field(None, gt=0)
     """Largest L2 norm of the whole gradient; none: not clipped."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -51,13 +53,13 @@ class Evaluation(Section):
     """How a trained model is evaluated. Cells that differ only here share one training."""
 
     select: Literal["last", "best_validation"] = "last"
-    """The weights that are evaluated: after the last epoch, or of the epoch with the best validation
-    accuracy."""
+    """The weights that are evaluated: after the last epoch, or of the best one by `training.monitor`."""
     mc_dropout: int = Field(0, ge=0, le=1000)
     """Passes with dropout left on whose probabilities are averaged (Gal and Ghahramani 2016); 0: one usual
     pass."""
-    tta: Literal["none", "flip"] = "none"
-    """Test-time augmentation: `flip` averages the probabilities of each image and its mirror image."""
+    tta: Literal["none", "flip", "flip_logits"] = "none"
+    """Test-time augmentation: `flip` averages the probabilities of each image and its mirror image,
+    `flip_logits` what the network says before they are made of it."""
 
 
 class Recipe(Section):
@@ -108,7 +110,10 @@ class Recipe(Section):
         return self
 
 
-NEEDS = augmentations.NEEDS | networks.NEEDS | optimizers.NEEDS | schedules.NEEDS
+_MONITOR = Need(lambda recipe: recipe.data.validation != 0, (("data.validation", "> 0"),))
+NEEDS = (
+    augmentations.NEEDS | networks.NEEDS | optimizers.NEEDS | schedules.NEEDS | {"training.monitor": _MONITOR}
+)
 ACTIVE = {path: need.holds for path, need in NEEDS.items()}
 """Fields that only matter beside others. Where one does not, it is no part of the identity, and no factor
 of the cell."""

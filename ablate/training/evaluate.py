@@ -106,10 +106,12 @@ def predict(
     """Return class probabilities (N, K) float32 on the CPU.
 
     MC dropout averages the probabilities of T passes with dropout on and BatchNorm in eval mode (Gal and
-    Ghahramani 2016, equation 6); flip TTA averages those of an image and its mirror image.
+    Ghahramani 2016, equation 6); flip TTA averages those of an image and its mirror image, or in each pass
+    their logits.
     """
     views: list[Callable[[Tensor], Tensor]] = [lambda x: x]
-    if recipe.evaluation.tta == "flip":
+    tta = recipe.evaluation.tta
+    if tta != "none":
         views.append(lambda x: x.flip(-1))
     network.eval()
     passes = recipe.evaluation.mc_dropout if fields.is_active(recipe, "evaluation.mc_dropout") else 0
@@ -122,7 +124,10 @@ def predict(
             several = []
             for _ in range(max(passes, 1)):
                 alive()
-                several += [network(view(batch.images)).float().softmax(1) for view in views]
+                logits = [network(view(batch.images)).float() for view in views]
+                if tta == "flip_logits":
+                    logits = [torch.stack(logits).mean(0)]
+                several += [each.softmax(1) for each in logits]
             parts.append(torch.stack(several).mean(0))
     network.eval()
     return torch.cat(parts).cpu()

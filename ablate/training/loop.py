@@ -48,7 +48,7 @@ class Session:
     streams: dict[str, Generator]
     augmentation: Augmentation
     epoch: int = 0  # finished ones
-    best: tuple[float, float] = (-math.inf, -math.inf)  # validation accuracy, then minus its loss
+    best: tuple[float, float] = (-math.inf, -math.inf)  # what is monitored, then the other; minus the loss
     best_epoch: int = 0
     diverged: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -155,8 +155,10 @@ def epochs(session: Session) -> Iterator[dict[str, Any]]:
                 torch.cuda.empty_cache()  # its batches are larger than those of a training
             metrics |= {"validation/loss": loss, "validation/accuracy": accuracy}
             session.diverged = not math.isfinite(loss)  # the last step may be the one that broke it
-            if not session.diverged and (accuracy, -loss) > session.best:
-                session.best, session.best_epoch = (accuracy, -loss), session.epoch
+            by_loss = session.recipe.training.monitor == "loss"
+            worth = (-loss, accuracy) if by_loss else (accuracy, -loss)
+            if not session.diverged and worth > session.best:
+                session.best, session.best_epoch = worth, session.epoch
         line = {
             "epoch": session.epoch,
             "timestamp": time.time_ns() // 1_000_000,

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from ablate.recipe.fields import Optimizer, Schedule
 
-START, END = 1 / 25, 1 / 250_000  # of the peak: OneCycleLR's div_factor and final_div_factor
 MAKE: dict[str, Callable[[Iterable[nn.Parameter], Optimizer], torch.optim.Optimizer]] = {
     "sgd": lambda parameters, o: torch.optim.SGD(
         parameters,
@@ -94,9 +93,10 @@ def _cosine(_schedule: Schedule, step: int, steps: int, _epochs: int) -> float:
 
 def _one_cycle(schedule: Schedule, step: int, steps: int, _epochs: int) -> float:
     peak = max(schedule.warmup * steps - 1, 0)  # a training too short to rise starts there
+    between = FLANKS[schedule.flanks]
     if step <= peak and peak > 0:
-        return _between(START, 1.0, step / peak)
-    return _between(1.0, END, (step - peak) / ((steps - 1 - peak) or 1))
+        return between(schedule.start, 1.0, step / peak)
+    return between(1.0, schedule.end, (step - peak) / ((steps - 1 - peak) or 1))
 
 
 def _between(start: float, end: float, share: float) -> float:
@@ -104,6 +104,12 @@ def _between(start: float, end: float, share: float) -> float:
     return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
 
 
+def _straight(start: float, end: float, share: float) -> float:
+    """Return a value from start to end along a line."""
+    return start + (end - start) * share
+
+
+FLANKS: dict[str, Callable[[float, float, float], float]] = {"cosine": _between, "linear": _straight}
 SCHEDULES: dict[str, Callable[[Schedule, int, int, int], float]] = {
     "constant": _constant, "step": _step, "cosine": _cosine, "one_cycle": _one_cycle,
 }  # fmt: skip
@@ -113,6 +119,6 @@ def lr_factor(schedule: Schedule, step: int, steps: int, epochs: int) -> float:
     """Return the share of `optimizer.lr` that holds in step 0..steps-1 of a training of so many epochs.
 
     cosine: Loshchilov and Hutter 2017, equation 5, without restarts, updated each step; one_cycle: Smith and
-    Topin 2018 with cosine flanks, as torch's OneCycleLR without its cycling of the momentum.
+    Topin 2018 with cosine or linear flanks, as torch's OneCycleLR without its cycling of the momentum.
     """
     return SCHEDULES[schedule.name](schedule, step, steps, epochs)

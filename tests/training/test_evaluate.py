@@ -328,6 +328,16 @@ def test_flip_tta_is_the_mean_of_an_image_and_its_mirror_image(trained):
     assert not torch.allclose(p, evaluate.predict(network, make(), 0, test), atol=1e-3)
 
 
+def test_flip_logits_is_the_mean_of_what_is_said_before_the_softmax(trained):
+    network, test, _ = trained
+    p = evaluate.predict(network, make({"tta": "flip_logits"}), 0, test)
+    with torch.inference_mode():
+        x = whole(test)
+        expected = ((network(x) + network(mirror(x))) / 2).softmax(1)
+    assert torch.allclose(p, expected, atol=1e-6)
+    assert not torch.allclose(p, evaluate.predict(network, make({"tta": "flip"}), 0, test), atol=1e-4)
+
+
 def test_mc_dropout_and_flip_tta_together_average_all_passes_of_both_views(trained):
     network, test, _ = trained
     p = evaluate.predict(network, make({"mc_dropout": 3, "tta": "flip"}), 2, test)

@@ -352,6 +352,23 @@ def test_the_best_epoch_is_that_of_the_best_validation_accuracy_then_the_smalles
     assert session.best == max(found)
 
 
+def test_the_best_epoch_by_the_loss_is_that_of_the_smallest_one(digits):
+    # A rate at which the accuracy still grows when the loss does too.
+    recipe = make(training={"epochs": 6, "batch_size": 10, "monitor": "loss"}, optimizer={"lr": 0.1})
+    session = train(recipe, digits, 2)
+    lines = [line["metrics"] for line in session.history]
+    losses = [line["validation/loss"] for line in lines]
+    accuracies = [line["validation/accuracy"] for line in lines]
+    assert session.best_epoch == 1 + losses.index(min(losses))
+    assert session.best == (-min(losses), accuracies[session.best_epoch - 1])
+    patient = train(
+        make(training={"epochs": 6, "batch_size": 10, "monitor": "loss", "early_stopping": 1},
+             optimizer={"lr": 0.1}), digits, 2,
+    )  # fmt: skip
+    first_worse = next((i for i in range(1, 6) if losses[i] > min(losses[:i])), 5)
+    assert patient.epoch == first_worse + 1
+
+
 @pytest.mark.parametrize(
     ("lr", "best"), [(1e-3, 3), (1e-5, 1)]
 )  # slow enough to leave the accuracy: the loss falls, or rises

@@ -123,6 +123,20 @@ def test_one_cycle_starts_at_a_25th_peaks_after_the_warmup_and_ends_at_a_250_000
     assert found[-1] == pytest.approx(1 / 250_000)
 
 
+@pytest.mark.parametrize("flanks", ["cosine", "linear"])
+@pytest.mark.parametrize(("start", "end"), [(0.25, 0.25), (1 / 10, 1e-3), (1.0, 1.0)])
+def test_flanks_start_and_end_of_one_cycle_are_torchs(flanks, start, end):
+    def make(optimizer, steps):
+        return lr_scheduler.OneCycleLR(
+            optimizer, 1.0, total_steps=steps, pct_start=0.208, cycle_momentum=False,
+            anneal_strategy={"cosine": "cos", "linear": "linear"}[flanks], div_factor=1 / start,
+            final_div_factor=start / end,
+        )  # fmt: skip
+
+    schedule = Schedule(warmup=0.208, flanks=flanks, start=start, end=end)
+    assert factors(schedule, 24, 98) == pytest.approx(torchs(make, 1, 24 * 98), rel=1e-9, abs=1e-12)
+
+
 def test_the_schedules_of_this_file_are_all_there_are():
     assert {schedule.name for schedule, _, _ in SCHEDULES.values()} | {"one_cycle"} == set(optim.SCHEDULES)
 
