@@ -25,11 +25,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # MLflow leaves its connections to the collector
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
+NETWORK = '"cnn4", width = 0.25, head_dropout = 0.2'
+assert NETWORK in RECIPE
 SHORT = RECIPE.replace("epochs = 3", "epochs = 2").replace("train_size = 300", "train_size = 200")
+SHORT = SHORT.replace(NETWORK, '"held_net:make"')
 MANY = f"""
 name  = "shared"
 seeds = 6
-{SHORT.replace('adam", lr = 0.003', 'adam"').replace('"cnn4", head_dropout = 0.2', '"held_net:make"')}
+{SHORT.replace('adam", lr = 0.003', 'adam"')}
 [factors]
 optimizer.lr = [0.003, 0.002, 0.001, 0.0005]
 """
@@ -51,9 +54,9 @@ def make(classes, channels, image_size):
 SEARCHES = f"""
 name  = "one"
 seeds = 1
-{SHORT.replace("epochs = 2", "epochs = 20")}
+{SHORT}
 [factors]
-model.batch_norm = [true, false]
+training.label_smoothing = [0.0, 0.1]
 [search]
 trials  = 6
 per     = "study"
@@ -229,18 +232,23 @@ def test_two_coordinators_share_a_search_in_postgresql_and_no_password_is_writte
     store = tmp_path / "store"
     for name in ("one", "two"):
         (tmp_path / f"{name}.toml").write_text(SEARCHES.replace('"one"', f'"{name}"'))
+    (tmp_path / "held_net.py").write_text(HELD)
+    hold = tmp_path / "hold"
     servers_of = {
         "MLFLOW_TRACKING_URI": postgres.address("mlflow"),
         "ABLATE_OPTUNA_STORAGE": postgres.address("optuna"),
+        "HOLD": str(hold),
     }
     first = start("run", tmp_path / "one.toml", "--store", store, "--jobs", 1, **servers_of)
     wait_for(lambda: count("jobs/*/result.json", store) >= 1, first)
+    hold.touch()
     second = start("run", tmp_path / "two.toml", "--store", store, "--jobs", 1, **servers_of)
     printed = []
     while "is run by another study: waiting for it" not in (line := second.stdout.readline()):
         printed.append(line)
         assert second.poll() is None, (printed, second.communicate())
     os.killpg(first.pid, signal.SIGKILL)
+    hold.unlink()
     text = "".join([*first.communicate(), *printed, *second.communicate(timeout=600)])
     assert second.returncode == 0, text
     code, out, err = ablate("run", tmp_path / "one.toml", "--store", store, **servers_of)
