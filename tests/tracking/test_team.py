@@ -292,6 +292,7 @@ def test_what_a_database_refuses_is_a_sentence_without_its_password(postgres, do
 def test_optuna_is_refused_by_a_database_in_a_sentence_without_its_password(postgres, tmp_path):
     study = tmp_path / "one.toml"
     study.write_text(SEARCHES)
+    study.with_name("held_net.py").write_text(HELD)
     address = postgres.address("nothing")
     code, out, err = ablate("search", study, "--store", tmp_path / "store", "--optuna-storage", address)
     assert code == 2, out + err
