@@ -27,7 +27,8 @@ from ablate.store.job_folder import Folder
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("ray", reason="Ray is not installed")
-STUDY = TINY.replace("epochs = 3", "epochs = 12")  # two cells, two seeds
+# two cells, two seeds; jobs that take seconds
+STUDY = TINY.replace("epochs = 3", "epochs = 12").replace("width = 0.25", "width = 1.0")
 EPOCHS = 4 * 12
 CAN_HIDE = os.geteuid() == 0 and shutil.which("unshare") is not None
 VICTIMS = (
@@ -165,10 +166,10 @@ def test_a_coordinator_that_is_ended_leaves_nothing_and_the_next_one_goes_on(
 
 
 def is_halfway(cluster: Cluster, node: int, store: Path, name: str) -> bool:
-    """Whether a job is trained on a node, and some of its epochs have come here."""
+    """Whether a job is trained on a node, and an epoch of it has come here."""
     there, folder = cluster.below(cluster.nodes[node].pid), Folder(store / "jobs" / name)
     attempts = job_folder.read_attempts(folder)
-    return 2 <= each(store)[name] <= 9 and bool(attempts) and attempts[-1].pid in there
+    return 1 <= each(store)[name] <= 9 and bool(attempts) and attempts[-1].pid in there
 
 
 def test_a_node_that_is_lost_is_told_in_one_line_and_its_jobs_go_on_elsewhere(
@@ -189,7 +190,7 @@ def test_a_node_that_is_lost_is_told_in_one_line_and_its_jobs_go_on_elsewhere(
     assert "raylet" not in out + err
     assert trained(store) == here
     first, second = begun(store, halfway[0])
-    assert (first, second >= 2) == (0, True)
+    assert (first, second >= 1) == (0, True)
 
 
 def test_random_kills_cost_attempts_and_nothing_else(cluster: Cluster, place: Path) -> None:
