@@ -4,8 +4,10 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from contextlib import closing
 from pathlib import Path
@@ -275,9 +277,9 @@ def test_the_commands_of_ray_make_a_cluster_of_two_nodes(native):
         return [word.replace("ray-head", "127.0.0.1").replace("6379", str(port)) for word in (*given, *more)]
 
     small = ("--num-cpus=1", "--object-store-memory=100000000")
-    folder = native.folder
+    folder, short = native.folder, Path(tempfile.mkdtemp(prefix="r"))  # a socket's path has 107 bytes at most
     first = servers.Process(
-        native.command(words(head["command"], *small, f"--temp-dir={folder}/r")),
+        native.command(words(head["command"], *small, f"--temp-dir={short}")),
         folder / "ray1.log",
         SCRIPTS,
     )
@@ -292,3 +294,4 @@ def test_the_commands_of_ray_make_a_cluster_of_two_nodes(native):
             second.kill()
     finally:
         first.kill()
+        shutil.rmtree(short, ignore_errors=True)

@@ -39,7 +39,7 @@ question = "Does it bear everything?"
 seeds    = {SEEDS}
 metric   = "test/accuracy"
 
-{RECIPE.replace("epochs = 3", f"epochs = {EPOCHS}").replace("head_dropout", "width = 0.5, head_dropout")}
+{RECIPE.replace("epochs = 3", f"epochs = {EPOCHS}").replace("width = 0.25", "width = 0.5")}
 [factors]
 model.batch_norm      = [true, false]
 evaluation.mc_dropout = [0, 3]
