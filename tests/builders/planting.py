@@ -293,7 +293,7 @@ def limit_memory() -> None:
 
 
 def share(names: list[str], kind: str, turn: int) -> frozenset[str]:
-    """Return the commands that are tried in one place: all together take ten minutes of computing.
+    """Return the commands that are tried in one place, as all of them everywhere take too long.
 
     Those that look: all with a link, of the other kinds a third, another third in the next place and of the
     next kind. Of those that write, which take longest: two with a link, one in every second place else.

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ablate.recipe.fields import Recipe
 from ablate.training import data, loop
 
-CPU = torch.device("cpu")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 def make(**changes):
@@ -49,11 +49,19 @@ def start(recipe, prepared, seed=0):
     return loop.start(recipe, seed, prepared, data.open_arrays(prepared.folder), CPU)
 
 
-def train(recipe, prepared, seed=0):
-    session = start(recipe, prepared, seed)
+def on_gpu(recipe, prepared, memory=None):
+    return loop.start(recipe, 0, prepared, data.open_arrays(prepared.folder), CUDA, memory=memory)
+
+
+def end(session):
+    """Train to the end; return the session."""
     for _ in loop.epochs(session):
         pass
     return session
+
+
+def train(recipe, prepared, seed=0):
+    return end(start(recipe, prepared, seed))
 
 
 def without_times(history):

@@ -8,8 +8,10 @@ from sessions import (
     TRAININGS,
     Reads,
     Scalars,
+    end,
     fingerprint,
     make,
+    on_gpu,
     start,
     train,
     without_times,
@@ -18,11 +20,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ablate.recipe import identity
-from ablate.training import data, graph, loop, rehearsal
+from ablate.training import graph, loop, rehearsal
 from ablate.training.models import Shape
 from ablate.training.surgery import ModelError
-
-CUDA = torch.device("cuda")
 
 
 def as_graph(**changes):
@@ -207,16 +207,6 @@ def test_a_capture_that_fails_is_a_sentence_and_a_want_of_memory_stays_one():
 
 
 # On a GPU
-
-
-def on_gpu(recipe, digits, memory=None):
-    return loop.start(recipe, 0, digits, data.open_arrays(digits.folder), CUDA, memory=memory)
-
-
-def end(session):
-    for _ in loop.epochs(session):
-        pass
-    return session
 
 
 # CUDA's kernels take the rate of a graph in 32 bits: this one is the same in 64.

@@ -3,36 +3,25 @@
 import pytest
 import torch
 from gpus import NEEDS_GPU, no_waiting, restored
-from sessions import TRAININGS, make, outcome, without_times
+from sessions import CUDA, TRAININGS, end, make, on_gpu, outcome, without_times
 
-from ablate.training import data, loop
+from ablate.training import loop
 
-CUDA = torch.device("cuda")
 COMPILED = {"model": {"width": 0.125}, "training": {"compile": True, "epochs": 2}}
-
-
-def start(recipe, digits, memory=None):
-    return loop.start(recipe, 0, digits, data.open_arrays(digits.folder), CUDA, memory=memory)
-
-
-def end(session):
-    for _ in loop.epochs(session):
-        pass
-    return session
 
 
 @NEEDS_GPU
 @pytest.mark.parametrize("name", ["crop, flip", "everything in bf16", "adam", "cosine, no batch norm"])
 def test_a_training_on_a_gpu_ends_with_the_same_bits_again_taken_up_and_streamed(name, digits):
     recipe = make(**TRAININGS[name])
-    reference = end(start(recipe, digits))
-    assert outcome(end(start(recipe, digits))) == outcome(reference)
-    streamed = end(start(recipe, digits, memory=0))
+    reference = end(on_gpu(recipe, digits))
+    assert outcome(end(on_gpu(recipe, digits))) == outcome(reference)
+    streamed = end(on_gpu(recipe, digits, memory=0))
     assert streamed.train.streamed
     assert outcome(streamed) == outcome(reference)
-    first = start(recipe, digits)
+    first = on_gpu(recipe, digits)
     next(loop.epochs(first))
-    other = start(recipe, digits)
+    other = on_gpu(recipe, digits)
     loop.restore(other, loop.snapshot(first))
     assert outcome(end(other)) == outcome(reference)
 
@@ -41,16 +30,16 @@ def test_a_training_on_a_gpu_ends_with_the_same_bits_again_taken_up_and_streamed
 @pytest.mark.filterwarnings("default")  # torch's own
 def test_a_compiled_training_on_a_gpu_learns_what_a_plain_one_does_and_can_be_taken_up(digits):
     recipe = make(**COMPILED)
-    session = start(recipe, digits)
+    session = on_gpu(recipe, digits)
     lines = loop.epochs(session)
     next(lines)
     middle = loop.snapshot(session)
     for _ in lines:
         pass
-    again = start(recipe, digits)
+    again = on_gpu(recipe, digits)
     loop.restore(again, middle)
     assert outcome(end(again)) == outcome(session)
-    plain = end(start(make(**COMPILED | {"training": {"epochs": 2}}), digits))
+    plain = end(on_gpu(make(**COMPILED | {"training": {"epochs": 2}}), digits))
     for ours, theirs in zip(without_times(session.history), without_times(plain.history), strict=True):
         ours["metrics"].pop("time/compile_seconds", None)
         assert ours["metrics"] == pytest.approx(theirs["metrics"], rel=0.05)

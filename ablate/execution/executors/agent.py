@@ -116,7 +116,7 @@ class Agent:
                 (self.executor.kill if what == "kill" else self.executor.cancel)(name)
 
     def _pass_on(self, event: Event) -> None:
-        """Say what is heard of a task; one that has stopped only since this agent leaves is given back."""
+        """Report what is heard of a task; one that has stopped only since this agent leaves is given back."""
         if event.kind == "queued" or (event.kind == "alive" and not self._is_due(event.task)):
             return
         if event.kind in ENDS:
@@ -139,7 +139,7 @@ class Agent:
         return True
 
     def _give_back(self, name: str) -> None:
-        """Say that a task waits again, and let any agent have it."""
+        """Report that a task waits again, and let any agent have it."""
         self._say({"kind": "queued", "task": name, "error": self.leaves})
         self.mailbox.release(name)
 
