@@ -20,10 +20,13 @@ if TYPE_CHECKING:  # brings torch, which most checks can do without
     from ablate.training.models.summary import Summary
 
 
-def check(inputs: Inputs) -> tuple[str, ...]:
-    """Check what only all cells together, or their networks, show; return notes, or raise a StudyError."""
+def check(inputs: Inputs, *, builds: bool = True) -> tuple[str, ...]:
+    """Check what only all cells together, or their networks, show; return notes, or raise a StudyError.
+
+    `builds`: networks are built where only that shows whether they work.
+    """
     check_factors(inputs.study, inputs.grid)
-    return check_networks(inputs)
+    return check_networks(inputs) if builds else ()
 
 
 @dataclass(frozen=True, slots=True)

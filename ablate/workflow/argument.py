@@ -34,6 +34,8 @@ def load(text: str, sets: tuple[str, ...], store: Store, seeds: int | None = Non
         if not (_may_exist(path) and path.exists()):
             raise StoreError(f"{path}: there is no such file{_meant(text)}")
         own = study_file.load(path, sets)
+        if submitted := origin.submitted(path.absolute().parent, store.path):
+            own = replace(own, relative_to=str(Path(submitted.file).parent))  # its images are beside its file
     else:
         if sets:
             raise AblateError(
