@@ -79,7 +79,7 @@ TABLES = ("recipe", "factors", "factor", "exclude", "search", "claim")
 
 def load(path: Path, sets: tuple[str, ...] = ()) -> Study:
     """Return the study of a file and the `key=value`s of `--set`. Raises a StudyError with every mistake."""
-    return parse(_read(path), str(path), sets, str(path.absolute().parent))
+    return parse(read(path), str(path), sets, str(path.absolute().parent))
 
 
 def parse(text: str, source: str, sets: tuple[str, ...] = (), folder: str = "") -> Study:
@@ -102,7 +102,7 @@ def parse(text: str, source: str, sets: tuple[str, ...] = (), folder: str = "") 
     return replace(checked, folder=folder, relative_to=folder)
 
 
-def _read(path: Path) -> str:
+def read(path: Path) -> str:
     """Return the text of a study file, without a byte order mark, as Notepad and PowerShell write it."""
     try:
         content = path.read_bytes()

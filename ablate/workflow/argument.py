@@ -59,6 +59,16 @@ def _noted(own: Study, sets: tuple[str, ...], store: Store, seeds: int | None) -
     return replace(chosen, notes=tuple(note for note in notes if note), omits=omits)
 
 
+def read(text: str) -> str:
+    """Return the text of a study file that is to be copied. Raises an AblateError where there is none."""
+    path = Path(text)
+    if not is_file(text):
+        raise StoreError(f'a study file must be named, such as tiny.toml, got "{text}"{_meant(text)}')
+    if not (_may_exist(path) and path.exists()):
+        raise StoreError(f"{path}: there is no such file{_meant(text)}")
+    return study_file.read(path)
+
+
 def condition(text: str | None) -> Expression | None:
     """Return what `--only` asks of the recipes. Raises an AblateError with all that is wrong with it."""
     if text is None:

@@ -15,7 +15,7 @@ from ablate.execution.options import Where
 from ablate.messages import printable
 from ablate.planning import inputs, network_checks
 from ablate.recipe import user_code
-from ablate.store import layout, origin, study_folder
+from ablate.store import files, layout, lease, origin, study_folder
 from ablate.store import queue as submissions
 from ablate.store.layout import Store
 from ablate.store.origin import Origin
@@ -88,6 +88,11 @@ def entry(store: Store, identity: str) -> Entry:
     if there is None:
         raise StoreError(f'there is no submission "{printable(identity)}" in the queue of {store.path}')
     return there
+
+
+def is_served(store: Store) -> bool:
+    """Whether a service runs what is submitted."""
+    return files.is_held(store.queue / "dispatcher.lock") or lease.is_held_elsewhere(store.queue)
 
 
 def cancel(store: Store, identity: str) -> Entry:
