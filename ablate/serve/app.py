@@ -66,5 +66,7 @@ async def _unreadable(_request: Request, error: Exception) -> Response:
 async def _refused(_request: Request, error: Exception) -> Response:
     """Answer a request for what is not there, or in a way that is not."""
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, ProblemError):  # of the guard, while the body was read
+        return error.__cause__.problem.response()
     headers = tuple((error.headers or {}).items())
     return Problem(error.status_code, (str(error.detail),), headers).response()

@@ -26,7 +26,7 @@ class Connection(H11Protocol):
         self._clock = self.loop.call_later(HEAD_SECONDS, self._expire)
         self.idle[self] = None
         if len(self.connections) > MOST_CONNECTIONS:
-            next(iter(self.idle)).transport.abort()
+            self.idle.popitem(last=False)[0].transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Stop the clock once a request has come; a next one on the same connection has a time of its own."""
@@ -61,8 +61,8 @@ def make(app: ASGIApp, *, host: str, port: int, **options: Any) -> Server:
     """Return a server of an application that `create_app` has made; port 0 is a free one."""
     config = uvicorn.Config(
         app, host=host, port=port, http=Connection, ws="none", loop="asyncio", lifespan="on",
-        timeout_keep_alive=KEEP_ALIVE, timeout_graceful_shutdown=GRACE, limit_concurrency=MOST_CONNECTIONS,
-        log_level="warning", access_log=False, server_header=False, proxy_headers=False,
-        h11_max_incomplete_event_size=64 << 10, **options,
+        timeout_keep_alive=KEEP_ALIVE, timeout_graceful_shutdown=GRACE, limit_concurrency=2 * MOST_CONNECTIONS,
+        log_level="warning", access_log=False, server_header=False,
+        proxy_headers=False, h11_max_incomplete_event_size=64 << 10, **options,
     )  # fmt: skip
     return Server(config)

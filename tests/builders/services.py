@@ -1,4 +1,4 @@
-"""A real server of the service on a free port, in a thread of the tests, and a client that shows all of an answer."""
+"""A real server of the service on a free port, in a thread of the tests, and clients that ask it."""
 
 import json
 import threading
@@ -49,7 +49,7 @@ class Client:
     def __call__(self, method, path, body=None, /, **headers):
         connection = HTTPConnection("127.0.0.1", self.port, timeout=120)
         names = {name.replace("_", "-"): value for name, value in (self.headers | headers).items()}
-        connection.request(method, path, body, names)
+        connection.request(method, path, body, names, encode_chunked="Transfer-Encoding" in names)
         answer = connection.getresponse()
         told = Answer(
             answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
