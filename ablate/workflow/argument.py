@@ -42,6 +42,16 @@ def load(text: str, sets: tuple[str, ...], store: Store, seeds: int | None = Non
                 f'--set changes a study file, and "{text}" is a study of the store: name its file'
             )
         own = _recall(text, store)
+    return _noted(own, sets, store, seeds)
+
+
+def recall(name: str, store: Store) -> Study:
+    """Return a study of the store as last run: never a file, whatever the name looks like."""
+    return _noted(study_folder.recall(store, name), (), store, None)
+
+
+def _noted(own: Study, sets: tuple[str, ...], store: Store, seeds: int | None) -> Study:
+    """Return a study under the seeds that are meant, with its notes."""
     old = study_folder.past(store, own.name)
     chosen, added = _seeded(own, sets, store, seeds, old)
     omits = "" if old is None else _omitted(chosen, store, old)
