@@ -20,13 +20,10 @@ if TYPE_CHECKING:  # brings torch, which most checks can do without
     from ablate.training.models.summary import Summary
 
 
-def check(inputs: Inputs, *, builds: bool = True) -> tuple[str, ...]:
-    """Check what only all cells together, or their networks, show; return notes, or raise a StudyError.
-
-    `builds`: networks are built where only that shows whether they work.
-    """
+def check(inputs: Inputs) -> tuple[str, ...]:
+    """Check what only all cells together, or their networks, show; return notes, or raise a StudyError."""
     check_factors(inputs.study, inputs.grid)
-    return check_networks(inputs) if builds else ()
+    return check_networks(inputs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ class Entry(Record):
     attempts: Count = 0  # that were killed from outside, one after another
     is_signalled: bool = False  # its process was asked to stop
     retries: bool = False  # it also trains what has crashed
+    replaces: bool = False  # it may take the place of another file's study
 
     @property
     def has_ended(self) -> bool:

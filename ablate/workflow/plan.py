@@ -34,18 +34,11 @@ class Preview:
     networks: "Mapping[str, Summary]"  # by label
 
 
-def preview(
-    study: Study,
-    where: Where,
-    how: How = How(),  # noqa: B008 (it is frozen)
-    *,
-    with_networks: bool = False,
-    builds: bool = True,
-) -> Preview:
-    """Return what a run would do, how long it would take and what it could show; for `builds` see `plan`."""
+def preview(study: Study, where: Where, how: How = How(), *, with_networks: bool = False) -> Preview:  # noqa: B008 (it is frozen)
+    """Return what a run would do, how long it would take and what it could show."""
     usual = Options(where.device, where.jobs, jobs_per_gpu=where.jobs_per_gpu or 1)
     resources = executors.resources(where.executor, usual)  # first: a GPU that cannot be used is no CPU
-    todo = plan(study, where, how, check=True, builds=builds, precision=resources.precision)
+    todo = plan(study, where, how, check=True, precision=resources.precision)
     if todo.captures:
         hardware.check_graphs(resources.device)
     slots = max(1, min(resources.slots, len(todo.work)))
@@ -58,18 +51,15 @@ def plan(
     how: How = How(),  # noqa: B008 (it is frozen)
     *,
     check: bool = False,
-    builds: bool = True,
     precision: str = "",
 ) -> Plan:
     """Return what is left to do, by the store alone: images never decoded have no finished jobs.
 
-    `check`: check the images and, where it `builds`, the networks of which only building shows whether they
-    can be trained, which takes torch and seconds. `precision`: what "auto" is where it will be trained.
+    `check`: build the networks of which only that shows whether they can be trained, which takes torch and
+    seconds. `precision`: what "auto" is where it will be trained.
     """
     study_inputs = inputs.read(study, where.store, where.device, precision)
-    notes: tuple[str, ...] = ()
-    if check:
-        notes = (*inputs.check_images(study_inputs), *network_checks.check(study_inputs, builds=builds))
+    notes = (*inputs.check_images(study_inputs), *network_checks.check(study_inputs)) if check else ()
     todo = planning.make(resolve_inputs(study_inputs), retry_failed=how.retry_failed, only=how.only)
     if not check:
         return todo

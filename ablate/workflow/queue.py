@@ -36,10 +36,11 @@ def check(
     """Return what a run of a study would do. Raises the program's errors, with all mistakes.
 
     `path`: its file. Without one, code of the study's own must be among the `networks`, which are installed
-    or lie in the current directory, and no network is built: that takes torch.
+    or lie in the current directory. A network of which only building it shows whether it can be trained is
+    built, which takes torch.
     """
     study = _read(store, text, tuple(_absolute(one) for one in sets), path, networks)
-    return planning.preview(study, Where(store), builds=path is not None)
+    return planning.preview(study, Where(store))
 
 
 def submit(
@@ -61,7 +62,7 @@ def submit(
         raise StoreError(others.replace("ablate run --replace", "ablate submit --replace"))
     study_inputs = inputs.read(study, store)
     inputs.check_images(study_inputs)
-    network_checks.check(study_inputs, builds=path is not None)
+    network_checks.check(study_inputs)
     kept = json.dumps(asdict(origin.of(study, store.path) or Origin())).encode() + b"\n"
     contents = {"study.toml": text.encode(), "origin.json": kept, **_code(study)}
     layout.create(store)
@@ -71,7 +72,7 @@ def submit(
         ids = tuple(dict.fromkeys(entry(store, one).id for one in after))
         new = Entry(
             id="", study=study.name, sets=sets, priority=priority, after=ids, by=by, key=key,
-            submitted=datetime.now(UTC), place=0.0,
+            submitted=datetime.now(UTC), place=0.0, replaces=replaces,
         )  # fmt: skip
         return submissions.add(store, new, contents)
 

@@ -133,14 +133,18 @@ def test_own_code_travels_with_a_submission_and_runs_as_it_was(here, study, monk
 
 def test_without_a_file_code_and_images_are_those_that_the_service_allows(here, study, monkeypatch):
     failing(study)
+    study.with_name("broken_net.py").rename(
+        study.with_name("another_net.py")
+    )  # no module of that name is in yet
+    study.write_text(study.read_text().replace("broken_net", "another_net"))
     monkeypatch.chdir(study.parent)
-    with pytest.raises(StudyError, match='"broken_net:make" is code of your own'):
+    with pytest.raises(StudyError, match='"another_net:make" is code of your own'):
         queue.submit(here, study.read_text())
     with pytest.raises(StudyError, match=r"data\.root: must be a whole path"):
         queue.submit(here, TINY.replace('name = "digits"', 'name = "imagefolder", root = "here"'))
     assert not here.queue.exists()
-    entry = queue.submit(here, study.read_text(), networks=("broken_net:make",))
-    assert (submissions.folder(here, entry.id) / "broken_net.py").exists()
+    entry = queue.submit(here, study.read_text(), networks=("another_net:make",))
+    assert (submissions.folder(here, entry.id) / "another_net.py").exists()
 
 
 def test_what_is_sent_does_not_take_the_place_of_a_file(here, study):
