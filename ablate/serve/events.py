@@ -26,7 +26,7 @@ LINGER = 30.0  # seconds for which a watcher goes on when nobody follows
 HEARTBEAT = 15.0  # seconds: shows both ends that the other is there
 KEPT = 400  # events
 VERDICTS_EVERY = 4.0  # seconds
-VERDICTS_REST = 10  # times as long as they take to compute
+VERDICTS_REST = 2  # times as long as they take to compute
 MOST_FOLLOWERS = 300
 
 Event = tuple[str, Any]  # its name and content

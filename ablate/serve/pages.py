@@ -59,9 +59,8 @@ def page(request: Request, template: str, *, code: int = 200, **values: Any) -> 
 
 def problem(request: Request, trouble: Problem) -> Response:
     """Return what is wrong as a page."""
-    told = page(
-        request, "problem.html.j2", status=trouble.status, problem=trouble, title=trouble.body()["title"]
-    )
+    title = trouble.body()["title"]
+    told = page(request, "problem.html.j2", code=trouble.status, problem=trouble, title=title)
     told.headers.update(dict(trouble.headers))
     return told
 

@@ -32,8 +32,8 @@ class Results:
         """Take a store; nothing is read or started yet."""
         self.store, self.where = store, Where(store)
         self.boards = Boards(store)
-        self.reader, self.checker = Child(store), Child(store)
-        """One for what was run, one for texts of studies: neither waits for the other."""
+        self.reader, self.checker = Child(store, 19), Child(store, 0)
+        """One for what was run, after all trainings, and one for texts of studies, which people wait for."""
         self._kept: OrderedDict[tuple[object, ...], asyncio.Task[Any]] = OrderedDict()
         self._begun: set[asyncio.Task[Any]] = set()
         self._folder: Path | None = None

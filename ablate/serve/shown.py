@@ -78,7 +78,7 @@ def spot(one: Spot, value: float | None, running: Mapping[str, Running], metric:
     if one.status == "finished" and value is not None:
         return bare(value, metric)
     if one.status == "running" and (now := running.get(one.job)) is not None:
-        return "evaluating" if now.evaluating else f"{now.epoch}/{now.epochs}"
+        return "eval" if now.evaluating else f"{now.epoch}/{now.epochs}"
     return WORDS.get(one.status, one.status)
 
 
