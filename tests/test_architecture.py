@@ -40,7 +40,7 @@ HOMES = {
     "PIL": {"training"},
     "scipy": {"analysis"},
     "pandas": {"analysis"},
-    "pydantic": {"recipe", "study", "store"},
+    "pydantic": {"recipe", "study", "store", "serve"},
     "ray": {"execution"},
 }
 SEALED = {  # narrower than their layer: part of a path -> the rooms and modules that it may import
