@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from ablate import __version__
 from ablate.analysis.status import Status
 from ablate.serve import addresses, jobs
-from ablate.serve.events import MOST_FOLLOWERS, Channel
+from ablate.serve.events import MOST_FOLLOWERS, Channel, standing
 from ablate.serve.problems import TYPE, ProblemError
 from ablate.serve.service import Service
 from ablate.store.queue import Entry
@@ -74,6 +74,8 @@ Sets = Annotated[
     list[str], Query(alias="set", description="key=value, as --set has it; may come several times.")
 ]
 Toml = Annotated[bytes, Body(media_type="application/toml", description="The text of a study file.")]
+LastHeader = Annotated[str, Header(alias="Last-Event-ID", max_length=100)]
+LastQuery = Annotated[str, Query(alias="last", max_length=100, description="As Last-Event-ID.")]
 Id = Annotated[str, Path(max_length=40, description="The id of a submission.")]
 
 
@@ -136,9 +138,7 @@ async def report(
 @router.get("/studies/{study}/verdicts", summary="The verdicts of a study")
 async def verdicts(request: Request, study: StudyName) -> dict[str, Any]:
     """Return of the report's JSON: headline, effects, claims."""
-    from ablate.serve.events import shown
-
-    return shown(await service_of(request).results.findings(addresses.name(study)))
+    return standing(await service_of(request).results.findings(addresses.name(study)))
 
 
 @router.get("/studies/{study}/check", summary="The answers to the claims of a study")
@@ -170,10 +170,10 @@ async def file(request: Request, study: StudyName) -> PlainTextResponse:
 @router.get("/studies/{study}/events", summary="What happens to a study, as it happens")
 async def events(
     request: Request, study: StudyName,
-    last: Annotated[str, Header(alias="Last-Event-ID", max_length=100)] = "",
+    last: LastHeader = "", after: LastQuery = "",
 ) -> StreamingResponse:  # fmt: skip
     """Return server-sent events: `status` (of changed runs only unless it is `whole`), and `verdicts`."""
-    return stream(request, await service_of(request).events.study(addresses.name(study)), last)
+    return stream(request, await service_of(request).events.study(addresses.name(study)), last or after)
 
 
 @router.get("/compare", summary="Two studies side by side")
@@ -240,10 +240,10 @@ async def submit(
 
 @router.get("/queue/events", summary="What happens to the queue, as it happens")
 async def queue_events(
-    request: Request, last: Annotated[str, Header(alias="Last-Event-ID", max_length=100)] = ""
-) -> StreamingResponse:
+    request: Request, last: LastHeader = "", after: LastQuery = "",
+) -> StreamingResponse:  # fmt: skip
     """Return server-sent events: `queue`, all submissions whenever one has changed."""
-    return stream(request, service_of(request).events.queue, last)
+    return stream(request, service_of(request).events.queue, last or after)
 
 
 @router.get("/queue/{identity}", summary="A submission", response_model=Entry)

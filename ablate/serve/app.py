@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from ablate import __version__
 from ablate.errors import AblateError
-from ablate.serve import api, problems
+from ablate.serve import api, pages, problems
 from ablate.serve.children import BrokenError, BusyError
 from ablate.serve.guard import Guard
 from ablate.serve.problems import Problem, ProblemError
@@ -21,11 +21,14 @@ from ablate.serve.tokens import Keys
 from ablate.store.layout import Store
 
 
-def create_app(store: Store, *, token: str | None = None, config: Any = None) -> Guard:
+def create_app(
+    store: Store, *, token: str | None = None, config: Any = None, mlflow: str = ""
+) -> Guard:  # fmt: skip
     """Return the application on a store, an ASGI one.
 
     `token`: what everybody must know; None where nobody but this machine's users can reach it. `config`: may
     have `hosts`, names by which the service is asked, and `networks`, own ones that studies may use.
+    `mlflow`: the address of MLflow's pages, where somebody shows them.
     """
     service = Service(store, getattr(config, "networks", ()))
     app = FastAPI(
@@ -34,8 +37,10 @@ def create_app(store: Store, *, token: str | None = None, config: Any = None) ->
         description="Ablation studies: submit them, follow them, read their verdicts.",
     )  # fmt: skip
     app.state.service, app.state.keys = service, Keys(token or "")
+    app.state.mlflow = mlflow
     app.include_router(api.router)
-    for kind in (AblateError, OSError, ProblemError, BusyError, BrokenError):
+    app.include_router(pages.router)
+    for kind in (AblateError, OSError, ProblemError, BusyError, BrokenError, Exception):
         app.add_exception_handler(kind, _told)
     app.add_exception_handler(RequestValidationError, _unreadable)
     app.add_exception_handler(HTTPException, _refused)
@@ -50,23 +55,27 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await app.state.service.close()
 
 
-async def _told(_request: Request, error: Exception) -> Response:
-    return problems.of(error).response()
+def _answer(request: Request, trouble: Problem) -> Response:
+    return pages.problem(request, trouble) if pages.wants_page(request) else trouble.response()
 
 
-async def _unreadable(_request: Request, error: Exception) -> Response:
+async def _told(request: Request, error: Exception) -> Response:
+    return _answer(request, problems.of(error))
+
+
+async def _unreadable(request: Request, error: Exception) -> Response:
     """Answer a request whose parameters are wrong."""
     assert isinstance(error, RequestValidationError)
     mistakes = tuple(
         f"{' '.join(str(part) for part in wrong['loc'])}: {wrong['msg']}" for wrong in error.errors()
     )
-    return Problem(422, mistakes).response()
+    return _answer(request, Problem(422, mistakes))
 
 
-async def _refused(_request: Request, error: Exception) -> Response:
+async def _refused(request: Request, error: Exception) -> Response:
     """Answer a request for what is not there, or in a way that is not."""
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, ProblemError):  # of the guard, while the body was read
-        return error.__cause__.problem.response()
+        return _answer(request, error.__cause__.problem)
     headers = tuple((error.headers or {}).items())
-    return Problem(error.status_code, (str(error.detail),), headers).response()
+    return _answer(request, Problem(error.status_code, (str(error.detail),), headers))

@@ -1,9 +1,9 @@
 """What runs in a process beside the service: all that needs pandas, scipy, torch or plotly, or reads a text.
 
-    python -m ablate.serve.child STORE
+    python -m ablate.serve.child STORE NICENESS
 
 Each request and each answer is a line with its length, then JSON. The process ends with its standard input,
-which is the service's to close, however that ends. It is as polite as a process can be: trainings go first.
+which is the service's to close, however that ends.
 """
 
 import json
@@ -121,9 +121,9 @@ def packed(message: object) -> bytes:
     return b"%d\n%s" % (len(body), body)
 
 
-def main(store: str) -> None:
+def main(store: str, niceness: str) -> None:
     """Answer requests until the input ends."""
-    os.nice(10)
+    os.nice(int(niceness))
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not get between the answers
     where = Where(layout.open_store(Path(store)))
@@ -138,4 +138,4 @@ def main(store: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

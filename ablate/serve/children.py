@@ -34,9 +34,9 @@ class BrokenError(Exception):
 class Child:
     """A process that answers one request at a time."""
 
-    def __init__(self, store: Store) -> None:
-        """Take the store that it reads; nothing is started yet."""
-        self.store = store
+    def __init__(self, store: Store, niceness: int) -> None:
+        """Take the store that it reads; nothing is started yet. `niceness`: how far others go first."""
+        self.store, self.niceness = store, niceness
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
         self._waiting = 0
@@ -91,7 +91,7 @@ class Child:
     async def _started(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "ablate.serve.child", str(self.store.path),
+                sys.executable, "-P", "-m", "ablate.serve.child", str(self.store.path), str(self.niceness),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
                 env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True,  # Ctrl-C is the service's
             )  # fmt: skip

@@ -15,9 +15,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from ablate.analysis.status import Status
+from ablate.analysis.status import Spot, Status
+from ablate.serve import shown
 from ablate.serve.results import Results
-from ablate.store.layout import Store
 from ablate.workflow.answers import plain
 
 EVERY = 1.0  # seconds between two looks
@@ -26,7 +26,7 @@ LINGER = 30.0  # seconds for which a watcher goes on when nobody follows
 HEARTBEAT = 15.0  # seconds: shows both ends that the other is there
 KEPT = 400  # events
 VERDICTS_EVERY = 4.0  # seconds
-VERDICTS_REST = 10  # times as long as they take to compute
+VERDICTS_REST = 2  # times as long as they take to compute
 MOST_FOLLOWERS = 300
 
 Event = tuple[str, Any]  # its name and content
@@ -124,13 +124,16 @@ class Channel:
 class StudyEvents:
     """What changes of one study: its status, as far as it has changed, and its verdicts."""
 
-    def __init__(self, results: Results, name: str) -> None:
-        """Take a study; nothing is read yet."""
-        self.results, self.name = results, name
+    def __init__(self, results: Results, name: str, entry: Callable[[str], Any]) -> None:
+        """Take a study, and what returns its submission; nothing is read yet."""
+        self.results, self.name, self._entry = results, name, entry
         self.channel = Channel(self.look, self.whole)
         self._status: Status | None = None
+        self._values: shown.Values = {}
+        self._metric = ""
+        self._submission: Any = None
         self._verdicts: Any = None
-        self._computed = -1
+        self._computed = -1  # of which version of the board
         self._next = 0.0
         self._computing: asyncio.Task[None] | None = None
 
@@ -138,16 +141,44 @@ class StudyEvents:
         """Return what has changed since the last look."""
         board = await self.results.board(self.name)
         now = await asyncio.to_thread(board.look)
+        self._metric = board.resolved.study.metric
         self._compute_verdicts(board.version)
+        entry = await asyncio.to_thread(self._entry, self.name)
+        events: list[Event] = [] if entry == self._submission else [("submission", entry)]
+        self._submission = entry
         last, self._status = self._status, now
-        if now is last:
-            return []
-        return [("status", _plain(now, last))]
+        if now is not last:
+            self._values = await asyncio.to_thread(board.values)
+            events.append(("status", self._content(now, last)))
+        return events
 
     def whole(self) -> list[Event]:
         """Return everything as last seen."""
-        events: list[Event] = [] if self._status is None else [("status", _plain(self._status, None))]
+        events: list[Event] = [("submission", self._submission)]
+        if self._status is not None:
+            events.append(("status", self._content(self._status, None)))
         return events if self._verdicts is None else [*events, ("verdicts", self._verdicts)]
+
+    def _content(self, now: Status, last: Status | None) -> dict[str, Any]:
+        """Return a status as JSON, and beside it what a page shows of it."""
+        metric = self._metric
+        if last is None or now.runs.keys() != last.runs.keys():
+            changed, is_whole = now, True
+        else:
+            runs = {
+                label: {
+                    seed: spot for seed, spot in spots.items() if _moves(spot, last.runs[label].get(seed))
+                }
+                for label, spots in now.runs.items()
+            }
+            runs = {label: spots for label, spots in runs.items() if spots}
+            changed, is_whole = (
+                replace(now, runs=runs, cells={label: now.cells[label] for label in runs}),
+                False,
+            )
+        fields = shown.fields(changed, self._values, metric)
+        page = {"progress": shown.progress(now), "fields": fields}
+        return {**plain(changed), "whole": is_whole, "shown": plain(page)}
 
     def _compute_verdicts(self, version: int) -> None:
         """Have the verdicts computed where a run has ended since, beside all else and not all the time."""
@@ -159,7 +190,10 @@ class StudyEvents:
     async def _verdicts_of(self, version: int) -> None:
         began = time.monotonic()
         try:
-            verdicts = shown(await self.results.findings(self.name))
+            findings = await self.results.findings(self.name)
+            drawn = await self.results.verdicts(self.name)
+            shades = shown.shades(self._values, findings["direction"])
+            verdicts = {**standing(findings), "shown": plain(drawn), "shades": plain(shades)}
         finally:
             took = time.monotonic() - began
             self._next = time.monotonic() + max(VERDICTS_EVERY, VERDICTS_REST * took)
@@ -172,7 +206,7 @@ class StudyEvents:
 class Events:
     """The channels of a store: one for each study that somebody follows, and one of its queue."""
 
-    def __init__(self, results: Results, queue: Callable[[Store], list[Any]]) -> None:
+    def __init__(self, results: Results, queue: Callable[[], list[Any]]) -> None:
         """Take the results of a store, and what returns its queue."""
         self.results, self._queue = results, queue
         self._studies: dict[str, StudyEvents] = {}
@@ -183,8 +217,13 @@ class Events:
         """Return the channel of a study. Raises a StoreError where there is none."""
         await self.results.status(name)
         if name not in self._studies:
-            self._studies[name] = StudyEvents(self.results, name)
+            self._studies[name] = StudyEvents(self.results, name, self.submission)
         return self._studies[name].channel
+
+    def submission(self, name: str) -> Any:
+        """Return the submission of a study that is to come or runs, else the last one; None without one."""
+        own = [entry for entry in self._queue() if entry["study"] == name]
+        return own[0] if own else None
 
     @property
     def followers(self) -> int:
@@ -197,25 +236,17 @@ class Events:
             channel.close()
 
     async def _look_at_queue(self) -> list[Event]:
-        now = await asyncio.to_thread(self._queue, self.results.store)
+        now = await asyncio.to_thread(self._queue)
         last, self._entries = self._entries, now
         return [] if now == last else [("queue", now)]
 
 
-def shown(findings: Mapping[str, Any]) -> dict[str, Any]:
+def standing(findings: Mapping[str, Any]) -> dict[str, Any]:
     """Return of a report's JSON what says how its questions stand."""
     head = ("study", "metric", "direction", "min_effect", "seeds", "finished", "total", "headline")
     return {key: findings.get(key) for key in (*head, "effects", "claims")}
 
 
-def _plain(now: Status, last: Status | None) -> dict[str, Any]:
-    """Return a status as `ablate status --json` has it; after an earlier one, only what runs have changed."""
-    if last is None or now.runs.keys() != last.runs.keys():
-        return {**plain(now), "whole": True}
-    runs = {
-        label: {seed: spot for seed, spot in spots.items() if last.runs[label].get(seed) != spot}
-        for label, spots in now.runs.items()
-        if last.runs[label] != spots
-    }
-    changed = replace(now, runs=runs, cells={label: now.cells[label] for label in runs})
-    return {**plain(changed), "whole": False}
+def _moves(spot: Spot, last: Spot | None) -> bool:
+    """Whether a field of the grid may be another: one that runs counts its epochs."""
+    return spot != last or spot.status == "running"

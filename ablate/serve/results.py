@@ -14,6 +14,7 @@ from typing import Any
 
 from ablate.analysis.status import Status
 from ablate.execution.options import Where
+from ablate.serve import shown
 from ablate.serve.board import Board, Boards
 from ablate.serve.children import Child
 from ablate.store.files import SPOILT
@@ -31,11 +32,11 @@ class Results:
         """Take a store; nothing is read or started yet."""
         self.store, self.where = store, Where(store)
         self.boards = Boards(store)
-        self.reader, self.checker = Child(store), Child(store)
-        """One for what was run, one for texts of studies: neither waits for the other."""
+        self.reader, self.checker = Child(store, 19), Child(store, 0)
+        """One for what was run, after all trainings, and one for texts of studies, which people wait for."""
         self._kept: OrderedDict[tuple[object, ...], asyncio.Task[Any]] = OrderedDict()
+        self._begun: set[asyncio.Task[Any]] = set()
         self._folder: Path | None = None
-        self._listed: dict[str, tuple[Status, Listed]] = {}
 
     async def close(self) -> None:
         """End the processes beside the service, and remove the pages."""
@@ -87,6 +88,28 @@ class Results:
     async def findings(self, name: str) -> Any:
         """Return the report of a study as data."""
         return await asyncio.to_thread(json.loads, await self.report(name))
+
+    async def verdicts(self, name: str) -> shown.Verdicts:
+        """Return how the questions of a study stand."""
+        drawn: shown.Verdicts = await self._once(name, ("verdicts",), lambda: self._draw(name))
+        return drawn
+
+    async def _draw(self, name: str) -> shown.Verdicts:
+        return shown.verdicts(await self.findings(name))
+
+    def verdicts_so_far(self, name: str, version: int) -> shown.Verdicts | None:
+        """Return the verdicts where they are there already; where not, have them computed meanwhile."""
+        task = self._kept.get((name, version, "verdicts"))
+        if task is None:
+            self._begun.add(begun := asyncio.create_task(self.verdicts(name)))
+            begun.add_done_callback(self._forget)
+            return None
+        return task.result() if task.done() and task.exception() is None else None
+
+    def _forget(self, task: "asyncio.Task[Any]") -> None:
+        self._begun.discard(task)
+        if not task.cancelled():
+            task.exception()  # told to whoever asks next
 
     async def check(self, name: str) -> Any:
         """Return the answers to the claims of a study."""

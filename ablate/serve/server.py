@@ -61,8 +61,8 @@ def make(app: ASGIApp, *, host: str, port: int, **options: Any) -> Server:
     """Return a server of an application that `create_app` has made; port 0 is a free one."""
     config = uvicorn.Config(
         app, host=host, port=port, http=Connection, ws="none", loop="asyncio", lifespan="on",
-        timeout_keep_alive=KEEP_ALIVE, timeout_graceful_shutdown=GRACE, limit_concurrency=2 * MOST_CONNECTIONS,
-        log_level="warning", access_log=False, server_header=False,
+        timeout_keep_alive=KEEP_ALIVE, timeout_graceful_shutdown=GRACE,
+        limit_concurrency=2 * MOST_CONNECTIONS, log_level="warning", access_log=False, server_header=False,
         proxy_headers=False, h11_max_incomplete_event_size=64 << 10, **options,
     )  # fmt: skip
     return Server(config)

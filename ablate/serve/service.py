@@ -19,7 +19,7 @@ class Service:
         """Take a store, and the names of the own networks that studies may use which come over HTTP."""
         self.store, self.networks = store, list(networks)
         self.results = Results(store)
-        self.events = Events(self.results, lambda _store: self.entries())
+        self.events = Events(self.results, self.entries)
 
     def entries(self) -> list[dict[str, Any]]:
         """Return the submissions, as JSON has them."""
