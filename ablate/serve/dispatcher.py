@@ -241,11 +241,8 @@ def command(store: Store, options: Sequence[str] = ()) -> Callable[[Entry], list
 
 
 @contextmanager
-def leading(store: Store, ended: threading.Event, waits: Callable[[str], None]) -> Iterator[Lease | None]:
-    """Yield the lease of a store's queue, once no other machine has it; None where it `ended` before.
-
-    Raises a StoreError where another process of this machine has it.
-    """
+def locked(store: Store) -> Iterator[None]:
+    """Keep other processes of this machine from the queue. Raises a StoreError where one of them has it."""
     files.make(store.queue)
     lock, holder = files.lock(store.queue / LOCK), store.queue / "holder.json"
     try:
@@ -255,16 +252,22 @@ def leading(store: Store, ended: threading.Event, waits: Callable[[str], None]) 
         by = f" by process {who.pid} on {who.host}" if who else ""
         raise StoreError(f"{store.path}: its queue is served already{by}: stop that first") from None
     try:
-        watch, has_waited = Watch(store.queue), False
-        while (held := watch.take(has_lock=True)) is None:
-            if not has_waited:
-                waits(f"the queue is served on {watch.owner.get('host', 'another machine')}: waiting for it")
-                has_waited = True
-            if ended.wait(1.0):
-                yield None
-                return
-        with lease.renewing(held):
-            files.write_json(holder, {"pid": os.getpid(), "host": socket.gethostname()}, durable=False)
-            yield held
+        files.write_json(holder, {"pid": os.getpid(), "host": socket.gethostname()}, durable=False)
+        yield
     finally:
         lock.release()
+
+
+@contextmanager
+def leading(store: Store, ended: threading.Event, waits: Callable[[str], None]) -> Iterator[Lease | None]:
+    """Yield the lease of a `locked` queue, once no other machine has it; None where it `ended` before."""
+    watch, has_waited = Watch(store.queue), False
+    while (held := watch.take(has_lock=True)) is None:
+        if not has_waited:
+            waits(f"the queue is served on {watch.owner.get('host', 'another machine')}: waiting for it")
+            has_waited = True
+        if ended.wait(1.0):
+            yield None
+            return
+    with lease.renewing(held):
+        yield held

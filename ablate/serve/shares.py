@@ -1,7 +1,8 @@
 """Shares of the machine: studies that run at once divide its slots, and never double them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ablate import gpus
 from ablate.execution.executors import devices
@@ -38,9 +39,10 @@ EVERYWHERE = Machine(())
 """Where the studies have no share of this machine."""
 
 
-def machine(options: Iterable[str] = ()) -> Machine:
+def machine(options: Sequence[str] = ()) -> Machine:
     """Return this machine as runs with such options see it."""
-    given = dict(zip(options, [*list(options)[1:], ""], strict=True))
+    words = [part for option in options for part in option.split("=", maxsplit=1)]
+    given = dict(pairwise([*words, ""]))
     if given.get("--executor", "local") != "local" or "--jobs" in given:
         return EVERYWHERE
     laid_out = devices.slots(given.get("--device", "auto"), None)

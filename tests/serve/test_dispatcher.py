@@ -214,11 +214,11 @@ def test_draining_stops_what_runs_and_leaves_it_waiting(desk, first):
 def test_a_store_has_one_dispatcher_and_its_lease_ends_with_it(here):
     ended = threading.Event()
     assert not queue.is_served(here)
-    with dispatcher.leading(here, ended, print) as held:
+    with dispatcher.locked(here), dispatcher.leading(here, ended, print) as held:
         assert queue.is_served(here)
         with (
             pytest.raises(StoreError, match=f"served already by process {os.getpid()}"),
-            dispatcher.leading(here, ended, print),
+            dispatcher.locked(here),
         ):
             pass
         held.check()
