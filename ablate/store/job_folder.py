@@ -117,11 +117,11 @@ class Folder:
 
     def outcome(self, evaluation: str) -> Path:
         """Return the folder of one way of evaluating."""
-        return self.path / "outcomes" / evaluation[: identity.ID_SHOWN]
+        return self.path.joinpath("outcomes", evaluation[: identity.ID_SHOWN])
 
     def evaluation(self, evaluation: str) -> Path:
         """Return the path of the outcome of one way of evaluating."""
-        return self.outcome(evaluation) / "outcome.json"
+        return self.path.joinpath("outcomes", evaluation[: identity.ID_SHOWN], "outcome.json")
 
     def lock(self) -> FileLock:
         """Return the lock that the training process holds; it is released however the process ends."""
