@@ -48,6 +48,11 @@ class Store:
         return RangeFolder(self.path / "ranges" / identity)
 
     @property
+    def queue(self) -> Path:
+        """The folder of the submissions."""
+        return self.path / "queue"
+
+    @property
     def data(self) -> Path:
         """The folder of the decoded data sets."""
         return self.path / "data"
@@ -114,7 +119,7 @@ def _unmake(store: Store, parents: list[Path]) -> None:
 
     In use is a store in which something was trained, a folder of images was decoded, or a process works.
     """
-    used = ("jobs/*", "searches/*/trials.json", "ranges/*")
+    used = ("jobs/*", "searches/*/trials.json", "ranges/*", "queue/*")
     if any(entry for pattern in used for entry in store.path.glob(pattern)):
         return
     notes = store.data.glob("index/*.json")
