@@ -246,8 +246,9 @@ def _base(table: Any, wrong: list[str]) -> dict[str, Any]:
             wrong.append(f"recipe.{section}: must be a table, got {show(part)}")
         else:
             for name, given in part.items():
-                if check_value(f"recipe.{section}.{name}", f"{section}.{name}", given, wrong):
-                    base[f"{section}.{name}"] = given
+                path = f"{section}.{name}"
+                if check_value(f"recipe.{path}", path, given, wrong):
+                    base |= dict(leaves(given, path)) if path == fields.OPTIONS else {path: given}
     assert all(path in fields.fields() for path in base)
     return base
 
