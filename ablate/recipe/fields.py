@@ -64,6 +64,9 @@ class Evaluation(Section):
     tta: Literal["none", "flip", "flip_logits"] = "none"
     """Test-time augmentation: `flip` averages the probabilities of each image and its mirror image,
     `flip_logits` what the network says before they are made of it."""
+    train: bool = False
+    """Evaluate the images that were trained on, too, without augmentation: `fit/accuracy`, `fit/loss` and
+    `gap/accuracy`, what the test images lack of it. Takes about a third of an epoch."""
 
 
 class Recipe(Section):

@@ -153,6 +153,7 @@ def check(raw: dict[str, Any], source: str, text: str = "") -> Study:
     wrong += heads.seed_mistakes(head, is_tuned=search is not None or finds(base, factors))
     wrong += _too_early(search, base, factors, excludes)
     claims = _claims(raw.get("claim", []), factors, wrong)
+    wrong += _unmeasured(head.get("metric"), claims, base, factors)
     if wrong:
         raise StudyError([f"{source}: {sentence}" for sentence in dict.fromkeys(wrong)])
     top = Head.model_validate(head)
@@ -165,6 +166,21 @@ def check(raw: dict[str, Any], source: str, text: str = "") -> Study:
         variance=top.analysis.variance, base=base, factors=factors, excludes=excludes,
         search=search, claims=claims, source=source, folder="", text=text, raw=raw,
     )  # fmt: skip
+
+
+def _unmeasured(
+    metric: Any, claims: tuple[Claim, ...], base: Mapping[str, Any], factors: tuple[Factor, ...]
+) -> list[str]:
+    """Return where a metric is asked for that no cell measures, as its evaluation leaves it out."""
+    field = "evaluation.train"
+    if base.get(field) or any(level.set.get(field) for factor in factors for level in factor.levels):
+        return []
+    asked = [("metric", metric), *((f"claim {show(claim.text)}", claim.metric) for claim in claims)]
+    return [
+        f"{where}: {name} is only measured with {field} = true: set it in [recipe]"
+        for where, name in asked
+        if isinstance(name, str) and name.startswith(metrics.OF_TRAINING_IMAGES)
+    ]
 
 
 def _too_early(

@@ -66,6 +66,7 @@ DEFAULTS = {
     "evaluation.select": "last",
     "evaluation.mc_dropout": 0,
     "evaluation.tta": "none",
+    "evaluation.train": False,
 }
 
 # Field by field: a recipe in which it cannot matter.
