@@ -218,12 +218,26 @@ def _apply_set(raw: dict[str, Any], text: str) -> None:
         path = ["recipe", *path]
     given = _of_the_current_directory(path, given)
     *parents, last = path
-    here = raw
+    here: Any = raw
     for step in parents:
-        here = here.setdefault(step, {})
-        if not isinstance(here, dict):
-            raise StudyError([f"--set {text}: {step} is not a table"])
+        here = _inner(here, step, text)
+    if not isinstance(here, dict):
+        raise StudyError([f"--set {text}: {path[-2]} is not a table"])
     here[last] = given
+
+
+def _inner(here: Any, step: str, text: str) -> Any:
+    """Return the table that a `--set` names in another: of [[factor]] and its levels the one so called."""
+    if isinstance(here, list):
+        named = {str(each["name"]): each for each in here}
+        if step not in named:
+            raise StudyError([f"--set {text}: {unknown(step, 'the name of any there', named)}"])
+        return named[step]
+    inner = here.setdefault(step, {})
+    are_named = isinstance(inner, list) and all(isinstance(each, dict) and "name" in each for each in inner)
+    if not are_named and not isinstance(inner, dict):
+        raise StudyError([f"--set {text}: {step} is not a table"])
+    return inner
 
 
 def _of_the_current_directory(path: list[str], given: Any) -> Any:

@@ -385,8 +385,10 @@ def test_an_option_that_no_network_of_the_study_takes_is_a_mistake_and_so_is_one
     with pytest.raises(StudyError) as caught:
         grid.check_factors(study, expand(study))
     assert caught.value.mistakes == (
-        "x.toml: factors.model.options.depht: no network of the study takes it (did you mean depth?): "
-        "the networks are resnet_small, whose options are depth, shortcut",
+        (
+            "x.toml: factors.model.options.depht: no network of the study takes it (did you mean depth?): "
+            "the networks are resnet_small, whose options are depth, shortcut"
+        ),
     )
     base = read(recipe={"model": {"name": "cnn4", "options": {"depth": 3}}}, factors={"augment": CROP})
     assert mistakes(base)[0].endswith("model.options.depth: cnn4 takes first_pool, norm")
