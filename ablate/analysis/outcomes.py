@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from ablate import descriptors
 from ablate.errors import RefusedError
+from ablate.recipe import metrics as scales
 from ablate.store import files, job_folder, records
 from ablate.store.job_folder import Folder
 from ablate.store.job_state import JobState, state
@@ -114,7 +115,8 @@ def _outcome(
         case "diverged":
             status, reason = "diverged", result.reason if result else ""
         case "evaluated" if evaluation and result:
-            (status, reason), metrics = evaluation.end(), result.metrics | evaluation.metrics
+            status, reason = evaluation.end()
+            metrics = result.metrics | scales.with_derived(evaluation.metrics, evaluation.confusion)
         case "crashed":
             status, reason = "crashed", failure.error if failure else ""
         case "running":

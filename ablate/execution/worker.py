@@ -301,7 +301,11 @@ def _evaluate(folder: Folder, task: TrainTask, evaluation: Evaluation, alive: Al
     network = build_network(folder, recipe, prepared, device)
     room = _room(task, device)
     test = images.for_test(recipe, prepared, arrays, device, memory=room)
-    evaluated = evaluate.evaluate(network, recipe, seed, test, prepared.classes, alive)
+    seen = None
+    if evaluation.train:
+        chosen, _ = data.split(recipe.data, arrays.train_labels, seed)
+        seen = images.for_training(recipe, prepared, arrays, chosen, device, memory=room)
+    evaluated = evaluate.evaluate(network, recipe, seed, test, prepared.classes, alive, trained_on=seen)
     alive.check()
     outcome = records.Evaluation(
         evaluation=evaluation.model_dump(),

@@ -45,8 +45,10 @@ def evaluate(
     test: Images,
     classes: tuple[str, ...],
     alive: Callable[[], None] = lambda: None,
+    *,
+    trained_on: Images | None = None,
 ) -> Scores:
-    """Evaluate a network as the recipe's evaluation says.
+    """Evaluate a network as the recipe's evaluation says, for accuracy and loss also on what it learnt from.
 
     The same network, recipe and seed give the same numbers. `alive` is called for every pass over a batch.
     """
@@ -59,11 +61,8 @@ def evaluate(
     labels, answers = test.labels.cpu(), p.argmax(1)
     confusion = multiclass_confusion_matrix(answers, labels, num_classes=len(classes))
     per_class = confusion.diagonal() / confusion.sum(1)
-    accuracy = (answers == labels).double().mean().item()
     below_1 = p.clamp_max(1 - 2**-23)  # else torchmetrics counts full confidence in a sixteenth bin
-    scores = {
-        "test/accuracy": accuracy,
-        "test/loss": F.nll_loss(p.clamp_min(1e-12).log(), labels).item(),
+    scores = _plain("test", p, labels) | {
         "test/calibration_error": multiclass_calibration_error(
             below_1, labels, num_classes=len(classes), n_bins=BINS
         ).item(),
@@ -73,6 +72,9 @@ def evaluate(
         for name, share in zip(classes, per_class.tolist(), strict=True)
         if not math.isnan(share)  # of a class without test images
     }
+    if trained_on is not None:
+        p_fit = predict(network, recipe, seed, trained_on, alive)
+        scores |= _plain("fit", p_fit, trained_on.labels.cpu())
     return Scores(
         metrics=scores,
         confusion=confusion.tolist(),
@@ -80,6 +82,14 @@ def evaluate(
         wrong=_wrong(p, answers, labels),
         at_chance=chance.at_chance(confusion.tolist(), classes),
     )
+
+
+def _plain(split: str, p: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return accuracy and loss of probabilities (N, K)."""
+    return {
+        f"{split}/accuracy": (p.argmax(1) == labels).double().mean().item(),
+        f"{split}/loss": F.nll_loss(p.clamp_min(1e-12).log(), labels).item(),
+    }
 
 
 def _calibration(p: Tensor, right: Tensor) -> list[tuple[int, float, float]]:

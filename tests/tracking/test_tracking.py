@@ -64,6 +64,9 @@ def test_the_metrics_are_those_of_the_journal_epoch_by_epoch_at_its_times(done):
         assert {
             "test/loss",
             "test/calibration_error",
+            "test/precision",
+            "test/recall",
+            "test/f1",
             "time/epoch_seconds",
             "time/train_seconds",
         } <= logged.keys()

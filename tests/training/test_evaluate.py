@@ -146,6 +146,15 @@ def test_every_metric_has_a_known_direction():
     assert all(metrics.direction(name) for name in found)
 
 
+@pytest.mark.parametrize("evaluation", [{}, {"mc_dropout": 2, "tta": "flip"}], ids=str)
+def test_the_images_that_were_trained_on_are_judged_as_the_others_are(trained, evaluation):
+    network, test, classes = trained
+    alone = evaluate.evaluate(network, make(evaluation), 0, test, classes).metrics
+    seen = evaluate.evaluate(network, make(evaluation), 0, test, classes, trained_on=test).metrics
+    assert seen == alone | {"fit/accuracy": alone["test/accuracy"], "fit/loss": alone["test/loss"]}
+    assert metrics.with_derived(seen, ())["gap/accuracy"] == 0
+
+
 def test_a_trained_network_is_judged_as_scikit_learn_judges_its_probabilities(trained):
     network, test, classes = trained
     found = evaluate.evaluate(network, make(), 0, test, classes)
