@@ -46,6 +46,7 @@ COMMANDS: Mapping[str, Row] = {
     "check": Row("check", "Test the claims of a study, with an exit code for CI"),
     "compare": Row("compare", "Compare two studies, or two cells of one study"),
     "explain": Row("explain", "Show what a job consists of, or how two jobs differ"),
+    "predict": Row("predict", "Classify images with the network of a finished run"),
     "ui": Row("ui", "Open the store in MLflow's web interface"),
     "sync": Row("sync", "Send MLflow what it is missing of a study"),
     "doctor": Row("doctor", "Check a store and this machine for problems"),
