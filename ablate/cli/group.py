@@ -48,6 +48,7 @@ COMMANDS: Mapping[str, Row] = {
     "check": Row("check", "Test the claims of a study, with an exit code for CI"),
     "compare": Row("compare", "Compare two studies, or two cells of one study"),
     "explain": Row("explain", "Show what a job consists of, or how two jobs differ"),
+    "predict": Row("predict", "Classify images with the network of a finished run"),
     "serve": Row("serve", "Run the submissions of a store, with an HTTP interface and pages"),
     "submit": Row("submit", "Put a study into the queue, to be run by `ablate serve`"),
     "queue": Row("queue", "List the submissions: running, waiting in their order, ended"),
