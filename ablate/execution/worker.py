@@ -301,7 +301,11 @@ def _evaluate(folder: Folder, task: TrainTask, evaluation: Evaluation, alive: Al
     network = build_network(folder, recipe, prepared, device)
     room = _room(task, device)
     test = images.for_test(recipe, prepared, arrays, device, memory=room)
-    evaluated = evaluate.evaluate(network, recipe, seed, test, prepared.classes, alive)
+    seen = None
+    if evaluation.train:
+        chosen, _ = data.split(recipe.data, arrays.train_labels, seed)
+        seen = images.for_training(recipe, prepared, arrays, chosen, device, memory=room)
+    evaluated = evaluate.evaluate(network, recipe, seed, test, prepared.classes, alive, trained_on=seen)
     alive.check()
     outcome = records.Evaluation(
         evaluation=evaluation.model_dump(),
@@ -315,8 +319,11 @@ def _evaluate(folder: Folder, task: TrainTask, evaluation: Evaluation, alive: Al
         calibration=tuple(evaluated.calibration),
         wrong=tuple(records.Wrong(**dataclasses.asdict(wrong)) for wrong in evaluated.wrong),
     )
-    picture = gallery.draw(evaluated.wrong, arrays.test_images, prepared.classes)
-    job_folder.evaluate(folder, identity.evaluation_id(recipe), outcome, picture)
+    pictures = {
+        job_folder.MISCLASSIFIED: gallery.draw(evaluated.wrong, arrays.test_images, prepared.classes),
+        job_folder.CORRECT: gallery.draw(evaluated.right, arrays.test_images, prepared.classes, "none"),
+    }
+    job_folder.evaluate(folder, identity.evaluation_id(recipe), outcome, pictures)
     print(
         f"evaluated {evaluation.model_dump()}: test/accuracy {evaluated.metrics['test/accuracy']:.4f}",
         flush=True,

@@ -42,7 +42,8 @@ def leaves(table: Any, path: str = "", *, ranges: bool = False) -> Iterator[tupl
     The value of a recipe field may itself be a table; a range always is.
     """
     sections = fields.Recipe.model_fields
-    whole = path in fields.fields() or (ranges and path not in sections)
+    is_field = path in fields.fields() and path != fields.OPTIONS  # whose options are fields
+    whole = is_field or (ranges and path not in sections and path != fields.OPTIONS)
     if isinstance(table, dict) and (not path or (table and not whole)):
         for key, part in table.items():
             yield from leaves(part, f"{path}.{key}" if path else key, ranges=ranges)

@@ -11,10 +11,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from ablate.errors import StudyError
-from ablate.messages import show
+from ablate.messages import near, show
 from ablate.recipe import fields as recipe_fields
 from ablate.recipe import identity as identities
-from ablate.recipe.fields import Data, Recipe
+from ablate.recipe import networks
+from ablate.recipe.fields import Data, Model, Recipe
 from ablate.study.conditions import Expression
 from ablate.study.factors import FIND, Factor, Level, in_order
 from ablate.study.file import Study
@@ -230,10 +231,12 @@ def _build(base: Mapping[str, Any], active: Mapping[Factor, Level], precision: s
     flat = _fields(base, active)
     if flat.get("optimizer.lr") == FIND:
         del flat["optimizer.lr"]
-    nested: dict[str, dict[str, Any]] = {}
-    for path, given in flat.items():
-        section, name = path.split(".")
-        nested.setdefault(section, {})[name] = given
+    network = flat.get("model.name", Model().name)
+    idle = [path for path in flat.keys() - base.keys() if recipe_fields.is_option(path)]
+    for path in idle:  # of a factor: it vanishes where a network has no such argument
+        if not networks.takes(network, path.rpartition(".")[2]):
+            del flat[path]
+    nested = recipe_fields.nested(flat)
     if nested.get("training", {}).get("precision", "auto") == "auto":
         nested.setdefault("training", {})["precision"] = precision
     return Recipe.model_validate(nested)
@@ -262,6 +265,9 @@ def check_factors(study: Study, expanded: Grid) -> None:
     wrong = []
     for factor in idle:
         path = next(path for level in factor.levels for path in level.set)
+        if recipe_fields.is_option(path):
+            wrong.append(f"{study.source}: {_not_taken(path, recipes)}")
+            continue
         needs = recipe_fields.BELONGS[path]
         joined = " or " if path == "evaluation.mc_dropout" else " and "
         belongs = joined.join(f"{other} {words}" for other, words in needs)
@@ -276,6 +282,18 @@ def check_factors(study: Study, expanded: Grid) -> None:
         )
     if wrong:
         raise StudyError(wrong)
+
+
+def _not_taken(path: str, recipes: Iterable[Recipe]) -> str:
+    """Return that no network of a study has an argument, with what they have."""
+    names = dict.fromkeys(recipe.model.name for recipe in recipes)
+    known = list(dict.fromkeys(option for name in names for option in networks.facts(name).options))
+    meant = near(path.rpartition(".")[2], known)
+    has = ", ".join(known) or "none"
+    return (
+        f"factors.{path}: no network of the study takes it{meant}: the networks are {', '.join(names)}, "
+        f"whose options are {has}"
+    )
 
 
 def holds(cell: Cell, condition: Expression) -> bool:
@@ -304,9 +322,9 @@ def with_fields(recipe: Recipe, fields: Mapping[str, Any]) -> Recipe:
     nested = recipe.model_dump()
     if "lr" not in recipe.optimizer.model_fields_set:
         del nested["optimizer"]["lr"]
-    for path, given in fields.items():
-        section, name = path.split(".")
-        nested[section][name] = given
+    for section, part in recipe_fields.nested(fields).items():
+        options = {**nested[section].get("options", {}), **part.get("options", {})}
+        nested[section] |= part | ({"options": options} if options else {})
     return Recipe.model_validate(nested)
 
 

@@ -364,6 +364,39 @@ STUDY = {
 }  # fmt: skip
 
 
+OPTIONS = {"options": {"depth": [2, 3]}}
+
+
+def test_an_option_is_a_factor_that_vanishes_where_a_network_has_no_such_argument():
+    both = read(factors={"model": {"name": ["resnet_small", "cnn4"]} | OPTIONS})
+    assert labels(both) == ["baseline", "depth=3", "model=cnn4"]
+    (deeper,) = [cell for cell in expand(both).cells if cell.label == "depth=3"]
+    assert deeper.recipe.model.options.given == {"depth": 3}
+    assert identity.canonical(deeper.recipe)["model"] == {"name": "resnet_small", "options": {"depth": 3}}
+    assert fields.value(deeper.recipe, "model.options.depth") == 3
+    when = {"name": "augment.rotation", "levels": [0, 15], "when": "model.options.depth == 3"}
+    asking = read(factors={"model": OPTIONS}, factor=[when], recipe={"model": {"name": "resnet_small"}})
+    assert labels(asking) == ["baseline", "depth=3", "depth=3, rotation=15"]
+
+
+def test_an_option_that_no_network_of_the_study_takes_is_a_mistake_and_so_is_one_of_the_recipe():
+    deep = {"options": {"depht": [2, 3]}}
+    study = read(factors={"model": deep}, recipe={"model": {"name": "resnet_small"}})
+    with pytest.raises(StudyError) as caught:
+        grid.check_factors(study, expand(study))
+    assert caught.value.mistakes == (
+        (
+            "x.toml: factors.model.options.depht: no network of the study takes it (did you mean depth?): "
+            "the networks are resnet_small, whose options are depth, shortcut"
+        ),
+    )
+    base = read(recipe={"model": {"name": "cnn4", "options": {"depth": 3}}}, factors={"augment": CROP})
+    assert mistakes(base)[0].endswith("model.options.depth: cnn4 takes first_pool, norm")
+    twice = {"recipe": {"model": {"options": {"depth": 3}}}, "factors": {"model": OPTIONS}}
+    with pytest.raises(StudyError, match=r"model\.options\.depth: is also in \[recipe\]"):
+        read(**twice)
+
+
 def test_a_recipe_is_brought_to_its_canonical_form_once_for_all_seeds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
