@@ -10,15 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
+    AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError,
     model_validator,
-)
+)  # fmt: skip
 
 from ablate.errors import StoreError
 from ablate.recipe import chance, range_test
@@ -45,6 +39,7 @@ class JobRecipe(Record):
     seed: Count
     data: str  # fingerprint of the images
     code: str = ""  # of a network of the user's own, or which weights it starts from
+    start: str = ""  # the job whose weights it goes on from
     numerics: Count
     recipe: dict[str, dict[str, Any]]  # as the version that wrote it had it; without root and evaluation
 
