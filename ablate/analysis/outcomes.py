@@ -11,7 +11,7 @@ from ablate.store import files, job_folder, records
 from ablate.store.job_folder import Folder
 from ablate.store.job_state import JobState, state
 from ablate.store.layout import Store
-from ablate.store.records import Environment, Epoch
+from ablate.store.records import Environment, Epoch, Evaluation
 from ablate.study.grid import Run, evaluation_ids
 
 Status = Literal["finished", "diverged", "at_chance", "crashed", "stopped", "running", "not_run"]
@@ -73,11 +73,16 @@ def read(runs: tuple[Run, ...], store: Store, *, whole: bool = True) -> tuple[Ou
     outcomes: dict[tuple[str, int], Outcome] = {}
     for job_id, each in of_job.items():
         folder = store.job(job_id)
+        ways = {evaluations[run.cell.id] for run in each}
         with descriptors.holding(folder.path):
-            job = _read_job(folder, environments) if whole else _Job(state(folder))
+            there = {way: job_folder.read_evaluation(folder, way) for way in ways}
+            # Before what else is read: what ends meanwhile counts as running, not as never started.
+            standing = state(folder, is_evaluated=None not in there.values())
+            job = _read_job(folder, standing, environments) if whole else _Job(standing)
             for run in each:
                 way = evaluations[run.cell.id]
-                outcomes[run.cell.id, run.seed] = _outcome(run, folder, job, way, whole=whole)
+                evaluation = there[way] or job_folder.read_evaluation(folder, way)
+                outcomes[run.cell.id, run.seed] = _outcome(run, folder, job, way, evaluation, whole=whole)
     ordered = tuple(outcomes[run.cell.id, run.seed] for run in runs)
     return _without_start(ordered) if any(run.start for run in runs) else ordered
 
@@ -97,9 +102,9 @@ def _without_start(outcomes: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
     return tuple(replace(o, reason=words) if (words := reason(o)) else o for o in outcomes)
 
 
-def _read_job(folder: Folder, environments: dict[bytes, dict[str, Any]]) -> _Job:
+def _read_job(folder: Folder, standing: JobState, environments: dict[bytes, dict[str, Any]]) -> _Job:
     return _Job(
-        state=state(folder),  # first: what ends while it is read counts as running, not as never started
+        state=standing,
         lines=tuple(job_folder.read_epochs(folder)),
         environment=_environment(folder, environments),
         log=str(folder.log) if folder.log.exists() else "",
@@ -116,8 +121,9 @@ def _environment(folder: Folder, environments: dict[bytes, dict[str, Any]]) -> d
     return environments[content]
 
 
-def _outcome(run: Run, folder: Folder, job: _Job, identity: str, *, whole: bool) -> Outcome:
-    evaluation = job_folder.read_evaluation(folder, identity)
+def _outcome(
+    run: Run, folder: Folder, job: _Job, identity: str, evaluation: Evaluation | None, *, whole: bool
+) -> Outcome:
     result, failure = job.state.result, job.state.failure
     status: Status = "not_run"
     reason, metrics = "", {}

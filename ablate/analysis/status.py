@@ -4,7 +4,7 @@ import os
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -197,11 +197,31 @@ def of(study: str, needed: tuple[Run, ...], tuning: Tuning, store: Store) -> Sta
     # First: a watcher that sees the lease released must then see all that was done.
     being_run = study_folder.is_held(store, study)
     outcomes = run_outcomes.read(needed, store)
+    return put_together(
+        study, outcomes, tuning, store, being_run=being_run, studies=lambda job: studies_of(job, store)
+    )
+
+
+def put_together(
+    study: str,
+    outcomes: tuple[Outcome, ...],
+    tuning: Tuning,
+    store: Store,
+    *,
+    being_run: bool,
+    studies: Callable[[str], Sequence[str]],
+) -> Status:
+    """Return the status of a study by what was read of it; `studies`: those that have tried a job."""
     status = with_tuning(summarise(outcomes), tuning, store)
-    return replace(status, study=study, being_run=being_run, free=_free(study, outcomes, store))
+    return replace(status, study=study, being_run=being_run, free=_free(study, outcomes, studies))
 
 
-def _free(study: str, outcomes: tuple[Outcome, ...], store: Store) -> Free:
+def studies_of(job: str, store: Store) -> tuple[str, ...]:
+    """Return the study of each attempt at a job; empty text for one that an older version recorded."""
+    return tuple(attempt.study or "" for attempt in job_folder.read_attempts(store.job(job)))
+
+
+def _free(study: str, outcomes: tuple[Outcome, ...], studies: Callable[[str], Sequence[str]]) -> Free:
     """Count the runs that cost the study no training.
 
     An attempt that names no study was recorded by an older version: it counts as this study's own.
@@ -210,7 +230,7 @@ def _free(study: str, outcomes: tuple[Outcome, ...], store: Store) -> Free:
     jobs = dict.fromkeys(outcome.run.job_id for outcome in ended)
     others: Counter[str] = Counter()
     for job in jobs:
-        names = [attempt.study or study for attempt in job_folder.read_attempts(store.job(job))]
+        names = [name or study for name in studies(job)]
         if names and study not in names:
             others[names[-1]] += 1
     shared = len(ended) - len(jobs)

@@ -17,6 +17,8 @@ from ablate.store.job_folder import Folder
 from ablate.store.records import Epoch
 from ablate.training import data, layout, loop, models, surgery
 from ablate.training.loop import Session
+from ablate.training.models import loading
+from ablate.training.surgery import ModelError
 
 UNLOADABLE = (
     pickle.UnpicklingError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError,
@@ -39,15 +41,26 @@ def build_network(folder: Folder, recipe: Recipe, prepared: data.Prepared, devic
             "remove that folder, and run again"
         )
     try:
-        network.load_state_dict(load(path, device))
+        loading.load(network, load(path, device))
     except torch.OutOfMemoryError:
         raise
+    except ModelError as error:
+        raise AblateError(
+            f"{path}: {error}: {recipe.model.name} is not the network that was trained, as its code, or that "
+            "of its library, has changed"
+        ) from None
     except UNLOADABLE:
         raise AblateError(
             f"{path}: must be the weights of a finished training as this version of torch loads them, "
             "and is not: remove that folder, and run again"
         ) from None
     return layout.place(network, recipe.model, shape, recipe.training.precision, device)
+
+
+def ready_network(folder: Folder, recipe: Recipe, prepared: data.Prepared, device: str) -> nn.Module:
+    """Return the network that an evaluation would evaluate, in a process set to compute as that does."""
+    loop.settle(recipe, torch.device(device))
+    return build_network(folder, recipe, prepared, torch.device(device)).eval()
 
 
 def save(path: Path, content: Json, *, keep: Path | None = None, durable: bool = False) -> None:

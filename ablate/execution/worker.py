@@ -320,8 +320,11 @@ def _evaluate(folder: Folder, task: TrainTask, evaluation: Evaluation, alive: Al
         calibration=tuple(evaluated.calibration),
         wrong=tuple(records.Wrong(**dataclasses.asdict(wrong)) for wrong in evaluated.wrong),
     )
-    picture = gallery.draw(evaluated.wrong, arrays.test_images, prepared.classes)
-    job_folder.evaluate(folder, identity.evaluation_id(recipe), outcome, picture)
+    pictures = {
+        job_folder.MISCLASSIFIED: gallery.draw(evaluated.wrong, arrays.test_images, prepared.classes),
+        job_folder.CORRECT: gallery.draw(evaluated.right, arrays.test_images, prepared.classes, "none"),
+    }
+    job_folder.evaluate(folder, identity.evaluation_id(recipe), outcome, pictures)
     print(
         f"evaluated {evaluation.model_dump()}: test/accuracy {evaluated.metrics['test/accuracy']:.4f}",
         flush=True,

@@ -196,10 +196,9 @@ def make(resolved: Resolved, *, retry_failed: bool = False, only: Expression | N
     work, failed, left_out = [], [], 0
     for job in jobs:
         folder = store.job(job.id)
-        standing = state(folder)
-        if standing.stage() == "diverged" or (
-            standing.is_trained and not _missing(store, job, every[job.id])
-        ):
+        is_evaluated = not _missing(store, job, every[job.id])
+        standing = state(folder, is_evaluated=is_evaluated)
+        if standing.stage() == "diverged" or (standing.is_trained and is_evaluated):
             continue
         missing = _missing(store, job, wanted.get(job.id, {}))
         if job.id not in wanted or (standing.is_trained and not missing):

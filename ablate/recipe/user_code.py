@@ -67,6 +67,45 @@ def names(network: str, folders: tuple[str, ...]) -> set[str] | None:
     return None if "__getattr__" in defined else defined  # it may give any other name
 
 
+def sources(network: str, folders: tuple[str, ...]) -> dict[str, Path]:
+    """Return the files of a network's code that lie in these folders, by their place there.
+
+    They are its module, the packages around it, and what these import from there, by their texts.
+    """
+    there: dict[str, Path] = {}
+    left, seen = [network.partition(":")[0]], set[str]()
+    while left:
+        module = left.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        parent = module.rpartition(".")[0]
+        left += [parent] if parent else []
+        path = find(module, folders)
+        stem = module.replace(".", "/")
+        for place in (f"{stem}.py", f"{stem}/__init__.py"):
+            if path is not None and any(path == Path(folder) / place for folder in folders):
+                there[place] = path
+                left += _imported(path, module if place.endswith("__init__.py") else parent)
+    return there
+
+
+def _imported(path: Path, package: str) -> list[str]:
+    """Return the modules that may be imported by a module in a package."""
+    try:
+        nodes = list(ast.walk(ast.parse(path.read_bytes())))
+    except (OSError, SyntaxError, ValueError):
+        return []
+    named = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            around = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            module = ".".join([*filter(None, around), *([node.module] if node.module else [])])
+            named += [module, *(f"{module}.{alias.name}" for alias in node.names)] if module else []
+            named += [] if module else [alias.name for alias in node.names]  # from . import x
+    return named
+
+
 def fingerprint(network: str, folders: tuple[str, ...]) -> str:
     """Return the identity of a network's code: sha256 of its file, 64 hex digits.
 

@@ -37,7 +37,7 @@ class Store:
 
     def job(self, identity: str) -> Folder:
         """Return the folder of one job."""
-        return Folder(self.path / "jobs" / identity)
+        return Folder(self.path.joinpath("jobs", identity))  # at once: stores have 10,000
 
     def search(self, identity: str) -> SearchFolder:
         """Return the folder of one search."""
@@ -46,6 +46,11 @@ class Store:
     def range(self, identity: str) -> RangeFolder:
         """Return the folder of one range test."""
         return RangeFolder(self.path / "ranges" / identity)
+
+    @property
+    def queue(self) -> Path:
+        """The folder of the submissions."""
+        return self.path / "queue"
 
     @property
     def data(self) -> Path:
@@ -114,7 +119,7 @@ def _unmake(store: Store, parents: list[Path]) -> None:
 
     In use is a store in which something was trained, a folder of images was decoded, or a process works.
     """
-    used = ("jobs/*", "searches/*/trials.json", "ranges/*")
+    used = ("jobs/*", "searches/*/trials.json", "ranges/*", "queue/*")
     if any(entry for pattern in used for entry in store.path.glob(pattern)):
         return
     notes = store.data.glob("index/*.json")

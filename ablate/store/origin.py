@@ -15,6 +15,8 @@ from ablate import descriptors
 from ablate.errors import RefusedError
 from ablate.messages import show
 from ablate.recipe import networks
+from ablate.store import records
+from ablate.store.records import KeptOrigin
 from ablate.study.file import Study
 
 SETS = "\n# --set "  # before each `--set` below the text of a file
@@ -36,8 +38,26 @@ def of(study: Study, store: Path) -> Origin | None:
     """Return the file of a study; None for a study of the store."""
     if not study.folder:
         return None
+    if (kept := submitted(Path(study.folder), store)) is not None:
+        return kept
     path = os.path.realpath(Path(study.folder) / Path(study.source).name)
     return Origin(path, os.path.relpath(path, os.path.realpath(store)), socket.gethostname())
+
+
+def submitted(folder: Path, store: Path) -> Origin | None:
+    """Return the file that a submission in a folder of the queue was read from; None for other folders."""
+    if os.path.realpath(folder.parent) != os.path.realpath(store / "queue"):
+        return None
+    kept = records.read(folder / "origin.json", KeptOrigin)
+    if kept is not None:
+        return Origin(kept.file, kept.place, kept.host)
+    path = os.path.realpath(sent(store))
+    return Origin(path, os.path.relpath(path, os.path.realpath(store)), socket.gethostname())
+
+
+def sent(store: Path) -> Path:
+    """Return the folder, which never exists, of the studies that are sent to a service, without a file."""
+    return store / "queue" / "sent"
 
 
 def is_same(old: Origin, new: Origin, store: Path) -> bool:
@@ -109,8 +129,24 @@ def is_alike(old: Mapping[str, Any], old_text: str, new: Study) -> bool:
     return old_text.split(SETS, maxsplit=1)[0] == new.text.split(SETS)[0] or not differences(old, new.raw)
 
 
+def roots_beside(study: Study) -> tuple[str, ...]:
+    """Return the folders of images that a study names relative to its file."""
+    return tuple(dict.fromkeys(given for path, given in _named(study) if _is_beside(path, given)))
+
+
 def has_neighbours(study: Study) -> bool:
     """Whether a study names images or networks beside its file: a copy of its text elsewhere means others."""
+    return bool(networks_of(study) or roots_beside(study))
+
+
+def networks_of(study: Study) -> tuple[str, ...]:
+    """Return the user's own networks that a study names."""
+    named = (given for path, given in _named(study) if path == "model.name" and networks.OWN.fullmatch(given))
+    return tuple(dict.fromkeys(named))
+
+
+def _named(study: Study) -> list[tuple[str, str]]:
+    """Return each text that a study gives a field, with the field's path."""
     tried = study.search.space.items() if study.search else ()
     searched = [(path, given) for path, one in tried for given in one.choices or ()]
     named = [
@@ -118,13 +154,11 @@ def has_neighbours(study: Study) -> bool:
         *(item for factor in study.factors for level in factor.levels for item in level.set.items()),
         *searched,
     ]
-    return any(_is_beside(path, given) for path, given in named if isinstance(given, str))
+    return [(path, given) for path, given in named if isinstance(given, str)]
 
 
 def _is_beside(path: str, given: str) -> bool:
-    if path == "data.root":
-        return given not in ("", "none") and not given.startswith(("/", "~"))
-    return path == "model.name" and networks.OWN.fullmatch(given) is not None
+    return path == "data.root" and given not in ("", "none") and not given.startswith(("/", "~"))
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -1,8 +1,7 @@
 """The content of each file of a job, a search and a range test: typed, and checked when it is read.
 
 There is one reader and one writer. A key that this version does not know is left out, as a later version may
-have written it; one that an earlier version did not write has a default. What an earlier version wrote is
-read as it stands, and what is written has the keys in this order.
+have written it; one that an earlier version did not write has a default. Keys are written in this order.
 """
 
 from contextlib import suppress
@@ -10,7 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
-    AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError,
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
     model_validator,
 )  # fmt: skip
 

@@ -80,31 +80,34 @@ TABLES = ("recipe", "factors", "factor", "exclude", "search", "claim")
 
 def load(path: Path, sets: tuple[str, ...] = ()) -> Study:
     """Return the study of a file and the `key=value`s of `--set`. Raises a StudyError with every mistake."""
-    text = _read(path)
+    return parse(read(path), str(path), sets, str(path.absolute().parent))
+
+
+def parse(text: str, source: str, sets: tuple[str, ...] = (), folder: str = "") -> Study:
+    """Return the study of a text, which messages name `source`; `folder`: where what it names lies."""
     try:
         raw = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise StudyError([f"{path}: is not TOML: {error}{in_toml(text, str(error))}"]) from None
+        raise StudyError([f"{source}: is not TOML: {error}{in_toml(text, str(error))}"]) from None
     for pair in sets:
         _apply_set(raw, pair)
-    folder = str(path.absolute().parent)
     try:
-        checked = check(raw, str(path), text + "".join(f"\n# --set {pair}" for pair in sets))
+        checked = check(raw, source, text + "".join(f"\n# --set {pair}" for pair in sets))
     except RecursionError:
-        raise StudyError([f"{path}: has tables in tables in tables, far too deep"]) from None
+        raise StudyError([f"{source}: has tables in tables in tables, far too deep"]) from None
     except StudyError as error:
-        missing = _missing_networks(raw, folder)
+        missing = _missing_networks(raw, folder) if folder else {}
         # No hint shall name what is not there.
         rest = [mistake for mistake in error.mistakes if not any(name in mistake for name in missing)]
-        raise StudyError([*(f"{path}: {sentence}" for sentence in missing.values()), *rest]) from None
+        raise StudyError([*(f"{source}: {sentence}" for sentence in missing.values()), *rest]) from None
     return replace(checked, folder=folder, relative_to=folder)
 
 
-def _read(path: Path) -> str:
+def read(path: Path) -> str:
     """Return the text of a study file, without a byte order mark, as Notepad and PowerShell write it."""
     try:
         content = path.read_bytes()
-        text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        text = normal(content.decode())
     except OSError as error:
         raise StudyError([f"{path}: cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError:
@@ -116,6 +119,11 @@ def _read(path: Path) -> str:
         kind = "it is UTF-16 text" if is_wide else "it is not UTF-8 text"
         raise StudyError([f"{path}: cannot be read: {kind}: save it as UTF-8"])
     return text
+
+
+def normal(text: str) -> str:
+    """Return the text of a study file as it is read everywhere: without a byte order mark, LF as line end."""
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _missing_networks(raw: Mapping[str, Any], folder: str) -> dict[str, str]:

@@ -187,10 +187,15 @@ def sample_dropout(network: nn.Module) -> int:
 
     Returns how many.
     """
-    layers = [module for module in network.modules() if isinstance(module, Dropout)]
+    layers = dropouts(network)
     for layer in layers:
         layer.train()
     return len(layers)
+
+
+def dropouts(network: nn.Module) -> list[nn.Module]:
+    """Return the layers of dropout in a network."""
+    return [module for module in network.modules() if isinstance(module, Dropout)]
 
 
 FROZEN = (

@@ -34,17 +34,39 @@ def load(text: str, sets: tuple[str, ...], store: Store, seeds: int | None = Non
         if not (_may_exist(path) and path.exists()):
             raise StoreError(f"{path}: there is no such file{_meant(text)}")
         own = study_file.load(path, sets)
+        if submitted := origin.submitted(path.absolute().parent, store.path):
+            own = replace(own, relative_to=str(Path(submitted.file).parent))  # its images are beside its file
     else:
         if sets:
             raise AblateError(
                 f'--set changes a study file, and "{text}" is a study of the store: name its file'
             )
         own = _recall(text, store)
+    return _noted(own, sets, store, seeds)
+
+
+def recall(name: str, store: Store) -> Study:
+    """Return a study of the store as last run: never a file, whatever the name looks like."""
+    return _noted(study_folder.recall(store, name), (), store, None)
+
+
+def _noted(own: Study, sets: tuple[str, ...], store: Store, seeds: int | None) -> Study:
+    """Return a study under the seeds that are meant, with its notes."""
     old = study_folder.past(store, own.name)
     chosen, added = _seeded(own, sets, store, seeds, old)
     omits = "" if old is None else _omitted(chosen, store, old)
     notes = (_elsewhere(own, store, old), added, omits)
     return replace(chosen, notes=tuple(note for note in notes if note), omits=omits)
+
+
+def read(text: str) -> str:
+    """Return the text of a study file that is to be copied. Raises an AblateError where there is none."""
+    path = Path(text)
+    if not is_file(text):
+        raise StoreError(f'a study file must be named, such as tiny.toml, got "{text}"{_meant(text)}')
+    if not (_may_exist(path) and path.exists()):
+        raise StoreError(f"{path}: there is no such file{_meant(text)}")
+    return study_file.read(path)
 
 
 def condition(text: str | None) -> Expression | None:

@@ -66,7 +66,7 @@ def run(study: Study, crew: Crew) -> Ran:
     ):
         if notice := study_folder.take_over(crew.store, study, replace=how.replace):
             crew.notice(notice)
-        before, replan = _prepare(study, crew, resources)
+        before, replan = _prepare(study, crew, resources, warms=True)
         for notice in () if how.tune_only else before.trained_again:
             crew.notice(notice)
         is_sent = before.is_done and tracking.marks.is_current(
@@ -97,7 +97,7 @@ def hand_out(study: Study, crew: Crew, path: Path) -> int:
     ):
         if notice := study_folder.take_over(crew.store, study, replace=crew.how.replace):
             crew.notice(notice)
-        todo, _ = _prepare(study, crew, resources)
+        todo, _ = _prepare(study, crew, resources, warms=False)
         if todo.trials or todo.tuning.open_ranges:
             raise AblateError(
                 "--tasks needs cells that are tuned: find their rates and fields first, with "
@@ -119,8 +119,13 @@ def hand_out(study: Study, crew: Crew, path: Path) -> int:
     return len(ready)
 
 
-def _prepare(study: Study, crew: Crew, resources: Resources) -> tuple[Plan, Callable[[], Plan]]:
-    """Check a study, fetch weights, decode images, record it; return its plan and a function to replan it."""
+def _prepare(
+    study: Study, crew: Crew, resources: Resources, *, warms: bool
+) -> tuple[Plan, Callable[[], Plan]]:
+    """Check a study, fetch weights, decode images, record it; return its plan and a function to replan it.
+
+    `warms`: what workers import is imported meanwhile.
+    """
     how = crew.how
     with crew.interruption.at_once():
         study_inputs = inputs.read(study, crew.store, crew.where.device, resources.precision)
@@ -131,6 +136,8 @@ def _prepare(study: Study, crew: Crew, resources: Resources) -> tuple[Plan, Call
         todo = planning.make(resolved, retry_failed=how.retry_failed, only=how.only)
         if todo.captures:
             hardware.check_graphs(resources.device)
+        if warms and _has_work(todo, how):
+            crew.warm(resources.device)
         _note_devices(crew, todo)
         weights = network_checks.fetch_weights(todo.recipes)  # before what takes longer
         fingerprints = replace(resolved.fingerprints, data=inputs.decode(study_inputs, crew.notice))
@@ -252,7 +259,7 @@ def _work(crew: Crew, todo: Plan, replan: Callable[[], Plan], *, is_sent: bool) 
     from ablate import tracking
 
     trains = not crew.how.tune_only
-    has_work = bool(todo.trials or todo.tuning.open_ranges or (todo.ready and trains))
+    has_work = _has_work(todo, crew.how)
     with crew.at_work(todo) if has_work else nullcontext():
         if todo.tuning.open_ranges:
             _shown(crew, todo, partial(stages.find_rates, crew, todo.tuning), whole=False)
@@ -266,6 +273,11 @@ def _work(crew: Crew, todo: Plan, replan: Callable[[], Plan], *, is_sent: bool) 
         stage = partial(stages.train, crew, todo) if goes_on else _nothing
         sent = tracking.Report(0, "") if is_sent else _shown(crew, todo, stage, whole=True)
     return todo, sent
+
+
+def _has_work(todo: Plan, how: How) -> bool:
+    """Whether a plan has something to run."""
+    return bool(todo.trials or todo.tuning.open_ranges or (todo.ready and not how.tune_only))
 
 
 def _nothing() -> None:

@@ -55,7 +55,7 @@ def test_a_job_trains_judges_and_writes_every_file(house: House) -> None:
         ),
         "result.json",
     ]
-    assert len([name for name in names if name.startswith("outcomes/")]) == 3 * 2
+    assert len([name for name in names if name.startswith("outcomes/")]) == 3 * 3
     lines = store_files.lines(folder.journal)
     assert [line["metrics"] for line in lines] == [one["metrics"] for one in heard]
     assert set(lines[0]) == {"epoch", "timestamp", "seconds", "metrics"}
