@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-MANY = 16  # names that one sentence can carry
+MANY = 20  # names that one sentence can carry
 
 
 def count(number: int, noun: str, plural: str = "") -> str:

@@ -15,7 +15,7 @@ import pytest
 from ablate import cli
 from ablate.cli.group import COMMANDS
 from ablate.messages import show
-from ablate.recipe import fields
+from ablate.recipe import fields, networks
 from ablate.study import file as study_file
 from ablate.study import grid
 from ablate.study.checks import allowed
@@ -23,6 +23,17 @@ from ablate.study.checks import allowed
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def options_table():
+    lines = ["", "| option | network | allowed | default | |", "|---|---|---|---|---|"]
+    for network, facts in networks.BUILT_IN.items():
+        lines += [
+            f"| `model.options.{name}` | `{network}` | {option.words} | `{show(option.default)}` | "
+            f"{option.about} |"
+            for name, option in facts.options.items()
+        ]
+    return lines
 
 
 def recipe_page():
@@ -46,11 +57,14 @@ def recipe_page():
             default = (
                 "see right" if info.is_required() else show("none" if info.default is None else info.default)
             )
+            default = "{}" if info.default == networks.Options() else default
             words = " ".join((info.description or "").split()).replace("|", "\\|")
             lines.append(
                 f"| `{section}.{name}` | {allowed(info).replace('|', chr(92) + '|')} | `{default}` | "
                 f"{words} |"
             )
+        if section == "model":
+            lines += options_table()
     return "\n".join(lines) + "\n"
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from ablate.analysis import effects, stats
 from ablate.analysis.effects import Contrast, Effect
-from ablate.analysis.metric_table import tabulate
+from ablate.analysis.metric_table import Table, tabulate
 from ablate.analysis.outcomes import Outcome
 from ablate.analysis.stats import Estimate
 from ablate.recipe import metrics
@@ -57,7 +57,7 @@ def claim_finding(claim: Claim, study: Study, grid: Grid, outcomes: tuple[Outcom
         # A claim and its reverse have the same answer.
         effect = replace(effect, estimate=replace(effect.estimate, verdict="unstable"))
     is_measured = bool(np.isfinite(table.values).any())  # else failed runs are not why there is no effect
-    verdict = _answer(claim.relation, effect, table.benefit) if is_measured else "not tested"
+    verdict = _answer(claim.relation, effect, table) if is_measured else "not tested"
     return ClaimFinding(
         claim,
         metric,
@@ -73,19 +73,35 @@ def _is_same(contrast: Contrast, other: Contrast) -> bool:
     return any(np.array_equal(contrast.weights, sign * other.weights) for sign in (1, -1))
 
 
-def _answer(relation: str, effect: Effect, benefit: int) -> ClaimVerdict:
+def _answer(relation: str, effect: Effect, table: Table) -> ClaimVerdict:
     """Return the answer to a claim.
 
-    `>` and `<` are about the values of the metric, "better than" and "worse than" about the benefit. An
-    effect that is known in some settings only neither confirms nor refutes a claim about the factor.
+    `>` and `<` are about the values of the metric, "better than" and "worse than" about the benefit. "no
+    better than" and "no worse than" are confirmed by an interval that ends before the smallest effect worth
+    having, and refuted by an effect. An effect that is known in some settings only neither confirms nor
+    refutes a claim about the factor.
     """
     verdict = effect.estimate.verdict
     if verdict == "unstable":
         return "undecided"
     if effect.estimate.effect is None:
         return "undecided" if effect.scattered else "not tested"
-    if verdict == "undecided" or effect.scope is not None:
+    if effect.scope is not None:
         return "undecided"
-    larger, smaller = ("helps", "hurts") if benefit > 0 else ("hurts", "helps")
+    if relation in ("no better than", "no worse than"):
+        return _no_more(effect.estimate, table, -1 if relation == "no worse than" else 1)
+    if verdict == "undecided":
+        return "undecided"
+    larger, smaller = ("helps", "hurts") if table.benefit > 0 else ("hurts", "helps")
     expected = {">": larger, "<": smaller, "better than": "helps", "worse than": "hurts", "~": "equivalent"}
     return "confirmed" if verdict == expected[relation] else "refuted"
+
+
+def _no_more(estimate: Estimate, table: Table, side: int) -> ClaimVerdict:
+    """Return whether an effect, or with side -1 its harm, is at most the smallest worth having."""
+    if estimate.low is None or estimate.high is None:
+        return "undecided"
+    most = max(side * table.benefit * end for end in (estimate.low, estimate.high))
+    if most <= (table.min_effect or 0):
+        return "confirmed"
+    return "refuted" if estimate.verdict == ("helps" if side > 0 else "hurts") else "undecided"

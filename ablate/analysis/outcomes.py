@@ -1,16 +1,17 @@
 """What the journals say about every run of a study. The report reads this, never MLflow."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ablate import descriptors
 from ablate.errors import RefusedError
+from ablate.recipe import metrics as scales
 from ablate.store import files, job_folder, records
 from ablate.store.job_folder import Folder
 from ablate.store.job_state import JobState, state
 from ablate.store.layout import Store
-from ablate.store.records import Environment, Epoch
+from ablate.store.records import Environment, Epoch, Evaluation
 from ablate.study.grid import Run, evaluation_ids
 
 Status = Literal["finished", "diverged", "at_chance", "crashed", "stopped", "running", "not_run"]
@@ -72,17 +73,38 @@ def read(runs: tuple[Run, ...], store: Store, *, whole: bool = True) -> tuple[Ou
     outcomes: dict[tuple[str, int], Outcome] = {}
     for job_id, each in of_job.items():
         folder = store.job(job_id)
+        ways = {evaluations[run.cell.id] for run in each}
         with descriptors.holding(folder.path):
-            job = _read_job(folder, environments) if whole else _Job(state(folder))
+            there = {way: job_folder.read_evaluation(folder, way) for way in ways}
+            # Before what else is read: what ends meanwhile counts as running, not as never started.
+            standing = state(folder, is_evaluated=None not in there.values())
+            job = _read_job(folder, standing, environments) if whole else _Job(standing)
             for run in each:
                 way = evaluations[run.cell.id]
-                outcomes[run.cell.id, run.seed] = _outcome(run, folder, job, way, whole=whole)
-    return tuple(outcomes[run.cell.id, run.seed] for run in runs)
+                evaluation = there[way] or job_folder.read_evaluation(folder, way)
+                outcomes[run.cell.id, run.seed] = _outcome(run, folder, job, way, evaluation, whole=whole)
+    ordered = tuple(outcomes[run.cell.id, run.seed] for run in runs)
+    return _without_start(ordered) if any(run.start for run in runs) else ordered
 
 
-def _read_job(folder: Folder, environments: dict[bytes, dict[str, Any]]) -> _Job:
+def _without_start(outcomes: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
+    """Add why runs were not run: there are no weights to start from, and will be none."""
+    ends = {outcome.run.job_id: outcome for outcome in outcomes}
+
+    def reason(outcome: Outcome) -> str:
+        before = ends.get(outcome.run.start)
+        if outcome.status != "not_run" or before is None or before.trained:
+            return ""
+        if before.status in ("crashed", "diverged"):
+            return f"it starts from the weights of {before.run.name}, which has {before.status}"
+        return f"it starts from {before.run.name}, which was not run" if reason(before) else ""
+
+    return tuple(replace(o, reason=words) if (words := reason(o)) else o for o in outcomes)
+
+
+def _read_job(folder: Folder, standing: JobState, environments: dict[bytes, dict[str, Any]]) -> _Job:
     return _Job(
-        state=state(folder),  # first: what ends while it is read counts as running, not as never started
+        state=standing,
         lines=tuple(job_folder.read_epochs(folder)),
         environment=_environment(folder, environments),
         log=str(folder.log) if folder.log.exists() else "",
@@ -99,8 +121,9 @@ def _environment(folder: Folder, environments: dict[bytes, dict[str, Any]]) -> d
     return environments[content]
 
 
-def _outcome(run: Run, folder: Folder, job: _Job, identity: str, *, whole: bool) -> Outcome:
-    evaluation = job_folder.read_evaluation(folder, identity)
+def _outcome(
+    run: Run, folder: Folder, job: _Job, identity: str, evaluation: Evaluation | None, *, whole: bool
+) -> Outcome:
     result, failure = job.state.result, job.state.failure
     status: Status = "not_run"
     reason, metrics = "", {}
@@ -108,7 +131,8 @@ def _outcome(run: Run, folder: Folder, job: _Job, identity: str, *, whole: bool)
         case "diverged":
             status, reason = "diverged", result.reason if result else ""
         case "evaluated" if evaluation and result:
-            (status, reason), metrics = evaluation.end(), result.metrics | evaluation.metrics
+            status, reason = evaluation.end()
+            metrics = result.metrics | scales.with_derived(evaluation.metrics, evaluation.confusion)
         case "crashed":
             status, reason = "crashed", failure.error if failure else ""
         case "running":

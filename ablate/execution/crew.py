@@ -108,6 +108,10 @@ class Crew:
         finally:
             self.observers = before
 
+    def warm(self, device: str) -> None:
+        """Let what workers wait for at their start, the imports, begin now: there will be work for them."""
+        executors.warm(self.where.executor, PROGRAM, device)
+
     @contextmanager
     def at_work(self, todo: Plan) -> Iterator[None]:
         """Start the workers for whatever a plan has to do; at the end none of them is left."""

@@ -92,7 +92,8 @@ def evaluating(pace: Pace, recipe: Recipe, fingerprint: str, evaluation: Evaluat
     if speed is None or images is None:
         return None
     passes = max(evaluation.mc_dropout, 1) * (1 if evaluation.tta == "none" else 2)
-    return Time(passes * images.test / (EVALUATED * speed), is_guess=True)
+    seen = _train_images(recipe, pace, fingerprint) or 0.0 if evaluation.train else 0.0
+    return Time(passes * (images.test + seen) / (EVALUATED * speed), is_guess=True)
 
 
 def kind(recipe: Recipe) -> Kind:

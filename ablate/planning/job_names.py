@@ -37,6 +37,7 @@ class Known:
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     evaluations: Mapping[str, frozenset[str]] = field(default_factory=dict)
     unreadable: Mapping[str, str] = field(default_factory=dict)  # why a study cannot be read, by its name
+    runs: Mapping[str, Run] = field(default_factory=dict)  # by these names
 
     def name(self, job: str) -> str:
         """Return a job's short identity, with the first run that needs it."""
@@ -50,6 +51,7 @@ def read(store: Store, device: str = "auto") -> Known:
     names: dict[str, dict[str, None]] = {}
     evaluations: dict[str, set[str]] = {}
     unreadable: dict[str, str] = {}
+    named: dict[str, Run] = {}
     for study in study_folder.names(store):
         try:
             runs, needed, trials = _needs(study_folder.recall(store, study), store, device)
@@ -64,11 +66,12 @@ def read(store: Store, device: str = "auto") -> Known:
         jobs |= {job.id: job for job in needed if job.id not in jobs}
         for run in runs:
             names.setdefault(run.job_id, {})[f"{study}:{run.name}"] = None
+            named[f"{study}:{run.name}"] = run
             evaluations.setdefault(run.job_id, set()).add(identity.evaluation_id(run.cell.recipe))
         for job, name in trials:
             names.setdefault(job, {})[f"{study}:{name}"] = None
     wanted = {job: frozenset(evaluation_ids) for job, evaluation_ids in evaluations.items()}
-    return Known(store, jobs, {job: tuple(runs) for job, runs in names.items()}, wanted, unreadable)
+    return Known(store, jobs, {job: tuple(runs) for job, runs in names.items()}, wanted, unreadable, named)
 
 
 def _needs(
@@ -99,42 +102,44 @@ def in_store(store: Store) -> set[str]:
     return jobs
 
 
-def find(text: str, known: Known) -> str:
-    """Return the one job that a text names.
+def find(text: str, known: Known, word: str = "JOB") -> str:
+    """Return the one job that a text names; `word`: what a command calls this argument.
 
     Raises an AblateError with the candidates where it names none, or several.
     """
     if re.fullmatch(rf"[0-9a-fA-F]{{{SHORTEST},64}}", text):
-        return _by_identity(text, known)
+        return _by_identity(text, known, word)
     # The longest names first: a name may begin with another one and a colon.
     for study in sorted(study_folder.names(known.store), key=len, reverse=True):
         if text.startswith(f"{study}:"):
-            return _by_run(text, study, known)
+            return _by_run(text, study, known, word)
     runs = [name for names in known.names.values() for name in names]
     if ":" in text and "/" in text:
         name = text.partition(":")[0]
         hint = study_folder.hint(known.store, name)
         is_none = unknown(name, f"a study in {known.store.path}", study_folder.names(known.store))
-        raise AblateError(f"JOB: {is_none}{f'; {hint}' if hint else ''}")
+        raise AblateError(f"{word}: {is_none}{f'; {hint}' if hint else ''}")
     meant = [name for name in runs if name.partition(":")[2] == text]
     hint = f" (did you mean {_listed(meant)}?)" if meant else ""
-    raise AblateError(f"JOB must be {FORMS}, got {show(text)}{hint}")
+    if own := [name for name in runs if name.startswith(f"{text}:")]:
+        hint = f", which is a study: its runs are {_listed(own)}"
+    raise AblateError(f"{word} must be {FORMS}, got {show(text)}{hint}")
 
 
-def _by_identity(text: str, known: Known) -> str:
+def _by_identity(text: str, known: Known, word: str) -> str:
     jobs = sorted(job for job in in_store(known.store) | set(known.jobs) if job.startswith(text.lower()))
     if not jobs:
         raise AblateError(
-            f"JOB: no job in {known.store.path} begins with {text}: "
+            f"{word}: no job in {known.store.path} begins with {text}: "
             "ablate status STUDY --json lists the jobs of a study, or name a run: STUDY:cell/seed"
         )
     if len(jobs) > 1:
         names = _listed([known.name(job) for job in jobs])
-        raise AblateError(f"JOB: {len(jobs)} jobs begin with {text}, give more digits: {names}")
+        raise AblateError(f"{word}: {len(jobs)} jobs begin with {text}, give more digits: {names}")
     return jobs[0]
 
 
-def _by_run(text: str, study: str, known: Known) -> str:
+def _by_run(text: str, study: str, known: Known, word: str) -> str:
     if study in known.unreadable:
         raise AblateError(known.unreadable[study])
     for job, names in known.names.items():
@@ -143,10 +148,12 @@ def _by_run(text: str, study: str, known: Known) -> str:
     own = [name for names in known.names.values() for name in names if name.startswith(f"{study}:")]
     if seeded := [name for name in own if name.rpartition("/")[0] == text.rstrip("/")]:
         raise AblateError(
-            f"JOB: {show(text)} is a cell of {study}, with a job for each seed: "
+            f"{word}: {show(text)} is a cell of {study}, with a job for each seed: "
             f"add a seed, such as {seeded[0]}"
         )
-    raise AblateError(f"JOB: {show(text)} is not a run of {study}{near(text, own)}; runs are {_listed(own)}")
+    raise AblateError(
+        f"{word}: {show(text)} is not a run of {study}{near(text, own)}; runs are {_listed(own)}"
+    )
 
 
 def _listed(names: Iterable[str]) -> str:

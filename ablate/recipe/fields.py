@@ -5,6 +5,7 @@ the study's name are outside by construction. Defaults exist once: in the sectio
 the table of their names.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -21,8 +22,11 @@ from ablate.recipe.section import Need, Section, is_optional
 __all__ = [
     "Augment", "ColorJitter", "Data", "Evaluation", "MeanStd", "Model", "Optimizer", "Recipe", "Schedule",
     "Section",
-    "Training", "fields", "is_active", "is_optional", "section_type", "short", "value",
+    "Training", "fields", "is_active", "is_option", "is_optional", "nested", "section_type", "short", "value",
 ]  # fmt: skip
+
+OPTIONS = "model.options"
+_OPTION = FieldInfo(annotation=bool | int | float | str)
 
 
 class Training(Section):
@@ -60,6 +64,9 @@ class Evaluation(Section):
     tta: Literal["none", "flip", "flip_logits"] = "none"
     """Test-time augmentation: `flip` averages the probabilities of each image and its mirror image,
     `flip_logits` what the network says before they are made of it."""
+    train: bool = False
+    """Evaluate the images that were trained on, too, without augmentation: `fit/accuracy`, `fit/loss` and
+    `gap/accuracy`, what the test images lack of it. Takes about a third of an epoch."""
 
 
 class Recipe(Section):
@@ -121,18 +128,56 @@ BELONGS = {path: need.words for path, need in NEEDS.items()}
 """What `ACTIVE` asks of other fields, in words."""
 
 
-def fields() -> dict[str, FieldInfo]:
+class Fields(dict[str, FieldInfo]):
+    """The fields by their paths. It also has each option of a network, which it does not list."""
+
+    def __contains__(self, path: object) -> bool:
+        """Whether there is such a field."""
+        return super().__contains__(path) or is_option(path)
+
+    def __missing__(self, path: str) -> FieldInfo:
+        """Return what an option may be."""
+        if is_option(path):
+            return _OPTION
+        raise KeyError(path)
+
+    def get(self, path: str, default: Any = None) -> Any:
+        """Return a field; the default where there is none."""
+        return super().get(path, _OPTION if is_option(path) else default)
+
+
+def is_option(path: object) -> bool:
+    """Whether a path is that of an option of a network, such as `model.options.depth`."""
+    return (
+        isinstance(path, str) and path.startswith(f"{OPTIONS}.") and path[len(OPTIONS) + 1 :].isidentifier()
+    )
+
+
+def fields() -> Fields:
     """Return every field by its dotted path, such as `augment.crop`, in the order of the file."""
-    return {
+    listed = {
         f"{section}.{name}": info
         for section, part in Recipe.model_fields.items()
         for name, info in section_type(part).model_fields.items()
     }
+    return Fields(listed)
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return fields by their paths as the tables that they are in."""
+    tables: dict[str, dict[str, Any]] = {}
+    for path, given in flat.items():
+        *parents, name = path.split(".")
+        here: dict[str, Any] = tables
+        for parent in parents:
+            here = here.setdefault(parent, {})
+        here[name] = given
+    return tables
 
 
 def short(path: str) -> str:
     """Return what a field is called where one can tell: its last part, or the section of a `name`."""
-    section, last = path.split(".")
+    *_, section, last = path.split(".")
     return section if last == "name" else last
 
 
@@ -145,10 +190,14 @@ def section_type(info: FieldInfo) -> type[Section]:
 
 def value(recipe: Recipe, path: str) -> Any:
     """Read a field by its dotted path."""
+    if is_option(path):
+        return networks.option(recipe.model, path.rpartition(".")[2])
     section, name = path.split(".")
     return getattr(getattr(recipe, section), name)
 
 
 def is_active(recipe: Recipe, path: str) -> bool:
     """Whether a field can change this recipe's result at all."""
+    if is_option(path):
+        return networks.takes(recipe.model.name, path.rpartition(".")[2])
     return path not in ACTIVE or ACTIVE[path](recipe)

@@ -1,10 +1,13 @@
 """The metrics that a job logs: their names, and which direction is better.
 
-A metric is `split/name`; the splits are train, validation and test. The test set is read once, when a job
-ends.
+A metric is `split/name`. The splits are train, validation and test, and fit: the images that were trained
+on, evaluated as those of the test set are. Both are read once, when a job ends.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Literal
+
+from ablate.recipe import confusion as confusions
 
 Direction = Literal["max", "min"]
 
@@ -18,6 +21,14 @@ METRICS: dict[str, Direction] = {
     "test/accuracy": "max",  # 0..1
     # expected calibration error, 15 equal bins, 0..1 (Guo et al. 2017, section 2)
     "test/calibration_error": "min",
+    # means over the classes of the test images, 0..1
+    "test/precision": "max",
+    "test/recall": "max",
+    "test/f1": "max",
+    # with evaluation.train: of the images that were trained on, as they are and by the final weights
+    "fit/loss": "min",
+    "fit/accuracy": "max",
+    "gap/accuracy": "min",  # fit/accuracy less test/accuracy
     "model/parameters": "min",
     "time/epoch_seconds": "min",  # mean over the job's epochs, validation included
     "time/train_seconds": "min",  # the whole training, all attempts
@@ -26,7 +37,23 @@ METRICS: dict[str, Direction] = {
     "time/compile_seconds": "min",
 }
 PER_CLASS = "test/accuracy/"  # + class name: share of that class's test images that was right
-FRACTIONS = ("accuracy", "calibration_error")  # shown in points: 0.0123 -> "1.23 points"
+FRACTIONS = (
+    "accuracy",
+    "calibration_error",
+    "precision",
+    "recall",
+    "f1",
+)  # shown in points: 0.0123 -> "1.23 points"
+
+OF_TRAINING_IMAGES = ("fit/", "gap/")  # only measured with evaluation.train
+
+
+def with_derived(measured: Mapping[str, float], confusion: Sequence[Sequence[int]]) -> dict[str, float]:
+    """Return the metrics of an evaluation with those that follow from them and its confusion matrix."""
+    derived = {f"test/{name}": mean for name, mean in confusions.macro(confusion).items()}
+    if {"fit/accuracy", "test/accuracy"} <= measured.keys():
+        derived["gap/accuracy"] = measured["fit/accuracy"] - measured["test/accuracy"]
+    return {**measured, **derived}
 
 
 def direction(metric: str) -> Direction | None:

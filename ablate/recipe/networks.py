@@ -5,12 +5,55 @@ A new one is a row here, and a function in a module of `ablate/training/models`,
 
 import difflib
 import re
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from ablate.messages import near, show
 from ablate.recipe.section import Need, Section
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An argument of a network of ablate's own."""
+
+    default: bool | int | str
+    allowed: Container[Any]
+    words: str  # what is allowed
+    about: str  # what it does, and its source
+    matters: Callable[[Mapping[str, Any]], bool] = lambda _model: True  # asked of the other fields of a model
+
+
+def _switch(about: str) -> Option:
+    return Option(default=True, allowed=(True, False), words="true or false", about=about)
+
+
+SHORTCUT = _switch(
+    "false takes the shortcuts away: each block is two convolutions and no more (He et al. 2016, "
+    "section 4.1: plain networks)."
+)
+OPTIONS = {
+    "cnn4": {
+        "first_pool": _switch(
+            "false: `block1` keeps the size of the image, and the last map has four times the places."
+        ),
+        "norm": Option(
+            "before", ("before", "after"), "before or after",
+            "BatchNorm before the activation (Ioffe and Szegedy 2015, section 3.2) or after it.",
+            matters=lambda model: model.get("batch_norm", True),
+        ),
+    },
+    "resnet_small": {
+        "depth": Option(2, range(1, 33), "a whole number from 1 to 32",
+                        "Residual blocks a stage: 6n + 2 layers (He et al. 2016, section 4.2)."),
+        "shortcut": SHORTCUT,
+    },
+    "resnet9": {"shortcut": SHORTCUT},
+}  # fmt: skip
+"""By the network that takes them. A network draws its weights as without options, and is changed afterwards:
+what both have starts from the same weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +71,14 @@ class Facts:
     dropout: bool = False  # whether it may have some of its own
     side_heads: bool = False  # for training, with which its forward would return a tuple
     sized: str = ""  # the argument of torchvision's function that takes the size of the images
+    options: Mapping[str, Option] = field(default_factory=dict)  # arguments of one of ours
 
 
 BUILT_IN = {
     "baseline_cnn": Facts(3500.0, no_batch_norm=True, width=True),
-    "cnn4": Facts(2100.0, width=True),
-    "resnet_small": Facts(1000.0, width=True),
-    "resnet9": Facts(180.0, width=True),
+    "cnn4": Facts(2100.0, width=True, options=OPTIONS["cnn4"]),
+    "resnet_small": Facts(1000.0, width=True, options=OPTIONS["resnet_small"]),
+    "resnet9": Facts(180.0, width=True, options=OPTIONS["resnet9"]),
     "depthwise_dilated": Facts(400.0, width=True),
     "fusion": Facts(100.0, stem=True, weights="resnet18", drawn=("hidden", "head")),
 }
@@ -111,7 +155,8 @@ def facts(name: str) -> Facts:
 
 def is_certain(model: Any) -> bool:
     """Whether a network that passed all other checks can surely be built: else only building it tells."""
-    return (model.name in BUILT_IN or facts(model.name).stem) and model.trainable in ("all", "head")
+    known = model.name in BUILT_IN or (facts(model.name).stem and not model.options.given)
+    return known and model.trainable in ("all", "head")
 
 
 def may_have_dropout(name: str) -> bool:
@@ -134,6 +179,17 @@ def has_weights(name: str) -> bool:
     return bool(facts(name).weights)
 
 
+def takes(name: str, option: str) -> bool:
+    """Whether a network has an argument; of torchvision's and the user's own only building one tells."""
+    return name not in BUILT_IN or option in BUILT_IN[name].options
+
+
+def option(model: Any, name: str) -> Any:
+    """Return the value of an argument of a network: as given, or the default; None where none is known."""
+    known = facts(model.name).options
+    return model.options.given.get(name, known[name].default if name in known else None)
+
+
 def _parts(given: str | tuple[str, ...]) -> str | tuple[str, ...]:
     parts = (given,) if isinstance(given, str) else tuple(sorted(set(given)))
     parts = tuple(part for part in parts if part != "head") or parts  # the head is always trained
@@ -143,6 +199,29 @@ def _parts(given: str | tuple[str, ...]) -> str | tuple[str, ...]:
 
 
 Parts = Annotated[str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)], AfterValidator(_parts)]
+
+
+class Options(Section):
+    """Arguments of a network, by their names."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, bool | int | float | str]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in self.given:
+            if not name.isidentifier():
+                raise ValueError(f"{show(name)} cannot be the name of an argument")
+        return self
+
+    @property
+    def given(self) -> dict[str, bool | int | float | str]:
+        """The arguments, by name."""
+        return self.__pydantic_extra__
+
+    def __hash__(self) -> int:
+        """Return what equal options have in common; pydantic's own leaves out what is not declared."""
+        return hash(tuple(sorted(self.given)))
 
 
 class Model(Section):
@@ -168,6 +247,34 @@ class Model(Section):
     """Probability of dropout after every convolution; 0: none."""
     head_dropout: float = Field(0.0, ge=0, lt=1)
     """Probability of dropout before the last linear layer; 0: none."""
+    options: Options = Options()
+    """Arguments of the network, such as `{ depth = 3 }`; each is a field, `model.options.depth`, and may be a
+    factor. Those of the small networks are below; torchvision's and your own take what their functions do."""
+
+    @field_validator("options")
+    @classmethod
+    def _options(cls, options: Options, info: ValidationInfo) -> Options:
+        """Check the options of a network of ours; those that change nothing are left out."""
+        name = info.data.get("name")
+        if not options.given or name not in BUILT_IN:
+            return options
+        known, kept = BUILT_IN[name].options, {}
+        for option, value in options.given.items():
+            _check_option(name, option, value)
+            if value != known[option].default and known[option].matters(info.data):
+                kept[option] = value
+        return Options.model_validate(kept)
+
+
+def _check_option(network: str, name: str, value: Any) -> None:
+    """Raise a ValueError where a network of ours does not take an option, or not with this value."""
+    known = BUILT_IN[network].options
+    if name not in known:
+        takes = f"takes {', '.join(known)}" if known else "takes none"
+        raise ValueError(f"model.options.{name}: {network} {takes}{near(name, known)}")
+    facts = known[name]
+    if type(value) is not type(facts.default) or value not in facts.allowed:
+        raise ValueError(f"model.options.{name} of {network} must be {facts.words}, got {show(value)}")
 
 
 NEEDS = {

@@ -21,6 +21,7 @@ from ablate.store import layout, study_folder
 from ablate.store.layout import Store
 
 LONGEST_NAME = 80  # characters of what a file is named after
+UNUSUAL = re.compile(r"[^\n -~]+")  # what a terminal may not show
 
 
 def write(path: Path, text: str) -> None:
@@ -95,7 +96,12 @@ def untested(findings: Findings, store: Store) -> str:
 def json_text(content: Any) -> str:
     """Return JSON that a terminal can show: its control characters stand as escapes of JSON."""
     written = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in written) + "\n"
+    return UNUSUAL.sub(lambda part: "".join(map(_escaped, part[0])), written) + "\n"
+
+
+def _escaped(character: str) -> str:
+    is_shown = character.isprintable() or character == "\n"
+    return character if is_shown else json.dumps(character)[1:-1]
 
 
 def log(findings: Findings, store: Store, address: str, path: Path) -> str:

@@ -29,6 +29,9 @@ Line = Json  # of an append-only file
 DRAFT = re.compile(r"\..+\.[0-9a-f]{8}")
 DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError)
 """What zipfile raises of wrong bits: a wrong flag makes a file look encrypted, or compressed otherwise."""
+ZIP_END = struct.Struct("<4s4H2LH")
+"""The last record of an archive: its mark, numbers, size and start of the list, length of a comment."""
+IN_ZIP64 = 0xFFFF_FFFF  # stands for a start beyond 4 GiB
 SPOILT = (
     AblateError, ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, EOFError,
     OverflowError, RecursionError, OSError,
@@ -204,8 +207,11 @@ def damage(path: Path, *, deep: bool = True) -> str:
     be read just now has damaged nothing, and raises its OSError.
     """
     try:
-        with open_binary(path) as file, zipfile.ZipFile(file) as archive:
-            bad = archive.testzip() if deep else None
+        with open_binary(path) as file:
+            if not deep:
+                return "is cut off, or no file of torch" if _is_cut_off(file) else ""
+            with zipfile.ZipFile(file) as archive:
+                bad = archive.testzip()
     except OSError as error:
         if error.errno != errno.EINVAL:  # an offset outside of the file
             raise
@@ -213,6 +219,22 @@ def damage(path: Path, *, deep: bool = True) -> str:
     except DAMAGED:
         return "is cut off, or no file of torch"
     return "does not agree with its checksums" if bad else ""
+
+
+def _is_cut_off(file: BinaryIO) -> bool:
+    """Whether the last record of a zip archive is missing, or the list of files that it points to.
+
+    For a store of 10,000 jobs, of which the doctor looks at two files each: reading the lists takes seconds.
+    """
+    size = file.seek(0, os.SEEK_END)
+    if size < ZIP_END.size:
+        return True
+    file.seek(size - ZIP_END.size)
+    mark, *_, start, comment = ZIP_END.unpack(file.read(ZIP_END.size))
+    if mark != b"PK\5\6" or comment:
+        return True
+    file.seek(start)
+    return start != IN_ZIP64 and file.read(4) != b"PK\1\2"
 
 
 def is_held(lock: Path) -> bool:

@@ -27,7 +27,7 @@ weights of another epoch, so that best.pt is durable before the checkpoint that 
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
@@ -51,7 +51,8 @@ HARD: dict[str, Any] = (
 There a job has its lease alone.
 """
 
-PARTS = ("misclassified.png", "outcome.json")  # of an evaluation; whatever else lies there is not ours
+MISCLASSIFIED, CORRECT = "misclassified.png", "correct.png"
+PARTS = (MISCLASSIFIED, CORRECT, "outcome.json")  # of an evaluation; whatever else lies there is not ours
 LOOKS = 50  # at the lock of a folder without a recipe, of a tenth of a second each
 
 
@@ -117,11 +118,11 @@ class Folder:
 
     def outcome(self, evaluation: str) -> Path:
         """Return the folder of one way of evaluating."""
-        return self.path / "outcomes" / evaluation[: identity.ID_SHOWN]
+        return self.path.joinpath("outcomes", evaluation[: identity.ID_SHOWN])
 
     def evaluation(self, evaluation: str) -> Path:
         """Return the path of the outcome of one way of evaluating."""
-        return self.outcome(evaluation) / "outcome.json"
+        return self.path.joinpath("outcomes", evaluation[: identity.ID_SHOWN], "outcome.json")
 
     def lock(self) -> FileLock:
         """Return the lock that the training process holds; it is released however the process ends."""
@@ -154,8 +155,9 @@ def _description(job: Job) -> JobRecipe:
     settled["data"].pop("root")  # a path: no part of what is trained
     settled.pop("evaluation")
     return JobRecipe(
-        job=job.id, seed=job.seed, data=job.data, code=job.code, numerics=identity.NUMERICS, recipe=settled
-    )
+        job=job.id, seed=job.seed, data=job.data, code=job.code, start=job.start,
+        numerics=identity.NUMERICS, recipe=settled,
+    )  # fmt: skip
 
 
 def read_description(folder: Folder) -> JobRecipe | None:
@@ -238,10 +240,11 @@ def finish(folder: Folder, result: Result) -> None:
     records.write(folder.result, result)
 
 
-def evaluate(folder: Folder, evaluation: str, outcome: Evaluation, picture: bytes) -> None:
-    """Write the picture of a network's worst mistakes and then, last, its outcome."""
+def evaluate(folder: Folder, evaluation: str, outcome: Evaluation, pictures: Mapping[str, bytes]) -> None:
+    """Write pictures of a network's answers, by their names, and then, last, its outcome."""
     place = folder.outcome(evaluation)
-    files.write(place / "misclassified.png", picture)
+    for name, picture in pictures.items():
+        files.write(place / name, picture)
     records.write(folder.evaluation(evaluation), outcome)
 
 

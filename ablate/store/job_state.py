@@ -50,16 +50,17 @@ class JobState:
         return "stopped" if self.is_begun else "not_run"
 
 
-def state(folder: Folder) -> JobState:
+def state(folder: Folder, *, is_evaluated: bool = False) -> JobState:
     """Return the state of a job.
 
-    Its lock is looked at first: a job that ends meanwhile counts as running, not as never begun.
+    Its lock is looked at first: a job that ends meanwhile counts as running, not as never begun. Not at all
+    where it `is_evaluated`, seen before this, in every way that is asked for: then nobody asks who holds it.
     """
     with descriptors.holding(folder.path):
-        is_running = job_folder.is_running(folder)
+        is_running = not is_evaluated and job_folder.is_running(folder)
         result = records.read(folder.result, Result)
         failure = None
-        if not is_running and (result is None or result.status == "finished"):
+        if not is_running and not is_evaluated and (result is None or result.status == "finished"):
             failure = records.read(folder.failure, Failure)
         is_begun = result is not None or files.is_there(folder.attempts) or files.is_there(folder.journal)
     return JobState(is_running, is_begun, result, failure)

@@ -37,7 +37,7 @@ class Store:
 
     def job(self, identity: str) -> Folder:
         """Return the folder of one job."""
-        return Folder(self.path / "jobs" / identity)
+        return Folder(self.path.joinpath("jobs", identity))  # at once: stores have 10,000
 
     def search(self, identity: str) -> SearchFolder:
         """Return the folder of one search."""

@@ -80,7 +80,9 @@ _ADAPTERS: dict[int, tuple[FieldInfo, TypeAdapter[Any]]] = {}
 def _adapter(info: FieldInfo) -> TypeAdapter[Any]:
     if id(info) not in _ADAPTERS:
         annotated: Any = Annotated[info.annotation, info]
-        adapter = TypeAdapter(annotated, config=ConfigDict(strict=True, allow_inf_nan=False))
+        is_table = isinstance(info.annotation, type) and issubclass(info.annotation, Section)  # strict itself
+        config = None if is_table else ConfigDict(strict=True, allow_inf_nan=False)
+        adapter = TypeAdapter(annotated, config=config)
         _ADAPTERS[id(info)] = info, adapter
     return _ADAPTERS[id(info)][1]
 
@@ -145,6 +147,8 @@ def _own_words(error: ValidationError) -> list[str]:
 def _inline(schema: dict[str, Any]) -> dict[str, Any]:
     """Return a schema with the tables that it refers to in their places."""
     parts = schema.get("$defs", {})
+    if "$ref" in schema:
+        return dict(parts[schema["$ref"].rsplit("/", 1)[-1]])
     options = [
         parts[part["$ref"].rsplit("/", 1)[-1]] if "$ref" in part else part for part in schema.get("anyOf", [])
     ]
@@ -165,8 +169,10 @@ def _allowed(schema: dict[str, Any]) -> str:
         return " or ".join(dict.fromkeys(_allowed(part) for part in schema["anyOf"]))
     if "enum" in schema or "const" in schema:
         return " or ".join(show(name) for name in schema.get("enum", [schema.get("const")]))
-    if "properties" in schema:
-        return f"a table {{ {', '.join(schema['properties'])} }}"
+    if schema.get("type") == "object":
+        others = schema.get("additionalProperties")
+        names = f" {{ {', '.join(schema['properties'])} }}" if schema.get("properties") else ""
+        return f"a table, each {_allowed(others)}" if isinstance(others, dict) else f"a table{names}"
     if "maxLength" in schema:
         return f"text of {schema['minLength']} to {schema['maxLength']} characters"
     if schema.get("type") == "array":

@@ -7,8 +7,11 @@ from typing import Any, Literal
 from ablate.messages import show, unknown
 from ablate.recipe import metrics
 
-FORM = "factor: a > b (or <, ~, better than, worse than), then perhaps when factor = level, on metric"
-RELATION = re.compile(r"[<>~]|(?<=\s)(?:better|worse)\s+than(?=\s)")
+FORM = (
+    "factor: a > b (or <, ~, better than, worse than, no better than, no worse than), then perhaps when "
+    "factor = level, on metric"
+)
+RELATION = re.compile(r"[<>~]|(?<=\s)(?:no\s+)?(?:better|worse)\s+than(?=\s)")
 NAMES = ("factor", "first", "second", "other", "level")  # each on one line
 WHEN = re.compile(r"(?<=\s)when(?=\s)")
 
@@ -17,8 +20,8 @@ WHEN = re.compile(r"(?<=\s)when(?=\s)")
 class Claim:
     """`first relation second`, of two levels of a factor.
 
-    `>` claims that the metric is larger with the first level, `better than` that it is better, `~` that both
-    are equivalent.
+    `>` claims that the metric is larger with the first level, `better than` that it is better, `no better
+    than` that it is not, by more than the smallest effect worth having, `~` that both are equivalent.
     """
 
     text: str
@@ -26,7 +29,7 @@ class Claim:
     expect: str
     factor: str
     first: str
-    relation: Literal[">", "<", "~", "better than", "worse than"]
+    relation: Literal[">", "<", "~", "better than", "worse than", "no better than", "no worse than"]
     second: str
     when: tuple[str, str] | None
     metric: str | None

@@ -26,6 +26,7 @@ from ablate.study.factors import (
     Factor,
     check_order,
     check_overlap,
+    check_starts,
     check_value,
     condition,
     leaves,
@@ -158,9 +159,12 @@ def check(raw: dict[str, Any], source: str, text: str = "") -> Study:
     check_order(factors, wrong)
     excludes = _excludes(raw.get("exclude", []), wrong)
     search = search_space.read(raw["search"], base, factors, wrong) if "search" in raw else None
-    wrong += heads.seed_mistakes(head, is_tuned=search is not None or finds(base, factors))
+    is_tuned = search is not None or finds(base, factors)
+    wrong += heads.seed_mistakes(head, is_tuned=is_tuned)
+    check_starts(factors, is_tuned=is_tuned, wrong=wrong)
     wrong += _too_early(search, base, factors, excludes)
     claims = _claims(raw.get("claim", []), factors, wrong)
+    wrong += _unmeasured(head.get("metric"), claims, base, factors)
     if wrong:
         raise StudyError([f"{source}: {sentence}" for sentence in dict.fromkeys(wrong)])
     top = Head.model_validate(head)
@@ -173,6 +177,21 @@ def check(raw: dict[str, Any], source: str, text: str = "") -> Study:
         variance=top.analysis.variance, base=base, factors=factors, excludes=excludes,
         search=search, claims=claims, source=source, folder="", text=text, raw=raw,
     )  # fmt: skip
+
+
+def _unmeasured(
+    metric: Any, claims: tuple[Claim, ...], base: Mapping[str, Any], factors: tuple[Factor, ...]
+) -> list[str]:
+    """Return where a metric is asked for that no cell measures, as its evaluation leaves it out."""
+    field = "evaluation.train"
+    if base.get(field) or any(level.set.get(field) for factor in factors for level in factor.levels):
+        return []
+    asked = [("metric", metric), *((f"claim {show(claim.text)}", claim.metric) for claim in claims)]
+    return [
+        f"{where}: {name} is only measured with {field} = true: set it in [recipe]"
+        for where, name in asked
+        if isinstance(name, str) and name.startswith(metrics.OF_TRAINING_IMAGES)
+    ]
 
 
 def _too_early(
@@ -210,12 +229,26 @@ def _apply_set(raw: dict[str, Any], text: str) -> None:
         path = ["recipe", *path]
     given = _of_the_current_directory(path, given)
     *parents, last = path
-    here = raw
+    here: Any = raw
     for step in parents:
-        here = here.setdefault(step, {})
-        if not isinstance(here, dict):
-            raise StudyError([f"--set {text}: {step} is not a table"])
+        here = _inner(here, step, text)
+    if not isinstance(here, dict):
+        raise StudyError([f"--set {text}: {path[-2]} is not a table"])
     here[last] = given
+
+
+def _inner(here: Any, step: str, text: str) -> Any:
+    """Return the table that a `--set` names in another: of [[factor]] and its levels the one so called."""
+    if isinstance(here, list):
+        named = {str(each["name"]): each for each in here}
+        if step not in named:
+            raise StudyError([f"--set {text}: {unknown(step, 'the name of any there', named)}"])
+        return named[step]
+    inner = here.setdefault(step, {})
+    are_named = isinstance(inner, list) and all(isinstance(each, dict) and "name" in each for each in inner)
+    if not are_named and not isinstance(inner, dict):
+        raise StudyError([f"--set {text}: {step} is not a table"])
+    return inner
 
 
 def _of_the_current_directory(path: list[str], given: Any) -> Any:
@@ -254,8 +287,9 @@ def _base(table: Any, wrong: list[str]) -> dict[str, Any]:
             wrong.append(f"recipe.{section}: must be a table, got {show(part)}")
         else:
             for name, given in part.items():
-                if check_value(f"recipe.{section}.{name}", f"{section}.{name}", given, wrong):
-                    base[f"{section}.{name}"] = given
+                path = f"{section}.{name}"
+                if check_value(f"recipe.{path}", path, given, wrong):
+                    base |= dict(leaves(given, path)) if path == fields.OPTIONS else {path: given}
     assert all(path in fields.fields() for path in base)
     return base
 

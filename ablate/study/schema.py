@@ -6,7 +6,7 @@ a factor that is in the recipe as well, only `ablate plan` tells.
 
 from typing import Any
 
-from ablate.recipe.fields import Recipe, Section, fields, section_type
+from ablate.recipe.fields import OPTIONS, Recipe, Section, fields, section_type
 from ablate.study.factors import FIND
 from ablate.study.head import Head
 from ablate.study.search_space import Range, SearchHead, is_searchable
@@ -23,10 +23,13 @@ def schema() -> dict[str, Any]:
         definitions[section_type(section).__name__].pop("required", None)
     learning_rate = definitions["Optimizer"]["properties"]
     learning_rate["lr"] = {"anyOf": [learning_rate["lr"], {"const": FIND}]}
+    tried_in = {"$ref": "#/$defs/Range"}
     search["properties"]["space"] = _by_section(
-        {path: {"$ref": "#/$defs/Range"} for path in fields() if is_searchable(path)}
+        {path: tried_in for path in fields() if is_searchable(path)} | {OPTIONS: _named(tried_in)}
     )
+    option = definitions["Options"]["additionalProperties"]
     short = {path: {"type": "array", "items": _field(path), "minItems": 2} for path in fields()}
+    short[OPTIONS] = _named({"type": "array", "items": option, "minItems": 2})
     definitions |= {"Recipe": recipe, "Search": search, "Range": tried}
     return {
         "$schema": DIALECT,
@@ -83,6 +86,11 @@ def _by_section(values: dict[str, dict[str, Any]]) -> dict[str, Any]:
 def _tables(properties: dict[str, Any], *required: str) -> dict[str, Any]:
     """Return the schema of an array of tables."""
     return {"type": "array", "items": _closed(properties) | {"required": list(required)}}
+
+
+def _named(value: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a table of values under names that are the user's."""
+    return {"type": "object", "additionalProperties": value}
 
 
 def _closed(properties: dict[str, Any]) -> dict[str, Any]:

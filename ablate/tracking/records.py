@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from ablate import descriptors, sheets
+from ablate.recipe import confusion, metrics
 from ablate.recipe import identity as identities
-from ablate.recipe import metrics
 from ablate.store import files, job_folder, records
 from ablate.store.job_folder import Folder
 from ablate.store.job_state import JobState, state
@@ -229,7 +229,7 @@ def _end(
     if outcome is not None and result is not None:
         whole = {
             name: value
-            for name, value in outcome.metrics.items()
+            for name, value in metrics.with_derived(outcome.metrics, outcome.confusion).items()
             if name == source.metric or not name.startswith(metrics.PER_CLASS)
         }
         whole |= {"time/train_seconds": result.metrics["time/train_seconds"]}
@@ -273,6 +273,8 @@ def _confusion_csv(outcome: Evaluation) -> str:
 
 
 def _per_class_csv(outcome: Evaluation) -> str:
-    shares = outcome.metrics
-    rows = ([name, shares.get(metrics.PER_CLASS + name, "")] for name in outcome.classes)
-    return sheets.text([["class", "accuracy"], *rows])
+    rows = []
+    for name, scores in zip(outcome.classes, confusion.by_class(outcome.confusion), strict=True):
+        accuracy = outcome.metrics.get(metrics.PER_CLASS + name, "")
+        rows.append([name, accuracy, *((scores.precision, scores.f1) if scores else ("", ""))])
+    return sheets.text([["class", "accuracy", "precision", "f1"], *rows])

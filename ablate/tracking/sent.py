@@ -8,7 +8,7 @@ from ablate.tracking import agreement
 from ablate.tracking.keys import LONGEST, key, shortened
 from ablate.tracking.records import Record
 
-LAYOUT = "2"  # of params, tags and metrics: runs of an older one get what they lack
+LAYOUT = "3"  # of params, tags and metrics: runs of an older one get what they lack
 CHANGING = ("ablate.status", "ablate.attempt")  # the tags that change while a run is running
 
 

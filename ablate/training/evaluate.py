@@ -1,4 +1,4 @@
-"""Evaluation of a trained network on test images: accuracy, loss, calibration, confusion, wrong answers."""
+"""Evaluation of a trained network on test images: accuracy, loss, calibration, confusion, examples."""
 
 import math
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from ablate.training import loop, surgery
 from ablate.training.images import Images
 
 BINS = 15  # of the calibration error: Guo et al. 2017, section 2
-SHOWN = 36  # wrong answers kept for the gallery
+SHOWN_WRONG, SHOWN_RIGHT = 36, 18  # answers that are drawn: wrong ones tell more
 
 
 @dataclass(frozen=True, slots=True)
-class Wrong:
-    """One test image that was answered wrongly."""
+class Shown:
+    """One test image, and the answer to it."""
 
     index: int
     label: int
@@ -34,7 +34,8 @@ class Scores:
     metrics: dict[str, float]
     confusion: list[list[int]]  # [true class][answer]
     calibration: list[tuple[int, float, float]]  # per bin of confidence: images, mean confidence, accuracy
-    wrong: tuple[Wrong, ...]  # the most confident ones first
+    wrong: tuple[Shown, ...]  # the most confident ones first
+    right: tuple[Shown, ...]  # some of every class
     at_chance: str | None  # why the answers do not depend on the class, else None
 
 
@@ -45,8 +46,10 @@ def evaluate(
     test: Images,
     classes: tuple[str, ...],
     alive: Callable[[], None] = lambda: None,
+    *,
+    trained_on: Images | None = None,
 ) -> Scores:
-    """Evaluate a network as the recipe's evaluation says.
+    """Evaluate a network as the recipe's evaluation says, for accuracy and loss also on what it learnt from.
 
     The same network, recipe and seed give the same numbers. `alive` is called for every pass over a batch.
     """
@@ -59,11 +62,8 @@ def evaluate(
     labels, answers = test.labels.cpu(), p.argmax(1)
     confusion = multiclass_confusion_matrix(answers, labels, num_classes=len(classes))
     per_class = confusion.diagonal() / confusion.sum(1)
-    accuracy = (answers == labels).double().mean().item()
     below_1 = p.clamp_max(1 - 2**-23)  # else torchmetrics counts full confidence in a sixteenth bin
-    scores = {
-        "test/accuracy": accuracy,
-        "test/loss": F.nll_loss(p.clamp_min(1e-12).log(), labels).item(),
+    scores = _plain("test", p, labels) | {
         "test/calibration_error": multiclass_calibration_error(
             below_1, labels, num_classes=len(classes), n_bins=BINS
         ).item(),
@@ -73,13 +73,25 @@ def evaluate(
         for name, share in zip(classes, per_class.tolist(), strict=True)
         if not math.isnan(share)  # of a class without test images
     }
+    if trained_on is not None:
+        p_fit = predict(network, recipe, seed, trained_on, alive)
+        scores |= _plain("fit", p_fit, trained_on.labels.cpu())
     return Scores(
         metrics=scores,
         confusion=confusion.tolist(),
         calibration=_calibration(p, answers == labels),
         wrong=_wrong(p, answers, labels),
+        right=_right(p, answers, labels),
         at_chance=chance.at_chance(confusion.tolist(), classes),
     )
+
+
+def _plain(split: str, p: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return accuracy and loss of probabilities (N, K)."""
+    return {
+        f"{split}/accuracy": (p.argmax(1) == labels).double().mean().item(),
+        f"{split}/loss": F.nll_loss(p.clamp_min(1e-12).log(), labels).item(),
+    }
 
 
 def _calibration(p: Tensor, right: Tensor) -> list[tuple[int, float, float]]:
@@ -103,7 +115,14 @@ def _calibration(p: Tensor, right: Tensor) -> list[tuple[int, float, float]]:
 def predict(
     network: nn.Module, recipe: Recipe, seed: int, test: Images, alive: Callable[[], None] = lambda: None
 ) -> Tensor:
-    """Return class probabilities (N, K) float32 on the CPU.
+    """Return class probabilities (N, K) float32 on the CPU: the means that `probabilities` returns."""
+    return probabilities(network, recipe, seed, test, alive)[0]
+
+
+def probabilities(
+    network: nn.Module, recipe: Recipe, seed: int, test: Images, alive: Callable[[], None] = lambda: None
+) -> tuple[Tensor, Tensor]:
+    """Return class probabilities and their standard deviation over passes, (N, K) float32 on the CPU.
 
     MC dropout averages the probabilities of T passes with dropout on and BatchNorm in eval mode (Gal and
     Ghahramani 2016, equation 6); flip TTA averages those of an image and its mirror image, or in each pass
@@ -118,7 +137,7 @@ def predict(
     if passes:
         surgery.sample_dropout(network)
         torch.manual_seed(identity.stream_seed(seed, "mc_dropout"))
-    parts = []
+    parts, spreads = [], []
     with torch.inference_mode(), loop.autocast(recipe, test.device):
         for batch in test.batches(loop.evaluation_batch(test.device, test.side)):
             several = []
@@ -128,15 +147,32 @@ def predict(
                 if tta == "flip_logits":
                     logits = [torch.stack(logits).mean(0)]
                 several += [each.softmax(1) for each in logits]
-            parts.append(torch.stack(several).mean(0))
+            every = torch.stack(several)
+            parts.append(every.mean(0))
+            spreads.append(every.std(0, correction=0))
     network.eval()
-    return torch.cat(parts).cpu()
+    return torch.cat(parts).cpu(), torch.cat(spreads).cpu()
 
 
-def _wrong(p: Tensor, answers: Tensor, labels: Tensor) -> tuple[Wrong, ...]:
+def _wrong(p: Tensor, answers: Tensor, labels: Tensor) -> tuple[Shown, ...]:
     confidence = p.max(1).values
     missed = (answers != labels).nonzero()[:, 0]
-    first = missed[confidence[missed].argsort(descending=True, stable=True)][:SHOWN]
+    first = missed[confidence[missed].argsort(descending=True, stable=True)][:SHOWN_WRONG]
+    return _shown(first, p, answers, labels)
+
+
+def _right(p: Tensor, answers: Tensor, labels: Tensor) -> tuple[Shown, ...]:
+    """Return some images that were answered rightly: class by class in turn, in the order of the images."""
+    hits = (answers == labels).nonzero()[:, 0]
+    turn = torch.zeros(len(hits), dtype=torch.int64)
+    for label in set(labels[hits].tolist()):
+        own = labels[hits] == label
+        turn[own] = torch.arange(int(own.sum()))
+    order = (turn * p.shape[1] + labels[hits]).argsort()
+    return _shown(hits[order][:SHOWN_RIGHT], p, answers, labels)
+
+
+def _shown(which: Tensor, p: Tensor, answers: Tensor, labels: Tensor) -> tuple[Shown, ...]:
     return tuple(
-        Wrong(i, int(labels[i]), int(answers[i]), round(confidence[i].item(), 4)) for i in first.tolist()
+        Shown(i, int(labels[i]), int(answers[i]), round(p[i].max().item(), 4)) for i in which.tolist()
     )

@@ -6,7 +6,7 @@ Links are never followed.
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 from ablate.store.layout import Store
@@ -41,7 +41,12 @@ def walk(folder: Path) -> Iterator[os.DirEntry[str]]:
     yield from _walk(str(folder))
 
 
-def _walk(folder: str) -> Iterator[os.DirEntry[str]]:
+def beside(store: Store) -> Iterator[os.DirEntry[str]]:
+    """Return what lies in a store, without what lies in the folders that ablate writes."""
+    yield from _walk(str(store.path), PARTS)
+
+
+def _walk(folder: str, without: Container[str] = ()) -> Iterator[os.DirEntry[str]]:
     # Strings, as a store may have a hundred thousand folders.
     try:
         if os.path.islink(folder):  # noqa: PTH114
@@ -52,7 +57,8 @@ def _walk(folder: str) -> Iterator[os.DirEntry[str]]:
         return
     for entry in entries:
         yield entry
-        if entry.is_dir(follow_symlinks=False) and not entry.name.endswith(GONE):
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if is_folder and not entry.name.endswith(GONE) and entry.name not in without:
             yield from _walk(entry.path)
 
 
@@ -76,10 +82,18 @@ def size(path: Path) -> int:
     return total
 
 
-def drafts(store: Store) -> Iterator[Path]:
-    """Return the drafts that no living process will finish, and the folders whose removal was cut short."""
+def parts(store: Store) -> Iterator[os.DirEntry[str]]:
+    """Return what lies in the folders of a store that ablate writes."""
+    return (entry for part in PARTS for entry in walk(store.path / part))
+
+
+def drafts(store: Store, entries: Iterable[os.DirEntry[str]] | None = None) -> Iterator[Path]:
+    """Return the drafts that no living process will finish, and the folders whose removal was cut short.
+
+    `entries`: its parts, where they are listed already.
+    """
     beside = (path for path in store.path.iterdir() if path.is_file()) if store.path.is_dir() else iter(())
-    entries = (entry for part in PARTS for entry in walk(store.path / part))
+    entries = parts(store) if entries is None else entries
     # By its name first, as every file of the store is looked at.
     within = (Path(entry.path) for entry in entries if entry.name.startswith((".", "draft-")))
     for path in (*beside, *within):

@@ -16,6 +16,7 @@ from ablate.execution.executors.base import Options
 from ablate.execution.options import How
 from ablate.execution.scheduler import Ledger
 from ablate.hardware import Resources
+from ablate.messages import count
 from ablate.planning import inputs, network_checks, tuning
 from ablate.planning import plan as planning
 from ablate.planning.inputs import Inputs
@@ -23,6 +24,7 @@ from ablate.planning.plan import Plan
 from ablate.planning.resolve import Resolved, resolve_inputs
 from ablate.recipe.range_test import Suggestion, Sweep
 from ablate.store import layout, study_folder, tasks
+from ablate.store.job_state import state
 from ablate.study.file import Study
 from ablate.study.grid import Cell, Fingerprints, Grid
 from ablate.workflow.report import check_cells, find
@@ -64,7 +66,7 @@ def run(study: Study, crew: Crew) -> Ran:
     ):
         if notice := study_folder.take_over(crew.store, study, replace=how.replace):
             crew.notice(notice)
-        before, replan = _prepare(study, crew, resources)
+        before, replan = _prepare(study, crew, resources, warms=True)
         for notice in () if how.tune_only else before.trained_again:
             crew.notice(notice)
         is_sent = before.is_done and tracking.marks.is_current(
@@ -95,21 +97,35 @@ def hand_out(study: Study, crew: Crew, path: Path) -> int:
     ):
         if notice := study_folder.take_over(crew.store, study, replace=crew.how.replace):
             crew.notice(notice)
-        todo, _ = _prepare(study, crew, resources)
+        todo, _ = _prepare(study, crew, resources, warms=False)
         if todo.trials or todo.tuning.open_ranges:
             raise AblateError(
                 "--tasks needs cells that are tuned: find their rates and fields first, with "
                 f"ablate search {study.name}"
             )
         context = context_of(todo, crew.store)
-        for work in todo.ready:
+        ready = [
+            work for work in todo.ready if not work.start or state(crew.store.job(work.start)).is_trained
+        ]
+        if len(ready) < len(todo.ready):
+            waiting = count(len(todo.ready) - len(ready), "job")
+            crew.notice(
+                f"{waiting} not among the tasks: they start from the weights of others, which come first; "
+                "run these, then ask again"
+            )
+        for work in ready:
             work.prepare(crew.store)
-        tasks.write(path, [work.task(crew.store, context) for work in todo.ready])
-    return len(todo.ready)
+        tasks.write(path, [work.task(crew.store, context) for work in ready])
+    return len(ready)
 
 
-def _prepare(study: Study, crew: Crew, resources: Resources) -> tuple[Plan, Callable[[], Plan]]:
-    """Check a study, fetch weights, decode images, record it; return its plan and a function to replan it."""
+def _prepare(
+    study: Study, crew: Crew, resources: Resources, *, warms: bool
+) -> tuple[Plan, Callable[[], Plan]]:
+    """Check a study, fetch weights, decode images, record it; return its plan and a function to replan it.
+
+    `warms`: what workers import is imported meanwhile.
+    """
     how = crew.how
     with crew.interruption.at_once():
         study_inputs = inputs.read(study, crew.store, crew.where.device, resources.precision)
@@ -120,6 +136,8 @@ def _prepare(study: Study, crew: Crew, resources: Resources) -> tuple[Plan, Call
         todo = planning.make(resolved, retry_failed=how.retry_failed, only=how.only)
         if todo.captures:
             hardware.check_graphs(resources.device)
+        if warms and _has_work(todo, how):
+            crew.warm(resources.device)
         _note_devices(crew, todo)
         weights = network_checks.fetch_weights(todo.recipes)  # before what takes longer
         fingerprints = replace(resolved.fingerprints, data=inputs.decode(study_inputs, crew.notice))
@@ -241,7 +259,7 @@ def _work(crew: Crew, todo: Plan, replan: Callable[[], Plan], *, is_sent: bool) 
     from ablate import tracking
 
     trains = not crew.how.tune_only
-    has_work = bool(todo.trials or todo.tuning.open_ranges or (todo.ready and trains))
+    has_work = _has_work(todo, crew.how)
     with crew.at_work(todo) if has_work else nullcontext():
         if todo.tuning.open_ranges:
             _shown(crew, todo, partial(stages.find_rates, crew, todo.tuning), whole=False)
@@ -255,6 +273,11 @@ def _work(crew: Crew, todo: Plan, replan: Callable[[], Plan], *, is_sent: bool) 
         stage = partial(stages.train, crew, todo) if goes_on else _nothing
         sent = tracking.Report(0, "") if is_sent else _shown(crew, todo, stage, whole=True)
     return todo, sent
+
+
+def _has_work(todo: Plan, how: How) -> bool:
+    """Whether a plan has something to run."""
+    return bool(todo.trials or todo.tuning.open_ranges or (todo.ready and not how.tune_only))
 
 
 def _nothing() -> None:

@@ -24,6 +24,13 @@ CLAIMS = {
     "augment.rotation: 15 worse than 0": "refuted",
     "augment.rotation: 0 worse than 15 when model.batch_norm = true": "confirmed",
     "augment.rotation: 15 > 0 on time/epoch_seconds": "undecided",
+    "augment.rotation: 15 no better than 0": "refuted",
+    "augment.rotation: 0 no better than 15": "confirmed",
+    "augment.rotation: 15 no worse than 0": "confirmed",
+    "augment.rotation: 0 no worse than 15": "refuted",
+    "model.batch_norm: true no better than false": "confirmed",  # equivalent
+    "model.batch_norm: true no worse than false": "confirmed",
+    "model.conv_dropout: 0.1 no better than 0.0": "undecided",
 }
 
 
@@ -52,6 +59,10 @@ DIRECTIONS = {  # on a metric of which less is better, and which is larger with 
     "0 better than 15": "confirmed",
     "0  worse   than 15": "refuted",
     "0 ~ 15": "refuted",
+    "15 no better than 0": "confirmed",
+    "15 no worse than 0": "refuted",
+    "0 no worse than 15": "confirmed",
+    "0 no better than 15": "refuted",
 }
 
 

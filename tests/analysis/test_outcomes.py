@@ -1,6 +1,7 @@
 """Each job's folder is read once, by as few system calls as it has files."""
 
 import os
+import statistics
 
 import pytest
 
@@ -46,6 +47,16 @@ def test_what_is_left_out_changes_no_state_and_no_metric(finished):
     assert [(o.run, o.status, o.metrics) for o in whole] == [(o.run, o.status, o.metrics) for o in short]
     assert all(o.lines and o.environment and o.log and o.picture for o in whole)
     assert not any(o.lines or o.environment or o.log or o.picture for o in short)
+
+
+def test_what_follows_from_a_confusion_matrix_is_there_whatever_was_written(finished):
+    for outcome in outcomes.read(finished.runs, finished.store, whole=False):
+        assert outcome.metrics["test/recall"] == pytest.approx(
+            statistics.mean(v for name, v in outcome.metrics.items() if name.startswith("test/accuracy/"))
+        )
+        assert 0 < outcome.metrics["test/f1"] < 1
+        written = finished.store.job(outcome.run.job_id).path.glob("outcomes/*/outcome.json")
+        assert all("test/f1" not in path.read_text() for path in written)
 
 
 def test_jobs_of_one_commit_share_an_environment(finished):

@@ -30,7 +30,7 @@ if __name__ == "__main__":
     def command(entry):
         return ["/bin/sh", program, str(submissions.study_file(store, entry.id)), str(os.getppid())]
 
-    desk = Dispatcher(store, command, studies=2, tells=notifier.look, most_kills=1000)
+    desk = Dispatcher(store, command, studies=2, tells=notifier.look, restarts=1000)
     ended = threading.Event()
     with dispatcher.locked(store), dispatcher.leading(store, ended, print) as held:
         desk.run(held, ended)

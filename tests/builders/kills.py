@@ -91,7 +91,7 @@ metric = "test/accuracy"
 data = {{ name = "digits", image_size = 16, train_size = 100 }}
 augment = {{ crop = "none", flip = false }}
 model = {{ name = "baseline_cnn", width = 0.25 }}
-training = {{ epochs = 2, batch_size = 50 }}
+training = {{ epochs = 1, batch_size = 50 }}
 optimizer = {{ name = "adam", lr = 0.003 }}
 
 [factors]
@@ -105,7 +105,7 @@ def by_hand(folder, studies, kills):
 
     store, receiver = layout.open_store(folder / "mlruns"), Receiver()
     (folder / "ablate.toml").write_text(
-        f'[notify]\nallow_private = true\n[[notify.to]]\nurl = "{receiver.url}"\n'
+        f'[run]\nrestarts = 1000\n[notify]\nallow_private = true\n[[notify.to]]\nurl = "{receiver.url}"\n'
         'events = ["finished", "failed"]\n'
     )
     for number in range(studies):
@@ -114,7 +114,7 @@ def by_hand(folder, studies, kills):
     began = time.monotonic()
     storm = Storm(store, [*map(str, serve)], seed=studies * kills)
     while storm.killed.total() < kills and any(not entry.has_ended for entry in queue.entries(store)):
-        storm.rage(1, 0.5, 6.0)
+        storm.rage(1, 0.3, 3.0)
     print("kills", dict(storm.killed), "after", round(time.monotonic() - began), "s", flush=True)
     storm.settle()
     time.sleep(5)

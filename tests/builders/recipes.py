@@ -16,6 +16,8 @@ CANDIDATES = (
         "fusion",
         "nets:mine",
         ["a", "b"],
+        {"depth": 3},
+        {"shortcut": False},
         {"brightness": 0.5},
         {"hue": 0.1},
     ),

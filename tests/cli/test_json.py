@@ -21,6 +21,7 @@ pytestmark = [
 ]
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+PICTURE = str(GOLDEN.parents[1] / "docs/report.png")
 STREAMS = {"init", "schema", "logs", "ui"}  # show text as it comes
 ENDED = {
     "study",
@@ -52,6 +53,8 @@ ROWS = {
     "check": (("factorial",), {"text", "verdict", "effect", "low", "high"}),
     "compare": (("factorial", "half"), {"studies", "metrics", "changes", "sentences"}),
     "explain": (("half:baseline/0",), {"job", "status", "parts", "runs", "other_seeds", "nearest"}),
+    "predict": (("factorial:baseline/0", PICTURE), {"run", "job", "evaluation", "answers", "notes"}),
+    "export": (("factorial:baseline/0", "exported"), {"run", "job", "folder", "files", "notes"}),
     "sync": (("half",), {"study", "runs", "mlflow"}),
     "doctor": ((), {"check", "severity", "says", "do", "where"}),
     "gc": (("--dry-run",), {"items", "removed", "kept"}),

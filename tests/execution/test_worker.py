@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from houses import BEST, EVERY_DRAW, MC, PLAIN, House, left, run_here
 from trainings import Call
 from working import EPOCHS, attempts, hear, run_all, run_one
 
 from ablate.errors import AblateError
 from ablate.execution.executors.local import LocalExecutor
+from ablate.execution.weights import build_network
 from ablate.recipe import identity
 from ablate.recipe.fields import Data, Model, Optimizer
 from ablate.store import files as store_files
 from ablate.store import job_folder
 from ablate.store.job_folder import Folder
+from ablate.training import data, loop
+from ablate.training.images import for_training
 
 pytestmark = pytest.mark.usefixtures("server")
 
@@ -51,7 +55,7 @@ def test_a_job_trains_judges_and_writes_every_file(house: House) -> None:
         ),
         "result.json",
     ]
-    assert len([name for name in names if name.startswith("outcomes/")]) == 3 * 2
+    assert len([name for name in names if name.startswith("outcomes/")]) == 3 * 3
     lines = store_files.lines(folder.journal)
     assert [line["metrics"] for line in lines] == [one["metrics"] for one in heard]
     assert set(lines[0]) == {"epoch", "timestamp", "seconds", "metrics"}
@@ -168,6 +172,24 @@ def test_a_way_of_judging_that_is_added_later_trains_nothing(house: House, worke
     assert len([name for name in after if name.endswith("outcome.json")]) == 3
     assert attempts(apart) == [1]
     assert left(apart) == left(together)
+
+
+def test_the_images_that_were_trained_on_are_judged_as_they_are_once_that_is_asked_for(house: House) -> None:
+    folder = house.folder("a")
+    run_here(house.payload(folder, PLAIN))
+    run_here(house.payload(folder, PLAIN, PLAIN.model_copy(update={"train": True})))
+    assert attempts(folder) == [1]
+    plain, both = sorted(job_folder.read_evaluations(folder), key=lambda outcome: len(outcome.metrics))
+    assert both.metrics.keys() - plain.metrics.keys() == {"fit/accuracy", "fit/loss"}
+    assert plain.metrics.items() <= both.metrics.items()
+    prepared = data.read(house.digits)
+    arrays = data.open_arrays(prepared.folder)
+    chosen, _ = data.split(EVERY_DRAW.data, arrays.train_labels, 0)
+    seen = for_training(EVERY_DRAW, prepared, arrays, chosen, torch.device("cpu"))
+    network = build_network(folder, EVERY_DRAW, prepared, torch.device("cpu"))
+    loss, accuracy = loop.score(network, seen, EVERY_DRAW)
+    assert (both.metrics["fit/loss"], both.metrics["fit/accuracy"]) == pytest.approx((loss, accuracy))
+    assert len(seen) == 80
 
 
 def test_a_failure_of_the_last_attempt_is_forgotten_when_another_starts(

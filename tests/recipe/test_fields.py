@@ -11,6 +11,7 @@ from ablate.recipe import fields as recipe_fields
 from ablate.recipe import identity as identities
 from ablate.recipe.fields import Recipe, is_active, value
 from ablate.recipe.identity import canonical, digest, evaluation_id, job_id, stream_seed
+from ablate.recipe.networks import Options
 
 DATA = "f" * 64
 
@@ -40,6 +41,7 @@ DEFAULTS = {
     "model.batch_norm": True,
     "model.conv_dropout": 0.0,
     "model.head_dropout": 0.0,
+    "model.options": Options(),
     "optimizer.name": "sgd",
     "optimizer.lr": 0.1,
     "optimizer.momentum": 0.9,
@@ -64,6 +66,7 @@ DEFAULTS = {
     "evaluation.select": "last",
     "evaluation.mc_dropout": 0,
     "evaluation.tta": "none",
+    "evaluation.train": False,
 }
 
 # Field by field: a recipe in which it cannot matter.
@@ -90,6 +93,7 @@ BASES: list[dict[str, Any]] = [
     {"schedule.name": "step"},
     {"augment.rotation": 10.0},
     {"model.name": "resnet9"},
+    {"model.name": "resnet_small"},
     {"model.stem": "imagenet"},
     {"model.head_dropout": 0.5},
     {"optimizer.name": "adam", "augment.crop": "random_resized_crop"},
@@ -98,11 +102,7 @@ BASES: list[dict[str, Any]] = [
 
 def make(fields: dict[str, Any]) -> Recipe:
     """Build a recipe from dotted paths."""
-    nested: dict[str, dict[str, Any]] = {"training": {"precision": "fp32"}}
-    for path, given in fields.items():
-        section, name = path.split(".")
-        nested.setdefault(section, {})[name] = given
-    return Recipe.model_validate(nested)
+    return Recipe.model_validate(recipe_fields.nested({"training.precision": "fp32"} | fields))
 
 
 def id_of(fields: dict[str, Any]) -> str:
@@ -195,6 +195,15 @@ def test_judging_differently_is_another_evaluation_of_the_same_job(path):
             {"augment.color_jitter": {"brightness": 0.5}},
         ),
         ({"augment.color_jitter": "none"}, {}),
+        ({"model.name": "cnn4", "model.options.norm": "before"}, {"model.name": "cnn4"}),
+        (
+            {"model.name": "resnet_small", "model.options": {"depth": 3, "shortcut": True}},
+            {"model.name": "resnet_small", "model.options.depth": 3},
+        ),
+        (
+            {"model.name": "cnn4", "model.batch_norm": False, "model.options.norm": "after"},
+            {"model.name": "cnn4", "model.batch_norm": False},
+        ),
         (
             {"data.name": "imagefolder", "data.root": "/here"},
             {"data.name": "imagefolder", "data.root": "/there"},
@@ -268,6 +277,24 @@ def test_the_learning_rate_has_a_default_of_its_own_for_each_optimizer(name, lr)
         ({"model.pretrained": True, "model.name": "nets:mine"}, "there are no weights of nets:mine"),
         ({"model.batch_norm": False, "model.name": "baseline_cnn"}, "baseline_cnn has no BatchNorm"),
         ({"model.name": "resnet81"}, '"resnet81" is not a network (did you mean resnet18?)'),
+        (
+            {"model.name": "resnet_small", "model.options.depht": 3},
+            "model.options.depht: resnet_small takes depth, shortcut (did you mean depth?)",
+        ),
+        ({"model.name": "baseline_cnn", "model.options.depth": 3}, "baseline_cnn takes none"),
+        (
+            {"model.name": "resnet_small", "model.options.depth": 0},
+            "model.options.depth of resnet_small must be a whole number from 1 to 32, got 0",
+        ),
+        (
+            {"model.name": "resnet_small", "model.options.depth": True},
+            "model.options.depth of resnet_small must be a whole number from 1 to 32, got true",
+        ),
+        (
+            {"model.name": "cnn4", "model.options.norm": "aftr"},
+            'model.options.norm of cnn4 must be before or after, got "aftr"',
+        ),
+        ({"model.name": "nets:mine", "model.options": {"a b": 1}}, '"a b" cannot be the name of an argument'),
         ({"model.trainable": ["all", "layer4"]}, "must be all, head, or names of parts, got all, layer4"),
     ],
 )

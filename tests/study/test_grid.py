@@ -16,7 +16,7 @@ from ablate.recipe import fields, identity
 from ablate.recipe.fields import Data, MeanStd, Recipe
 from ablate.recipe.identity import digest
 from ablate.study import file as study_file
-from ablate.study import grid
+from ablate.study import grid, idle_factors
 from ablate.study.file import Study
 from ablate.study.grid import Fingerprints, Grid, Job, Run
 
@@ -163,7 +163,7 @@ def test_a_factor_that_changes_nothing_is_refused_with_what_it_belongs_to(path, 
     section, name = path.split(".")
     loaded = read(recipe=fixed, factors={section: {name: levels}})
     with pytest.raises(StudyError) as caught:
-        grid.check_factors(loaded, expand(loaded))
+        idle_factors.check(loaded, expand(loaded))
     (mistake,) = caught.value.mistakes
     assert said in mistake
 
@@ -176,7 +176,7 @@ def test_a_factor_whose_levels_set_nothing_is_refused(more):
     assert list(caught.value.mistakes) == ["x.toml: factor net: its levels set no field: it changes nothing"]
     turned = [{"name": "a", "set": {}}, {"name": "b", "set": {"augment": {"rotation": 15}}}]
     some = read(factor=[{"name": "net", "levels": turned}])
-    grid.check_factors(some, expand(some))
+    idle_factors.check(some, expand(some))
 
 
 def test_a_factor_that_matters_somewhere_or_under_a_condition_is_none_that_changes_nothing():
@@ -185,7 +185,7 @@ def test_a_factor_that_matters_somewhere_or_under_a_condition_is_none_that_chang
         factor=[{"name": "evaluation.mc_dropout", "levels": [0, 20], "when": "model.conv_dropout > 0"}]
     )
     for loaded in (some, never):
-        grid.check_factors(loaded, expand(loaded))
+        idle_factors.check(loaded, expand(loaded))
 
 
 def test_every_field_that_may_not_matter_says_what_it_belongs_to():
@@ -362,6 +362,39 @@ STUDY = {
     "name": "x", "seeds": 50, "recipe": {"model": {"name": "cnn4"}},
     "factors": {"augment": {"rotation": [0, 15]}},
 }  # fmt: skip
+
+
+OPTIONS = {"options": {"depth": [2, 3]}}
+
+
+def test_an_option_is_a_factor_that_vanishes_where_a_network_has_no_such_argument():
+    both = read(factors={"model": {"name": ["resnet_small", "cnn4"]} | OPTIONS})
+    assert labels(both) == ["baseline", "depth=3", "model=cnn4"]
+    (deeper,) = [cell for cell in expand(both).cells if cell.label == "depth=3"]
+    assert deeper.recipe.model.options.given == {"depth": 3}
+    assert identity.canonical(deeper.recipe)["model"] == {"name": "resnet_small", "options": {"depth": 3}}
+    assert fields.value(deeper.recipe, "model.options.depth") == 3
+    when = {"name": "augment.rotation", "levels": [0, 15], "when": "model.options.depth == 3"}
+    asking = read(factors={"model": OPTIONS}, factor=[when], recipe={"model": {"name": "resnet_small"}})
+    assert labels(asking) == ["baseline", "depth=3", "depth=3, rotation=15"]
+
+
+def test_an_option_that_no_network_of_the_study_takes_is_a_mistake_and_so_is_one_of_the_recipe():
+    deep = {"options": {"depht": [2, 3]}}
+    study = read(factors={"model": deep}, recipe={"model": {"name": "resnet_small"}})
+    with pytest.raises(StudyError) as caught:
+        idle_factors.check(study, expand(study))
+    assert caught.value.mistakes == (
+        (
+            "x.toml: factors.model.options.depht: no network of the study takes it (did you mean depth?): "
+            "the networks are resnet_small, whose options are depth, shortcut"
+        ),
+    )
+    base = read(recipe={"model": {"name": "cnn4", "options": {"depth": 3}}}, factors={"augment": CROP})
+    assert mistakes(base)[0].endswith("model.options.depth: cnn4 takes first_pool, norm")
+    twice = {"recipe": {"model": {"options": {"depth": 3}}}, "factors": {"model": OPTIONS}}
+    with pytest.raises(StudyError, match=r"model\.options\.depth: is also in \[recipe\]"):
+        read(**twice)
 
 
 def test_a_recipe_is_brought_to_its_canonical_form_once_for_all_seeds(

@@ -20,7 +20,7 @@ from ablate.study import grid
 from ablate.study.file import Study
 from ablate.study.grid import Cell, Fingerprints, Grid, Job, Run
 
-VARIED = [path for path in fields.fields() if path != "data.root"]
+VARIED = [path for path in fields.fields() if path not in ("data.root", fields.OPTIONS)]
 ENTANGLED = [
     *fields.ACTIVE,
     "augment.crop",

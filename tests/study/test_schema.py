@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from ablate.cli import main
 from ablate.errors import StudyError
-from ablate.recipe.fields import fields
+from ablate.recipe.fields import OPTIONS, fields
 from ablate.study import file as study_file
 from ablate.study.schema import schema
 
@@ -24,12 +24,14 @@ RIGHT = (
     'recipe.training.early_stopping = "none"', 'recipe.training.compile = "graph"',
     "seeds = [1, 5]", "min_effect = 0.01", 'recipe.model.name = "nets:mine"',
     "search = { trials = 3, space.optimizer.weight_decay = { low = 1e-6, high = 1e-2, log = true } }",
+    "recipe.model.options = { depth = 3, norm = 'after' }", "factors.model.options.depth = [2, 3]",
     f"[[factor]]\nname = 's'\nlevels = [{SETS}, {{ name = 'y', set = {{}} }}]",
     '[[claim]]\nexpect = "training.batch_size: 32 > 64"',
 )  # fmt: skip
 WRONG = (
     "name = 3", "seeds = 0", "colour = 1", 'recipe.augment.crop = "radnom_crop"',
     "recipe.training.epochs = 0", "recipe.training.epochs = 2.5",
+    "recipe.model.options = 3", "factors.model.options.depth = 3", "recipe.model.options.depth = [2, 3]",
     "recipe.training.speed = 1", "factors.training.epochs = [1]",
     "factors.training.epochs = 3", 'factors.augment.flip = ["yes", "no"]', "recipe.augment.erasing = 1.5",
     "search = { trials = 0, space.optimizer.weight_decay = { low = 1e-6, high = 1e-2 } }",
@@ -73,13 +75,15 @@ def test_what_one_field_shows_to_be_wrong_the_schema_refuses(line, tmp_path):
 
 def test_every_field_is_there_in_the_recipe_and_as_a_factor():
     made = schema()
-    for path in fields():
+    for path in (path for path in fields() if path != OPTIONS):
         section, name = path.split(".")
         levels = made["properties"]["factors"]["properties"][section]["properties"][name]
         part = made
         for step in levels["items"]["$ref"].removeprefix("#/").split("/"):
             part = part[step]
         assert part
+    option = made["properties"]["factors"]["properties"]["model"]["properties"]["options"]
+    assert option["additionalProperties"]["minItems"] == 2
 
 
 def test_the_command_prints_it():

@@ -64,6 +64,9 @@ def test_the_metrics_are_those_of_the_journal_epoch_by_epoch_at_its_times(done):
         assert {
             "test/loss",
             "test/calibration_error",
+            "test/precision",
+            "test/recall",
+            "test/f1",
             "time/epoch_seconds",
             "time/train_seconds",
         } <= logged.keys()
@@ -78,7 +81,7 @@ def test_the_artifacts_of_a_run_tell_where_it_came_from_and_what_it_got_wrong(do
     names = {item.path for item in api.list_artifacts(run.info.run_id)}
     assert names == {
         "recipe.json", "environment.json", "log.txt", "curves.csv", "confusion_matrix.csv",
-        "per_class_accuracy.csv", "misclassified.png", "outcome.json", "model", "model.json",
+        "per_class_accuracy.csv", "misclassified.png", "correct.png", "outcome.json", "model", "model.json",
     }  # fmt: skip
 
     def read(name):

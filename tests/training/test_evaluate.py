@@ -16,7 +16,7 @@ from torch import nn
 from ablate.recipe import identity, metrics
 from ablate.recipe.fields import Recipe
 from ablate.training import data, evaluate, gallery, loop, surgery
-from ablate.training.evaluate import Wrong
+from ablate.training.evaluate import Shown
 from ablate.training.images import for_test
 
 CPU = torch.device("cpu")
@@ -146,6 +146,15 @@ def test_every_metric_has_a_known_direction():
     assert all(metrics.direction(name) for name in found)
 
 
+@pytest.mark.parametrize("evaluation", [{}, {"mc_dropout": 2, "tta": "flip"}], ids=str)
+def test_the_images_that_were_trained_on_are_judged_as_the_others_are(trained, evaluation):
+    network, test, classes = trained
+    alone = evaluate.evaluate(network, make(evaluation), 0, test, classes).metrics
+    seen = evaluate.evaluate(network, make(evaluation), 0, test, classes, trained_on=test).metrics
+    assert seen == alone | {"fit/accuracy": alone["test/accuracy"], "fit/loss": alone["test/loss"]}
+    assert metrics.with_derived(seen, ())["gap/accuracy"] == 0
+
+
 def test_a_trained_network_is_judged_as_scikit_learn_judges_its_probabilities(trained):
     network, test, classes = trained
     found = evaluate.evaluate(network, make(), 0, test, classes)
@@ -186,7 +195,7 @@ def test_wrong_answers_are_listed_by_confidence_with_what_they_are_and_what_was_
     found = judge_written(logits, labels).wrong
     p = softmax(logits * 0.1)
     missed = np.flatnonzero(p.argmax(1) != labels)
-    assert len(missed) > evaluate.SHOWN == len(found) == 36
+    assert len(missed) > evaluate.SHOWN_WRONG == len(found) == 36
     assert all(
         (w.label, w.answer) == (labels[w.index], p[w.index].argmax()) and w.label != w.answer for w in found
     )
@@ -195,6 +204,20 @@ def test_wrong_answers_are_listed_by_confidence_with_what_they_are_and_what_was_
     )
     few = judge_written(logits[:12], labels[:12]).wrong
     assert sorted(w.index for w in few) == np.flatnonzero(p[:12].argmax(1) != labels[:12]).tolist()
+
+
+def test_some_right_answers_are_listed_class_by_class_in_turn():
+    logits, labels = random_case(1)
+    found = judge_written(logits, labels).right
+    p = softmax(logits * 0.1)
+    hits = np.flatnonzero(p.argmax(1) == labels)
+    assert len(hits) > evaluate.SHOWN_RIGHT == len(found) == 18
+    assert [shown.label for shown in found[:8]] == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert [shown.index for shown in found[:4]] == [hits[labels[hits] == k][0] for k in range(4)]
+    assert all(shown.answer == shown.label == labels[shown.index] for shown in found)
+    assert [shown.confidence for shown in found] == pytest.approx(
+        [p[shown.index].max() for shown in found], abs=1e-4
+    )
 
 
 def test_a_class_without_test_images_has_no_accuracy_and_spoils_no_other():
@@ -378,7 +401,7 @@ def test_torchmetrics_warns_of_nothing(trained):
 
 def sheet(number, pixels, classes=("cat", "dog")):
     wrong = tuple(
-        Wrong(index=i % len(pixels), label=0, answer=1, confidence=1 - i / 100) for i in range(number)
+        Shown(index=i % len(pixels), label=0, answer=1, confidence=1 - i / 100) for i in range(number)
     )
     drawn = gallery.draw(wrong, pixels, classes)
     assert drawn.startswith(b"\x89PNG\r\n")
@@ -426,7 +449,7 @@ def test_the_gallery_takes_any_name_of_a_class(classes):
     ],
 )
 def test_a_caption_of_the_gallery_keeps_its_blanks_and_its_end(name, end, shown):
-    assert gallery._short(name, end) == shown
+    assert gallery.short(name, end) == shown
     assert len(shown) <= gallery.LETTERS
 
 

@@ -23,6 +23,8 @@ class Row:
     needs: str = ""  # the module that must be installed
     install: str = ""  # how to install it
     notices: Callable[[Options], tuple[str, ...]] = lambda _: ()  # what a user should know before jobs run
+    # Begins with what a start waits for longest, in the background, while there is something else to do.
+    warm: Callable[[Program, str], None] = lambda _program, _device: None
     form: str = ""  # of an address that may follow its name, such as HOST:PORT after cloud://
 
 
@@ -30,6 +32,13 @@ def _start_local(program: Program, options: Options) -> Executor:
     from ablate.execution.executors.local import LocalExecutor
 
     return LocalExecutor(program.function, devices.slots_of(options), program.preload, program.preflight)
+
+
+def _warm_local(program: Program, device: str) -> None:
+    from ablate.execution.executors import server
+
+    server.preload(program.function, program.preload)
+    server.warm(server.environment(device))
 
 
 def _start_slurm(program: Program, options: Options) -> Executor:
@@ -64,6 +73,7 @@ EXECUTORS: dict[str, Row] = {
         resources=lambda options: devices.resources(devices.slots_of(options)),
         options=("device", "jobs", "jobs_per_gpu", "threads", "devices", "most"),
         notices=devices.notices,
+        warm=_warm_local,
     ),
     "slurm": Row(
         start=_start_slurm,
@@ -94,6 +104,11 @@ def notices(name: str, options: Options) -> tuple[str, ...]:
     """Return what a user should know of the places where jobs will run."""
     row, options = _resolve(name, options)
     return row.notices(options)
+
+
+def warm(name: str, program: Program, device: str) -> None:
+    """Begin with what a start of an executor on a kind of device waits for, if it can be begun before."""
+    EXECUTORS[name.partition("://")[0]].warm(program, device)
 
 
 def start(name: str, program: Program, options: Options) -> Executor:

@@ -5,13 +5,12 @@ starts in 0.06 s instead of 5 s. Parent and worker talk JSON over one pipe each.
 pipes close, and the workers end themselves: a lifeline that needs no signal and works on any POSIX system.
 """
 
-import multiprocessing
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any, Literal
 
 from ablate.errors import AblateError
-from ablate.execution.executors import devices, process
+from ablate.execution.executors import devices, process, server
 from ablate.execution.executors.base import ENDS, Event, Kind, Program, Slot, Task
 from ablate.execution.executors.process import Process, Worker
 from ablate.execution.executors.server import BAD_STARTS
@@ -42,8 +41,7 @@ class LocalExecutor:
         self._refused: dict[
             str, int
         ] = {}  # by slot that was ready once: failures of its preflight since then
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([function.split(":", maxsplit=1)[0], *preload])
+        server.preload(function, preload)
         self._bad_starts = 0.0
         self._queue: list[_Queued] = []
         # memory -> the task that has it for itself, or waits for the others there to end

@@ -51,6 +51,7 @@ SEGMENTS = {
     "PYTORCH_ALLOC_CONF": "expandable_segments:True"
 }
 OLDER_SEGMENTS = "PYTORCH_CUDA_ALLOC_CONF"  # the former name: a user who has set it means it
+FROZEN = "ablate.execution.executors.frozen"  # imported by the server alone
 BAD_STARTS = 3  # deaths before a start is over, after which starting more is hopeless
 REFUSED_START = 0.05
 """The share that a refusal by the server counts for: it is dead, and may take a while to go."""
@@ -72,12 +73,22 @@ def environment(device: str) -> dict[str, str]:
     return ENVIRONMENT | CUDA_ENVIRONMENT | (SEGMENTS if grows else {})
 
 
+def preload(function: str, modules: tuple[str, ...]) -> None:
+    """Name what the server imports before it forks a worker: a function's module, and others."""
+    forkserver.set_forkserver_preload([function.split(":", maxsplit=1)[0], *modules, FROZEN])
+
+
+def warm(variables: Mapping[str, str]) -> None:
+    """Start the server that workers are forked from, where it does not run; it imports in the background."""
+    with _set({**variables, **_caches()}), _deaf():  # it takes over both
+        forkserver.ensure_running()
+
+
 def start(process: Startable, variables: Mapping[str, str]) -> None:
     """Start a worker, and first the server that it is forked from, where that does not run."""
     deaths = 0.0
     while True:
-        with _set({**variables, **_caches()}), _deaf():  # the server takes over both
-            forkserver.ensure_running()
+        warm(variables)
         try:
             _within(ANSWER, process.start)
             return

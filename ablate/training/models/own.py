@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import inspect
+from typing import Any
 
 from torch import nn
 
@@ -44,14 +45,18 @@ def own(model: Model, channels: int, image_size: int, classes: int) -> nn.Module
             f'model.name = "{model.name}" must name a function, and there is none called {name} in '
             f"{where}{meant}"
         )
-    arguments = {"classes": classes, "channels": channels, "image_size": image_size}
+    arguments: dict[str, Any] = {"classes": classes, "channels": channels, "image_size": image_size}
+    options = model.options.given
+    if taken := arguments.keys() & options.keys():
+        raise ModelError(f"model.options.{min(taken)} is what the images are: take it out")
     try:
-        inspect.signature(function).bind(**arguments)
+        inspect.signature(function).bind(**arguments, **options)
     except TypeError as error:
+        asked = f", those of model.options ({', '.join(options)})" if options else ""
         raise ModelError(
-            f"{model.name} must take the arguments {ARGUMENTS}, by name, and nothing more: {error}"
+            f"{model.name} must take the arguments {ARGUMENTS}{asked}, by name, and nothing more: {error}"
         ) from error
-    network = function(**arguments)
+    network = function(**arguments, **options)
     if not isinstance(network, nn.Module):
         raise ModelError(f"{model.name} must return a torch.nn.Module, and returned {type(network).__name__}")
     return network

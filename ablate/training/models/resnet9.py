@@ -7,6 +7,7 @@ rates are those of the other networks.
 
 from torch import Tensor, nn
 
+from ablate.recipe import networks
 from ablate.recipe.fields import Model
 from ablate.training.models.layers import conv_norm_relu, he_initialised, named, scaled
 
@@ -14,16 +15,17 @@ WIDTHS = (64, 128, 256, 512)
 
 
 class Residual(nn.Module):
-    """Two convolutions added to what they read; (B, C, H, W) to the same."""
+    """Two convolutions added to what they read, or without a shortcut; (B, C, H, W) to the same."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, shortcut: bool) -> None:
         super().__init__()
+        self.has_shortcut = shortcut
         self.first, self.second = conv_norm_relu(width, width), conv_norm_relu(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Add to `x` what the convolutions make of it; the last ReLU comes before the sum."""
-        added: Tensor = x + self.second(self.first(x))
-        return added
+        y: Tensor = self.second(self.first(x))
+        return x + y if self.has_shortcut else y
 
 
 def resnet9(model: Model, channels: int, _image_size: int, classes: int) -> nn.Module:
@@ -34,7 +36,7 @@ def resnet9(model: Model, channels: int, _image_size: int, classes: int) -> nn.M
     for number, width in enumerate(widths, 1):
         layer = named(**dict(conv_norm_relu(channels, width).named_children()), pool=nn.MaxPool2d(2))
         if number != 2:  # the middle layer has no residual block
-            layer.add_module("residual", Residual(width))
+            layer.add_module("residual", Residual(width, shortcut=networks.option(model, "shortcut")))
         layers[f"layer{number}"] = layer
         channels = width
     return he_initialised(

@@ -20,9 +20,18 @@ def torchvision_net(model: Model, channels: int, image_size: int, classes: int) 
     """
     from torchvision.models import get_model  # 2 s to import: only where it is used
 
-    network: nn.Module = get_model(
-        model.name, weights=None, num_classes=classes, **_options(model, channels, image_size)
-    )
+    options = _options(model, channels, image_size)
+    try:
+        network: nn.Module = get_model(
+            model.name, weights=None, num_classes=classes, **options, **model.options.given
+        )
+    except (TypeError, ValueError) as error:
+        if not model.options.given:
+            raise
+        raise ModelError(
+            f"model.options of {model.name} must be arguments of torchvision's function, got "
+            f"{', '.join(model.options.given)}: {error}"
+        ) from error
     if networks.has_stem(model.name) and model.stem == "cifar":
         _replace(network, "conv1", nn.Conv2d(channels, 64, 3, padding=1, bias=False))
         _replace(network, "maxpool", nn.Identity())

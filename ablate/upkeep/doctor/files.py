@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
 from ablate import descriptors
@@ -56,7 +57,7 @@ def readable(patient: Patient) -> Iterator[Finding]:
 def regular(patient: Patient) -> Iterator[Finding]:
     """Find links and special files, and files that are far too large: nothing of ours opens them."""
     start = len(str(patient.store.path)) + 1
-    for entry in leftovers.walk(patient.store.path):
+    for entry in chain(leftovers.beside(patient.store), patient.entries):
         try:
             about = entry.stat(follow_symlinks=False)
         except FileNotFoundError:

@@ -14,7 +14,6 @@ from ablate.planning.resolve import Resolved
 from ablate.store import files
 from ablate.store.layout import Store
 from ablate.upkeep import leftovers
-from ablate.upkeep.leftovers import PARTS
 
 Severity = Literal["ok", "note", "problem"]
 
@@ -55,7 +54,7 @@ class Patient:
     @cached_property
     def entries(self) -> tuple[os.DirEntry[str], ...]:
         """What lies in the parts of the store that ablate writes, listed once for all checks."""
-        return tuple(entry for part in PARTS for entry in leftovers.walk(self.store.path / part))
+        return tuple(leftovers.parts(self.store))
 
     @cached_property
     def needs(self) -> Needs:

@@ -19,7 +19,7 @@ RUN = "run its study again"
 
 def drafts(patient: Patient) -> Iterator[Finding]:
     """Find files that a killed process has left half-written."""
-    for path in leftovers.drafts(patient.store):
+    for path in leftovers.drafts(patient.store, patient.entries):
         gone = path.name.endswith(leftovers.GONE)
         draft = "drafts of killed processes: nothing reads them"
         says = "folders whose removal was cut short" if gone else draft

@@ -6,6 +6,7 @@ Workers find this module as `jobs`: they get the coordinator's sys.path, and pyt
 there.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -159,7 +160,7 @@ def modules(payload: Json, report: Report, should_stop: Asked) -> Json:
 
 
 def signals(payload: Json, report: Report, should_stop: Asked) -> Json:
-    return {"server": os.getppid()}
+    return {"server": os.getppid(), "frozen": gc.get_freeze_count()}
 
 
 def lacks_memory(payload: Json, report: Report, should_stop: Asked) -> Json:

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ import pytest
 from calls import DEADLINE, ended, hear, is_alive, kinds, pids, run_all, running, task, the, wait_until_gone
 from contract import Contract, Start
 
+from ablate.execution import executors
 from ablate.execution.executors import process, server
-from ablate.execution.executors.base import Slot
+from ablate.execution.executors.base import Program, Slot
 from ablate.execution.executors.local import LocalExecutor
 
 HERE = Path(__file__).parent
@@ -71,6 +73,20 @@ class TestLocalExecutor(Contract):
         assert the(hear(executor, ended(1)), "killed").task == "b"
         wait_until_gone(orphans)
         assert kinds(run_all(executor, [task("c", "ok")]), "c") == ["queued", "started", "finished"]
+
+    def test_a_server_that_was_warmed_is_the_one_that_workers_are_forked_from(self, start: Start) -> None:
+        executors.warm("local", Program("jobs:run"), "cpu")
+        warm = forkserver._forkserver._forkserver_pid
+        end = the(run_all(start(), [task("a", "signals")]), "finished").detail
+        assert end["server"] == warm
+        assert end["frozen"] > 10_000, "a worker's collector walks through what its server has imported"
+
+    def test_the_server_leaves_without_tearing_down_what_it_has_imported(self, tmp_path: Path) -> None:
+        # What is registered before runs after: of Python's own end nothing is left to run.
+        (tmp_path / "late.py").write_text("import atexit\natexit.register(print, 'torn down', flush=True)\n")
+        code = "import sys; sys.path.insert(0, {0!r}); import late; import ablate.execution.executors.frozen"
+        command = [sys.executable, "-c", code.format(str(tmp_path))]
+        assert subprocess.run(command, capture_output=True, check=True).stdout == b""
 
     def test_a_server_that_is_dead_and_not_gone_yet_is_waited_for(self) -> None:
         # A busy machine may leave it so for a second; nobody can bring that about at will, so its answer is
