@@ -105,20 +105,24 @@ def follow(address: str) -> None:
             time.sleep(0.3)
 
 
+def measure(store: Path, *, is_followed: bool) -> float:
+    """Return the seconds of a run beside a service, and print them with what the service has used."""
+    with service(store) as (address, process, _):
+        before = cpu(process)
+        seconds = run(store, address if is_followed else "")
+        used, browsers = cpu(process) - before, BROWSERS if is_followed else 0
+        size = memory(process)
+        print(f"{browsers} browsers: {seconds:.1f} s, service {used:.2f} s of CPU, {size:.0f} MB", flush=True)
+    return seconds
+
+
 def followers() -> None:
     """Print how long a run takes with and without browsers that follow it, side by side."""
     times: dict[bool, list[float]] = {False: [], True: []}
     for pair in range(PAIRS):
         for is_followed in (False, True) if pair % 2 else (True, False):
-            with (
-                tempfile.TemporaryDirectory() as folder,
-                service(Path(folder) / "store") as (address, process, _),
-            ):
-                used = cpu(process)
-                seconds = run(Path(folder) / "store", address if is_followed else "")
-                times[is_followed].append(seconds)
-                print(f"{BROWSERS if is_followed else 0} browsers: {seconds:.1f} s, "
-                      f"service {cpu(process) - used:.2f} s of CPU, {memory(process):.0f} MB", flush=True)  # fmt: skip
+            with tempfile.TemporaryDirectory() as folder:
+                times[is_followed].append(measure(Path(folder) / "store", is_followed=is_followed))
     without, followed = (statistics.median(times[key]) for key in (False, True))
     print(f"medians {without:.1f} s and {followed:.1f} s: {100 * (followed / without - 1):+.1f} %")
 
