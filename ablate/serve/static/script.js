@@ -27,8 +27,8 @@ function toast(text) {
   toastTimer = setTimeout(() => put($("#toast"), ""), 8000);
 }
 
-async function ask(path, options = {}) {
-  const answer = await fetch(api + path, options);
+async function ask(path, options = {}, base = api) {
+  const answer = await fetch(base + path, options);
   if (answer.status === 401) location.assign(`${root}/login?next=${encodeURIComponent(location.pathname.slice(root.length) + location.search)}`);
   const told = await answer.json();
   if (!answer.ok) throw Object.assign(new Error(told.detail), { mistakes: told.mistakes, status: answer.status });
@@ -342,19 +342,22 @@ function newStudy() {
   const look = async () => {
     const number = ++count;
     put($("#verdict-line"), "Checking ...");
+    let told;
     try {
-      const plan = await ask(`/plan?${query()}`, { method: "POST", headers: { "Content-Type": "application/toml" }, body: $("#text").value });
-      if (number !== count) return;
-      showMistakes([]);
-      showPlan(plan);
-      put($("#verdict-line"), "The file is right. This is what it would do:");
+      const options = { method: "POST", headers: { "Content-Type": "application/toml" }, body: $("#text").value };
+      told = await ask(`/new/check?${query()}`, options, root);
     } catch (error) {
-      if (number !== count) return;
-      const mistakes = error.mistakes || [error.message];
-      showMistakes(mistakes);
+      told = { plan: null, mistakes: error.mistakes || [error.message] };
+    }
+    if (number !== count) return;
+    showMistakes(told.mistakes);
+    if (told.plan) {
+      showPlan(told.plan);
+      put($("#verdict-line"), "The file is right. This is what it would do:");
+    } else {
       $("#plan").replaceChildren();
       put($("#notes"), "");
-      put($("#verdict-line"), mistakes.length === 1 ? "One mistake:" : `${mistakes.length} mistakes:`);
+      put($("#verdict-line"), told.mistakes.length === 1 ? "One mistake:" : `${told.mistakes.length} mistakes:`);
     }
   };
   const later = () => {
