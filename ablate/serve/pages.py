@@ -198,10 +198,10 @@ async def write(
 async def look(
     request: Request, sets: Annotated[list[str], Query(alias="set")] = [],  # noqa: B006 (FastAPI copies it)
 ) -> dict[str, Any]:  # fmt: skip
-    """Return the plan of a text, or its mistakes: no error, as half a text is none, and no browser logs it."""
+    """Return the plan of a text, or its mistakes: no error, as half a text is none."""
     text = (await request.body()).decode(errors="replace")
     try:
-        return {"plan": await service_of(request).preview(text, sets), "mistakes": []}
+        return {**await service_of(request).look(text, sets), "mistakes": []}
     except AblateError as error:
         return {"plan": None, "mistakes": problems.of(error).mistakes}
 

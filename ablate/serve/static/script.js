@@ -307,8 +307,7 @@ function showVerdicts(told) {
 
 // A new study
 
-function showPlan(plan) {
-  const shareOf = (effect) => (plan.metric_is_share === false ? `${effect.toPrecision(2)}` : `${Number((100 * effect).toPrecision(2))} points`);
+function showPlan(plan, sees) {
   const time = (seconds) => (seconds < 90 ? `${Math.round(seconds)} s` : seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`);
   const facts = [
     ["study", plan.study],
@@ -318,7 +317,7 @@ function showPlan(plan) {
     ["time", plan.seconds !== null ? `about ${time(plan.seconds)} (${plan.seconds_basis})` : plan.to_train ? "not known before the first job has ended" : "none"],
   ];
   if (plan.detectable_effect !== null) {
-    facts.push(["it can see", plan.sees_nothing ? "nothing under so few seeds" : `effects of about ${shareOf(plan.detectable_effect)} (${plan.detectable_effect_basis})`]);
+    facts.push(["it can see", plan.sees_nothing ? "nothing under so few seeds" : `effects of about ${sees} (${plan.detectable_effect_basis})`]);
     if (plan.seeds_for_min_effect !== null && plan.seeds_for_min_effect > plan.seeds.length) facts.push(["min_effect", `would take about ${plan.seeds_for_min_effect} seeds`]);
   }
   for (const excluded of plan.excluded) facts.push(["excluded", `${excluded.cells.length}: ${excluded.why}`]);
@@ -352,7 +351,7 @@ function newStudy() {
     if (number !== count) return;
     showMistakes(told.mistakes);
     if (told.plan) {
-      showPlan(told.plan);
+      showPlan(told.plan, told.sees);
       put($("#verdict-line"), "The file is right. This is what it would do:");
     } else {
       $("#plan").replaceChildren();
