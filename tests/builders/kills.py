@@ -15,12 +15,20 @@ from pathlib import Path
 
 from processes import descendants
 
-from ablate.serve.process import Child
+from ablate.serve.process import Child, _is_ours
 from ablate.store import layout
 from ablate.store import queue as submissions
 from ablate.workflow import queue
 
 MINUTES = 45
+
+
+def _group(pid, folder):
+    """Return the shell around a run; 0 where it is gone, and its number perhaps another process's."""
+    try:
+        return os.getpgid(pid) if pid is not None and _is_ours(pid, folder) else 0
+    except ProcessLookupError:
+        return 0
 
 
 class Storm:
@@ -41,18 +49,18 @@ class Storm:
     def children(self):
         """Return the processes of all runs: the shell around each, the program, and what that has started."""
         running = [entry for entry in queue.entries(self.store) if entry.state == "running"]
-        pids = [Child(submissions.folder(self.store, entry.id)).pid for entry in running]
-        roots = [os.getpgid(pid) for pid in pids if pid is not None and Path(f"/proc/{pid}").exists()]
-        return [pid for root in roots if root > 1 for pid in (root, *descendants(root))]
+        folders = [submissions.folder(self.store, entry.id) for entry in running]
+        groups = {_group(Child(folder).pid, folder) for folder in folders}
+        return [pid for root in groups if root > 1 for pid in (root, *descendants(root))]
 
     def kill(self):
         """Kill the service, something that it has started, or both."""
         kind = self.random.choice(("service", "child", "child", "both"))
         victims = []
         if kind != "service":
-            with suppress(ProcessLookupError):
-                there = self.children()
-                victims += self.random.sample(there, self.random.randint(1, len(there))) if there else []
+            there = self.children()
+            if there:
+                victims += self.random.sample(there, self.random.randint(1, len(there)))
         if kind != "child":
             victims.append(self.process.pid)
         self.random.shuffle(victims)
