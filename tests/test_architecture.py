@@ -38,6 +38,8 @@ HOMES = {
     "torchmetrics": {"training"},
     "sklearn": {"training"},
     "PIL": {"training"},
+    "safetensors": {"training"},
+    "onnxruntime": {"training"},
     "scipy": {"analysis"},
     "pandas": {"analysis"},
     "pydantic": {"recipe", "study", "store", "serve"},
