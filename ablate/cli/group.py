@@ -56,6 +56,7 @@ COMMANDS: Mapping[str, Row] = {
     "pause": Row("pause", "Let a submission wait until it is resumed"),
     "resume": Row("resume", "Let a submission go on"),
     "move": Row("move", "Change the place of a submission in the queue"),
+    "export": Row("export", "Write the network of a finished run for use without ablate"),
     "ui": Row("ui", "Open the store in MLflow's web interface"),
     "sync": Row("sync", "Send MLflow what it is missing of a study"),
     "doctor": Row("doctor", "Check a store and this machine for problems"),

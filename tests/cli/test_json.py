@@ -54,6 +54,7 @@ ROWS = {
     "compare": (("factorial", "half"), {"studies", "metrics", "changes", "sentences"}),
     "explain": (("half:baseline/0",), {"job", "status", "parts", "runs", "other_seeds", "nearest"}),
     "predict": (("factorial:baseline/0", PICTURE), {"run", "job", "evaluation", "answers", "notes"}),
+    "export": (("factorial:baseline/0", "exported"), {"run", "job", "folder", "files", "notes"}),
     "sync": (("half",), {"study", "runs", "mlflow"}),
     "doctor": ((), {"check", "severity", "says", "do", "where"}),
     "gc": (("--dry-run",), {"items", "removed", "kept"}),
