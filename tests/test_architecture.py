@@ -105,13 +105,15 @@ def test_imports_point_downwards_and_heavy_libraries_stay_at_home(path):
                 assert any("/".join([*rest, ""]).startswith(f"{one}/") for one in sealed), (
                     f"{place} is sealed, and imports {name}"
                 )
+        elif (package, place) == ("mlflow", "serve/mlflow_app"):
+            continue  # the service inside MLflow's own server, which is imported there alone
         elif package in HOMES:
             assert part in HOMES[package], f"{package} belongs to {', '.join(HOMES[package])}, not to {part}"
 
 
 def test_one_file_of_tracking_imports_mlflow():
     homes = [path.name for path in FILES if any(name.split(".")[0] == "mlflow" for name in imported(path))]
-    assert homes == ["client.py"]
+    assert homes == ["mlflow_app.py", "client.py"]  # the first is a plugin of MLflow's server
 
 
 def test_ray_is_imported_late_and_by_its_executor_alone():

@@ -1,7 +1,7 @@
 """What the journals say about every run of a study. The report reads this, never MLflow."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ablate import descriptors
@@ -83,7 +83,23 @@ def read(runs: tuple[Run, ...], store: Store, *, whole: bool = True) -> tuple[Ou
                 way = evaluations[run.cell.id]
                 evaluation = there[way] or job_folder.read_evaluation(folder, way)
                 outcomes[run.cell.id, run.seed] = _outcome(run, folder, job, way, evaluation, whole=whole)
-    return tuple(outcomes[run.cell.id, run.seed] for run in runs)
+    ordered = tuple(outcomes[run.cell.id, run.seed] for run in runs)
+    return _without_start(ordered) if any(run.start for run in runs) else ordered
+
+
+def _without_start(outcomes: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
+    """Add why runs were not run: there are no weights to start from, and will be none."""
+    ends = {outcome.run.job_id: outcome for outcome in outcomes}
+
+    def reason(outcome: Outcome) -> str:
+        before = ends.get(outcome.run.start)
+        if outcome.status != "not_run" or before is None or before.trained:
+            return ""
+        if before.status in ("crashed", "diverged"):
+            return f"it starts from the weights of {before.run.name}, which has {before.status}"
+        return f"it starts from {before.run.name}, which was not run" if reason(before) else ""
+
+    return tuple(replace(o, reason=words) if (words := reason(o)) else o for o in outcomes)
 
 
 def _read_job(folder: Folder, standing: JobState, environments: dict[bytes, dict[str, Any]]) -> _Job:

@@ -116,7 +116,7 @@ def summarise(outcomes: tuple[Outcome, ...]) -> Status:
     broken = tuple(
         Broken(o.run.name, o.status, o.reason, o.log, o.run.job_id, last_line(Path(o.log)) if o.log else "")
         for o in outcomes
-        if o.status in (*FAILED_RESULT, "crashed")
+        if o.status in (*FAILED_RESULT, "crashed") or (o.status == "not_run" and o.reason)
     )
     return Status(
         cells={label: dict(counts) for label, counts in cells.items()},

@@ -7,9 +7,9 @@ from ablate.cli import options, submissions
 
 @click.command()
 @submissions.ID
-@options.STORE
 @options.JSON
-def cancel(identity: str, store_path: str, *, as_json: bool) -> None:
+@submissions.queued
+def cancel(queue: submissions.Queue, identity: str, *, as_json: bool) -> None:
     """End a submission for good.
 
     Of one that runs, the running epochs end first, and everything finished is kept.
@@ -18,4 +18,4 @@ def cancel(identity: str, store_path: str, *, as_json: bool) -> None:
     Example:
       ablate cancel 12
     """
-    submissions.change("cancel", identity, store_path, as_json=as_json)
+    submissions.change(queue, "cancel", identity, as_json=as_json)

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from ablate.cli import options
+from ablate.cli import options, remote
 
 
 @click.command()
@@ -14,6 +14,7 @@ from ablate.cli import options
 @options.STORE
 @options.JSON
 @click.option("--strict", is_flag=True, help="Exit with 3 where a claim is neither confirmed nor refuted.")
+@remote.reachable
 def check(
     study: str, sets: tuple[str, ...], seeds: int | None, store_path: str, *, as_json: bool, strict: bool
 ) -> None:  # fmt: skip

@@ -1,14 +1,17 @@
 """`ablate logs`: what a job has printed, or prints."""
 
+from collections.abc import Iterable
+
 import click
 
-from ablate.cli import options
+from ablate.cli import options, remote
 
 
 @click.command()
 @click.argument("job", metavar="JOB")
 @options.STORE
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended, or Ctrl-C.")
+@remote.reachable
 def logs(job: str, store_path: str, *, follow: bool) -> None:
     """Print the log of a job.
 
@@ -21,8 +24,13 @@ def logs(job: str, store_path: str, *, follow: bool) -> None:
     """
     from ablate.workflow import inspect
 
+    show(inspect.log(job, options.where(store_path), follow=follow), follow=follow)
+
+
+def show(texts: Iterable[str], *, follow: bool) -> None:
+    """Print the parts of a log as they come; an empty one where there is nothing new."""
     has_begun = False
-    for text in inspect.log(job, options.where(store_path), follow=follow):
+    for text in texts:
         if not text and follow and not has_begun:
             click.echo("no log yet: waiting", err=True)
         has_begun = True

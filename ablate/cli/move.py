@@ -7,13 +7,13 @@ from ablate.cli import options, submissions
 
 @click.command()
 @submissions.ID
-@options.STORE
 @options.JSON
 @click.option("--before", metavar="ID", help="Right before this one, with its priority.")
 @click.option("--after", metavar="ID", help="Right after this one, with its priority.")
 @click.option("--priority", type=int, help="Higher ones run first.")
+@submissions.queued
 def move(
-    identity: str, store_path: str, before: str | None, after: str | None, priority: int | None, *,
+    queue: submissions.Queue, identity: str, before: str | None, after: str | None, priority: int | None, *,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Change the place of a submission in the queue.
@@ -26,4 +26,4 @@ def move(
     if [before, after, priority].count(None) != 2:
         raise click.UsageError("move needs one of --before, --after and --priority")
     how = {"before": before, "after": after, "priority": priority}
-    submissions.change("move", identity, store_path, as_json=as_json, **how)
+    submissions.change(queue, "move", identity, as_json=as_json, **how)

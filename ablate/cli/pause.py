@@ -7,9 +7,9 @@ from ablate.cli import options, submissions
 
 @click.command()
 @submissions.ID
-@options.STORE
 @options.JSON
-def pause(identity: str, store_path: str, *, as_json: bool) -> None:
+@submissions.queued
+def pause(queue: submissions.Queue, identity: str, *, as_json: bool) -> None:
     """Let a submission wait until it is resumed.
 
     Of one that runs, the running epochs end first, and everything finished is kept.
@@ -18,4 +18,4 @@ def pause(identity: str, store_path: str, *, as_json: bool) -> None:
     Example:
       ablate pause 12
     """
-    submissions.change("pause", identity, store_path, as_json=as_json)
+    submissions.change(queue, "pause", identity, as_json=as_json)

@@ -86,7 +86,8 @@ def show_plan(console: Console, plan: Plan, slots: int, outlook: "Outlook | None
     if plan.failed:
         again = "it is" if len(plan.failed) == 1 else "they are"
         table.add_row("crashed", f"{len(plan.failed)} before; {again} tried again with --retry-failed")
-    table.add_row("to train", f"{plan.trainings}")
+    starts = f"; {plan.waiting} of them start from the weights of another cell" if plan.waiting else ""
+    table.add_row("to train", f"{plan.trainings}{starts}")
     _add_notes(table, plan)
     _add_statistics(table, plan, outlook)
     if plan.cost is not None:

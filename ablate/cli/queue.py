@@ -6,10 +6,10 @@ from ablate.cli import options, submissions, terminal
 
 
 @click.command()
-@options.STORE
 @options.JSON
 @click.option("--all", "whole", is_flag=True, help="Also list all that have ended.")
-def queue(store_path: str, *, as_json: bool, whole: bool) -> None:
+@submissions.queued
+def queue(queue: submissions.Queue, *, as_json: bool, whole: bool) -> None:
     """List the submissions: running, waiting in their order, ended.
 
     \b
@@ -19,7 +19,7 @@ def queue(store_path: str, *, as_json: bool, whole: bool) -> None:
     """
     from ablate.workflow import answers
 
-    entries = submissions.of(store_path).entries()
+    entries = queue.entries()
     if as_json:
         click.echo(answers.text([entry.model_dump(mode="json") for entry in entries]))
     else:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ablate.cli import options
+from ablate.cli import options, remote
 
 if TYPE_CHECKING:
     from ablate.analysis.findings import Findings  # brings pandas
@@ -33,6 +33,7 @@ FORMS = ("html", "json", "md", "tex", "csv")
     "--figures", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
     help="Write each picture as files, too.",
 )  # fmt: skip
+@remote.reachable
 def report(
     study: str, sets: tuple[str, ...], seeds: int | None, store_path: str, form: str | None, out: Path | None,
     metric: str | None, cells: tuple[str, ...], figures: Path | None, *, as_json: bool,
@@ -57,9 +58,7 @@ def report(
     from ablate.report import publish
     from ablate.workflow import report as reporting
 
-    if as_json and form not in (None, "json"):
-        raise click.UsageError(f"--json and --format {form} are two forms: choose one of them")
-    form = "json" if as_json else form or "html"
+    form = form_of(form, as_json=as_json)
     where = options.where(store_path)
     is_elsewhere = form != "html" or out is not None  # the store's own page is refused
     loaded = options.load(study, sets, where.store, seeds, asks=is_elsewhere, reads=True)
@@ -73,6 +72,13 @@ def report(
     else:
         publish.write(out, publish.text(findings, form))
         click.echo(str(out))
+
+
+def form_of(form: str | None, *, as_json: bool) -> str:
+    """Return the form that is asked for."""
+    if as_json and form not in (None, "json"):
+        raise click.UsageError(f"--json and --format {form} are two forms: choose one of them")
+    return "json" if as_json else form or "html"
 
 
 def _write_figures(findings: "Findings", folder: Path) -> None:

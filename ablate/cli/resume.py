@@ -7,9 +7,9 @@ from ablate.cli import options, submissions
 
 @click.command()
 @submissions.ID
-@options.STORE
 @options.JSON
-def resume(identity: str, store_path: str, *, as_json: bool) -> None:
+@submissions.queued
+def resume(queue: submissions.Queue, identity: str, *, as_json: bool) -> None:
     """Let a submission go on.
 
     One that was paused or cancelled goes on from where it was; of one that has failed, what has crashed is
@@ -19,4 +19,4 @@ def resume(identity: str, store_path: str, *, as_json: bool) -> None:
     Example:
       ablate resume 12
     """
-    submissions.change("resume", identity, store_path, as_json=as_json)
+    submissions.change(queue, "resume", identity, as_json=as_json)

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ablate.analysis.outcomes import NAMES
 from ablate.analysis.status import Broken, Free, Running, Spot, Status
-from ablate.cli import options, terminal
+from ablate.cli import options, remote, terminal
 from ablate.cli.terminal import escape, seconds, show_table
 from ablate.messages import count
 from ablate.recipe import identity
@@ -38,6 +38,7 @@ WORDS: Mapping[str, str] = {str(status): word for status, word in NAMES.items()}
     "--watch", is_flag=True,
     help="Show it again whenever it has changed, until nothing runs; with --json, a line each time.",
 )  # fmt: skip
+@remote.reachable
 def status(
     study: str | None, sets: tuple[str, ...], seeds: int | None, store_path: str, *,
     as_json: bool, watch: bool,
@@ -68,13 +69,7 @@ def status(
         return
     loaded = options.load(study, sets, where.store, seeds, asks=True, reads=True)
     if watch:
-        with contextlib.suppress(KeyboardInterrupt):  # nothing is lost by looking away
-            changes = inspect.watch(loaded, where)
-            if as_json:
-                for change in changes:
-                    click.echo(answers.line(change))
-            else:
-                watch_status(console, changes)
+        show_changes(console, inspect.watch(loaded, where), as_json=as_json)
         return
     now = inspect.status(loaded, where)
     if as_json:
@@ -91,6 +86,18 @@ def show_status(console: Console, status: Status) -> None:
         if isinstance(part, Table) and not console.is_terminal:  # a file has no width
             console.width = max(console.width, _width(console, part))
         console.print(part, soft_wrap=isinstance(part, Text))
+
+
+def show_changes(console: Console, changes: Iterable[Status], *, as_json: bool) -> None:
+    """Print a status whenever it has changed."""
+    from ablate.workflow import answers
+
+    with contextlib.suppress(KeyboardInterrupt):  # nothing is lost by looking away
+        if as_json:
+            for change in changes:
+                click.echo(answers.line(change))
+        else:
+            watch_status(console, changes)
 
 
 def watch_status(console: Console, changes: Iterable[Status]) -> None:

@@ -1,5 +1,6 @@
 """What the commands of the queue share: where it is, and how a submission is shown."""
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -7,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 from rich.console import Console
 
-from ablate.cli import options
+from ablate.cli import options, remote
 from ablate.cli.terminal import escape, show_table
 from ablate.messages import count, printable
 
 if TYPE_CHECKING:
+    from ablate.serve.client import Client
     from ablate.store.layout import Store
     from ablate.store.queue import Entry
 
@@ -42,6 +44,7 @@ class LocalQueue:
     """The queue of a store on this machine."""
 
     def __init__(self, store: "Store") -> None:
+        """Take a store."""
         self.store = store
 
     def submit(self, path: Path, **options: Any) -> "Entry":
@@ -72,6 +75,25 @@ class LocalQueue:
         return queue.is_served(self.store)
 
 
+class RemoteQueue:
+    """The queue of a service."""
+
+    def __init__(self, service: "Client") -> None:
+        """Take a service."""
+        self.service = service
+        self.entries, self.change = service.entries, service.change
+
+    def submit(self, path: Path, **options: Any) -> "Entry":
+        """Put a study file into the queue."""
+        from ablate.workflow import argument
+
+        return self.service.submit(argument.read(str(path)), by=_user(), **options)
+
+    def is_served(self) -> bool:
+        """Return True: else nobody would answer."""
+        return True
+
+
 def _user() -> str | None:
     import getpass
 
@@ -81,17 +103,28 @@ def _user() -> str | None:
         return None
 
 
-def of(store_path: str) -> Queue:
-    """Return the queue that a command line means."""
-    return LocalQueue(options.where(store_path).store)
+def queued(command: Callable[..., None]) -> Callable[..., None]:
+    """Add --store and --server to a command, which is called with the queue that they mean."""
+
+    @functools.wraps(command)
+    def called(*, store_path: str, server: str | None, **given: Any) -> None:
+        service = remote.client(server, store_path)
+        queue = LocalQueue(options.where(store_path).store) if service is None else RemoteQueue(service)
+        command(queue, **given)
+
+    return options.STORE(remote.SERVER(called))
 
 
-def change(action: str, identity: str, store_path: str, *, as_json: bool, **how: Any) -> None:
+def change(queue: Queue, action: str, identity: str, *, as_json: bool, **how: Any) -> None:
     """Change a submission, and print what it is then."""
-    queue = of(store_path)
     entry = queue.change(action, identity, **how)
     show(entry, as_json=as_json)
-    if not as_json and entry.state in ("waiting", "running") and not queue.is_served():
+    note_missing(queue, entry)
+
+
+def note_missing(queue: Queue, entry: "Entry") -> None:
+    """Note on the error stream that nobody runs a submission."""
+    if entry.state in ("waiting", "running") and not queue.is_served():
         click.echo("note: no service runs on this store: ablate serve starts one", err=True)
 
 

@@ -10,7 +10,6 @@ from ablate.cli import options, submissions
 @click.command()
 @options.STUDY
 @options.SET
-@options.STORE
 @options.JSON
 @click.option("--after", multiple=True, metavar="ID", help="Start it when this submission is done.")
 @click.option("--priority", type=int, default=0, show_default=True, help="Higher ones run first.")
@@ -19,8 +18,9 @@ from ablate.cli import options, submissions
     "--replace", "replaces", is_flag=True,
     help="Let this file take the place of another one whose study has the same name.",
 )  # fmt: skip
+@submissions.queued
 def submit(
-    study: str, sets: tuple[str, ...], store_path: str, after: tuple[str, ...], priority: int,
+    queue: submissions.Queue, study: str, sets: tuple[str, ...], after: tuple[str, ...], priority: int,
     key: str | None, *, as_json: bool, replaces: bool,
 ) -> None:  # fmt: skip
     """Put a study into the queue, to be run by `ablate serve`.
@@ -33,10 +33,8 @@ def submit(
       ablate submit studies/augmentation.toml
       ablate submit studies/augmentation.toml --set seeds=8 --after 12 --priority 5
     """
-    queue = submissions.of(store_path)
     entry = queue.submit(
         Path(study), sets=sets, priority=priority, after=after, key=key, replaces=replaces
     )  # fmt: skip
     submissions.show(entry, as_json=as_json)
-    if not queue.is_served():
-        click.echo("note: no service runs on this store: ablate serve starts one", err=True)
+    submissions.note_missing(queue, entry)

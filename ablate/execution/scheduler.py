@@ -142,26 +142,37 @@ class Source(Protocol):
 
 
 class Listed:
-    """A source of which all is known beforehand."""
+    """A source of which all is known beforehand. What starts from another's weights waits for them."""
 
-    def __init__(self, items: Iterable[Item]) -> None:
-        """Take the items in this order."""
+    def __init__(self, items: Iterable[Item], is_trained: Callable[[str], bool] = lambda _: True) -> None:
+        """Take the items in this order. `is_trained`: whether there are weights of a job to start from."""
         self._items = deque(items)
+        self._open = {item.id for item in self._items}
+        self._is_trained = is_trained
 
     def next(self, fits: Fits) -> Item | None:
         """Return the next piece that fits; the pieces before it are left for another run."""
-        while self._items:
+        waiting: deque[Item] = deque()
+        chosen = None
+        while self._items and chosen is None:
             item = self._items.popleft()
-            if fits(item):
-                return item
-        return None
+            start = getattr(item, "start", "")
+            if start in self._open:
+                waiting.append(item)
+            elif (not start or self._is_trained(start)) and fits(item):
+                chosen = item
+            else:
+                self._open.discard(item.id)  # and with it what waits for it
+        self._items.extendleft(reversed(waiting))
+        return chosen
 
     def progressed(self, _task: str) -> bool:
         """Let everything run to its end."""
         return False
 
-    def ended(self, task: str, kind: Literal["finished", "failed", "stopped"]) -> None:
-        """Nothing depends on it."""
+    def ended(self, task: str, _kind: Literal["finished", "failed", "stopped"]) -> None:
+        """Let go of what waits for it."""
+        self._open.discard(task)
 
 
 @dataclass(slots=True)

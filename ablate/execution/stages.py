@@ -12,6 +12,7 @@ from ablate.planning import tuning as tunings
 from ablate.planning.plan import Plan
 from ablate.planning.tuning import Tuning
 from ablate.planning.work import RangeTest, RangeWork
+from ablate.store.job_state import state
 from ablate.store.layout import Store
 
 
@@ -72,7 +73,11 @@ def train(crew: Crew, todo: Plan) -> None:
     already = f", {todo.done} known already" if todo.done else ""
     names = {run.job_id: run.name for run in reversed(todo.runs)}  # of the first cell that shares the job
     what = f"training {count(trainings, 'job')}{evaluated} on {count(crew.slots, 'slot')}{already}"
-    crew.run(scheduler.Listed(ready), StageStarted(what, len(ready)), names, crew.updated)
+
+    def is_trained(job: str) -> bool:
+        return state(crew.store.job(job)).is_trained
+
+    crew.run(scheduler.Listed(ready, is_trained), StageStarted(what, len(ready)), names, crew.updated)
 
 
 def unanswered(tuning: Tuning, store: Store) -> list[Failure]:

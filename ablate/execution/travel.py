@@ -29,7 +29,7 @@ from ablate.store.job_folder import Folder
 from ablate.store.lease import LeaseLostError, Watch
 from ablate.store.tasks import ProbeTask, RangeTask, TrainTask
 
-LOG, THERE, CODE = "log.txt", "there", "code/"
+LOG, THERE, CODE, START = "log.txt", "there", "code/", "start.pt"
 TRAINING = (
     "best.pt", "last.pt", "previous.pt", "checkpoint.pt", "journal.jsonl", "attempts.jsonl",
     "environment.json", "model.json", "result.json", "failure.json",
@@ -89,6 +89,8 @@ def depart(payload: Json) -> Trip | None:
             return None
         paths = _paths(task)
         content = {name: files.read(path) for name, path in paths.items() if files.is_there(path)}
+        if (start := _start(task)) is not None and files.is_there(start):
+            content[START] = files.read(start)
         return Trip(content | _code(task, folder), paths, _log(task), stack.pop_all(), lease)
     return None
 
@@ -133,6 +135,11 @@ def _paths(task: TrainTask | RangeTask | ProbeTask) -> dict[str, Path]:
             for part in job_folder.PARTS:
                 names[f"{short}/{part}"] = folder.path / "outcomes" / short / part
     return names
+
+
+def _start(task: TrainTask | RangeTask | ProbeTask) -> Path | None:
+    """Return the weights of another job that a training starts from."""
+    return task.start if isinstance(task, TrainTask) else None
 
 
 def _evaluations(task: TrainTask) -> Iterator[str]:
@@ -223,14 +230,17 @@ def arrive(payload: Json, content: Files, folder: Path) -> Stay:
     descriptors.make(root)
     update: dict[str, Any] = {
         name: root / Path(getattr(task, name)).relative_to(store)
-        for name in ("folder", "curve", "log")
-        if hasattr(task, name)
+        for name in ("folder", "curve", "log", "start")
+        if getattr(task, name, None) is not None
     }
     context = {"store": str(root), "compile_cache": str(places.cache() / "compiled")}
     moved = task.model_copy(update=update | {"context": task.context.model_copy(update=context)})
     files.make(_folder(moved).path, durable=False)
     if "recipe.json" in content:
         files.write(_folder(moved).recipe, content["recipe.json"], durable=False)
+    if START in content and (start := _start(moved)) is not None:
+        files.make(start.parent, durable=False)
+        files.write(start, content[START], durable=False)
     paths = _paths(moved)
     for name in paths.keys() & content.keys() - {"recipe.json"}:
         files.write(paths[name], content[name], durable=False)

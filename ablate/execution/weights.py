@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from ablate.errors import AblateError
+from ablate.recipe import identity
 from ablate.recipe.fields import Recipe
 from ablate.store import files
 from ablate.store.files import Json
 from ablate.store.job_folder import Folder
 from ablate.store.records import Epoch
-from ablate.training import data, layout, loop, models
+from ablate.training import data, layout, loop, models, surgery
 from ablate.training.loop import Session
 from ablate.training.models import loading
 from ablate.training.surgery import ModelError
@@ -97,6 +98,34 @@ def resumed(folder: Folder, begin: Callable[[], Session], device: torch.device) 
         is_last = path == folder.previous or not files.is_there(folder.previous)
         goes_on = "begins at the start" if is_last else "goes on from an earlier epoch"
         print(f"{path.name} {wrong}: the training {goes_on}", flush=True)
+    return session
+
+
+def started(begin: Callable[[], Session], weights: Path | None) -> Session:
+    """Return a new session, with the weights of another job where it starts from these."""
+    session = begin()
+    if weights is None:
+        return session
+    job = weights.parent.name[: identity.ID_SHOWN]
+    if not weights.exists() or files.damage(weights):
+        raise AblateError(
+            f"{weights}: must be the weights of the training that this one starts from, and is gone or "
+            "damaged: remove that folder, and run again"
+        )
+    try:
+        state = load(weights, session.device)
+        if differences := surgery.differences(session.network.state_dict(), state):
+            raise AblateError(
+                f"the network cannot start from the weights of the job {job}: {'; '.join(differences)}"
+            )
+        session.network.load_state_dict(state)
+    except torch.OutOfMemoryError:
+        raise
+    except UNLOADABLE:
+        raise AblateError(
+            f"{weights}: must be weights as this version of torch loads them, and is not: remove that "
+            "folder, and run again"
+        ) from None
     return session
 
 

@@ -20,7 +20,7 @@ from ablate.execution import attempt, memory, probe_worker, provenance
 from ablate.execution.attempt import Alive
 from ablate.execution.checkpoints import Checkpoints
 from ablate.execution.executors.base import Stopped
-from ablate.execution.weights import build_network, resumed, save
+from ablate.execution.weights import build_network, resumed, save, started
 from ablate.recipe import identity, networks, range_test, user_code
 from ablate.recipe.fields import Evaluation, Model, Recipe
 from ablate.recipe.range_test import Curve
@@ -158,7 +158,7 @@ def _train(folder: Folder, task: TrainTask, report: Report, should_stop: Asked, 
     prepared = data.read(task.data)
     arrays, room = data.open_arrays(prepared.folder), _room(task, device)
     begin = partial(loop.start, recipe, seed, prepared, arrays, device, memory=room)
-    session = resumed(folder, begin, device)
+    session = resumed(folder, partial(started, begin, task.start), device)
     if session.train.streamed:
         notice = (
             f"the training images do not fit into the memory of {task.device}: "
@@ -215,7 +215,8 @@ def _read_recipe(folder: Folder, task: TrainTask) -> tuple[Recipe, int, str]:
     description = job_folder.read_description(folder)
     if description is not None:
         recipe, seed, code = description.parsed(), description.seed, description.code
-        if identity.job_id(recipe, seed, description.data, code) == task.job:
+        start = "" if task.start is None else task.start.parent.name
+        if identity.job_id(recipe, seed, description.data, code, start) == task.job:
             return recipe, seed, code
     short = task.job[: identity.ID_SHOWN]
     raise AblateError(f"{folder.recipe} is not what the job {short} was planned as: remove that folder")

@@ -18,14 +18,16 @@ from ablate.store.layout import Store
 NEAREST = 5
 INACTIVE = "does not matter here"
 CODE = "code or weights"
-OUTSIDE = ("data", CODE, "numerics")  # not in the recipe; shown first, as nobody sees it in a study
+START = "starts from"
+OUTSIDE = ("data", CODE, START, "numerics")  # not in the recipe; shown first, as nobody sees it in a study
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
     """What makes a job this job, by name.
 
-    These are the recipe's fields that matter, and `seed`, `data`, `code or weights` and `numerics`.
+    These are the recipe's fields that matter, and `seed`, `data`, `code or weights`, `starts from` and
+    `numerics`.
     """
 
     id: str
@@ -138,6 +140,7 @@ def identity(job: str, known: Known) -> Identity:
                 "seed": planned.seed,
                 "data": planned.data,
                 CODE: planned.code,
+                START: planned.start,
                 "numerics": identities.NUMERICS,
             }
             return Identity(job, outside | _fields(planned.recipe))
@@ -145,6 +148,7 @@ def identity(job: str, known: Known) -> Identity:
             "seed": description.seed,
             "data": description.data,
             CODE: description.code,
+            START: description.start,
             "numerics": description.numerics,
         }
         try:
@@ -197,7 +201,7 @@ def _shown(part: str, value: Any) -> str:
         case "data":
             *unknown, key = value.rsplit(" ", 1)
             return f"images {key[: identities.ID_SHOWN]}{', not decoded yet' if unknown else ''}"
-        case _ if part == CODE:
+        case _ if part in (CODE, START):
             return (value[: identities.ID_SHOWN] if len(value) == 64 else value) or "none"
     return show("none" if value is None else value)
 

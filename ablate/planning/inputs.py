@@ -270,7 +270,7 @@ def changed(inputs: Inputs, jobs: Iterable[Job]) -> tuple[str, ...]:
         own = networks.is_own(job.recipe.model.name)
         data_then = inputs.settled.fingerprints.get(study_folder.data_key(job.recipe.data), job.data)
         code_then = inputs.settled.codes.get(job.recipe.model.name, job.code) if own else job.code
-        then = identity.job_id(job.recipe, job.seed, data_then, code_then)
+        then = identity.job_id(job.recipe, job.seed, data_then, code_then, job.start)
         if then == job.id or job.pending or not inputs.store.job(then).result.exists():
             continue
         module = job.recipe.model.name.partition(":")[0].rpartition(".")[-1]

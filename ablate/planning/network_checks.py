@@ -13,8 +13,9 @@ from ablate.planning.inputs import Inputs, shapes
 from ablate.recipe import identity, networks, user_code
 from ablate.recipe.fields import Model, Recipe
 from ablate.store import study_folder
+from ablate.study import idle_factors
 from ablate.study.file import Study
-from ablate.study.grid import Grid, check_factors
+from ablate.study.grid import Grid
 
 if TYPE_CHECKING:  # brings torch, which most checks can do without
     from ablate.training.models.summary import Summary
@@ -22,8 +23,54 @@ if TYPE_CHECKING:  # brings torch, which most checks can do without
 
 def check(inputs: Inputs) -> tuple[str, ...]:
     """Check what only all cells together, or their networks, show; return notes, or raise a StudyError."""
-    check_factors(inputs.study, inputs.grid)
-    return check_networks(inputs)
+    idle_factors.check(inputs.study, inputs.grid)
+    notes = check_networks(inputs)
+    _check_starts(inputs)
+    return notes
+
+
+ALIKE = ("trainable", "pretrained", "conv_dropout", "head_dropout")  # what changes no weight's name or size
+
+
+def _check_starts(inputs: Inputs) -> None:
+    """Raise a StudyError where a network cannot take the weights that it is to start from.
+
+    Of a user's own network only the training shows it.
+    """
+    pairs = {
+        (cell.recipe, cell.lineage[-1]): cell.label
+        for cell in reversed(inputs.grid.cells)
+        if cell.lineage and _weights_of(cell.recipe.model) != _weights_of(cell.lineage[-1].model)
+    }
+    known = {
+        pair: label
+        for pair, label in pairs.items()
+        if not any(networks.is_own(recipe.model.name) for recipe in pair)
+    }
+    if not known:
+        return
+    from ablate.training import models, surgery
+
+    sizes, wrong = shapes(inputs, (recipe.data for pair in known for recipe in pair)), []
+    for pair, label in reversed(known.items()):
+        ours, theirs = (
+            models.build(
+                recipe.model,
+                models.Shape(*sizes[study_folder.data_key(recipe.data)]),
+                seed=0,
+                pretrained=False,
+            ).state_dict()
+            for recipe in pair
+        )
+        if differences := surgery.differences(ours, theirs):
+            start = f"cannot start from the weights of {pair[1].model.name}: {'; '.join(differences)}"
+            wrong.append(f"{inputs.study.source}: cell {label}: {start}")
+    if wrong:
+        raise StudyError(wrong)
+
+
+def _weights_of(model: Model) -> Model:
+    return model.model_copy(update={name: getattr(Model(), name) for name in ALIKE})
 
 
 @dataclass(frozen=True, slots=True)

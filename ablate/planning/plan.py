@@ -36,6 +36,11 @@ class Work:
         """The identity of the job, which is that of the task."""
         return self.job.id
 
+    @property
+    def start(self) -> str:
+        """The job whose weights it is to start from; empty where it needs none any more."""
+        return "" if self.trained else self.job.start
+
     def folder(self, store: Store) -> Folder:
         """Return the folder of the job."""
         return store.job(self.job.id)
@@ -49,6 +54,7 @@ class Work:
         return TrainTask(
             context=context, folder=self.folder(store).path, job=self.job.id, data=store.data / self.job.data,
             evaluations=self.evaluations, trained=self.trained,
+            start=store.job(self.job.start).weights("last") if self.job.start else None,
         )  # fmt: skip
 
 
@@ -149,7 +155,16 @@ class Plan:
     def evaluation_only(self) -> int:
         """The number of cells that need no training of their own: they share another cell's."""
         cells = [cell for cell in self.grid.cells if not cell.pending]
-        return len(cells) - len({identities.job_id(cell.recipe, 0, "") for cell in cells})
+        trainings = {
+            tuple(identities.job_id(recipe, 0, "") for recipe in (*cell.lineage, cell.recipe))
+            for cell in cells
+        }
+        return len(cells) - len(trainings)
+
+    @property
+    def waiting(self) -> int:
+        """The number of jobs that start from the weights of another cell, and wait for it."""
+        return sum(bool(work.start) for work in self.work)
 
     @property
     def trained_again(self) -> tuple[str, ...]:
@@ -214,7 +229,7 @@ def _renumbered(wanted: set[str], store: Store) -> dict[int, int]:
             if f'"numerics": {identities.NUMERICS},' in text:  # nearly all of them: a glance is enough
                 continue
             job = JobRecipe.model_validate_json(text)
-            identity = identities.job_id(job.parsed(), job.seed, job.data, job.code)
+            identity = identities.job_id(job.parsed(), job.seed, job.data, job.code, job.start)
         except (
             AblateError,
             OSError,

@@ -52,13 +52,13 @@ def _one_form(content: object) -> object:
     return content
 
 
-def job_id(recipe: Recipe, seed: int, data: str, code: str = "") -> str:
+def job_id(recipe: Recipe, seed: int, data: str, code: str = "", start: str = "") -> str:
     """Return the identity of one training, 64 hex digits.
 
-    It covers the recipe without its evaluation, the seed, the numerics version, and the fingerprints of the
-    data and of the code of a user's own network.
+    It covers the recipe without its evaluation, the seed, the numerics version, the fingerprints of the data
+    and of the code of a user's own network, and the training whose weights it starts from.
     """
-    return seeded(training(recipe, data, code), seed)
+    return seeded(training(recipe, data, code), seed, start)
 
 
 def training(recipe: Recipe, data: str, code: str = "") -> dict[str, Any]:
@@ -68,9 +68,9 @@ def training(recipe: Recipe, data: str, code: str = "") -> dict[str, Any]:
     return {"recipe": canonical(recipe, evaluation=False), "data": data, "numerics": NUMERICS} | own
 
 
-def seeded(training: dict[str, Any], seed: int) -> str:
-    """Return the identity of one training: of these, the one with this seed."""
-    return digest(training | {"seed": seed})
+def seeded(training: dict[str, Any], seed: int, start: str = "") -> str:
+    """Return the identity of one training: of these, the one with this seed, and what it starts from."""
+    return digest(training | {"seed": seed} | ({"start": start} if start else {}))
 
 
 def evaluation_id(recipe: Recipe) -> str:

@@ -66,13 +66,13 @@ def write_pictures(findings: Findings, folder: Path) -> tuple[int, str]:
 
 def text(findings: Findings, form: str) -> str:
     """Return the findings in one of the forms of text; JSON has the keys that other programs rely on."""
-    return _json(data.to_json(findings)) if form == "json" else exports.FORMS[form](findings)
+    return json_text(data.to_json(findings)) if form == "json" else exports.FORMS[form](findings)
 
 
 def claims(findings: Findings, *, as_json: bool) -> str:
     """Return the answer to every claim, one a line, or as JSON."""
     if as_json:
-        return _json(data.to_json(findings)["claims"])
+        return json_text(data.to_json(findings)["claims"])
     said = [answers.sentence(claim, findings) for claim in findings.claims] or ["the study makes no claim"]
     return "".join(f"{printable(line)}\n" for line in said)
 
@@ -93,7 +93,7 @@ def untested(findings: Findings, store: Store) -> str:
     return f"{claims}: {pairs} have {measured} under the same seed"
 
 
-def _json(content: Any) -> str:
+def json_text(content: Any) -> str:
     """Return JSON that a terminal can show: its control characters stand as escapes of JSON."""
     written = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     return UNUSUAL.sub(lambda part: "".join(map(_escaped, part[0])), written) + "\n"
@@ -119,7 +119,7 @@ def log(findings: Findings, store: Store, address: str, path: Path) -> str:
 def _write_tables(findings: Findings, every: Sections, folder: Path) -> None:
     """Write the tables of a report beside it: for people who look at MLflow, and for programs."""
     sheets = exports.spreadsheets(every).values()
-    contents = (exports.markdown(findings, every), _json(data.to_json(findings, every)), *sheets)
+    contents = (exports.markdown(findings, every), json_text(data.to_json(findings, every)), *sheets)
     for name, content in zip(_names(every), contents, strict=True):
         store_files.write(folder / name, content, durable=False)
 

@@ -53,6 +53,8 @@ class Run(Table):
 
     options: Annotated[tuple[str, ...], AfterValidator(_options)] = ()
     """Options of every `ablate run`, such as ["--device", "cpu"]."""
+    restarts: int = Field(10, ge=0)
+    """A run whose process is killed, as where memory ran out, starts again so often, and fails then."""
 
 
 def _address(url: str) -> str:

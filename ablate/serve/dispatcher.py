@@ -28,7 +28,7 @@ from ablate.store.lease import Lease, LeaseLostError, Watch
 from ablate.store.queue import Entry, State
 
 EVERY = 0.2  # seconds between two looks at the queue
-MOST_KILLS = 10  # in a row, of one submission
+RESTARTS = 10  # of one submission whose process was killed
 LOCK = "dispatcher.lock"
 INTERRUPTED = {130, 143}  # Ctrl-C or SIGTERM: in good order, or before it could be
 WORDS = {"cancelled": "was cancelled", "failed": "has failed"}
@@ -44,7 +44,7 @@ class Dispatcher:
     studies: int = 1  # at once
     machine: Machine = EVERYWHERE
     tells: Callable[[Sequence[Entry]], object] = len  # called with all of them at each look
-    most_kills: int = MOST_KILLS
+    restarts: int = RESTARTS
     _processes: dict[str, Process] = field(default_factory=dict)  # ours, to be reaped
     _seen: set[str] = field(default_factory=set)  # what has run while this dispatcher looked
     _drains: bool = False
@@ -108,7 +108,7 @@ class Dispatcher:
             if now is None or now.state != "running" or child.is_alive:
                 return
             after = ended(
-                now, child, was_watched=identity in self._seen and not self._drains, most=self.most_kills
+                now, child, was_watched=identity in self._seen and not self._drains, restarts=self.restarts
             )
             submissions.write(self.store, after)
         self._processes.pop(identity, None)
@@ -169,7 +169,7 @@ class Dispatcher:
         return [running]
 
 
-def ended(entry: Entry, child: Child, *, was_watched: bool, most: int = MOST_KILLS) -> Entry:
+def ended(entry: Entry, child: Child, *, was_watched: bool, restarts: int = RESTARTS) -> Entry:
     """Return a submission whose process has ended; `was_watched`: by a dispatcher that was to go on."""
     code = child.exit_code
     entry = entry.model_copy(update={"exit_code": code, "slots": ()})
@@ -180,7 +180,7 @@ def ended(entry: Entry, child: Child, *, was_watched: bool, most: int = MOST_KIL
     if entry.wish is not None:
         return _over(entry, "cancelled" if entry.wish == "cancel" else "paused", "")
     if code not in INTERRUPTED:
-        return _killed(entry, has_begun=code is not None or child.pid is not None, most=most)
+        return _killed(entry, has_begun=code is not None or child.pid is not None, restarts=restarts)
     if entry.is_signalled or not was_watched:  # the wish was withdrawn, or the whole service was stopped
         return _over(entry, "waiting", "it was interrupted, and goes on")
     return _over(
@@ -188,11 +188,11 @@ def ended(entry: Entry, child: Child, *, was_watched: bool, most: int = MOST_KIL
     )
 
 
-def _killed(entry: Entry, *, has_begun: bool, most: int) -> Entry:
+def _killed(entry: Entry, *, has_begun: bool, restarts: int) -> Entry:
     """Return a submission whose process was killed, or where a kill came before it had begun."""
     kills = entry.attempts + (1 if has_begun else 0)
-    if kills >= most:
-        return _over(entry, "failed", f"its process was killed {kills} times in a row")
+    if kills > restarts:
+        return _over(entry, "failed", f"its process was killed {kills} times")
     reason = "its process was killed, and starts again" if has_begun else ""
     return _over(entry.model_copy(update={"attempts": kills}), "waiting", reason)
 

@@ -58,14 +58,14 @@ def serve(plan: Plan, say: Callable[[str], None]) -> None:
     desk = _desk(plan) if plan.dispatches else None
     with dispatcher.locked(plan.store) if desk else nullcontext(), _listening(plan.address) as listening:
         ended, abandoned = threading.Event(), threading.Event()
-        _handle_signals(ended, abandoned)
-        thread = threading.Thread(
-            target=_dispatch, args=(plan, desk, ended, abandoned, say), name="dispatcher"
-        )
+        web = _web(plan, listening, say)
+        _handle_signals(web, ended, abandoned)
+        given = (plan, desk, ended, abandoned, say)
+        thread = threading.Thread(target=_dispatch, args=given, name="dispatcher")
         if desk is not None:
             thread.start()
         try:
-            _answer(plan, listening, say)
+            web.run(sockets=[listening])
         finally:
             ended.set()
             if desk is not None:
@@ -83,7 +83,8 @@ def _desk(plan: Plan) -> Dispatcher:
             f"{count(len(machine.slots), 'slot')} and each study needs one, got {plan.studies}"
         )
     command = dispatcher.command(plan.store, plan.config.run.options)
-    return Dispatcher(plan.store, command, plan.studies, machine, Notifier(plan.store, plan.config).look)
+    tells, restarts = Notifier(plan.store, plan.config).look, plan.config.run.restarts
+    return Dispatcher(plan.store, command, plan.studies, machine, tells, restarts)
 
 
 def _dispatch(
@@ -101,13 +102,14 @@ def _dispatch(
             say("another machine serves the queue now")
 
 
-def _handle_signals(ended: threading.Event, abandoned: threading.Event) -> None:
-    """Install handlers: uvicorn, while it runs, has its own, and raises what it has got again at its end."""
+def _handle_signals(web: server.Server, ended: threading.Event, abandoned: threading.Event) -> None:
+    """Install handlers for before and after the server runs, which has its own and calls these at its end."""
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         if ended.is_set():
             abandoned.set()
         ended.set()
+        web.should_exit = True
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handle)
@@ -134,16 +136,15 @@ def _listening(address: Address) -> Iterator[socket.socket]:
         ) from None
 
 
-def _answer(plan: Plan, listening: socket.socket, say: Callable[[str], None]) -> None:
-    """Answer requests until a signal comes."""
+def _web(plan: Plan, listening: socket.socket, say: Callable[[str], None]) -> server.Server:
+    """Return the HTTP server, and say where it answers."""
     host, port = listening.getsockname()[:2]
     token, is_new = (None, False) if _is_open(plan.address) else tokens.get(plan.store)
     shown = f"[{host}]" if ":" in host else host
     say(f"ablate serves {plan.store.path} on http://{shown}:{port}/ (Ctrl-C ends it)")
     if token is not None and is_new:
         say(f"the token, shown this once: {token} (it stays in {plan.store.path / 'token'})")
-    app = create_app(plan.store, token=token, config=plan.config)
-    server.make(app, host=host, port=port).run(sockets=[listening])
+    return server.make(create_app(plan.store, token=token, config=plan.config), host=host, port=port)
 
 
 def _is_open(address: Address) -> bool:

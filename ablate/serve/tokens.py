@@ -45,13 +45,15 @@ def get(store: Store) -> tuple[str, bool]:
         if path.stat().st_mode & 0o077:
             raise AblateError(f"{path}: others can read it: chmod 600 it, or remove it, for another token")
         return token, False
-    token = secrets.token_urlsafe(32)
     files.make(path.parent)
-    descriptors.remove(beside := files.draft(path))
-    with descriptors.new(beside) as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(f"{token}\n".encode())
-    descriptors.rename(beside, path.name)
+    with files.lock(path.with_name(".token.lock")):  # MLflow starts several processes at once
+        if files.is_there(path):
+            return files.read(path).decode().strip(), False
+        token = secrets.token_urlsafe(32)
+        with descriptors.new(beside := files.draft(path)) as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(f"{token}\n".encode())
+        descriptors.rename(beside, path.name)
     return token, True
 
 

@@ -155,8 +155,9 @@ def _description(job: Job) -> JobRecipe:
     settled["data"].pop("root")  # a path: no part of what is trained
     settled.pop("evaluation")
     return JobRecipe(
-        job=job.id, seed=job.seed, data=job.data, code=job.code, numerics=identity.NUMERICS, recipe=settled
-    )
+        job=job.id, seed=job.seed, data=job.data, code=job.code, start=job.start,
+        numerics=identity.NUMERICS, recipe=settled,
+    )  # fmt: skip
 
 
 def read_description(folder: Folder) -> JobRecipe | None:

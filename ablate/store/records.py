@@ -1,8 +1,7 @@
 """The content of each file of a job, a search and a range test: typed, and checked when it is read.
 
 There is one reader and one writer. A key that this version does not know is left out, as a later version may
-have written it; one that an earlier version did not write has a default. What an earlier version wrote is
-read as it stands, and what is written has the keys in this order.
+have written it; one that an earlier version did not write has a default. Keys are written in this order.
 """
 
 from contextlib import suppress
@@ -18,7 +17,7 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     model_validator,
-)
+)  # fmt: skip
 
 from ablate.errors import StoreError
 from ablate.recipe import chance, range_test
@@ -45,6 +44,7 @@ class JobRecipe(Record):
     seed: Count
     data: str  # fingerprint of the images
     code: str = ""  # of a network of the user's own, or which weights it starts from
+    start: str = ""  # the job whose weights it goes on from
     numerics: Count
     recipe: dict[str, dict[str, Any]]  # as the version that wrote it had it; without root and evaluation
 

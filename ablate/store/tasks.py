@@ -52,6 +52,7 @@ class TrainTask(_Task):
     data: Path  # folder of the decoded set
     evaluations: tuple[Evaluation, ...]
     trained: bool = False  # when it was planned
+    start: Path | None = None  # the weights that it starts from, of another job
 
     @property
     def id(self) -> str:

@@ -16,6 +16,7 @@ FIND = "find"
 """For `optimizer.lr`: the rate that a range test of the cell suggests."""
 
 
+LEVEL = {"name": str, "set": dict, "start": str}
 MOST_LEVELS = 20_000  # of a factor: more make more cells than there may be
 
 
@@ -25,6 +26,7 @@ class Level:
 
     name: str
     set: Mapping[str, Any]
+    start: str = ""  # the level of the same factor whose weights this one's training starts from
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,19 +130,46 @@ def _long_factor(where: str, table: dict[str, Any], wrong: list[str]) -> Factor:
         at = f"{where}.levels[{i}]"
         if not (
             isinstance(level, dict)
-            and {key: type(part) for key, part in level.items()} == {"name": str, "set": dict}
+            and {"start": str} | {key: type(part) for key, part in level.items()} == LEVEL
         ):
             wrong.append(f'{at}: must be {{ name = "...", set = {{ field = value }} }}, got {show(level)}')
             continue
         values = dict(leaves(level["set"]))
         for path, given in values.items():
             check_value(f"{at}.set.{path}", path, given, wrong)
-        read.append(Level(level["name"], values))
+        read.append(Level(level["name"], values, level.get("start", "")))
     if levels and len(read) == len(levels) and not any(level.set for level in read):
         wrong.append(f"factor {name}: its levels set no field: it changes nothing")
     if len(read) == len(levels):
         _check_levels(f"{where}.levels", [level.name for level in read], wrong)
+        _check_starts(f"{where}.levels", read, wrong)
     return Factor(name, tuple(read), when)
+
+
+def _check_starts(where: str, levels: list[Level], wrong: list[str]) -> None:
+    """Add what is wrong where a level starts from another one."""
+    starts = {level.name: level.start for level in levels if level.start}
+    for i, level in enumerate(levels):
+        at, others = f"{where}[{i}].start", [other.name for other in levels if other is not level]
+        if level.start and level.start not in others:
+            wrong.append(f"{at}: {unknown(level.start, 'another level of this factor', others)}")
+            return
+    try:
+        TopologicalSorter({name: {start} for name, start in starts.items()}).prepare()
+    except CycleError as error:
+        wrong.append(f"{where}: start from each other in a circle ({' -> '.join(error.args[1])})")
+
+
+def check_starts(factors: tuple[Factor, ...], *, is_tuned: bool, wrong: list[str]) -> None:
+    """Add what is wrong where several factors have levels that start from others, or the study is tuned."""
+    named = [factor.name for factor in factors if any(level.start for level in factor.levels)]
+    if len(named) > 1:
+        wrong.append(f"factor {named[1]}: has levels with a start, as {named[0]} has: one factor may")
+    if named and is_tuned:
+        wrong.append(
+            f"factor {named[0]}: has levels with a start, which must be known beforehand: leave out "
+            '[search] and optimizer.lr = "find"'
+        )
 
 
 def check_overlap(base: dict[str, Any], factors: tuple[Factor, ...], wrong: list[str]) -> None:

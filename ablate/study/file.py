@@ -26,6 +26,7 @@ from ablate.study.factors import (
     Factor,
     check_order,
     check_overlap,
+    check_starts,
     check_value,
     condition,
     leaves,
@@ -158,7 +159,9 @@ def check(raw: dict[str, Any], source: str, text: str = "") -> Study:
     check_order(factors, wrong)
     excludes = _excludes(raw.get("exclude", []), wrong)
     search = search_space.read(raw["search"], base, factors, wrong) if "search" in raw else None
-    wrong += heads.seed_mistakes(head, is_tuned=search is not None or finds(base, factors))
+    is_tuned = search is not None or finds(base, factors)
+    wrong += heads.seed_mistakes(head, is_tuned=is_tuned)
+    check_starts(factors, is_tuned=is_tuned, wrong=wrong)
     wrong += _too_early(search, base, factors, excludes)
     claims = _claims(raw.get("claim", []), factors, wrong)
     wrong += _unmeasured(head.get("metric"), claims, base, factors)

@@ -11,7 +11,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from ablate.errors import StudyError
-from ablate.messages import near, show
 from ablate.recipe import fields as recipe_fields
 from ablate.recipe import identity as identities
 from ablate.recipe import networks
@@ -37,6 +36,8 @@ class Cell:
     """Its learning rate is left to a range test; until that has ended, the recipe has the default rate."""
     pending: bool = False  # some of its fields are still to be found: it cannot be trained yet
     tuned: Mapping[str, Any] = field(default_factory=dict)  # fields that a range test or a search has set
+    lineage: tuple[Recipe, ...] = ()
+    """The cells whose weights it starts from: the last one's, which starts from the one before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class Job:
     data: str  # fingerprint of the images
     code: str = ""  # fingerprint of a user's own network
     pending: bool = False  # of a pending cell: it stands for a job that is not known yet
+    start: str = ""  # the job whose weights it starts from, under the same seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class Run:
     cell: Cell
     seed: int
     job_id: str
+    start: str = ""  # the job whose weights that one starts from
 
     @property
     def name(self) -> str:
@@ -128,6 +131,7 @@ def expand(study: Study, *, precision: str) -> Grid:
             "exclude: leaves out the baseline, which every cell is compared with: "
             "change the first levels or the condition"
         )
+    draft.wrong += _orphans(draft)
     if draft.wrong:
         raise StudyError([f"{study.source}: {sentence}" for sentence in dict.fromkeys(draft.wrong)])
     cells = tuple(sorted(draft.cells.values(), key=lambda cell: not cell.is_baseline))
@@ -175,18 +179,57 @@ def _add(
         draft.wrong += error.mistakes
         return
     label = _label(active, names)
+    lineage = _lineage(draft, study, chosen, active, precision)
     levels = {factor.name: level.name for factor, level in active.items()}
     for exclude in study.excludes:
         if _holds(exclude.condition, recipe):
             draft.excluded.setdefault(exclude.why, {})[label] = levels
             return
     finds = _fields(study.base, active).get("optimizer.lr") == FIND
-    identity = identities.digest(identities.canonical(recipe) | ({"finds": True} if finds else {}))
+    more: dict[str, Any] = {"finds": True} if finds else {}
+    if lineage:
+        more["start"] = [identities.canonical(each, evaluation=False) for each in lineage]
+    identity = identities.digest(identities.canonical(recipe) | more)
     if identity in draft.cells:
         draft.merged += 1
         return
     is_baseline = all(level is factor.levels[0] for factor, level in chosen.items())
-    draft.cells[identity] = Cell(identity, label, levels, recipe, is_baseline, finds, pending=finds)
+    draft.cells[identity] = Cell(
+        identity, label, levels, recipe, is_baseline, finds, pending=finds, lineage=lineage
+    )
+
+
+def _lineage(
+    draft: _Draft,
+    study: Study,
+    chosen: Mapping[Factor, Level],
+    active: Mapping[Factor, Level],
+    precision: str,
+) -> tuple[Recipe, ...]:
+    """Return the recipes whose weights a combination starts from, the first of them first."""
+    factor = next((factor for factor, level in active.items() if level.start), None)
+    if factor is None:
+        return ()
+    level = next(level for level in factor.levels if level.name == active[factor].start)
+    before = {**chosen, factor: level}
+    there, recipe = _resolve(study.base, before, draft.order, precision)
+    return (*_lineage(draft, study, before, there, precision), recipe)
+
+
+def _orphans(draft: _Draft) -> list[str]:
+    """Return a sentence for each cell that starts from a cell which is left out."""
+
+    def key(recipe: Recipe, lineage: tuple[Recipe, ...]) -> str:
+        return identities.digest(
+            [identities.canonical(each, evaluation=False) for each in (*lineage, recipe)]
+        )
+
+    there = {key(cell.recipe, cell.lineage) for cell in draft.cells.values()}
+    return [
+        f"cell {cell.label}: starts from the weights of a cell that is excluded: exclude it as well"
+        for cell in draft.cells.values()
+        if cell.lineage and key(cell.lineage[-1], cell.lineage[:-1]) not in there
+    ]
 
 
 def _resolve(
@@ -208,11 +251,11 @@ def _resolve(
                 continue
             active[factor] = chosen[factor]
         recipe = _build(base, active, precision)
-        more = {factor for factor in active if not _matters(factor, recipe)}
+        more = {factor for factor in active if not matters(factor, recipe)}
         if not more:
             break
         idle |= more
-    torn = [factor.name for factor in order if factor in idle and _matters(factor, recipe)]
+    torn = [factor.name for factor in order if factor in idle and matters(factor, recipe)]
     if torn:
         raise StudyError(
             [
@@ -223,7 +266,8 @@ def _resolve(
     return {factor: level for factor, level in chosen.items() if factor in active}, recipe
 
 
-def _matters(factor: Factor, recipe: Recipe) -> bool:
+def matters(factor: Factor, recipe: Recipe) -> bool:
+    """Whether a factor can change a recipe's result at all."""
     return any(recipe_fields.is_active(recipe, path) for level in factor.levels for path in level.set)
 
 
@@ -248,52 +292,6 @@ def _fields(base: Mapping[str, Any], active: Mapping[Factor, Level]) -> dict[str
     for level in active.values():
         flat |= level.set
     return flat
-
-
-def check_factors(study: Study, expanded: Grid) -> None:
-    """Raise a StudyError that names each factor without effect in any cell, and the fields that it needs.
-
-    A factor whose `when` never holds is left alone: a study file is often run with other values of the fields
-    that its `when` asks for.
-    """
-    recipes = [cell.recipe for cell in expanded.cells]
-    idle = [
-        factor
-        for factor in study.factors
-        if factor.when is None and not any(_matters(factor, recipe) for recipe in recipes)
-    ]
-    wrong = []
-    for factor in idle:
-        path = next(path for level in factor.levels for path in level.set)
-        if recipe_fields.is_option(path):
-            wrong.append(f"{study.source}: {_not_taken(path, recipes)}")
-            continue
-        needs = recipe_fields.BELONGS[path]
-        joined = " or " if path == "evaluation.mc_dropout" else " and "
-        belongs = joined.join(f"{other} {words}" for other, words in needs)
-        here = [
-            " or ".join(dict.fromkeys(show(recipe_fields.value(recipe, other)) for recipe in recipes))
-            for other, _ in needs
-        ]
-        named = "" if factor.name == path else f"factor {factor.name}: "
-        wrong.append(
-            f"{study.source}: {named}{path} belongs to {belongs}, "
-            f"and every cell has {' and '.join(here)}: it changes nothing"
-        )
-    if wrong:
-        raise StudyError(wrong)
-
-
-def _not_taken(path: str, recipes: Iterable[Recipe]) -> str:
-    """Return that no network of a study has an argument, with what they have."""
-    names = dict.fromkeys(recipe.model.name for recipe in recipes)
-    known = list(dict.fromkeys(option for name in names for option in networks.facts(name).options))
-    meant = near(path.rpartition(".")[2], known)
-    has = ", ".join(known) or "none"
-    return (
-        f"factors.{path}: no network of the study takes it{meant}: the networks are {', '.join(names)}, "
-        f"whose options are {has}"
-    )
 
 
 def holds(cell: Cell, condition: Expression) -> bool:
@@ -359,15 +357,22 @@ def runs_and_jobs(
     trainings = [
         identities.training(cell.recipe, *part) for cell, part in zip(grid.cells, parts, strict=True)
     ]
+    before = [
+        [identities.training(recipe, *fingerprints.of(recipe)) for recipe in cell.lineage]
+        for cell in grid.cells
+    ]
     for seed in seeds:
-        for cell, (data, code), training in zip(grid.cells, parts, trainings, strict=True):
-            identity = identities.seeded(training, seed)
+        for cell, (data, code), training, earlier in zip(grid.cells, parts, trainings, before, strict=True):
+            start = ""
+            for each in earlier:
+                start = identities.seeded(each, seed, start)
+            identity = identities.seeded(training, seed, start)
             if cell.pending:  # its training is not known yet, and is surely none that is in a store
                 identity = identities.digest(
                     {"pending": identity, "finds": cell.finds, "select": cell.recipe.evaluation.select}
                 )
-            jobs.setdefault(identity, Job(identity, cell.recipe, seed, data, code, cell.pending))
-            runs.append(Run(cell, seed, identity))
+            jobs.setdefault(identity, Job(identity, cell.recipe, seed, data, code, cell.pending, start))
+            runs.append(Run(cell, seed, identity, start))
     return tuple(runs), tuple(jobs.values())
 
 

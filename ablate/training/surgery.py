@@ -5,6 +5,7 @@ a hook, not wrapped round it.
 """
 
 import difflib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ BatchNorm = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 Dropout = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
+MANY = 6  # layers named in one message
 STEPS = 2**16  # of a probability on the CPU: 0.1 is drawn as 6554 / 65536
 
 
@@ -246,3 +248,19 @@ def _part(network: nn.Module, name: str) -> nn.Module:
     raise ModelError(
         f"model.trainable: the network has {wrong} {name}{meant}: take all, head, or parts such as {top}"
     )
+
+
+def differences(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Return in which layers two networks differ, so that one cannot take the other's weights."""
+
+    def layers(keys: Iterable[str]) -> str:
+        names = list(dict.fromkeys(key.rpartition(".")[0] for key in keys))
+        return ", ".join(names[:MANY]) + (f" and {len(names) - MANY} more" if len(names) > MANY else "")
+
+    shapes = [key for key in ours if key in theirs and ours[key].shape != theirs[key].shape]
+    sentences = {
+        "it has {} and those have not": [key for key in ours if key not in theirs],
+        "those have {} and it has not": [key for key in theirs if key not in ours],
+        "{} have other sizes": shapes,
+    }
+    return tuple(words.format(layers(keys)) for words, keys in sentences.items() if keys)

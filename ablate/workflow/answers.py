@@ -57,6 +57,7 @@ class Planned:
     done: int
     to_train: int
     to_evaluate: int
+    waiting_for_weights: int  # of those to train: they start from another cell's
     trained_under_other_numerics: Mapping[int, int]  # jobs by version
     failed: int
     left_out: int
@@ -90,6 +91,7 @@ def planned(preview: Preview) -> Planned:
         done=plan.done,
         to_train=plan.trainings,
         to_evaluate=len(plan.work) - plan.trainings,
+        waiting_for_weights=plan.waiting,
         trained_under_other_numerics=dict(sorted(plan.renumbered.items())),
         failed=len(plan.failed),
         left_out=plan.left_out,

@@ -39,7 +39,7 @@ def check(
     or lie in the current directory. A network of which only building it shows whether it can be trained is
     built, which takes torch.
     """
-    study = _read(store, text, tuple(_absolute(one) for one in sets), path, networks)
+    study = _read(store, text, sets, path, networks)
     return planning.preview(study, Where(store))
 
 
@@ -54,7 +54,7 @@ def submit(
     of its name. With the `key` of an earlier submission, that one is returned.
     """
     _check_priority(priority)
-    sets = tuple(_absolute(one) for one in sets)
+    sets = tuple(_absolute(one) for one in sets) if path is not None else sets
     if key is not None and (earlier := _with_key(store, key, text, sets)):
         return earlier
     study = _read(store, text, sets, path, networks)
@@ -219,7 +219,7 @@ def _read(
     ]
     wrong += [
         f'{SENT}: data.root: must be a whole path on the machine of the service, got "{root}"'
-        for root in origin.roots_beside(study)
+        for root in (*origin.roots_beside(study), *(one for one in sets if _absolute(one) != one))
     ]
     if wrong:
         raise StudyError(wrong)

@@ -16,6 +16,7 @@ from ablate.execution.executors.base import Options
 from ablate.execution.options import How
 from ablate.execution.scheduler import Ledger
 from ablate.hardware import Resources
+from ablate.messages import count
 from ablate.planning import inputs, network_checks, tuning
 from ablate.planning import plan as planning
 from ablate.planning.inputs import Inputs
@@ -23,6 +24,7 @@ from ablate.planning.plan import Plan
 from ablate.planning.resolve import Resolved, resolve_inputs
 from ablate.recipe.range_test import Suggestion, Sweep
 from ablate.store import layout, study_folder, tasks
+from ablate.store.job_state import state
 from ablate.study.file import Study
 from ablate.study.grid import Cell, Fingerprints, Grid
 from ablate.workflow.report import check_cells, find
@@ -102,10 +104,19 @@ def hand_out(study: Study, crew: Crew, path: Path) -> int:
                 f"ablate search {study.name}"
             )
         context = context_of(todo, crew.store)
-        for work in todo.ready:
+        ready = [
+            work for work in todo.ready if not work.start or state(crew.store.job(work.start)).is_trained
+        ]
+        if len(ready) < len(todo.ready):
+            waiting = count(len(todo.ready) - len(ready), "job")
+            crew.notice(
+                f"{waiting} not among the tasks: they start from the weights of others, which come first; "
+                "run these, then ask again"
+            )
+        for work in ready:
             work.prepare(crew.store)
-        tasks.write(path, [work.task(crew.store, context) for work in todo.ready])
-    return len(todo.ready)
+        tasks.write(path, [work.task(crew.store, context) for work in ready])
+    return len(ready)
 
 
 def _prepare(

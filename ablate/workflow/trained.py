@@ -63,7 +63,8 @@ def find(text: str, where: Where) -> Trained:
     if (
         description is None
         or recipe is None
-        or identity.job_id(recipe, description.seed, description.data, description.code) != job
+        or identity.job_id(recipe, description.seed, description.data, description.code, description.start)
+        != job
     ):
         raise AblateError(
             f"{folder.recipe} is not what {shown} was trained as, or is of another version of ablate: "

@@ -34,22 +34,20 @@ class Watched:
         self.page.goto(self.base + path)
 
     def assert_quiet(self):
-        assert self.said == []
+        assert self.said == [], self.said
         elsewhere = [url for url in self.asked if not url.startswith((f"{self.base}/", "data:", "blob:"))]
-        assert elsewhere == []
+        assert elsewhere == [], elsewhere
         assert self.asked, "requests are seen"
 
 
 @contextmanager
-def browsing(port, **options):
-    """Yield a function that opens a page of a service on this port."""
+def browsing():
+    """Yield a function that opens a page of a service, in a window of its own. One at a time in a process."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         try:
-            yield lambda **more: Watched(
-                browser.new_context(**(options | more)).new_page(), f"http://127.0.0.1:{port}"
-            )
+            yield lambda port, **of: Watched(browser.new_context(**of).new_page(), f"http://127.0.0.1:{port}")
         finally:
             browser.close()

@@ -96,11 +96,12 @@ def run(
     here: Store,
     executor: Executor,
     interrupted: Callable[[], bool] = lambda: False,
+    is_trained: Callable[[str], bool] = lambda _: True,
     **policy: Any,
 ) -> tuple[Ledger, list[Event]]:
     heard: list[Event] = []
     ledger = scheduler.run(
-        scheduler.Listed(todo),
+        scheduler.Listed(todo, is_trained),
         here,
         executor,
         context=Context(git={"commit": "abc"}),

@@ -89,7 +89,7 @@ def test_every_service_is_pinned_restarts_or_says_why_not_and_has_its_secrets_an
             assert needed in SERVICES, f"{name}: {needed}"
     assert {name for name, service in SERVICES.items() if "profiles" not in service} == {"postgres", "mlflow"}
     assert {profile for service in SERVICES.values() for profile in service.get("profiles", ())} == {
-        "cpu", "gpu", "ray", "s3"
+        "cpu", "gpu", "ray", "s3", "serve"
     }  # fmt: skip
     assert SERVICES["ablate-gpu"]["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == [
         "gpu"
@@ -163,7 +163,7 @@ class Native:
     """The services of the compose file as processes of this machine."""
 
     def __init__(self, postgres, folder):
-        self.folder, self.port = folder, servers.free_port()
+        self.folder, self.port, self.service = folder, servers.free_port(), servers.free_port()
         secrets = folder / "secrets"
         secrets.mkdir()
         (secrets / "postgres_password").write_text(servers.PASSWORD)
@@ -176,6 +176,7 @@ class Native:
             "--host=0.0.0.0": "--host=127.0.0.1", "/artifacts": str(folder / "artifacts"),
             "/work/mlruns": str(folder / "store"), "/opt/": f"{HERE}/",
             "--host=127.0.0.1 --port=5432": f"--host=127.0.0.1 --port={postgres.port}",
+            "--port=8080": f"--port={self.service}", "127.0.0.1:8080": f"127.0.0.1:{self.service}",
         }  # fmt: skip
 
     def local(self, text):
@@ -249,6 +250,19 @@ def test_the_trainer_s_environment_reaches_both_databases_by_password_files_alon
     assert not list(store.glob("searches/*/optuna.jsonl"))
     check = native.run(native.command(healthcheck("ablate")), native.environment("ablate"))
     assert check.returncode == 0, check.stderr
+
+
+@pytest.mark.slow  # a server
+def test_the_service_answers_its_health_check_and_ends_when_it_is_told_to(native):
+    entry = json.loads(instruction("ablate", "ENTRYPOINT"))[1:]
+    command = native.command([*entry, *SERVICES["serve"]["command"]])
+    service = servers.Process(command, native.folder / "serve.log", native.environment("serve"))
+    service.wait_until(lambda: servers.answers(f"http://127.0.0.1:{native.service}/api/v1/health"))
+    words = [native.local(word) for word in SERVICES["serve"]["healthcheck"]["test"][1:]]
+    assert native.run(words, SCRIPTS).returncode == 0
+    service.stop()
+    assert service.process.returncode == 0
+    assert native.run(words, SCRIPTS).returncode != 0
 
 
 @pytest.mark.slow  # servers

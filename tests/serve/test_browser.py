@@ -1,7 +1,7 @@
 """The service in a real browser: a study from its text to its verdicts, without a word on the console."""
 
-import os
 import re
+import shutil
 import sys
 
 import pytest
@@ -37,13 +37,13 @@ def service(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def opened(service):
-    with browsing(service.port, viewport={"width": 1400, "height": 900}) as browser:
+def opened():
+    with browsing() as browser:
         yield browser
 
 
 def test_a_study_is_submitted_watched_cancelled_reported_and_compared(opened, service):
-    watched = opened()
+    watched = opened(service.port, viewport={"width": 1400, "height": 900})
     page = watched.page
     watched.go("/")
     page.click("main >> text=New study")
@@ -62,8 +62,8 @@ def test_a_study_is_submitted_watched_cancelled_reported_and_compared(opened, se
     second = service.post("/queue?set=name=second", text).json["id"]
     page.wait_for_selector("#line >> text=24 of 24 runs ended")
     page.wait_for_selector("#headline >> text=/helps|hurts|equivalent|undecided/i")
-    page.wait_for_function("document.querySelectorAll('#grid td.s6').length > 0")
-    assert page.locator("#grid td.finished").count() == 24
+    page.wait_for_selector("#grid td.s6")
+    assert page.locator("#grid td:is(.finished, .at_chance)").count() == 24
     assert watched.loads == 0, "the page was loaded again"
     watched.assert_quiet()
 
@@ -109,58 +109,58 @@ PAGES = [
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_page_has_a_serious_fault_of_accessibility_or_is_wider_than_a_phone(scheme, finished):
+def test_no_page_has_a_serious_fault_of_accessibility_or_is_wider_than_a_phone(scheme, opened, finished):
     from axe_playwright_python.sync_playwright import Axe
 
     faults, wide = [], []
-    with browsing(finished.port, viewport={"width": 400, "height": 800}, color_scheme=scheme) as browser:
-        for path in PAGES:
-            watched = browser(bypass_csp=True)  # axe puts its script into the page
-            watched.go(path)
-            watched.page.wait_for_timeout(700)
-            if watched.page.evaluate("document.documentElement.scrollWidth > innerWidth"):
-                wide.append(path)
-            for fault in Axe().run(watched.page).response["violations"]:
-                if fault["impact"] in SERIOUS:
-                    faults.append((path, fault["id"], [node["html"][:200] for node in fault["nodes"]][:3]))
-            watched.page.context.close()
+    phone = {"viewport": {"width": 400, "height": 800}, "color_scheme": scheme}
+    for path in PAGES:
+        watched = opened(finished.port, bypass_csp=True, **phone)  # axe puts its script into the page
+        watched.go(path)
+        watched.page.wait_for_timeout(700)
+        if watched.page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+            wide.append(path)
+        faults += [
+            (path, fault["id"], [node["html"][:200] for node in fault["nodes"]][:3])
+            for fault in Axe().run(watched.page).response["violations"]
+            if fault["impact"] in SERIOUS
+        ]
+        watched.page.context.close()
     assert (faults, wide) == ([], [])
 
 
-def test_the_keyboard_does_all_and_keeps_its_place(finished):
-    with browsing(finished.port) as browser:
-        watched = browser()
-        page = watched.page
-        watched.go("/")
-        page.wait_for_selector("[data-move]")
-        page.keyboard.press("Tab")
-        assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
-        names = [page.text_content(f".entry >> nth={place} >> .name") for place in (0, 1)]
-        page.focus(f'[aria-label="Move {names[0]} down"]')
-        page.keyboard.press("Enter")
-        page.wait_for_function(f"document.querySelector('.entry .name').textContent === '{names[1]}'")
-        focused = page.evaluate("document.activeElement.closest('.entry').querySelector('.name').textContent")
-        assert focused == names[0]
-        watched.assert_quiet()
+def test_the_keyboard_does_all_and_keeps_its_place(opened, finished):
+    watched = opened(finished.port)
+    page = watched.page
+    watched.go("/")
+    page.wait_for_selector("[data-move]")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    names = [page.text_content(f".entry >> nth={place} >> .name") for place in (0, 1)]
+    page.focus(f'[aria-label="Move {names[0]} down"]')
+    page.keyboard.press("Enter")
+    page.wait_for_selector(f".entry >> nth=0 >> .name >> text={names[1]}")
+    focused = page.evaluate("document.activeElement.closest('.entry').querySelector('.name').textContent")
+    assert focused == names[0]
+    watched.assert_quiet()
 
 
-def test_without_scripts_all_can_be_read_and_nothing_is_promised(finished):
-    with browsing(finished.port, java_script_enabled=False) as browser:
-        watched = browser()
-        for path in PAGES:
-            watched.go(path)
-            assert watched.page.locator("main h1").count() == 1
-        watched.go("/")
-        assert watched.page.locator("text=Scripts are off").count() == 1
-        assert not watched.page.locator("[data-do]").first.is_visible()
-        watched.go("/studies/tiny")
-        assert watched.page.locator("#grid td.finished").count() == 8
-        assert watched.page.locator("#forests svg").count() > 0
+def test_without_scripts_all_can_be_read_and_nothing_is_promised(opened, finished):
+    watched = opened(finished.port, java_script_enabled=False)
+    for path in PAGES:
+        watched.go(path)
+        assert watched.page.locator("main h1").count() == 1
+    watched.go("/")
+    assert "Scripts are off" in watched.page.locator(".warning").inner_text()
+    assert not watched.page.locator("[data-do]").first.is_visible()
+    watched.go("/studies/tiny")
+    assert watched.page.locator("#grid td.finished").count() == 8
+    assert watched.page.locator("#forests svg").count() > 0
 
 
-def test_signing_in_with_a_browser(done, tmp_path):
-    with serving(done[0] / "store", "correct-horse-battery-staple") as asked, browsing(asked.port) as browser:
-        watched = browser()
+def test_signing_in_with_a_browser(opened, done):
+    with serving(done[0] / "store", "correct-horse-battery-staple") as asked:
+        watched = opened(asked.port)
         page = watched.page
         watched.go("/studies/tiny")
         page.fill("#token", "correct-horse-battery-staple")
@@ -174,20 +174,18 @@ def test_signing_in_with_a_browser(done, tmp_path):
         watched.assert_quiet()
 
 
-def test_a_log_that_is_read_grows(tmp_path, done):
-    import shutil
-
+def test_a_log_that_is_read_grows(opened, tmp_path, done):
     shutil.copytree(done[0] / "store", tmp_path / "store", symlinks=True)
-    with serving(tmp_path / "store") as asked, browsing(asked.port) as browser:
+    with serving(tmp_path / "store") as asked:
         job = asked.get("/logs?job=tiny:baseline/0").json["job"]
         folder = tmp_path / "store/jobs" / job
         (folder / "result.json").rename(tmp_path / "result.json")
-        watched = browser()
+        watched = opened(asked.port)
         watched.go("/studies/tiny/log?cell=baseline&seed=0")
         watched.page.wait_for_selector("#line >> text=goes on")
         with (folder / "log.txt").open("a") as log:
             log.write("one more line\n")
         watched.page.wait_for_selector("#log >> text=one more line")
-        os.rename(tmp_path / "result.json", folder / "result.json")
+        (tmp_path / "result.json").rename(folder / "result.json")
         watched.page.wait_for_selector("#line >> text=has ended")
         watched.assert_quiet()

@@ -91,13 +91,15 @@ def test_a_withdrawn_wish_starts_what_was_stopped_already_again(desk, first):
     assert desk.ran(first) == ["started", "stopped", "started"]
 
 
-def test_a_run_whose_process_is_killed_starts_again_but_not_for_ever(desk, first):
-    for times in range(2, dispatcher.MOST_KILLS + 1):
-        desk.kill(first)
-        desk.begun(first, times)
-    desk.kill(first)
-    desk.until(lambda: queue.entry(desk.store, first).state == "failed")
-    assert f"killed {dispatcher.MOST_KILLS} times" in queue.entry(desk.store, first).reason
+def test_a_run_whose_process_is_killed_starts_again_but_not_for_ever(here):
+    desk = Desk(here, restarts=3)
+    identity = desk.submit(TINY)
+    for times in range(1, 5):
+        desk.begun(identity, times)
+        desk.kill(identity)
+    desk.until(lambda: queue.entry(here, identity).state == "failed")
+    assert queue.entry(here, identity).reason == "its process was killed 4 times"
+    desk.close()
 
 
 def test_another_dispatcher_goes_on_with_what_runs(desk, first):

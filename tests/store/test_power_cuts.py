@@ -109,7 +109,8 @@ def check(states: list[State], bench: Bench, tmp_path: Path) -> None:
     """Lay out each state, let the job go on from there, and see that it ends as an undisturbed one."""
     expected = ended(bench.run(tmp_path / "undisturbed"))
     assert len(expected["epochs"]) == 3
-    assert len(expected["evaluations"]) == len(expected["pictures"]) == 2
+    assert len(expected["evaluations"]) == 2
+    assert len(expected["pictures"]) == 2 * 2  # what it got wrong, and what right
     for number, state in enumerate(states):
         root = tmp_path / "cut"
         disks.lay_out(state, root)
@@ -142,12 +143,12 @@ def test_a_job_syncs_no_more_than_it_must(ops: list[Op], bench: Bench) -> None:
     drafts = sum(bool(DRAFT.fullmatch(name)) for name in names)
     best = sum(op.kind == "rename" and op.to.endswith("best.pt") for op in ops)
     checkpoints = 2 if bench.rarely else RECIPE.training.epochs
-    # recipe, environment, checkpoints, best, last, model, result; two files for each way of
+    # recipe, environment, checkpoints, best, last, model, result; three files for each way of
     # evaluating
-    assert drafts == 2 + checkpoints + best + 3 + 2 * len(WAYS)
-    # the folder for each best.pt; what the result rests on, and its name; for each way two names and a new
+    assert drafts == 2 + checkpoints + best + 3 + 3 * len(WAYS)
+    # the folder for each best.pt; what the result rests on, and its name; for each way three names and a new
     # folder
-    assert len(names) - drafts == best + 5 + 3 * len(WAYS) + 1
+    assert len(names) - drafts == best + 5 + 4 * len(WAYS) + 1
 
 
 def lacks(states: Iterable[State], ops: list[Op], end: str, *names: str) -> list[State]:
@@ -177,7 +178,7 @@ RESTS_ON = (
         "/environment.json",
         "/model.json",
     ),
-    ("/outcome.json", "/misclassified.png"),
+    ("/outcome.json", "/misclassified.png", "/correct.png"),
 )
 
 

@@ -16,7 +16,7 @@ from ablate.recipe import fields, identity
 from ablate.recipe.fields import Data, MeanStd, Recipe
 from ablate.recipe.identity import digest
 from ablate.study import file as study_file
-from ablate.study import grid
+from ablate.study import grid, idle_factors
 from ablate.study.file import Study
 from ablate.study.grid import Fingerprints, Grid, Job, Run
 
@@ -163,7 +163,7 @@ def test_a_factor_that_changes_nothing_is_refused_with_what_it_belongs_to(path, 
     section, name = path.split(".")
     loaded = read(recipe=fixed, factors={section: {name: levels}})
     with pytest.raises(StudyError) as caught:
-        grid.check_factors(loaded, expand(loaded))
+        idle_factors.check(loaded, expand(loaded))
     (mistake,) = caught.value.mistakes
     assert said in mistake
 
@@ -176,7 +176,7 @@ def test_a_factor_whose_levels_set_nothing_is_refused(more):
     assert list(caught.value.mistakes) == ["x.toml: factor net: its levels set no field: it changes nothing"]
     turned = [{"name": "a", "set": {}}, {"name": "b", "set": {"augment": {"rotation": 15}}}]
     some = read(factor=[{"name": "net", "levels": turned}])
-    grid.check_factors(some, expand(some))
+    idle_factors.check(some, expand(some))
 
 
 def test_a_factor_that_matters_somewhere_or_under_a_condition_is_none_that_changes_nothing():
@@ -185,7 +185,7 @@ def test_a_factor_that_matters_somewhere_or_under_a_condition_is_none_that_chang
         factor=[{"name": "evaluation.mc_dropout", "levels": [0, 20], "when": "model.conv_dropout > 0"}]
     )
     for loaded in (some, never):
-        grid.check_factors(loaded, expand(loaded))
+        idle_factors.check(loaded, expand(loaded))
 
 
 def test_every_field_that_may_not_matter_says_what_it_belongs_to():
@@ -383,7 +383,7 @@ def test_an_option_that_no_network_of_the_study_takes_is_a_mistake_and_so_is_one
     deep = {"options": {"depht": [2, 3]}}
     study = read(factors={"model": deep}, recipe={"model": {"name": "resnet_small"}})
     with pytest.raises(StudyError) as caught:
-        grid.check_factors(study, expand(study))
+        idle_factors.check(study, expand(study))
     assert caught.value.mistakes == (
         (
             "x.toml: factors.model.options.depht: no network of the study takes it (did you mean depth?): "

@@ -142,6 +142,9 @@ def test_without_a_file_code_and_images_are_those_that_the_service_allows(here, 
         queue.submit(here, study.read_text())
     with pytest.raises(StudyError, match=r"data\.root: must be a whole path"):
         queue.submit(here, TINY.replace('name = "digits"', 'name = "imagefolder", root = "here"'))
+    folder = TINY.replace('name = "digits"', 'name = "imagefolder", root = "/there"')
+    with pytest.raises(StudyError, match=r'whole path on .*, got "data.root=here"'):
+        queue.submit(here, folder, sets=("data.root=here",))
     assert not here.queue.exists()
     entry = queue.submit(here, study.read_text(), networks=("another_net:make",))
     assert (submissions.folder(here, entry.id) / "another_net.py").exists()

@@ -145,7 +145,8 @@ document.addEventListener("click", async (event) => {
   const actions = button && button.closest("[data-id]");
   if (!actions) return;
   const id = actions.dataset.id;
-  button.disabled = true;
+  if (button.ariaDisabled === "true") return;
+  button.ariaDisabled = "true"; // and not disabled, which would take the focus away
   try {
     if (button.dataset.do) {
       const entry = await change(`/queue/${id}/${button.dataset.do}`);
@@ -159,7 +160,7 @@ document.addEventListener("click", async (event) => {
   } catch (error) {
     toast(error.message);
   }
-  button.disabled = false;
+  button.ariaDisabled = "false";
 });
 
 function showSubmission(entry) {

@@ -40,7 +40,7 @@ def jobs(patient: Patient) -> Iterator[Finding]:
             do = "use the version that wrote it, or remove its folder"
             yield Finding("identity", "problem", says, do, patient.short(path))
             continue
-        identity = identities.seeded(training, description.seed)
+        identity = identities.seeded(training, description.seed, description.start)
         if identity != path.name or description.job != path.name:
             says = "a job is not what its folder is named after"
             yield Finding("identity", "problem", says, ANEW, patient.short(path))

@@ -1,0 +1,141 @@
+"""The service measured: its start and memory, a page of a large store, what browsers cost a run.
+
+python benchmarks/stores.py DIR && python benchmarks/serve.py pages DIR
+python benchmarks/serve.py followers
+"""
+
+import argparse
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+LOOKS = 30
+PAIRS = 3
+BROWSERS = 20
+QUICKSTART = Path(__file__).parents[1] / "studies" / "quickstart.toml"
+
+
+@contextmanager
+def service(store: Path) -> Iterator[tuple[str, subprocess.Popen[bytes], float]]:
+    """Yield the address of a service, its process, and the seconds until it answered."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    began = time.monotonic()
+    command = [
+        sys.executable,
+        "-m",
+        "ablate",
+        "serve",
+        "--no-dispatch",
+        "--port",
+        str(port),
+        "--store",
+        str(store),
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        while True:
+            with suppress(OSError):
+                urllib.request.urlopen(f"{address}/api/v1/health").read()  # noqa: S310 (ours)
+                break
+            time.sleep(0.02)
+        yield address, process, time.monotonic() - began
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def memory(process: subprocess.Popen[bytes]) -> float:
+    """Return the megabytes that a process has in memory."""
+    text = Path(f"/proc/{process.pid}/status").read_text()
+    return int(text.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+def look(address: str) -> float:
+    """Return the milliseconds that a page takes."""
+    began = time.monotonic()
+    urllib.request.urlopen(urllib.request.Request(address, headers={"Accept": "text/html"})).read()  # noqa: S310
+    return 1000 * (time.monotonic() - began)
+
+
+def pages(store: Path) -> None:
+    """Print how long the pages of a store take, the first time and then."""
+    with service(store) as (address, process, seconds):
+        print(f"answers after {seconds:.2f} s, with {memory(process):.0f} MB")
+        for path in ("/", "/studies/study%201", "/studies/study%202", "/api/v1/studies"):
+            first = look(address + path)
+            again = [look(address + path) for _ in range(LOOKS)]
+            print(f"{path}: first {first:.0f} ms, then {statistics.median(again):.0f} ms at the median")
+        print(f"{memory(process):.0f} MB after all of them")
+
+
+def run(store: Path, followed_at: str) -> float:
+    """Return the seconds of a run of the quickstart; browsers follow it where there is an address."""
+    began = time.monotonic()
+    command = [sys.executable, "-m", "ablate", "run", str(QUICKSTART), "--store", str(store)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if followed_at:
+        for _ in range(BROWSERS):
+            threading.Thread(target=follow, args=(followed_at,), daemon=True).start()
+    process.wait()
+    return time.monotonic() - began
+
+
+def follow(address: str) -> None:
+    """Read the events of a study until they end."""
+    path = f"{address}/api/v1/studies/quickstart/events"
+    while True:
+        try:
+            with urllib.request.urlopen(path) as stream:  # noqa: S310
+                while stream.readline():
+                    pass
+            return
+        except OSError:
+            time.sleep(0.3)
+
+
+def measure(store: Path, *, is_followed: bool) -> float:
+    """Return the seconds of a run beside a service, and print them with what the service has used."""
+    with service(store) as (address, process, _):
+        before = cpu(process)
+        seconds = run(store, address if is_followed else "")
+        used, browsers = cpu(process) - before, BROWSERS if is_followed else 0
+        size = memory(process)
+        print(f"{browsers} browsers: {seconds:.1f} s, service {used:.2f} s of CPU, {size:.0f} MB", flush=True)
+    return seconds
+
+
+def followers() -> None:
+    """Print how long a run takes with and without browsers that follow it, side by side."""
+    times: dict[bool, list[float]] = {False: [], True: []}
+    for pair in range(PAIRS):
+        for is_followed in (False, True) if pair % 2 else (True, False):
+            with tempfile.TemporaryDirectory() as folder:
+                times[is_followed].append(measure(Path(folder) / "store", is_followed=is_followed))
+    without, followed = (statistics.median(times[key]) for key in (False, True))
+    print(f"medians {without:.1f} s and {followed:.1f} s: {100 * (followed / without - 1):+.1f} %")
+
+
+def cpu(process: subprocess.Popen[bytes]) -> float:
+    """Return the CPU seconds of a process and of those that it has waited for."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("pages", "followers"))
+    parser.add_argument("store", type=Path, nargs="?")
+    asked = parser.parse_args()
+    pages(asked.store) if asked.what == "pages" else followers()

@@ -1,0 +1,40 @@
+"""Whatever is killed at whatever instant, each submission runs to its end, alone, and is told of once."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from kills import STUDY, Storm
+from receivers import Receiver
+
+from ablate.store import layout
+from ablate.store import queue as submissions
+from ablate.workflow import queue
+
+BUILDERS = Path(__file__).parents[1] / "builders"
+STUDIES, KILLS = 12, 25
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_or_doubled_whatever_is_killed(tmp_path):
+    store, receiver = layout.open_store(tmp_path / "mlruns"), Receiver()
+    for number in range(STUDIES):
+        queue.submit(store, STUDY.format(number=number), key=str(number))
+    program = BUILDERS / "short_run.sh"
+    command = [sys.executable, BUILDERS / "desk_process.py", store.path, receiver.url, program]
+    storm = Storm(store, [*map(str, command)])
+    storm.rage(KILLS, 0.2, 1.6)
+    storm.settle(60)
+    told = Counter()
+    while len(told) < STUDIES:
+        told = Counter(body["submission"] for _, body, _ in receiver.came)
+    storm.stop()
+    receiver.close()
+    entries = queue.entries(store)
+    assert [entry.state for entry in entries] == ["done"] * STUDIES
+    ran = [(submissions.folder(store, entry.id) / "ran").read_text() for entry in entries]
+    assert ran == ["worked\n"] * STUDIES
+    assert not list(store.queue.glob("*/doubled"))
+    assert sum(storm.killed.values()) - storm.killed["nobody"] > KILLS / 2
+    assert len({body["id"] for _, body, _ in receiver.came}) == STUDIES
