@@ -22,7 +22,7 @@ pytestmark = [
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PICTURE = str(GOLDEN.parents[1] / "docs/report.png")
-STREAMS = {"init", "schema", "logs", "ui"}  # show text as it comes
+STREAMS = {"init", "schema", "logs", "ui", "serve"}  # show text as it comes
 ENDED = {
     "study",
     "tuned",
@@ -35,6 +35,7 @@ ENDED = {
     "mlflow_late",
     "report",
 }
+ENTRY = {"id", "study", "state", "priority", "after", "submitted", "reason"}
 EFFECT = {"effect", "low", "high", "p", "n", "verdict"}
 # command -> its arguments on the golden store, and keys of its answer, or of each of them where it is a list
 ROWS = {
@@ -58,7 +59,14 @@ ROWS = {
     "sync": (("half",), {"study", "runs", "mlflow"}),
     "doctor": ((), {"check", "severity", "says", "do", "where"}),
     "gc": (("--dry-run",), {"items", "removed", "kept"}),
+    "submit": (("factorial.toml",), ENTRY),
+    "queue": ((), ENTRY),
+    "pause": (("1",), ENTRY),
+    "resume": (("1",), ENTRY),
+    "move": (("1", "--priority", "2"), ENTRY),
+    "cancel": (("1",), ENTRY),
 }
+OF_QUEUE = {"queue", "pause", "resume", "move", "cancel"}
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +109,8 @@ def test_every_command_but_those_that_stream_has_a_row():
 @pytest.mark.parametrize("name", ROWS)
 def test_a_command_answers_in_json(folder, name):
     arguments, keys = ROWS[name]
+    if name in OF_QUEUE:
+        call(folder, "submit", "factorial.toml")
     has_problems = name == "doctor"  # MLflow has not seen the studies that were not synced
     out, _ = call(folder, name, *arguments, "--json", codes=(0, 1) if has_problems else (0,))
     answer = strict(out)

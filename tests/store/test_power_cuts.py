@@ -146,9 +146,9 @@ def test_a_job_syncs_no_more_than_it_must(ops: list[Op], bench: Bench) -> None:
     # recipe, environment, checkpoints, best, last, model, result; three files for each way of
     # evaluating
     assert drafts == 2 + checkpoints + best + 3 + 3 * len(WAYS)
-    # the folder for each best.pt; what the result rests on, and its name; for each way two names and a new
+    # the folder for each best.pt; what the result rests on, and its name; for each way three names and a new
     # folder
-    assert len(names) - drafts == best + 5 + 3 * len(WAYS) + 1
+    assert len(names) - drafts == best + 5 + 4 * len(WAYS) + 1
 
 
 def lacks(states: Iterable[State], ops: list[Op], end: str, *names: str) -> list[State]:
