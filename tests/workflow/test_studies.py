@@ -23,7 +23,7 @@ SETS = {
         "factor.normalization.levels.none-80.set.training.epochs=3",
     ),
     "architecture": SMALL,
-    "transfer": ("data.image_size=32", *(f"factor.stage.levels.{stage}.set.training.epochs=1"
+    "transfer": ("seeds=1", *(f"factor.stage.levels.{stage}.set.training.epochs=1"
                                          for stage in ("head", "partial", "fusion", "deeper"))),
     "one_cycle": SMALL,
 }  # fmt: skip
