@@ -26,6 +26,7 @@ from ablate.store import queue as submissions
 from ablate.store.layout import Store
 from ablate.store.lease import Lease, LeaseLostError, Watch
 from ablate.store.queue import Entry, State
+from ablate.workflow import queue
 
 EVERY = 0.2  # seconds between two looks at the queue
 RESTARTS = 10  # of one submission whose process was killed
@@ -45,6 +46,7 @@ class Dispatcher:
     machine: Machine = EVERYWHERE
     tells: Callable[[Sequence[Entry]], object] = len  # called with all of them at each look
     restarts: int = RESTARTS
+    networks: tuple[str, ...] = ()  # that other users' submissions may have
     _processes: dict[str, Process] = field(default_factory=dict)  # ours, to be reaped
     _seen: set[str] = field(default_factory=set)  # what has run while this dispatcher looked
     _drains: bool = False
@@ -146,6 +148,9 @@ class Dispatcher:
             if now is None or held is None:
                 return []
             try:
+                if refused := queue.refusal(self.store, now, self.networks):
+                    submissions.write(self.store, _over(now, "failed", refused))
+                    return []
                 child.forget()
                 begun: dict[str, object] = {
                     "state": "running", "reason": "", "started": datetime.now(UTC), "ended": None,

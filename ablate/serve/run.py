@@ -84,7 +84,8 @@ def _desk(plan: Plan) -> Dispatcher:
         )
     command = dispatcher.command(plan.store, plan.config.run.options)
     tells, restarts = Notifier(plan.store, plan.config).look, plan.config.run.restarts
-    return Dispatcher(plan.store, command, plan.studies, machine, tells, restarts)
+    networks = plan.config.networks
+    return Dispatcher(plan.store, command, plan.studies, machine, tells, restarts, networks)
 
 
 def _dispatch(

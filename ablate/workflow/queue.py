@@ -5,6 +5,7 @@ for, it is left as a wish, which the dispatcher of the service carries out.
 """
 
 import json
+import os
 from collections.abc import Collection
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -89,6 +90,26 @@ def entry(store: Store, identity: str) -> Entry:
     if there is None:
         raise StoreError(f'there is no submission "{printable(identity)}" in the queue of {store.path}')
     return there
+
+
+def refusal(store: Store, one: Entry, networks: Collection[str]) -> str:
+    """Return why the code of a submission must not run as this user; empty where it may.
+
+    Whoever can write to a store can submit, and with it choose what runs. So code that another user has
+    handed in is taken as if it came over HTTP.
+    """
+    folder, own = submissions.folder(store, one.id), (os.getuid(), 0)
+    if all((folder / name).lstat().st_uid in own for name in (".", "study.toml", "origin.json")):
+        return ""
+    try:
+        study = study_file.parse(study_file.normal(submissions.read_text(store, one.id)), SENT, one.sets)
+    except StudyError:  # its run says what is wrong, and trains nothing
+        return ""
+    refused = [name for name in origin.networks_of(study) if name not in networks]
+    return "" if not refused else (
+        f"another user has submitted it, with code of his own ({', '.join(refused)}), which runs only where "
+        "the configuration allows it by name"
+    )  # fmt: skip
 
 
 def is_served(store: Store) -> bool:

@@ -15,12 +15,20 @@ from pathlib import Path
 
 from processes import descendants
 
-from ablate.serve.process import Child
+from ablate.serve.process import Child, _is_ours
 from ablate.store import layout
 from ablate.store import queue as submissions
 from ablate.workflow import queue
 
 MINUTES = 45
+
+
+def _group(pid, folder):
+    """Return the shell around a run; 0 where it is gone, and its number perhaps another process's."""
+    try:
+        return os.getpgid(pid) if pid is not None and _is_ours(pid, folder) else 0
+    except ProcessLookupError:
+        return 0
 
 
 class Storm:
@@ -41,18 +49,18 @@ class Storm:
     def children(self):
         """Return the processes of all runs: the shell around each, the program, and what that has started."""
         running = [entry for entry in queue.entries(self.store) if entry.state == "running"]
-        pids = [Child(submissions.folder(self.store, entry.id)).pid for entry in running]
-        roots = [os.getpgid(pid) for pid in pids if pid is not None and Path(f"/proc/{pid}").exists()]
-        return [pid for root in roots for pid in (root, *descendants(root))]
+        folders = [submissions.folder(self.store, entry.id) for entry in running]
+        groups = {_group(Child(folder).pid, folder) for folder in folders}
+        return [pid for root in groups if root > 1 for pid in (root, *descendants(root))]
 
     def kill(self):
         """Kill the service, something that it has started, or both."""
         kind = self.random.choice(("service", "child", "child", "both"))
         victims = []
         if kind != "service":
-            with suppress(ProcessLookupError):
-                there = self.children()
-                victims += self.random.sample(there, self.random.randint(1, len(there))) if there else []
+            there = self.children()
+            if there:
+                victims += self.random.sample(there, self.random.randint(1, len(there)))
         if kind != "child":
             victims.append(self.process.pid)
         self.random.shuffle(victims)
@@ -64,14 +72,21 @@ class Storm:
             self.start()
 
     def rage(self, kills, shortest, longest):
+        """Kill at random times, three quarters of which are chosen while something runs."""
         for _ in range(kills):
+            end = time.monotonic() + (60 if self.random.random() < 0.75 else 0)
+            while time.monotonic() < end and not self.are_over() and not self.children():
+                time.sleep(0.02)
             time.sleep(self.random.uniform(shortest, longest))
             self.kill()
+
+    def are_over(self):
+        return all(entry.has_ended for entry in queue.entries(self.store))
 
     def settle(self, seconds=60 * MINUTES):
         """Wait until everything has ended."""
         end = time.monotonic() + seconds
-        while any(not entry.has_ended for entry in queue.entries(self.store)):
+        while not self.are_over():
             assert self.process.poll() is None, "the service has ended by itself"
             assert time.monotonic() < end, "waited too long"
             time.sleep(0.2)
@@ -113,7 +128,7 @@ def by_hand(folder, studies, kills):
     serve = [sys.executable, "-m", "ablate", "serve", "--store", store.path, "--port", "0", "--studies", "2"]
     began = time.monotonic()
     storm = Storm(store, [*map(str, serve)], seed=studies * kills)
-    while storm.killed.total() < kills and any(not entry.has_ended for entry in queue.entries(store)):
+    while storm.killed.total() < kills and not storm.are_over():
         storm.rage(1, 0.3, 3.0)
     print("kills", dict(storm.killed), "after", round(time.monotonic() - began), "s", flush=True)
     storm.settle()

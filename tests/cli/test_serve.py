@@ -11,7 +11,8 @@ import urllib.request
 
 import pytest
 from click.testing import CliRunner
-from commands import TINY, wait_for
+from commands import TINY
+from kills import STUDY
 from servers import Process
 
 from ablate.cli import main
@@ -48,10 +49,9 @@ def store(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_outlives_its_service_and_the_next_one_sees_how_it_ends(store, study):
-    """Its own process, its exit code, its report, and what was stopped on purpose."""
-    first = queue.submit(store, TINY, path=study)
-    second = queue.submit(store, TINY.replace('"tiny"', '"more"'), sets=("training.epochs=200",), path=study)
+def test_a_run_outlives_its_service_and_the_next_one_sees_how_it_ends_and_drains_what_runs_then(store):
+    first = queue.submit(store, STUDY.format(number=1), sets=("training.epochs=40",))
+    second = queue.submit(store, STUDY.format(number=2), sets=("training.epochs=5000",))
     service = Service(store)
     service.wait_until(lambda: list(store.path.glob("jobs/*/journal.jsonl")))
     pid = Child(submissions.folder(store, first.id)).pid
@@ -59,33 +59,23 @@ def test_a_run_outlives_its_service_and_the_next_one_sees_how_it_ends(store, stu
     assert service.process.returncode == 0
     assert queue.entry(store, first.id).state == "running"
     os.kill(pid, 0)
-    service = Service(store)
+    service = Service(store, "--drain")
     service.wait_until(lambda: queue.entry(store, first.id).has_ended)
     ended = queue.entry(store, first.id)
     assert (ended.state, ended.exit_code, ended.reason) == ("done", 0, "")
-    assert store.report("tiny").exists()
-    assert "BatchNorm helps" in submissions.log(store, first.id).read_text()
+    assert store.report("study 1").exists()
+    assert "report: " in submissions.log(store, first.id).read_text()
+    service.wait_until(lambda: len(list(store.path.glob("jobs/*/journal.jsonl"))) > 2)
     assert service.ask("/queue")[0]["id"] == second.id
-    service.wait_until(lambda: len(list(store.path.glob("jobs/*/journal.jsonl"))) > 4)
-    queue.pause(store, second.id)
-    service.wait_until(lambda: queue.entry(store, second.id).state == "paused")
-    assert queue.entry(store, second.id).exit_code == 130
-    service.stop()
-
-
-@pytest.mark.slow
-def test_a_drained_service_leaves_nothing_running(store, study):
-    entry = queue.submit(store, TINY, sets=("training.epochs=200",), path=study)
-    service = Service(store, "--drain")
-    service.wait_until(lambda: list(store.path.glob("jobs/*/journal.jsonl")))
     service.stop()
     assert "waiting until the running epochs have ended" in service.log.read_text()
-    assert queue.entry(store, entry.id).state == "waiting"
-    assert not Child(submissions.folder(store, entry.id)).is_alive
+    drained = queue.entry(store, second.id)
+    assert (drained.state, drained.exit_code) == ("waiting", 130)
+    assert not Child(submissions.folder(store, second.id)).is_alive
 
 
 @pytest.mark.slow
-def test_without_its_dispatcher_a_service_shows_and_takes_but_runs_nothing(store, study):
+def test_without_its_dispatcher_a_service_shows_and_takes_but_runs_nothing(store):
     service = Service(store, "--no-dispatch")
     request = urllib.request.Request(
         f"{service.url}api/v1/queue", TINY.encode(), {"Content-Type": "application/toml"}, method="POST"
@@ -134,7 +124,6 @@ def test_beyond_this_machine_a_token_is_needed_and_shown_once(store):
             [*map(str, command), "--host", "0.0.0.0", "--no-dispatch"], stderr=subprocess.PIPE, text=True
         )
         lines = [process.stderr.readline() for _ in range(1 if shown else 2)]
-        wait_for(lambda: True, process)
         process.send_signal(signal.SIGINT)
         shown.append("".join(lines) + process.communicate()[1])
     token = (store.path / "token").read_text().strip()

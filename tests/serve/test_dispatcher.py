@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from commands import TINY
+from commands import TINY, failing
 from dispatching import Desk
 
 from ablate.errors import StoreError
@@ -242,6 +242,32 @@ def test_a_dispatcher_waits_while_another_machine_has_the_queue(here, monkeypatc
     with dispatcher.leading(here, ended, wait) as held:
         assert held is None
     assert "waiting for it" in said[0]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can hand in as another user")
+def test_code_that_another_user_has_handed_in_runs_only_where_the_configuration_allows_it(here, study):
+    failing(study)
+    desk = Desk(here)
+    first, second, plain = (
+        desk.submit(text, path=study) for text in (study.read_text(), study.read_text(), TINY)
+    )
+    for one in (first, plain):
+        for path in (submissions.folder(here, one), submissions.study_file(here, one)):
+            os.chown(path, 1234, 1234)
+    assert desk.look(first) == "failed"
+    assert (
+        "another user has submitted it, with code of his own (broken_net:make)"
+        in queue.entry(here, first).reason
+    )
+    desk.begun(second)
+    desk.settle(second)
+    desk.begun(plain)
+    desk.settle(plain)
+    desk.options["networks"] = ("broken_net:make",)
+    desk.restart()
+    queue.resume(here, first)
+    desk.begun(first)
+    desk.close()
 
 
 def test_a_service_keeps_its_token_from_the_code_of_a_study(desk, monkeypatch):

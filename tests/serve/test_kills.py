@@ -24,7 +24,7 @@ def test_nothing_is_lost_or_doubled_whatever_is_killed(tmp_path):
     program = BUILDERS / "short_run.sh"
     command = [sys.executable, BUILDERS / "desk_process.py", store.path, receiver.url, program]
     storm = Storm(store, [*map(str, command)])
-    storm.rage(KILLS, 0.2, 1.6)
+    storm.rage(KILLS, 0.0, 0.6)
     storm.settle(60)
     told = Counter()
     while len(told) < STUDIES:
