@@ -43,6 +43,8 @@ def claim_finding(claim: Claim, study: Study, grid: Grid, outcomes: tuple[Outcom
     metric = claim.metric or study.metric
     direction = study.direction if metric == study.metric else metrics.direction(metric) or "max"
     table = tabulate(study, grid, outcomes, metric, direction)
+    if claim.bound is not None:
+        return _bounded(claim, claim.bound, table, metric, direction)
     names = [factor.name for factor in study.factors]
     fixed = {names.index(claim.when[0]): claim.when[1]} if claim.when else {}
     position = names.index(claim.factor)
@@ -66,6 +68,18 @@ def claim_finding(claim: Claim, study: Study, grid: Grid, outcomes: tuple[Outcom
         effect,
         is_unanswerable=claim.relation == "~" and table.min_effect is None,
     )
+
+
+def _bounded(
+    claim: Claim, bound: float, table: Table, metric: str, direction: metrics.Direction
+) -> ClaimFinding:
+    """Answer a claim by how far a metric lies above a number. It is the only one of its family."""
+    alone = replace(table, study=replace(table.study, variance="own"), min_effect=None)
+    held = dict([(claim.factor, claim.first), *([claim.when] if claim.when else [])])
+    (effect,) = effects.decide(alone, [effects.above(alone, held, bound, claim.second)])
+    is_measured = bool(np.isfinite(table.values).any())
+    verdict = _answer(claim.relation, effect, alone) if is_measured else "not tested"
+    return ClaimFinding(claim, metric, direction, verdict, effect)
 
 
 def _is_same(contrast: Contrast, other: Contrast) -> bool:

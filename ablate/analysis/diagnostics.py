@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 
@@ -9,11 +10,22 @@ from ablate.analysis import effects, metric_table
 from ablate.analysis.effects import Effect
 from ablate.analysis.metric_table import Table
 from ablate.analysis.outcomes import Outcome
-from ablate.recipe import metrics
+from ablate.recipe import confusion, metrics
 from ablate.study.file import Study
 from ablate.study.grid import Grid
 
 MOST_CLASSES = 20  # of the classes whose accuracies are compared: those that a change moves most
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScore:
+    """How well one class is told from the others: means over seeds."""
+
+    name: str
+    images: int
+    precision: float
+    recall: float
+    f1: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +40,8 @@ class Detail:
     """For each bin that has images: their number, mean confidence, share of right answers."""
     picture: str  # path of a PNG of the most confident mistakes; empty where there is none
     picture_seed: int | None
+    scores: tuple[ClassScore, ...] = ()
+    """A row a class that has images or answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +69,21 @@ def of_cells(labels: Sequence[str], outcomes: tuple[Outcome, ...]) -> tuple[Deta
                     calibration=_pooled([o.calibration for o in own]),
                     picture=pictured.picture if pictured else "",
                     picture_seed=pictured.run.seed if pictured else None,
+                    scores=_class_scores(own),
                 )
             )
     return tuple(details)
+
+
+def _class_scores(own: Sequence[Outcome]) -> tuple[ClassScore, ...]:
+    """Return the scores of each class, means over runs; a class that a run has nothing of counts in none."""
+    rows = []
+    for k, name in enumerate(own[0].classes):
+        each = [scores for o in own if (scores := confusion.by_class(o.confusion)[k]) is not None]
+        if each:
+            means = (fmean(getattr(one, part) for one in each) for part in ("precision", "recall", "f1"))
+            rows.append(ClassScore(name, each[0].images, *means))
+    return tuple(rows)
 
 
 def _pooled(every: Sequence[tuple[tuple[int, float, float], ...]]) -> tuple[tuple[int, float, float], ...]:

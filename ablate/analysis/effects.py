@@ -182,6 +182,23 @@ def main(
     return _compared(table, "main", changes, before, after, held={position, *(fixed or {})})
 
 
+def above(table: Table, held: Mapping[str, str], bound: float, words: str) -> Contrast:
+    """Compare a number with the cell that has these levels, by factor, and others at their baseline."""
+    cell = [levels for levels in [filled(table.study, held)] if levels in table.cells]
+    values = table.block(cell)
+    matched = stats.matched(np.full(values.shape, bound), values)
+    (factor, level), *_ = held.items()
+    return Contrast(
+        kind="cell",
+        changes=((factor, words, level),),
+        differences=matched.effects,
+        weights=table.weights(cell, matched.shares),
+        planned=len(cell),
+        scope=None,
+        scattered=False,
+    )
+
+
 def _compared(
     table: Table,
     kind: Kind,

@@ -6,7 +6,7 @@ Nothing is drawn or worded here; `report` draws and words, and computes nothing.
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,11 @@ from ablate.recipe import metrics
 from ablate.study.file import Study
 from ablate.study.grid import Cell, Exclusion, Grid
 
+SCORES = (
+    "test/accuracy", "test/loss", "test/precision", "test/recall", "test/f1",
+    "fit/accuracy", "fit/loss", "gap/accuracy", "model/parameters",
+)  # fmt: skip
+"""What is known of every network, whatever the study compares."""
 CURVES = ("train/loss", "validation/loss", "train/accuracy", "validation/accuracy")
 
 
@@ -43,6 +48,7 @@ class CellFinding:
     epoch_seconds: float | None  # mean over seeds
     train_seconds: float | None  # sum over seeds
     shares_training: bool  # its trainings are those of an earlier cell, evaluated in another way
+    scores: Mapping[str, float] = field(default_factory=dict)  # means over the finished runs, by metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +234,11 @@ def _cells(grid: Grid, outcomes: tuple[Outcome, ...], metric: str) -> tuple[Cell
                 epoch_seconds=float(np.mean(seconds)) if seconds else None,
                 train_seconds=float(sum(o.metrics["time/train_seconds"] for o in good)) if good else None,
                 shares_training=jobs <= seen,
+                scores={
+                    metric: float(np.mean(list(each.values())))
+                    for metric in SCORES
+                    if (each := _values(good, metric))
+                },
             )
         )
         seen |= jobs

@@ -35,6 +35,7 @@ class RangeCurve:
     tried: tuple[float, ...]
     suggestions: Mapping[str, Suggestion]
     chosen: Suggestion | None  # none: not ended
+    accuracies: tuple[float, ...] = ()  # training accuracy at `tried`, the median of the seeds
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,7 @@ def _range_curve(tuned: Tuning, store: Store, test: work.RangeTest) -> RangeCurv
         tried=tuple(rate for rate, there in zip(middle.rates, is_tried, strict=True) if there),
         suggestions=tuning.suggestions(store, test),
         chosen=range_folder.read_suggestion(store.range(test.id)),
+        accuracies=tuple(share for share, there in zip(middle.accuracies, is_tried, strict=True) if there),
     )
 
 

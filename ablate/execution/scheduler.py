@@ -160,9 +160,7 @@ class Listed:
             if start in self._open:
                 waiting.append(item)
             elif (not start or self._is_trained(start)) and fits(item):
-                chosen = item
-            else:
-                self._open.discard(item.id)  # and with it what waits for it
+                chosen = item  # one that is dropped stays open: what starts from it is not run either
         self._items.extendleft(reversed(waiting))
         return chosen
 

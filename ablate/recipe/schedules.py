@@ -1,4 +1,4 @@
-"""The learning-rate schedules by name, with the fields of each; `ablate/training/optim.py` computes them.
+"""The learning-rate schedules by name, with the fields of each; `ablate/recipe/rates.py` computes them.
 
 A new one is a row here and a function there.
 """

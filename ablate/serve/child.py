@@ -78,6 +78,17 @@ def preview(where: Where, *, text: str, sets: list[str], networks: list[str]) ->
     return answers.planned(queue.check(where.store, text, tuple(sets), networks=networks))
 
 
+def look(where: Where, *, text: str, sets: list[str], networks: list[str]) -> dict[str, object]:
+    """Return the same for people: beside it, which effects it can see, in words."""
+    from ablate.recipe import metrics
+    from ablate.workflow import queue
+
+    there = queue.check(where.store, text, tuple(sets), networks=networks)
+    outlook = there.outlook
+    size = "" if outlook is None else metrics.size(float(f"{outlook.effect:.2g}"), there.plan.study.metric)
+    return {"plan": answers.planned(there), "sees": size}
+
+
 def submit(where: Where, **of: Any) -> Any:
     """Put a study's text into the queue, and return its submission."""
     from ablate.workflow import queue
@@ -88,7 +99,7 @@ def submit(where: Where, **of: Any) -> Any:
 
 REQUESTS: Mapping[str, Callable[..., object]] = {
     "report": report, "page": page, "check": check, "compare": compare, "plan": plan,
-    "preview": preview, "submit": submit,
+    "preview": preview, "look": look, "submit": submit,
 }  # fmt: skip
 
 

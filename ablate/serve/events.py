@@ -16,7 +16,9 @@ from dataclasses import replace
 from typing import Any
 
 from ablate.analysis.status import Spot, Status
+from ablate.errors import AblateError
 from ablate.serve import shown
+from ablate.serve.children import BrokenError, BusyError
 from ablate.serve.results import Results
 from ablate.workflow.answers import plain
 
@@ -189,18 +191,17 @@ class StudyEvents:
 
     async def _verdicts_of(self, version: int) -> None:
         began = time.monotonic()
-        try:
+        with suppress(AblateError, BusyError, BrokenError):  # tried again after a rest
             findings = await self.results.findings(self.name)
             drawn = await self.results.verdicts(self.name)
             shades = shown.shades(self._values, findings["direction"])
             verdicts = {**standing(findings), "shown": plain(drawn), "shades": plain(shades)}
-        finally:
-            took = time.monotonic() - began
-            self._next = time.monotonic() + max(VERDICTS_EVERY, VERDICTS_REST * took)
-        self._computed = version
-        if verdicts != self._verdicts:
-            self._verdicts = verdicts
-            self.channel.publish(("verdicts", verdicts))
+            self._computed = version
+            if verdicts != self._verdicts:
+                self._verdicts = verdicts
+                self.channel.publish(("verdicts", verdicts))
+        took = time.monotonic() - began
+        self._next = time.monotonic() + max(VERDICTS_EVERY, VERDICTS_REST * took)
 
 
 class Events:

@@ -13,7 +13,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from ablate import __version__
-from ablate.serve import addresses, jobs, shown
+from ablate.errors import AblateError
+from ablate.serve import addresses, jobs, problems, shown
 from ablate.serve.api import service_of
 from ablate.serve.board import MissingError
 from ablate.serve.guard import COOKIE
@@ -191,6 +192,18 @@ async def write(
     waiting = [one for one in entries if one["state"] in ("running", "waiting", "paused")]
     limit = queue.MOST_PRIORITY
     return page(request, "new.html.j2", text=text, sets=sets, copied=copied, waiting=waiting, limit=limit)
+
+
+@router.post("/new/check")
+async def look(
+    request: Request, sets: Annotated[list[str], Query(alias="set")] = [],  # noqa: B006 (FastAPI copies it)
+) -> dict[str, Any]:  # fmt: skip
+    """Return the plan of a text, or its mistakes: no error, as half a text is none."""
+    text = (await request.body()).decode(errors="replace")
+    try:
+        return {**await service_of(request).look(text, sets), "mistakes": []}
+    except AblateError as error:
+        return {"plan": None, "mistakes": problems.of(error).mistakes}
 
 
 @router.get("/compare")

@@ -36,6 +36,10 @@ class Service:
         """Return what a run of a text would do. Raises a StudyError with all its mistakes."""
         return await self.results.checker.ask("preview", text=text, sets=sets, networks=self.networks)
 
+    async def look(self, text: str, sets: list[str]) -> Any:
+        """Return the same, and in words which effects it can see."""
+        return await self.results.checker.ask("look", text=text, sets=sets, networks=self.networks)
+
     async def submit(self, text: str, **of: Any) -> Any:
         """Put a text into the queue, and return its submission. Raises a StudyError with all its mistakes."""
         return await self.results.checker.ask("submit", text=text, networks=self.networks, **of)

@@ -173,8 +173,10 @@ def verdicts(findings: Mapping[str, Any]) -> Verdicts:
     effects: Sequence[Mapping[str, Any]] = findings["effects"]
     least, metric = findings["min_effect"], findings["metric"]
     kinds = {"main": ("main", "simple"), "interaction": ("interaction",), "cell": ("cell",)}
+    sign = 1 if findings["direction"] == "max" else -1
+    best_first = sorted(effects, key=lambda one: -math.inf if one["effect"] is None else sign * one["effect"])
     drawn = [
-        _drawn(kind, [effect for effect in effects if effect["kind"] in names], least, metric)
+        _drawn(kind, [effect for effect in reversed(best_first) if effect["kind"] in names], least, metric)
         for kind, names in kinds.items()
     ]
     return Verdicts(

@@ -1,5 +1,6 @@
 """Claims about a factor, such as `augment.crop: random_crop > random_resized_crop`."""
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from ablate.recipe import metrics
 
 FORM = (
     "factor: a > b (or <, ~, better than, worse than, no better than, no worse than), then perhaps when "
-    "factor = level, on metric"
+    "factor = level, on metric; or factor: a > number on metric"
 )
 RELATION = re.compile(r"[<>~]|(?<=\s)(?:no\s+)?(?:better|worse)\s+than(?=\s)")
 NAMES = ("factor", "first", "second", "other", "level")  # each on one line
@@ -21,7 +22,9 @@ class Claim:
     """`first relation second`, of two levels of a factor.
 
     `>` claims that the metric is larger with the first level, `better than` that it is better, `no better
-    than` that it is not, by more than the smallest effect worth having, `~` that both are equivalent.
+    than` that it is not, by more than the smallest effect worth having, `~` that both are equivalent. Where
+    the second is a number and the metric is named, `>` and `<` compare the metric itself with it, of the
+    cell that has the first level and the baselines of all other factors.
     """
 
     text: str
@@ -33,6 +36,7 @@ class Claim:
     second: str
     when: tuple[str, str] | None
     metric: str | None
+    bound: float | None = None  # where `second` is no level: the number that the metric is compared with
 
 
 def parse(
@@ -42,9 +46,12 @@ def parse(
     part = _split(expect)
     if part is None:
         return None, [f"{show(expect)} is not of the form {FORM}"]
+    is_level = part["second"] in factors.get(part["factor"], [])
+    is_bound = not is_level and part["relation"] in ("<", ">") and bool(part["metric"])
+    bound = _number(part["second"]) if is_bound else None  # without a metric it is a level that is not there
     wrong = [
         *_level(part["factor"], part["first"], factors),
-        *_level(part["factor"], part["second"], factors),
+        *(_level(part["factor"], part["second"], factors) if bound is None else []),
         *(_level(part["other"], part["level"], factors) if part["other"] else []),
     ]
     if part["metric"] and metrics.direction(part["metric"]) is None:
@@ -54,8 +61,17 @@ def parse(
     when = (part["other"], part["level"]) if part["other"] else None
     relation: Any = " ".join(part["relation"].split())
     metric = part["metric"] or None
-    claim = Claim(text, source, expect, part["factor"], part["first"], relation, part["second"], when, metric)
+    levels = part["first"], relation, part["second"]
+    claim = Claim(text, source, expect, part["factor"], *levels, when, metric, bound)
     return (None if wrong else claim), list(dict.fromkeys(wrong))
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _split(expect: str) -> dict[str, str] | None:

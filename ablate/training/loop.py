@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from ablate.recipe import identity, networks
+from ablate.recipe import identity, networks, rates
 from ablate.recipe.fields import Recipe
 from ablate.training import data, graph, images, layout, models, optim, surgery
 from ablate.training.augment import Augmentation, compose
@@ -232,7 +232,7 @@ def steps(session: Session) -> Iterator[Tensor]:
     surgery.train(session.network)
     batches, epochs = batches_an_epoch(session), session.recipe.training.epochs
     for i, batch in enumerate(shuffled(session)):
-        factor = optim.lr_factor(
+        factor = rates.lr_factor(
             session.recipe.schedule, session.epoch * batches + i, batches * epochs, epochs
         )
         set_lr(session, session.recipe.optimizer.lr * factor)

@@ -50,6 +50,34 @@ def test_claims_are_answered_by_the_effect(expect, answer):
     assert claim.verdict == answer
 
 
+BOUNDS = {  # of the cell with this level and every other factor at its baseline
+    "augment.rotation: 15 > 0.65 on test/accuracy": "confirmed",
+    "augment.rotation: 15 < 0.65 on test/accuracy": "refuted",
+    "augment.rotation: 0 < 0.65 on test/accuracy": "confirmed",
+    "augment.rotation: 15 > 0.70 on test/accuracy": "undecided",
+    "augment.rotation: 15 > 0.65 when model.conv_dropout = 0.1 on test/accuracy": "refuted",
+    "model.conv_dropout: 0.3 < 0.55 on test/accuracy": "confirmed",
+    "augment.rotation: 15 < 2.5 on time/epoch_seconds": "undecided",
+}
+
+
+@pytest.mark.parametrize("variance", ["own", "pooled"])
+@pytest.mark.parametrize(("expect", "answer"), BOUNDS.items())
+def test_a_claim_may_compare_a_metric_with_a_number(expect, answer, variance):
+    noise = np.random.default_rng(1)
+
+    def value(cell, seed):
+        lost = {"0.0": 0.0, "0.1": 0.2, "0.3": 0.1}[cell.levels["model.conv_dropout"]]
+        helped = 0.1 * (cell.levels["augment.rotation"] == "15")
+        return 0.6 + helped - lost + (0.001, -0.001, 0.0)[seed % 3] + float(noise.normal(0, 1e-5))
+
+    made = make(seeds=6, claim=[{"expect": expect}], analysis={"variance": variance})
+    found = find(made, value)
+    (claim,) = found.claims
+    assert claim.verdict == answer
+    assert f"from {claim.claim.second} to" in claims.sentence(claim, found)
+
+
 DIRECTIONS = {  # on a metric of which less is better, and which is larger with rotation
     "15 > 0": "confirmed",
     "15 < 0": "refuted",

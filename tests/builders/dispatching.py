@@ -52,9 +52,9 @@ class Desk:
         self.until(lambda: self.ran(identity).count("started") >= times)
 
     def until(self, condition):
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while not condition():
-            assert time.monotonic() < end, "waited too long"
+            assert time.monotonic() < end, [*map(str, queue.entries(self.store))]
             self.look()
             time.sleep(0.02)
 

@@ -12,7 +12,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-WAIT = 120_000  # milliseconds: a busy machine is slow, and no test asks how slow
+WAIT = 300_000  # milliseconds: a busy machine is slow, and no test asks how slow
 
 
 class Watched:

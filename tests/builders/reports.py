@@ -285,6 +285,7 @@ def with_tuning(of: Findings) -> Findings:
             rates[:49],
             suggested,
             suggested["valley"],
+            tuple(min(0.9, 0.1 + i / 50) for i in range(49)),
         )
         for label in labels
     ]

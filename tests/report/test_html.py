@@ -29,9 +29,9 @@ LOADING = ("src", "href", "srcset", "action", "data", "poster")
 
 class TestPage:
     ORDER = (
-        "Effects", "Claims", "Cells", "Interactions", "Cells against the baseline", "Learning curves",
-        "Classes", "Two cells from inside", "Tuning", "Cost and benefit", "Failures", "Excluded cells",
-        "How to read this", "Study file", "Provenance",
+        "Effects", "Claims", "Cells", "Train and test", "Interactions", "Cells against the baseline",
+        "Learning curves", "Learning rates", "Classes", "Two cells from inside", "Range tests", "Tuning",
+        "Cost and benefit", "Failures", "Excluded cells", "How to read this", "Study file", "Provenance",
     )  # fmt: skip
 
     def test_it_answers_first_and_has_every_part_in_order(self, full, full_page):
@@ -76,7 +76,7 @@ class TestPage:
     def test_every_table_has_a_caption_and_heads(self, full_page):
         parsed = Page(full_page)
         names = [tag for tag, _ in parsed.tags]
-        assert names.count("table") == names.count("caption") == names.count("thead") == 15
+        assert names.count("table") == names.count("caption") == names.count("thead") == 17
         assert ("html", {"lang": "en"}) in parsed.tags
 
     def test_an_empty_study_renders_and_says_so(self):
@@ -99,7 +99,7 @@ class TestPage:
         assert "{{ 7 * 7 }}" in parsed.said
         assert "{{ cell" not in made
         assert {tag for tag, _ in parsed.tags} <= {tag for tag, _ in Page(full_page).tags}
-        assert len(parsed.scripts) == 1 + 13 + 2  # plotly.js, the pictures, sorting and printing
+        assert len(parsed.scripts) == 1 + 15 + 2  # plotly.js, the pictures, sorting and printing
 
     def test_an_effect_that_is_turned_round_is_taken_apart_below_the_effects(self):
         raw = {"factors": {"augment": {"rotation": [0, 15]}, "model": {"batch_norm": [True, False]}}}

@@ -81,7 +81,7 @@ def test_a_study_is_submitted_watched_cancelled_reported_and_compared(opened, se
     watched.assert_quiet()
 
     page.goto(f"{watched.base}/new?study=quickstart")
-    page.fill("#sets", f"{SETS}\nname=third\ntraining.epochs=1")
+    page.fill("#sets", f"{SETS}\nname=third\nmin_effect=0.02")
     page.wait_for_selector("#plan >> text=third")
     page.click("#submit")
     page.wait_for_selector("#line >> text=24 of 24 runs ended")

@@ -30,6 +30,7 @@ def test_a_follower_sees_all_then_only_what_changes_and_verdicts_as_they_firm_up
     with serving(folder) as asked:
         following = asked.events("/studies/tiny/events")
         assert following.answer.headers["content-type"].startswith("text/event-stream")
+        assert following.next()[1:] == ("submission", None)
         _, name, content = following.next()
         assert (name, content["whole"], sorted(set(states(content)))) == (
             "status",
@@ -65,7 +66,7 @@ def test_who_comes_back_gets_what_came_after_his_last_event_and_nothing_twice(st
         elsewhere = asked.events(
             "/studies/tiny/events", Last_Event_ID="0123abcd-7"
         )  # of a service that is gone
-        _, _, content = elsewhere.next()
+        _, _, content = elsewhere.until(lambda event: event[1] == "status")
         assert (content["whole"], content["total"]) == (True, {"finished": 8})
         for each in (steady, back, elsewhere):
             each.close()

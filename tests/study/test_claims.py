@@ -76,3 +76,22 @@ def test_no_text_takes_for_ever(name):
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_a_number_that_is_no_level_bounds_a_metric_that_is_named_and_is_else_a_level_that_is_not_there():
+    factors = {"rotation": ["0", "15"]}
+    for text, bound in (
+        ("rotation: 15 > 0.9 on test/accuracy", 0.9),
+        ("rotation: 15 > 0 on test/accuracy", None),
+    ):
+        claim, wrong = claims.parse("", "", text, factors)
+        assert claim is not None
+        assert (claim.bound, wrong) == (bound, [])
+    for text in (
+        "rotation: 15 > 10",
+        "rotation: 15 ~ 0.9 on test/accuracy",
+        "rotation: 15 > nan on test/loss",
+    ):
+        claim, (wrong,) = claims.parse("", "", text, factors)
+        assert claim is None
+        assert "is not a level of rotation" in wrong

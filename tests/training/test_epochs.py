@@ -11,9 +11,9 @@ from loops import batches, weights, whole
 from sessions import CPU, EVERYTHING, make, numbered, start, train
 from torch.nn import functional as F  # noqa: N812
 
-from ablate.recipe import networks
+from ablate.recipe import networks, rates
 from ablate.recipe.fields import Augment
-from ablate.training import data, images, loop, optim
+from ablate.training import data, images, loop
 from ablate.training.augment import compose, streams
 
 
@@ -69,7 +69,7 @@ def test_every_step_has_the_learning_rate_of_the_schedule(digits):
     )
     for _ in loop.epochs(session):
         pass
-    assert found == [0.07 * optim.lr_factor(recipe.schedule, step, 9, 3) for step in range(9)]
+    assert found == [0.07 * rates.lr_factor(recipe.schedule, step, 9, 3) for step in range(9)]
 
 
 def test_validation_is_a_plain_pass_in_eval_mode_over_all_held_out_images(digits):

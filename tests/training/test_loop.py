@@ -28,7 +28,7 @@ from sessions import (
     without_times,
 )
 
-from ablate.recipe import identity
+from ablate.recipe import identity, rates
 from ablate.training import data, loop, optim
 from ablate.training.augment import rotation, streams
 
@@ -120,7 +120,7 @@ def test_a_training_that_is_put_away_and_taken_up_at_any_epoch_ends_with_the_sam
 def test_the_trainings_of_this_file_cover_what_there_is(undisturbed):
     sections = [make(**changes) for changes in TRAININGS.values()]
     assert {r.optimizer.name for r in sections} == set(optim.MAKE)
-    assert {r.schedule.name for r in sections} == set(optim.SCHEDULES)
+    assert {r.schedule.name for r in sections} == set(rates.SCHEDULES)
     assert {r.augment.crop for r in sections} == {"none", "random_crop", "random_resized_crop"}
     stopped, _ = undisturbed("stopping early")
     assert 0 < stopped.best_epoch < stopped.epoch < 8, "another rate: this training has to stop early"

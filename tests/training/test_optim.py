@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim import lr_scheduler
 
+from ablate.recipe import rates
 from ablate.recipe.fields import Optimizer, Schedule
 from ablate.recipe.optimizers import OPTIMIZERS
 from ablate.training import optim
@@ -28,7 +29,7 @@ LENGTHS = [
 
 def factors(schedule, epochs, batches):
     steps = epochs * batches
-    return [optim.lr_factor(schedule, step, steps, epochs) for step in range(steps)]
+    return [rates.lr_factor(schedule, step, steps, epochs) for step in range(steps)]
 
 
 def torchs(make, epochs, batches, *, each_epoch=False):
@@ -138,12 +139,12 @@ def test_flanks_start_and_end_of_one_cycle_are_torchs(flanks, start, end):
 
 
 def test_the_schedules_of_this_file_are_all_there_are():
-    assert {schedule.name for schedule, _, _ in SCHEDULES.values()} | {"one_cycle"} == set(optim.SCHEDULES)
+    assert {schedule.name for schedule, _, _ in SCHEDULES.values()} | {"one_cycle"} == set(rates.SCHEDULES)
 
 
 @settings(deadline=None)
 @given(
-    name=st.sampled_from(sorted(optim.SCHEDULES)),
+    name=st.sampled_from(sorted(rates.SCHEDULES)),
     warmup=st.floats(0, 1, exclude_max=True),
     gamma=st.floats(0.01, 1),
     step_epochs=st.integers(1, 20),
@@ -158,7 +159,7 @@ def test_the_learning_rate_is_always_positive_and_never_above_its_peak(
     steps = epochs * batches
     drawn = data.draw(st.integers(0, steps - 1))
     for step in {0, 1 % steps, round(warmup * steps) % steps, drawn, steps - 1}:
-        assert 0 < optim.lr_factor(schedule, step, steps, epochs) <= 1
+        assert 0 < rates.lr_factor(schedule, step, steps, epochs) <= 1
 
 
 KINDS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}

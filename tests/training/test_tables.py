@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision import models as torchvision_models
 
-from ablate.recipe import augmentations, datasets, fields, networks, optimizers, schedules
+from ablate.recipe import augmentations, datasets, fields, networks, optimizers, rates, schedules
 from ablate.recipe.augmentations import AUGMENTATIONS, Augment
 from ablate.recipe.datasets import DATASETS, Data
 from ablate.recipe.networks import NETWORKS, Model
@@ -19,7 +19,7 @@ from ablate.training.models.torchvision_net import torchvision_net
 
 TABLES = [
     (OPTIMIZERS, optim.MAKE, Optimizer),
-    (SCHEDULES, optim.SCHEDULES, Schedule),
+    (SCHEDULES, rates.SCHEDULES, Schedule),
     (DATASETS, LOADERS, Data),
 ]
 

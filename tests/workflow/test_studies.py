@@ -79,3 +79,8 @@ def test_a_tiny_one_runs_to_its_end(name, store, tmp_path):
     assert code == 0, err
     claims = json.loads(said)["claims"]
     assert len(claims) == len(study_file.load(STUDIES / f"{name}.toml").claims)
+
+
+def test_every_study_is_in_the_readme_of_the_folder():
+    readme = (STUDIES / "README.md").read_text()
+    assert [path.name for path in STUDIES.glob("*.toml") if f"`{path.name}`" not in readme] == []

@@ -3,6 +3,7 @@
 import base64
 import itertools
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from markupsafe import Markup
@@ -26,6 +27,7 @@ from ablate.report.canvas import (
 )
 from ablate.report.section import Block, Image, Note, Section, folded, plots
 from ablate.report.tables import Cell, Column, Table, table
+from ablate.store import job_folder
 
 COLOURS = LINES[:8]
 SEQUENTIAL = [[0.0, "rgba(1,116,244,0.03)"], [1.0, "rgba(1,116,244,0.6)"]]  # numbers stay readable on it
@@ -57,6 +59,7 @@ def section(findings: Findings) -> Section:
             *((_named(cells),) if cells else ()),
             *plots(CONFUSION, confusions),
             *folded("The numbers of these pictures", confusion_table(findings)),
+            *folded("Precision, recall and F1 of each class", class_table(cells)),
             *plots(CALIBRATION, [calibration(calibrated)] if calibrated else []),
             *folded("The numbers of this picture", calibration_table(findings)),
             *(block for cell in cells for block in _gallery(cell)),
@@ -68,6 +71,7 @@ def section(findings: Findings) -> Section:
                     "classes": c.classes,
                     "confusion": c.confusion,
                     "calibration": c.calibration,
+                    "scores": [asdict(score) for score in c.scores],
                 }
                 for c in cells
             ]
@@ -81,23 +85,30 @@ def _named(cells: Sequence[Detail]) -> Block:
 
 
 def _gallery(cell: Detail) -> tuple[Block, ...]:
-    source = gallery(cell)
-    if not source:
+    """Return what a cell got wrong and, where its version drew them, some images that it got right."""
+    if not cell.picture:
         return ()
-    alternative = (
+    wrong = (
         f"Test images that {cell.label} got wrong, each with its class, the answer and its confidence; the "
         "commonest mistakes stand in the table above"
     )
-    caption = f"{cell.label}, seed {cell.picture_seed}: the most confident mistakes on test images."
-    return (Image(caption, source, alternative),)
+    right = f"Test images that {cell.label} got right, each with its class and the confidence of the answer"
+    of = f"{cell.label}, seed {cell.picture_seed}"
+    blocks = (
+        Image(f"{of}: the most confident mistakes on test images.", gallery(Path(cell.picture)), wrong),
+        Image(
+            f"{of}: test images that were answered rightly, the first of each class.",
+            gallery(Path(cell.picture).with_name(job_folder.CORRECT)),
+            right,
+        ),
+    )
+    return tuple(block for block in blocks if block.source)
 
 
-def gallery(cell: Detail) -> str:
-    """Return the most confident mistakes as a data address; empty without a picture, or if it is large."""
-    if not cell.picture:
-        return ""
+def gallery(path: Path) -> str:
+    """Return a picture as a data address; empty where there is none, or a large one."""
     try:
-        picture = descriptors.read(Path(cell.picture), LARGEST)
+        picture = descriptors.read(path, LARGEST)
     except (OSError, RefusedError):
         return ""
     if not picture.startswith(PNG):
@@ -110,8 +121,8 @@ def confusion(cell: Detail, name: str) -> Picture:
     count = len(cell.classes)
     head = [f"<b>{line}</b>" for line in lines(cell.label)]
     top = 12 + 17 * len(head)
-    shown = [safe(label[:24]) for label in cell.classes]
-    ticks: Figure = {"tickmode": "array", "tickvals": list(range(count)), "ticktext": shown}
+    named = [safe(label[:24]) for label in cell.classes]
+    ticks: Figure = {"tickmode": "array", "tickvals": list(range(count)), "ticktext": named}
     if count > 30:
         ticks = {"showticklabels": False}
     right = [
@@ -202,6 +213,29 @@ def confusion_table(findings: Findings) -> Table:
     if many:
         caption = f"The {MOST_CONFUSIONS} commonest mistakes"
     return table("confusion-table", f"{caption}, mean over seeds", columns, rows)
+
+
+def class_table(cells: Sequence[Detail]) -> Table:
+    """Return a table of precision, recall and F1 of each class, in percent."""
+    columns: list[Column] = [
+        ("cell", "head"), ("class", "text"), ("test images", "number"), ("precision, %", "number"),
+        ("recall, %", "number"), ("F1, %", "number"),
+    ]  # fmt: skip
+    rows = (
+        (
+            cell.label,
+            one.name,
+            f"{one.images:,}",
+            *(f"{100 * part:.2f}" for part in (one.precision, one.recall, one.f1)),
+        )
+        for cell in cells
+        for one in cell.scores
+    )
+    caption = (
+        "Precision: how many of the answers were right; recall: how many of the images were, their accuracy. "
+        "Means over seeds"
+    )
+    return table("class-table", caption, columns, rows)
 
 
 def calibration_table(findings: Findings) -> Table:

@@ -1,4 +1,4 @@
-"""What was tuned: range tests of the learning rate, the trials of searches, and whether an effect turns."""
+"""What was searched: the trials of each search, and whether an effect turns when its cells are tuned."""
 
 import itertools
 import math
@@ -8,7 +8,7 @@ from dataclasses import asdict
 from markupsafe import Markup
 
 from ablate.analysis.findings import Findings
-from ablate.analysis.tuning import History, RangeCurve, Trial, TuningFinding
+from ablate.analysis.tuning import History, Trial, TuningFinding
 from ablate.recipe import metrics
 from ablate.report import names, words
 from ablate.report.canvas import (
@@ -25,7 +25,7 @@ from ablate.report.canvas import (
     title,
     whole,
 )
-from ablate.report.section import Block, Note, Section, folded, plots, shown
+from ablate.report.section import Block, Note, Section, folded, plots
 from ablate.report.tables import Column, Table, in_unit, table
 from ablate.store.files import Json
 from ablate.study.grid import short_names
@@ -34,11 +34,6 @@ LEGEND = {"x": 0, "y": -0.22, "xanchor": "left", "yanchor": "top", "tracegroupga
 NAME = 38  # characters of 13 px that fit on a phone beside the line of a legend
 LOG: Figure = {"type": "log", "showgrid": False, "exponentformat": "power", "dtick": 1}
 WORST = "rgba(128,136,145,0.35)"  # a line of a trial that is not among the better half
-SUGGESTED = "What the range tests suggest: the first rule that has an answer is taken"
-RATES = (
-    "Range tests: the training loss while the learning rate rises, the median of the seeds, smoothed, over "
-    "the band of all of them. The diamond is the rate that was taken."
-)
 HISTORY = "Trials: a dot is the value of one trial, the line the best so far{}."
 EXPECTED = ", the dotted line the average best of as many random trials"
 FIELDS = "The trials of {}: a line a trial, the better half in blue, the best one thick."
@@ -57,15 +52,15 @@ def section(findings: Findings) -> Section:
     """Return what tuning did; without blocks for a study that has none."""
     tuned = findings.tuning
     blocks = _blocks(tuned, findings) if tuned else ()
-    missing = (Note("No search and no range test has an answer yet."),) if tuned else ()
+    missing = (Note("No search and no range test has an answer yet."),) if tuned and not tuned.ranges else ()
     return Section(
         "tuning-title", "Tuning", blocks or missing, {"tuning": _data(tuned, findings) if tuned else None}
     )
 
 
 def _blocks(tuned: TuningFinding, findings: Findings) -> tuple[Block, ...]:
-    """Return the blocks of range tests and trials; of the trials' fields, those of the first search."""
-    histories, ranges = tuned.histories, tuned.ranges
+    """Return the blocks of trials; of their fields, those of the first search."""
+    histories = tuned.histories
     first = histories[0] if histories else None
     drawn = (
         first if first and len(first.fields) > 1 and any(t.value is not None for t in first.trials) else None
@@ -73,7 +68,6 @@ def _blocks(tuned: TuningFinding, findings: Findings) -> tuple[Block, ...]:
     turns = turns_table(findings, tuned)
     return (
         *((_searched(first, tuned),) if first else ()),
-        *((*plots(RATES, [rates(ranges)]), *shown(rates_table(ranges))) if ranges else ()),
         *(plots(HISTORY.format(EXPECTED if first.expected else ""), [values(histories)]) if first else ()),
         *((turns, Note(TURNS, soft=True)) if turns.rows else ()),
         *(plots(FIELDS.format(drawn.label), [fields(drawn)]) if drawn else ()),
@@ -98,51 +92,6 @@ def _searched(first: History, tuned: TuningFinding) -> Note:
         turned, change
     )
     return Note(Markup("{}").format(text) + strong if turned else text)
-
-
-def rates(ranges: Sequence[RangeCurve]) -> Picture:
-    """Draw the loss over the rate: the smoothed median over a band of the seeds, and the chosen rate."""
-    data = [trace for curve, colour in zip(ranges, LINES, strict=False) for trace in _rate(curve, colour)]
-    layout = {
-        "height": 380 + 20 * min(len(ranges), len(LINES)), "margin": {"l": 8, "r": 8, "t": 30, "b": 70},
-        "legend": LEGEND, "annotations": [title("<b>training loss</b>")],
-        "xaxis": axis(**LOG, title={"text": "learning rate", "standoff": 8}), "yaxis": axis(),
-    }  # fmt: skip
-    return picture("rates", data, layout)
-
-
-def _rate(curve: RangeCurve, colour: str) -> list[Figure]:
-    start = curve.losses[: max(1, len(curve.losses) // 3)]
-    top = 3 * max((loss for loss in start if math.isfinite(loss)), default=1.0)
-    ends = zip(curve.rates, curve.losses, strict=True)
-    points = [(rate, loss) for rate, loss in ends if math.isfinite(loss) and loss <= top]
-    edges = zip(curve.tried, curve.low, curve.high, strict=True)
-    band = [(rate, low, min(high, top)) for rate, low, high in edges if low <= top]
-    shared = {"type": "scatter", "mode": "lines", "legendgroup": curve.label, "showlegend": False}
-    drawn: list[Figure] = [
-        shared | {
-            "x": [rate for rate, _, _ in band] + [rate for rate, _, _ in reversed(band)],
-            "y": [high for _, _, high in band] + [low for _, low, _ in reversed(band)],
-            "fill": "toself", "fillcolor": colour, "opacity": 0.14, "line": {"width": 0}, "hoverinfo": "skip",
-        },
-        shared | {
-            "x": [rate for rate, _ in points], "y": [loss for _, loss in points],
-            "line": {"color": colour, "width": 2.5}, "name": "<br>".join(lines(curve.label, NAME)),
-            "showlegend": True, "hoverinfo": "text",
-            "hovertext": [
-                f"{safe(curve.label)}<br>rate {rate:.2g}: loss {loss:.3g}" for rate, loss in points
-            ],
-        },
-    ]  # fmt: skip
-    chosen = curve.chosen
-    if chosen is not None and chosen.rate is not None and points:
-        at = min(points, key=lambda point: abs(math.log(point[0] / (chosen.rate or 1))))
-        drawn.append(shared | {
-            "mode": "markers", "x": [chosen.rate], "y": [at[1]],
-            "marker": {"color": colour, "size": 13, "symbol": "diamond"}, "hoverinfo": "text",
-            "hovertext": [f"{safe(curve.label)}<br>{chosen.rule}: {chosen.rate:.2g}"],
-        })  # fmt: skip
-    return drawn
 
 
 def values(histories: Sequence[History]) -> Picture:
@@ -300,25 +249,6 @@ def _hover(history: History, trial: Trial) -> str:
     short = short_names(list(history.fields))
     values = safe(", ".join(f"{short[path]} {words.field(trial.fields[path])}" for path in history.fields))
     return f"trial {trial.number}<br>{values}<br>{words.value(trial.value, history.search.metric)}"
-
-
-def rates_table(ranges: Sequence[RangeCurve]) -> Table:
-    """Return a table of what each rule suggests in each range test."""
-    columns: list[Column] = [
-        ("cell", "head"), ("rule", "text"), ("rate", "number"), ("about as good", "value"),
-        ("status", "text"),
-        ("taken", "text"),
-    ]  # fmt: skip
-    rows = []
-    for curve in ranges:
-        for rule, answer in curve.suggestions.items():
-            rate, low, high = (
-                "-" if n is None else f"{n:.2g}" for n in (answer.rate, answer.low, answer.high)
-            )
-            is_taken = curve.chosen is not None and curve.chosen.rule == rule and curve.chosen.status == "ok"
-            near = f"{low} to {high}" if answer.rate else "-"
-            rows.append((curve.label, rule, rate, near, answer.status, "yes" if is_taken else ""))
-    return table("rates-table", SUGGESTED, columns, rows)
 
 
 def trials_table(histories: Sequence[History]) -> Table:

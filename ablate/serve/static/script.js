@@ -27,8 +27,8 @@ function toast(text) {
   toastTimer = setTimeout(() => put($("#toast"), ""), 8000);
 }
 
-async function ask(path, options = {}) {
-  const answer = await fetch(api + path, options);
+async function ask(path, options = {}, base = api) {
+  const answer = await fetch(base + path, options);
   if (answer.status === 401) location.assign(`${root}/login?next=${encodeURIComponent(location.pathname.slice(root.length) + location.search)}`);
   const told = await answer.json();
   if (!answer.ok) throw Object.assign(new Error(told.detail), { mistakes: told.mistakes, status: answer.status });
@@ -307,8 +307,7 @@ function showVerdicts(told) {
 
 // A new study
 
-function showPlan(plan) {
-  const shareOf = (effect) => (plan.metric_is_share === false ? `${effect.toPrecision(2)}` : `${Number((100 * effect).toPrecision(2))} points`);
+function showPlan(plan, sees) {
   const time = (seconds) => (seconds < 90 ? `${Math.round(seconds)} s` : seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`);
   const facts = [
     ["study", plan.study],
@@ -318,7 +317,7 @@ function showPlan(plan) {
     ["time", plan.seconds !== null ? `about ${time(plan.seconds)} (${plan.seconds_basis})` : plan.to_train ? "not known before the first job has ended" : "none"],
   ];
   if (plan.detectable_effect !== null) {
-    facts.push(["it can see", plan.sees_nothing ? "nothing under so few seeds" : `effects of about ${shareOf(plan.detectable_effect)} (${plan.detectable_effect_basis})`]);
+    facts.push(["it can see", plan.sees_nothing ? "nothing under so few seeds" : `effects of about ${sees} (${plan.detectable_effect_basis})`]);
     if (plan.seeds_for_min_effect !== null && plan.seeds_for_min_effect > plan.seeds.length) facts.push(["min_effect", `would take about ${plan.seeds_for_min_effect} seeds`]);
   }
   for (const excluded of plan.excluded) facts.push(["excluded", `${excluded.cells.length}: ${excluded.why}`]);
@@ -342,19 +341,22 @@ function newStudy() {
   const look = async () => {
     const number = ++count;
     put($("#verdict-line"), "Checking ...");
+    let told;
     try {
-      const plan = await ask(`/plan?${query()}`, { method: "POST", headers: { "Content-Type": "application/toml" }, body: $("#text").value });
-      if (number !== count) return;
-      showMistakes([]);
-      showPlan(plan);
-      put($("#verdict-line"), "The file is right. This is what it would do:");
+      const options = { method: "POST", headers: { "Content-Type": "application/toml" }, body: $("#text").value };
+      told = await ask(`/new/check?${query()}`, options, root);
     } catch (error) {
-      if (number !== count) return;
-      const mistakes = error.mistakes || [error.message];
-      showMistakes(mistakes);
+      told = { plan: null, mistakes: error.mistakes || [error.message] };
+    }
+    if (number !== count) return;
+    showMistakes(told.mistakes);
+    if (told.plan) {
+      showPlan(told.plan, told.sees);
+      put($("#verdict-line"), "The file is right. This is what it would do:");
+    } else {
       $("#plan").replaceChildren();
       put($("#notes"), "");
-      put($("#verdict-line"), mistakes.length === 1 ? "One mistake:" : `${mistakes.length} mistakes:`);
+      put($("#verdict-line"), told.mistakes.length === 1 ? "One mistake:" : `${told.mistakes.length} mistakes:`);
     }
   };
   const later = () => {
