@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -28,7 +29,8 @@ from ablate.store.lease import Lease, LeaseLostError, Watch
 from ablate.store.queue import Entry, State
 from ablate.workflow import queue
 
-EVERY = 0.2  # seconds between two looks at the queue
+EVERY = 0.2  # seconds between two looks at what may have changed
+WHOLE = 3.0  # seconds between two looks at the whole queue, whatever has changed
 RESTARTS = 10  # of one submission whose process was killed
 LOCK = "dispatcher.lock"
 INTERRUPTED = {130, 143}  # Ctrl-C or SIGTERM: in good order, or before it could be
@@ -50,6 +52,8 @@ class Dispatcher:
     _processes: dict[str, Process] = field(default_factory=dict)  # ours, to be reaped
     _seen: set[str] = field(default_factory=set)  # what has run while this dispatcher looked
     _drains: bool = False
+    _changed: int = -1
+    _looked: float = 0.0
 
     def run(self, held: Lease, ended: threading.Event) -> None:
         """Look at the queue again and again until it `ended`; what runs then goes on.
@@ -59,12 +63,24 @@ class Dispatcher:
         while not ended.is_set():
             try:
                 held.check()
-                self.look()
+                if self._is_due():
+                    self.look()
             except LeaseLostError:
                 return
             except (AblateError, OSError) as error:  # such as a full disk: what runs is not concerned
                 log.warning("the queue is looked at again soon: %s", error)
             ended.wait(EVERY)
+
+    def _is_due(self) -> bool:
+        """Whether there may be something to do: reading a long queue each time costs more than it tells."""
+        changed, now = submissions.changed(self.store), time.monotonic()
+        folders = (submissions.folder(self.store, one) for one in self._seen)
+        if (changed, True) == (self._changed, now - self._looked < WHOLE) and all(
+            Child(folder).is_alive for folder in folders
+        ):
+            return False
+        self._changed, self._looked = changed, now
+        return True
 
     def drain(self, ended: threading.Event) -> None:
         """Stop what runs, to be gone on with by the next dispatcher; start nothing."""

@@ -6,6 +6,7 @@ anything holds the queue's lock; who only reads needs none.
 """
 
 import json
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -143,13 +144,32 @@ def add(store: Store, entry: Entry, contents: Mapping[str, bytes]) -> Entry:
     files.write_json(draft / "state.json", _plain(entry))
     descriptors.rename(draft, entry.id)
     files.sync(store.queue)
+    _touch(store)
     return entry
 
 
 def write(store: Store, entry: Entry) -> Entry:
     """Write a submission's state. The queue must be held."""
     files.write_json(_state(store, entry.id), _plain(entry))
+    _touch(store)
     return entry
+
+
+def changed(store: Store) -> int:
+    """Return what differs once a submission has changed, unless that was killed halfway; 0 at first."""
+    try:
+        return (store.queue / "changed").stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def _touch(store: Store) -> None:
+    """Let those who wait for a change see that there is one, without reading all submissions."""
+    descriptor = descriptors.open_file(store.queue / "changed", os.O_WRONLY | os.O_CREAT)
+    try:
+        os.utime(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _state(store: Store, identity: str) -> Path:

@@ -201,6 +201,26 @@ def test_a_run_that_has_the_whole_machine_keeps_it_under_a_dispatcher_of_more_st
     desk.close()
 
 
+def test_the_whole_queue_is_read_only_when_it_may_have_changed(desk, first):
+    looks, ended = [], threading.Event()
+    desk.dispatcher.tells = looks.append
+
+    class Held:
+        def check(self):
+            ended.turns = getattr(ended, "turns", 0) + 1
+            if ended.turns == 2:
+                looks.clear()
+                desk.let_end(first)
+                while desk.child(first).is_alive:
+                    pass
+            if ended.turns == 5:
+                ended.set()
+
+    desk.dispatcher.run(Held(), ended)
+    assert queue.entry(desk.store, first).state == "done"
+    assert 1 <= len(looks) < ended.turns - 1
+
+
 def test_draining_stops_what_runs_and_leaves_it_waiting(desk, first):
     second = desk.submit(titled("b"))
     desk.dispatcher.drain(threading.Event())
@@ -247,6 +267,10 @@ def test_a_dispatcher_waits_while_another_machine_has_the_queue(here, monkeypatc
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can hand in as another user")
 def test_code_that_another_user_has_handed_in_runs_only_where_the_configuration_allows_it(here, study):
     failing(study)
+    study.with_name("broken_net.py").rename(
+        study.with_name("their_net.py")
+    )  # no module of that name is in yet
+    study.write_text(study.read_text().replace("broken_net", "their_net"))
     desk = Desk(here)
     first, second, plain = (
         desk.submit(text, path=study) for text in (study.read_text(), study.read_text(), TINY)
@@ -256,14 +280,14 @@ def test_code_that_another_user_has_handed_in_runs_only_where_the_configuration_
             os.chown(path, 1234, 1234)
     assert desk.look(first) == "failed"
     assert (
-        "another user has submitted it, with code of his own (broken_net:make)"
+        "another user has submitted it, with code of his own (their_net:make)"
         in queue.entry(here, first).reason
     )
     desk.begun(second)
     desk.settle(second)
     desk.begun(plain)
     desk.settle(plain)
-    desk.options["networks"] = ("broken_net:make",)
+    desk.options["networks"] = ("their_net:make",)
     desk.restart()
     queue.resume(here, first)
     desk.begun(first)
