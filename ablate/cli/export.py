@@ -15,7 +15,7 @@ from ablate.cli.terminal import escape
 @options.STORE
 @options.JSON
 def export(run: str, folder: Path, store_path: str, *, onnx: bool, as_json: bool) -> None:
-    """Write the network of a finished run into a new folder, for use without ablate.
+    """Write the network of a finished run for use without ablate.
 
     DIR gets the weights (model.safetensors), the network's operations (network.py), the classes and the
     normalisation (model.json), recipe.json, and load.py, which classifies images with them. Their answers

@@ -202,6 +202,9 @@ def test_a_class_of_any_name_may_be_the_metric_of_a_study(shared, name):
         {
             "test/accuracy": 0.5,
             key(f"test/accuracy/{name}"): 0.25,
+            "test/precision": 0.5,
+            "test/recall": 0.5,
+            "test/f1": pytest.approx((1 / 3 + 0.6) / 2),
             "time/train_seconds": 1.0,
             "model/parameters": 7.0,
         }

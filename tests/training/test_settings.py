@@ -17,6 +17,9 @@ def _exact_again():
 
 
 def tf32_everywhere():
+    backends = torch.backends
+    for part in (backends.cuda.matmul, backends.mkldnn.matmul, backends.cudnn.conv, backends.mkldnn.conv):
+        part.fp32_precision = "none"  # what a job that ran before in this process has set would win
     torch.backends.fp32_precision = "tf32"
 
 
