@@ -115,7 +115,9 @@ class Config(Table):
     hosts: tuple[str, ...] = ()
     """Names by which the service is asked, besides those of its machine."""
     url: Annotated[str, AfterValidator(_address)] | None = None
-    """Its address for people, for the links in notifications."""
+    """Its address for people, for the links in notifications and in MLflow."""
+    mlflow: Annotated[str, AfterValidator(_address)] | None = None
+    """The address of MLflow's pages on the store, where somebody shows them: every page links there."""
     submit: Submit = Field(default_factory=Submit)
     run: Run = Field(default_factory=Run)
     notify: Notify = Field(default_factory=Notify)

@@ -20,6 +20,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from ablate.errors import AblateError, StoreError
+from ablate.serve.addresses import segment
 from ablate.serve.process import Child, Process
 from ablate.serve.shares import EVERYWHERE, Machine
 from ablate.store import files, lease, origin, records
@@ -49,6 +50,7 @@ class Dispatcher:
     tells: Callable[[Sequence[Entry]], object] = len  # called with all of them at each look
     restarts: int = RESTARTS
     networks: tuple[str, ...] = ()  # that other users' submissions may have
+    url: str = ""  # of the service, for people who look at a study in MLflow
     _processes: dict[str, Process] = field(default_factory=dict)  # ours, to be reaped
     _seen: set[str] = field(default_factory=set)  # what has run while this dispatcher looked
     _drains: bool = False
@@ -174,7 +176,7 @@ class Dispatcher:
                 }  # fmt: skip
                 running = submissions.write(self.store, now.model_copy(update=begun))
                 words = [*self.command(running), *self.machine.options(share)]
-                more = self.machine.environment(share)
+                more = self.machine.environment(share) | self._page(now)
                 try:
                     process = child.start(words, _cwd(folder, self.store), more, held)
                 except OSError as error:
@@ -188,6 +190,10 @@ class Dispatcher:
         self._seen.add(identity)
         log.info("%s (%s) started", identity, now.study)
         return [running]
+
+    def _page(self, entry: Entry) -> dict[str, str]:
+        """Return the variable by which a run knows where its study is followed."""
+        return {submissions.FOLLOWED: f"{self.url}/studies/{segment(entry.study)}"} if self.url else {}
 
 
 def ended(entry: Entry, child: Child, *, was_watched: bool, restarts: int = RESTARTS) -> Entry:

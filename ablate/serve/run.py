@@ -85,7 +85,8 @@ def _desk(plan: Plan) -> Dispatcher:
     command = dispatcher.command(plan.store, plan.config.run.options)
     tells, restarts = Notifier(plan.store, plan.config).look, plan.config.run.restarts
     networks = plan.config.networks
-    return Dispatcher(plan.store, command, plan.studies, machine, tells, restarts, networks)
+    url = plan.config.url or f"http://{plan.address.host}:{plan.address.port}"
+    return Dispatcher(plan.store, command, plan.studies, machine, tells, restarts, networks, url)
 
 
 def _dispatch(
@@ -145,7 +146,8 @@ def _web(plan: Plan, listening: socket.socket, say: Callable[[str], None]) -> se
     say(f"ablate serves {plan.store.path} on http://{shown}:{port}/ (Ctrl-C ends it)")
     if token is not None and is_new:
         say(f"the token, shown this once: {token} (it stays in {plan.store.path / 'token'})")
-    return server.make(create_app(plan.store, token=token, config=plan.config), host=host, port=port)
+    app = create_app(plan.store, token=token, config=plan.config, mlflow=plan.config.mlflow or "")
+    return server.make(app, host=host, port=port)
 
 
 def _is_open(address: Address) -> bool:

@@ -28,6 +28,7 @@ Wish = Literal["pause", "cancel"]
 
 ID = re.compile(r"\d{5,9}")
 DRAFT = "draft-"
+FOLLOWED = "ABLATE_FOLLOWED"  # the variable by which a run knows the page where its study is followed
 ENDED: frozenset[State] = frozenset(("cancelled", "done", "failed"))
 SETTLING = 2.0  # seconds: two versions of a file within the clock's tick may look the same from outside
 TURNS: Mapping[State, int] = {"running": 0, "waiting": 1, "paused": 1, "failed": 2, "cancelled": 2, "done": 2}

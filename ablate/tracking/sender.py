@@ -13,6 +13,7 @@ from ablate.store import files as store_files
 from ablate.store import job_folder, layout
 from ablate.store import records as store_records
 from ablate.store.layout import Store
+from ablate.store.queue import FOLLOWED
 from ablate.store.records import Began
 from ablate.study.file import Study
 from ablate.tracking import artifacts, experiment, sent
@@ -56,7 +57,9 @@ def log_study(
 
     Raises what MLflow raises.
     """
-    note = "\n\n".join(plain(line, LONGEST_LINE) for line in lines)
+    page = os.environ.get(FOLLOWED, "")
+    link = [f"[The study in ablate]({page})"] if page.startswith(("http://", "https://")) else []
+    note = "\n\n".join([*link, *(plain(line, LONGEST_LINE) for line in lines)])
     Sender(address, study, store, frozenset()).log_study(_cut(note), files)
 
 

@@ -294,10 +294,13 @@ def test_code_that_another_user_has_handed_in_runs_only_where_the_configuration_
     desk.close()
 
 
-def test_a_service_keeps_its_token_from_the_code_of_a_study(desk, monkeypatch):
+def test_a_run_knows_its_page_and_not_the_token_of_the_service(desk, monkeypatch):
     monkeypatch.setenv("ABLATE_TOKEN", "secret")
+    desk.options["url"] = "https://here"
+    desk.restart()
     identity = desk.submit(TINY)
     desk.begun(identity)
     environment = Path(f"/proc/{desk.child(identity).pid}/environ").read_bytes()
     assert b"PATH=" in environment
+    assert b"ABLATE_FOLLOWED=https://here/studies/tiny\0" in environment
     assert b"ABLATE_TOKEN" not in environment

@@ -65,3 +65,19 @@ def test_the_note_of_a_study_has_neither_markup_nor_links_of_its_names(here):
     assert said[: len(TRAPS)] == [" ".join(line.split()) for line in TRAPS]
     assert len(note) <= sender.LONGEST
     assert note.splitlines()[-1] == "x" * 800  # cut after a whole line
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow's own dependencies
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_note_of_a_study_that_a_service_runs_leads_to_its_page(here, monkeypatch):
+    shutil.copytree(GOLDEN / "studies/tiny", here.path / "studies/tiny")
+    address, study = tracking.uri(here, None), study_folder.recall(here, "tiny")
+    for page, link in (
+        ("https://here/studies/tiny", "[The study in ablate](https://here/studies/tiny)\n\n"),
+        ("javascript:alert(1)", ""),
+    ):
+        monkeypatch.setenv("ABLATE_FOLLOWED", page)
+        tracking.log_study(address, study, here, lines=["a verdict"], files=[])
+        (run,) = runs_of(client(here.path), "tiny", "tags.`ablate.kind` = 'study'")
+        assert run.data.tags["mlflow.note.content"] == f"{link}a verdict"
