@@ -18,8 +18,11 @@ def _exact_again():
 
 def tf32_everywhere():
     backends = torch.backends
-    for part in (backends.cuda.matmul, backends.mkldnn.matmul, backends.cudnn.conv, backends.mkldnn.conv):
-        part.fp32_precision = "none"  # what a job that ran before in this process has set would win
+    for part in (
+        backends.cudnn, backends.mkldnn,
+        backends.cuda.matmul, backends.mkldnn.matmul, backends.cudnn.conv, backends.mkldnn.conv,
+    ):  # fmt: skip
+        part.fp32_precision = "none"  # what was set before in this process, as by an export, would win
     torch.backends.fp32_precision = "tf32"
 
 
