@@ -31,8 +31,8 @@ def descendants(pid: int) -> list[int]:
 
 def workers(pid: int) -> list[int]:
     """List the workers of a coordinator: the children of its children."""
-    below = descendants(pid)
-    return [child for child in below if _parent(child) != pid]
+    parents = {child: _parent(child) for child in descendants(pid)}
+    return [child for child, parent in parents.items() if parents.get(parent) == pid]
 
 
 def _parent(pid: int) -> int:

@@ -18,18 +18,20 @@ EVERY = [
     "heat",
     "interplay",
     "curves",
+    "schedules",
     "classes",
     "confusion-0",
     "confusion-1",
     "calibration",
     "rates",
+    "rates-accuracy",
     "history",
     "fields",
     "map",
     "cost",
 ]
 PICTURES = {everything: EVERY, nothing: [], hostile: EVERY}
-TUNED = 4  # of them are of tuning
+TUNED = 5  # of them are of tuning
 
 
 @pytest.fixture(scope="module")
