@@ -358,7 +358,10 @@ def test_an_mlflow_server_that_is_killed_and_comes_back_has_everything_in_the_en
         port = free.getsockname()[1]
     store, address = tmp_path / "store", f"http://127.0.0.1:{port}"
     with server(tmp_path, port):
-        process = start("run", study, "--store", store, "--tracking-uri", address, "--jobs", 1)
+        patient = {
+            "MLFLOW_HTTP_REQUEST_TIMEOUT": "300"
+        }  # at the end: a server takes its time on a busy machine
+        process = start("run", study, "--store", store, "--tracking-uri", address, "--jobs", 1, **patient)
         wait_for(lambda: list(store.glob("jobs/*/result.json")), process)
     with server(tmp_path, port):
         assert process.poll() is None, "the study was done before the server was back"
