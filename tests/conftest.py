@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-# Before torch is imported: tests run two at a time, and two processes with a thread for each core slow each
+# Before torch is imported: tests run three at a time, and processes with a thread for each core slow each
 # other down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -268,6 +268,7 @@ def test_an_option_that_cannot_be_is_a_sentence(study, tmp_path, options, senten
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.slow  # seconds, until it trains
 def test_a_study_that_is_being_run_cannot_be_run_a_second_time(study, tmp_path):
     store = tmp_path / "store"
     process = start("run", study, "--store", store, "--set", "training.epochs=200", "--jobs", "1")

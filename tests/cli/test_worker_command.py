@@ -57,6 +57,7 @@ def wait_for(condition, process):
         time.sleep(0.01)
 
 
+@pytest.mark.slow  # a process for each task
 def test_each_task_of_a_file_ends_bit_for_bit_as_by_the_local_executor(house, tmp_path):
     ways = (Evaluation(), Evaluation(mc_dropout=2))
     theirs, mine = house.folder("theirs"), house.folder("mine")

@@ -36,7 +36,7 @@ def each(writes: list[str]) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("choose", "ways", "rarely"),
     [
-        (some, (MC,), False),
+        pytest.param(some, (MC,), False, marks=pytest.mark.slow),
         pytest.param(each, (PLAIN, MC, BEST), False, marks=pytest.mark.slow),
         pytest.param(each, (PLAIN, MC, BEST), True, marks=pytest.mark.slow),
     ],  # slow: 80 trainings

@@ -244,6 +244,7 @@ def test_the_command_lists_asks_and_removes(store):
     assert not other.exists()
 
 
+@pytest.mark.slow  # a process for each kill
 def test_killed_amid_a_removal_the_store_is_whole_and_the_next_one_goes_on(store):
     other = other_job(store)
     for number in range(1500):
