@@ -1,6 +1,5 @@
 """Jobs that are killed, damaged or starved: whatever happens, the end is bit for bit the undisturbed one."""
 
-import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -17,37 +16,23 @@ from working import EPOCHS, attempts, hear, run_all, run_one
 from ablate.errors import AblateError
 from ablate.execution.executors.base import Stopped
 from ablate.execution.executors.local import LocalExecutor
-from ablate.recipe.fields import Evaluation
 from ablate.store import files as store_files
 
 pytestmark = pytest.mark.usefixtures("server")
-
-
-def some(writes: list[str]) -> dict[str, int]:
-    """Choose every third kind of write, its last: those of the epochs in the last epoch, of judging once."""
-    last = {re.sub("/outcomes/[0-9a-f]+/", "/outcomes/", write): i for i, write in enumerate(writes)}
-    return dict(list(last.items())[::3])
 
 
 def each(writes: list[str]) -> dict[str, int]:
     return {f"{i} {write}": i for i, write in enumerate(writes)}
 
 
-@pytest.mark.parametrize(
-    ("choose", "ways", "rarely"),
-    [
-        pytest.param(some, (MC,), False, marks=pytest.mark.slow),
-        pytest.param(each, (PLAIN, MC, BEST), False, marks=pytest.mark.slow),
-        pytest.param(each, (PLAIN, MC, BEST), True, marks=pytest.mark.slow),
-    ],  # slow: 80 trainings
-)
+@pytest.mark.slow  # 80 trainings
+@pytest.mark.parametrize("rarely", [False, True])
 def test_a_job_killed_just_before_a_write_ends_as_one_that_was_not_disturbed(
     house: House,
     workers: LocalExecutor,
-    choose: Callable[[list[str]], dict[str, int]],
-    ways: tuple[Evaluation, ...],
     rarely: bool,
 ) -> None:
+    ways = (PLAIN, MC, BEST)
     quiet, pace = house.folder("quiet"), {"rarely": rarely}
     writes = run_one(workers, house.payload(quiet, *ways, how="counts", **pace)).detail["writes"]
     assert writes.count("os.rename /checkpoint.pt") == (2 if rarely else EPOCHS)
@@ -58,7 +43,7 @@ def test_a_job_killed_just_before_a_write_ends_as_one_that_was_not_disturbed(
         "os.rename /result.json",
         "os.remove /checkpoint.pt",
     } <= set(writes)
-    chosen = choose(writes)
+    chosen = each(writes)
     folders = {name: house.folder(f"killed {i}") for name, i in chosen.items()}
     killed = run_all(
         workers,
