@@ -86,7 +86,7 @@ def sheet(tiles: Sequence[Tile], empty: str = "", *, side: int = TILE) -> bytes:
     if not tiles:
         pen.text((8, 8), empty, "black")
     png = io.BytesIO()
-    page.save(png, "PNG")  # optimize=True: 5 % smaller, and 49 ms instead of 11
+    page.save(png, "PNG", compress_level=1)  # 9 ms; the usual 6 takes 17 for 11 % less, optimize=True 49
     return png.getvalue()
 
 
