@@ -1,7 +1,6 @@
 """What surrounds every attempt at a job: its lock, its log, signs of life, and the handling of errors."""
 
 import contextlib
-import errno
 import faulthandler
 import os
 import sys
@@ -97,13 +96,10 @@ def _acquire(folder: Folder, lock: BaseFileLock, watch: Watch) -> Lease | None:
     with files.writing(folder.path):
         if not lock.is_locked:
             try:
-                lock.acquire(timeout=PATIENCE)
+                files.acquire(lock, PATIENCE)
             except Timeout:
                 if not watch.has_lease:  # of something short, such as a look at the job
                     return None
-            except (NotImplementedError, OSError) as error:
-                if isinstance(error, OSError) and error.errno != errno.ENOSYS:
-                    raise  # else this file system has no locks, and the lease has to do
         owned = watch.take(has_lock=lock.is_locked)
     if owned is None:
         time.sleep(min(PATIENCE, watch.owner.get("term", leases.TERM) / leases.RENEWALS))

@@ -109,11 +109,9 @@ def _hold(folder: Folder, stack: ExitStack) -> leases.Lease | None:
     """Take lock and lease of a folder, and renew the lease until the stack is closed."""
     lock, watch = folder.lock(), _watches.setdefault(str(folder.path), Watch(folder.path))
     try:
-        lock.acquire(timeout=0)
+        files.acquire(lock, 0)
     except Timeout:
         return None
-    except NotImplementedError:
-        pass  # this file system has no locks
     stack.callback(lock.release)
     lease = watch.take(has_lock=lock.is_locked)
     if lease is not None:

@@ -84,7 +84,7 @@ class Channel:
             self._task.cancel()
 
     def publish(self, event: Event) -> None:
-        """Give an event to all who follow, and to those who come back."""
+        """Publish an event to all who follow, and to those who come back."""
         number = self._first + len(self._frames)
         if len(self._frames) == KEPT:
             self._first += 1

@@ -19,7 +19,7 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from filelock import FileLock
+from filelock import BaseFileLock, FileLock
 
 from ablate import descriptors
 from ablate.errors import AblateError, RefusedError, StoreError
@@ -235,6 +235,20 @@ def _is_cut_off(file: BinaryIO) -> bool:
         return True
     file.seek(start)
     return start != IN_ZIP64 and file.read(4) != b"PK\1\2"
+
+
+def acquire(lock: BaseFileLock, patience: float) -> None:
+    """Acquire a lock, waiting so many seconds; on a file system without locks it stays free.
+
+    A lease has to do there. Raises filelock's Timeout where another process holds it.
+    """
+    try:
+        lock.acquire(timeout=patience)
+    except NotImplementedError:
+        pass
+    except OSError as error:  # a Timeout is one, too
+        if error.errno != errno.ENOSYS:
+            raise
 
 
 def is_held(lock: Path) -> bool:

@@ -181,7 +181,7 @@ def move(
 
 
 def _beside(store: Store, now: Entry, other: Entry, *, is_before: bool) -> Entry:
-    """Give a submission a place between another one and its neighbour."""
+    """Put a submission between another one and its neighbour."""
     row = [one for one in submissions.read_all(store) if one.id != now.id and one.priority == other.priority]
     row = [one for one in row if one.state in ("waiting", "paused")]
     at = [one.id for one in row].index(other.id) + (0 if is_before else 1)

@@ -65,7 +65,7 @@ def resnet_small(model: Model, channels: int, _image_size: int, classes: int) ->
 
 
 def _deepen(stages: list[nn.Sequential], depth: int, factor: float) -> None:
-    """Give each stage `depth` blocks: drawn after all others, which so start from the same weights."""
+    """Extend each stage to `depth` blocks: drawn after all others, which so start from the same weights."""
     for base, stage in zip(WIDTHS, stages, strict=True):
         del stage[depth:]
         width = scaled(base, factor)
