@@ -177,10 +177,10 @@ def test_a_study_trains_them_in_order_and_status_tells_why_some_were_not_run(
     told = json.loads(ablate("report", "tiny.toml", "--format", "json")[1])
     means = {cell["cell"]: cell["mean"] for cell in told["cells"]}
     assert means["stage=head"] == means["baseline"], "the head moved by next to nothing"
-    Path("tiny.toml").write_text((TINY % "broken_net:make").replace("tiny", "broken"))
-    Path("broken_net.py").write_text(BROKEN)
+    Path("tiny.toml").write_text((TINY % "untrainable_net:make").replace("tiny", "broken"))
+    Path("untrainable_net.py").write_text(BROKEN)
     code, said = ablate("run", "tiny.toml", "--device", "cpu")
-    assert code == 1
+    assert code == 1, said
     status = json.loads(ablate("status", "tiny.toml", "--json")[1])
     assert status["total"] == {"crashed": 2, "not_run": 2}
     assert [(each["run"], each["reason"]) for each in status["broken"] if each["status"] == "not_run"] == [

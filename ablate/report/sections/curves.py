@@ -123,7 +123,7 @@ def _curve(curve: Curve, colour: str, panel: int) -> list[Figure]:
         "hoverinfo": "text", "hovertext": hover, "name": "<br>".join(lines(curve.label, LEGEND)),
     }  # fmt: skip
     return [
-        shared | band | {"x": _short(around), "y": _short(edge)},
+        shared | band | {"x": around, "y": _short(edge)},
         shared | line | {"x": list(curve.epochs), "y": _short(by * y for y in curve.mean)},
     ]
 

@@ -8,7 +8,7 @@ from ablate.recipe.fields import Recipe
 from ablate.report.canvas import CLEAR, LINES, Figure, Picture, axis, lines, picture, safe, title, whole
 from ablate.report.section import Section, plots
 
-POINTS = 100  # of a line, about
+POINTS = 60  # of a line, about
 NAME = 38  # characters of 13 px that fit on a phone beside the line of a legend
 CAPTION = "The learning rate over the training; it is set anew before every step."
 
