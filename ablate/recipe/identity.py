@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from ablate.recipe.fields import Recipe, fields, is_active, value
 
@@ -21,15 +23,28 @@ def canonical(recipe: Recipe, *, evaluation: bool = True) -> dict[str, Any]:
     Leaving defaults out keeps every known identity when a later version adds a field; a default that changes
     its value raises `NUMERICS` instead.
     """
+    skipped = () if evaluation else ("evaluation",)
+    return {
+        section: short
+        for section in Recipe.model_fields
+        if section not in skipped and (short := _differing(recipe, section))
+    }
+
+
+def _differing(recipe: Recipe, section: str) -> dict[str, Any]:
+    """Reduce one section of a recipe to its active fields that differ from their default, without paths."""
     short: dict[str, Any] = {}
-    for path, info in fields().items():
-        section, name = path.split(".")
+    for path, info in _of_section(section).items():
         here = value(recipe, path)
         if path == "data.root" or here == info.default or not is_active(recipe, path):
             continue
-        if section != "evaluation" or evaluation:
-            short.setdefault(section, {})[name] = here.model_dump() if isinstance(here, BaseModel) else here
+        short[path.partition(".")[2]] = here.model_dump() if isinstance(here, BaseModel) else here
     return short
+
+
+@cache
+def _of_section(section: str) -> dict[str, FieldInfo]:
+    return {path: info for path, info in fields().items() if path.partition(".")[0] == section}
 
 
 def digest(content: object) -> str:
@@ -75,7 +90,7 @@ def seeded(training: dict[str, Any], seed: int, start: str = "") -> str:
 
 def evaluation_id(recipe: Recipe) -> str:
     """Return the identity of the way in which a trained model is evaluated."""
-    return digest(canonical(recipe).get("evaluation", {}))
+    return digest(_differing(recipe, "evaluation"))
 
 
 def stream_seed(seed: int, role: str) -> int:

@@ -140,6 +140,8 @@ class Board:
             if seen is not None and seen.mark == mark:
                 continue
             now = self._read(job, runs, mark)
+            if seen is None and mark and not now.has_ended:  # nearly all of a large study have, once and for all
+                now = self._read(job, runs, self._mark_of(job, now))
             if seen is None or seen.outcomes != now.outcomes:
                 changed = True
                 self.version += now.has_ended or (seen is not None and seen.has_ended)
@@ -155,7 +157,7 @@ class Board:
         except OSError:
             return ()
         mark = (there.st_mtime_ns, there.st_ino)
-        if seen is not None and seen.has_ended:
+        if seen is None or seen.has_ended:
             return mark
         folder = self.store.job(job)
         outcomes = [Path(path, "outcomes"), *Path(path, "outcomes").glob("*")]

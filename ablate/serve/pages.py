@@ -25,7 +25,7 @@ from ablate.store import queue as submissions
 from ablate.workflow import new, queue
 
 HERE = Path(__file__).parent
-ROWS = 200  # cells on one page of the grid
+FIELDS = 600  # of the grid on one page, about
 TAIL = 64 << 10  # bytes of the output of a run
 EMBEDDED = (
     "sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'unsafe-inline'; "
@@ -104,16 +104,16 @@ async def study(
         return page(request, "waiting.html.j2", name=name, entry=submission)
     board = await service.results.board(name)
     own, values = board.resolved.study, await run_in_threadpool(board.values)
-    rows = shown.fields(status, values, own.metric)
-    labels = list(rows)[(part - 1) * ROWS : part * ROWS]
+    height = max(10, FIELDS // len(own.seeds))
+    rows = slice((part - 1) * height, part * height)
     progress, verdicts = shown.progress(status), None
     if progress.ended:
         verdicts = service.results.verdicts_so_far(name, board.version)
     return page(
         request, "study.html.j2", name=name, study=own, status=status, progress=progress,
-        fields={label: rows[label] for label in labels}, cells=len(rows),
+        fields=shown.fields(status, values, own.metric, rows), cells=len(status.runs),
         shades=shown.shades(values, own.direction), verdicts=verdicts, submission=submission,
-        unit=shown.in_unit(own.metric), part=part, parts=-(-len(rows) // ROWS),
+        unit=shown.in_unit(own.metric), part=part, parts=-(-len(status.runs) // height),
         broken=status.broken[:20], more=max(0, len(status.broken) - 20),
     )  # fmt: skip
 

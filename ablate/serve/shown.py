@@ -82,15 +82,17 @@ def spot(one: Spot, value: float | None, running: Mapping[str, Running], metric:
     return WORDS.get(one.status, one.status)
 
 
-def fields(status: Status, values: Values, metric: str) -> dict[str, dict[int, tuple[str, str]]]:
-    """Return the state and the text of each field of the grid, by cell and seed."""
+def fields(
+    status: Status, values: Values, metric: str, part: slice = slice(None)
+) -> dict[str, dict[int, tuple[str, str]]]:
+    """Return the state and the text of each field of the grid, or of a part of its rows, by cell and seed."""
     running = {now.job: now for now in status.running}
     return {
         label: {
             seed: (one.status, spot(one, values.get(label, {}).get(seed), running, metric))
             for seed, one in spots.items()
         }
-        for label, spots in status.runs.items()
+        for label, spots in [*status.runs.items()][part]
     }
 
 
