@@ -90,10 +90,18 @@ def run(store: Path, followed_at: str) -> float:
     command = [sys.executable, "-m", "ablate", "run", str(QUICKSTART), "--store", str(store)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if followed_at:
+        while process.poll() is None and not is_there(followed_at):
+            time.sleep(0.1)
         for _ in range(BROWSERS):
             threading.Thread(target=follow, args=(followed_at,), daemon=True).start()
     process.wait()
     return time.monotonic() - began
+
+
+def is_there(address: str) -> bool:
+    """Whether the service knows the study: a browser that is too early waits seconds before it asks again."""
+    with urllib.request.urlopen(f"{address}/api/v1/studies") as answer:  # noqa: S310
+        return "quickstart" in answer.read().decode()
 
 
 def follow(address: str) -> None:
@@ -132,9 +140,18 @@ def followers() -> None:
 
 
 def cpu(process: subprocess.Popen[bytes]) -> float:
-    """Return the CPU seconds of a process and of those that it has waited for."""
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    """Return the CPU seconds of a process and of what it has started, ended or not."""
+    return sum(_ticks(pid) for pid in _family(process.pid)) / os.sysconf("SC_CLK_TCK")
+
+
+def _family(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(one for child in children for one in _family(int(child)))]
+
+
+def _ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15]))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -14,6 +13,7 @@ from ablate import __version__
 from ablate.errors import AblateError
 from ablate.serve import api, pages, problems
 from ablate.serve.children import BrokenError, BusyError
+from ablate.serve.config import Config
 from ablate.serve.guard import Guard
 from ablate.serve.problems import Problem, ProblemError
 from ablate.serve.service import Service
@@ -21,30 +21,26 @@ from ablate.serve.tokens import Keys
 from ablate.store.layout import Store
 
 
-def create_app(
-    store: Store, *, token: str | None = None, config: Any = None, mlflow: str = ""
-) -> Guard:  # fmt: skip
+def create_app(store: Store, config: Config, *, token: str | None = None) -> Guard:
     """Return the application on a store, an ASGI one.
 
-    `token`: what everybody must know; None where nobody but this machine's users can reach it. `config`: may
-    have `hosts`, names by which the service is asked, and `networks`, own ones that studies may use.
-    `mlflow`: the address of MLflow's pages, where somebody shows them.
+    `token`: what everybody must know; None where nobody but this machine's users can reach it.
     """
-    service = Service(store, getattr(config, "networks", ()))
+    service = Service(store, config.networks)
     app = FastAPI(
         title="ablate", version=__version__, lifespan=_lifespan, docs_url=None, redoc_url=None,
         openapi_url="/api/v1/openapi.json",
         description="Ablation studies: submit them, follow them, read their verdicts.",
     )  # fmt: skip
     app.state.service, app.state.keys = service, Keys(token or "")
-    app.state.mlflow = mlflow
+    app.state.mlflow = config.mlflow or ""
     app.include_router(api.router)
     app.include_router(pages.router)
     for kind in (AblateError, OSError, ProblemError, BusyError, BrokenError, Exception):
         app.add_exception_handler(kind, _told)
     app.add_exception_handler(RequestValidationError, _unreadable)
     app.add_exception_handler(HTTPException, _refused)
-    guard = Guard(app, service, app.state.keys, tuple(getattr(config, "hosts", ())))
+    guard = Guard(app, service, app.state.keys, config.hosts)
     app.state.guard = guard
     return guard
 

@@ -139,9 +139,9 @@ class Board:
             mark = self._mark_of(job, seen)
             if seen is not None and seen.mark == mark:
                 continue
-            now = self._read(job, runs, mark)
-            if seen is None and mark and not now.has_ended:  # nearly all of a large study have, once and for all
-                now = self._read(job, runs, self._mark_of(job, now))
+            now = self._read(job, runs, mark, runs_on=seen is not None and not seen.has_ended)
+            if seen is None and mark and not now.has_ended:  # rare in a large study: its files are looked at
+                now = self._read(job, runs, self._mark_of(job, now), runs_on=True)
             if seen is None or seen.outcomes != now.outcomes:
                 changed = True
                 self.version += now.has_ended or (seen is not None and seen.has_ended)
@@ -164,13 +164,12 @@ class Board:
         files = (folder.journal, folder.attempts, folder.result, folder.failure, *outcomes)
         return (*mark, job_folder.is_running(folder), *_marks(files))
 
-    def _read(self, job: str, runs: list[Run], mark: Mark) -> Seen:
+    def _read(self, job: str, runs: list[Run], mark: Mark, *, runs_on: bool) -> Seen:
+        """Read the outcomes of a job's runs; all at once of one that `runs_on`, as it has hardly ended."""
+        outcomes = run_outcomes.read(tuple(runs), self.store, whole=bool(mark) and runs_on)
         if not mark:
-            return Seen(
-                (), run_outcomes.read(tuple(runs), self.store, whole=False), has_ended=False, studies=()
-            )
-        outcomes = run_outcomes.read(tuple(runs), self.store, whole=False)
-        if any(outcome.status != "finished" for outcome in outcomes):
+            return Seen((), outcomes, has_ended=False, studies=())
+        if not runs_on and any(outcome.status != "finished" for outcome in outcomes):
             outcomes = run_outcomes.read(tuple(runs), self.store)
         has_ended = all(outcome.status in ENDED for outcome in outcomes)
         slim = tuple(self._slim(outcome) for outcome in outcomes)

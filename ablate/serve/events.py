@@ -18,6 +18,7 @@ from typing import Any
 from ablate.analysis.status import Spot, Status
 from ablate.errors import AblateError
 from ablate.serve import shown
+from ablate.serve.board import Board, finished
 from ablate.serve.children import BrokenError, BusyError
 from ablate.serve.results import Results
 from ablate.workflow.answers import plain
@@ -28,7 +29,7 @@ LINGER = 30.0  # seconds for which a watcher goes on when nobody follows
 HEARTBEAT = 15.0  # seconds: shows both ends that the other is there
 KEPT = 400  # events
 VERDICTS_EVERY = 4.0  # seconds
-VERDICTS_REST = 2  # times as long as they take to compute
+VERDICTS_REST = 5  # times as long as they take to compute, while trainings want the processor
 MOST_FOLLOWERS = 300
 
 Event = tuple[str, Any]  # its name and content
@@ -141,18 +142,20 @@ class StudyEvents:
 
     async def look(self) -> list[Event]:
         """Return what has changed since the last look."""
-        board = await self.results.board(self.name)
-        now = await asyncio.to_thread(board.look)
+        board, now, entry = await asyncio.to_thread(self._look)  # at once: a turn of a thread costs as much
         self._metric = board.resolved.study.metric
-        self._compute_verdicts(board.version)
-        entry = await asyncio.to_thread(self._entry, self.name)
+        self._compute_verdicts(board.version, now)
         events: list[Event] = [] if entry == self._submission else [("submission", entry)]
         self._submission = entry
         last, self._status = self._status, now
         if now is not last:
-            self._values = await asyncio.to_thread(board.values)
+            self._values = board.values()
             events.append(("status", self._content(now, last)))
         return events
+
+    def _look(self) -> tuple[Board, Status, Any]:
+        board = self.results.boards.of(self.name)
+        return board, board.look(), self._entry(self.name)
 
     def whole(self) -> list[Event]:
         """Return everything as last seen."""
@@ -182,10 +185,11 @@ class StudyEvents:
         page = {"progress": shown.progress(now), "fields": fields}
         return {**plain(changed), "whole": is_whole, "shown": plain(page)}
 
-    def _compute_verdicts(self, version: int) -> None:
+    def _compute_verdicts(self, version: int, now: Status) -> None:
         """Have the verdicts computed where a run has ended since, beside all else and not all the time."""
         is_computing = self._computing is not None and not self._computing.done()
-        if version == self._computed or is_computing or time.monotonic() < self._next:
+        rests = now.moves and time.monotonic() < self._next
+        if version == self._computed or is_computing or rests or not finished(now):
             return
         self._computing = asyncio.create_task(self._verdicts_of(version))
 

@@ -25,7 +25,8 @@ def create_app() -> Any:
     token, is_new = tokens.get(store)
     if is_new:
         sys.stderr.write(f"ablate below {PREFIX}/ asks for a token, shown this once: {token}\n")
-    own = web.create_app(store, token=token, config=config.read(store), mlflow="/")
+    beside = config.read(store).model_copy(update={"mlflow": "/"})
+    own = web.create_app(store, beside, token=token)
     app = create_fastapi_app()
     app.router.routes.insert(0, Mount(PREFIX, app=own))  # before MLflow's, the last of which takes everything
     return app

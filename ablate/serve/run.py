@@ -146,7 +146,7 @@ def _web(plan: Plan, listening: socket.socket, say: Callable[[str], None]) -> se
     say(f"ablate serves {plan.store.path} on http://{shown}:{port}/ (Ctrl-C ends it)")
     if token is not None and is_new:
         say(f"the token, shown this once: {token} (it stays in {plan.store.path / 'token'})")
-    app = create_app(plan.store, token=token, config=plan.config, mlflow=plan.config.mlflow or "")
+    app = create_app(plan.store, plan.config, token=token)
     return server.make(app, host=host, port=port)
 
 

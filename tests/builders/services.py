@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
-from types import SimpleNamespace
 
 from servers import free_port
 
 from ablate.serve.app import create_app
+from ablate.serve.config import Config
 from ablate.serve.server import make
 from ablate.store import layout
 
@@ -102,9 +102,7 @@ class Events:
 def serving(folder: Path, token=None, **config):
     """Yield a client of a service on a store; it has the token, if there is one."""
     store = layout.open_store(folder)
-    server = make(
-        create_app(store, token=token, config=SimpleNamespace(**config)), host="127.0.0.1", port=free_port()
-    )
+    server = make(create_app(store, Config(**config), token=token), host="127.0.0.1", port=free_port())
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     end = time.monotonic() + 60

@@ -79,7 +79,9 @@ def test_one_watcher_looks_for_all_and_reads_no_job_twice(store, monkeypatch):
     reads = []
     read = board.Board._read
     monkeypatch.setattr(
-        board.Board, "_read", lambda self, job, *rest: (reads.append(job), read(self, job, *rest))[1]
+        board.Board,
+        "_read",
+        lambda self, job, *rest, **how: (reads.append(job), read(self, job, *rest, **how))[1],
     )
     with serving(folder) as asked:
         following = [asked.events("/studies/tiny/events") for _ in range(10)]
