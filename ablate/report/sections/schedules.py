@@ -8,7 +8,8 @@ from ablate.recipe.fields import Recipe
 from ablate.report.canvas import CLEAR, LINES, Figure, Picture, axis, lines, picture, safe, title, whole
 from ablate.report.section import Section, plots
 
-POINTS = 60  # of a line, about
+POINTS = 100  # of a course, about
+DRAWN = 60  # of them at most: the page stays small
 NAME = 38  # characters of 13 px that fit on a phone beside the line of a legend
 CAPTION = "The learning rate over the training; it is set anew before every step."
 
@@ -70,7 +71,7 @@ def _course(cells: tuple[str, ...], recipe: Recipe) -> Course:
 
 def schedules(courses: tuple[Course, ...]) -> Picture:
     """Draw the rate over the epochs: a line for each course."""
-    shown = courses[: len(LINES)]
+    shown = [_thinned(course) for course in courses[: len(LINES)]]
     data: list[Figure] = [
         {
             "type": "scatter", "mode": "lines", "x": list(course.epochs), "y": list(course.rates),
@@ -93,6 +94,11 @@ def schedules(courses: tuple[Course, ...]) -> Picture:
         "yaxis": axis(rangemode="tozero"),
     }  # fmt: skip
     return picture("schedules", data, layout)
+
+
+def _thinned(course: Course) -> Course:
+    every = slice(None, None, -(-len(course.epochs) // DRAWN))
+    return Course(course.cells, course.epochs[every], course.rates[every])
 
 
 def _named(course: Course) -> str:
