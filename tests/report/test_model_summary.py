@@ -28,11 +28,19 @@ def test_a_network_has_a_folded_table_that_ends_with_its_totals():
         "(baseline; rotation=15)"
     )
     rows = [tuple(getattr(cell, "text", cell) for cell in row) for row in block.table.rows]
-    assert rows[0] == ("block0.conv", "Conv2d", "32 x 16 x 16", "9,216", "frozen", "2,359,296")
-    assert rows[2] == ("block0.relu", "ReLU", "32 x 16 x 16", "", "", "")
-    assert rows[3][4] == "yes"
-    assert rows[-1] == ("total", "", "", "37,450", "28,170", "9,437,504")
+    assert block.table.rows[0][0].note == "Conv2d"
+    assert rows[0] == ("block0.conv", "32 x 16 x 16", "9,216", "frozen", "2,359,296")
+    assert rows[2] == ("block0.relu", "32 x 16 x 16", "", "", "")
+    assert rows[3][3] == "yes"
+    assert rows[-1] == ("total", "", "37,450", "28,170", "9,437,504")
     assert "an image of 3 x 32 x 32" in block.table.caption
+
+
+def test_what_is_trained_is_said_only_where_not_everything_is():
+    (block,) = made(studied(frozen=0)).blocks
+    assert [title for title, _ in block.table.columns] == ["layer", "output", "parameters", "multiply-adds"]
+    assert {len(row) for row in block.table.rows} == {4}
+    assert "frozen" not in block.summary
 
 
 def test_folded_rows_say_how_many_layers_they_hold():
@@ -44,8 +52,8 @@ def test_folded_rows_say_how_many_layers_they_hold():
     of = studied()
     network = of.summaries[0].network.model_copy(update={"layers": folded})
     said = Page(page(with_networks(of, replace(of.summaries[0], network=network)))).said
-    assert "the network itself Net 10 7 yes" in said.replace("  ", " ")
-    assert "body 12 layers Body 4 9 3 5" in said
+    assert "the network itself Net 10 7 yes" in said
+    assert "body Body, 12 layers 4 9 3 5" in said
     assert "all further layers 1,300 layers" in said
     assert "a block of many layers stands in one row" in said
 

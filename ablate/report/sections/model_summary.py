@@ -6,16 +6,12 @@ from ablate.analysis.findings import Findings
 from ablate.analysis.model_summary import ModelSummary
 from ablate.messages import count
 from ablate.report.section import Folded, Note, Section
-from ablate.report.tables import Cell, Column, Label, table
+from ablate.report.tables import Cell, Column, Label, Table, table
 from ablate.store.files import Json
-from ablate.store.network import Layer
+from ablate.store.network import Layer, Network
 
 MOST_NETWORKS, MOST_ROWS = 12, 600  # on the page, the rows of all networks; about 170 bytes each
 MOST_CELLS = 3  # named of those that train a network
-COLUMNS: tuple[Column, ...] = (
-    ("layer", "head"), ("kind", "text"), ("output", "value"), ("parameters", "number"), ("trained", "text"),
-    ("multiply-adds", "number"),
-)  # fmt: skip
 
 
 def section(findings: Findings) -> Section:
@@ -25,7 +21,7 @@ def section(findings: Findings) -> Section:
     shown = sum(i == 0 or total <= MOST_ROWS for i, total in enumerate(rows))
     drawn = every[: min(shown, MOST_NETWORKS)]
     blocks = [
-        Folded(_summary(each), table(f"layers-{number}-table", _caption(each), COLUMNS, _rows(each)))
+        Folded(_summary(each), _layers_table(f"layers-{number}-table", each))
         for number, each in enumerate(drawn, 1)
     ]
     left = len(every) - len(drawn)
@@ -60,38 +56,39 @@ def _caption(each: ModelSummary) -> str:
     return said + ("; a block of many layers stands in one row" if folded else "")
 
 
-def _rows(each: ModelSummary) -> list[tuple[Cell, ...]]:
+def _layers_table(name: str, each: ModelSummary) -> Table:
+    """Return a row for each layer and one of the totals; what is trained is said where not everything is."""
     network = each.network
-    total = (
-        "total", "", "", f"{network.parameters or 0:,}",
-        _trained(network.parameters or 0, network.trainable_parameters or 0),
-        "" if network.macs is None else f"{network.macs:,}",
-    )  # fmt: skip
-    return [*(_row(layer) for layer in network.layers), total]
+    layers = [_row(_head(layer), layer, _shape(layer.shape)) for layer in network.layers]
+    total = _row("total", network, "")
+    has_frozen = any(layer.trainable_parameters < layer.parameters for layer in network.layers)
+    columns: list[Column] = [
+        ("layer", "head"), ("output", "value"), ("parameters", "number"), ("trained", "value"),
+        ("multiply-adds", "number"),
+    ]  # fmt: skip
+    kept = [i for i, (title, _) in enumerate(columns) if has_frozen or title != "trained"]
+    rows = [tuple(row[i] for i in kept) for row in (*layers, total)]
+    return table(name, _caption(each), [columns[i] for i in kept], rows)
 
 
-def _row(layer: Layer) -> tuple[Cell, ...]:
-    inside = count(layer.layers, "layer") if layer.layers else ""
-    head = Label(layer.name, inside) if layer.name else _nameless(layer, inside)
+def _row(head: Cell, one: Layer | Network, shape: str) -> tuple[Cell, ...]:
+    parameters, trained = one.parameters or 0, one.trainable_parameters or 0
+    share = "yes" if trained == parameters else f"{trained:,}" if trained else "frozen"
     return (
-        head, layer.kind, _shape(layer.shape), f"{layer.parameters:,}" if layer.parameters else "",
-        _trained(layer.parameters, layer.trainable_parameters), f"{layer.macs:,}" if layer.macs else "",
+        head, shape, f"{parameters:,}" if parameters else "", share if parameters else "",
+        f"{one.macs:,}" if one.macs else "",
     )  # fmt: skip
 
 
-def _nameless(layer: Layer, inside: str) -> Label:
-    """Return the head of what has no name: parameters of the network itself, or the rows left out."""
-    return Label("the network itself" if layer.kind else "all further layers", inside)
+def _head(layer: Layer) -> Label:
+    """Return the name of a layer, and its kind in passing."""
+    nameless = "the network itself" if layer.kind else "all further layers"
+    inside = count(layer.layers, "layer") if layer.layers else ""
+    return Label(layer.name or nameless, ", ".join(filter(None, (layer.kind, inside))))
 
 
 def _shape(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
-
-
-def _trained(parameters: int, trainable: int) -> str:
-    if not parameters:
-        return ""
-    return "yes" if trainable == parameters else f"{trainable:,}" if trainable else "frozen"
 
 
 def _data(each: ModelSummary) -> Json:
