@@ -12,6 +12,7 @@ from reports import (
     ROTATED,
     ROTATION,
     Page,
+    cnn,
     everything,
     found,
     hostile,
@@ -20,6 +21,7 @@ from reports import (
     png,
     rotated,
     tables_of,
+    with_networks,
 )
 
 from ablate.report import headline, html, names, sections
@@ -186,6 +188,7 @@ class TestPage:
             picture=png(400),
             epochs=60,
         )
+        of = with_networks(of, *(cnn(f"net{i}", of, blocks=10, frozen=i) for i in range(2)))
         assert of.total == 500
         assert len(page(of).encode()) < 7_000_000
 

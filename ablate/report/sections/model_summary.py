@@ -10,7 +10,7 @@ from ablate.report.tables import Cell, Column, Label, Table, table
 from ablate.store.files import Json
 from ablate.store.network import Layer, Network
 
-MOST_NETWORKS, MOST_ROWS = 12, 600  # on the page, the rows of all networks; about 170 bytes each
+MOST_NETWORKS, MOST_ROWS = 12, 600  # on the page, the rows of all networks; about 200 bytes each
 MOST_CELLS = 3  # named of those that train a network
 
 
