@@ -76,14 +76,15 @@ def schedules(courses: tuple[Course, ...]) -> Picture:
         {
             "type": "scatter", "mode": "lines", "x": list(course.epochs), "y": list(course.rates),
             "line": {"color": colour, "width": 2.5}, "name": "<br>".join(lines(_named(course), NAME)),
-            "hoverinfo": "text", "showlegend": len(shown) > 1,
+            "hoverinfo": "text", "showlegend": len(shown) > 1, "legendrank": rank,
             "hovertext": [
                 f"{safe(_named(course))}<br>epoch {epoch:.3g}: {rate:.3g}"
                 for epoch, rate in zip(course.epochs, course.rates, strict=True)
             ],
         }
-        for course, colour in zip(shown, LINES, strict=False)
+        for rank, (course, colour) in enumerate(zip(shown, LINES, strict=False), 1)
     ]  # fmt: skip
+    data.sort(key=lambda line: -line["x"][-1])  # of lines that coincide, each shows beyond the shorter ones
     key = 20 * sum(len(lines(_named(course), NAME)) for course in shown) if len(shown) > 1 else 0
     most = max(round(course.epochs[-1]) + 1 for course in shown)
     legend = {"x": 0, "y": -0.22, "xanchor": "left", "yanchor": "top", "tracegroupgap": 0, "bgcolor": CLEAR}
