@@ -17,6 +17,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from click.testing import CliRunner
+from commands import ablate
+from filelock import FileLock
 
 MARKER = b"MARKER-of-a-private-file-5c1e"
 ROOM = 700 << 20  # bytes of memory that the commands may take beyond what the libraries have
@@ -49,13 +51,26 @@ space.optimizer.weight_decay = { low = 1e-6, high = 1e-2, log = true }
 
 
 def studies(folder: Path) -> tuple[Path, Path]:
-    """Write two studies: one of two jobs, and one with a range test and a search."""
+    """Write two studies that share neither jobs nor images: one with a range test and a search."""
     small, hunt = folder / "small.toml", folder / "hunt.toml"
     factors = "model.batch_norm = [true, false]"
     small.write_text(STUDY.replace("LR", "0.003").replace("FACTORS", factors))
-    text = STUDY.replace('"small"', '"hunt"').replace("LR", '"find"')
+    text = STUDY.replace('"small"', '"hunt"').replace("LR", '"find"').replace("size = 16", "size = 17")
     hunt.write_text(text.replace("FACTORS", "evaluation.mc_dropout = [0, 2]") + SEARCH)
     return small, hunt
+
+
+def pristine(shared: Path) -> Path:
+    """Return a store in which both are finished: it is made once for all processes of the tests."""
+    folder = shared / "two-studies"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "done").exists():
+            folder.mkdir()
+            for study in studies(folder):
+                code, out, err = ablate("run", study, "--store", folder / "store", "--jobs", "2")
+                assert (code, err) == (0, ""), out + err
+            (folder / "done").touch()
+    return folder / "store"
 
 
 # Plants: each is put where a file was
@@ -271,7 +286,7 @@ def tries(
 
 
 def moved(pristine: Path, store: Path, to: Path) -> None:
-    """Copy a store whose database of MLflow is to be used at another path."""
+    """Copy a store to a folder, for its database of MLflow to be used in `store`."""
     shutil.copytree(pristine, to)
     with closing(sqlite3.connect(to / "mlflow.db")) as database:
         (old,) = database.execute("SELECT max(artifact_location) FROM experiments").fetchone()

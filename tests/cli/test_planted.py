@@ -9,19 +9,14 @@ from pathlib import Path
 
 import planting
 import pytest
-from commands import ablate
 
 SECONDS = 3600  # for one kind in place of every file: a bound against hanging
 
 
 @pytest.fixture(scope="module")
-def pristine(tmp_path_factory):
+def pristine(shared):
     """Return a store of two small studies, one of them with a range test and a search."""
-    folder = tmp_path_factory.mktemp("pristine")
-    for study in planting.studies(folder):
-        code, out, err = ablate("run", study, "--store", folder / "store")
-        assert code == 0, out + err
-    return folder / "store"
+    return planting.pristine(shared)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commands import TINY, start
+from commands import TINY, start_anew
 
 from ablate import places
 from ablate.errors import AblateError
@@ -153,7 +153,7 @@ def test_a_study_is_run_under_any_home_and_writes_nothing_beside_its_store(
     if home == "unset":
         os.environ.pop("HOME", None)
     try:
-        process = start(*command, cwd=tmp_path / "here", **({} if home == "unset" else {"HOME": path}))
+        process = start_anew(*command, cwd=tmp_path / "here", **({} if home == "unset" else {"HOME": path}))
     finally:
         os.environ.update(before)
     out, err = process.communicate(timeout=300)
