@@ -80,3 +80,9 @@ def shared(tmp_path_factory):
 def done(shared, tmp_path_factory):
     """Return what the tiny study leaves behind: (folder, what it printed). It is run once for all workers."""
     return finished.copy_of(shared, tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="session")
+def quickstart(shared):
+    """Return the store of the quickstart, trained in fp32 once for all workers: it is not to be changed."""
+    return finished.quickstart(shared)
