@@ -253,11 +253,46 @@ def leaks(place: Path) -> list[str]:
     ]
 
 
+Mark = tuple[int, int, int]
+LAID: dict[Path, dict[str, Mark]] = {}
+"""What lies in each store that was laid out, and marks by which a change of a file is seen."""
+
+
+def marks(store: Path) -> dict[str, Mark]:
+    """Return a mark of all that lies in a store; of a folder it does not tell what is in it."""
+    seen = {}
+    for folder, folders, files in os.walk(store):
+        for name in (*folders, *files):
+            about = os.lstat(f"{folder}/{name}")
+            changed = 0 if stat.S_ISDIR(about.st_mode) else about.st_ctime_ns
+            seen[os.path.relpath(f"{folder}/{name}", store)] = (about.st_mode, about.st_ino, changed)
+    return seen
+
+
+def lay_out(pristine: Path, store: Path) -> None:
+    """Make a store as it was: all of it, and later on what has changed, since copies take longest."""
+    before = LAID.get(store)
+    if before is None or not store.exists():
+        shutil.rmtree(store, ignore_errors=True)
+        shutil.copytree(pristine, store)
+        LAID[store] = marks(store)
+        return
+    for name, mark in sorted(marks(store).items(), reverse=True):  # what is in a folder before the folder
+        if before.get(name) != mark:
+            (store / name).rmdir() if stat.S_ISDIR(mark[0]) else (store / name).unlink()
+    there = marks(store)
+    for name in sorted(before.keys() - there.keys()):
+        if stat.S_ISDIR(before[name][0]):
+            (store / name).mkdir()
+        else:
+            shutil.copy2(pristine / name, store / name)
+    LAID[store] = marks(store)
+
+
 def plant(kind: str, pristine: Path, group: list[Path], store: Path, private: Path) -> None:
     """Lay the store out as it was, and plant something in place of files (seen from the store)."""
-    for old in (store, private):
-        shutil.rmtree(old, ignore_errors=True)
-    shutil.copytree(pristine, store)
+    shutil.rmtree(private, ignore_errors=True)
+    lay_out(pristine, store)
     for number, place in enumerate(group):
         (private / str(number)).mkdir(parents=True)
         if not any(parent.is_symlink() for parent in (store / place).parents):
