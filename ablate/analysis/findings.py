@@ -17,6 +17,7 @@ from ablate.analysis.answers import ClaimFinding
 from ablate.analysis.diagnostics import ClassEffect, Detail, Interplay
 from ablate.analysis.effects import Effect
 from ablate.analysis.metric_table import tabulate
+from ablate.analysis.model_summary import ModelSummary
 from ablate.analysis.outcomes import FAILED_RESULT, Outcome, Status
 from ablate.analysis.tuning import TuningFinding
 from ablate.recipe import metrics
@@ -121,6 +122,7 @@ class Findings:
     tuning: TuningFinding | None = None
     images: ImageCount | None = None  # none where no run is evaluated, or not all on the same number
     networks: tuple[Network, ...] = ()
+    summaries: tuple[ModelSummary, ...] = ()  # of the networks whose layers are known
 
 
 def find(
@@ -131,6 +133,7 @@ def find(
     metric: str | None = None,
     looked_into: tuple[str, ...] = (),
     tuning: TuningFinding | None = None,
+    summaries: tuple[ModelSummary, ...] = (),
 ) -> Findings:
     """Compute all findings of a study on its metric, or on another one (then `min_effect` does not apply).
 
@@ -157,11 +160,7 @@ def find(
         cell_effects=effects.against_baseline(table, grid),
         claims=tuple(answers.claim_finding(claim, study, grid, outcomes) for claim in study.claims),
         curves=_curves(outcomes),
-        failures=tuple(
-            Failure(o.run.name, o.status, o.reason, o.log)
-            for o in outcomes
-            if o.status in (*FAILED_RESULT, "crashed")
-        ),
+        failures=_failures(outcomes),
         excluded=grid.excluded,
         data=tuple(sorted({str(one["data"]) for one in environments if one.get("data")})),
         environments=environments,
@@ -171,7 +170,13 @@ def find(
         tuning=tuning,
         images=_images(outcomes),
         networks=_networks(outcomes),
+        summaries=summaries,
     )
+
+
+def _failures(outcomes: tuple[Outcome, ...]) -> tuple[Failure, ...]:
+    failed = [o for o in outcomes if o.status in (*FAILED_RESULT, "crashed")]
+    return tuple(Failure(o.run.name, o.status, o.reason, o.log) for o in failed)
 
 
 def _environments(outcomes: tuple[Outcome, ...]) -> tuple[dict[str, Any], ...]:

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from ablate.store import records
+from ablate.store.network import Network
 
 _KINDS: Mapping[str, TypeAdapter[Any]] = {
     "recipe.json": TypeAdapter(records.JobRecipe), "attempts.jsonl": TypeAdapter(records.Attempt),
@@ -19,7 +20,7 @@ _KINDS: Mapping[str, TypeAdapter[Any]] = {
     "origin.json": TypeAdapter(records.KeptOrigin), "holder.json": TypeAdapter(records.Holder),
     "began.json": TypeAdapter(records.Began), "sent.json": TypeAdapter(records.Mark),
     "environment.json": TypeAdapter(records.Environment),
-    "model.json": TypeAdapter(records.Network), "meta.json": TypeAdapter(records.ImageSet),
+    "model.json": TypeAdapter(Network), "meta.json": TypeAdapter(records.ImageSet),
     "index.json": TypeAdapter(records.ImageIndex),
 }  # fmt: skip
 """The type of a file, by its name; of each of its lines, where it is one of lines."""

@@ -3,7 +3,7 @@
     recipe.json       what is trained: written once, before the first attempt
     attempts.jsonl    a line when an attempt starts: number, time, process, device, study
     environment.json  commit, versions and machine of the last attempt
-    model.json        the network: parameters, multiplications, receptive field
+    model.json        the network: parameters, multiplications, receptive field, layers
     journal.jsonl     a line an epoch: epoch, timestamp, seconds, metrics
     checkpoint.pt     the state of the training; removed when it has ended
     previous.pt       the checkpoint before, should the other one be damaged
@@ -79,7 +79,7 @@ class Folder:
 
     @property
     def model(self) -> Path:
-        """The file with the network's parameters, multiplications and receptive field."""
+        """The file with the network's parameters, multiplications, receptive field and layers."""
         return self.path / "model.json"
 
     @property

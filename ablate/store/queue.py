@@ -140,10 +140,15 @@ def add(store: Store, entry: Entry, contents: Mapping[str, bytes]) -> Entry:
     number = max(map(int, ids(store)), default=0) + 1
     entry = entry.model_copy(update={"id": f"{number:05d}", "place": float(number)})
     draft = store.queue / f"{DRAFT}{entry.id}"
-    for name, content in contents.items():
-        files.write(draft / name, content)
-    files.write_json(draft / "state.json", _plain(entry))
-    descriptors.rename(draft, entry.id)
+    try:
+        for name, content in contents.items():
+            files.write(draft / name, content)
+        files.write_json(draft / "state.json", _plain(entry))
+        _touch(store)  # before, as it may need room: what is refused must not be in the queue after all
+        descriptors.rename(draft, entry.id)
+    except Exception:
+        _sweep(store)
+        raise
     files.sync(store.queue)
     _touch(store)
     return entry

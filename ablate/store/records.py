@@ -146,13 +146,6 @@ class Environment(Record):
     user: str = ""
 
 
-class Network(Record):
-    """model.json: the size of a network."""
-
-    parameters: Count | None = None
-    macs: Count | None = None
-
-
 class Failure(Record):
     """failure.json: why the last attempt failed."""
 

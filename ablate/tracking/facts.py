@@ -15,7 +15,8 @@ from ablate.recipe.fields import Recipe, Section
 from ablate.store import records
 from ablate.store.job_folder import Folder
 from ablate.store.layout import Store
-from ablate.store.records import Environment, ImageSet, Network, Result
+from ablate.store.network import Network
+from ablate.store.records import Environment, ImageSet, Result
 
 NOT_SHOWN = ("data.root",)  # a path of one machine, and no part of what was trained
 

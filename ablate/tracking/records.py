@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -174,6 +174,7 @@ def epochs(lines: Sequence[Epoch]) -> tuple[Line, ...]:
     )
 
 
+@lru_cache(maxsize=4096)  # levels and cells recur in each run's note
 def plain(text: str, longest: int = LONGEST_NAME) -> str:
     """Return a text, escaped for Markdown and HTML, on one line, and cut where it is long."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())

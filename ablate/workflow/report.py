@@ -67,11 +67,14 @@ def _compare_cells(study: Study, findings: "Findings", labels: tuple[str, ...], 
 
 def find(resolved: Resolved, metric: str | None = None, cells: tuple[str, ...] = ()) -> "Findings":
     """Read the runs of a resolved study, and compute what they say."""
-    from ablate.analysis import findings
+    from ablate.analysis import findings, model_summary
     from ablate.analysis import outcomes as run_outcomes
     from ablate.analysis import tuning as tuning_findings
 
     study, store = resolved.study, resolved.store
     outcomes = run_outcomes.read(resolved.runs, store)
     history = tuning_findings.read(study, resolved.tuning, store)
-    return findings.find(study, resolved.grid, outcomes, metric=metric, looked_into=cells, tuning=history)
+    summaries = model_summary.read(outcomes, store)
+    return findings.find(
+        study, resolved.grid, outcomes, metric=metric, looked_into=cells, tuning=history, summaries=summaries
+    )

@@ -111,6 +111,7 @@ def test_a_contrast_and_its_reverse_are_one():
     assert one[1].effect == -other[1].effect
 
 
+@pytest.mark.slow  # seconds of integrals
 def test_a_large_family_takes_sidaks_bound_which_is_never_below_dunnetts():
     small, large = balanced(pooling.MOST, 50), balanced(pooling.MOST + 1, 50)
     joint = spreads(small, np.full(pooling.MOST, 5), family=pooling.MOST, alpha=0.05)[0].critical
@@ -157,7 +158,7 @@ def test_where_all_cells_are_equally_noisy_all_intervals_cover_at_once_and_are_n
 
 def test_interval_p_and_verdict_never_disagree():
     rng = np.random.default_rng(2)
-    for _ in range(60):
+    for _ in range(20):
         for one in judged(rng.normal(size=(4, 4)) + np.array([0, 0, 1.5, 3])):
             assert (one.p < 0.05) == (one.low > 0 or one.high < 0) == (one.verdict in ("helps", "hurts"))
 

@@ -6,10 +6,16 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
 
 from ablate.errors import AblateError
 from ablate.execution.executors import ray_cluster
+
+# Not by importing it: every worker of the tests would, in a second, for the one that needs it.
+NEEDS_RAY = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 
 FIXED = ("--disable-usage-stats", "--object-store-memory=100000000")
 

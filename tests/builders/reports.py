@@ -17,11 +17,13 @@ from resolving import fingerprints
 
 from ablate.analysis import findings
 from ablate.analysis.findings import Findings
+from ablate.analysis.model_summary import ModelSummary
 from ablate.analysis.outcomes import Outcome
 from ablate.analysis.tuning import History, Map, RangeCurve, Trial, TuningFinding, Turn
 from ablate.recipe.range_test import Suggestion
 from ablate.report import html, pictures, sections, tables
 from ablate.report.canvas import Picture
+from ablate.store.network import Layer, Network
 from ablate.store.records import Epoch
 from ablate.study import file as study_file
 from ablate.study import grid
@@ -211,7 +213,7 @@ def everything() -> Findings:
         classes=("cat", "dog", "bird", "frog"),
         picture=png(),
     )
-    return with_tuning(made)
+    return with_networks(with_tuning(made), cnn("cnn4", made))
 
 
 def many() -> Findings:
@@ -224,15 +226,14 @@ def many() -> Findings:
     }
     classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     noise = np.random.default_rng(1).normal(0.85, 0.004, (1000, 5))
-    return with_tuning(
-        found(
-            raw,
-            lambda cell, seed: noise[hash_of(cell.label) % 1000, seed],
-            epochs=30,
-            classes=classes,
-            picture=png(),
-        )
+    made = found(
+        raw,
+        lambda cell, seed: noise[hash_of(cell.label) % 1000, seed],
+        epochs=30,
+        classes=classes,
+        picture=png(),
     )
+    return with_networks(with_tuning(made), *(cnn("cnn4", made, blocks=5, frozen=i) for i in range(20)))
 
 
 def hash_of(text: str) -> int:
@@ -298,6 +299,38 @@ def with_tuning(of: Findings) -> Findings:
     return replace(of, cells=cells, tuning=TuningFinding(tuple(ranges), tuple(histories), turns))
 
 
+def with_networks(of: Findings, *networks: ModelSummary) -> Findings:
+    return replace(of, summaries=networks)
+
+
+def cnn(name: str, of: Findings, *, blocks: int = 4, layer: str = "block", frozen: int = 1) -> ModelSummary:
+    """Make a network of convolutions, norms and a head, of which the first blocks are frozen."""
+    layers: list[Layer] = []
+    for i in range(blocks):
+        share = 0 if i < frozen else 1
+        shape = (32, 16, 16)
+        layers += [
+            Layer(
+                name=f"{layer}{i}.conv", kind="Conv2d", shape=shape, parameters=9216,
+                trainable_parameters=share * 9216, macs=2_359_296,
+            ),
+            Layer(
+                name=f"{layer}{i}.norm", kind="BatchNorm2d", shape=shape, parameters=64,
+                trainable_parameters=share * 64,
+            ),
+            Layer(name=f"{layer}{i}.relu", kind="ReLU", shape=shape),
+        ]  # fmt: skip
+    layers.append(
+        Layer(name="head", kind="Linear", shape=(10,), parameters=330, trainable_parameters=330, macs=320)
+    )
+    network = Network(
+        parameters=sum(each.parameters for each in layers),
+        trainable_parameters=sum(each.trainable_parameters for each in layers),
+        macs=sum(each.macs for each in layers), image=(3, 32, 32), layers=tuple(layers),
+    )  # fmt: skip
+    return ModelSummary(name, tuple(each.cell.label for each in of.cells), network)
+
+
 def nothing() -> Findings:
     return found(ROTATION | {"name": "empty"}, lambda cell, seed: 0.0, status=lambda cell, seed: "not_run")
 
@@ -328,7 +361,7 @@ def hostile() -> Findings:
         ),
         classes=classes,
     )
-    return with_tuning(made)
+    return with_networks(with_tuning(made), cnn(HOSTILE, made, layer=ATTACK))
 
 
 def page(of: Findings) -> str:

@@ -47,6 +47,7 @@ def call(folder, *arguments, code=0):
     return result.stdout, result.stderr
 
 
+@pytest.mark.slow  # a Python of its own, and ONNX
 def test_what_is_exported_answers_without_ablate_as_predict_does(folder, tmp_path):
     place = tmp_path / "new/exported"
     out, err = call(folder, "export", RUN, place, "--json")

@@ -23,6 +23,7 @@ def ask(*command):
     return result.exit_code, result.output
 
 
+@pytest.mark.slow  # several runs
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 def test_a_run_mends_what_is_half_there(done, tmp_path):
     store = tmp_path / "store"

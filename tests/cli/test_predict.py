@@ -170,6 +170,7 @@ def make(classes, channels, image_size):
 """
 
 
+@pytest.mark.slow  # a run, and processes
 def test_a_network_of_ones_own_is_imported_for_its_file_alone_and_may_have_changed(folder, tmp_path):
     study, code = tmp_path / "own.toml", tmp_path / "own_net.py"
     text = RECIPE.replace('name = "cnn4", width = 0.25, head_dropout = 0.2', 'name = "own_net:make"')

@@ -75,6 +75,7 @@ def test_real_jobs_are_measured_at_work_together(jobs, task):
     assert jobs * 100e6 < load.used < load.total  # a process with torch in it has more than 100 MB
 
 
+@pytest.mark.slow  # a process that imports torch
 def test_a_probe_that_cannot_run_is_no_load(task):
     with closing(executor(1)) as workers:
         assert (

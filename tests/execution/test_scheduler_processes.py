@@ -266,7 +266,7 @@ def heard_until(process: subprocess.Popen[str], kind: str, times: int) -> None:
     raise AssertionError(f"it ended with {process.wait()}")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_one_signal_puts_real_work_away_and_starts_no_more(tmp_path: Path, number: signal.Signals) -> None:
     with coordinator(tmp_path, "stops_when_asked") as process:
         heard_until(process, "progress", 2)
@@ -298,6 +298,7 @@ def test_ctrl_c_does_not_wait_for_a_process_that_cannot_be_ended_nor_does_the_in
         assert json.loads(told) == {"interrupted": True, "finished": 0, "failures": 0}
 
 
+@pytest.mark.slow  # a process that imports torch
 def test_a_second_signal_ends_at_once_what_ignores_the_first(tmp_path: Path) -> None:
     with coordinator(tmp_path, "ignores_stop") as process:
         heard_until(process, "progress", 2)
@@ -308,6 +309,7 @@ def test_a_second_signal_ends_at_once_what_ignores_the_first(tmp_path: Path) -> 
         assert process.returncode == 0
 
 
+@pytest.mark.slow  # a process that imports torch
 def test_ctrl_c_is_heard_even_if_the_shell_had_it_ignored(tmp_path: Path) -> None:
     background = (
         "sh",

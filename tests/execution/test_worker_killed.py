@@ -114,7 +114,7 @@ def cut(path: Path) -> None:
     ("names", "spoil", "goes_on_from"),
     [
         (("checkpoint.pt",), damage, 1),
-        (("checkpoint.pt",), cut, 1),
+        pytest.param(("checkpoint.pt",), cut, 1, marks=pytest.mark.slow),
         (("checkpoint.pt", "previous.pt"), damage, 0),
     ],
 )
@@ -208,7 +208,12 @@ def test_weights_that_only_load_by_running_what_is_in_them_are_named(house: Hous
 
 
 @pytest.mark.parametrize(
-    "tail", [b'{"epoch": 3, "metr', b"\0\0\0\0", b"\0\0\0\n", b'{"epoch": 7, "metrics": {}}\n']
+    "tail",
+    [
+        b'{"epoch": 3, "metr',
+        b'{"epoch": 7, "metrics": {}}\n',
+        *(pytest.param(tail, marks=pytest.mark.slow) for tail in (b"\0\0\0\0", b"\0\0\0\n")),
+    ],
 )
 def test_a_torn_or_damaged_journal_is_mended_from_the_checkpoint(
     house: House, workers: LocalExecutor, tail: bytes

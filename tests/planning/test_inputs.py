@@ -222,6 +222,8 @@ def test_a_finished_job_has_the_numbers_of_the_plan(done):
     assert len(found) == 4
     for one in found:
         model = Model.model_validate(one.pop("model"))
+        assert sum(layer.get("macs", 0) for layer in one.pop("layers")) == one["macs"]
+        assert one.pop("image") == [1, 16, 16]
         (label,) = (label for label in told if ("batch_norm=false" in label) is not model.batch_norm)
         assert one == told[label]
 

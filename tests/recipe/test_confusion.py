@@ -6,11 +6,6 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-from torchmetrics.functional.classification import (
-    multiclass_f1_score,
-    multiclass_precision,
-    multiclass_recall,
-)
 
 from ablate.recipe import confusion
 
@@ -25,6 +20,8 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_means_are_scikit_learns_and_torchmetrics(case):
+    from torchmetrics.functional import classification  # late: it brings matplotlib to every worker
+
     rng = np.random.default_rng(3)
     true, answered = CASES[case]
     labels, answers = rng.choice(true, 300), rng.choice(answered, 300)
@@ -41,7 +38,11 @@ def test_the_means_are_scikit_learns_and_torchmetrics(case):
     pair = torch.from_numpy(answers), torch.from_numpy(labels)
     for name, function in zip(
         ("precision", "recall", "f1"),
-        (multiclass_precision, multiclass_recall, multiclass_f1_score),
+        (
+            classification.multiclass_precision,
+            classification.multiclass_recall,
+            classification.multiclass_f1_score,
+        ),
         strict=True,
     ):
         assert means[name] == pytest.approx(function(*pair, num_classes=6, average="macro").item(), rel=1e-6)

@@ -151,6 +151,7 @@ def ran(tmp_path_factory):
     return folder, store, out
 
 
+@pytest.mark.slow  # a run
 def test_a_network_of_ones_own_is_trained_judged_and_compared(ran):
     folder, store, out = ran
     assert "model=mynet:tiny" in out

@@ -12,6 +12,7 @@ from reports import (
     ROTATED,
     ROTATION,
     Page,
+    cnn,
     everything,
     found,
     hostile,
@@ -20,6 +21,7 @@ from reports import (
     png,
     rotated,
     tables_of,
+    with_networks,
 )
 
 from ablate.report import headline, html, names, sections
@@ -31,7 +33,8 @@ class TestPage:
     ORDER = (
         "Effects", "Claims", "Cells", "Train and test", "Interactions", "Cells against the baseline",
         "Learning curves", "Learning rates", "Classes", "Two cells from inside", "Range tests", "Tuning",
-        "Cost and benefit", "Failures", "Excluded cells", "How to read this", "Study file", "Provenance",
+        "Cost and benefit", "Model summary", "Failures", "Excluded cells", "How to read this", "Study file",
+        "Provenance",
     )  # fmt: skip
 
     def test_it_answers_first_and_has_every_part_in_order(self, full, full_page):
@@ -76,7 +79,7 @@ class TestPage:
     def test_every_table_has_a_caption_and_heads(self, full_page):
         parsed = Page(full_page)
         names = [tag for tag, _ in parsed.tags]
-        assert names.count("table") == names.count("caption") == names.count("thead") == 17
+        assert names.count("table") == names.count("caption") == names.count("thead") == 18
         assert ("html", {"lang": "en"}) in parsed.tags
 
     def test_an_empty_study_renders_and_says_so(self):
@@ -185,6 +188,7 @@ class TestPage:
             picture=png(400),
             epochs=60,
         )
+        of = with_networks(of, *(cnn(f"net{i}", of, blocks=10, frozen=i) for i in range(2)))
         assert of.total == 500
         assert len(page(of).encode()) < 7_000_000
 

@@ -53,6 +53,24 @@ def test_cells_with_one_course_of_the_learning_rate_share_a_line():
     ]  # fmt: skip
 
 
+def test_of_learning_rates_that_coincide_each_is_seen_beyond_the_shorter_ones():
+    epochs = {"baseline": 4, "middle": 2, "long": 9}
+    courses = tuple(schedules.Course((name,), (0.0, float(n)), (0.1, 0.1)) for name, n in epochs.items())
+    data = schedules.schedules(courses).data
+    assert [line["name"] for line in data] == ["long", "baseline", "middle"]
+    assert [line["name"] for line in sorted(data, key=lambda line: line["legendrank"])] == list(epochs)
+
+
+@pytest.mark.parametrize("draw", [range_tests.rates, range_tests.accuracies])
+def test_long_names_below_a_range_test_get_room_and_take_none_from_the_plot(draw):
+    (curve, *_) = everything().tuning.ranges
+    heights = []
+    for name in ("short", "a name of four lines " * 7):
+        layout = draw([replace(curve, label=name)] * 3).layout
+        heights.append((layout["height"], layout["height"] - layout["margin"]["b"]))
+    assert heights[1] == (heights[0][0] + 3 * 3 * 20, heights[0][1])
+
+
 def test_accuracy_is_drawn_over_the_rates_of_a_range_test():
     of = everything()
     (drawn, *_) = range_tests.accuracies(of.tuning.ranges).data

@@ -152,6 +152,7 @@ print(layout.identity(here))
 """
 
 
+@pytest.mark.slow  # several processes
 def test_a_store_has_one_identity_even_if_several_processes_ask_first_at_once(
     made: Store, tmp_path: Path
 ) -> None:

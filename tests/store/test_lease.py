@@ -160,6 +160,7 @@ print(watch.take(has_lock=True) is not None, flush=True)
 """
 
 
+@pytest.mark.slow  # many processes
 @pytest.mark.parametrize("is_lapsed", [False, True])
 def test_of_many_processes_that_want_a_lease_one_gets_it(tmp_path, monkeypatch, is_lapsed):
     for round_ in range(5):

@@ -156,7 +156,7 @@ class Workers(searching.Workers):
         return self._end(source, work, "finished")
 
 
-@pytest.mark.parametrize("select", ["last", "best_validation"])
+@pytest.mark.parametrize("select", [pytest.param("last", marks=pytest.mark.slow), "best_validation"])
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_search_goes_on_with_the_same_trials_from_what_a_power_cut_leaves(
     select: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -109,6 +109,7 @@ def test_one_study_run_holds_the_report_and_the_verdicts(done):
     assert sentence in html.unescape(run.data.tags["mlflow.note.content"])
 
 
+@pytest.mark.slow  # two runs, and a sync
 def test_a_lost_database_is_rebuilt_run_for_run_and_metric_for_metric(done, tmp_path):
     folder, _ = done
     store = tmp_path / "store"

@@ -10,18 +10,23 @@ from sessions import make
 from sweeps import PLAIN, SHORT, sweep
 from torch import nn
 from torch.utils.data import DataLoader
-from torch_lr_finder import LRFinder
 
 from ablate.recipe import range_test
 from ablate.recipe.range_test import Sweep
 from ablate.training import optim
 
 
+def finder_of(*arguments, **options):
+    from torch_lr_finder import LRFinder  # late: it brings matplotlib to every worker
+
+    return LRFinder(*arguments, **options)
+
+
 def theirs(network, recipe, loader, plan, smooth_f=0.0):
     """Run the public finder on a copy of a network with the same optimizer."""
     network = copy.deepcopy(network)
     optimizer = optim.optimizer(network, recipe.optimizer)
-    finder = LRFinder(network, optimizer, nn.CrossEntropyLoss(), device="cpu")
+    finder = finder_of(network, optimizer, nn.CrossEntropyLoss(), device="cpu")
     mode = "exp" if plan.mode == "exponential" else "linear"
     finder.range_test(
         loader,
@@ -105,7 +110,7 @@ def test_torch_lr_finder_leaves_the_generators_moved(digits, sessions):
 
 
 def test_where_torch_lr_finder_gives_a_number_for_nothing_there_is_none():
-    finder = LRFinder(nn.Linear(1, 1), torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1), None)
+    finder = finder_of(nn.Linear(1, 1), torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1), None)
     tried = range_test.rates(Sweep())
     for losses in (np.full(100, 2.3), np.random.default_rng(0).normal(2.3, 0.1, 100)):
         assert suggested(finder, losses, tried) in tried
@@ -114,7 +119,7 @@ def test_where_torch_lr_finder_gives_a_number_for_nothing_there_is_none():
 
 
 def test_where_torch_lr_finder_takes_the_slope_by_index_a_linear_sweep_moves_its_answer():
-    finder = LRFinder(nn.Linear(1, 1), torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1), None)
+    finder = finder_of(nn.Linear(1, 1), torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1), None)
     found = {}
     for mode in ("exponential", "linear"):
         tried = np.array(range_test.rates(Sweep(0.01, 10.0, 400, mode)))

@@ -38,7 +38,7 @@ def rates(ranges: Sequence[RangeCurve]) -> Picture:
     """Draw the loss over the rate: the smoothed median over a band of the seeds, and the chosen rate."""
     data = [trace for curve, colour in zip(ranges, LINES, strict=False) for trace in _rate(curve, colour)]
     layout = {
-        "height": 380 + 20 * min(len(ranges), len(LINES)), "margin": {"l": 8, "r": 8, "t": 30, "b": 70},
+        "height": 380 + _key(ranges), "margin": {"l": 8, "r": 8, "t": 30, "b": 70 + _key(ranges)},
         "legend": LEGEND, "annotations": [title("<b>training loss</b>")],
         "xaxis": axis(**LOG, title={"text": "learning rate", "standoff": 8}), "yaxis": axis(),
     }  # fmt: skip
@@ -95,11 +95,16 @@ def accuracies(ranges: Sequence[RangeCurve]) -> Picture:
         if curve.accuracies
     ]  # fmt: skip
     layout = {
-        "height": 300 + 20 * min(len(ranges), len(LINES)), "margin": {"l": 8, "r": 8, "t": 30, "b": 70},
-        "legend": LEGEND, "annotations": [title("<b>training accuracy</b>, %")],
+        "height": 300 + _key(ranges), "margin": {"l": 8, "r": 8, "t": 30, "b": 70 + _key(ranges)},
+        "legend": LEGEND | {"y": -0.28}, "annotations": [title("<b>training accuracy</b>, %")],
         "xaxis": axis(**LOG, title={"text": "learning rate", "standoff": 8}), "yaxis": axis(),
     }  # fmt: skip
     return picture("rates-accuracy", data, layout)
+
+
+def _key(ranges: Sequence[RangeCurve]) -> int:
+    """Return the pixels of a legend: left to plotly, long names would shrink the plot up to its title."""
+    return 20 * sum(len(lines(curve.label, NAME)) for curve in ranges[: len(LINES)])
 
 
 def rates_table(ranges: Sequence[RangeCurve]) -> Table:

@@ -8,7 +8,8 @@ from ablate.recipe.fields import Recipe
 from ablate.report.canvas import CLEAR, LINES, Figure, Picture, axis, lines, picture, safe, title, whole
 from ablate.report.section import Section, plots
 
-POINTS = 60  # of a line, about
+POINTS = 100  # of a course, about
+DRAWN = 60  # of them at most: the page stays small
 NAME = 38  # characters of 13 px that fit on a phone beside the line of a legend
 CAPTION = "The learning rate over the training; it is set anew before every step."
 
@@ -70,19 +71,20 @@ def _course(cells: tuple[str, ...], recipe: Recipe) -> Course:
 
 def schedules(courses: tuple[Course, ...]) -> Picture:
     """Draw the rate over the epochs: a line for each course."""
-    shown = courses[: len(LINES)]
+    shown = [_thinned(course) for course in courses[: len(LINES)]]
     data: list[Figure] = [
         {
             "type": "scatter", "mode": "lines", "x": list(course.epochs), "y": list(course.rates),
             "line": {"color": colour, "width": 2.5}, "name": "<br>".join(lines(_named(course), NAME)),
-            "hoverinfo": "text", "showlegend": len(shown) > 1,
+            "hoverinfo": "text", "showlegend": len(shown) > 1, "legendrank": rank,
             "hovertext": [
                 f"{safe(_named(course))}<br>epoch {epoch:.3g}: {rate:.3g}"
                 for epoch, rate in zip(course.epochs, course.rates, strict=True)
             ],
         }
-        for course, colour in zip(shown, LINES, strict=False)
+        for rank, (course, colour) in enumerate(zip(shown, LINES, strict=False), 1)
     ]  # fmt: skip
+    data.sort(key=lambda line: -line["x"][-1])  # of lines that coincide, each shows beyond the shorter ones
     key = 20 * sum(len(lines(_named(course), NAME)) for course in shown) if len(shown) > 1 else 0
     most = max(round(course.epochs[-1]) + 1 for course in shown)
     legend = {"x": 0, "y": -0.22, "xanchor": "left", "yanchor": "top", "tracegroupgap": 0, "bgcolor": CLEAR}
@@ -93,6 +95,11 @@ def schedules(courses: tuple[Course, ...]) -> Picture:
         "yaxis": axis(rangemode="tozero"),
     }  # fmt: skip
     return picture("schedules", data, layout)
+
+
+def _thinned(course: Course) -> Course:
+    every = slice(None, None, -(-len(course.epochs) // DRAWN))
+    return Course(course.cells, course.epochs[every], course.rates[every])
 
 
 def _named(course: Course) -> str:

@@ -1,6 +1,6 @@
 """A network before it is trained: its size, its cost, how far it sees, and whether it can be built at all."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from ablate.recipe import networks
 from ablate.recipe.fields import Model
 from ablate.training import models, surgery
 from ablate.training.models import hints
+from ablate.training.models.outline import Layer, Passage, Seen, layers
 from ablate.training.models.receptive_field import ReceptiveField
 from ablate.training.surgery import ModelError
 
@@ -47,15 +48,20 @@ def summarise(model: Model, shape: models.Shape) -> Summary:
     ModelError: what `model` asks for cannot be had, or not of images of this size. The user's own networks
     are built in earnest, as their code may look at numbers.
     """
+    return describe(model, shape)[0]
+
+
+def describe(model: Model, shape: models.Shape) -> tuple[Summary, tuple[Layer, ...]]:
+    """Return a summary and, from the same pass, the layers; see `summarise`."""
     device = "cpu" if networks.is_own(model.name) else "meta"
     image = torch.zeros(1, shape.channels, shape.image_size, shape.image_size, device=device)
     with torch.random.fork_rng(devices=[]), _understood(model.name, shape):
         with _WeightsOnMeta() if device == "meta" else nullcontext():
             network = models.draw(model, shape).to(device)
-        macs, field = _pass(model.name, network, image, shape.classes)
+        macs, field, seen = _pass(model.name, network, image, shape.classes)
         models.cut(network, model, image)
     parameters = list(network.parameters())
-    return Summary(
+    summary = Summary(
         parameters=sum(parameter.numel() for parameter in parameters),
         trainable_parameters=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         macs=macs,
@@ -64,16 +70,23 @@ def summarise(model: Model, shape: models.Shape) -> Summary:
         convolutions=sum(isinstance(module, surgery.Convolution) for module in network.modules()),
         dropouts=sum(isinstance(module, surgery.Dropout) and module.p > 0 for module in network.modules()),
     )
+    return summary, layers(network, seen)
 
 
-def _pass(name: str, network: nn.Module, image: Tensor, classes: int) -> tuple[int, int | None]:
-    """Pass an image (1, C, H, W) in eval mode; give the multiply-adds and the receptive field."""
+def _pass(
+    name: str, network: nn.Module, image: Tensor, classes: int
+) -> tuple[int, int | None, Mapping[str, Seen]]:
+    """Pass an image (1, C, H, W) in eval mode.
+
+    Returns the multiply-adds, the receptive field, and what each module made of it.
+    """
     modes = {module: module.training for module in network.modules()}
     with (
         torch.no_grad(),
         _plain_attention(),
         FlopCounterMode(display=False) as flops,
         ReceptiveField(image) as field,
+        Passage(network, lambda: flops.get_total_flops() // 2) as passage,
     ):
         scores = network.eval()(image)
     for module, mode in modes.items():
@@ -88,7 +101,7 @@ def _pass(name: str, network: nn.Module, image: Tensor, classes: int) -> tuple[i
             f"{name} must give one score a class, a tensor of shape (1, {classes}) for one image, and gave "
             f"{got}"
         )
-    return flops.get_total_flops() // 2, field.of(scores)
+    return flops.get_total_flops() // 2, field.of(scores), passage.seen()
 
 
 @contextmanager

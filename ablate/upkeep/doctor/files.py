@@ -3,7 +3,8 @@
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from itertools import chain
+from contextlib import nullcontext
+from itertools import chain, groupby
 from pathlib import Path
 
 from ablate import descriptors
@@ -36,10 +37,22 @@ ADVICE: Mapping[str, str] = {
 
 
 def _named(patient: Patient, suffix: str) -> Iterator[Path]:
+    """Yield the files of a kind. The folder of a job is held meanwhile: each is opened from there."""
+    jobs = f"{patient.store.path / 'jobs'}{os.sep}"
+
+    def job(path: str) -> str:
+        return path[: path.find(os.sep, len(jobs))] if path.startswith(jobs) else ""
+
+    for folder, paths in groupby(_files(patient, suffix), job):
+        with descriptors.holding(Path(folder)) if folder else nullcontext():
+            yield from map(Path, paths)
+
+
+def _files(patient: Patient, suffix: str) -> Iterator[str]:
     for entry in patient.entries:
         is_named = entry.name.endswith(suffix) and not entry.name.startswith(".")
         if is_named and entry.is_file(follow_symlinks=False) and can_read(entry):
-            yield Path(entry.path)
+            yield entry.path
 
 
 def readable(patient: Patient) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ablate import descriptors
 from ablate.messages import count
 from ablate.recipe import identity as identities
 from ablate.recipe.fields import Evaluation, Recipe
@@ -49,20 +50,25 @@ def jobs(patient: Patient) -> Iterator[Finding]:
 def outcomes(patient: Patient) -> Iterator[Finding]:
     """Find outcomes whose folder is not named after their way of evaluating."""
     for path in patient.jobs:
-        paths = sorted(path.glob("outcomes/[!.]*/outcome.json"))
-        recipe = _recipe(path) if paths else None
-        for outcome in paths if recipe is not None else ():
-            try:
-                written = records.read(outcome, records.Evaluation)
-                if written is None:  # it was there a moment ago
-                    continue
-                identity = _evaluation_id(recipe or "", _text(written.evaluation))
-            except SPOILT:  # another check reports it
+        with descriptors.holding(path):
+            yield from _outcomes(patient, path)
+
+
+def _outcomes(patient: Patient, path: Path) -> Iterator[Finding]:
+    paths = sorted(path.glob("outcomes/[!.]*/outcome.json"))
+    recipe = _recipe(path) if paths else None
+    for outcome in paths if recipe is not None else ():
+        try:
+            written = records.read(outcome, records.Evaluation)
+            if written is None:  # it was there a moment ago
                 continue
-            if identity[: identities.ID_SHOWN] != outcome.parent.name:
-                says = "an outcome is of another way of evaluating than its folder is named after"
-                do = "remove that folder, and run its study again"
-                yield Finding("outcomes", "problem", says, do, patient.short(outcome.parent))
+            identity = _evaluation_id(recipe or "", _text(written.evaluation))
+        except SPOILT:  # another check reports it
+            continue
+        if identity[: identities.ID_SHOWN] != outcome.parent.name:
+            says = "an outcome is of another way of evaluating than its folder is named after"
+            do = "remove that folder, and run its study again"
+            yield Finding("outcomes", "problem", says, do, patient.short(outcome.parent))
 
 
 def _recipe(path: Path) -> str | None:

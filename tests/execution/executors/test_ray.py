@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 from contract import Contract
-from ray_nodes import Cluster
+from ray_nodes import NEEDS_RAY, Cluster
 
 from ablate.execution.executors import ray_cluster
 from ablate.execution.executors.base import Program, Slot
 from ablate.execution.executors.ray import RayExecutor
 from ablate.execution.executors.ray_cluster import Node, Place
 
-pytestmark = pytest.mark.slow
-pytest.importorskip("ray", reason="Ray is not installed")
+pytestmark = [pytest.mark.slow, NEEDS_RAY]
 HERE = Path(__file__).parent
 
 

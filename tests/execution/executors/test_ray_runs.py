@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from commands import TINY, start
-from ray_nodes import Cluster
+from ray_nodes import NEEDS_RAY, Cluster
 
 from ablate.cli import main
 from ablate.errors import AblateError
@@ -25,8 +25,7 @@ from ablate.execution.executors.base import Options
 from ablate.store import files, job_folder
 from ablate.store.job_folder import Folder
 
-pytestmark = pytest.mark.slow
-pytest.importorskip("ray", reason="Ray is not installed")
+pytestmark = [pytest.mark.slow, NEEDS_RAY]
 # two cells, two seeds; jobs that take seconds
 STUDY = TINY.replace("epochs = 3", "epochs = 12").replace("width = 0.25", "width = 1.0")
 EPOCHS = 4 * 12
