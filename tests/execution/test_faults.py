@@ -361,10 +361,17 @@ def test_an_mlflow_server_that_is_killed_and_comes_back_has_everything_in_the_en
         patient = {
             "MLFLOW_HTTP_REQUEST_TIMEOUT": "300"
         }  # at the end: a server takes its time on a busy machine
-        process = start("run", study, "--store", store, "--tracking-uri", address, "--jobs", 1, **patient)
+        where = ("--store", store, "--tracking-uri", address)
+        process = start("run", study, *where, "--jobs", 1, "--stall", "1h", **patient)
         wait_for(lambda: list(store.glob("jobs/*/result.json")), process)
+    wait_for(lambda: len(list(store.glob("jobs/*/result.json"))) > 1, process)
+    held = workers_of(process.pid)
+    for worker in held:  # a server takes longer to start than the study takes
+        os.kill(worker, signal.SIGSTOP)
     with server(tmp_path, port):
         assert process.poll() is None, "the study was done before the server was back"
+        for worker in held:
+            os.kill(worker, signal.SIGCONT)
         out, err = process.communicate(timeout=300)
         assert (process.returncode, err) == (0, ""), out + err
         assert "does not take runs" in out

@@ -13,7 +13,7 @@ from ablate.store import queue as submissions
 from ablate.workflow import queue
 
 BUILDERS = Path(__file__).parents[1] / "builders"
-STUDIES, KILLS = 12, 25
+STUDIES, KILLS = 8, 16
 
 
 @pytest.mark.slow

@@ -204,4 +204,6 @@ def test_what_a_power_cut_leaves_of_a_job_is_resumed_to_the_same_end(
 def test_whatever_a_power_cut_leaves_of_a_job_is_resumed_to_the_same_end(
     ops: list[Op], bench: Bench, tmp_path: Path
 ) -> None:
-    check(list(disks.after_power_cuts(ops, is_ignored)), bench, tmp_path)
+    states = list(disks.after_power_cuts(ops, is_ignored))
+    # With few checkpoints journals are further ahead of them, and nothing else differs: every second one.
+    check(states[:: 2 if bench.rarely else 1], bench, tmp_path)
