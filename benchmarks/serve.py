@@ -2,11 +2,13 @@
 
 python benchmarks/stores.py DIR && python benchmarks/serve.py pages DIR
 python benchmarks/serve.py followers
+python benchmarks/serve.py submitted
 """
 
 import argparse
 import json
 import os
+import signal
 import socket
 import statistics
 import subprocess
@@ -27,7 +29,7 @@ QUICKSTART = Path(__file__).parents[1] / "studies" / "quickstart.toml"
 
 
 @contextmanager
-def service(store: Path) -> Iterator[tuple[str, subprocess.Popen[bytes], float]]:
+def service(store: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[bytes], float]]:
     """Yield the address of a service, its process, and the seconds until it answered."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
@@ -38,11 +40,11 @@ def service(store: Path) -> Iterator[tuple[str, subprocess.Popen[bytes], float]]
         "-m",
         "ablate",
         "serve",
-        "--no-dispatch",
         "--port",
         str(port),
         "--store",
         str(store),
+        *options,
     ]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
@@ -73,7 +75,7 @@ def look(address: str) -> float:
 
 def pages(store: Path) -> None:
     """Print how long the pages of a store take, the first time and then."""
-    with service(store) as (address, process, seconds):
+    with service(store, "--no-dispatch") as (address, process, seconds):
         print(f"answers after {seconds:.2f} s, with {memory(process):.0f} MB")
         named = json.loads(urllib.request.urlopen(f"{address}/api/v1/studies").read())  # noqa: S310
         first_two = (f"/studies/{urllib.parse.quote(study['study'])}" for study in named[:2])
@@ -119,7 +121,7 @@ def follow(address: str) -> None:
 
 def measure(store: Path, *, is_followed: bool) -> float:
     """Return the seconds of a run beside a service, and print them with what the service has used."""
-    with service(store) as (address, process, _):
+    with service(store, "--no-dispatch") as (address, process, _):
         before = cpu(process)
         seconds = run(store, address if is_followed else "")
         used, browsers = cpu(process) - before, BROWSERS if is_followed else 0
@@ -139,6 +141,58 @@ def followers() -> None:
     print(f"medians {without:.1f} s and {followed:.1f} s: {100 * (followed / without - 1):+.1f} %")
 
 
+def submitted() -> None:
+    """Print how long it takes to the first epoch, by `ablate run` and through the service, side by side."""
+    times: dict[bool, list[float]] = {False: [], True: []}
+    for pair in range(PAIRS):
+        for is_submitted in (False, True) if pair % 2 else (True, False):
+            with tempfile.TemporaryDirectory() as folder:
+                seconds = (first_seen if is_submitted else first_written)(Path(folder) / "store")
+            times[is_submitted].append(seconds)
+            print("submitted" if is_submitted else "run", f"{seconds:.1f} s to the first epoch", flush=True)
+    plain, served = (statistics.median(times[key]) for key in (False, True))
+    print(f"medians {plain:.1f} s and {served:.1f} s: {served - plain:+.1f} s")
+
+
+def first_written(store: Path) -> float:
+    """Return the seconds from the start of a run to the first line of a journal."""
+    began = time.monotonic()
+    command = [sys.executable, "-m", "ablate", "run", str(QUICKSTART), "--store", str(store)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not any(path.stat().st_size for path in store.glob("jobs/*/journal.jsonl")):
+        time.sleep(0.02)
+    seconds = time.monotonic() - began
+    process.send_signal(signal.SIGINT)
+    process.wait()
+    return seconds
+
+
+def first_seen(store: Path) -> float:
+    """Return the seconds from a submission to the event that shows a browser the first epoch."""
+    with service(store, "--drain") as (address, _, _):
+        time.sleep(2)  # it has long been up
+        began = time.monotonic()
+        ask = urllib.request.Request(  # noqa: S310
+            f"{address}/api/v1/queue", QUICKSTART.read_bytes(), {"Content-Type": "application/toml"}
+        )
+        urllib.request.urlopen(ask).read()  # noqa: S310
+        while True:  # the page of a study that waits asks again each second
+            with (
+                suppress(OSError),
+                urllib.request.urlopen(f"{address}/api/v1/studies/quickstart/events") as stream,  # noqa: S310
+            ):
+                for line in stream:
+                    if line.startswith(b"data: ") and has_epoch(json.loads(line[6:])):
+                        return time.monotonic() - began
+            time.sleep(0.5)
+
+
+def has_epoch(content: object) -> bool:
+    """Whether an event shows that an epoch has ended."""
+    running = content.get("running", ()) if isinstance(content, dict) else ()
+    return any(job["epoch"] for job in running)
+
+
 def cpu(process: subprocess.Popen[bytes]) -> float:
     """Return the CPU seconds of a process and of what it has started, ended or not."""
     return sum(_ticks(pid) for pid in _family(process.pid)) / os.sysconf("SC_CLK_TCK")
@@ -156,7 +210,7 @@ def _ticks(pid: int) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("pages", "followers"))
+    parser.add_argument("what", choices=("pages", "followers", "submitted"))
     parser.add_argument("store", type=Path, nargs="?")
     asked = parser.parse_args()
-    pages(asked.store) if asked.what == "pages" else followers()
+    {"pages": lambda: pages(asked.store), "followers": followers, "submitted": submitted}[asked.what]()

@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,27 @@ settings.register_profile(
     "ablate", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("ablate")
+
+
+LONG = (
+    "store/test_power_cuts.py", "cli/test_planted.py", "execution/test_faults.py",
+    "execution/executors/test_ray_runs.py", "tracking/test_team.py", "execution/test_search_runs.py",
+    "execution/executors/test_slurm_kills.py", "test_gpu_check.py", "training/test_compile.py",
+)  # fmt: skip
+"""Those of the slow files that take longest: the longest first, or it would be waited for at the end."""
+
+
+def pytest_configure(config):
+    """Let workers take the slow files in the order of the collection, not by their numbers of tests."""
+    if config.option.markexpr == "slow":
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(config, items):
+    """Put the longest of the slow files first."""
+    if config.option.markexpr == "slow":
+        ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONG)}
+        items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 def pytest_collection_finish():
@@ -80,3 +102,9 @@ def shared(tmp_path_factory):
 def done(shared, tmp_path_factory):
     """Return what the tiny study leaves behind: (folder, what it printed). It is run once for all workers."""
     return finished.copy_of(shared, tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="session")
+def quickstart(shared):
+    """Return the store of the quickstart, trained in fp32 once for all workers: it is not to be changed."""
+    return finished.quickstart(shared)

@@ -114,18 +114,16 @@ def test_the_two_commands_come_first():
 
 @pytest.mark.slow  # 24 trainings
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])  # the machine of a user decides
-def test_the_first_study_has_an_answer_of_each_kind(precision, tmp_path):
-    study = (
-        ROOT / "studies/quickstart.toml",
-        "--store",
-        tmp_path / "store",
-        "--set",
-        f"training.precision={precision}",
-    )
+def test_the_first_study_has_an_answer_of_each_kind(precision, quickstart, tmp_path):
     from commands import ablate  # not known where this file is run as a program
 
-    code, _, err = ablate("run", *study)
-    assert code == 0, err
+    store = quickstart if precision == "fp32" else tmp_path / "store"
+    study = (
+        ROOT / "studies/quickstart.toml", "--store", store, "--set", f"training.precision={precision}",
+    )  # fmt: skip
+    if precision != "fp32":
+        code, _, err = ablate("run", *study)
+        assert code == 0, err
     code, out, err = ablate("report", *study, "--format", "json")
     assert code == 0, err
     said = json.loads(out)

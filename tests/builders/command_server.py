@@ -1,8 +1,8 @@
 """`ablate` as a process of its own without the seconds of its imports.
 
 For each command a process is forked that has imported already what earlier commands did. It has a session,
-working folder, environment, output and end of its own, as one from a shell. Tests of what is imported, of
-signals and of the start itself start Python anew.
+working folder, environment, output and end of its own, as one from a shell. Tests of what is imported and of
+the start itself start Python anew.
 """
 
 import atexit
@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -28,6 +29,12 @@ HERE = Path(__file__).resolve()
 CODE = (str(HERE.parents[2] / "ablate"), *sys.path[1:])
 """Where the installation lies; a network of a test's own lies elsewhere."""
 TRAINING = ("run", "search", "lr-find")
+NEEDED = (
+    "ablate.cli.run", "ablate.workflow.run", "ablate.report.publish", "ablate.execution.executors.local",
+    "mlflow.store.tracking.sqlalchemy_store", "plotly.io", "sklearn.datasets", "ablate.execution.worker",
+    "torch._dynamo",
+)  # fmt: skip
+"""What is imported before the first command that trains: 10 s of CPU less for each that is started."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 AT_START = ("PYTHON", "LC_", "LANG", "LD_")
 """How variables begin that are read when Python starts."""
@@ -43,19 +50,20 @@ class Server:
         self.lock, self.process, self.socket = threading.Lock(), None, None
         self.shared = None  # the folder of what all processes of the tests share
 
+    def start(self, arguments, environment, folder):
+        """Start a command, and give what stands for its process."""
+        with self.lock:
+            (out, theirs), (err, their_err), (end, told) = pipes = [os.pipe() for _ in range(3)]
+            self._ask(arguments, environment, folder, pipes)
+        for each in (theirs, their_err, told):
+            os.close(each)
+        return Started(arguments, out, err, end)
+
     def run(self, arguments, environment, patience):
         """Run a command to its end: its exit code, what it printed on stdout, and on stderr."""
-        request = {"arguments": arguments, "environment": environment, "folder": str(Path.cwd())}
-        request["shared"] = self.shared and str(self.shared)
-        request["umask"] = os.umask(0o022)  # it is told only where it is set
-        os.umask(request["umask"])
-        text = json.dumps(request).encode()
         with self.lock, ThreadPoolExecutor(2) as threads:
-            if self.process is None:
-                self._start()
             pipes = [os.pipe(), os.pipe()]
-            socket.send_fds(self.socket, [len(text).to_bytes(8)], [end for _, end in pipes])
-            self.socket.sendall(text)
+            self._ask(arguments, environment, Path.cwd(), pipes)
             texts = [threads.submit(_read, *pipe) for pipe in pipes]
             pid = int.from_bytes(_receive(self.socket, 8))
             self.socket.settimeout(patience)
@@ -67,6 +75,18 @@ class Server:
                 self.socket.close()  # whatever it answers belongs to this command
                 self.process = None
                 raise
+
+    def _ask(self, arguments, environment, folder, pipes):
+        """Send a request, with the ends of pipes to write to; a third one is of what is only started."""
+        request = {"arguments": arguments, "environment": environment, "folder": str(folder)}
+        request["shared"] = self.shared and str(self.shared)
+        request["umask"] = os.umask(0o022)  # it is told only where it is set
+        os.umask(request["umask"])
+        text = json.dumps(request).encode()
+        if self.process is None:
+            self._start()
+        socket.send_fds(self.socket, [len(text).to_bytes(8)], [end for _, end in pipes])
+        self.socket.sendall(text)
 
     def _start(self):
         self.socket, other = socket.socketpair()
@@ -81,18 +101,92 @@ class Server:
         atexit.register(self.socket.close)  # first: it ends the process
 
 
+class Started:
+    """A command that runs, as `subprocess.Popen` has one: it leads a session of its own."""
+
+    def __init__(self, arguments, out, err, end):
+        self.args, self.returncode, self._end = arguments, None, end
+        self.stdout, self.stderr = os.fdopen(out, encoding="utf-8"), os.fdopen(err, encoding="utf-8")
+        self.pid = int.from_bytes(os.read(end, 8))
+        assert self.pid, "the server has ended"
+
+    def poll(self):
+        """Return its exit code; None while it runs."""
+        if self.returncode is None and select.select([self._end], [], [], 0)[0]:
+            return self.wait()
+        return self.returncode
+
+    def wait(self, timeout=None):
+        """Wait for its end, and return its exit code."""
+        if self.returncode is None:
+            if not select.select([self._end], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            code = os.read(self._end, 8)
+            assert len(code) == 8, "nobody tells how it has ended"
+            self.returncode = int.from_bytes(code, signed=True)
+            os.close(self._end)
+        return self.returncode
+
+    def communicate(self, timeout=None):
+        """Wait for its end, and return what it and its children have printed on stdout, and on stderr."""
+        with ThreadPoolExecutor(2) as threads:
+            texts = [threads.submit(_rest, stream) for stream in (self.stdout, self.stderr)]
+            try:
+                text = tuple(each.result(timeout) for each in texts)
+                self.wait(timeout)
+            except TimeoutError:
+                os.killpg(self.pid, signal.SIGKILL)  # nobody else would end the threads that read
+                raise
+            return text
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self):
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stdout.close()
+        self.stderr.close()
+        self.wait()
+
+
 SERVER = Server()
+
+
+def start(arguments, environment, folder=None):
+    """Start `ablate` with these arguments, and these variables besides its own."""
+    if any(name.startswith(AT_START) for name in environment):
+        return start_anew(arguments, environment, folder)
+    return SERVER.start(arguments, os.environ | environment, folder or Path.cwd())
+
+
+def start_anew(arguments, environment, folder=None):
+    """Start it in a new Python, which imports everything."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "ablate", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env=os.environ | environment,
+        start_new_session=True,
+    )
 
 
 def run(arguments, environment, patience=300):
     """Run `ablate` with these arguments, and these variables besides its own."""
     if any(name.startswith(AT_START) for name in environment):
-        command = [sys.executable, "-m", "ablate", *arguments]
-        every = os.environ | environment
-        process = subprocess.run(
-            command, capture_output=True, text=True, env=every, timeout=patience, check=False
-        )
-        return process.returncode, process.stdout, process.stderr
+        process = start_anew(arguments, environment)
+        out, err = process.communicate(timeout=patience)
+        return process.returncode, out, err
     return SERVER.run(arguments, os.environ | environment, patience)
 
 
@@ -100,6 +194,13 @@ def _read(start, end):
     os.close(end)
     with os.fdopen(start, encoding="utf-8") as file:
         return file.read()
+
+
+def _rest(stream):
+    if stream.closed:
+        return ""
+    with stream:
+        return stream.read()
 
 
 def _receive(connection, count):
@@ -120,12 +221,22 @@ def serve(connection):
     before = dict(os.environ)
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # as `ablate` sets it before the import
     while True:
-        message, ends, _, _ = socket.recv_fds(connection, 8, 2)
+        message, ends, _, _ = socket.recv_fds(connection, 8, 3)
         if not message:
             os._exit(0)
         request = json.loads(_receive(connection, int.from_bytes(message)))
         imports, name = tempfile.mkstemp()
         Path(name).unlink()
+        if len(ends) == 3:
+            if request["arguments"][0] in (*TRAINING, "worker"):
+                _import_all(NEEDED)
+            if _is_forked(*ends[2:]):
+                connection.close()
+                _become(request, ends[:2], imports, before)
+                return
+            for end in (imports, *ends):
+                os.close(end)
+            continue
         ended, alive = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -140,17 +251,35 @@ def serve(connection):
         connection.sendall(os.waitstatus_to_exitcode(status).to_bytes(8, signed=True))
         os.read(ended, 1)  # until its fork server has ended too
         os.close(ended)
-        _import_all(imports)
+        with os.fdopen(imports) as file:
+            file.seek(0)
+            _import_all(file.read().split())
 
 
-def _import_all(imports):
-    """Import what a command has imported, for the next one."""
-    with os.fdopen(imports) as file:
-        file.seek(0)
-        for name in file.read().split():
-            if name not in sys.modules:
-                with suppress(Exception):
-                    importlib.import_module(name)
+def _is_forked(end):
+    """Whether this is a new process; another one tells its id, and how it ends, and nobody waits for both."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return False
+    if os.fork():
+        os._exit(0)
+    pid = os.fork()
+    if pid == 0:
+        os.close(end)
+        return True
+    os.write(end, pid.to_bytes(8))
+    _, status = os.waitpid(pid, 0)
+    os.write(end, os.waitstatus_to_exitcode(status).to_bytes(8, signed=True))
+    os._exit(0)
+
+
+def _import_all(names):
+    """Import what a command has imported or will need, for the next one."""
+    for name in names:
+        if name not in sys.modules:
+            with suppress(Exception):
+                importlib.import_module(name)
     assert threading.active_count() == 1, "a process with threads is not to be forked"
     gc.freeze()  # a collection in a child would copy every page
 

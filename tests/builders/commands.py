@@ -1,9 +1,6 @@
 """What the tests of commands share: a study of four short trainings, and how to run `ablate` as users do."""
 
-import os
 import re
-import subprocess
-import sys
 import time
 
 import command_server
@@ -57,16 +54,13 @@ def failing(study):
 
 
 def start(*arguments, cwd=None, **environment):
-    command = [sys.executable, "-m", "ablate", *map(str, arguments)]
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=cwd,
-        env=os.environ | environment,
-        start_new_session=True,
-    )
+    """Start a command: what stands for its process, with pipes of what it prints."""
+    return command_server.start([*map(str, arguments)], environment, cwd)
+
+
+def start_anew(*arguments, cwd=None, **environment):
+    """Start it as a shell does, in a new Python that imports everything."""
+    return command_server.start_anew([*map(str, arguments)], environment, cwd)
 
 
 def ablate(*arguments, **environment):

@@ -1,8 +1,9 @@
-"""A study that has been run, for tests that look at what it leaves behind."""
+"""Studies that have been run, for tests that look at what they leave behind."""
 
 import shutil
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 from commands import TINY, ablate
 from filelock import FileLock
@@ -26,6 +27,20 @@ def copy_of(shared, own):
         if path.is_file() and path.suffix in TEXTS:  # they tell where the study's file is
             path.write_bytes(path.read_bytes().replace(str(folder).encode(), str(copy).encode()))
     return copy, (folder / "out.txt").read_text().replace(str(folder), str(copy))
+
+
+def quickstart(shared):
+    """Run the quickstart once, in a folder that processes share; return its store, only to be looked at."""
+    folder = shared / "quickstart"
+    with FileLock(shared / "quickstart.lock"):
+        if not (folder / "done").exists():
+            study = Path(__file__).parents[2] / "studies/quickstart.toml"
+            code, out, err = ablate(
+                "run", study, "--store", folder / "store", "--set", "training.precision=fp32"
+            )
+            assert code == 0, out + err
+            (folder / "done").touch()
+    return folder / "store"
 
 
 def _move(database, old, new):

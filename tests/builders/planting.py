@@ -1,6 +1,6 @@
 """A store into which somebody else puts links and special files, and every command that looks into it.
 
-As a program, `planting.py KIND PRISTINE STORE PART` plants one kind in place of each file, one by one.
+As a program, `planting.py PRISTINE FOLDER KIND ...` plants each kind in place of each file, one by one.
 """
 
 import json
@@ -12,11 +12,13 @@ import signal
 import sqlite3
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 from click.testing import CliRunner
+from commands import ablate
+from filelock import FileLock
 
 MARKER = b"MARKER-of-a-private-file-5c1e"
 ROOM = 700 << 20  # bytes of memory that the commands may take beyond what the libraries have
@@ -49,13 +51,26 @@ space.optimizer.weight_decay = { low = 1e-6, high = 1e-2, log = true }
 
 
 def studies(folder: Path) -> tuple[Path, Path]:
-    """Write two studies: one of two jobs, and one with a range test and a search."""
+    """Write two studies that share neither jobs nor images: one with a range test and a search."""
     small, hunt = folder / "small.toml", folder / "hunt.toml"
     factors = "model.batch_norm = [true, false]"
     small.write_text(STUDY.replace("LR", "0.003").replace("FACTORS", factors))
-    text = STUDY.replace('"small"', '"hunt"').replace("LR", '"find"')
+    text = STUDY.replace('"small"', '"hunt"').replace("LR", '"find"').replace("size = 16", "size = 17")
     hunt.write_text(text.replace("FACTORS", "evaluation.mc_dropout = [0, 2]") + SEARCH)
     return small, hunt
+
+
+def pristine(shared: Path) -> Path:
+    """Return a store in which both are finished: it is made once for all processes of the tests."""
+    folder = shared / "two-studies"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "done").exists():
+            folder.mkdir()
+            for study in studies(folder):
+                code, out, err = ablate("run", study, "--store", folder / "store", "--jobs", "2")
+                assert (code, err) == (0, ""), out + err
+            (folder / "done").touch()
+    return folder / "store"
 
 
 # Plants: each is put where a file was
@@ -113,18 +128,23 @@ KINDS: dict[str, Callable[[Path, Path], None]] = {
 }
 
 
+SAME = re.compile("[0-9a-f]{8,}|[0-9]+|(?<=^artifacts/)(small|hunt)")
+"""In which paths of a sort may differ."""
+
+
 def places(store: Path, kind: str) -> list[list[Path]]:
     """Return each group of files that is replaced at once, seen from a store: one of a sort, then the others.
 
     Files of a sort have the same place but for ids and numbers: they differ in nothing that reads them. Of
-    folders that are to be replaced, it is the first file.
+    folders that are to be replaced, it is the first file. What MLflow keeps of both studies is of the same
+    sort.
     """
     files = sorted(path.relative_to(store) for path in store.rglob("*") if path.is_file())
     if kind == "linked_folder":
         files = list({path.parent: path for path in files if len(path.parts) > 1}.values())
     sorts: dict[str, list[Path]] = {}
     for path in files:
-        sorts.setdefault(re.sub("[0-9a-f]{8,}|[0-9]+", "*", str(path)), []).append(path)
+        sorts.setdefault(SAME.sub("*", str(path)), []).append(path)
     others = [path for each in sorts.values() for path in each[1:]]
     return [[each[0]] for each in sorts.values()] + ([others] if others else [])
 
@@ -233,11 +253,46 @@ def leaks(place: Path) -> list[str]:
     ]
 
 
+Mark = tuple[int, int, int]
+LAID: dict[Path, dict[str, Mark]] = {}
+"""What lies in each store that was laid out, and marks by which a change of a file is seen."""
+
+
+def marks(store: Path) -> dict[str, Mark]:
+    """Return a mark of all that lies in a store; of a folder it does not tell what is in it."""
+    seen = {}
+    for folder, folders, files in os.walk(store):
+        for name in (*folders, *files):
+            about = os.lstat(f"{folder}/{name}")
+            changed = 0 if stat.S_ISDIR(about.st_mode) else about.st_ctime_ns
+            seen[os.path.relpath(f"{folder}/{name}", store)] = (about.st_mode, about.st_ino, changed)
+    return seen
+
+
+def lay_out(pristine: Path, store: Path) -> None:
+    """Make a store as it was: all of it, and later on what has changed, since copies take longest."""
+    before = LAID.get(store)
+    if before is None or not store.exists():
+        shutil.rmtree(store, ignore_errors=True)
+        shutil.copytree(pristine, store)
+        LAID[store] = marks(store)
+        return
+    for name, mark in sorted(marks(store).items(), reverse=True):  # what is in a folder before the folder
+        if before.get(name) != mark:
+            (store / name).rmdir() if stat.S_ISDIR(mark[0]) else (store / name).unlink()
+    there = marks(store)
+    for name in sorted(before.keys() - there.keys()):
+        if stat.S_ISDIR(before[name][0]):
+            (store / name).mkdir()
+        else:
+            shutil.copy2(pristine / name, store / name)
+    LAID[store] = marks(store)
+
+
 def plant(kind: str, pristine: Path, group: list[Path], store: Path, private: Path) -> None:
     """Lay the store out as it was, and plant something in place of files (seen from the store)."""
-    for old in (store, private):
-        shutil.rmtree(old, ignore_errors=True)
-    shutil.copytree(pristine, store)
+    shutil.rmtree(private, ignore_errors=True)
+    lay_out(pristine, store)
     for number, place in enumerate(group):
         (private / str(number)).mkdir(parents=True)
         if not any(parent.is_symlink() for parent in (store / place).parents):
@@ -246,12 +301,12 @@ def plant(kind: str, pristine: Path, group: list[Path], store: Path, private: Pa
 
 
 def tries(
-    kind: str, pristine: Path, group: list[Path], store: Path, only: frozenset[str] = frozenset()
+    kind: str, pristine: Path, group: list[Path], store: Path, only: Collection[str] = ()
 ) -> Iterator[str]:
     """Plant something, and yield what is wrong with each command; those that write get it planted anew."""
     private, out = store.parent / "private", store.parent / "out"
     plant(kind, pristine, group, store, private)
-    before, chosen = snapshot(private), commands(pristine, group[0])
+    before, chosen = snapshot(private), commands(pristine, max(group))
     names = [name for name in chosen if not only or name in only]
     place = str(group[0]) if len(group) == 1 else f"{len(group)} files"
     for i, name in enumerate(names):
@@ -271,7 +326,7 @@ def tries(
 
 
 def moved(pristine: Path, store: Path, to: Path) -> None:
-    """Copy a store whose database of MLflow is to be used at another path."""
+    """Copy a store to a folder, for its database of MLflow to be used in `store`."""
     shutil.copytree(pristine, to)
     with closing(sqlite3.connect(to / "mlflow.db")) as database:
         (old,) = database.execute("SELECT max(artifact_location) FROM experiments").fetchone()
@@ -292,32 +347,63 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (size + ROOM, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def share(names: list[str], kind: str, turn: int) -> frozenset[str]:
+def openings(pristine: Path, store: Path) -> dict[str, set[str]]:
+    """Return which files of the store, as it is, each command opens: paths, or names within open folders."""
+    opened, is_on = set[str](), True
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if is_on and event in ("open", "sqlite3.connect") and isinstance(arguments[0], str | os.PathLike):
+            opened.add(os.fspath(arguments[0]).removeprefix(f"{store}/"))
+
+    sys.addaudithook(hook)
+    every: dict[str, set[str]] = {}
+    for name, arguments in commands(pristine, Path("jobs")).items():
+        plant("", pristine, [], store, store.parent / "private")
+        opened.clear()
+        look(arguments, store, store.parent)
+        every[name] = set(opened)
+    is_on = False  # a hook stays for ever
+    return every
+
+
+def share(names: list[str], group: list[Path], opened: dict[str, set[str]], kind: str, turn: int) -> set[str]:
     """Return the commands that are tried in one place, as all of them everywhere take too long.
 
-    Those that look: all with a link, of the other kinds a third, another third in the next place and of the
-    next kind. Of those that write, which take longest: two with a link, one in every second place else.
+    With a link all that open what is there, of the other kinds a third of them, another third in the next
+    place and of the next kind. What a command does not open makes no difference to it: of those, two or one.
     """
-    looking = [name for name in names if name not in WRITERS]
+    places = {str(path.parent) for path in group} if kind == "linked_folder" else set(map(str, group))
+    bare = {Path(place).name for place in places}
+
+    def opens(name: str) -> bool:
+        if kind == "linked_folder":
+            return any(path.startswith(f"{place}/") for place in places for path in opened[name])
+        return not opened[name].isdisjoint(places | bare)
+
+    opening = [name for name in names if opens(name)]
+    others = [name for name in names if name not in opening] or opening
     if kind == "link":
-        return frozenset([*looking, WRITERS[turn % 4], WRITERS[(turn + 1) % 4]]) & frozenset(names)
-    writing = [WRITERS[turn // 2 % 4]] if turn % 2 else []
-    return frozenset([*looking[turn % 3 :: 3], *writing]) & frozenset(names)
+        return {*opening, others[turn % len(others)], others[(turn + 1) % len(others)]}
+    return {*opening[turn % 3 :: 3], others[turn % len(others)]}
 
 
-def main(kind: str, pristine: Path, store: Path) -> None:
-    """Print each thing that is wrong as a line of JSON, and at the end how many groups were tried."""
-    shutil.rmtree(store.parent, ignore_errors=True)
-    moved(pristine, store, store.parent / "pristine")
-    groups, kinds = places(pristine, kind), list(KINDS)
-    for number, group in enumerate(groups):
-        print(f"{number} of {len(groups)}: {group[0]}", file=sys.stderr, flush=True)
-        limit_memory()  # anew: what hundreds of commands in one process leave behind is no matter here
-        chosen = share(list(commands(pristine, group[0])), kind, number + kinds.index(kind))
-        for wrong in tries(kind, store.parent / "pristine", group, store, chosen):
-            print(json.dumps(wrong), flush=True)
-    print(json.dumps(len(groups)), flush=True)
+def main(pristine: Path, folder: Path, *kinds: str) -> None:
+    """Print each kind with each thing that is wrong, and at its end with how many groups were tried."""
+    shutil.rmtree(folder, ignore_errors=True)
+    store, copy = folder / "store", folder / "pristine"
+    moved(pristine, store, copy)
+    opened = openings(copy, store)
+    for kind in kinds:
+        groups = places(copy, kind)
+        for number, group in enumerate(groups):
+            print(f"{kind}, {number} of {len(groups)}: {group[0]}", file=sys.stderr, flush=True)
+            limit_memory()  # anew: what hundreds of commands in one process leave behind is no matter here
+            names = list(commands(copy, max(group)))
+            chosen = share(names, group, opened, kind, number + list(KINDS).index(kind))
+            for wrong in tries(kind, copy, group, store, chosen):
+                print(json.dumps([kind, wrong]), flush=True)
+        print(json.dumps([kind, len(groups)]), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

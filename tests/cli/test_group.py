@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
-from commands import TINY, ablate, start
+from commands import TINY, ablate, start_anew
 
 from ablate.cli import group, main
 from ablate.cli.group import COMMANDS
@@ -85,7 +85,7 @@ def test_a_command_that_nobody_reads_ends_quietly(done, arguments):
 @pytest.mark.slow  # a study is trained, in two parts
 def test_a_run_that_nobody_reads_any_more_keeps_what_is_finished(tmp_path):
     (tmp_path / "tiny.toml").write_text(TINY)
-    with start("run", tmp_path / "tiny.toml", "--store", tmp_path / "store", "--jobs", 1) as run:
+    with start_anew("run", tmp_path / "tiny.toml", "--store", tmp_path / "store", "--jobs", 1) as run:
         next(line for line in run.stdout if line.startswith("[1/4]"))
         run.stdout.close()
         assert (run.wait(), run.stderr.read()) == (141, "")

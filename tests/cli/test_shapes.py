@@ -9,7 +9,6 @@ import planting
 import pytest
 import shapes
 from click.testing import CliRunner
-from commands import ablate
 from stores import examine
 
 from ablate.cli import main
@@ -53,15 +52,11 @@ WRITING = {"sync": ["sync", "hunt"], "run": ["run", "hunt", "--jobs", "1"]}
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a store with two studies that share neither jobs nor images."""
-    folder = tmp_path_factory.mktemp("shapes")
-    small, hunt = planting.studies(folder)
-    hunt.write_text(hunt.read_text().replace("image_size = 16", "image_size = 17"))
-    for study in (small, hunt):
-        code, out, err = ablate("run", study, "--store", folder / "store", "--jobs", "2")
-        assert (code, err) == (0, ""), out + err
-    return folder / "store"
+    path = tmp_path_factory.mktemp("shapes") / "store"
+    planting.moved(planting.pristine(shared), path, path)
+    return path
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, QUIET, Browser, assert_quiet
-from commands import ablate
 from reports import everything, hostile, many, nothing, page
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium in PATH")]
@@ -176,16 +175,12 @@ def test_neither_clicks_nor_pictures_complain_or_ask_for_anything(browser):
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory):
+def pages(quickstart, tmp_path_factory):
     """Write three reports: of the real quickstart, of 500 runs, of a study of which nothing is finished."""
     folder = tmp_path_factory.mktemp("pages")
-    code, _, err = ablate(
-        "run", Path(__file__).parents[2] / "studies" / "quickstart.toml", "--store", folder / "store"
-    )
-    assert code == 0, err
     for made in (many, nothing):
         (folder / f"{made.__name__}.html").write_text(page(made()), encoding="utf-8")
-    (report,) = (folder / "store" / "studies").glob("*/report.html")
+    (report,) = (quickstart / "studies").glob("*/report.html")
     (folder / "quickstart.html").write_text(report.read_text(encoding="utf-8"), encoding="utf-8")
     return folder
 
