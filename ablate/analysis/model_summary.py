@@ -6,6 +6,7 @@ from ablate.analysis.outcomes import Outcome
 from ablate.store import records
 from ablate.store.layout import Store
 from ablate.store.network import Network
+from ablate.study.grid import Cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +24,22 @@ def read(outcomes: tuple[Outcome, ...], store: Store) -> tuple[ModelSummary, ...
     One job's file is read for all that share recipe and images; another one only where that was written by an
     earlier version, which recorded no layers.
     """
-    cells: dict[tuple[str, Network], dict[str, None]] = {}
-    of_recipe: dict[object, dict[str, None]] = {}  # the same cells
+    trained: dict[tuple[str, Network], dict[str, None]] = {}  # the labels of each network's cells
+    of_key: dict[object, dict[str, None]] = {}  # the same
+    cells = {outcome.run.cell.id: outcome.run.cell for outcome in outcomes}
+    keys = {identity: _key(cell) for identity, cell in cells.items()}
     for outcome in outcomes:
-        recipe, key = outcome.run.cell.recipe, _key(outcome)
-        if key not in of_recipe and outcome.trained:
+        cell, key = outcome.run.cell, keys[outcome.run.cell.id]
+        if key not in of_key and outcome.trained:
             network = records.read_or_empty(store.job(outcome.run.job_id).model, Network)
             if network.layers:
-                of_recipe[key] = cells.setdefault((recipe.model.name, network), {})
-    for outcome in outcomes:
-        if (key := _key(outcome)) in of_recipe:
-            of_recipe[key][outcome.run.cell.label] = None
-    return tuple(ModelSummary(name, tuple(labels), network) for (name, network), labels in cells.items())
+                of_key[key] = trained.setdefault((cell.recipe.model.name, network), {})
+    for identity, cell in cells.items():
+        if (key := keys[identity]) in of_key:
+            of_key[key][cell.label] = None
+    return tuple(ModelSummary(name, tuple(labels), network) for (name, network), labels in trained.items())
 
 
-def _key(outcome: Outcome) -> object:
+def _key(cell: Cell) -> object:
     """Return what decides on the layers; code of one's own is the same in all of a study."""
-    return outcome.run.cell.recipe.model, outcome.run.cell.recipe.data
+    return cell.recipe.model, cell.recipe.data
