@@ -5,6 +5,7 @@ import io
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
@@ -97,6 +98,13 @@ def test_what_a_section_shows_is_in_the_json(name):
         assert own, f"{key} is shown, and its data are empty"
         joined = written[key]
         assert own == joined or all(part in joined for part in own)
+
+
+def test_the_page_on_the_report_lists_every_section_and_its_keys():
+    text = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+    for section in sections.make(whole()).values():
+        assert section.title in text
+        assert all(f"`{key}`" in text for key in section.data), section.title
 
 
 def test_the_lines_of_the_strongest_interaction_are_in_the_json():
