@@ -10,7 +10,7 @@ import pytest
 from commands import ablate, results, start
 
 KILLS = int(os.environ.get("ABLATE_TEST_KILLS", "6"))
-STUDY = ("--set", "seeds=4", "--set", "training.epochs=8")  # 8 jobs
+STUDY = ("--set", "seeds=6", "--set", "training.epochs=8")  # 12 jobs
 SLURM = ("--executor", "slurm", "--slurm", "time=30", "--jobs", "4")
 
 
@@ -81,7 +81,7 @@ def test_random_kills_cost_no_job_and_change_no_number(cluster, study, tmp_path)
         print(killer.done, kill_while_it_trains(killer, study, stores[-1]))
     here = results(undisturbed)
     journals = [name for name in here if name.endswith(("journal.jsonl", "outcome.json"))]
-    assert len(journals) == 8 + 16
+    assert len(journals) == 12 + 24
     for store in stores:
         same = results(store)
         assert {name: same[name] for name in journals} == {name: here[name] for name in journals}
