@@ -24,12 +24,12 @@ from ablate.serve.results import Results
 from ablate.workflow.answers import plain
 
 EVERY = 1.0  # seconds between two looks
-REST = 20  # times as long as a look takes
+REST = 60  # times as long as a look takes, so that those who look on cost a run less than 1 %
 LINGER = 30.0  # seconds for which a watcher goes on when nobody follows
 HEARTBEAT = 15.0  # seconds: shows both ends that the other is there
 KEPT = 400  # events
 VERDICTS_EVERY = 4.0  # seconds
-VERDICTS_REST = 5  # times as long as they take to compute, while trainings want the processor
+VERDICTS_REST = 10  # times as long as they take to compute, while trainings want the processor
 MOST_FOLLOWERS = 300
 
 Event = tuple[str, Any]  # its name and content
