@@ -11,7 +11,7 @@ test: .venv/.tested
 	$(BIN)/python -m pytest
 
 slow: .venv/.tested
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --durations=25
 
 lint: .venv/.tested
 	$(BIN)/ruff check .
