@@ -19,7 +19,7 @@ from ablate import tracking
 from ablate.tracking import writer as writers
 
 pytestmark = [
-    pytest.mark.slow,  # servers, and studies of 16 jobs
+    pytest.mark.slow,  # servers, and studies of 24 jobs
     pytest.mark.skipif(servers.programs() is None, reason="needs PostgreSQL's initdb and postgres"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of MLflow's own dependencies, at import
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # MLflow leaves its connections to the collector
@@ -31,7 +31,7 @@ SHORT = RECIPE.replace("epochs = 3", "epochs = 2").replace("train_size = 300", "
 SHORT = SHORT.replace(NETWORK, '"held_net:make"')
 MANY = f"""
 name  = "shared"
-seeds = 4
+seeds = 6
 {SHORT.replace('adam", lr = 0.003', 'adam"')}
 [factors]
 optimizer.lr = [0.003, 0.002, 0.001, 0.0005]
@@ -134,7 +134,7 @@ def test_two_users_upload_every_run_once_while_server_and_database_are_restarted
     for store in stores:
         (name,) = names_of(server.address, store)
         runs = runs_of(api, name)
-        assert len(runs) == len({run.info.run_name for run in runs}) == 16
+        assert len(runs) == len({run.info.run_name for run in runs}) == 24
         for run in runs:
             assert run.info.status == "FINISHED"
             check_against_journal(api, run, store)
