@@ -1,6 +1,7 @@
 """The story of `ablate init`: a study to begin with, a copy of one of ours or made for a folder of images."""
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from ablate.errors import AblateError, StudyError
 from ablate.messages import near, show
+from ablate.store import files
 from ablate.study import file as study_file
 
 FIRST = "quickstart"  # without a wish
@@ -66,8 +68,8 @@ def shipped() -> dict[str, str]:
     inside = resources.files("ablate") / "studies"
     beside = Path(__file__).parents[2] / "studies"  # where the package runs from its source folder
     place = inside if inside.is_dir() else beside
-    files = (path for path in place.iterdir() if path.name.endswith(".toml"))
-    return {path.name.removesuffix(".toml"): path.read_text(encoding="utf-8") for path in files}
+    paths = (path for path in place.iterdir() if path.name.endswith(".toml"))
+    return {path.name.removesuffix(".toml"): path.read_text(encoding="utf-8") for path in paths}
 
 
 def write(name: str, template: str | None, images: str | None) -> tuple[Path, tuple[str, ...]]:
@@ -81,11 +83,10 @@ def write(name: str, template: str | None, images: str | None) -> tuple[Path, tu
         raise AblateError(f"{path.parent} must be a folder, and there is none: make it first")
     seen = look(Path(images)) if images is not None else None
     text = _of_images(path, str(images), seen) if seen else _copied(path, template)
+    if os.path.lexists(path):
+        raise AblateError(f"{path} is there already: choose another name, or remove it first")
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise AblateError(f"{path} is there already: choose another name, or remove it first") from None
+        files.write(path, text)  # whole or not at all: a full disk leaves no empty study
     except OSError as error:
         raise AblateError(f"{path} cannot be written: {error.strerror}") from None
     return path, seen.lines if seen else ()

@@ -2,6 +2,7 @@
 
 import tomllib
 
+import mounts
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -30,6 +31,16 @@ def pictures(folder, counts, side=40):
             for i in range(count if split == "train" else 2):
                 pixels = np.random.default_rng(i).integers(0, 256, (side, side + 8, 3), np.uint8)
                 Image.fromarray(pixels).save(folder / split / label / f"{i}.png")
+
+
+def test_a_full_disk_leaves_no_empty_study(tmp_path, monkeypatch):
+    with mounts.small(tmp_path / "disk", "64k"):
+        monkeypatch.chdir(tmp_path / "disk")
+        (tmp_path / "disk" / "filler").write_bytes(bytes(64 << 10))
+        code, said = init("mine")
+        assert (code, "mine.toml: cannot be written (No space left on device)" in said) == (2, True), said
+        assert [path.name for path in (tmp_path / "disk").iterdir()] == ["filler"]
+        monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize("name", sorted(new.shipped()))
