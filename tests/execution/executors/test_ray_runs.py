@@ -30,9 +30,6 @@ pytestmark = [pytest.mark.slow, NEEDS_RAY]
 STUDY = TINY.replace("epochs = 3", "epochs = 12").replace("width = 0.25", "width = 1.0")
 EPOCHS = 4 * 12
 CAN_HIDE = os.geteuid() == 0 and shutil.which("unshare") is not None
-VICTIMS = (
-    "worker", "actor", "worker", "coordinator", "actor", "worker", "raylet", "worker", "actor", "coordinator",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
