@@ -24,6 +24,7 @@ from drivers import Machine  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 from ablate import gpus  # noqa: E402
+from ablate.cli import group  # noqa: E402
 from ablate.store import layout  # noqa: E402
 
 # No example has to be quick: how long one takes says more of what else the machine does than of the code.
@@ -52,6 +53,10 @@ def pytest_collection_modifyitems(config, items):
     if config.option.markexpr == "slow":
         ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONG)}
         items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
+# Commands that run in the process of the tests collect as Python does: what a test leaves open shows in it.
+group.SELDOM = gc.get_threshold()
 
 
 def pytest_collection_finish():

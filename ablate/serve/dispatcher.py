@@ -51,7 +51,7 @@ class Dispatcher:
     restarts: int = RESTARTS
     networks: tuple[str, ...] = ()  # that other users' submissions may have
     url: str = ""  # of the service, for people who look at a study in MLflow
-    _processes: dict[str, Process] = field(default_factory=dict)  # ours, to be reaped
+    _processes: list[Process] = field(default_factory=list)  # ours, to be reaped
     _seen: set[str] = field(default_factory=set)  # what has run while this dispatcher looked
     _drains: bool = False
     _changed: int = -1
@@ -92,8 +92,7 @@ class Dispatcher:
 
     def look(self) -> list[Entry]:
         """Carry out wishes, record what has ended, start what may be; return all submissions."""
-        for process in self._processes.values():
-            process.poll()
+        self._processes = [process for process in self._processes if process.poll() is None]
         for entry in submissions.read_all(self.store):
             if entry.state == "running":
                 self._look_after(entry)
@@ -131,7 +130,6 @@ class Dispatcher:
                 now, child, was_watched=identity in self._seen and not self._drains, restarts=self.restarts
             )
             submissions.write(self.store, after)
-        self._processes.pop(identity, None)
         self._seen.discard(identity)
         log.info(
             "%s (%s) %s%s", identity, now.study, after.state, f": {after.reason}" if after.reason else ""
@@ -186,7 +184,7 @@ class Dispatcher:
                     return []
             finally:
                 os.close(held)
-        self._processes[identity] = process
+        self._processes.append(process)
         self._seen.add(identity)
         log.info("%s (%s) started", identity, now.study)
         return [running]

@@ -78,7 +78,7 @@ class Desk:
         kill(self.child(identity).pid)
 
     def close(self):
-        for process in [process for one in self.dispatchers for process in one._processes.values()]:
+        for process in [process for one in self.dispatchers for process in one._processes]:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, 9)
             process.wait()
