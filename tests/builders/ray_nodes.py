@@ -56,7 +56,7 @@ class Cluster:
             "PYTHONPATH": self._path, "RAY_prestart_worker_first_driver": "0", "RAY_worker_niceness": "0",
             "XDG_CACHE_HOME": str(self.folder / "cache"),
         }  # fmt: skip
-        # Tests of `ablate predict` leave the mask that it sets for its process: `ray start` refuses GPUs under it.
+        # Tests of `ablate predict` leave the mask that it sets: under it, `ray start` refuses GPUs.
         for name in ("RAY_ADDRESS", "CUDA_VISIBLE_DEVICES"):
             environment.pop(name, None)
         with (self.folder / f"node-{len(self.nodes)}.log").open("wb") as log:
