@@ -9,7 +9,6 @@ import os
 import statistics
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -241,8 +240,3 @@ def _marks(paths: Iterable[Path]) -> Mark:
         else:
             mark += (there.st_mtime_ns, there.st_size, there.st_ino)
     return tuple(mark)
-
-
-def finished(status: Status) -> int:
-    """Return how many runs of a study have ended in a result."""
-    return Counter(status.total)["finished"]

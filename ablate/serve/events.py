@@ -18,13 +18,13 @@ from typing import Any
 from ablate.analysis.status import Spot, Status
 from ablate.errors import AblateError
 from ablate.serve import shown
-from ablate.serve.board import Board, finished
+from ablate.serve.board import Board
 from ablate.serve.children import BrokenError, BusyError
 from ablate.serve.results import Results
 from ablate.workflow.answers import plain
 
 EVERY = 1.0  # seconds between two looks
-REST = 60  # times as long as a look takes, so that those who look on cost a run less than 1 %
+REST = 60  # times as long as a look takes: looks never take more than a sixtieth of a core
 LINGER = 30.0  # seconds for which a watcher goes on when nobody follows
 HEARTBEAT = 15.0  # seconds: shows both ends that the other is there
 KEPT = 400  # events
@@ -189,7 +189,7 @@ class StudyEvents:
         """Have the verdicts computed where a run has ended since, beside all else and not all the time."""
         is_computing = self._computing is not None and not self._computing.done()
         rests = now.moves and time.monotonic() < self._next
-        if version == self._computed or is_computing or rests or not finished(now):
+        if version == self._computed or is_computing or rests or not shown.progress(now).ended:
             return
         self._computing = asyncio.create_task(self._verdicts_of(version))
 

@@ -16,6 +16,7 @@ import secrets
 import struct
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -243,9 +244,8 @@ def acquire(lock: BaseFileLock, patience: float) -> None:
     A lease has to do there. Raises filelock's Timeout where another process holds it.
     """
     try:
-        lock.acquire(timeout=patience)
-    except NotImplementedError:
-        pass
+        with suppress(NotImplementedError):  # filelock's, where the file system has no locks
+            lock.acquire(timeout=patience)
     except OSError as error:  # a Timeout is one, too
         if error.errno != errno.ENOSYS:
             raise

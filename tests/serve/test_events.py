@@ -1,5 +1,6 @@
 """Events: everything that changes, once, to all who follow; a client that comes back misses nothing."""
 
+import json
 import os
 import shutil
 
@@ -70,6 +71,20 @@ def test_who_comes_back_gets_what_came_after_his_last_event_and_nothing_twice(st
         assert (content["whole"], content["total"]) == (True, {"finished": 8})
         for each in (steady, back, elsewhere):
             each.close()
+
+
+def test_a_study_whose_runs_have_all_diverged_has_its_verdicts_too(store):
+    folder, _ = store
+    for job in folder.glob("jobs/[0-9a-f]*"):
+        shutil.rmtree(job / "outcomes")
+        result = json.loads((job / "result.json").read_text())
+        (job / "result.json").write_text(json.dumps(result | {"status": "diverged", "reason": "nan"}))
+    with serving(folder) as asked:
+        following = asked.events("/studies/tiny/events")
+        _, _, content = following.until(lambda event: event[1] == "status")
+        assert set(states(content)) == {"diverged", "not_run"}
+        assert following.until(lambda event: event[1] == "verdicts")[2]["shown"]["headline"]
+        following.close()
 
 
 def test_one_watcher_looks_for_all_and_reads_no_job_twice(store, monkeypatch):

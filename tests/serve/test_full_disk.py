@@ -2,6 +2,7 @@
 
 import re
 import sys
+import time
 from contextlib import suppress
 
 import mounts
@@ -55,8 +56,11 @@ def test_a_full_disk_is_told_and_the_service_goes_on_once_there_is_room(tmp_path
             filler.unlink()
             if asked.get(f"/queue/{identity}").json["state"] == "failed":  # its run has met the full disk
                 asked.post(f"/queue/{identity}/resume")
+            end = time.monotonic() + 300
             while (state := asked.get(f"/queue/{identity}").json["state"]) != "done":
                 assert state in states | {"running"}, asked.get(f"/queue/{identity}").text
+                assert time.monotonic() < end, "waited too long"
+                time.sleep(0.2)
             assert asked.get("/studies/tiny/status").json["total"] == {"finished": 8}
             assert [entry["study"] for entry in asked.get("/queue").json] == ["tiny"]
             assert answers(f"http://127.0.0.1:{asked.port}/api/v1/health")
