@@ -5,6 +5,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from finished import copy_of
 
 from ablate.planning.resolve import resolve
 from ablate.store import layout, study_folder
@@ -19,9 +20,9 @@ pytestmark = [
 
 
 @pytest.fixture
-def finished(done):
-    """Return the tiny study, resolved in the store that its run has left."""
-    store = layout.open_store(done[0] / "store")
+def finished(shared, tmp_path):
+    """Return the tiny study, resolved in a copy of the store that its run has left."""
+    store = layout.open_store(copy_of(shared, tmp_path)[0] / "store")
     return resolve(study_folder.recall(store, "tiny"), store)
 
 
