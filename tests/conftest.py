@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-import command_server  # noqa: E402
+import command_client  # noqa: E402
 import finished  # noqa: E402
 import mlflow_tables  # noqa: E402
 from commands import TINY  # noqa: E402
@@ -98,9 +98,10 @@ def here(tmp_path):
 def shared(tmp_path_factory):
     """Return the folder of what all processes of the tests share, with MLflow's empty database."""
     own = tmp_path_factory.getbasetemp()
-    command_server.SERVER.shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-    mlflow_tables.share(command_server.SERVER.shared)
-    return command_server.SERVER.shared
+    command_client.SERVER.shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    command_client.lend_fork_servers()
+    mlflow_tables.share(command_client.SERVER.shared)
+    return command_client.SERVER.shared
 
 
 @pytest.fixture(scope="session")

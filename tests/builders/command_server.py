@@ -1,9 +1,4 @@
-"""`ablate` as a process of its own without the seconds of its imports.
-
-For each command a process is forked that has imported already what earlier commands did. It has a session,
-working folder, environment, output and end of its own, as one from a shell. Tests of what is imported and of
-the start itself start Python anew.
-"""
+"""What is forked for the commands of tests: it has imported what others needed (see command_client.py)."""
 
 import atexit
 import fcntl
@@ -15,18 +10,15 @@ import runpy
 import select
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
 import traceback
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing import util
 from pathlib import Path
 
-HERE = Path(__file__).resolve()
-CODE = (str(HERE.parents[2] / "ablate"), *sys.path[1:])
+CODE = (str(Path(__file__).resolve().parents[2] / "ablate"), *sys.path[1:])
 """Where the installation lies; a network of a test's own lies elsewhere."""
 TRAINING = ("run", "search", "lr-find")
 NEEDED = (
@@ -36,174 +28,15 @@ NEEDED = (
 )  # fmt: skip
 """What is imported before the first command that trains: 10 s of CPU less for each that is started."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-AT_START = ("PYTHON", "LC_", "LANG", "LD_")
-"""How variables begin that are read when Python starts."""
 
 
-# In the tests
+def deaf():
+    """Return the signals that this process ignores."""
+    return [number for number in SIGNALS if signal.getsignal(number) == signal.SIG_IGN]
 
 
-class Server:
-    """The process that is forked, started when it is first needed."""
-
-    def __init__(self):
-        self.lock, self.process, self.socket = threading.Lock(), None, None
-        self.shared = None  # the folder of what all processes of the tests share
-
-    def start(self, arguments, environment, folder):
-        """Start a command, and give what stands for its process."""
-        with self.lock:
-            (out, theirs), (err, their_err), (end, told) = pipes = [os.pipe() for _ in range(3)]
-            self._ask(arguments, environment, folder, pipes)
-        for each in (theirs, their_err, told):
-            os.close(each)
-        return Started(arguments, out, err, end)
-
-    def run(self, arguments, environment, patience):
-        """Run a command to its end: its exit code, what it printed on stdout, and on stderr."""
-        with self.lock, ThreadPoolExecutor(2) as threads:
-            pipes = [os.pipe(), os.pipe()]
-            self._ask(arguments, environment, Path.cwd(), pipes)
-            texts = [threads.submit(_read, *pipe) for pipe in pipes]
-            pid = int.from_bytes(_receive(self.socket, 8))
-            self.socket.settimeout(patience)
-            try:
-                code = int.from_bytes(_receive(self.socket, 8), signed=True)
-                return code, *(text.result(patience) for text in texts)  # to its end: no child is left
-            except TimeoutError:
-                os.killpg(pid, signal.SIGKILL)
-                self.socket.close()  # whatever it answers belongs to this command
-                self.process = None
-                raise
-
-    def _ask(self, arguments, environment, folder, pipes):
-        """Send a request, with the ends of pipes to write to; a third one is of what is only started."""
-        request = {"arguments": arguments, "environment": environment, "folder": str(folder)}
-        request["shared"] = self.shared and str(self.shared)
-        request["umask"] = os.umask(0o022)  # it is told only where it is set
-        os.umask(request["umask"])
-        text = json.dumps(request).encode()
-        if self.process is None:
-            self._start()
-        socket.send_fds(self.socket, [len(text).to_bytes(8)], [end for _, end in pipes])
-        self.socket.sendall(text)
-
-    def _start(self):
-        self.socket, other = socket.socketpair()
-        with other:
-            command = [sys.executable, str(HERE), str(other.fileno())]
-            # Else it does not find what is beside this file; each command has it in its own environment.
-            every = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
-            self.process = subprocess.Popen(
-                command, pass_fds=[other.fileno()], env=every, start_new_session=True
-            )
-        atexit.register(self.process.wait)
-        atexit.register(self.socket.close)  # first: it ends the process
-
-
-class Started:
-    """A command that runs, as `subprocess.Popen` has one: it leads a session of its own."""
-
-    def __init__(self, arguments, out, err, end):
-        self.args, self.returncode, self._end = arguments, None, end
-        self.stdout, self.stderr = os.fdopen(out, encoding="utf-8"), os.fdopen(err, encoding="utf-8")
-        self.pid = int.from_bytes(os.read(end, 8))
-        assert self.pid, "the server has ended"
-
-    def poll(self):
-        """Return its exit code; None while it runs."""
-        if self.returncode is None and select.select([self._end], [], [], 0)[0]:
-            return self.wait()
-        return self.returncode
-
-    def wait(self, timeout=None):
-        """Wait for its end, and return its exit code."""
-        if self.returncode is None:
-            if not select.select([self._end], [], [], timeout)[0]:
-                raise subprocess.TimeoutExpired(self.args, timeout)
-            code = os.read(self._end, 8)
-            assert len(code) == 8, "nobody tells how it has ended"
-            self.returncode = int.from_bytes(code, signed=True)
-            os.close(self._end)
-        return self.returncode
-
-    def communicate(self, timeout=None):
-        """Wait for its end, and return what it and its children have printed on stdout, and on stderr."""
-        with ThreadPoolExecutor(2) as threads:
-            texts = [threads.submit(_rest, stream) for stream in (self.stdout, self.stderr)]
-            try:
-                text = tuple(each.result(timeout) for each in texts)
-                self.wait(timeout)
-            except TimeoutError:
-                os.killpg(self.pid, signal.SIGKILL)  # nobody else would end the threads that read
-                raise
-            return text
-
-    def send_signal(self, number):
-        if self.poll() is None:
-            os.kill(self.pid, number)
-
-    def terminate(self):
-        self.send_signal(signal.SIGTERM)
-
-    def kill(self):
-        self.send_signal(signal.SIGKILL)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.stdout.close()
-        self.stderr.close()
-        self.wait()
-
-
-SERVER = Server()
-
-
-def start(arguments, environment, folder=None):
-    """Start `ablate` with these arguments, and these variables besides its own."""
-    if any(name.startswith(AT_START) for name in environment):
-        return start_anew(arguments, environment, folder)
-    return SERVER.start(arguments, os.environ | environment, folder or Path.cwd())
-
-
-def start_anew(arguments, environment, folder=None):
-    """Start it in a new Python, which imports everything."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "ablate", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=folder,
-        env=os.environ | environment,
-        start_new_session=True,
-    )
-
-
-def run(arguments, environment, patience=300):
-    """Run `ablate` with these arguments, and these variables besides its own."""
-    if any(name.startswith(AT_START) for name in environment):
-        process = start_anew(arguments, environment)
-        out, err = process.communicate(timeout=patience)
-        return process.returncode, out, err
-    return SERVER.run(arguments, os.environ | environment, patience)
-
-
-def _read(start, end):
-    os.close(end)
-    with os.fdopen(start, encoding="utf-8") as file:
-        return file.read()
-
-
-def _rest(stream):
-    if stream.closed:
-        return ""
-    with stream:
-        return stream.read()
-
-
-def _receive(connection, count):
+def receive(connection, count):
+    """Return so many bytes of a connection."""
     parts = bytearray()
     while len(parts) < count:
         part = connection.recv(count - len(parts))
@@ -213,18 +46,40 @@ def _receive(connection, count):
     return bytes(parts)
 
 
-# In the server
-
-
-def serve(connection):
-    """Fork a process for each request, until there are no more; return in that process only."""
-    before = dict(os.environ)
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # as `ablate` sets it before the import
+def accept(listener):
+    """Fork a process for each connection; return in that process only. End with the last of them."""
+    clients, has_served, address = set(), False, listener.getsockname()
     while True:
-        message, ends, _, _ = socket.recv_fds(connection, 8, 3)
+        if select.select([listener], [], [], 0.5)[0]:
+            connection, _ = listener.accept()
+            pid = os.fork()
+            if pid == 0:
+                listener.close()
+                return connection
+            connection.close()
+            clients.add(pid)
+            has_served = True
+        with suppress(ChildProcessError):
+            clients.discard(os.waitpid(-1, os.WNOHANG)[0])
+        if has_served and not clients:
+            Path(address).unlink(missing_ok=True)  # from here on nobody can come
+            if not select.select([listener], [], [], 0)[0]:
+                os._exit(0)
+
+
+def serve(connection, before):
+    """Fork a process for each request, until there are no more; return in that process only.
+
+    `before`: the environment without what this server has added.
+    """
+    while True:
+        message, ends, _, _ = socket.recv_fds(connection, 8, 8)
         if not message:
             os._exit(0)
-        request = json.loads(_receive(connection, int.from_bytes(message)))
+        request = json.loads(receive(connection, int.from_bytes(message)))
+        if "code" in request:
+            _fork_a_fork_server(connection, request, ends)
+            continue
         imports, name = tempfile.mkstemp()
         Path(name).unlink()
         if len(ends) == 3:
@@ -330,8 +185,7 @@ def _keep_a_fork_server(imports):
     def spawn(path, arguments, ends):
         if "forkserver" not in arguments[-1]:
             return real(path, arguments, ends)
-        deaf = [number for number in SIGNALS if signal.getsignal(number) == signal.SIG_IGN]
-        message = json.dumps([arguments[-1], list(ends), dict(os.environ), deaf])
+        message = json.dumps([arguments[-1], list(ends), dict(os.environ), deaf()])
         socket.send_fds(here, [message.encode()], list(ends))
         here.close()
         util.spawnv_passfds = real
@@ -340,28 +194,56 @@ def _keep_a_fork_server(imports):
     real, util.spawnv_passfds = util.spawnv_passfds, spawn
 
 
+def _fork_a_fork_server(connection, request, ends):
+    """Fork it, and a process between that holds the first end until the fork server has ended."""
+    _import_all(NEEDED)
+    there, *ends = ends
+    if os.fork():
+        for end in (there, *ends):
+            os.close(end)
+        return
+    connection.close()
+    pid = os.fork()
+    if pid == 0:
+        os.close(there)
+        os.chdir(request["folder"])
+        os.environ.clear()
+        with suppress(SystemExit):
+            _serve_forks(request["code"], ends, request["ends"], request["environment"], request["deaf"])
+        os._exit(0)
+    for end in ends:
+        os.close(end)
+    os.waitpid(pid, 0)
+    os._exit(0)
+
+
 def _be_a_fork_server(connection, imports):
     """Wait for the code that a new Python would be started with, and for the ends of pipes that it names."""
     try:
         text, ends, _, _ = socket.recv_fds(connection, 1 << 16, 8)
         if text:  # else nothing was to be trained
             code, numbers, environment, deaf = json.loads(text)
-            os.environ.update(environment)
-            for number in deaf:
-                signal.signal(number, signal.SIG_IGN)
-            spare = [fcntl.fcntl(end, fcntl.F_DUPFD, 1000) for end in ends]
             connection.close()
-            for end in set(ends) - set(numbers):
-                os.close(end)
-            for end, number in zip(spare, numbers, strict=True):
-                os.dup2(end, number)
-                os.close(end)
-            exec(code, {"__name__": "__main__"})
+            _serve_forks(code, ends, numbers, environment, deaf)
     except SystemExit:
         pass
     finally:
         _tell(imports)
         os._exit(0)
+
+
+def _serve_forks(code, ends, numbers, environment, deaf):
+    """Run the code of a fork server; its ends of pipes have the numbers that the code names."""
+    os.environ.update(environment)
+    for number in deaf:
+        signal.signal(number, signal.SIG_IGN)
+    spare = [fcntl.fcntl(end, fcntl.F_DUPFD, 1000) for end in ends]
+    for end in set(ends) - set(numbers):
+        os.close(end)
+    for end, number in zip(spare, numbers, strict=True):
+        os.dup2(end, number)
+        os.close(end)
+    exec(code, {"__name__": "__main__"})
 
 
 def _run():
@@ -383,6 +265,14 @@ def _run():
     os._exit(code if isinstance(code, int) else code is not None)
 
 
-if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])))
+def _main(listener):
+    before = dict(os.environ)
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # as `ablate` sets it before the import
+    if "PYTEST_XDIST_WORKER" in os.environ:  # many tests are to come: all will need it, and once is enough
+        _import_all(NEEDED)
+    serve(accept(listener), before)
     _run()
+
+
+if __name__ == "__main__":
+    _main(socket.socket(fileno=int(sys.argv[1])))

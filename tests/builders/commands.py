@@ -3,7 +3,7 @@
 import re
 import time
 
-import command_server
+import command_client
 
 RECIPE = """[recipe]
 data = { name = "digits", image_size = 16, train_size = 300 }
@@ -55,17 +55,17 @@ def failing(study):
 
 def start(*arguments, cwd=None, **environment):
     """Start a command: what stands for its process, with pipes of what it prints."""
-    return command_server.start([*map(str, arguments)], environment, cwd)
+    return command_client.start([*map(str, arguments)], environment, cwd)
 
 
 def start_anew(*arguments, cwd=None, **environment):
     """Start it as a shell does, in a new Python that imports everything."""
-    return command_server.start_anew([*map(str, arguments)], environment, cwd)
+    return command_client.start_anew([*map(str, arguments)], environment, cwd)
 
 
 def ablate(*arguments, **environment):
     """Run a command to its end: its exit code, what it printed on stdout, and on stderr."""
-    return command_server.run([*map(str, arguments)], environment)
+    return command_client.run([*map(str, arguments)], environment)
 
 
 def results(store):

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import closing
-from multiprocessing import forkserver
+from multiprocessing import forkserver, util
 from pathlib import Path
 
+import command_client
 import pytest
 from houses import DIGITS, House
 
@@ -28,6 +29,15 @@ def house(tmp_path: Path, digits: Path) -> House:
 def server() -> Iterator[None]:
     """Begin with a fork server that imports torch, and end with none: other tests want a quick one."""
     forkserver._forkserver._stop()
+    yield
+    forkserver._forkserver._stop()
+
+
+@pytest.fixture
+def new_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have a fork server that has imported nothing but what it is told to, and takes seconds to do so."""
+    forkserver._forkserver._stop()
+    monkeypatch.setattr(util, "spawnv_passfds", command_client.SPAWN)
     yield
     forkserver._forkserver._stop()
 

@@ -391,8 +391,9 @@ def test_a_job_that_waits_for_another_process_stops_when_asked(house: House, wor
 # What a worker is made of
 
 
+@pytest.mark.slow
 def test_a_worker_that_trained_and_judged_has_imported_nothing_of_the_coordinator(
-    house: House, workers: LocalExecutor
+    house: House, new_server: None, workers: LocalExecutor
 ) -> None:
     imported = set(
         run_one(workers, house.payload(house.folder("a"), PLAIN, MC, how="modules")).detail["modules"]

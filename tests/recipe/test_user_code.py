@@ -166,6 +166,7 @@ def test_a_network_of_ones_own_is_trained_judged_and_compared(ran):
     assert 8 * 9 + 8 + (8 * 49 + 1) * 10 in sizes
 
 
+@pytest.mark.slow  # a run
 def test_what_the_store_knows_of_it_is_told_by_name_without_its_code(ran):
     folder, store, _ = ran
     code, out, err = ablate("status", "own", "--store", store, "--json")
@@ -179,6 +180,7 @@ def test_what_the_store_knows_of_it_is_told_by_name_without_its_code(ran):
     assert not (folder / "imported").exists()
 
 
+@pytest.mark.slow  # a run
 def test_a_study_of_the_store_runs_no_code(ran, tmp_path):
     folder, store, _ = ran
     shutil.copytree(store, tmp_path / "store", ignore=shutil.ignore_patterns("artifacts", "mlflow.db"))
@@ -211,6 +213,7 @@ def test_other_code_is_trained_anew_and_everything_else_is_kept(ran, tmp_path):
     assert left(NET.replace("WIDTH = 8", "WIDTH = 16"), "wider") == (2, 2, 16 * 10 + (16 * 49 + 1) * 10, why)
 
 
+@pytest.mark.slow  # a run
 def test_a_report_by_file_does_without_code_that_is_gone(ran, tmp_path):
     _, store, _ = ran
     put(tmp_path / "own.toml", STUDY)

@@ -5,6 +5,7 @@ import io
 import json
 import re
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -81,17 +82,22 @@ def test_a_row_of_the_table_is_all_that_a_section_costs(monkeypatch, tmp_path):
     }
 
 
+@cache
 def whole():
     of = everything()
     return replace(of, study=replace(of.study, text='name = "augmentation"'))
 
 
+@cache
+def made():
+    return sections.make(whole()), data.to_json(whole())
+
+
 @pytest.mark.parametrize("name", sections.SECTIONS)
 def test_what_a_section_shows_is_in_the_json(name):
-    of = whole()
-    section = sections.make(of)[name]
+    every, written = made()
+    section = every[name]
     assert section.blocks, "everything has every section"
-    written = data.to_json(of)
     assert section.data
     for key, value in section.data.items():
         own = data.plain(value)
@@ -102,7 +108,8 @@ def test_what_a_section_shows_is_in_the_json(name):
 
 def test_the_page_on_the_report_lists_every_section_and_its_keys():
     text = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
-    for section in sections.make(whole()).values():
+    every, _ = made()
+    for section in every.values():
         assert section.title in text
         assert all(f"`{key}`" in text for key in section.data), section.title
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 
 import pytest
 from commands import TINY
@@ -106,6 +107,7 @@ def test_one_watcher_looks_for_all_and_reads_no_job_twice(store, monkeypatch):
         before = channel.looks
         while channel.looks < before + 3:
             asked.get("/health")
+            time.sleep(0.1)
         assert channel.followers == 10
         assert sorted(reads) == sorted(set(reads)), "a job that has not changed was read again"
         for each in following:

@@ -182,6 +182,7 @@ RESTS_ON = (
 )
 
 
+@pytest.mark.slow  # seconds
 @pytest.mark.parametrize("names", RESTS_ON)
 def test_no_power_cut_leaves_an_end_without_what_it_rests_on(ops: list[Op], names: tuple[str, ...]) -> None:
     states = list(disks.after_power_cuts(ops, is_ignored))

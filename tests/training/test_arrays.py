@@ -42,7 +42,9 @@ def prepare(section, cache):
     return done.returncode, done.stdout.strip(), done.stderr
 
 
-@pytest.mark.parametrize(("name", "size"), [("digits", "200k"), ("imagefolder", "3m")])
+@pytest.mark.parametrize(
+    ("name", "size"), [pytest.param("digits", "200k", marks=pytest.mark.slow), ("imagefolder", "3m")]
+)
 def test_a_full_disk_is_a_sentence_and_spoils_nothing(name, size, tmp_path):
     section = DIGITS if name == "digits" else images(tmp_path / "images")
     with mounts.small(tmp_path / "disk", size) as enlarge:

@@ -318,6 +318,7 @@ def test_mc_dropout_is_reproducible_and_differs_by_seed_from_one_pass_and_from_n
         )
 
 
+@pytest.mark.slow  # thousands of passes
 def test_the_spread_of_mc_dropout_falls_with_the_root_of_the_number_of_passes(trained):
     network, test, _ = trained
     few = dataclasses.replace(test, rows=test.rows[:40], labels=test.labels[:40])

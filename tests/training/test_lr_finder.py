@@ -33,7 +33,13 @@ TRAINED = {
 }
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "everything in bf16",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in TRAINED if "bf16" not in name),
+    ],
+)
 def test_a_training_has_the_same_bits_with_range_tests_before_it_and_between_its_epochs(name, digits):
     recipe = make(**TRAINED[name] | {"training": TRAINED[name].get("training", {}) | {"epochs": 2}})
     outcomes = []

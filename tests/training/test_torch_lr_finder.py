@@ -15,6 +15,8 @@ from ablate.recipe import range_test
 from ablate.recipe.range_test import Sweep
 from ablate.training import optim
 
+pytestmark = pytest.mark.slow  # it changes with torch-lr-finder alone
+
 
 def finder_of(*arguments, **options):
     from torch_lr_finder import LRFinder  # late: it brings matplotlib to every worker
