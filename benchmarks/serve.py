@@ -1,7 +1,7 @@
 """The service measured: its start and memory, a page of a large store, what browsers cost a run.
 
 python benchmarks/stores.py DIR && python benchmarks/serve.py pages DIR
-python benchmarks/serve.py followers
+python benchmarks/serve.py followers [--seeds 6]
 python benchmarks/serve.py submitted
 """
 
@@ -86,10 +86,11 @@ def pages(store: Path) -> None:
         print(f"{memory(process):.0f} MB after all of them")
 
 
-def run(store: Path, followed_at: str) -> float:
+def run(store: Path, followed_at: str, seeds: int) -> float:
     """Return the seconds of a run of the quickstart; browsers follow it where there is an address."""
     began = time.monotonic()
     command = [sys.executable, "-m", "ablate", "run", str(QUICKSTART), "--store", str(store)]
+    command += ["--set", f"seeds={seeds}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if followed_at:
         while process.poll() is None and not is_there(followed_at):
@@ -119,24 +120,29 @@ def follow(address: str) -> None:
             time.sleep(0.3)
 
 
-def measure(store: Path, *, is_followed: bool) -> float:
+def measure(store: Path, *, is_followed: bool, seeds: int) -> float:
     """Return the seconds of a run beside a service, and print them with what the service has used."""
     with service(store, "--no-dispatch") as (address, process, _):
-        before = cpu(process)
-        seconds = run(store, address if is_followed else "")
-        used, browsers = cpu(process) - before, BROWSERS if is_followed else 0
-        size = memory(process)
-        print(f"{browsers} browsers: {seconds:.1f} s, service {used:.2f} s of CPU, {size:.0f} MB", flush=True)
+        before, children_before = cpu(process)
+        seconds = run(store, address if is_followed else "", seeds)
+        own, children = cpu(process)
+        own, children = own - before, children - children_before
+        machine = 100 / (seconds * (os.cpu_count() or 1))
+        head = f"{BROWSERS if is_followed else 0} browsers: {seconds:.1f} s, {memory(process):.0f} MB"
+        used = f"of the machine's CPU {own * machine:.2f} % ({own:.2f} s)"
+        last = f"after all others, for verdicts, {children * machine:.2f} % ({children:.2f} s)"
+        print(f"{head}; {used}, and {last}", flush=True)
     return seconds
 
 
-def followers() -> None:
+def followers(seeds: int) -> None:
     """Print how long a run takes with and without browsers that follow it, side by side."""
     times: dict[bool, list[float]] = {False: [], True: []}
     for pair in range(PAIRS):
         for is_followed in (False, True) if pair % 2 else (True, False):
             with tempfile.TemporaryDirectory() as folder:
-                times[is_followed].append(measure(Path(folder) / "store", is_followed=is_followed))
+                seconds = measure(Path(folder) / "store", is_followed=is_followed, seeds=seeds)
+            times[is_followed].append(seconds)
     without, followed = (statistics.median(times[key]) for key in (False, True))
     print(f"medians {without:.1f} s and {followed:.1f} s: {100 * (followed / without - 1):+.1f} %")
 
@@ -193,9 +199,11 @@ def has_epoch(content: object) -> bool:
     return any(job["epoch"] for job in running)
 
 
-def cpu(process: subprocess.Popen[bytes]) -> float:
-    """Return the CPU seconds of a process and of what it has started, ended or not."""
-    return sum(_ticks(pid) for pid in _family(process.pid)) / os.sysconf("SC_CLK_TCK")
+def cpu(process: subprocess.Popen[bytes]) -> tuple[float, float]:
+    """Return the CPU seconds of a process, and of what it has started, ended or not."""
+    own, *children = (_ticks(pid) for pid in _family(process.pid))
+    ticks = os.sysconf("SC_CLK_TCK")
+    return own[0] / ticks, (own[1] + sum(map(sum, children))) / ticks
 
 
 def _family(pid: int) -> list[int]:
@@ -203,14 +211,20 @@ def _family(pid: int) -> list[int]:
     return [pid, *(one for child in children for one in _family(int(child)))]
 
 
-def _ticks(pid: int) -> int:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15]))
+def _ticks(pid: int) -> tuple[int, int]:
+    """Return the ticks of a process, and of its children that have ended."""
+    fields = [int(field) for field in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]]
+    return fields[0] + fields[1], fields[2] + fields[3]
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("pages", "followers", "submitted"))
     parser.add_argument("store", type=Path, nargs="?")
+    parser.add_argument("--seeds", type=int, default=6, help="of the study that is followed")
     asked = parser.parse_args()
-    {"pages": lambda: pages(asked.store), "followers": followers, "submitted": submitted}[asked.what]()
+    {
+        "pages": lambda: pages(asked.store),
+        "followers": lambda: followers(asked.seeds),
+        "submitted": submitted,
+    }[asked.what]()
