@@ -169,6 +169,10 @@ class Started:
     def kill(self):
         self.send_signal(signal.SIGKILL)
 
+    def __del__(self):
+        self.stdout.close()  # a test need not read what it does not look at
+        self.stderr.close()
+
     def __enter__(self):
         return self
 

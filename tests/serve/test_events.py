@@ -88,6 +88,22 @@ def test_a_study_whose_runs_have_all_diverged_has_its_verdicts_too(store):
         following.close()
 
 
+def test_verdicts_are_computed_after_all_trainings_and_nothing_that_people_wait_for_is(store):
+    folder, _ = store
+    with serving(folder) as asked:
+        results = asked.server.config.app.service.results
+        following = asked.events("/studies/tiny/events")
+        following.until(lambda event: event[1] == "verdicts")
+        assert results.reader._process is None
+        assert asked.get("/studies/tiny/report").status == 200
+        levels = [
+            os.getpriority(os.PRIO_PROCESS, child._process.pid)
+            for child in (results.follower, results.reader)
+        ]
+        assert levels == [19, os.getpriority(os.PRIO_PROCESS, 0)]
+        following.close()
+
+
 def test_one_watcher_looks_for_all_and_reads_no_job_twice(store, monkeypatch):
     from ablate.serve import board
 

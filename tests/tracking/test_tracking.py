@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from commands import TINY, ablate, failing, start, wait_for
+from finished import copy_of
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from shown import client, everything, hidden, history, runs_of
@@ -110,8 +111,8 @@ def test_one_study_run_holds_the_report_and_the_verdicts(done):
 
 
 @pytest.mark.slow  # two runs, and a sync
-def test_a_lost_database_is_rebuilt_run_for_run_and_metric_for_metric(done, tmp_path):
-    folder, _ = done
+def test_a_lost_database_is_rebuilt_run_for_run_and_metric_for_metric(shared, tmp_path):
+    folder, _ = copy_of(shared, tmp_path)  # of which no other test has told MLflow anything
     store = tmp_path / "store"
     subprocess.run(["cp", "-r", folder / "store", store], check=True)
     (store / "mlflow.db").unlink()
