@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow  # a new Python, and what it imports
+
 LOOKING = (
     ("status", "tiny"), ("status", "tiny", "--json"), ("plan", "tiny"), ("check", "tiny"),
     ("report", "tiny", "--format", "json"),

@@ -66,7 +66,8 @@ def executor(jobs):
     return executors.start("local", PROGRAM, Options("cpu", jobs))
 
 
-@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow  # trainings
+@pytest.mark.parametrize("jobs", [1, 2])
 def test_real_jobs_are_measured_at_work_together(jobs, task):
     with closing(executor(jobs)) as workers:
         load = probe.measure(workers, task, jobs, window=0.5)

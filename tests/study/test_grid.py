@@ -285,6 +285,7 @@ def test_more_than_ten_thousand_cells_are_refused(design, count):
     ]
 
 
+@pytest.mark.slow  # seconds
 def test_ten_thousand_cells_are_allowed():
     assert len(expand(read(factors={"training": {"epochs": list(range(1, 10_001))}})).cells) == 10_000
 

@@ -28,6 +28,7 @@ def is_current(study, store, given=None):
     return marks.is_current(given, plan.study, workflow._state(plan), store)
 
 
+@pytest.mark.slow  # a new Python
 def test_a_run_with_nothing_to_do_imports_neither_torch_nor_mlflow(done):
     folder, _ = done
     command = [

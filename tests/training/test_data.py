@@ -347,6 +347,7 @@ def test_a_second_time_no_library_of_images_is_imported(tmp_path):
     assert json.loads(out) == [[], known.fingerprint], err
 
 
+@pytest.mark.slow  # a new Python
 def test_preparing_digits_and_folders_imports_no_torch(tmp_path):
     write_images(tmp_path / "images")
     code = (
@@ -428,6 +429,7 @@ def test_a_process_that_is_killed_at_any_moment_leaves_nothing_that_looks_finish
     assert prepared.fingerprint == fingerprint(section, tmp_path, "undisturbed")
 
 
+@pytest.mark.slow  # a new Python
 def test_a_disk_that_is_full_is_an_error_and_leaves_no_draft(tmp_path):
     code = (
         "import resource; from sklearn.datasets import load_digits; load_digits()\n"

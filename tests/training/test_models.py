@@ -38,7 +38,10 @@ def test_every_network_gives_a_score_a_class_whatever_the_images(name, size, cha
         assert network(torch.rand(2, channels, size, size)).shape == (2, 7)
 
 
-@pytest.mark.parametrize("name", networks.BUILT_IN)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name == "fusion" else ()) for name in networks.BUILT_IN],
+)
 def test_every_network_learns_a_batch_a_little(name):
     network = built(name=name, width=0.5)
     draws = torch.Generator().manual_seed(0)

@@ -457,6 +457,7 @@ def test_mlflow_is_compared_run_for_run(done, tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.slow  # a new Python
 def test_the_command_changes_nothing_needs_no_torch_and_ends_with_0_or_1(done, store):
     folder, _ = done
     before = {

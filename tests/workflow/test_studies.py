@@ -33,7 +33,9 @@ def sets(name):
     return [word for pair in (*TINY, *SETS[name]) for word in ("--set", pair)]
 
 
-@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "transfer" else ()) for name in JOBS]
+)
 def test_a_study_can_be_planned_as_its_project_has_it_and_as_small_as_its_head_says(name, tmp_path):
     path = STUDIES / f"{name}.toml"
     code, said, err = ablate("plan", path, "--store", tmp_path / "store", "--json")
