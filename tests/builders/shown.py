@@ -36,7 +36,8 @@ def history(api, run):
 def contents(run, store):
     """Return the sha256 of every artifact of a run, by its path.
 
-    Without where the store lies, and when a report was written.
+    Without where the store lies, and when a report was written. A run's log is that of its job when the run
+    ended: without the lines of other ways to evaluate it, which may come later.
     """
     folder = Path(unquote(urlparse(run.info.artifact_uri).path))
     found = {}
@@ -47,6 +48,8 @@ def contents(run, store):
                 b"NOW",
                 path.read_bytes().replace(str(store).encode(), b"STORE"),
             )
+            if path.name == "log.txt":
+                content = re.sub(rb"(?m)^evaluated .*\n?", b"", content)
             found[str(path.relative_to(folder))] = hashlib.sha256(content).hexdigest()
     return found
 
