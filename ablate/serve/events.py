@@ -196,7 +196,7 @@ class StudyEvents:
     async def _verdicts_of(self, version: int) -> None:
         began = time.monotonic()
         with suppress(AblateError, BusyError, BrokenError):  # tried again after a rest
-            findings = await self.results.findings_in_time(self.name)
+            findings = await self.results.findings_in_background(self.name)
             drawn = await self.results.verdicts(self.name)
             shades = shown.shades(self._values, findings["direction"])
             verdicts = {**standing(findings), "shown": plain(drawn), "shades": plain(shades)}

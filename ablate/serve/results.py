@@ -32,7 +32,7 @@ class Results:
         """Take a store; nothing is read or started yet."""
         self.store, self.where = store, Where(store)
         self.boards = Boards(store)
-        self.follower, self.reader, self.checker = Child(store, 19), Child(store, 0), Child(store, 0)
+        self.background, self.reader, self.checker = Child(store, 19), Child(store, 0), Child(store, 0)
         """One for verdicts that nobody waits for, after all trainings; where these take all processors it may
         wait for minutes. And for people: one for what was run, and one for texts of studies."""
         self._kept: OrderedDict[tuple[object, ...], asyncio.Task[Any]] = OrderedDict()
@@ -41,7 +41,7 @@ class Results:
 
     async def close(self) -> None:
         """End the processes beside the service, and remove the pages."""
-        for each in (self.follower, self.reader, self.checker):
+        for each in (self.background, self.reader, self.checker):
             await each.end()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -90,18 +90,18 @@ class Results:
         """Return the report of a study as data."""
         return await asyncio.to_thread(json.loads, await self.report(name))
 
-    async def findings_in_time(self, name: str) -> Any:
+    async def findings_in_background(self, name: str) -> Any:
         """Return the same where nobody waits for it: it is computed after all trainings."""
-        text = await self._once(name, ("findings",), lambda: self.follower.ask("report", study=name))
+        text = await self._once(name, ("findings",), lambda: self.background.ask("report", study=name))
         return await asyncio.to_thread(json.loads, text)
 
     async def verdicts(self, name: str) -> shown.Verdicts:
-        """Return how the questions of a study stand, in time."""
+        """Return how the questions of a study stand; they are computed after all trainings."""
         drawn: shown.Verdicts = await self._once(name, ("verdicts",), lambda: self._draw(name))
         return drawn
 
     async def _draw(self, name: str) -> shown.Verdicts:
-        return shown.verdicts(await self.findings_in_time(name))
+        return shown.verdicts(await self.findings_in_background(name))
 
     def verdicts_so_far(self, name: str, version: int) -> shown.Verdicts | None:
         """Return the verdicts where they are there already; where not, have them computed meanwhile."""

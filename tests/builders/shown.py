@@ -1,5 +1,6 @@
 """What MLflow shows of a study, for the tests that look at it."""
 
+import ast
 import hashlib
 import re
 from pathlib import Path
@@ -37,7 +38,7 @@ def contents(run, store):
     """Return the sha256 of every artifact of a run, by its path.
 
     Without where the store lies, and when a report was written. A run's log is that of its job when the run
-    ended: without the lines of other ways to evaluate it, which may come later.
+    ended: other ways to evaluate it may have their lines later, and are left out.
     """
     folder = Path(unquote(urlparse(run.info.artifact_uri).path))
     found = {}
@@ -49,9 +50,22 @@ def contents(run, store):
                 path.read_bytes().replace(str(store).encode(), b"STORE"),
             )
             if path.name == "log.txt":
-                content = re.sub(rb"(?m)^evaluated .*\n?", b"", content)
+                content = "".join(
+                    line
+                    for line in content.decode().splitlines(keepends=True)
+                    if _is_own(line, run.data.params)
+                ).encode()
             found[str(path.relative_to(folder))] = hashlib.sha256(content).hexdigest()
     return found
+
+
+def _is_own(line, params):
+    """Whether a line of a log is not that of another way to evaluate than a run's own."""
+    if not line.startswith("evaluated {"):
+        return True
+    way = ast.literal_eval(line[line.index("{") : line.index("}") + 1])
+    told = {f"evaluation.{name}": str(value).lower() for name, value in way.items()}
+    return all(params.get(name, text) == text for name, text in told.items())
 
 
 def everything(store, name, condition="tags.`ablate.store` != ''"):

@@ -98,7 +98,7 @@ def test_verdicts_are_computed_after_all_trainings_and_nothing_that_people_wait_
         assert asked.get("/studies/tiny/report").status == 200
         levels = [
             os.getpriority(os.PRIO_PROCESS, child._process.pid)
-            for child in (results.follower, results.reader)
+            for child in (results.background, results.reader)
         ]
         assert levels == [19, os.getpriority(os.PRIO_PROCESS, 0)]
         following.close()

@@ -294,8 +294,13 @@ def test_reads_are_counted():
 
 @pytest.mark.parametrize(
     ("name", "optimizer"),
-    [("crop, flip", "sgd"), ("crop, flip", "adam"), ("everything", "adamw")],
-)
+    [
+        ("crop, flip", "sgd"), ("crop, flip", "adam"), ("everything", "adamw"),
+        pytest.param("crop, flip", "adamw", marks=pytest.mark.slow),
+        pytest.param("everything", "sgd", marks=pytest.mark.slow),
+        pytest.param("everything", "adam", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_the_device_is_read_once_an_epoch_and_once_to_validate_however_many_batches(name, optimizer, digits):
     changes = TRAININGS[name] | {"optimizer": {"name": optimizer, "lr": 0.01}}
     training = changes.get("training", {})
