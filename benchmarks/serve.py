@@ -1,12 +1,13 @@
 """The service measured: its start and memory, a page of a large store, what browsers cost a run.
 
 python benchmarks/stores.py DIR && python benchmarks/serve.py pages DIR
-python benchmarks/serve.py followers [--seeds 6]
+python benchmarks/serve.py followers [--seeds 90]
 python benchmarks/serve.py submitted
 """
 
 import argparse
 import json
+import math
 import os
 import signal
 import socket
@@ -22,9 +23,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from scipy import stats
+
 LOOKS = 30
 PAIRS = 3
 BROWSERS = 20
+AFTER, UNDISTURBED = 20, 60  # seconds: when the first verdicts are there, and of following
+STRETCH = 4  # seconds with browsers that follow, or without
 QUICKSTART = Path(__file__).parents[1] / "studies" / "quickstart.toml"
 
 
@@ -86,19 +91,79 @@ def pages(store: Path) -> None:
         print(f"{memory(process):.0f} MB after all of them")
 
 
-def run(store: Path, followed_at: str, seeds: int) -> float:
-    """Return the seconds of a run of the quickstart; browsers follow it where there is an address."""
-    began = time.monotonic()
+def followers(seeds: int) -> None:
+    """Print what 20 browsers that follow a run cost it: of CPU, and by turns with none within one run.
+
+    Two runs of the same study differ by several percent for other reasons. So after the first minute all of
+    the service stands still in every other stretch: nobody follows then, and there is no service. What it
+    would have done meanwhile it does in the next stretch, so that this shows more than it costs.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "store"
+        with service(store, "--no-dispatch") as (address, process, _):
+            run = start(store, seeds)
+            while not is_there(address):
+                time.sleep(0.1)
+            for _ in range(BROWSERS):
+                threading.Thread(target=follow, args=(address,), daemon=True).start()
+            time.sleep(AFTER)
+            before = sum(cpu(process))
+            time.sleep(UNDISTURBED)
+            share = (sum(cpu(process)) - before) / UNDISTURBED / (os.cpu_count() or 1)
+            print(f"{BROWSERS} browsers: the service takes {share:.2%} of the machine's CPU")
+            stretches: list[tuple[float, float, bool]] = []
+            while run.poll() is None:
+                is_followed = len(stretches) % 2 == 0
+                signal_all(process, signal.SIGCONT if is_followed else signal.SIGSTOP)
+                began = time.time()
+                with suppress(subprocess.TimeoutExpired):
+                    run.wait(STRETCH)
+                stretches.append((began, time.time(), is_followed))
+            signal_all(process, signal.SIGCONT)
+        show(stretches[:-1], epochs(store))
+
+
+def start(store: Path, seeds: int) -> subprocess.Popen[bytes]:
+    """Start a run of the quickstart."""
     command = [sys.executable, "-m", "ablate", "run", str(QUICKSTART), "--store", str(store)]
     command += ["--set", f"seeds={seeds}"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    if followed_at:
-        while process.poll() is None and not is_there(followed_at):
-            time.sleep(0.1)
-        for _ in range(BROWSERS):
-            threading.Thread(target=follow, args=(followed_at,), daemon=True).start()
-    process.wait()
-    return time.monotonic() - began
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def epochs(store: Path) -> list[tuple[float, float, float]]:
+    """Return when each epoch began and ended, and its seconds as a multiple of its recipe's median."""
+    of_recipe: dict[str, list[tuple[float, float]]] = {}
+    for journal in store.glob("jobs/*/journal.jsonl"):
+        recipe = json.dumps(json.loads((journal.parent / "recipe.json").read_text())["recipe"])
+        lines = map(json.loads, journal.read_text().splitlines()[1:])  # the first has what is done but once
+        each = [(line["timestamp"] / 1000, line["seconds"]) for line in lines]
+        of_recipe.setdefault(recipe, []).extend(each)
+    usual = {recipe: statistics.median(seconds for _, seconds in each) for recipe, each in of_recipe.items()}
+    return [
+        (end - seconds, end, seconds / usual[recipe])
+        for recipe, each in of_recipe.items()
+        for end, seconds in each
+    ]
+
+
+def show(stretches: list[tuple[float, float, bool]], trained: list[tuple[float, float, float]]) -> None:
+    """Print how much longer epochs take, and how much less is trained, where browsers follow."""
+    longer, less = [], []
+    for with_them, without in zip(stretches[::2], stretches[1::2], strict=False):
+        seconds, work = [], []
+        for start, over, _ in (with_them, without):
+            whole = [relative for began, end, relative in trained if start <= began and end <= over]
+            seconds.append(statistics.fmean(whole))
+            parts = ((min(end, over) - max(began, start)) / relative for began, end, relative in trained)
+            work.append(sum(part for part in parts if part > 0) / (over - start))
+        longer.append(math.log(seconds[0] / seconds[1]))
+        less.append(math.log(work[1] / work[0]))
+    print(f"{len(longer)} pairs of stretches of {STRETCH} s, with them and without")
+    for what, logs in (("an epoch takes longer by", longer), ("pauses included, less is trained by", less)):
+        error = statistics.stdev(logs) / math.sqrt(len(logs)) * float(stats.t.ppf(0.975, len(logs) - 1))
+        mean = statistics.fmean(logs)
+        low, middle, high = (100 * math.expm1(x) for x in (mean - error, mean, mean + error))
+        print(f"{what} {middle:+.2f} % [{low:+.2f}, {high:+.2f}]")
 
 
 def is_there(address: str) -> bool:
@@ -120,31 +185,11 @@ def follow(address: str) -> None:
             time.sleep(0.3)
 
 
-def measure(store: Path, *, is_followed: bool, seeds: int) -> float:
-    """Return the seconds of a run beside a service, and print them with what the service has used."""
-    with service(store, "--no-dispatch") as (address, process, _):
-        before, children_before = cpu(process)
-        seconds = run(store, address if is_followed else "", seeds)
-        own, children = cpu(process)
-        own, children = own - before, children - children_before
-        machine = 100 / (seconds * (os.cpu_count() or 1))
-        head = f"{BROWSERS if is_followed else 0} browsers: {seconds:.1f} s, {memory(process):.0f} MB"
-        used = f"of the machine's CPU {own * machine:.2f} % ({own:.2f} s)"
-        last = f"after all others, for verdicts, {children * machine:.2f} % ({children:.2f} s)"
-        print(f"{head}; {used}, and {last}", flush=True)
-    return seconds
-
-
-def followers(seeds: int) -> None:
-    """Print how long a run takes with and without browsers that follow it, side by side."""
-    times: dict[bool, list[float]] = {False: [], True: []}
-    for pair in range(PAIRS):
-        for is_followed in (False, True) if pair % 2 else (True, False):
-            with tempfile.TemporaryDirectory() as folder:
-                seconds = measure(Path(folder) / "store", is_followed=is_followed, seeds=seeds)
-            times[is_followed].append(seconds)
-    without, followed = (statistics.median(times[key]) for key in (False, True))
-    print(f"medians {without:.1f} s and {followed:.1f} s: {100 * (followed / without - 1):+.1f} %")
+def signal_all(process: subprocess.Popen[bytes], number: int) -> None:
+    """Send a signal to a process and to all that it has started."""
+    for pid in _family(process.pid):
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def submitted() -> None:
@@ -221,7 +266,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("pages", "followers", "submitted"))
     parser.add_argument("store", type=Path, nargs="?")
-    parser.add_argument("--seeds", type=int, default=6, help="of the study that is followed")
+    parser.add_argument("--seeds", type=int, default=90, help="of the study that is followed")
     asked = parser.parse_args()
     {
         "pages": lambda: pages(asked.store),

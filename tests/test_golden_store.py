@@ -17,6 +17,9 @@ from commands import ablate
 from golden import GOLDEN, same
 
 from ablate.cli import main
+from ablate.execution.options import Where
+from ablate.serve import child
+from ablate.store import layout
 
 REPORTED = json.loads((GOLDEN / "store.json").read_text(encoding="utf-8"))
 HALF = "f5964d7c83d6061bcdff3feb2b5999c08bd39f181093847eff081cd74a088618"
@@ -56,6 +59,13 @@ def only(like, found):
 def test_the_report_is_what_it_was(folder, study):
     found = json.loads(said(folder, "report", study, "--format", "json"))
     same(only(REPORTED[study], found), REPORTED[study])
+
+
+@pytest.mark.parametrize("study", REPORTED)
+def test_how_its_questions_stand_is_read_without_the_rest_and_is_the_same(folder, study):
+    whole = json.loads(said(folder, "report", study, "--format", "json"))
+    stand = child.standing(Where(layout.open_store(folder / "store")), study=study)
+    assert stand == {key: whole[key] for key in child.STANDING}
 
 
 @pytest.mark.parametrize(

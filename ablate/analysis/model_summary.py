@@ -21,16 +21,17 @@ class ModelSummary:
 def read(outcomes: tuple[Outcome, ...], store: Store) -> tuple[ModelSummary, ...]:
     """Return each different network whose layers are known, that of the first cell first.
 
-    One job's file is read for all that share recipe and images; another one only where that was written by an
-    earlier version, which recorded no layers.
+    One job's file is read for all that share recipe and images; of a cell that of its last trained seed, as
+    earlier versions recorded no layers.
     """
     trained: dict[tuple[str, Network], dict[str, None]] = {}  # the labels of each network's cells
     of_key: dict[object, dict[str, None]] = {}  # the same
     cells = {outcome.run.cell.id: outcome.run.cell for outcome in outcomes}
     keys = {identity: _key(cell) for identity, cell in cells.items()}
-    for outcome in outcomes:
-        cell, key = outcome.run.cell, keys[outcome.run.cell.id]
-        if key not in of_key and outcome.trained:
+    last = {outcome.run.cell.id: outcome for outcome in outcomes if outcome.trained}
+    for identity, outcome in last.items():
+        cell, key = cells[identity], keys[identity]
+        if key not in of_key:
             network = records.read_or_empty(store.job(outcome.run.job_id).model, Network)
             if network.layers:
                 of_key[key] = trained.setdefault((cell.recipe.model.name, network), {})

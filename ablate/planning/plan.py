@@ -196,11 +196,11 @@ def make(resolved: Resolved, *, retry_failed: bool = False, only: Expression | N
     work, failed, left_out = [], [], 0
     for job in jobs:
         folder = store.job(job.id)
-        is_evaluated = not _missing(store, job, every[job.id])
+        is_evaluated = not _missing(folder, every[job.id])
         standing = state(folder, is_evaluated=is_evaluated)
         if standing.stage() == "diverged" or (standing.is_trained and is_evaluated):
             continue
-        missing = _missing(store, job, wanted.get(job.id, {}))
+        missing = _missing(folder, wanted.get(job.id, {}))
         if job.id not in wanted or (standing.is_trained and not missing):
             left_out += 1
         elif standing.stage() == "crashed" and not retry_failed:
@@ -215,8 +215,7 @@ def make(resolved: Resolved, *, retry_failed: bool = False, only: Expression | N
     return Plan(resolved, tuple(work), tuple(failed), cost, left, left_out, renumbered)
 
 
-def _missing(store: Store, job: Job, wanted: dict[str, Evaluation]) -> tuple[Evaluation, ...]:
-    folder = store.job(job.id)
+def _missing(folder: Folder, wanted: dict[str, Evaluation]) -> tuple[Evaluation, ...]:
     return tuple(e for identity, e in wanted.items() if not job_folder.is_evaluated(folder, identity))
 
 

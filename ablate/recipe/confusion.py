@@ -45,4 +45,4 @@ def macro(confusion: Sequence[Sequence[int]]) -> Mapping[str, float]:
     scores = [one for one in by_class(confusion) if one is not None]
     if not scores:
         return {}
-    return {name: fmean(getattr(one, name) for one in scores) for name in ("precision", "recall", "f1")}
+    return {name: fmean([getattr(one, name) for one in scores]) for name in ("precision", "recall", "f1")}

@@ -8,6 +8,7 @@ from ablate.analysis.scope import Scope
 from ablate.study.grid import short_names
 
 NAMED = 4  # parts of the settings that are named
+LISTED = 8  # seeds and ranges of seeds that are named; of more, the first ones and the last
 LONGEST = 120  # characters of their names; what is longer is counted
 
 
@@ -60,21 +61,25 @@ def condition(scope: Scope | None, findings: Findings) -> str | None:
 
 def flags(effect: Effect) -> list[str]:
     """Return the flags of an effect in words, with the seeds that lack a run of it."""
-    is_single = len(effect.left_out) == 1
-    state = ("lacks a run" if is_single else "lack runs") if POOLED in effect.flags else "left out"
-    seeds = f"incomplete: {'seed' if is_single else 'seeds'} {_runs(effect.left_out)} {state}"
+    state = "left out"
+    if POOLED in effect.flags:
+        state = "lacks a run" if len(effect.left_out) == 1 else "lack runs"
+    seeds = f"incomplete: {_seeds(effect.left_out)} {state}"
     return [seeds if flag == "incomplete" and effect.estimate.n else flag for flag in effect.flags]
 
 
-def _runs(numbers: Sequence[int]) -> str:
-    """Return ascending numbers, three or more in a row as a range: "0, 3 to 9"."""
+def _seeds(numbers: Sequence[int]) -> str:
+    """Return ascending seeds, three or more in a row as a range: "seeds 0, 3 to 9"; many by their number."""
     rows: list[list[int]] = []
     for number in numbers:
         if rows and rows[-1][-1] == number - 1:
             rows[-1].append(number)
         else:
             rows.append([number])
-    return ", ".join(f"{row[0]} to {row[-1]}" if len(row) > 2 else ", ".join(map(str, row)) for row in rows)
+    parts = [part for row in rows for part in ([f"{row[0]} to {row[-1]}"] if len(row) > 2 else map(str, row))]
+    if len(parts) > LISTED:
+        return f"{len(numbers):,} seeds ({', '.join(parts[:3])}, ..., {parts[-1]})"
+    return f"{'seed' if len(numbers) == 1 else 'seeds'} {', '.join(parts)}"
 
 
 def choice(factor: str, level: str) -> str:

@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from ablate import __version__
 from ablate.analysis.status import Status
 from ablate.serve import addresses, jobs
-from ablate.serve.events import MOST_FOLLOWERS, Channel, standing
+from ablate.serve.events import MOST_FOLLOWERS, Channel
 from ablate.serve.problems import TYPE, ProblemError
 from ablate.serve.service import Service
 from ablate.store.queue import Entry
@@ -138,7 +138,7 @@ async def report(
 @router.get("/studies/{study}/verdicts", summary="The verdicts of a study")
 async def verdicts(request: Request, study: StudyName) -> dict[str, Any]:
     """Return of the report's JSON: headline, effects, claims."""
-    return standing(await service_of(request).results.findings(addresses.name(study)))
+    return await service_of(request).results.standing(addresses.name(study))
 
 
 @router.get("/studies/{study}/check", summary="The answers to the claims of a study")

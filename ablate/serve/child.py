@@ -1,14 +1,17 @@
 """What runs in a process beside the service: all that needs pandas, scipy, torch or plotly, or reads a text.
 
-    python -m ablate.serve.child STORE NICENESS
+    python -m ablate.serve.child STORE NICENESS [MODULE ...]
 
-Each request and each answer is a line with its length, then JSON. The process ends with its standard input,
-which is the service's to close, however that ends.
+The modules are imported before the first request is read. Each request and each answer is a line with its
+length, then JSON; an answer says how many seconds of CPU it has taken. The process ends with its standard
+input, which is the service's to close, however that ends.
 """
 
+import importlib
 import json
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +23,10 @@ from ablate.store import layout
 from ablate.workflow import answers, argument
 
 LONGEST = 16 << 20  # bytes of a request
+STANDING = (
+    "study", "metric", "direction", "min_effect", "seeds", "finished", "total", "headline", "effects",
+    "claims",
+)  # fmt: skip
 
 
 def report(where: Where, *, study: str, form: str = "json", metric: str | None = None) -> str:
@@ -28,6 +35,16 @@ def report(where: Where, *, study: str, form: str = "json", metric: str | None =
     from ablate.workflow import report as reporting
 
     return publish.text(reporting.report(argument.recall(study, where.store), where, metric), form)
+
+
+def standing(where: Where, *, study: str) -> dict[str, Any]:
+    """Return of a study's report what says how its questions stand."""
+    from ablate.report import publish
+    from ablate.workflow import report as reporting
+
+    findings = reporting.report(argument.recall(study, where.store), where, whole=False)
+    content = json.loads(publish.text(findings, "json"))
+    return {key: content[key] for key in STANDING}
 
 
 def page(where: Where, *, study: str, path: str) -> str:
@@ -98,7 +115,7 @@ def submit(where: Where, **of: Any) -> Any:
 
 
 REQUESTS: Mapping[str, Callable[..., object]] = {
-    "report": report, "page": page, "check": check, "compare": compare, "plan": plan,
+    "report": report, "standing": standing, "page": page, "check": check, "compare": compare, "plan": plan,
     "preview": preview, "look": look, "submit": submit,
 }  # fmt: skip
 
@@ -132,19 +149,22 @@ def packed(message: object) -> bytes:
     return b"%d\n%s" % (len(body), body)
 
 
-def main(store: str, niceness: str) -> None:
+def main(store: str, niceness: str, *modules: str) -> None:
     """Answer requests until the input ends."""
     os.nice(int(niceness))
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not get between the answers
     where = Where(layout.open_store(Path(store)))
+    for module in modules:
+        importlib.import_module(module)
     while (request := receive(sys.stdin.buffer)) is not None:
+        began = time.process_time()
         try:
             reply = answer(where, request)
         except Exception:  # noqa: BLE001 (a bug: told where the service logs, and the next request is answered)
             traceback.print_exc()
             reply = {"error": {"kind": "bug", "mistakes": []}}
-        out.write(packed(reply))
+        out.write(packed(reply | {"seconds": time.process_time() - began}))
         out.flush()
 
 

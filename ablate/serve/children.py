@@ -34,9 +34,13 @@ class BrokenError(Exception):
 class Child:
     """A process that answers one request at a time."""
 
-    def __init__(self, store: Store, niceness: int) -> None:
-        """Take the store that it reads; nothing is started yet. `niceness`: how far others go first."""
-        self.store, self.niceness = store, niceness
+    def __init__(self, store: Store, niceness: int, *modules: str) -> None:
+        """Take the store that it reads; nothing is started yet.
+
+        `niceness`: how far others go first; `modules`: what is imported before the first answer.
+        """
+        self.store, self.niceness, self.modules = store, niceness, modules
+        self.seconds = 0.0  # of CPU, for the last answer
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
         self._waiting = 0
@@ -67,7 +71,9 @@ class Child:
                 reply = await self._exchange(request)
         finally:
             self._waiting -= 1
-        return _value(await asyncio.to_thread(json.loads, reply))
+        content = await asyncio.to_thread(json.loads, reply)
+        self.seconds = content["seconds"]
+        return _value(content)
 
     async def _exchange(self, request: object) -> bytes:
         process = await self._started()
@@ -91,7 +97,8 @@ class Child:
     async def _started(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "ablate.serve.child", str(self.store.path), str(self.niceness),
+                sys.executable, "-P", "-m", "ablate.serve.child",
+                str(self.store.path), str(self.niceness), *self.modules,
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
                 env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True,  # Ctrl-C is the service's
             )  # fmt: skip

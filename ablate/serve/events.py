@@ -10,7 +10,7 @@ import json
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -24,12 +24,12 @@ from ablate.serve.results import Results
 from ablate.workflow.answers import plain
 
 EVERY = 1.0  # seconds between two looks
-REST = 60  # times as long as a look takes: looks never take more than a sixtieth of a core
+REST = 240  # times as long as a look takes: looks never take more than a 240th of a core
 LINGER = 30.0  # seconds for which a watcher goes on when nobody follows
 HEARTBEAT = 15.0  # seconds: shows both ends that the other is there
 KEPT = 400  # events
 VERDICTS_EVERY = 4.0  # seconds
-VERDICTS_REST = 10  # times as long as they take to compute, while trainings want the processor
+VERDICTS_REST = 120  # times the CPU that they take, while trainings want it
 MOST_FOLLOWERS = 300
 
 Event = tuple[str, Any]  # its name and content
@@ -194,18 +194,17 @@ class StudyEvents:
         self._computing = asyncio.create_task(self._verdicts_of(version))
 
     async def _verdicts_of(self, version: int) -> None:
-        began = time.monotonic()
         with suppress(AblateError, BusyError, BrokenError):  # tried again after a rest
-            findings = await self.results.findings_in_background(self.name)
+            standing = await self.results.standing_in_background(self.name)
             drawn = await self.results.verdicts(self.name)
-            shades = shown.shades(self._values, findings["direction"])
-            verdicts = {**standing(findings), "shown": plain(drawn), "shades": plain(shades)}
+            shades = shown.shades(self._values, standing["direction"])
+            verdicts = {**standing, "shown": plain(drawn), "shades": plain(shades)}
             self._computed = version
             if verdicts != self._verdicts:
                 self._verdicts = verdicts
                 self.channel.publish(("verdicts", verdicts))
-        took = time.monotonic() - began
-        self._next = time.monotonic() + max(VERDICTS_EVERY, VERDICTS_REST * took)
+        rest = max(VERDICTS_EVERY, VERDICTS_REST * self.results.background.seconds)
+        self._next = time.monotonic() + rest
 
 
 class Events:
@@ -244,12 +243,6 @@ class Events:
         now = await asyncio.to_thread(self._queue)
         last, self._entries = self._entries, now
         return [] if now == last else [("queue", now)]
-
-
-def standing(findings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return of a report's JSON what says how its questions stand."""
-    head = ("study", "metric", "direction", "min_effect", "seeds", "finished", "total", "headline")
-    return {key: findings.get(key) for key in (*head, "effects", "claims")}
 
 
 def _moves(spot: Spot, last: Spot | None) -> bool:

@@ -4,7 +4,6 @@ A result is kept as long as no run of its study has ended since, however many as
 """
 
 import asyncio
-import json
 import shutil
 import tempfile
 from collections import OrderedDict
@@ -32,7 +31,8 @@ class Results:
         """Take a store; nothing is read or started yet."""
         self.store, self.where = store, Where(store)
         self.boards = Boards(store)
-        self.background, self.reader, self.checker = Child(store, 19), Child(store, 0), Child(store, 0)
+        self.background = Child(store, 19, "ablate.report.publish", "ablate.workflow.report", "scipy.special")
+        self.reader, self.checker = Child(store, 0), Child(store, 0)
         """One for verdicts that nobody waits for, after all trainings; where these take all processors it may
         wait for minutes. And for people: one for what was run, and one for texts of studies."""
         self._kept: OrderedDict[tuple[object, ...], asyncio.Task[Any]] = OrderedDict()
@@ -86,14 +86,16 @@ class Results:
         )
         return text
 
-    async def findings(self, name: str) -> Any:
-        """Return the report of a study as data."""
-        return await asyncio.to_thread(json.loads, await self.report(name))
+    async def standing(self, name: str) -> dict[str, Any]:
+        """Return how the questions of a study stand: the effects and claims of its report."""
+        ask = self.reader.ask
+        stand: dict[str, Any] = await self._once(name, ("standing",), lambda: ask("standing", study=name))
+        return stand
 
-    async def findings_in_background(self, name: str) -> Any:
+    async def standing_in_background(self, name: str) -> Any:
         """Return the same where nobody waits for it: it is computed after all trainings."""
-        text = await self._once(name, ("findings",), lambda: self.background.ask("report", study=name))
-        return await asyncio.to_thread(json.loads, text)
+        ask = self.background.ask
+        return await self._once(name, ("standing in background",), lambda: ask("standing", study=name))
 
     async def verdicts(self, name: str) -> shown.Verdicts:
         """Return how the questions of a study stand; they are computed after all trainings."""
@@ -101,7 +103,7 @@ class Results:
         return drawn
 
     async def _draw(self, name: str) -> shown.Verdicts:
-        return shown.verdicts(await self.findings_in_background(name))
+        return shown.verdicts(await self.standing_in_background(name))
 
     def verdicts_so_far(self, name: str, version: int) -> shown.Verdicts | None:
         """Return the verdicts where they are there already; where not, have them computed meanwhile."""

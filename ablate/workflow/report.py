@@ -13,8 +13,13 @@ if TYPE_CHECKING:  # these bring pandas, which `status` and `plan` can do withou
     from ablate.report.comparison import Comparison
 
 
-def report(study: Study, where: Where, metric: str | None = None, cells: tuple[str, ...] = ()) -> "Findings":
-    """Return the findings of a study from its store; `cells`: labels of cells that are shown from inside."""
+def report(
+    study: Study, where: Where, metric: str | None = None, cells: tuple[str, ...] = (), *, whole: bool = True
+) -> "Findings":
+    """Return the findings of a study from its store; `cells`: labels of cells that are shown from inside.
+
+    Unless `whole`, without what no effect or claim rests on: curves, origins, tuning, networks.
+    """
     from ablate.messages import unknown
     from ablate.recipe import metrics
 
@@ -22,7 +27,7 @@ def report(study: Study, where: Where, metric: str | None = None, cells: tuple[s
         raise AblateError(f"--metric: {unknown(metric, 'a known metric', metrics.METRICS)}")
     resolved = resolve(study, where.store, where.device)
     check_cells(resolved.grid, cells)
-    return find(resolved, metric, cells)
+    return find(resolved, metric, cells, whole=whole)
 
 
 def check_cells(expanded: Grid, labels: tuple[str, ...]) -> None:
@@ -65,16 +70,18 @@ def _compare_cells(study: Study, findings: "Findings", labels: tuple[str, ...], 
     return comparison.of_cells(findings, first, second, effects.between(table, first.cell, second.cell))
 
 
-def find(resolved: Resolved, metric: str | None = None, cells: tuple[str, ...] = ()) -> "Findings":
-    """Read the runs of a resolved study, and compute what they say."""
+def find(
+    resolved: Resolved, metric: str | None = None, cells: tuple[str, ...] = (), *, whole: bool = True
+) -> "Findings":
+    """Read the runs of a resolved study, and compute what they say; for `whole` see `report`."""
     from ablate.analysis import findings, model_summary
     from ablate.analysis import outcomes as run_outcomes
     from ablate.analysis import tuning as tuning_findings
 
     study, store = resolved.study, resolved.store
-    outcomes = run_outcomes.read(resolved.runs, store)
-    history = tuning_findings.read(study, resolved.tuning, store)
-    summaries = model_summary.read(outcomes, store)
+    outcomes = run_outcomes.read(resolved.runs, store, whole=whole)
+    history = tuning_findings.read(study, resolved.tuning, store) if whole else None
+    summaries = model_summary.read(outcomes, store) if whole else ()
     return findings.find(
         study, resolved.grid, outcomes, metric=metric, looked_into=cells, tuning=history, summaries=summaries
     )

@@ -20,7 +20,7 @@ from multiprocessing import util
 from pathlib import Path
 
 import command_server
-from command_server import deaf, receive
+from command_server import deaf, receive, room
 from filelock import FileLock
 
 HEAVY = "ablate.execution.worker"
@@ -84,6 +84,7 @@ class Server:
             os.close(here)
             request = {"code": code, "ends": [*ends, 1, 2], "folder": str(Path.cwd())}
             request |= {"environment": dict(os.environ), "deaf": deaf()}
+            request["room"] = room()
             self._send(request, [there, *ends, 1, 2])
             os.close(there)
         return stands_for_it

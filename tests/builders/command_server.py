@@ -6,6 +6,7 @@ import gc
 import importlib
 import json
 import os
+import resource
 import runpy
 import select
 import signal
@@ -33,6 +34,17 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def deaf():
     """Return the signals that this process ignores."""
     return [number for number in SIGNALS if signal.getsignal(number) == signal.SIG_IGN]
+
+
+def memory():
+    """Return the bytes of address space that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def room():
+    """Return how many more bytes this process may have; None without a limit."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if limit == resource.RLIM_INFINITY else limit - memory()
 
 
 def receive(connection, count):
@@ -208,6 +220,8 @@ def _fork_a_fork_server(connection, request, ends):
         os.close(there)
         os.chdir(request["folder"])
         os.environ.clear()
+        if request["room"] is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (memory() + request["room"], resource.RLIM_INFINITY))
         with suppress(SystemExit):
             _serve_forks(request["code"], ends, request["ends"], request["environment"], request["deaf"])
         os._exit(0)

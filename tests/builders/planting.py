@@ -1,6 +1,6 @@
 """A store into which somebody else puts links and special files, and every command that looks into it.
 
-As a program, `planting.py PRISTINE FOLDER KIND ...` plants each kind in place of each file, one by one.
+As a program, `planting.py SHARED FOLDER KIND ...` plants each kind in place of each file, one by one.
 """
 
 import json
@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import command_client
 from click.testing import CliRunner
 from commands import ablate
 from filelock import FileLock
@@ -387,11 +388,13 @@ def share(names: list[str], group: list[Path], opened: dict[str, set[str]], kind
     return {*opening[turn % 3 :: 3], others[turn % len(others)]}
 
 
-def main(pristine: Path, folder: Path, *kinds: str) -> None:
+def main(shared: Path, folder: Path, *kinds: str) -> None:
     """Print each kind with each thing that is wrong, and at its end with how many groups were tried."""
+    command_client.SERVER.shared = shared
+    command_client.lend_fork_servers()
     shutil.rmtree(folder, ignore_errors=True)
     store, copy = folder / "store", folder / "pristine"
-    moved(pristine, store, copy)
+    moved(pristine(shared), store, copy)
     opened = openings(copy, store)
     for kind in kinds:
         groups = places(copy, kind)

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import select
 import shutil
 import signal
 import subprocess
@@ -41,11 +42,14 @@ def test_a_running_study_is_watched_and_its_log_followed_to_the_end(study, tmp_p
     run = start(
         "run", study, "--store", store, "--set", "seeds=1", "--set", "training.epochs=12", "--jobs", 1
     )
-    wait_for((store / "studies" / "tiny" / "study.json").exists, run)
+    wait_for(lambda: any(path.stat().st_size for path in store.glob("jobs/*/journal.jsonl")), run)
+    os.killpg(run.pid, signal.SIGSTOP)  # in the midst of its first job, until everybody watches
     # It is trained after the first one, so that there is no log yet.
     second = start("logs", "tiny:batch_norm=false/0", "--store", store, "-f")
     table = start("status", "tiny", "--store", store, "--watch")
     lines = start("status", "tiny", "--store", store, "--watch", "--json")
+    assert all(select.select([watching.stdout], [], [], 120)[0] for watching in (table, lines))
+    os.killpg(run.pid, signal.SIGCONT)
     code, _, err = answer(run)
     assert (code, err) == (0, "")
     code, out, err = answer(second)

@@ -20,13 +20,13 @@ def pristine(shared):
 
 
 @pytest.fixture(scope="module")
-def walks(pristine, tmp_path_factory):
+def walks(pristine, shared, tmp_path_factory):
     """Plant each kind in place of every file, in two processes; return what they have printed of each."""
     folder, program = tmp_path_factory.mktemp("walks"), Path(planting.__file__)
 
     def walk(kinds):
         return subprocess.run(
-            [sys.executable, program, pristine, folder / kinds[0], *kinds],
+            [sys.executable, program, shared, folder / kinds[0], *kinds],
             capture_output=True, text=True, timeout=SECONDS, check=False,
         )  # fmt: skip
 

@@ -48,6 +48,21 @@ class TestWords:
         of = rotated(EQUIVALENT, min_effect=0.002)
         assert words.verdict_words(only(of), of) == "equivalent +0.00 points [-0.03, 0.02]"
 
+    @pytest.mark.parametrize(
+        ("left_out", "pooled", "expected"),
+        [
+            ((1,), (), "seed 1 left out"),
+            ((1,), ("pooled variance",), "seed 1 lacks a run"),
+            ((1, 2), ("pooled variance",), "seeds 1, 2 lack runs"),
+            ((0, 3, 4, 5), (), "seeds 0, 3 to 5 left out"),
+            (tuple(range(0, 16, 2)), (), "seeds 0, 2, 4, 6, 8, 10, 12, 14 left out"),
+            (tuple(range(0, 2400, 2)), (), "1,200 seeds (0, 2, 4, ..., 2398) left out"),
+        ],
+    )
+    def test_seeds_without_a_run_are_named_and_many_are_counted(self, left_out, pooled, expected):
+        effect = replace(only(rotated(HELPS)), left_out=left_out, flags=("incomplete", *pooled))
+        assert names.flags(effect)[0] == f"incomplete: {expected}"
+
     def test_undecided_says_how_many_seeds_would_decide(self):
         of = rotated(UNDECIDED, min_effect=0.002)
         estimate = only(of).estimate

@@ -52,6 +52,13 @@ def test_claims_are_answered_in_words_and_with_the_exit_code_of_the_command(clie
     assert (answer["exit_code"], answer["text"], answer["note"]) == (code, out, err.strip())
 
 
+def test_verdicts_are_those_of_the_report(client):
+    whole = client.get("/studies/tiny/report").json
+    stand = client.get("/studies/tiny/verdicts").json
+    assert {"headline", "effects", "claims"} <= stand.keys()
+    assert stand == {key: whole[key] for key in stand}
+
+
 def test_every_run_has_its_job_and_its_value(client):
     runs = client.get("/studies/tiny/runs").json
     cells = client.get("/studies/tiny/report").json["cells"]

@@ -9,6 +9,7 @@ import pytest
 from commands import TINY
 from services import serving
 
+from ablate.serve import events
 from ablate.store import layout
 
 
@@ -95,6 +96,10 @@ def test_verdicts_are_computed_after_all_trainings_and_nothing_that_people_wait_
         following = asked.events("/studies/tiny/events")
         following.until(lambda event: event[1] == "verdicts")
         assert results.reader._process is None
+        assert results.background.seconds > 0
+        rest = max(events.VERDICTS_EVERY, events.VERDICTS_REST * results.background.seconds)
+        next_ones = asked.server.config.app.service.events._studies["tiny"]._next
+        assert rest - 60 < next_ones - time.monotonic() <= rest  # by the CPU that they have taken
         assert asked.get("/studies/tiny/report").status == 200
         levels = [
             os.getpriority(os.PRIO_PROCESS, child._process.pid)

@@ -171,18 +171,21 @@ def _content(path: Path) -> bytes:
 
 def results(patient: Patient) -> Iterator[Finding]:
     """Find trainings that have ended and lack their weights, or lines for some of their epochs."""
-    for path in patient.jobs:
-        folder = Folder(path)
-        try:
-            result = job_folder.read_result(folder)
-            lines = files.read(folder.journal).count(b"\n") if folder.journal.exists() else 0  # bad ones, too
-        except SPOILT:  # another check reports it
-            continue
-        if result is None:
-            continue
-        if result.status == "finished" and not folder.weights("last").exists():
-            says = "a job has a result and no weights"
-            yield Finding("results", "problem", says, ANEW, patient.short(path))
-        if lines < result.epochs:
-            says = f"a job has a result of {result.epochs} epochs, and {lines} of them in its journal"
-            yield Finding("results", "problem", says, ANEW, patient.short(path))
+    for path in patient.held():
+        yield from _results(patient, Folder(path))
+
+
+def _results(patient: Patient, folder: Folder) -> Iterator[Finding]:
+    try:
+        result = job_folder.read_result(folder)
+        lines = files.read(folder.journal).count(b"\n") if folder.journal.exists() else 0  # bad ones, too
+    except SPOILT:  # another check reports it
+        return
+    if result is None:
+        return
+    if result.status == "finished" and not folder.weights("last").exists():
+        says = "a job has a result and no weights"
+        yield Finding("results", "problem", says, ANEW, patient.short(folder.path))
+    if lines < result.epochs:
+        says = f"a job has a result of {result.epochs} epochs, and {lines} of them in its journal"
+        yield Finding("results", "problem", says, ANEW, patient.short(folder.path))

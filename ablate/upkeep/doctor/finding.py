@@ -2,16 +2,19 @@
 
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from ablate import descriptors
 from ablate.planning import references
 from ablate.planning.references import Needs
 from ablate.planning.resolve import Resolved
 from ablate.store import files
+from ablate.store.files import SPOILT
 from ablate.store.layout import Store
 from ablate.upkeep import leftovers
 
@@ -50,6 +53,16 @@ class Patient:
         """The folders of the jobs that can be read; one check names the others."""
         paths = sorted((self.store.path / "jobs").glob("[!.]*"))
         return tuple(path for path in paths if path.is_dir() and can_read(path))
+
+    def held(self) -> Iterator[Path]:
+        """Yield the folder of each job, open meanwhile: what is in it is looked for from there."""
+        for path in self.jobs:
+            with ExitStack() as stack:
+                try:
+                    stack.enter_context(descriptors.holding(path))
+                except SPOILT:  # a link, say: another check reports it
+                    continue
+                yield path
 
     @cached_property
     def entries(self) -> tuple[os.DirEntry[str], ...]:

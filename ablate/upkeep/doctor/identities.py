@@ -6,7 +6,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ablate import descriptors
 from ablate.messages import count
 from ablate.recipe import identity as identities
 from ablate.recipe.fields import Evaluation, Recipe
@@ -23,35 +22,38 @@ RECIPES = 4096  # of different cells, that are kept parsed
 
 def jobs(patient: Patient) -> Iterator[Finding]:
     """Find jobs whose folder is not named after their recipe."""
-    for path in patient.jobs:
-        try:
-            description = job_folder.read_description(Folder(path))
-        except SPOILT:  # another check reports it
-            continue
-        if description is None:
-            continue
-        if description.numerics != identities.NUMERICS:
-            then, now = description.numerics, identities.NUMERICS
-            says = f"jobs were trained under numerics {then}: this version, with {now}, trains them again"
-            yield Finding("identity", "note", says, patient.gc(), patient.short(path))
-            continue
-        training = _training(_text(description.recipe), description.data, description.code)
-        if training is None:
-            says = "recipe.json says what this version of ablate cannot train"
-            do = "use the version that wrote it, or remove its folder"
-            yield Finding("identity", "problem", says, do, patient.short(path))
-            continue
-        identity = identities.seeded(training, description.seed, description.start)
-        if identity != path.name or description.job != path.name:
-            says = "a job is not what its folder is named after"
-            yield Finding("identity", "problem", says, ANEW, patient.short(path))
+    for path in patient.held():
+        yield from _jobs(patient, path)
+
+
+def _jobs(patient: Patient, path: Path) -> Iterator[Finding]:
+    try:
+        description = job_folder.read_description(Folder(path))
+    except SPOILT:  # another check reports it
+        return
+    if description is None:
+        return
+    if description.numerics != identities.NUMERICS:
+        then, now = description.numerics, identities.NUMERICS
+        says = f"jobs were trained under numerics {then}: this version, with {now}, trains them again"
+        yield Finding("identity", "note", says, patient.gc(), patient.short(path))
+        return
+    training = _training(_text(description.recipe), description.data, description.code)
+    if training is None:
+        says = "recipe.json says what this version of ablate cannot train"
+        do = "use the version that wrote it, or remove its folder"
+        yield Finding("identity", "problem", says, do, patient.short(path))
+        return
+    identity = identities.seeded(training, description.seed, description.start)
+    if identity != path.name or description.job != path.name:
+        says = "a job is not what its folder is named after"
+        yield Finding("identity", "problem", says, ANEW, patient.short(path))
 
 
 def outcomes(patient: Patient) -> Iterator[Finding]:
     """Find outcomes whose folder is not named after their way of evaluating."""
-    for path in patient.jobs:
-        with descriptors.holding(path):
-            yield from _outcomes(patient, path)
+    for path in patient.held():
+        yield from _outcomes(patient, path)
 
 
 def _outcomes(patient: Patient, path: Path) -> Iterator[Finding]:
