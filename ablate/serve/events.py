@@ -24,12 +24,14 @@ from ablate.serve.results import Results
 from ablate.workflow.answers import plain
 
 EVERY = 1.0  # seconds between two looks
-REST = 240  # times as long as a look takes: looks never take more than a 240th of a core
+REST = 240  # times as long as a look takes, so that looks take no more than a 240th of a core ...
+LONGEST_REST = 10.0  # seconds: ... unless one takes longer than 40 ms
 LINGER = 30.0  # seconds for which a watcher goes on when nobody follows
 HEARTBEAT = 15.0  # seconds: shows both ends that the other is there
 KEPT = 400  # events
 VERDICTS_EVERY = 4.0  # seconds
 VERDICTS_REST = 120  # times the CPU that they take, while trainings want it
+LONGEST_VERDICTS_REST = 300.0  # seconds
 MOST_FOLLOWERS = 300
 
 Event = tuple[str, Any]  # its name and content
@@ -121,7 +123,7 @@ class Channel:
             took = 0.0
             with suppress(Exception):  # of a store that is being copied or repaired: the next look will tell
                 took = await self._look_once()
-            await asyncio.sleep(max(EVERY, REST * took))
+            await asyncio.sleep(min(max(EVERY, REST * took), LONGEST_REST))
 
 
 class StudyEvents:
@@ -204,7 +206,7 @@ class StudyEvents:
                 self._verdicts = verdicts
                 self.channel.publish(("verdicts", verdicts))
         rest = max(VERDICTS_EVERY, VERDICTS_REST * self.results.background.seconds)
-        self._next = time.monotonic() + rest
+        self._next = time.monotonic() + min(rest, LONGEST_VERDICTS_REST)
 
 
 class Events:

@@ -13,6 +13,13 @@ from ablate.serve import events
 from ablate.store import layout
 
 
+@pytest.fixture(autouse=True)
+def often(monkeypatch):
+    """Look ten times as often as for people: nothing is trained beside."""
+    monkeypatch.setattr(events, "EVERY", 0.1)
+    monkeypatch.setattr(events, "REST", 6)
+
+
 @pytest.fixture
 def store(done, tmp_path):
     """Return a store of which two jobs are not there yet, and what puts each of them there."""
