@@ -1,12 +1,18 @@
 """Sheets of pictures with captions: test images and the answers to them, and what a user has asked about."""
 
 import io
+import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from ablate.training.datasets.decoding import Images
 from ablate.training.evaluate import Shown
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 COLUMNS, TILE, TEXT = 6, 96, 30
 LETTERS = 16  # that fit under an image of TILE pixels
@@ -82,12 +88,25 @@ def sheet(tiles: Sequence[Tile], empty: str = "", *, side: int = TILE) -> bytes:
         page.paste(picture.resize((side, side), Image.Resampling.NEAREST), (left, top))
         for j, (line, end, colour) in enumerate(tile.lines):
             words = short(line, end, LETTERS * side // TILE)
-            pen.text((left, top + side + 2 + 13 * j), words, colour)
+            mask, (x, y) = _drawn(words)
+            page.paste(colour, (left + x, top + side + 2 + 13 * j + y), mask)
     if not tiles:
         pen.text((8, 8), empty, "black")
     png = io.BytesIO()
     page.save(png, "PNG", compress_level=1)  # 9 ms; the usual 6 takes 17 for 11 % less, optimize=True 49
     return png.getvalue()
+
+
+@lru_cache(1024)
+def _drawn(words: str) -> "tuple[Image.Image, tuple[int, int]]":
+    """Return the mask of a text, and where it lies beside its place: most captions come again and again."""
+    from PIL import Image, ImageDraw
+
+    left, top, right, bottom = ImageDraw.Draw(Image.new("L", (1, 1))).textbbox((0, 0), words)
+    left, top, right, bottom = math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)
+    mask = Image.new("L", (max(1, right - left), max(1, bottom - top)))
+    ImageDraw.Draw(mask).text((-left, -top), words, 255)
+    return mask, (left, top)
 
 
 def short(name: str, end: str = "", letters: int = LETTERS) -> str:

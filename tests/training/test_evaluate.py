@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, recall_score
 from torch import nn
 
@@ -452,6 +452,17 @@ def test_the_gallery_takes_any_name_of_a_class(classes):
 def test_a_caption_of_the_gallery_keeps_its_blanks_and_its_end(name, end, shown):
     assert gallery.short(name, end) == shown
     assert len(shown) <= gallery.LETTERS
+
+
+@pytest.mark.parametrize("name", ["gjpqy", "Wattle", "Ólafur", "梅"])
+def test_a_caption_is_drawn_as_pillow_draws_it_at_once(name):
+    shown = np.asarray(sheet(1, np.zeros((1, 16, 16, 1), np.uint8), ("cat", name)))
+    page = Image.new("RGB", (632, 142), "white")
+    pen = ImageDraw.Draw(page)
+    pen.rectangle((8, 8, 103, 103), "black")
+    pen.text((8, 106), "true: cat", "black")
+    pen.text((8, 119), gallery.short(name, ", 100%"), gallery.WRONG)
+    assert np.array_equal(shown, np.asarray(page))
 
 
 @pytest.mark.parametrize("size", [16, 20, 96, 224])
