@@ -126,8 +126,11 @@ def test_a_real_job_that_waits_for_a_busy_slot_is_never_stalled_and_costs_no_bud
 
 
 @pytest.fixture
-def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Executor]]:
-    """Return a function that starts so many slots, whose processes cannot be ended while they stand still."""
+def hanging(monkeypatch: pytest.MonkeyPatch, new_server: None) -> Iterator[Callable[[int], Executor]]:
+    """Return a function that starts so many slots, whose processes cannot be ended while they stand still.
+
+    They are below this process only where their fork server is: one that was lent is not.
+    """
     monkeypatch.syspath_prepend(JOBS)
     monkeypatch.setattr(process, "GRACE", 0.5)
     from calls import Hanging
