@@ -24,8 +24,9 @@ from ablate.serve.results import Results
 from ablate.workflow.answers import plain
 
 EVERY = 1.0  # seconds between two looks
-REST = 240  # times as long as a look takes, so that looks take no more than a 240th of a core ...
-LONGEST_REST = 10.0  # seconds: ... unless one takes longer than 40 ms
+REST = 240  # times as long as looks take, after the first BURST seconds of them: a 240th of a core ...
+BURST = 0.2  # some 20 looks: the first epochs are seen at once
+LONGEST_REST = 10.0  # seconds: ... unless a look takes longer than 40 ms
 LINGER = 30.0  # seconds for which a watcher goes on when nobody follows
 HEARTBEAT = 15.0  # seconds: shows both ends that the other is there
 KEPT = 400  # events
@@ -118,12 +119,17 @@ class Channel:
         return time.monotonic() - began
 
     async def _watch(self) -> None:
-        self._left_at = time.monotonic()
+        began = self._left_at = time.monotonic()
+        took = 0.0
         while self.followers or time.monotonic() < self._left_at + LINGER:
-            took = 0.0
             with suppress(Exception):  # of a store that is being copied or repaired: the next look will tell
-                took = await self._look_once()
-            await asyncio.sleep(min(max(EVERY, REST * took), LONGEST_REST))
+                took += await self._look_once()
+            await asyncio.sleep(rest(took, time.monotonic() - began))
+
+
+def rest(took: float, elapsed: float) -> float:
+    """Return the seconds until the next look, where all looks have taken so long of the time so far."""
+    return min(max(EVERY, REST * (took - BURST) - elapsed), LONGEST_REST)
 
 
 class StudyEvents:
@@ -196,7 +202,8 @@ class StudyEvents:
         self._computing = asyncio.create_task(self._verdicts_of(version))
 
     async def _verdicts_of(self, version: int) -> None:
-        with suppress(AblateError, BusyError, BrokenError):  # tried again after a rest
+        wait = 0.0
+        try:
             standing = await self.results.standing_in_background(self.name)
             drawn = await self.results.verdicts(self.name)
             shades = shown.shades(self._values, standing["direction"])
@@ -205,8 +212,12 @@ class StudyEvents:
             if verdicts != self._verdicts:
                 self._verdicts = verdicts
                 self.channel.publish(("verdicts", verdicts))
-        rest = max(VERDICTS_EVERY, VERDICTS_REST * self.results.background.seconds)
-        self._next = time.monotonic() + min(rest, LONGEST_VERDICTS_REST)
+            wait = VERDICTS_REST * self.results.background.seconds
+        except BusyError:  # they take too long, and would again
+            wait = LONGEST_VERDICTS_REST
+        except (AblateError, BrokenError):  # tried again after a rest
+            pass
+        self._next = time.monotonic() + min(max(VERDICTS_EVERY, wait), LONGEST_VERDICTS_REST)
 
 
 class Events:

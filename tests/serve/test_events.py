@@ -17,7 +17,7 @@ from ablate.store import layout
 def often(monkeypatch):
     """Look ten times as often as for people: nothing is trained beside."""
     monkeypatch.setattr(events, "EVERY", 0.1)
-    monkeypatch.setattr(events, "REST", 6)
+    monkeypatch.setattr(events, "REST", 0)
 
 
 @pytest.fixture
@@ -114,6 +114,21 @@ def test_verdicts_are_computed_after_all_trainings_and_nothing_that_people_wait_
         ]
         assert levels == [19, os.getpriority(os.PRIO_PROCESS, 0)]
         following.close()
+
+
+@pytest.mark.parametrize(
+    ("took", "elapsed", "expected"),
+    [
+        (0.01, 1.0, 1.0),  # the first looks are a second apart
+        (0.2, 15.0, 1.0),
+        (0.22, 1.0, 3.8),  # 240 times what they took beyond 0.2 s, less what has gone by
+        (0.22, 600.0, 1.0),
+        (4.4, 5.0, 10.0),  # of 10,000 runs
+    ],
+)
+def test_looks_rest_for_longer_the_more_they_have_taken(took, elapsed, expected, monkeypatch):
+    monkeypatch.undo()  # `often`
+    assert events.rest(took, elapsed) == pytest.approx(expected)
 
 
 def test_one_watcher_looks_for_all_and_reads_no_job_twice(store, monkeypatch):
