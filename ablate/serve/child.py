@@ -27,6 +27,7 @@ STANDING = (
     "study", "metric", "direction", "min_effect", "seeds", "finished", "total", "headline", "effects",
     "claims",
 )  # fmt: skip
+"""The keys of a report's JSON that say how the questions of a study stand."""
 
 
 def report(where: Where, *, study: str, form: str = "json", metric: str | None = None) -> str:

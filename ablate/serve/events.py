@@ -24,9 +24,9 @@ from ablate.serve.results import Results
 from ablate.workflow.answers import plain
 
 EVERY = 1.0  # seconds between two looks
-REST = 240  # times as long as looks take, after the first BURST seconds of them: a 240th of a core ...
-BURST = 0.2  # some 20 looks: the first epochs are seen at once
-LONGEST_REST = 10.0  # seconds: ... unless a look takes longer than 40 ms
+REST = 240  # times as long as looks have taken beyond BURST: they take no more than a 240th of a core
+BURST = 0.2  # seconds of looks, some 20: the first epochs are seen at once
+LONGEST_REST = 10.0  # seconds: looks that take longer than 40 ms may take more than their share
 LINGER = 30.0  # seconds for which a watcher goes on when nobody follows
 HEARTBEAT = 15.0  # seconds: shows both ends that the other is there
 KEPT = 400  # events

@@ -244,7 +244,7 @@ def acquire(lock: BaseFileLock, patience: float) -> None:
     A lease has to do there. Raises filelock's Timeout where another process holds it.
     """
     try:
-        with suppress(NotImplementedError):  # so filelock 3 tells that the file system has no locks
+        with suppress(NotImplementedError):  # from filelock 3 where there are no locks; 4 raises ENOSYS
             lock.acquire(timeout=patience)
     except OSError as error:  # a Timeout is one, too
         if error.errno != errno.ENOSYS:

@@ -44,12 +44,14 @@ def test_a_running_study_is_watched_and_its_log_followed_to_the_end(study, tmp_p
     )
     wait_for(lambda: any(path.stat().st_size for path in store.glob("jobs/*/journal.jsonl")), run)
     os.killpg(run.pid, signal.SIGSTOP)  # in the midst of its first job, until everybody watches
-    # It is trained after the first one, so that there is no log yet.
-    second = start("logs", "tiny:batch_norm=false/0", "--store", store, "-f")
-    table = start("status", "tiny", "--store", store, "--watch")
-    lines = start("status", "tiny", "--store", store, "--watch", "--json")
-    assert all(select.select([watching.stdout], [], [], 120)[0] for watching in (table, lines))
-    os.killpg(run.pid, signal.SIGCONT)
+    try:
+        # It is trained after the first one, so that there is no log yet.
+        second = start("logs", "tiny:batch_norm=false/0", "--store", store, "-f")
+        table = start("status", "tiny", "--store", store, "--watch")
+        lines = start("status", "tiny", "--store", store, "--watch", "--json")
+        assert all(select.select([watching.stdout], [], [], 120)[0] for watching in (table, lines))
+    finally:
+        os.killpg(run.pid, signal.SIGCONT)
     code, _, err = answer(run)
     assert (code, err) == (0, "")
     code, out, err = answer(second)
