@@ -14,11 +14,11 @@ from ablate.tracking.audit import compare
 from ablate.tracking.experiment import MovedError
 from ablate.tracking.records import Source, tracked
 from ablate.tracking.searches import ranged, searched
-from ablate.tracking.sender import log_study, renamed, sync
+from ablate.tracking.sender import log_study, renamed, sync, warm
 from ablate.tracking.server import serve
 from ablate.tracking.writer import Report, Writer
 
 __all__ = [
     "MovedError", "Report", "Source", "Writer", "compare", "first_line", "log_study", "marks", "own",
-    "public", "ranged", "renamed", "searched", "serve", "sync", "tracked", "uri",
+    "public", "ranged", "renamed", "searched", "serve", "sync", "tracked", "uri", "warm",
 ]  # fmt: skip

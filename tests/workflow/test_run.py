@@ -7,9 +7,11 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 from projects import TEXT, run
+from tracked import until
 
 from ablate.cli import main
 from ablate.errors import StoreError
+from ablate.execution import executors
 from ablate.store import layout, study_folder
 
 
@@ -90,3 +92,19 @@ def test_a_new_store_in_which_another_process_works_stays(tmp_path):
     with ExitStack() as stack, pytest.raises(StoreError), layout.creating(store):
         fail_in(store, (stack, "other"))
     assert layout.is_store(store.path)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow's own dependencies, at import
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # MLflow leaves its connections to the collector
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_mlflow_s_database_is_made_while_the_workers_start(proj, monkeypatch):
+    store, start = layout.open_store(proj / "mlruns"), executors.start
+
+    def starts(*given):
+        until(store.database.exists)
+        return start(*given)
+
+    monkeypatch.setattr(executors, "start", starts)
+    sets = ("seeds=1", "training.epochs=1", "data.train_size=20", "model.width=0.125")
+    done = CliRunner().invoke(main, ["run", "pets.toml", *(part for one in sets for part in ("--set", one))])
+    assert done.exit_code == 0, done.output

@@ -16,6 +16,6 @@ def _leave() -> None:
         os._exit(0)
 
 
-gc.collect()
 gc.freeze()
+gc.enable()
 atexit.register(_leave)

@@ -51,7 +51,8 @@ SEGMENTS = {
     "PYTORCH_ALLOC_CONF": "expandable_segments:True"
 }
 OLDER_SEGMENTS = "PYTORCH_CUDA_ALLOC_CONF"  # the former name: a user who has set it means it
-FROZEN = "ablate.execution.executors.frozen"  # imported by the server alone
+IMPORTING = "ablate.execution.executors.importing"  # imported by the server alone, as is the other
+FROZEN = "ablate.execution.executors.frozen"
 BAD_STARTS = 3  # deaths before a start is over, after which starting more is hopeless
 REFUSED_START = 0.05
 """The share that a refusal by the server counts for: it is dead, and may take a while to go."""
@@ -75,7 +76,7 @@ def environment(device: str) -> dict[str, str]:
 
 def preload(function: str, modules: tuple[str, ...]) -> None:
     """Name what the server imports before it forks a worker: a function's module, and others."""
-    forkserver.set_forkserver_preload([function.split(":", maxsplit=1)[0], *modules, FROZEN])
+    forkserver.set_forkserver_preload([IMPORTING, function.split(":", maxsplit=1)[0], *modules, FROZEN])
 
 
 def warm(variables: Mapping[str, str]) -> None:

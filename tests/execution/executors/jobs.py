@@ -160,7 +160,8 @@ def modules(payload: Json, report: Report, should_stop: Asked) -> Json:
 
 
 def signals(payload: Json, report: Report, should_stop: Asked) -> Json:
-    return {"server": os.getppid(), "frozen": gc.get_freeze_count()}
+    full = gc.get_stats()[-1]["collections"]
+    return {"server": os.getppid(), "frozen": gc.get_freeze_count(), "full": full, "collects": gc.isenabled()}
 
 
 def lacks_memory(payload: Json, report: Report, should_stop: Asked) -> Json:

@@ -75,11 +75,13 @@ class TestLocalExecutor(Contract):
         assert kinds(run_all(executor, [task("c", "ok")]), "c") == ["queued", "started", "finished"]
 
     def test_a_server_that_was_warmed_is_the_one_that_workers_are_forked_from(self, start: Start) -> None:
-        executors.warm("local", Program("jobs:run"), "cpu")
+        executors.warm("local", Program("jobs:run", ("scipy.stats",)), "cpu")
         warm = forkserver._forkserver._forkserver_pid
         end = the(run_all(start(), [task("a", "signals")]), "finished").detail
         assert end["server"] == warm
         assert end["frozen"] > 10_000, "a worker's collector walks through what its server has imported"
+        assert end["full"] == 0, "the server's collector walked through it while it was imported"
+        assert end["collects"], "a worker's own garbage stays"
 
     def test_the_server_leaves_without_tearing_down_what_it_has_imported(self, tmp_path: Path) -> None:
         # What is registered before runs after: of Python's own end nothing is left to run.
