@@ -12,25 +12,35 @@ from ablate.tracking.keys import key
 from ablate.tracking.records import Line, Record
 from ablate.tracking.sent import Sent
 
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # 7 by default: minutes of silence when a server is away. The writer retries by itself, and looks first at
+    # what has arrived: MLflow would repeat a request whose answer was late: a run twice.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",  # seconds; 120 by default
+    # Else it prints two lines for every run, each after a request of its own.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+"""What MLflow is told by its environment, where the user has said nothing else."""
+
 
 def connect(address: str) -> Any:
-    """Return a client; MLflow is imported quietly, and without telemetry unless the user wants it."""
-    for name, value in (
-        ("MLFLOW_DISABLE_TELEMETRY", "true"),
-        # 7 by default: minutes of silence when a server is away. The writer retries by itself, and looks
-        # first at what has arrived: MLflow would repeat a request whose answer was late: a run twice.
-        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0"),
-        ("MLFLOW_HTTP_REQUEST_TIMEOUT", "20"),  # seconds; 120 by default
-        # Else it prints two lines for every run, each after a request of its own.
-        ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),
-    ):
-        os.environ.setdefault(name, value)
+    """Return a client."""
+    load()
     _reach(address)
     from mlflow import MlflowClient
 
+    return MlflowClient(tracking_uri=address)
+
+
+def load() -> None:
+    """Import MLflow, quietly, and without telemetry unless the user wants it."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    import mlflow  # noqa: F401
+
     for noisy in ("alembic", "mlflow"):  # after the import, which sets levels of its own
         logging.getLogger(noisy).setLevel(logging.CRITICAL)  # failures are reported as sentences
-    return MlflowClient(tracking_uri=address)
 
 
 def _reach(address: str) -> None:

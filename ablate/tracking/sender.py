@@ -30,15 +30,16 @@ LONGEST_LINE = 900  # characters of one line of it, before it is escaped
 
 
 def warm(address: str, study: Study, store: Store) -> None:
-    """Begin, in the background, with what a first send waits for: MLflow's import, database and experiment.
+    """Begin, in the background, with what a first send waits for: the import of MLflow, a database in a file.
 
-    What fails here fails again where it is needed, and is told there.
+    What fails here fails again where it is needed, and is told there. A server is left to who sends.
     """
-    sender = Sender(address, study, store, frozenset())
 
     def connect() -> None:
         with suppress(Exception):
-            sender.connect()
+            clients.load()
+            if address.startswith("sqlite:"):
+                Sender(address, study, store, frozenset()).connect()
 
     threading.Thread(target=connect, name="mlflow-warm", daemon=True).start()
 

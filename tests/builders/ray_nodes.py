@@ -38,8 +38,11 @@ class Cluster:
         self.nodes: list[subprocess.Popen[bytes]] = []
         self._lost = 0
 
-    def add(self, cpus: int, gpus: int, *, blind: bool = False) -> None:
-        """Start a node, the first one as the head; a blind one does not see what lies in `unseen`."""
+    def add(self, cpus: int, gpus: int, *, blind: bool = False) -> int:
+        """Start a node, the first one as the head; return its number.
+
+        A blind one does not see what lies in `unseen`.
+        """
         before = ("unshare", "--mount", "sh", "-c", f'mount -t tmpfs tmpfs {self.unseen} && exec "$@"', "sh")
         before = before if blind else ()
         where = (
@@ -63,6 +66,7 @@ class Cluster:
             keeper = (sys.executable, "-c", DIES_WITH_US, *command)
             self.nodes.append(subprocess.Popen(keeper, stdout=log, stderr=log, env=environment))
         self._wait()
+        return len(self.nodes) - 1
 
     def _wait(self) -> None:
         """Connect, and wait until all nodes are there."""

@@ -55,16 +55,14 @@ def _start_ray(program: Program, options: Options) -> Executor:
     from ablate.execution.executors.ray import RayExecutor
 
     ray_cluster.connect(options.address)
-    laid_out = ray_cluster.places(options, ray_cluster.nodes())
-    return RayExecutor(program, laid_out, ray_cluster.precision(laid_out))
+    return RayExecutor(program, *ray_cluster.ready(options))
 
 
 def _ray_resources(options: Options) -> Resources:
     from ablate.execution.executors import ray_cluster
 
     ray_cluster.connect(options.address)
-    laid_out = ray_cluster.places(options, ray_cluster.nodes())
-    return ray_cluster.resources(laid_out, ray_cluster.precision(laid_out), shares_store=True)
+    return ray_cluster.resources(*ray_cluster.ready(options), shares_store=True)
 
 
 EXECUTORS: dict[str, Row] = {

@@ -193,43 +193,53 @@ def resources(laid_out: Iterable[Place], precision: str, *, shares_store: bool) 
     )
 
 
-def precision(laid_out: Iterable[Place]) -> str:
-    """Return what precision "auto" is on all nodes; each is asked.
+def ready(options: Options) -> tuple[tuple[Place, ...], str]:
+    """Return places on nodes that answer, and what precision "auto" is on all of them.
 
-    Raises an AblateError where one does not answer, or has another version of ablate.
+    Raises an AblateError where the cluster can never have what is asked, or a node cannot run this ablate.
     """
-    laid_out = tuple(laid_out)
-    device = laid_out[0].slots[0].device
-    answers = _ask({place.node: place.where for place in laid_out}, device)
-    for name, answer in answers.items():
-        if answer["version"] != __version__:
-            raise AblateError(
-                f"{name}, a node of the Ray cluster, has ablate {answer['version']}, and here is "
-                f"{__version__}: install the same there"
-            )
-    return "bf16" if all(answer["precision"] == "bf16" for answer in answers.values()) else "fp32"
+    there = nodes()
+    while True:
+        laid_out = places(options, there)
+        names, device = {place.node: place.where for place in laid_out}, laid_out[0].slots[0].device
+        answers = _ask(names, device)
+        lost = names.keys() - answers.keys()
+        if not lost:
+            is_bf16 = all(answer["precision"] == "bf16" for answer in answers.values())
+            return laid_out, "bf16" if is_bf16 else "fp32"
+        there = tuple(node for node in there if node.id not in lost)
 
 
 def _ask(names: dict[str, str], device: str) -> dict[str, dict[str, str]]:
-    """Return what each node says of itself, by its name."""
+    """Return what each node, by its id, says of itself; nothing of one that is lost.
+
+    Ray counts such a node among its own for some seconds.
+    """
     import ray
-    from ray.exceptions import RayError
+    from ray.exceptions import NodeDiedError, RayError, TaskUnschedulableError
 
     look: Any = ray.remote(ray_host.look)
     asked = {
-        name: look.options(num_cpus=0, max_retries=0, scheduling_strategy=on(node)).remote(device)
-        for node, name in names.items()
+        node: look.options(num_cpus=0, max_retries=0, scheduling_strategy=on(node)).remote(device)
+        for node in names
     }
     answers = {}
-    for name, reference in asked.items():
+    for node, reference in asked.items():
         try:
-            answers[name] = loads(ray.get(reference, timeout=ANSWER))
+            answers[node] = loads(ray.get(reference, timeout=ANSWER))
+        except (NodeDiedError, TaskUnschedulableError):
+            continue
         except (RayError, ImportError) as error:  # the second: what was raised there
             reason = str(error).strip().splitlines()[-1]
             raise AblateError(
-                f"{name}, a node of the Ray cluster, cannot run ablate {__version__}: {reason}: "
+                f"{names[node]}, a node of the Ray cluster, cannot run ablate {__version__}: {reason}: "
                 "install it in the Python that runs Ray there"
             ) from None
+        if answers[node]["version"] != __version__:
+            raise AblateError(
+                f"{names[node]}, a node of the Ray cluster, has ablate {answers[node]['version']}, and here "
+                f"is {__version__}: install the same there"
+            )
     return answers
 
 

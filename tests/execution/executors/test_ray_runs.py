@@ -189,11 +189,18 @@ def test_a_node_that_is_lost_is_told_in_one_line_and_its_jobs_go_on_elsewhere(
     assert (first, second >= 1) == (0, True)
 
 
+def test_a_node_that_was_lost_just_now_is_left_out(cluster: Cluster) -> None:
+    added = cluster.add(2, 0)
+    before = executors.resources("ray", Options("cpu")).slots
+    cluster.lose(added)
+    assert executors.resources("ray", Options("cpu")).slots == before - 2
+
+
 def test_random_kills_cost_attempts_and_nothing_else(cluster: Cluster, place: Path) -> None:
     text, draws = STUDY.replace("seeds      = 2", "seeds      = 6"), random.Random(16)
     (study := place / "tiny.toml").write_text(text)
     run(study, place / "here", "--jobs", "2")
-    cluster.add(2, 0)
+    added = cluster.add(2, 0)
     store = place / "ray"
     arguments = ("run", study, "--store", store, "--device", "cpu", "--executor", "ray", "--jobs", "2")
     kills, process = Counter[str](), start(*arguments, cwd=place, RAY_ADDRESS=cluster.address)
@@ -218,7 +225,7 @@ def test_random_kills_cost_attempts_and_nothing_else(cluster: Cluster, place: Pa
                 process.communicate()
                 process = start(*arguments, cwd=place, RAY_ADDRESS=cluster.address)
             case "raylet":
-                cluster.lose(2)
+                cluster.lose(added)
             case _ if hosts:
                 host = draws.choice(hosts)
                 os.kill(host if victim == "actor" else draws.choice(cluster.below(host)), signal.SIGKILL)
