@@ -1,6 +1,6 @@
 """The service measured: its start and memory, a page of a large store, what browsers cost a run.
 
-python benchmarks/stores.py DIR && python benchmarks/serve.py pages DIR
+python benchmarks/studies.py DIR && python benchmarks/serve.py pages DIR
 python benchmarks/serve.py followers [--seeds 90]
 python benchmarks/serve.py submitted
 """

@@ -1,87 +1,183 @@
-"""Write stores of many finished runs, for measuring what looks at stores: nothing is trained.
+"""(g) Stores of 1,000 and 10,000 runs: what each command takes that looks at all of them.
 
-    python benchmarks/stores.py DIR --studies 20 --cells 100 --seeds 5
-
-Two small jobs are trained for real; the others are a copy of one under the names that their recipes have,
-with other numbers.
+A hundred tiny trainings are run truly (see many.py); the folders of the others are copies of theirs under the
+identities that their seeds have, so that every check and every number is that of a store that was trained.
+MLflow gets the runs from `ablate sync`, as after a move. Beside the seconds stands by how much each command
+grows from the first store to the second, which has ten times the runs.
 """
 
-import argparse
-import json
 import os
-import random
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from ablate.planning.resolve import resolve
-from ablate.store import job_folder, layout, study_folder
-from ablate.study import file as study_file
+from ablate.execution.options import Where
+from ablate.store import job_folder, layout, records
+from ablate.store.layout import Store
 from ablate.study.grid import Job
+from ablate.workflow import plan as planning
+from benchmarks.measure import Limit, Timing
+from benchmarks.study import clean
 
+REAL = 5  # seeds that are trained; the others are copies of them
+SIZES = (1_000, 10_000)  # runs
+ROUNDS = 3
+NAME = "many"
+CELLS = 20
 STUDY = """
-name = "{name}"
-question = "How large may a store become?"
+name  = "{name}"
 seeds = {seeds}
 min_effect = 0.01
 [recipe]
-data = {{ name = "digits", image_size = 16, train_size = 300 }}
+data = {{ name = "digits", image_size = 16, train_size = 200 }}
 augment = {{ crop = "none", flip = false }}
-model = {{ name = "cnn4", width = 0.25 }}
-training = {{ epochs = 3, batch_size = 20 }}
-optimizer.name = "adam"
+model = {{ name = "baseline_cnn", width = 0.125 }}
+training = {{ epochs = 3, batch_size = 20, precision = "fp32" }}
 [factors]
-optimizer.lr = {rates}
+training.label_smoothing = [0.0, 0.05, 0.1, 0.15, 0.2]
+optimizer.weight_decay = [0.0, 1e-4]
+optimizer.momentum = [0.9, 0.8]
+[[claim]]
+text   = "a momentum of 0.8 is as good as 0.9"
+expect = "optimizer.momentum: 0.9 ~ 0.8"
 """
+ANSWERS = {"check": range(4)}  # exit codes: what a claim has come to
+MOST = {"doctor": 15.0}  # seconds of the larger store; of the others:
+USUAL = 5.0
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "plan": ("plan", NAME),
+    "status": ("status", NAME),
+    "report": ("report", NAME, "--format", "json"),
+    "check": ("check", NAME),
+    "gc": ("gc",),
+    "doctor": ("doctor",),
+    "run": ("run", NAME, "--device", "cpu"),
+    "sync": ("sync", NAME),
+}
+"""What is measured; `run` has nothing left to do."""
+OLD = ("plan", "status", "report", "check", "gc", "doctor", "run")  # those with a limit
 
 
-def write(folder: Path, studies: int, cells: int, seeds: int) -> None:
-    """Write a store of so many studies, each of so many cells and seeds."""
-    pattern = _train(folder)
-    store = layout.open_store(folder)
-    for number in range(studies):
-        rates = [round(0.001 * (cell + 1) + 1e-7 * (number + 1), 7) for cell in range(cells)]
-        text = STUDY.format(name=f"study {number + 1}", seeds=seeds, rates=rates)
-        study = study_file.parse(text, "benchmark")
-        resolved = resolve(study, store)
-        settled = study_folder.settled(store, "pattern")
-        study_folder.keep(store, study, settled)
-        for job in resolved.jobs:
-            _copy(pattern, store.job(job.id).path, job)
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a command took: seconds by the clock and of the processor, and its most memory."""
+
+    wall: float
+    busy: float
+    memory: float  # MB
 
 
-def _train(folder: Path) -> Path:
-    """Train two jobs, and return the folder of one."""
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "pattern.toml"
-        path.write_text(STUDY.format(name="pattern", seeds=1, rates=[0.003, 0.004]))
-        command = [sys.executable, "-m", "ablate", "run", str(path), "--store", str(folder)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return next((folder / "jobs").glob("[0-9a-f]*"))
+def build(folder: Path, runs: int) -> None:
+    """Make the study's file and a store with so many finished runs of it, MLflow's view included."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ablate(folder, "run", *_write(folder, REAL), "--device", "cpu")
+    _write(folder, runs // CELLS)
+    fill(folder)
+    ablate(folder, "run", *_write(folder, runs // CELLS), "--device", "cpu")
 
 
-def _copy(pattern: Path, target: Path, job: Job) -> None:
-    """Put the folder of a job there, with another accuracy."""
-    shutil.copytree(
-        pattern, target, ignore=shutil.ignore_patterns("*.pt", "*.png", "lock"), copy_function=os.link
-    )
-    target.joinpath("last.pt").touch()
-    (target / "recipe.json").unlink()
-    job_folder.create(job_folder.Folder(target), job)
-    (outcome,) = target.glob("outcomes/*/outcome.json")
-    content = json.loads(outcome.read_text())
-    content["metrics"]["test/accuracy"] = round(random.Random(job.id).gauss(0.8, 0.02), 4)
-    outcome.unlink()
-    outcome.write_text(json.dumps(content))
+def _write(folder: Path, seeds: int) -> tuple[str]:
+    file = folder / f"{NAME}.toml"
+    file.write_text(STUDY.format(name=NAME, seeds=seeds))
+    return (str(file),)
+
+
+def fill(folder: Path) -> None:
+    """Make the folders of all jobs that the store lacks, as copies of those of the first seeds."""
+    store = layout.open_store(folder / "mlruns")
+    jobs = planning.plan(
+        planning.load(str(folder / f"{NAME}.toml"), (), store), Where(store, device="cpu")
+    ).jobs
+    trained = {(_about(job), job.seed): job for job in jobs if job.seed < REAL}
+    for job in jobs:
+        if job.seed >= REAL:
+            _copy(store, trained[_about(job), job.seed % REAL], job)
+
+
+def _about(job: Job) -> str:
+    return job.recipe.model_dump_json()
+
+
+def _copy(store: Store, trained: Job, job: Job) -> None:
+    source, target = store.job(trained.id), store.job(job.id)
+    shutil.copytree(source.path, target.path)
+    description = job_folder.read_description(source)
+    assert description is not None, source
+    own = description.model_copy(update={"job": job.id, "seed": job.seed})
+    records.write(target.recipe, own, durable=False)
+
+
+def ablate(folder: Path, *arguments: str) -> Spent:
+    """Run a command on the store of a folder."""
+    command = [sys.executable, "-m", "ablate", *arguments, "--store", str(folder / "mlruns")]
+    began = os.times()
+    with subprocess.Popen(command, env=clean(), stdout=subprocess.DEVNULL) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode not in ANSWERS.get(arguments[0], (0,)):
+        raise subprocess.CalledProcessError(process.returncode, command)
+    ended = os.times()
+    return Spent(ended.elapsed - began.elapsed, _busy(usage), usage.ru_maxrss / 1e3)
+
+
+def _busy(usage: resource.struct_rusage) -> float:
+    return usage.ru_utime + usage.ru_stime
+
+
+def measure(folder: Path, rounds: int = ROUNDS) -> dict[str, list[Spent]]:
+    """Run every command so often, in turn."""
+    spent: dict[str, list[Spent]] = {name: [] for name in COMMANDS}
+    for _ in range(rounds):
+        for name, arguments in COMMANDS.items():
+            spent[name].append(ablate(folder, *arguments))
+    return spent
+
+
+def limits(small: dict[str, list[Spent]], large: dict[str, list[Spent]]) -> Iterator[Limit]:
+    """Return a row for each command."""
+    for name in OLD:
+        walls = sorted(one.wall for one in large[name])
+        middle = walls[len(walls) // 2]
+        before = sorted(one.wall for one in small[name])[len(small[name]) // 2]
+        busy = sorted(one.busy for one in large[name])[len(walls) // 2]
+        memory = max(one.memory for one in large[name])
+        yield Limit(
+            f"ablate {name} of {SIZES[1]:,} runs",
+            Timing(name, middle, walls[0], walls[-1], "s"),
+            MOST.get(name, USUAL),
+            note=f"{before:.1f} s with {SIZES[0]:,} runs; {busy:.1f} s of the processor, {memory:,.0f} MB",
+        )
+
+
+def run() -> list[Limit]:
+    """Build both stores and measure."""
+    with tempfile.TemporaryDirectory() as name:
+        spent = []
+        for size in SIZES:
+            build(Path(name) / str(size), size)
+            spent.append(measure(Path(name) / str(size)))
+        return list(limits(*spent))
+
+
+def main() -> None:
+    """Build a store where it is not there, and print what each command takes: FOLDER RUNS [ROUNDS]."""
+    folder, runs = Path(sys.argv[1]), int(sys.argv[2])
+    if not (folder / "mlruns" / "mlflow.db").exists():
+        build(folder, runs)
+    for name, all_ in measure(folder, int(sys.argv[3]) if len(sys.argv) > 3 else 1).items():
+        walls, busy = (
+            sorted(getattr(one, what) for one in all_)[len(all_) // 2] for what in ("wall", "busy")
+        )
+        print(
+            f"{name:8} {walls:7.2f} s, {busy:7.2f} s busy, {max(one.memory for one in all_):6.0f} MB",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--studies", type=int, default=20)
-    parser.add_argument("--cells", type=int, default=100)
-    parser.add_argument("--seeds", type=int, default=5)
-    asked = parser.parse_args()
-    write(asked.folder, asked.studies, asked.cells, asked.seeds)
+    main()
