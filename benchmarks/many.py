@@ -211,10 +211,10 @@ def run() -> list[Limit]:
         ),
         *(Limit(f"ablate {what} of {count:,} runs", seconds[what], 5) for what in looks),
         Limit(
-            f"tracking in a job of {middle['all']:.1f} s",
+            "tracking in a job of seconds",
             Timing("share", shares[len(shares) // 2], shares[0], shares[-1], "%"),
             1,
-            note=f"{1000 * middle['tracking']:.0f} ms; "
+            note=f"{1000 * middle['tracking']:.0f} ms of {middle['all']:.1f} s; "
             f"weights, checkpoints and picture {1000 * middle['weights and picture']:.0f} ms",
         ),
     ]
