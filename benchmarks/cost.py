@@ -1,7 +1,8 @@
 """What tracking costs a job of some seconds in a worker (see many.py).
 
-Every line of the journal and of the log, every JSON file and every report to the coordinator is timed;
-weights, checkpoints and the picture, which resuming and evaluating need, are reported beside.
+Every line of the log, every JSON file and every report to the coordinator is timed; weights and the pictures,
+which evaluating needs, are reported beside. Checkpoints and the journal's lines are written by another thread
+while the job goes on, and not counted.
 """
 
 import threading

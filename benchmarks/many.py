@@ -1,6 +1,6 @@
 """(f) Many small jobs, and what tracking costs one job.
 
-2,000 real trainings of milliseconds (17 digits, one epoch, a tiny network; then judged on all test images)
+2,000 real trainings of milliseconds (18 digits, one epoch, a tiny network; then judged on all test images)
 through everything that `ablate run` has: scheduler, two worker processes, journals, the writer with MLflow on
 SQLite, the report. What is counted is `workflow.run` from the first job's start to its return, the end of the
 upload and the report included.
@@ -215,7 +215,7 @@ def run() -> list[Limit]:
             Timing("share", shares[len(shares) // 2], shares[0], shares[-1], "%"),
             1,
             note=f"{1000 * middle['tracking']:.0f} ms of {middle['all']:.1f} s; "
-            f"weights, checkpoints and picture {1000 * middle['weights and picture']:.0f} ms",
+            f"weights and pictures {1000 * middle['weights and picture']:.0f} ms",
         ),
     ]
 

@@ -137,10 +137,11 @@ def page(comparisons: Sequence[Comparison | Limit]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in dict(facts["versions"]).items())  # type: ignore[call-overload]
     return f"""# Benchmarks
 
-Made by `python -m benchmarks --out docs/benchmarks.json`. Ours and theirs in turn, round after round, in one
-run; the figure is the median of the rounds, in brackets the slowest and the fastest one. A ratio above 1 is
-in favour of `ablate`; each is against the best of theirs; a row without a ratio is a figure of ours with its
-limit. What is compared with what stands at the top of each file in `benchmarks/`.
+Made by `python -m benchmarks --out docs/benchmarks.json`; the rows of 10,000 runs by `python -m benchmarks
+stores` with the same option. Ours and theirs in turn, round after round, in one run; the figure is the median
+of the rounds, in brackets the smallest and the largest one. A ratio above 1 is in favour of `ablate`; each is
+against the best of theirs; a row without a ratio is a figure of ours with its limit. What is compared with
+what stands at the top of each file in `benchmarks/`.
 
 {facts["processor"]}, {facts["usable_cores"]} cores, {facts["system"]}, Python {facts["python"]}, {versions}.
 

@@ -2,8 +2,8 @@
 
 A hundred tiny trainings are run truly (see many.py); the folders of the others are copies of theirs under the
 identities that their seeds have, so that every check and every number is that of a store that was trained.
-MLflow gets the runs from `ablate sync`, as after a move. Beside the seconds stands by how much each command
-grows from the first store to the second, which has ten times the runs.
+MLflow gets the runs from a second `ablate run`. Beside the seconds of the larger store stand those of the
+smaller one, and what the larger one takes of the processor and of memory.
 """
 
 import os

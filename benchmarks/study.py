@@ -1,4 +1,4 @@
-"""(e) A whole study: eight short trainings of cnn4 on the 1,437 real digits at 32x32, MLflow logging in both.
+"""(e) A whole study: eight short trainings of cnn4 on the 1,442 real digits at 32x32, MLflow logging in both.
 
 Theirs: eight runs of the usual script (usual.py), one process after the other. Ours: `ablate run`, from
 nothing to the report. Same recipes, epochs and batches; everything is counted, from the first process to the

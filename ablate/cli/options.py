@@ -8,6 +8,7 @@ import click
 
 from ablate.errors import AblateError
 from ablate.execution import executors
+from ablate.study.head import MOST_SEEDS
 
 if TYPE_CHECKING:
     from ablate.execution.options import How, Where
@@ -29,7 +30,7 @@ URI = click.option(
 )  # fmt: skip
 DEVICE = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
-    help="Where to train.",
+    help="Where to compute.",
 )  # fmt: skip
 JOBS = click.option(
     "--jobs", type=click.IntRange(1, 1024), metavar="N",
@@ -58,8 +59,8 @@ WAIT = click.option(
 )  # fmt: skip
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON; notes and progress go to stderr.")
 SEEDS = click.option(
-    "--seeds", type=click.IntRange(1, 10_000), metavar="N",
-    help="So many seeds, from now on: those in the store are kept, and a note names those that are left out.",
+    "--seeds", type=click.IntRange(1, MOST_SEEDS), metavar="N",
+    help="So many seeds: those in the store are kept, and a note names those left out. A run remembers it.",
 )  # fmt: skip
 REPLACE = click.option(
     "--replace", is_flag=True,

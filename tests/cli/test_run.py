@@ -258,7 +258,7 @@ def test_the_first_failure_ends_a_run_that_is_to_fail_fast(study, tmp_path):
         ),
         (("--budget", "2 hours"), "must be a time such as 90s, 10m, 2h or 1h30m, got 2 hours"),
         (("--stall", "0s"), "must be a time such as 90s, 10m, 2h or 1h30m, got 0s"),
-        (("--seeds", "0"), "0 is not in the range 1<=x<=10000"),
+        (("--seeds", "0"), "0 is not in the range 1<=x<=1000"),
     ],
 )
 def test_an_option_that_cannot_be_is_a_sentence(study, tmp_path, options, sentence):
