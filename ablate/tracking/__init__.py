@@ -11,10 +11,11 @@ from ablate.messages import public
 from ablate.tracking import marks
 from ablate.tracking.addresses import first_line, own, uri
 from ablate.tracking.audit import compare
+from ablate.tracking.client import warm
 from ablate.tracking.experiment import MovedError
 from ablate.tracking.records import Source, tracked
 from ablate.tracking.searches import ranged, searched
-from ablate.tracking.sender import log_study, renamed, sync, warm
+from ablate.tracking.sender import log_study, renamed, sync
 from ablate.tracking.server import serve
 from ablate.tracking.writer import Report, Writer
 

@@ -2,11 +2,14 @@
 
 import logging
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ablate.tracking import agreement, artifacts
+from ablate.tracking.addresses import is_served
 from ablate.tracking.facts import Images
 from ablate.tracking.keys import key
 from ablate.tracking.records import Line, Record
@@ -26,21 +29,37 @@ SETTINGS = {
 
 def connect(address: str) -> Any:
     """Return a client."""
-    load()
+    load(address)
     _reach(address)
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=address)
 
 
-def load() -> None:
-    """Import MLflow, quietly, and without telemetry unless the user wants it."""
+def load(address: str) -> None:
+    """Import what a client of an address needs, quietly, and without telemetry unless the user wants it."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    import mlflow  # noqa: F401
+    import mlflow
+
+    if not is_served(address):
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
     for noisy in ("alembic", "mlflow"):  # after the import, which sets levels of its own
         logging.getLogger(noisy).setLevel(logging.CRITICAL)  # failures are reported as sentences
+
+
+def warm(address: str) -> None:
+    """Begin to import, in the background, what a client of an address needs: a second. Nothing is asked yet.
+
+    What fails here fails again where it is needed, and is told there.
+    """
+
+    def imports() -> None:
+        with suppress(Exception):
+            load(address)
+
+    threading.Thread(target=imports, name="mlflow-import", daemon=True).start()
 
 
 def _reach(address: str) -> None:

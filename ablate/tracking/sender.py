@@ -1,9 +1,8 @@
 """The sender: what a store has and MLflow lacks is sent to it, record by record."""
 
 import os
-import threading
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,21 +26,6 @@ from ablate.tracking.sent import Sent
 
 LONGEST = 7900  # characters of a note or tag: MLflow cuts at 8000 and only warns
 LONGEST_LINE = 900  # characters of one line of it, before it is escaped
-
-
-def warm(address: str, study: Study, store: Store) -> None:
-    """Begin, in the background, with what a first send waits for: the import of MLflow, a database in a file.
-
-    What fails here fails again where it is needed, and is told there. A server is left to who sends.
-    """
-
-    def connect() -> None:
-        with suppress(Exception):
-            clients.load()
-            if address.startswith("sqlite:"):
-                Sender(address, study, store, frozenset()).connect()
-
-    threading.Thread(target=connect, name="mlflow-warm", daemon=True).start()
 
 
 def sync(address: str, study: Study, sources: Sequence[Source], store: Store) -> str:
@@ -104,8 +88,7 @@ class Sender:
         self._store = self._store or layout.identity(self.store)
         return self._store
 
-    def connect(self) -> Any:
-        """Return the client, once there is an experiment. Raises what MLflow raises."""
+    def _connect(self) -> Any:
         if self._client is None:
             # Two studies that start at once make one database; a server has its own, and may be slow.
             served = is_served(self.address)
@@ -158,7 +141,7 @@ class Sender:
         Those that the study no longer has are hidden.
         """
         if self._known is None:
-            client, runs = self.connect(), {}
+            client, runs = self._connect(), {}
             ours = f"tags.`ablate.store` = '{self._identity()}'"
             # All pages first: deleting a run shifts those that follow. Of two of a key the ended one stays.
             every = list(clients.search(client, self._experiment, ours))
@@ -203,7 +186,7 @@ class Sender:
             run.status = "KILLED"
 
     def _send(self, record: Record, runs: dict[str, Sent]) -> None:
-        client, run, state = self.connect(), runs.get(record.key), record.state
+        client, run, state = self._connect(), runs.get(record.key), record.state
         tags, replaced = self._tags(record), ""
         if run is not None and sent.is_other(client, run, record, tags):
             client.delete_run(run.run_id)
@@ -263,7 +246,7 @@ class Sender:
 
     def log_study(self, note: str, files: Sequence[Path]) -> None:
         """Write the study's own run, which is made at its first report."""
-        client = self.connect()
+        client = self._connect()
         identity = self._identity()
         own = f"tags.`ablate.kind` = 'study' and tags.`ablate.store` = '{identity}'"
         runs = list(clients.search(client, self._experiment, own))

@@ -261,7 +261,7 @@ def _work(crew: Crew, todo: Plan, replan: Callable[[], Plan], *, is_sent: bool) 
     trains = not crew.how.tune_only
     has_work = _has_work(todo, crew.how)
     if has_work:  # then there are seconds in which workers import, and this process waits for them
-        tracking.warm(tracking.uri(crew.store, crew.where.tracking_uri), todo.study, crew.store)
+        tracking.warm(tracking.uri(crew.store, crew.where.tracking_uri))
     with crew.at_work(todo) if has_work else nullcontext():
         if todo.tuning.open_ranges:
             _shown(crew, todo, partial(stages.find_rates, crew, todo.tuning), whole=False)

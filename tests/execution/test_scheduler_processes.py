@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -127,10 +128,7 @@ def test_a_real_job_that_waits_for_a_busy_slot_is_never_stalled_and_costs_no_bud
 
 @pytest.fixture
 def hanging(monkeypatch: pytest.MonkeyPatch, new_server: None) -> Iterator[Callable[[int], Executor]]:
-    """Return a function that starts so many slots, whose processes cannot be ended while they stand still.
-
-    They are below this process only where their fork server is: one that was lent is not.
-    """
+    """Return a function that starts so many slots, whose processes cannot be ended while they stand still."""
     monkeypatch.syspath_prepend(JOBS)
     monkeypatch.setattr(process, "GRACE", 0.5)
     from calls import Hanging
@@ -146,8 +144,12 @@ def cpus(count: int) -> tuple[Slot, ...]:
 
 
 def frozen() -> list[int]:
-    """List the processes below this one that stand still."""
-    return [pid for pid in descendants(os.getpid()) if stands_still(pid)]
+    """List the processes that stand still below the fork server of this test.
+
+    Others below this process are none of its business: commands of all of pytest's workers may be.
+    """
+    server = forkserver._forkserver._forkserver_pid
+    return [] if server is None else [pid for pid in descendants(server) if stands_still(pid)]
 
 
 class Clock:

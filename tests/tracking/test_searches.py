@@ -449,7 +449,7 @@ def see(connection, cursor, statement, *_):
         os.kill(os.getpid(), signal.SIGKILL)
 
 held = layout.open_store(Path(sys.argv[1]))
-Sender(tracking.uri(held, None), read("killed"), held, None).connect()
+Sender(tracking.uri(held, None), read("killed"), held, None)._connect()
 """
 
 

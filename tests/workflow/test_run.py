@@ -1,5 +1,6 @@
 """Commands that cannot start: they leave nothing behind, and whatever was there stays."""
 
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ablate.cli import main
 from ablate.errors import StoreError
 from ablate.execution import executors
 from ablate.store import layout, study_folder
+from ablate.tracking import client
 
 
 @pytest.mark.parametrize(
@@ -97,13 +99,20 @@ def test_a_new_store_in_which_another_process_works_stays(tmp_path):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow's own dependencies, at import
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # MLflow leaves its connections to the collector
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_mlflow_s_database_is_made_while_the_workers_start(proj, monkeypatch):
-    store, start = layout.open_store(proj / "mlruns"), executors.start
+def test_mlflow_is_imported_while_the_workers_start(proj, monkeypatch):
+    loaded, start, load = [], executors.start, client.load
+
+    def loads(address):
+        loaded.append(threading.current_thread().name)
+        load(address)
 
     def starts(*given):
-        until(store.database.exists)
+        until(lambda: loaded)
+        assert loaded == ["mlflow-import"]
+        assert not (proj / "mlruns" / "mlflow.db").exists()  # of a start that fails nothing is left
         return start(*given)
 
+    monkeypatch.setattr(client, "load", loads)
     monkeypatch.setattr(executors, "start", starts)
     sets = ("seeds=1", "training.epochs=1", "data.train_size=20", "model.width=0.125")
     done = CliRunner().invoke(main, ["run", "pets.toml", *(part for one in sets for part in ("--set", one))])

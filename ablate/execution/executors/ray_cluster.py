@@ -216,7 +216,7 @@ def _ask(names: dict[str, str], device: str) -> dict[str, dict[str, str]]:
     Ray counts such a node among its own for some seconds.
     """
     import ray
-    from ray.exceptions import NodeDiedError, RayError, TaskUnschedulableError
+    from ray.exceptions import NodeDiedError, RayError, RayTaskError, TaskUnschedulableError
 
     look: Any = ray.remote(ray_host.look)
     asked = {
@@ -231,9 +231,10 @@ def _ask(names: dict[str, str], device: str) -> dict[str, dict[str, str]]:
             continue
         except (RayError, ImportError) as error:  # the second: what was raised there
             reason = str(error).strip().splitlines()[-1]
+            is_lacking = isinstance(error, RayTaskError | ImportError)
+            advice = ": install it in the Python that runs Ray there" if is_lacking else ""
             raise AblateError(
-                f"{names[node]}, a node of the Ray cluster, cannot run ablate {__version__}: {reason}: "
-                "install it in the Python that runs Ray there"
+                f"{names[node]}, a node of the Ray cluster, cannot run ablate {__version__}: {reason}{advice}"
             ) from None
         if answers[node]["version"] != __version__:
             raise AblateError(
