@@ -80,6 +80,15 @@ class Free:
 
 
 @dataclass(frozen=True, slots=True)
+class Queued:
+    """The tasks of a study that a cluster's queue has, whether or not a process here follows them."""
+
+    running: int  # on its nodes
+    waiting: int
+    name: str  # that squeue lists them by
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """Counts of runs by their state, for each cell and in all, and details of single runs."""
 
@@ -94,6 +103,7 @@ class Status:
     free: Free = Free()
     seconds_left: float | None = None  # of the whole study at the pace of now; none where it cannot be known
     being_run: bool = False  # some process holds the study
+    queued: Queued | None = None  # none: a cluster has nothing of it
 
     @property
     def moves(self) -> bool:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ablate.analysis.outcomes import NAMES
-from ablate.analysis.status import Broken, Free, Running, Spot, Status
+from ablate.analysis.status import Broken, Free, Queued, Running, Spot, Status
 from ablate.cli import options, remote, terminal
 from ablate.cli.terminal import escape, seconds, show_table
 from ablate.messages import count
@@ -76,8 +76,6 @@ def status(
         click.echo(answers.text(now))
     else:
         show_status(console, now)
-        if waiting := inspect.queued(loaded, where):
-            console.print(escape(waiting), soft_wrap=True)
 
 
 def show_status(console: Console, status: Status) -> None:
@@ -168,6 +166,13 @@ def _spot(spot: Spot, running: Running | None) -> str:
     return f"[{COLOURS.get(spot.status, 'default')}]{escape(word)}[/]"
 
 
+def _left_to_slurm(queued: Queued) -> str:
+    return (
+        f"left to Slurm: {count(queued.running, 'job')} on its nodes, {queued.waiting} in its queue, "
+        f"by squeue --name={queued.name}; ablate run --executor slurm follows them"
+    )
+
+
 def _by_count(status: Status) -> Table:
     """Draw a row for each cell, and how many seeds of it are done, running and so on."""
     names = [name for name in COLOURS if status.total.get(name)]
@@ -186,7 +191,9 @@ def _lines(status: Status) -> list[str]:
     counts = ", ".join(f"{status.total[name]} {WORDS[name]}" for name in COLOURS if status.total.get(name))
     left = f"; about {seconds(status.seconds_left)} left" if status.seconds_left else ""
     lines = [f"{count(total, 'run')}: {counts}{left}"] if total else []
-    if (status.total.get("not_run") or status.total.get("stopped")) and not status.moves:
+    if status.queued is not None:
+        lines.append(escape(_left_to_slurm(status.queued)))
+    elif (status.total.get("not_run") or status.total.get("stopped")) and not status.moves:
         goes_on = "ablate run goes on with what is stopped, and trains what was not run"
         lines.append(f"nothing of it runs now: {goes_on}")
     if status.free.runs:

@@ -22,7 +22,7 @@ from ablate.planning.resolve import Resolved, resolve
 from ablate.store import job_folder, study_folder
 from ablate.store.layout import Store
 from ablate.study.grid import Run
-from ablate.workflow import argument
+from ablate.workflow import argument, inspect
 
 PACE = "time/epoch_seconds"
 TUNING_PAUSE = 5.0  # seconds between two looks at what range tests and searches have found
@@ -65,17 +65,20 @@ class Board:
             is_other = self._resolve()
             # First: a watcher that sees the study released must then see all that was done.
             being_run = study_folder.is_held(self.store, self.name)
+            queued = inspect.queued(self.name, self.store)
             changed = self._look_at_jobs() or is_other
             resolved = self._resolved
             assert resolved is not None
             last = self._status
             has_tuning = bool(resolved.tuning.ranges or resolved.tuning.searches)
-            if last is not None and not changed and last.being_run == being_run and not has_tuning:
+            is_as_before = last is not None and (last.being_run, last.queued) == (being_run, queued)
+            if last is not None and is_as_before and not changed and not has_tuning:
                 return last
             if changed or last is None:
                 now = self._put_together(resolved, being_run=being_run)
             else:
                 now = replace(standing.with_tuning(last, resolved.tuning, self.store), being_run=being_run)
+            now = replace(now, queued=queued)
             if now != last:
                 self._status = now
             assert self._status is not None

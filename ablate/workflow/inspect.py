@@ -1,15 +1,14 @@
 """The commands that look into a store and change nothing: how far a study is, what a job is, its log."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from ablate.analysis import status as standing
-from ablate.analysis.status import Status
+from ablate.analysis.status import Queued, Status
 from ablate.errors import AblateError
 from ablate.execution.executors.mailbox import Mailbox
 from ablate.execution.options import Where
-from ablate.messages import count
 from ablate.planning import explain as explaining
 from ablate.planning import job_names
 from ablate.planning.explain import Compared, Explained
@@ -17,25 +16,22 @@ from ablate.planning.references import first_line
 from ablate.planning.resolve import resolve
 from ablate.store import files, logs, study_folder
 from ablate.store.files import SPOILT
+from ablate.store.layout import Store
 from ablate.study.file import Study
 
 
 def status(study: Study, where: Where) -> Status:
     """Return how far a study is; quicker than a plan, which also finds out what is left of every job."""
     resolved = resolve(study, where.store, where.device)
-    return standing.of(study.name, resolved.runs, resolved.tuning, where.store)
+    now = standing.of(study.name, resolved.runs, resolved.tuning, where.store)
+    return replace(now, queued=queued(study.name, where.store))
 
 
-def queued(study: Study, where: Where) -> str:
-    """Return in words what of a study is left to a cluster's queue; empty if nothing."""
-    mailbox = Mailbox(where.store.mailbox(study.name))
+def queued(study: str, store: Store) -> Queued | None:
+    """Return what of a study a cluster's queue has; None if nothing."""
+    mailbox = Mailbox(store.mailbox(study))
     running, waiting = mailbox.standing()
-    if not running + waiting:
-        return ""
-    return (
-        f"left to Slurm: {count(running, 'job')} on its nodes, {waiting} in its queue, by squeue "
-        f"--name={mailbox.name}; ablate run --executor slurm follows them"
-    )
+    return Queued(running, waiting, mailbox.name) if running + waiting else None
 
 
 @dataclass(frozen=True, slots=True)

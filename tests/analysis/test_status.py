@@ -20,13 +20,18 @@ from statuses import judge, shown, status
 
 from ablate import descriptors
 from ablate.analysis import status as standing
-from ablate.analysis.status import Free, Spot, Status
+from ablate.analysis.status import Free, Queued, Spot, Status
 from ablate.errors import AblateError
+from ablate.execution.executors.mailbox import Mailbox
+from ablate.execution.options import Where
 from ablate.planning.plan import Plan
 from ablate.recipe.fields import Evaluation
+from ablate.serve.board import Board
 from ablate.store import files, job_folder, study_folder
 from ablate.store.layout import Store
+from ablate.store.study_folder import Settled
 from ablate.study.grid import Job
+from ablate.workflow import answers, inspect
 
 ROTATION = {"augment": {"rotation": [0, 15]}}
 CONSTANT = "at chance level: test accuracy 0.5000, and all 20 test images got the same answer, a"
@@ -337,6 +342,25 @@ def test_nobody_who_trains_is_said(here: Store) -> None:
         found = whole(made, here)
         assert (found.being_run, found.moves) == (True, True)
         assert "nothing of it runs now" not in shown(found)
+
+
+def test_what_a_cluster_s_queue_has_is_part_of_it_wherever_it_is_shown(here: Store) -> None:
+    study = read("mine", factors=ROTATION)
+    study_folder.keep(here, study, Settled("fp32"))
+    board, where = Board(here, "mine"), Where(here)
+    assert (inspect.status(study, where).queued, board.look().queued) == (None, None)
+    mailbox = Mailbox(here.mailbox("mine"))
+    mailbox.make()
+    first, _ = [mailbox.post(number, task, {"id": task}) for number, task in enumerate("ab")]
+    mailbox.claim(first, "1_0.0")
+    now = inspect.status(study, where)
+    assert now.queued == board.look().queued == Queued(1, 1, mailbox.name)
+    assert answers.plain(now)["queued"] == {"running": 1, "waiting": 1, "name": mailbox.name}
+    text = shown(now)
+    assert f"left to Slurm: 1 job on its nodes, 1 in its queue, by squeue --name={mailbox.name}" in text
+    assert "nothing of it runs now" not in text
+    mailbox.clear()
+    assert board.look().queued is None
 
 
 # Watching

@@ -1,5 +1,6 @@
 """Studies that run on Slurm: the same numbers as here, whatever becomes of the process that started them."""
 
+import json
 import os
 import pty
 import signal
@@ -59,6 +60,8 @@ def test_what_is_detached_is_followed_and_ctrl_c_asks_whether_it_goes_on(cluster
     code, out = ended(start(*long, "--detach"))
     assert (code, "2 jobs left to Slurm" in out) == (0, True), out
     assert "left to Slurm: " in ablate("status", "tiny", "--store", store)[1]
+    queued = json.loads(ablate("status", "tiny", "--store", store, "--json")[1])["queued"]
+    assert queued["running"] + queued["waiting"] == 2
     arrays, alive = jobs_of(cluster)
     assert alive == 2
     for answer, goes_on in (("", True), ("c", False)):
@@ -68,6 +71,7 @@ def test_what_is_detached_is_followed_and_ctrl_c_asks_whether_it_goes_on(cluster
         assert ("2 jobs left to Slurm" in out, "everything finished is kept" in out) == (goes_on, not goes_on)
         assert jobs_of(cluster) == (arrays, 2 * goes_on)
     assert attempts(store) == 2
+    assert json.loads(ablate("status", "tiny", "--store", store, "--json")[1])["queued"] is None
     assert "left to Slurm" not in ablate("status", "tiny", "--store", store)[1]
 
 
