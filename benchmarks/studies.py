@@ -1,9 +1,9 @@
-"""Write stores of many finished runs, for measuring what looks at stores: nothing is trained.
+"""Write a store of many studies, for the service's pages (see serve.py); stores.py has one large one.
 
     python benchmarks/studies.py DIR --studies 20 --cells 100 --seeds 5
 
-Two small jobs are trained for real; the others are a copy of one under the names that their recipes have,
-with other numbers.
+Two small jobs are trained for real; the others are copies of one under the identities that their recipes
+have, with other numbers and without weights. MLflow has none of these.
 """
 
 import argparse

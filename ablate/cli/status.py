@@ -166,13 +166,6 @@ def _spot(spot: Spot, running: Running | None) -> str:
     return f"[{COLOURS.get(spot.status, 'default')}]{escape(word)}[/]"
 
 
-def _left_to_slurm(queued: Queued) -> str:
-    return (
-        f"left to Slurm: {count(queued.running, 'job')} on its nodes, {queued.waiting} in its queue, "
-        f"by squeue --name={queued.name}; ablate run --executor slurm follows them"
-    )
-
-
 def _by_count(status: Status) -> Table:
     """Draw a row for each cell, and how many seeds of it are done, running and so on."""
     names = [name for name in COLOURS if status.total.get(name)]
@@ -213,6 +206,13 @@ def _lines(status: Status) -> list[str]:
     if len(status.broken) > MOST_BROKEN:
         lines.append(f"and {len(status.broken) - MOST_BROKEN} more; --json has all of them")
     return lines
+
+
+def _left_to_slurm(queued: Queued) -> str:
+    return (
+        f"left to Slurm: {count(queued.running, 'job')} on its nodes, {queued.waiting} in its queue, "
+        f"by squeue --name={queued.name}; ablate run --executor slurm follows them"
+    )
 
 
 def _broken(broken: Broken) -> list[str]:

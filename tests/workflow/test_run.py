@@ -1,4 +1,4 @@
-"""Commands that cannot start: they leave nothing behind, and whatever was there stays."""
+"""The start of commands: one that cannot start leaves nothing behind, and whatever was there stays."""
 
 import threading
 from contextlib import ExitStack

@@ -1,4 +1,4 @@
-"""Imported last by the server that workers are forked from: what stands there then is nobody's garbage.
+"""Imported last by the server that workers are forked from: no collector looks at what stands there then.
 
 Without this the collector of every worker walks through all of torch, which unshares its memory, and the
 server's end takes 2 s, in which it holds the terminal's pipes (`ablate run | tee` waits for it).

@@ -1,7 +1,7 @@
-"""Imported first by the server that workers are forked from: nothing is garbage while it imports.
+"""Imported first by the server that workers are forked from: no garbage is collected while it imports.
 
-Without this the collector walks through torch again and again while that is imported: 3.3 s instead of 2.3 s,
-for 34 objects that it finds.
+Else the collector walks through torch again and again while that is imported: 3.3 s instead of 2.3 s, for
+13 MB (12,800 objects), which all workers share.
 """
 
 import gc

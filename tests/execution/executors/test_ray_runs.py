@@ -21,6 +21,7 @@ from ray_nodes import NEEDS_RAY, Cluster
 from ablate.cli import main
 from ablate.errors import AblateError
 from ablate.execution import executors
+from ablate.execution.executors import ray_host
 from ablate.execution.executors.base import Options
 from ablate.store import files, job_folder
 from ablate.store.job_folder import Folder
@@ -194,6 +195,22 @@ def test_a_node_that_was_lost_just_now_is_left_out(cluster: Cluster) -> None:
     before = executors.resources("ray", Options("cpu")).slots
     cluster.lose(added)
     assert executors.resources("ray", Options("cpu")).slots == before - 2
+
+
+@pytest.mark.parametrize("is_python_at_fault", [True, False])
+def test_a_node_that_cannot_answer_is_an_error_with_advice_where_its_python_is_at_fault(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, is_python_at_fault: bool
+) -> None:
+    def look(_device: str) -> str:
+        if is_python_at_fault:
+            raise ImportError("No module named 'ablate'")
+        os._exit(1)
+
+    monkeypatch.setattr(ray_host, "look", look)
+    with pytest.raises(AblateError, match="a node of the Ray cluster, cannot run ablate") as caught:
+        executors.resources("ray", Options("cpu"))
+    advice = ": install it in the Python that runs Ray there"
+    assert str(caught.value).endswith(advice) == is_python_at_fault
 
 
 def test_random_kills_cost_attempts_and_nothing_else(cluster: Cluster, place: Path) -> None:
