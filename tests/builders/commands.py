@@ -82,7 +82,15 @@ def attempts(store):
     return sum(len(path.read_text().splitlines()) for path in store.glob("jobs/*/attempts.jsonl"))
 
 
+def wait_until(condition, seconds=300):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
 def wait_for(condition, process, seconds=300):
+    """Wait for what must come while a process is there."""
     end = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()
