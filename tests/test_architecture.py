@@ -35,7 +35,6 @@ HOMES = {
     "uvicorn": {"serve"},
     "torch": {"training", "execution"},
     "torchvision": {"training"},
-    "torchmetrics": {"training"},
     "sklearn": {"training"},
     "PIL": {"training"},
     "safetensors": {"training"},

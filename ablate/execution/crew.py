@@ -27,7 +27,6 @@ from ablate.store.tasks import Context, ProbeTask
 
 PRELOAD = (
     "torch._dynamo",
-    "torchmetrics.functional.classification",
     "PIL.Image",
     "PIL.ImageDraw",
     "PIL.PngImagePlugin",
@@ -64,6 +63,7 @@ class Crew:
     lock: threading.RLock = field(default_factory=threading.RLock)
     # Asks whoever interrupts, whether what can do without this process is left running.
     leaves: Callable[[], bool] = lambda: True
+    is_warm: bool = False  # workers have not started yet, and what they wait for has begun
     said: set[str] = field(default_factory=set)  # notices of tasks: each once, however many tasks send it
 
     @property
@@ -111,6 +111,12 @@ class Crew:
     def warm(self, device: str) -> None:
         """Let what workers wait for at their start, the imports, begin now: there will be work for them."""
         executors.warm(self.where.executor, PROGRAM, device)
+        self.is_warm = True
+
+    def cool(self) -> None:
+        """End that beginning, where no workers have started after all."""
+        if self.is_warm:
+            executors.cool(self.where.executor)
 
     @contextmanager
     def at_work(self, todo: Plan) -> Iterator[None]:
@@ -137,6 +143,7 @@ class Crew:
         for text in executors.notices(self.where.executor, options):
             self.notice(text)
         start = executors.start(self.where.executor, _program(self.store), options)
+        self.is_warm = False
         with self.observed(learner), closing(start) as executor:
             resources = executor.resources()
             context = context.model_copy(update={"jobs_a_device": resources.jobs_a_device})
@@ -188,7 +195,11 @@ def assemble(
     `leaves` asks whether jobs go on that can do without this process.
     """
     with Interruption() as interruption:
-        yield Crew(where, how, interruption, observers, leaves=leaves)
+        crew = Crew(where, how, interruption, observers, leaves=leaves)
+        try:
+            yield crew
+        finally:
+            crew.cool()
 
 
 def _program(store: Store) -> Program:

@@ -17,7 +17,6 @@ PACKAGES = (
     "ablate-studies",
     "torch",
     "torchvision",
-    "torchmetrics",
     "numpy",
     "scikit-learn",
     "pillow",

@@ -53,21 +53,13 @@ def evaluate(
 
     The same network, recipe and seed give the same numbers. `alive` is called for every pass over a batch.
     """
-    from torchmetrics.functional.classification import (
-        multiclass_calibration_error,
-        multiclass_confusion_matrix,
-    )
-
     p = predict(network, recipe, seed, test, alive)
     labels, answers = test.labels.cpu(), p.argmax(1)
-    confusion = multiclass_confusion_matrix(answers, labels, num_classes=len(classes))
+    confusion = _confusion(answers, labels, len(classes))
     per_class = confusion.diagonal() / confusion.sum(1)
-    below_1 = p.clamp_max(1 - 2**-23)  # else torchmetrics counts full confidence in a sixteenth bin
-    scores = _plain("test", p, labels) | {
-        "test/calibration_error": multiclass_calibration_error(
-            below_1, labels, num_classes=len(classes), n_bins=BINS
-        ).item(),
-    }
+    count, confidence, accuracy = _calibration(p, answers == labels)
+    error = (count * (confidence - accuracy).abs()).sum() / len(labels)  # Guo et al. 2017, equation 3
+    scores = _plain("test", p, labels) | {"test/calibration_error": error.item()}
     scores |= {
         metrics.PER_CLASS + name: share
         for name, share in zip(classes, per_class.tolist(), strict=True)
@@ -79,7 +71,10 @@ def evaluate(
     return Scores(
         metrics=scores,
         confusion=confusion.tolist(),
-        calibration=_calibration(p, answers == labels),
+        calibration=[
+            (int(n), round(c, 6), round(a, 6))
+            for n, c, a in zip(count.tolist(), confidence.tolist(), accuracy.tolist(), strict=True)
+        ],
         wrong=_wrong(p, answers, labels),
         right=_right(p, answers, labels),
         at_chance=chance.at_chance(confusion.tolist(), classes),
@@ -94,22 +89,24 @@ def _plain(split: str, p: Tensor, labels: Tensor) -> dict[str, float]:
     }
 
 
-def _calibration(p: Tensor, right: Tensor) -> list[tuple[int, float, float]]:
-    """Compare confidence with accuracy in equal bins, as the calibration error does.
+def _confusion(answers: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Count the answers (N,) to images of each class: (K, K) int64, [true class][answer]."""
+    return torch.bincount(labels * classes + answers, minlength=classes**2).reshape(classes, classes)
 
-    An empty bin has zeros.
+
+def _calibration(p: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the images, mean confidence and accuracy of each bin of confidence: (BINS,) each.
+
+    The bins are equal, as Guo et al. 2017, section 2 has them; an empty one has zeros.
     """
     confidence = p.max(1).values.nan_to_num(0.0)  # of a broken network
     which = (confidence * BINS).long().clamp(0, BINS - 1)
     count = torch.bincount(which, minlength=BINS)
-    sums = [
+    mean_confidence, accuracy = (
         torch.bincount(which, weights=part.double(), minlength=BINS) / count.clamp_min(1)
         for part in (confidence, right)
-    ]
-    return [
-        (int(n), round(c, 6), round(a, 6))
-        for n, c, a in zip(count.tolist(), *(part.tolist() for part in sums), strict=True)
-    ]
+    )
+    return count, mean_confidence, accuracy
 
 
 def predict(

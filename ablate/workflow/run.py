@@ -53,7 +53,6 @@ class Ran:
 def run(study: Study, crew: Crew) -> Ran:
     """Find rates, search, train what is missing, keep MLflow up to date, report; running again resumes."""
     from ablate import tracking
-    from ablate.report import publish
 
     where, how = crew.where, crew.how
     _check_search(study, how)
@@ -66,7 +65,11 @@ def run(study: Study, crew: Crew) -> Ran:
     ):
         if notice := study_folder.take_over(crew.store, study, replace=how.replace):
             crew.notice(notice)
+        if study_folder.past(crew.store, study.name) is None:  # there will be work: the plan takes a while
+            crew.warm(resources.device)
         before, replan = _prepare(study, crew, resources, warms=True)
+        from ablate.report import publish  # brings pandas: by now the workers import as well
+
         for notice in () if how.tune_only else before.trained_again:
             crew.notice(notice)
         is_sent = before.is_done and tracking.marks.is_current(

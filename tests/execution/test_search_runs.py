@@ -231,13 +231,14 @@ def test_an_optuna_storage_that_cannot_be_had_is_a_sentence_and_another_one_is_u
 
 
 def kill_while_it_searches(searched, store, more, draw, hit):
-    """Run a study, and kill it or its workers, until there are enough kills or it is done; count them in `hit`."""
+    """Run a study, and kill it or its workers, until there are enough kills (in `hit`) or it is done."""
     while hit.total() < KILLS:
         process, victim = start("run", searched, "--store", store, *more), VICTIMS[hit.total() % len(VICTIMS)]
         if victim != "coordinator" or hit.total() % 2:  # otherwise anywhere, imports included
             wait_until(
-                lambda p=process: p.poll() is not None
-                or (workers_of(p.pid) and list(store.glob("searches/*/trials.json")))
+                lambda p=process: (
+                    p.poll() is not None or (workers_of(p.pid) and list(store.glob("searches/*/trials.json")))
+                )
             )
         time.sleep(draw.uniform(0.1, 2.5))
         workers = workers_of(process.pid)

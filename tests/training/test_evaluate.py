@@ -116,6 +116,20 @@ def test_the_metrics_are_scikit_learns(seed):
     )
 
 
+@pytest.mark.parametrize("scale", [0.01, 0.1, 0.3, 3.0])
+def test_confusion_and_calibration_error_are_torchmetrics(scale):
+    from torchmetrics.functional import classification  # late: it brings matplotlib to every worker
+
+    logits, labels = random_case(5)
+    found = judge_written(logits, labels, scale=scale)
+    pair = torch.from_numpy(softmax(logits * scale)).float(), torch.from_numpy(labels)
+    assert found.confusion == classification.multiclass_confusion_matrix(*pair, num_classes=4).tolist()
+    assert found.metrics["test/calibration_error"] == pytest.approx(
+        classification.multiclass_calibration_error(*pair, num_classes=4, n_bins=evaluate.BINS).item(),
+        abs=1e-6,
+    )
+
+
 @pytest.mark.parametrize("scale", [0.01, 0.1, 0.3, 3.0])  # hardly sure of anything ... certain of everything
 @pytest.mark.parametrize("seed", range(3))
 def test_the_calibration_error_is_that_of_a_plain_loop(seed, scale):
@@ -392,7 +406,7 @@ def test_a_network_trained_in_bf16_is_judged_in_bf16(trained):
     assert torch.equal(p, expected)
 
 
-def test_torchmetrics_warns_of_nothing(trained):
+def test_an_evaluation_warns_of_nothing(trained):
     network, test, classes = trained
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -1,7 +1,9 @@
 """The start of commands: one that cannot start leaves nothing behind, and whatever was there stays."""
 
+import os
 import threading
 from contextlib import ExitStack
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from tracked import until
 from ablate.cli import main
 from ablate.errors import StoreError
 from ablate.execution import executors
+from ablate.planning import inputs
 from ablate.store import layout, study_folder
 from ablate.tracking import client
 
@@ -117,3 +120,26 @@ def test_mlflow_is_imported_while_the_workers_start(proj, monkeypatch):
     sets = ("seeds=1", "training.epochs=1", "data.train_size=20", "model.width=0.125")
     done = CliRunner().invoke(main, ["run", "pets.toml", *(part for one in sets for part in ("--set", one))])
     assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_imports_of_workers_begin_before_the_plan_and_end_where_nothing_starts(
+    proj, monkeypatch, is_new
+):
+    servers, check = [], inputs.check_images
+
+    def checks(given):
+        servers.append(forkserver._forkserver._forkserver_pid)
+        check(given)
+
+    if not is_new:  # then all may be done, and a server would import for nobody
+        run("pets.toml", begin=False)
+    monkeypatch.setattr(inputs, "check_images", checks)
+    executors.cool("local")
+    done = CliRunner().invoke(main, ["run", "pets.toml", "--set", "data.train_size=100000"])
+    assert done.exit_code == 2
+    assert [server is not None for server in servers] == [is_new]
+    assert forkserver._forkserver._forkserver_pid is None
+    for server in filter(None, servers):
+        with pytest.raises(ProcessLookupError):
+            os.kill(server, 0)

@@ -25,6 +25,7 @@ class Row:
     notices: Callable[[Options], tuple[str, ...]] = lambda _: ()  # what a user should know before jobs run
     # Begins with what a start waits for longest, in the background, while there is something else to do.
     warm: Callable[[Program, str], None] = lambda _program, _device: None
+    cool: Callable[[], None] = lambda: None  # ends what was begun so, where nothing has started after all
     form: str = ""  # of an address that may follow its name, such as HOST:PORT after cloud://
 
 
@@ -39,6 +40,12 @@ def _warm_local(program: Program, device: str) -> None:
 
     server.preload(program.function, program.preload)
     server.warm(server.environment(device))
+
+
+def _cool_local() -> None:
+    from ablate.execution.executors import server
+
+    server.cool()
 
 
 def _start_slurm(program: Program, options: Options) -> Executor:
@@ -72,6 +79,7 @@ EXECUTORS: dict[str, Row] = {
         options=("device", "jobs", "jobs_per_gpu", "threads", "devices", "most"),
         notices=devices.notices,
         warm=_warm_local,
+        cool=_cool_local,
     ),
     "slurm": Row(
         start=_start_slurm,
@@ -107,6 +115,11 @@ def notices(name: str, options: Options) -> tuple[str, ...]:
 def warm(name: str, program: Program, device: str) -> None:
     """Begin with what a start of an executor on a kind of device waits for, if it can be begun before."""
     EXECUTORS[name.partition("://")[0]].warm(program, device)
+
+
+def cool(name: str) -> None:
+    """End what was begun for an executor that has not started after all."""
+    EXECUTORS[name.partition("://")[0]].cool()
 
 
 def start(name: str, program: Program, options: Options) -> Executor:

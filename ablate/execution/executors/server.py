@@ -2,17 +2,13 @@
 
 import os
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
-from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from ablate import places
-from ablate.errors import AblateError
 from ablate.execution.executors import devices
 
 ENVIRONMENT = {
@@ -81,8 +77,17 @@ def preload(function: str, modules: tuple[str, ...]) -> None:
 
 def warm(variables: Mapping[str, str]) -> None:
     """Start the server that workers are forked from, where it does not run; it imports in the background."""
-    with _set({**variables, **_caches()}), _deaf():  # it takes over both
+    with _set(variables), _deaf():  # it takes over both
         forkserver.ensure_running()
+
+
+def cool() -> None:
+    """End the server, from which no worker was forked: it would import to the end, holding its pipes open."""
+    server: Any = forkserver._forkserver  # noqa: SLF001 (Python has no public end of it)
+    if server._forkserver_pid is not None:  # noqa: SLF001
+        with suppress(ProcessLookupError):
+            os.kill(server._forkserver_pid, signal.SIGKILL)  # noqa: SLF001 (it is deaf to others)
+        server._stop()  # noqa: SLF001
 
 
 def start(process: Startable, variables: Mapping[str, str]) -> None:
@@ -123,22 +128,6 @@ def _within(seconds: float, call: Callable[[], None]) -> None:
         )
     for error in raised:
         raise error
-
-
-def _caches() -> dict[str, str]:
-    """Return where matplotlib, which torchmetrics imports, keeps its cache: HOME may be read-only.
-
-    Nowhere where there is no folder of the user's own that can be written.
-    """
-    if "MPLCONFIGDIR" in os.environ:
-        return {}
-    with suppress(AblateError):
-        for folder in (places.cache(), Path(tempfile.gettempdir()) / f"ablate-{os.getuid()}"):
-            with suppress(OSError):
-                (folder / "matplotlib").mkdir(mode=0o700, parents=True, exist_ok=True)
-                if os.access(folder / "matplotlib", os.W_OK) and folder.lstat().st_uid == os.getuid():
-                    return {"MPLCONFIGDIR": str(folder / "matplotlib")}
-    return {}
 
 
 @contextmanager

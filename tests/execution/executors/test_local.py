@@ -83,6 +83,14 @@ class TestLocalExecutor(Contract):
         assert end["full"] == 0, "the server's collector walked through it while it was imported"
         assert end["collects"], "a worker's own garbage stays"
 
+    def test_a_server_that_was_warmed_in_vain_is_ended_and_the_next_one_works(self, start: Start) -> None:
+        executors.cool("local")
+        executors.warm("local", Program("jobs:run", ("scipy.stats",)), "cpu")
+        warm = forkserver._forkserver._forkserver_pid
+        executors.cool("local")
+        wait_until_gone({warm})
+        assert the(run_all(start(), [task("a", "signals")]), "finished").detail["server"] != warm
+
     def test_the_server_leaves_without_tearing_down_what_it_has_imported(self, tmp_path: Path) -> None:
         # What is registered before runs after: of Python's own end nothing is left to run.
         (tmp_path / "late.py").write_text("import atexit\natexit.register(print, 'torn down', flush=True)\n")
