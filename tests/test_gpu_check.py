@@ -42,10 +42,10 @@ def test_a_step_that_is_none_is_a_mistake():
 
 @pytest.mark.slow  # seconds
 def test_a_step_that_takes_too_long_is_ended_with_all_that_it_has_started(tmp_path):
-    done = check("--device", "cpu", "--steps", "3,1", "--total", 6, "--out", tmp_path / "out.json")
+    done = check("--device", "cpu", "--steps", "5,1", "--total", 6, "--out", tmp_path / "out.json")
     assert done.returncode == 1
     rows = json.loads((tmp_path / "out.json").read_text())["steps"]
-    assert [(row["step"], row["verdict"]) for row in rows] == [(3, "broken"), (1, "broken")]
+    assert [(row["step"], row["verdict"]) for row in rows] == [(5, "broken"), (1, "broken")]
     assert [row["why"].split(" after")[0] for row in rows] == ["not over", "no time was left"]
     ours = [path for path in Path("/proc").glob("[0-9]*/environ") if str(tmp_path) in read(path)]
     assert ours == []

@@ -171,11 +171,17 @@ def _make(folder: Path, number: int, term: float) -> Lease | None:
         "owner": secrets.token_hex(8), "machine": machine(), "host": socket.gethostname(), "pid": os.getpid(),
         "term": term, "renewals": 0,
     }  # fmt: skip
+    path = _path(folder, number)
     try:
-        with descriptors.new(_path(folder, number)) as file:
-            file.write(_bytes(content))
+        file = descriptors.new(path)
     except FileExistsError:
         return None
+    try:
+        with file:
+            file.write(_bytes(content))
+    except OSError:  # the disk is full: an empty lease, of nobody, would be waited for
+        descriptors.remove(path)
+        raise
     return Lease(folder, number, content)
 
 

@@ -100,7 +100,16 @@ def _frozen(setup: Setup) -> Iterator[Part]:
                 os.kill(worker, signal.SIGSTOP)
                 frozen.append(worker)
 
-    options = ("--store", store, "--device", setup.device.type, "--jobs", 1, "--stall", "5s")
+    options = (
+        "--store",
+        store,
+        "--device",
+        setup.device.type,
+        "--jobs",
+        1,
+        "--stall",
+        setup.sized("5s", "20s"),
+    )
     code, said = processes.watched(processes.ablate("run", file, *options), look)
     figures = {"exit": code, "frozen": len(frozen), "says": said.splitlines()[-6:]}
     yield Part("a frozen job is stopped and tried again", code == 0 and bool(frozen), figures)
@@ -114,8 +123,9 @@ def _orphaned(setup: Setup) -> Iterator[Part]:
     below = processes.descendants(process.pid)
     process.kill()
     process.communicate()
-    time.sleep(3)
-    left = [pid for pid in below if processes.is_alive(pid)]
+    end = time.monotonic() + setup.sized(3, 60)
+    while (left := [pid for pid in below if processes.is_alive(pid)]) and time.monotonic() < end:
+        time.sleep(0.1)
     yield Part(
         "3 s after the coordinator's death nothing is left of it", bool(below) and not left, {"left": left}
     )

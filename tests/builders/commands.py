@@ -82,6 +82,10 @@ def attempts(store):
     return sum(len(path.read_text().splitlines()) for path in store.glob("jobs/*/attempts.jsonl"))
 
 
+PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "300"}
+"""For what a server has in the end: on a busy machine one request may take more than the usual 20 s."""
+
+
 def wait_until(condition, seconds=300):
     end = time.monotonic() + seconds
     while not condition():

@@ -70,7 +70,7 @@ class Cluster:
 
     def _wait(self) -> None:
         """Connect, and wait until all nodes are there."""
-        end = time.monotonic() + 90
+        end = time.monotonic() + 300
         while not self._is_up(len(self.nodes)):
             is_late = time.monotonic() > end or self.nodes[-1].poll() is not None
             assert not is_late, [log.read_text() for log in self.folder.glob("node-*.log")]

@@ -85,7 +85,7 @@ def test_plan_says_what_a_run_would_do_and_that_one_seed_decides_nothing(study, 
     assert re.search(r"runs +3 = 3 cells x 1 seed\b", out)
     assert re.search(r"excluded +1 cell: too slow \(batch_norm=false, mc_dropout=3\)", out)
     assert re.search(r"warning +one seed shows effects and allows no verdict", out)
-    assert re.search(r"time +about \d+ s on \d slots?", out)
+    assert re.search(r"time +about \d+ s on \d+ slots?", out)
     assert "warning" not in ablate("plan", study, "--store", tmp_path)[1]
 
 
@@ -183,7 +183,7 @@ def test_a_diverged_run_is_a_result_that_is_counted_and_never_averaged(study, tm
 @pytest.mark.slow  # several runs of a study
 def test_ctrl_c_keeps_what_is_finished_and_the_next_run_does_the_rest(study, tmp_path):
     store, long = tmp_path / "store", ("--set", "training.epochs=15")
-    process = start("run", study, "--store", store, *long)
+    process = start("run", study, "--store", store, "--jobs", 1, *long)
     wait_for(lambda: list(store.glob("jobs/*/result.json")), process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=300)
@@ -222,7 +222,7 @@ def run_part_by_part(study, store):
     assert (code, attempts(store)) == (0, 2)
     assert "training 2 jobs on" in out
     assert "2 jobs of other cells left out (--only)" in out
-    code, out, _ = ablate("run", study, "--store", store, "--seeds", 3)
+    code, out, _ = ablate("run", study, "--store", store, "--seeds", 3, "--jobs", 2)
     assert (code, attempts(store)) == (0, 6)
     assert "training 4 jobs on 2 slots, 2 known already" in out
     code, out, _ = ablate("run", "tiny", "--store", store, "--seeds", 4, "--budget", "0.001s")

@@ -25,7 +25,7 @@ from ablate.store.tasks import RangeTask
 from ablate.training import data
 
 LONG = EVERY_DRAW.model_copy(update={"training": Training(epochs=60, batch_size=16, precision="fp32")})
-PATIENCE = 120.0
+PATIENCE = 300.0
 
 
 @pytest.fixture(scope="module")

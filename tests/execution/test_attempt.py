@@ -21,7 +21,7 @@ from ablate.store.lease import Watch
 from ablate.training import data
 
 LONG = EVERY_DRAW.model_copy(update={"training": Training(epochs=30, batch_size=16, precision="fp32")})
-PATIENCE = 120.0
+PATIENCE = 300.0
 
 MACHINE = """
 import json, os, sys

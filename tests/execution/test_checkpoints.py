@@ -22,7 +22,7 @@ from ablate.store import files as store_files
 from ablate.store import job_folder
 from ablate.store.job_folder import Folder
 
-PATIENCE = 60.0  # seconds, after which a test that would hang fails
+PATIENCE = 300.0  # seconds, after which a test that would hang fails
 LONGER = EVERY_DRAW.model_copy(  # whose best epoch is neither the first nor the last
     update={
         "model": EVERY_DRAW.model.model_copy(update={"width": 1.0}),
@@ -105,15 +105,20 @@ def test_a_line_is_told_when_it_is_in_the_journal_and_not_before(house: House, g
 def test_what_the_writing_raises_ends_the_job_with_the_same_sentence(
     house: House, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception], words: str
 ) -> None:
-    folder, epochs = house.folder("a"), []
+    folder, epochs, failed = house.folder("a"), [], threading.Event()
 
     def fails(path: Path, content: dict[str, Any], **more: Any) -> None:
+        failed.set()
         with store_files.writing(path):
             raise OSError(number, os.strerror(number), str(path))
 
+    def stops() -> bool:  # asked at the end of each epoch, before its checkpoint
+        epochs.append(1)
+        return len(epochs) > 1 and not failed.wait(PATIENCE)
+
     monkeypatch.setattr(checkpoints, "save", fails)
     with pytest.raises(kind, match=words):
-        trainings.run_job(house.payload(folder), lambda _: None, lambda: bool(epochs.append(1)))
+        trainings.run_job(house.payload(folder), lambda _: None, stops)
     assert len(epochs) < EPOCHS, "it is raised at once, not at the end"
     assert folder.failure.exists() is (kind is PermissionError)
     assert not job_folder.is_running(folder)

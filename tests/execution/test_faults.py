@@ -15,10 +15,10 @@ import sys
 import time
 import urllib.request
 from contextlib import contextmanager, suppress
-from itertools import product
+from itertools import product, takewhile
 
 import pytest
-from commands import RECIPE, ablate, attempts, results, start, wait_for
+from commands import PATIENT, RECIPE, ablate, attempts, results, start, wait_for
 from processes import is_alive, kill, workers_of
 
 from ablate.store.files import DRAFT
@@ -186,7 +186,7 @@ def test_kills_of_workers_and_coordinators_in_every_phase_leave_no_trace(study, 
         len(made) < KILLS
     ):  # a quick machine ends the study between two kills: then another store has the rest
         stores.append(tmp_path / f"store{len(stores)}")
-        assert len(stores) < 10, f"studies end before they can be killed: {made}"
+        assert len(stores) < 10 + KILLS, f"studies end before they can be killed: {made}"
         made += kill_while_it_trains(study, stores[-1], plan[len(made) :], draw)
     for store in stores:
         code, out, err = ablate("run", study, "--store", store)
@@ -204,7 +204,7 @@ def test_kills_of_workers_and_coordinators_in_every_phase_leave_no_trace(study, 
 
 def test_sigterm_puts_everything_away_as_ctrl_c_does(study, undisturbed, tmp_path):
     store = tmp_path / "store"
-    process = start("run", study, "--store", store)
+    process = start("run", study, "--store", store, "--jobs", 1)
     wait_for(lambda: list(store.glob("jobs/*/result.json")), process)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=300)
@@ -217,7 +217,7 @@ def test_sigterm_puts_everything_away_as_ctrl_c_does(study, undisturbed, tmp_pat
 
 def test_a_worker_that_is_frozen_is_ended_and_its_job_tried_again(study, undisturbed, tmp_path):
     store = tmp_path / "store"
-    process = start("run", study, "--store", store, "--stall", "6s")
+    process = start("run", study, "--store", store, "--jobs", 2, "--stall", "20s")
     wait_for(lambda: list(store.glob("jobs/*/checkpoint.pt")), process)
     frozen = workers_of(process.pid)[0]
     os.kill(frozen, signal.SIGSTOP)
@@ -230,10 +230,10 @@ def test_a_worker_that_is_frozen_is_ended_and_its_job_tried_again(study, undistu
 
 def test_a_coordinator_that_is_frozen_for_longer_than_a_stall_goes_on(study, undisturbed, tmp_path):
     store = tmp_path / "store"
-    process = start("run", study, "--store", store, "--stall", "8s")
+    process = start("run", study, "--store", store, "--stall", "20s")
     wait_for(lambda: list(store.glob("jobs/*/checkpoint.pt")), process)
     os.kill(process.pid, signal.SIGSTOP)
-    time.sleep(10)
+    time.sleep(22)
     os.kill(process.pid, signal.SIGCONT)
     out, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (0, ""), out + err
@@ -270,7 +270,7 @@ def fill(path):
 def test_a_full_disk_stops_everything_with_a_sentence_and_spoils_nothing(study, undisturbed, tmp_path):
     with disk(tmp_path / "disk", "200m") as place:
         store = place / "store"
-        process = start("run", study, "--store", store)
+        process = start("run", study, "--store", store, "--jobs", 1)
         wait_for(lambda: list(store.glob("jobs/*/result.json")), process)
         fill(place / "filler")
         out, err = process.communicate(timeout=300)
@@ -358,13 +358,12 @@ def test_an_mlflow_server_that_is_killed_and_comes_back_has_everything_in_the_en
         port = free.getsockname()[1]
     store, address = tmp_path / "store", f"http://127.0.0.1:{port}"
     with server(tmp_path, port):
-        patient = {
-            "MLFLOW_HTTP_REQUEST_TIMEOUT": "300"
-        }  # at the end: a server takes its time on a busy machine
         where = ("--store", store, "--tracking-uri", address)
-        process = start("run", study, *where, "--jobs", 1, "--stall", "1h", **patient)
+        process = start("run", study, *where, "--jobs", 1, "--stall", "1h", **PATIENT)
         wait_for(lambda: list(store.glob("jobs/*/result.json")), process)
-    wait_for(lambda: len(list(store.glob("jobs/*/result.json"))) > 1, process)
+    said = iter(process.stdout.readline, "")
+    told = [*takewhile(lambda line: "does not take runs" not in line, said)]
+    assert process.poll() is None, told
     held = workers_of(process.pid)
     for worker in held:  # a server takes longer to start than the study takes
         os.kill(worker, signal.SIGSTOP)
@@ -374,7 +373,5 @@ def test_an_mlflow_server_that_is_killed_and_comes_back_has_everything_in_the_en
             os.kill(worker, signal.SIGCONT)
         out, err = process.communicate(timeout=300)
         assert (process.returncode, err) == (0, ""), out + err
-        assert "does not take runs" in out
-        assert "training goes on" in out
-        assert "ablate sync" not in out
+        assert "not up to date" not in out
         check_whole(store, undisturbed, address)

@@ -262,7 +262,7 @@ def test_a_search_that_is_killed_again_and_again_ends_with_exactly_its_trials(se
     more = ("--set", "search.trials=10", "--set", "training.epochs=6", "--set", "search.pruner=none")
     while hit.total() < KILLS:  # a quick machine ends a study before all: the next store takes the rest
         stores.append(tmp_path / f"store{len(stores)}")
-        assert len(stores) < 10, f"studies end before they can be killed: {hit}"
+        assert len(stores) < 10 + KILLS, f"studies end before they can be killed: {hit}"
         kill_while_it_searches(searched, stores[-1], more, draw, hit)
     for store in stores:
         code, out, err = ablate("run", searched, "--store", store, *more)
@@ -279,14 +279,17 @@ def test_a_study_that_is_searched_already_says_so_and_can_be_waited_for(searched
     store, long = tmp_path / "store", ("--set", "training.epochs=12")
     first = start("search", searched, "--store", store, *long)
     wait_for(lambda: list(store.glob("searches/*/trials.json")), first)
+    os.kill(first.pid, signal.SIGSTOP)  # else it may be done first
     code, _, err = ablate("search", searched, "--store", store, *long)
     assert code == 2
     assert f"is being run by process {first.pid} on" in err
     second = start("search", searched, "--store", store, "--wait", *long)
+    said = second.stdout.readline()
+    os.kill(first.pid, signal.SIGCONT)
     out, err = second.communicate(timeout=300)
     assert (second.returncode, err) == (0, "")
-    assert f"is being run by process {first.pid} on" in out
-    assert "waiting for it" in out
+    assert f"is being run by process {first.pid} on" in said
+    assert "waiting for it" in said
     assert "trials (random) on" not in out
     out, err = first.communicate(timeout=300)
     assert (first.returncode, err) == (0, "")

@@ -4,8 +4,10 @@ import json
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
+import mounts
 import pytest
 
 from ablate.store import lease as leases
@@ -36,6 +38,20 @@ def test_a_lease_is_one_file_that_goes_with_its_owner(tmp_path):
     assert (content["machine"], content["term"], content["renewals"]) == (leases.machine(), leases.TERM, 0)
     lease.release()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lease_for_which_the_disk_has_no_room_is_not_left_behind(tmp_path):
+    with mounts.small(tmp_path / "disk", "64k"):
+        folder, filler = tmp_path / "disk" / "job", tmp_path / "disk" / "filler"
+        folder.mkdir()
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(512))
+        with pytest.raises(OSError, match="No space left"):
+            Watch(folder).take(has_lock=True)
+        assert list(folder.iterdir()) == []
+        filler.unlink()
+        assert Watch(folder).take(has_lock=True).number == 1
 
 
 def test_a_renewal_changes_the_content_and_not_its_length(tmp_path):

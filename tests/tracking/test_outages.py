@@ -227,6 +227,7 @@ def test_at_the_end_a_server_that_hangs_gets_one_request_and_an_interruption_end
     runs = begun(shared, loaded)
     sources = tracking.tracked(loaded, runs, shared)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")
+    monkeypatch.setattr("ablate.tracking.writer.PATIENCE", 0.5)  # that is said well before the 4 s
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with hanging() as (address, held):
         one = writer(address, loaded, sources, shared, heard)

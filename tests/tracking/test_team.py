@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import servers
-from commands import RECIPE, ablate, start, wait_for
+from commands import PATIENT, RECIPE, ablate, start, wait_for
 from mlflow import MlflowClient
 from shown import history, runs_of
 from tracked import begun, read
@@ -96,7 +96,7 @@ def test_two_users_upload_every_run_once_while_server_and_database_are_restarted
     study.with_name("held_net.py").write_text(HELD)
     hold = tmp_path / "hold"  # while it is there, all training waits: a server may take a minute to start
     hold.touch()
-    variables = {"MLFLOW_TRACKING_URI": server.address, "HOLD": str(hold)}
+    variables = {"MLFLOW_TRACKING_URI": server.address, "HOLD": str(hold), **PATIENT}
     both = [start("run", study, "--store", store, "--jobs", 1, **variables) for store in stores]
     ended = "jobs/*/outcomes/*/outcome.json"
 
@@ -237,6 +237,7 @@ def test_two_coordinators_share_a_search_in_postgresql_and_no_password_is_writte
     servers_of = {
         "MLFLOW_TRACKING_URI": postgres.address("mlflow"),
         "ABLATE_OPTUNA_STORAGE": postgres.address("optuna"),
+        **PATIENT,
         "HOLD": str(hold),
     }
     first = start("run", tmp_path / "one.toml", "--store", store, "--jobs", 1, **servers_of)

@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from commands import TINY, ablate, failing, start, wait_for
+from commands import PATIENT, TINY, ablate, failing, start, wait_for
 from finished import copy_of
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
@@ -241,7 +241,9 @@ def test_a_real_server_takes_the_same_runs_and_the_ui_serves_them(done, study, t
             ).read()[:8]
         )
         study.write_text(TINY.replace('"tiny"', '"remote"'))
-        code, out, err = ablate("run", study, "--store", tmp_path / "store", MLFLOW_TRACKING_URI=address)
+        code, out, err = ablate(
+            "run", study, "--store", tmp_path / "store", MLFLOW_TRACKING_URI=address, **PATIENT
+        )
         assert code == 0, out + err
         assert "not up to date" not in out
         remote, local = runs_of(api, "remote"), runs_of(client(folder / "store"), "tiny")

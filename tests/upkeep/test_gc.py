@@ -247,7 +247,7 @@ def test_the_command_lists_asks_and_removes(store):
 @pytest.mark.slow  # a process for each kill
 def test_killed_amid_a_removal_the_store_is_whole_and_the_next_one_goes_on(store):
     other = other_job(store)
-    for number in range(1500):
+    for number in range(4000):
         folder = store / "jobs" / f"{number:064x}"
         folder.mkdir()
         for name in ("recipe.json", "result.json", "last.pt"):

@@ -123,9 +123,7 @@ def test_mlflow_is_imported_while_the_workers_start(proj, monkeypatch):
 
 
 @pytest.mark.parametrize("is_new", [True, False])
-def test_imports_of_workers_begin_before_the_plan_and_end_where_nothing_starts(
-    proj, monkeypatch, is_new
-):
+def test_imports_of_workers_begin_before_the_plan_and_end_where_nothing_starts(proj, monkeypatch, is_new):
     servers, check = [], inputs.check_images
 
     def checks(given):

@@ -13,7 +13,7 @@ from ablate.execution.executors.base import ENDS, Event, Executor, Slot
 from ablate.execution.executors.local import LocalExecutor
 from ablate.execution.executors.process import Process
 
-DEADLINE = 60.0  # seconds: generous, since the machine may be busy with other things
+DEADLINE = 300.0  # seconds: generous, since the machine may be busy with other things
 TERMINAL = ENDS
 
 

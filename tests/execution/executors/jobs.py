@@ -24,7 +24,7 @@ Report = Callable[[Json], None]
 Asked = Callable[[], bool]
 
 POLL = 0.01  # seconds
-PATIENCE = 60.0  # seconds after which a job that waits gives up, so that a broken test leaves nothing behind
+PATIENCE = 300.0  # seconds after which a job that waits gives up, so that a broken test leaves nothing behind
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -207,7 +207,7 @@ def freezes_amid_a_message(payload: Json, report: Report, should_stop: Asked) ->
     report({"pid": os.getpid()})
     wait_for(Path(payload["gate"]).exists)  # nobody reads from now on
     threading.Thread(target=report, args=({"long": "x" * 5_000_000},), daemon=True).start()
-    time.sleep(0.5)
+    time.sleep(2)
     os.kill(os.getpid(), signal.SIGSTOP)
     return {}
 

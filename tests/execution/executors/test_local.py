@@ -291,9 +291,9 @@ def small_memory() -> Iterator[Path]:
     """Make a control group whose processes may have 64 MiB in all, as a container's."""
     first, second = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")  # the versions of control groups
     group, limit = (
-        (first / "ablate-test", "memory.limit_in_bytes")
+        (first / f"ablate-test-{os.getpid()}", "memory.limit_in_bytes")
         if first.exists()
-        else (second / "ablate-test", "memory.max")
+        else (second / f"ablate-test-{os.getpid()}", "memory.max")
     )
     try:
         group.mkdir()

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import processes
 import pytest
 from click.testing import CliRunner
 from commands import TINY, start
@@ -132,7 +133,7 @@ def begun(store: Path, name: str) -> list[int]:
 
 
 def wait_for(store: Path, count: int, process: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + 180
+    end = time.monotonic() + 300
     while epochs(store) < count and process.poll() != 0:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end, epochs(store)
@@ -152,7 +153,7 @@ def test_a_coordinator_that_is_ended_leaves_nothing_and_the_next_one_goes_on(
     assert process.returncode == (130 if number == signal.SIGINT else -number), (out, err)
     before = each(store)
     assert 6 <= sum(before.values()) < EPOCHS
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while pids := cluster.actors():
         assert time.monotonic() < end, pids
         time.sleep(0.1)
@@ -166,7 +167,7 @@ def is_halfway(cluster: Cluster, node: int, store: Path, name: str) -> bool:
     """Whether a job is trained on a node, and an epoch of it has come here."""
     there, folder = cluster.below(cluster.nodes[node].pid), Folder(store / "jobs" / name)
     attempts = job_folder.read_attempts(folder)
-    return 1 <= each(store)[name] <= 9 and bool(attempts) and attempts[-1].pid in there
+    return 1 <= each(store)[name] <= 6 and bool(attempts) and attempts[-1].pid in there
 
 
 def test_a_node_that_is_lost_is_told_in_one_line_and_its_jobs_go_on_elsewhere(
@@ -186,7 +187,7 @@ def test_a_node_that_is_lost_is_told_in_one_line_and_its_jobs_go_on_elsewhere(
     assert all("/0 killed: " in line or "/1 killed: " in line for line in told[:1]), told
     assert "raylet" not in out + err
     assert trained(store) == here
-    first, second = begun(store, halfway[0])
+    first, second, *_ = begun(store, halfway[0])
     assert (first, second >= 1) == (0, True)
 
 
@@ -245,7 +246,7 @@ def test_random_kills_cost_attempts_and_nothing_else(cluster: Cluster, place: Pa
                 cluster.lose(added)
             case _ if hosts:
                 host = draws.choice(hosts)
-                os.kill(host if victim == "actor" else draws.choice(cluster.below(host)), signal.SIGKILL)
+                processes.kill(host if victim == "actor" else draws.choice(cluster.below(host)))
         kills[victim] += 1
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, (out, err)
