@@ -17,6 +17,7 @@ import urllib.request
 from contextlib import contextmanager, suppress
 from itertools import product, takewhile
 
+import mounts
 import pytest
 from commands import PATIENT, RECIPE, ablate, attempts, results, start, wait_for
 from processes import is_alive, kill, workers_of
@@ -244,35 +245,12 @@ def test_a_coordinator_that_is_frozen_for_longer_than_a_stall_goes_on(study, und
 # Disks
 
 
-@contextmanager
-def disk(path, size):
-    """Mount a small disk of its own, as only root can."""
-    path.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)], capture_output=True, check=False
-    ).returncode:
-        pytest.skip("a small disk must be mounted, and that takes root")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "-l", str(path)], check=True)
-
-
-def fill(path):
-    """Take all the room that there is."""
-    with path.open("wb", buffering=0) as file:
-        for size in (1 << 20, 1 << 12, 1):
-            with suppress(OSError):
-                while True:
-                    file.write(b"\0" * size)
-
-
 def test_a_full_disk_stops_everything_with_a_sentence_and_spoils_nothing(study, undisturbed, tmp_path):
-    with disk(tmp_path / "disk", "200m") as place:
+    with mounts.small(place := tmp_path / "disk", "200m"):
         store = place / "store"
         process = start("run", study, "--store", store, "--jobs", 1)
         wait_for(lambda: list(store.glob("jobs/*/result.json")), process)
-        fill(place / "filler")
+        mounts.fill(place / "filler")
         out, err = process.communicate(timeout=300)
         assert process.returncode == 2, out + err
         assert re.search(
@@ -291,7 +269,7 @@ def test_a_full_disk_stops_everything_with_a_sentence_and_spoils_nothing(study, 
 
 
 def test_a_read_only_store_can_be_read_and_a_run_in_it_is_a_sentence(study, undisturbed, tmp_path):
-    with disk(tmp_path / "disk", "200m") as place:
+    with mounts.small(place := tmp_path / "disk", "200m"):
         shutil.copytree(undisturbed, place / "store")
         subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
         where, job = ("--store", place / "store"), min(path.name for path in undisturbed.glob("jobs/*"))

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 
 import mounts
@@ -44,9 +43,7 @@ def test_a_lease_for_which_the_disk_has_no_room_is_not_left_behind(tmp_path):
     with mounts.small(tmp_path / "disk", "64k"):
         folder, filler = tmp_path / "disk" / "job", tmp_path / "disk" / "filler"
         folder.mkdir()
-        with suppress(OSError), filler.open("wb", buffering=0) as file:
-            while True:
-                file.write(bytes(512))
+        mounts.fill(filler)
         with pytest.raises(OSError, match="No space left"):
             Watch(folder).take(has_lock=True)
         assert list(folder.iterdir()) == []

@@ -128,8 +128,12 @@ class Mailbox:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         except FileExistsError:
             return False
-        with os.fdopen(descriptor, "w") as file:
-            file.write(who)
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(who)
+        except OSError:  # the disk is full: an empty claim would be nobody's
+            self.release(name)
+            raise
         if not (self.path / "tasks" / name).exists():  # it has ended since it was listed
             self.release(name)
             return False

@@ -2,6 +2,7 @@
 
 import os
 
+import mounts
 import pytest
 
 from ablate.errors import AblateError
@@ -32,6 +33,18 @@ def test_tasks_are_there_in_their_order_until_one_agent_has_them(mailbox):
     assert mailbox.owner(first) == "1_0.1"
     mailbox.release(first)
     assert mailbox.unclaimed() == [first, second, third]
+
+
+def test_a_claim_for_which_the_disk_has_no_room_is_not_left_behind(tmp_path):
+    with mounts.small(tmp_path / "disk", "64k"):
+        (mailbox := Mailbox(tmp_path / "disk" / "mailbox")).make()
+        (name,) = post(mailbox, "a")
+        mounts.fill(filler := tmp_path / "disk" / "filler")
+        with pytest.raises(OSError, match="No space left"):
+            mailbox.claim(name, "1_0.0")
+        assert mailbox.unclaimed() == [name]
+        filler.unlink()
+        assert mailbox.claim(name, "1_0.0")
 
 
 def test_a_task_that_ended_after_it_was_listed_is_not_taken_again(mailbox):
