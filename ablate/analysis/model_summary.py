@@ -21,24 +21,23 @@ class ModelSummary:
 def read(outcomes: tuple[Outcome, ...], store: Store) -> tuple[ModelSummary, ...]:
     """Return each different network whose layers are known, that of the first cell first.
 
-    One job's file is read for all that share recipe and images; of a cell that of its last trained seed, as
-    earlier versions recorded no layers.
+    One job's file is read for all that share recipe and images; the last seeds' first, as earlier versions
+    recorded no layers.
     """
-    trained: dict[tuple[str, Network], dict[str, None]] = {}  # the labels of each network's cells
-    of_key: dict[object, dict[str, None]] = {}  # the same
     cells = {outcome.run.cell.id: outcome.run.cell for outcome in outcomes}
     keys = {identity: _key(cell) for identity, cell in cells.items()}
-    last = {outcome.run.cell.id: outcome for outcome in outcomes if outcome.trained}
-    for identity, outcome in last.items():
-        cell, key = cells[identity], keys[identity]
-        if key not in of_key:
+    networks: dict[object, Network] = {}
+    for outcome in reversed(outcomes):
+        key = keys[outcome.run.cell.id]
+        if outcome.trained and key not in networks:
             network = records.read_or_empty(store.job(outcome.run.job_id).model, Network)
             if network.layers:
-                of_key[key] = trained.setdefault((cell.recipe.model.name, network), {})
+                networks[key] = network
+    labels: dict[tuple[str, Network], list[str]] = {}
     for identity, cell in cells.items():
-        if (key := keys[identity]) in of_key:
-            of_key[key][cell.label] = None
-    return tuple(ModelSummary(name, tuple(labels), network) for (name, network), labels in trained.items())
+        if (key := keys[identity]) in networks:
+            labels.setdefault((cell.recipe.model.name, networks[key]), []).append(cell.label)
+    return tuple(ModelSummary(name, tuple(those), network) for (name, network), those in labels.items())
 
 
 def _key(cell: Cell) -> object:

@@ -63,13 +63,18 @@ def warm(address: str) -> None:
 
 
 def _reach(address: str) -> None:
-    """Raise what a database on a server answers: MLflow would ask it ten times, for 100 seconds in all."""
-    if not address.startswith("postgresql"):
+    """Raise the error of a database that cannot be opened: MLflow would try ten times, for 100 seconds."""
+    if not address.startswith(("postgresql", "sqlite")):
         return
     import sqlalchemy
 
     patience = {"connect_timeout": int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"])}
-    engine = sqlalchemy.create_engine(address, poolclass=sqlalchemy.NullPool, connect_args=patience)
+    url = sqlalchemy.make_url(address)
+    if url.get_backend_name() == "sqlite":
+        patience = {}
+        if not Path(url.database or "").parent.is_dir():  # MLflow makes that folder
+            return
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, connect_args=patience)
     engine.connect().close()
 
 

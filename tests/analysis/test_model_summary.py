@@ -52,10 +52,11 @@ def test_one_file_is_read_for_all_that_share_a_network(here, monkeypatch):
     assert len(read) == 2
 
 
-def test_a_job_of_an_earlier_version_is_passed_over_for_one_that_recorded_its_layers(here):
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_job_that_recorded_no_layers_is_passed_over_for_one_that_did(here, seed):
     def write(run):
         content = named(run)
-        return content if run.seed == 2 else {key: content[key] for key in ("parameters", "macs")}
+        return content if run.seed == seed else {key: content[key] for key in ("parameters", "macs")}
 
     assert len(model_summary.read(trained(here, write), here)) == 2
 

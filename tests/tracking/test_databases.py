@@ -7,6 +7,7 @@ from commands import ablate
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from shown import runs_of
+from sqlalchemy.exc import OperationalError
 from tracked import begun, read
 
 from ablate import databases, tracking
@@ -202,3 +203,19 @@ def test_a_missing_driver_is_refused_before_anything_is_trained(study, tmp_path,
     assert 'needs the package nonsense, which is not installed: pip install "ablate-studies[postgres]"' in err
     assert "s3cret" not in err
     assert not (tmp_path / "store").exists()
+
+
+def test_a_file_that_cannot_be_opened_is_asked_once_and_not_ten_times_by_mlflow(tmp_path, monkeypatch):
+    import mlflow
+
+    def never(**_):
+        pytest.fail("MLflow is asked")
+
+    with monkeypatch.context() as here:
+        here.setattr(mlflow, "MlflowClient", never)
+        (tmp_path / "folder.db").mkdir()
+        with pytest.raises(OperationalError, match="unable to open database file"):
+            clients.connect(f"sqlite:///{tmp_path}/folder.db")
+    made = tmp_path / "not there yet" / "team.db"
+    assert clients.connect(f"sqlite:///{made}").get_experiment("0") is not None
+    assert made.exists()
