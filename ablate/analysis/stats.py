@@ -368,6 +368,11 @@ def _quadrature() -> tuple[Floats, Floats]:
     return nodes, weights
 
 
+def load() -> None:
+    """Import what verdicts are computed with."""
+    _special()
+
+
 def _special() -> Any:
     """Import scipy's special functions when they are first needed: planning and help do without."""
     from scipy import special

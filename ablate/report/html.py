@@ -48,6 +48,13 @@ def render(
     )
 
 
+def load() -> None:
+    """Import what draws a page, and compile its template."""
+    import plotly.io  # noqa: F401
+
+    _template()
+
+
 @cache
 def _template() -> Template:
     folder = Path(__file__).parent

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate import __version__, tracking
+from ablate.analysis import stats
 from ablate.analysis.findings import Findings
 from ablate.errors import StoreError, UnwritableError
 from ablate.messages import count as counted
@@ -22,6 +23,12 @@ from ablate.store.layout import Store
 
 LONGEST_NAME = 80  # characters of what a file is named after
 UNUSUAL = re.compile(r"[^\n -~]+")  # what a terminal may not show
+
+
+def load() -> None:
+    """Load now, for a command that has seconds to wait, what verdicts and a page need in the end: 0.2 s."""
+    stats.load()
+    html.load()
 
 
 def write(path: Path, text: str) -> None:

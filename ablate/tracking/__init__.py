@@ -11,7 +11,7 @@ from ablate.messages import public
 from ablate.tracking import marks
 from ablate.tracking.addresses import first_line, own, uri
 from ablate.tracking.audit import compare
-from ablate.tracking.client import warm
+from ablate.tracking.client import load
 from ablate.tracking.experiment import MovedError
 from ablate.tracking.records import Source, tracked
 from ablate.tracking.searches import ranged, searched
@@ -20,6 +20,6 @@ from ablate.tracking.server import serve
 from ablate.tracking.writer import Report, Writer
 
 __all__ = [
-    "MovedError", "Report", "Source", "Writer", "compare", "first_line", "log_study", "marks", "own",
-    "public", "ranged", "renamed", "searched", "serve", "sync", "tracked", "uri", "warm",
+    "MovedError", "Report", "Source", "Writer", "compare", "first_line", "load", "log_study", "marks", "own",
+    "public", "ranged", "renamed", "searched", "serve", "sync", "tracked", "uri",
 ]  # fmt: skip

@@ -2,9 +2,7 @@
 
 import logging
 import os
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +35,10 @@ def connect(address: str) -> Any:
 
 
 def load(address: str) -> None:
-    """Import what a client of an address needs, quietly, and without telemetry unless the user wants it."""
+    """Import what a client of an address needs, quietly, and without telemetry unless the user wants it.
+
+    Nothing is asked yet.
+    """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     import mlflow
@@ -47,19 +48,6 @@ def load(address: str) -> None:
 
     for noisy in ("alembic", "mlflow"):  # after the import, which sets levels of its own
         logging.getLogger(noisy).setLevel(logging.CRITICAL)  # failures are reported as sentences
-
-
-def warm(address: str) -> None:
-    """Begin to import, in the background, what a client of an address needs: a second. Nothing is asked yet.
-
-    What fails here fails again where it is needed, and is told there.
-    """
-
-    def imports() -> None:
-        with suppress(Exception):
-            load(address)
-
-    threading.Thread(target=imports, name="mlflow-import", daemon=True).start()
 
 
 def _reach(address: str) -> None:

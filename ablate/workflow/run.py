@@ -1,7 +1,8 @@
 """`ablate run`, `search` and `lr-find`, as a few named steps."""
 
+import threading
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -68,7 +69,7 @@ def run(study: Study, crew: Crew) -> Ran:
         if study_folder.past(crew.store, study.name) is None:  # there will be work: the plan takes a while
             crew.warm(resources.device)
         before, replan = _prepare(study, crew, resources, warms=True)
-        from ablate.report import publish  # brings pandas: by now the workers import as well
+        from ablate.report import publish  # brings pandas: by now workers import as well
 
         for notice in () if how.tune_only else before.trained_again:
             crew.notice(notice)
@@ -264,7 +265,8 @@ def _work(crew: Crew, todo: Plan, replan: Callable[[], Plan], *, is_sent: bool) 
     trains = not crew.how.tune_only
     has_work = _has_work(todo, crew.how)
     if has_work:  # then there are seconds in which workers import, and this process waits for them
-        tracking.warm(tracking.uri(crew.store, crew.where.tracking_uri))
+        address = tracking.uri(crew.store, crew.where.tracking_uri)
+        threading.Thread(target=_load, args=(address,), name="imports", daemon=True).start()
     with crew.at_work(todo) if has_work else nullcontext():
         if todo.tuning.open_ranges:
             _shown(crew, todo, partial(stages.find_rates, crew, todo.tuning), whole=False)
@@ -278,6 +280,19 @@ def _work(crew: Crew, todo: Plan, replan: Callable[[], Plan], *, is_sent: bool) 
         stage = partial(stages.train, crew, todo) if goes_on else _nothing
         sent = tracking.Report(0, "") if is_sent else _shown(crew, todo, stage, whole=True)
     return todo, sent
+
+
+def _load(address: str) -> None:
+    """Import what a study's runs in MLflow and its report need; nothing is asked or made.
+
+    What fails here fails again where it is needed, and is told there.
+    """
+    from ablate import tracking
+    from ablate.report import publish
+
+    with suppress(Exception):
+        tracking.load(address)
+        publish.load()
 
 
 def _has_work(todo: Plan, how: How) -> bool:

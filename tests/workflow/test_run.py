@@ -12,12 +12,12 @@ from PIL import Image
 from projects import TEXT, run
 from tracked import until
 
+from ablate import tracking
 from ablate.cli import main
 from ablate.errors import StoreError
 from ablate.execution import executors
 from ablate.planning import inputs
 from ablate.store import layout, study_folder
-from ablate.tracking import client
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_new_store_in_which_another_process_works_stays(tmp_path):
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # MLflow leaves its connections to the collector
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_mlflow_is_imported_while_the_workers_start(proj, monkeypatch):
-    loaded, start, load = [], executors.start, client.load
+    loaded, start, load = [], executors.start, tracking.load
 
     def loads(address):
         loaded.append(threading.current_thread().name)
@@ -111,11 +111,11 @@ def test_mlflow_is_imported_while_the_workers_start(proj, monkeypatch):
 
     def starts(*given):
         until(lambda: loaded)
-        assert loaded == ["mlflow-import"]
+        assert loaded == ["imports"]
         assert not (proj / "mlruns" / "mlflow.db").exists()  # of a start that fails nothing is left
         return start(*given)
 
-    monkeypatch.setattr(client, "load", loads)
+    monkeypatch.setattr(tracking, "load", loads)
     monkeypatch.setattr(executors, "start", starts)
     sets = ("seeds=1", "training.epochs=1", "data.train_size=20", "model.width=0.125")
     done = CliRunner().invoke(main, ["run", "pets.toml", *(part for one in sets for part in ("--set", one))])
