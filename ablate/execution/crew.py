@@ -63,7 +63,7 @@ class Crew:
     lock: threading.RLock = field(default_factory=threading.RLock)
     # Asks whoever interrupts, whether what can do without this process is left running.
     leaves: Callable[[], bool] = lambda: True
-    is_warm: bool = False  # workers have not started yet, and what they wait for has begun
+    cool: Callable[[], None] | None = None  # ends what has begun for workers that have not started yet
     said: set[str] = field(default_factory=set)  # notices of tasks: each once, however many tasks send it
 
     @property
@@ -110,13 +110,8 @@ class Crew:
 
     def warm(self, device: str) -> None:
         """Let what workers wait for at their start, the imports, begin now: there will be work for them."""
-        executors.warm(self.where.executor, PROGRAM, device)
-        self.is_warm = True
-
-    def cool(self) -> None:
-        """End that beginning, where no workers have started after all."""
-        if self.is_warm:
-            executors.cool(self.where.executor)
+        if self.cool is None:
+            self.cool = executors.warm(self.where.executor, PROGRAM, device)
 
     @contextmanager
     def at_work(self, todo: Plan) -> Iterator[None]:
@@ -143,7 +138,7 @@ class Crew:
         for text in executors.notices(self.where.executor, options):
             self.notice(text)
         start = executors.start(self.where.executor, _program(self.store), options)
-        self.is_warm = False
+        self.cool = None
         with self.observed(learner), closing(start) as executor:
             resources = executor.resources()
             context = context.model_copy(update={"jobs_a_device": resources.jobs_a_device})
@@ -199,7 +194,8 @@ def assemble(
         try:
             yield crew
         finally:
-            crew.cool()
+            if crew.cool is not None:
+                crew.cool()
 
 
 def _program(store: Store) -> Program:

@@ -16,6 +16,7 @@ from ablate import tracking
 from ablate.cli import main
 from ablate.errors import StoreError
 from ablate.execution import executors
+from ablate.execution.executors import server
 from ablate.planning import inputs
 from ablate.store import layout, study_folder
 
@@ -124,20 +125,20 @@ def test_mlflow_is_imported_while_the_workers_start(proj, monkeypatch):
 
 @pytest.mark.parametrize("is_new", [True, False])
 def test_imports_of_workers_begin_before_the_plan_and_end_where_nothing_starts(proj, monkeypatch, is_new):
-    servers, check = [], inputs.check_images
+    pids, check = [], inputs.check_images
 
     def checks(given):
-        servers.append(forkserver._forkserver._forkserver_pid)
+        pids.append(forkserver._forkserver._forkserver_pid)
         check(given)
 
     if not is_new:  # then all may be done, and a server would import for nobody
         run("pets.toml", begin=False)
     monkeypatch.setattr(inputs, "check_images", checks)
-    executors.cool("local")
+    server.cool()
     done = CliRunner().invoke(main, ["run", "pets.toml", "--set", "data.train_size=100000"])
     assert done.exit_code == 2
-    assert [server is not None for server in servers] == [is_new]
+    assert [pid is not None for pid in pids] == [is_new]
     assert forkserver._forkserver._forkserver_pid is None
-    for server in filter(None, servers):
+    for pid in filter(None, pids):
         with pytest.raises(ProcessLookupError):
-            os.kill(server, 0)
+            os.kill(pid, 0)

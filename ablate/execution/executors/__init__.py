@@ -23,9 +23,9 @@ class Row:
     needs: str = ""  # the module that must be installed
     install: str = ""  # how to install it
     notices: Callable[[Options], tuple[str, ...]] = lambda _: ()  # what a user should know before jobs run
-    # Begins with what a start waits for longest, in the background, while there is something else to do.
-    warm: Callable[[Program, str], None] = lambda _program, _device: None
-    cool: Callable[[], None] = lambda: None  # ends what was begun so, where nothing has started after all
+    # Begins with what a start waits for longest, in the background, while there is something else to do;
+    # returns what ends that, where nothing has started after all.
+    warm: Callable[[Program, str], Callable[[], None]] = lambda _program, _device: _nothing
     form: str = ""  # of an address that may follow its name, such as HOST:PORT after cloud://
 
 
@@ -35,17 +35,15 @@ def _start_local(program: Program, options: Options) -> Executor:
     return LocalExecutor(program.function, devices.slots_of(options), program.preload, program.preflight)
 
 
-def _warm_local(program: Program, device: str) -> None:
+def _warm_local(program: Program, device: str) -> Callable[[], None]:
     from ablate.execution.executors import server
 
     server.preload(program.function, program.preload)
-    server.warm(server.environment(device))
+    return server.cool if server.warm(server.environment(device)) else _nothing
 
 
-def _cool_local() -> None:
-    from ablate.execution.executors import server
-
-    server.cool()
+def _nothing() -> None:
+    """Nothing was begun."""
 
 
 def _start_slurm(program: Program, options: Options) -> Executor:
@@ -79,7 +77,6 @@ EXECUTORS: dict[str, Row] = {
         options=("device", "jobs", "jobs_per_gpu", "threads", "devices", "most"),
         notices=devices.notices,
         warm=_warm_local,
-        cool=_cool_local,
     ),
     "slurm": Row(
         start=_start_slurm,
@@ -112,14 +109,12 @@ def notices(name: str, options: Options) -> tuple[str, ...]:
     return row.notices(options)
 
 
-def warm(name: str, program: Program, device: str) -> None:
-    """Begin with what a start of an executor on a kind of device waits for, if it can be begun before."""
-    EXECUTORS[name.partition("://")[0]].warm(program, device)
+def warm(name: str, program: Program, device: str) -> Callable[[], None]:
+    """Begin with what a start of an executor on a kind of device waits for, if it can be begun before.
 
-
-def cool(name: str) -> None:
-    """End what was begun for an executor that has not started after all."""
-    EXECUTORS[name.partition("://")[0]].cool()
+    Returns what ends that, for the case that it does not start after all.
+    """
+    return EXECUTORS[name.partition("://")[0]].warm(program, device)
 
 
 def start(name: str, program: Program, options: Options) -> Executor:

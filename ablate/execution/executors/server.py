@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
-from typing import Any, Protocol
+from typing import Protocol
 
 from ablate.execution.executors import devices
 
@@ -75,19 +75,28 @@ def preload(function: str, modules: tuple[str, ...]) -> None:
     forkserver.set_forkserver_preload([IMPORTING, function.split(":", maxsplit=1)[0], *modules, FROZEN])
 
 
-def warm(variables: Mapping[str, str]) -> None:
-    """Start the server that workers are forked from, where it does not run; it imports in the background."""
+def warm(variables: Mapping[str, str]) -> bool:
+    """Start the server that workers are forked from, where it does not run; it imports in the background.
+
+    Returns whether it was started now.
+    """
+    before = _pid()
     with _set(variables), _deaf():  # it takes over both
         forkserver.ensure_running()
+    return _pid() != before
 
 
 def cool() -> None:
     """End the server, from which no worker was forked: it would import to the end, holding its pipes open."""
-    server: Any = forkserver._forkserver  # noqa: SLF001 (Python has no public end of it)
-    if server._forkserver_pid is not None:  # noqa: SLF001
+    if (pid := _pid()) is not None:
         with suppress(ProcessLookupError):
-            os.kill(server._forkserver_pid, signal.SIGKILL)  # noqa: SLF001 (it is deaf to others)
-        server._stop()  # noqa: SLF001
+            os.kill(pid, signal.SIGKILL)  # it is deaf to others
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]  # noqa: SLF001 (there is no public way)
+
+
+def _pid() -> int | None:
+    pid: int | None = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]  # noqa: SLF001
+    return pid
 
 
 def start(process: Startable, variables: Mapping[str, str]) -> None:

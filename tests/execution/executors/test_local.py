@@ -84,10 +84,12 @@ class TestLocalExecutor(Contract):
         assert end["collects"], "a worker's own garbage stays"
 
     def test_a_server_that_was_warmed_in_vain_is_ended_and_the_next_one_works(self, start: Start) -> None:
-        executors.cool("local")
-        executors.warm("local", Program("jobs:run", ("scipy.stats",)), "cpu")
+        server.cool()
+        cool = executors.warm("local", Program("jobs:run", ("scipy.stats",)), "cpu")
         warm = forkserver._forkserver._forkserver_pid
-        executors.cool("local")
+        executors.warm("local", Program("jobs:run", ("scipy.stats",)), "cpu")()
+        assert is_alive(warm), "whoever has not started it does not end it"
+        cool()
         wait_until_gone({warm})
         assert the(run_all(start(), [task("a", "signals")]), "finished").detail["server"] != warm
 
