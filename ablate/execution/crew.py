@@ -63,7 +63,7 @@ class Crew:
     lock: threading.RLock = field(default_factory=threading.RLock)
     # Asks whoever interrupts, whether what can do without this process is left running.
     leaves: Callable[[], bool] = lambda: True
-    cool: Callable[[], None] | None = None  # ends what has begun for workers that have not started yet
+    cooling: Callable[[], None] | None = None  # ends what has begun for workers that have not started yet
     said: set[str] = field(default_factory=set)  # notices of tasks: each once, however many tasks send it
 
     @property
@@ -110,8 +110,14 @@ class Crew:
 
     def warm(self, device: str) -> None:
         """Let what workers wait for at their start, the imports, begin now: there will be work for them."""
-        if self.cool is None:
-            self.cool = executors.warm(self.where.executor, PROGRAM, device)
+        if self.cooling is None:
+            self.cooling = executors.warm(self.where.executor, PROGRAM, device)
+
+    def cool(self) -> None:
+        """End that beginning, where no workers have started, and none will."""
+        cooling, self.cooling = self.cooling, None
+        if cooling is not None:
+            cooling()
 
     @contextmanager
     def at_work(self, todo: Plan) -> Iterator[None]:
@@ -138,7 +144,7 @@ class Crew:
         for text in executors.notices(self.where.executor, options):
             self.notice(text)
         start = executors.start(self.where.executor, _program(self.store), options)
-        self.cool = None
+        self.cooling = None
         with self.observed(learner), closing(start) as executor:
             resources = executor.resources()
             context = context.model_copy(update={"jobs_a_device": resources.jobs_a_device})
@@ -194,8 +200,7 @@ def assemble(
         try:
             yield crew
         finally:
-            if crew.cool is not None:
-                crew.cool()
+            crew.cool()
 
 
 def _program(store: Store) -> Program:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from ablate.tracking import agreement, artifacts
 from ablate.tracking.addresses import is_served
@@ -52,16 +53,19 @@ def load(address: str) -> None:
 
 def _reach(address: str) -> None:
     """Raise the error of a database that cannot be opened: MLflow would try ten times, for 100 seconds."""
-    if not address.startswith(("postgresql", "sqlite")):
+    scheme, sign, _ = address.partition("://")
+    kind = scheme.partition("+")[0]
+    if not sign or kind not in ("postgresql", "sqlite"):
         return
     import sqlalchemy
 
-    patience = {"connect_timeout": int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"])}
-    url = sqlalchemy.make_url(address)
-    if url.get_backend_name() == "sqlite":
-        patience = {}
-        if not Path(url.database or "").parent.is_dir():  # MLflow makes that folder
-            return
+    url, patience = sqlalchemy.make_url(address), {}
+    if kind == "postgresql":
+        patience = {"connect_timeout": int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"])}
+    else:
+        folder = Path(unquote((url.database or "").removeprefix("file:"))).parent
+        if not os.path.isdir(folder):  # noqa: PTH112 (Path raises where it may not be seen)
+            return  # MLflow makes it
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, connect_args=patience)
     engine.connect().close()
 

@@ -267,6 +267,8 @@ def _work(crew: Crew, todo: Plan, replan: Callable[[], Plan], *, is_sent: bool) 
     if has_work:  # then there are seconds in which workers import, and this process waits for them
         address = tracking.uri(crew.store, crew.where.tracking_uri)
         threading.Thread(target=_load, args=(address,), name="imports", daemon=True).start()
+    else:
+        crew.cool()
     with crew.at_work(todo) if has_work else nullcontext():
         if todo.tuning.open_ranges:
             _shown(crew, todo, partial(stages.find_rates, crew, todo.tuning), whole=False)

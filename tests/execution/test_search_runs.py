@@ -280,12 +280,14 @@ def test_a_study_that_is_searched_already_says_so_and_can_be_waited_for(searched
     first = start("search", searched, "--store", store, *long)
     wait_for(lambda: list(store.glob("searches/*/trials.json")), first)
     os.kill(first.pid, signal.SIGSTOP)  # else it may be done first
-    code, _, err = ablate("search", searched, "--store", store, *long)
+    try:
+        code, _, err = ablate("search", searched, "--store", store, *long)
+        second = start("search", searched, "--store", store, "--wait", *long)
+        said = second.stdout.readline()
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
     assert code == 2
     assert f"is being run by process {first.pid} on" in err
-    second = start("search", searched, "--store", store, "--wait", *long)
-    said = second.stdout.readline()
-    os.kill(first.pid, signal.SIGCONT)
     out, err = second.communicate(timeout=300)
     assert (second.returncode, err) == (0, "")
     assert f"is being run by process {first.pid} on" in said

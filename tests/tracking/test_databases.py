@@ -13,6 +13,7 @@ from tracked import begun, read
 from ablate import databases, tracking
 from ablate.errors import AblateError
 from ablate.store import layout
+from ablate.tracking import addresses
 from ablate.tracking import client as clients
 
 pytestmark = [
@@ -213,9 +214,11 @@ def test_a_file_that_cannot_be_opened_is_asked_once_and_not_ten_times_by_mlflow(
 
     with monkeypatch.context() as here:
         here.setattr(mlflow, "MlflowClient", never)
-        (tmp_path / "folder.db").mkdir()
-        with pytest.raises(OperationalError, match="unable to open database file"):
-            clients.connect(f"sqlite:///{tmp_path}/folder.db")
+        here.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "")  # which is no word to SQLite
+        for name in ("folder.db", "folder?.db"):
+            (tmp_path / name).mkdir()
+            with pytest.raises(OperationalError, match="unable to open database file"):
+                clients.connect(addresses.sqlite(tmp_path / name))
     made = tmp_path / "not there yet" / "team.db"
     assert clients.connect(f"sqlite:///{made}").get_experiment("0") is not None
     assert made.exists()

@@ -1,6 +1,8 @@
 """The start of commands: one that cannot start leaves nothing behind, and whatever was there stays."""
 
 import os
+import subprocess
+import sys
 import threading
 from contextlib import ExitStack
 from multiprocessing import forkserver
@@ -117,10 +119,16 @@ def test_mlflow_is_imported_while_the_workers_start(proj, monkeypatch):
         return start(*given)
 
     monkeypatch.setattr(tracking, "load", loads)
+    cooled = list[int]()
+    monkeypatch.setattr(executors, "warm", lambda *_: lambda: cooled.append(1))
     monkeypatch.setattr(executors, "start", starts)
     sets = ("seeds=1", "training.epochs=1", "data.train_size=20", "model.width=0.125")
-    done = CliRunner().invoke(main, ["run", "pets.toml", *(part for one in sets for part in ("--set", one))])
+    given = [part for one in sets for part in ("--set", one)]
+    done = CliRunner().invoke(main, ["run", "pets.toml", *given])
     assert done.exit_code == 0, done.output
+    assert not cooled, "the server is ended that workers were forked from"
+    done = CliRunner().invoke(main, ["run", "pets.toml", "--set", "name=again", *given])
+    assert (done.exit_code, cooled) == (0, [1]), "nothing is to be trained for a new name"
 
 
 @pytest.mark.parametrize("is_new", [True, False])
@@ -142,3 +150,9 @@ def test_imports_of_workers_begin_before_the_plan_and_end_where_nothing_starts(p
     for pid in filter(None, pids):
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_what_a_report_needs_in_the_end_is_all_loaded_before():
+    code = "import sys; from ablate.report import publish; publish.load(); print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"plotly.io", "scipy.special"} <= set(done.stdout.split())

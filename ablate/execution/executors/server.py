@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
-from typing import Protocol
+from typing import Any, Protocol
 
 from ablate.execution.executors import devices
 
@@ -88,15 +88,24 @@ def warm(variables: Mapping[str, str]) -> bool:
 
 def cool() -> None:
     """End the server, from which no worker was forked: it would import to the end, holding its pipes open."""
-    if (pid := _pid()) is not None:
-        with suppress(ProcessLookupError):
+    if (pid := _pid()) is None:
+        return
+    with suppress(ChildProcessError):  # dead, and waited for: by the kernel, where SIGCHLD is ignored
+        if os.waitpid(pid, os.WNOHANG)[0] == 0:
             os.kill(pid, signal.SIGKILL)  # it is deaf to others
-        forkserver._forkserver._stop()  # type: ignore[attr-defined]  # noqa: SLF001 (there is no public way)
+    with suppress(ChildProcessError, FileNotFoundError):
+        _server()._stop()  # noqa: SLF001
+    _server()._forkserver_pid = None  # noqa: SLF001
 
 
 def _pid() -> int | None:
-    pid: int | None = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]  # noqa: SLF001
+    pid: int | None = _server()._forkserver_pid  # noqa: SLF001
     return pid
+
+
+def _server() -> Any:
+    """Return what Python knows of its server, of which nothing that is needed here is public."""
+    return forkserver._forkserver  # noqa: SLF001
 
 
 def start(process: Startable, variables: Mapping[str, str]) -> None:

@@ -83,15 +83,34 @@ class TestLocalExecutor(Contract):
         assert end["full"] == 0, "the server's collector walked through it while it was imported"
         assert end["collects"], "a worker's own garbage stays"
 
-    def test_a_server_that_was_warmed_in_vain_is_ended_and_the_next_one_works(self, start: Start) -> None:
+    def test_a_server_that_was_warmed_in_vain_is_ended_at_once_and_the_next_one_works(
+        self, start: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kill, killed = os.kill, list[tuple[int, int]]()
+        monkeypatch.setattr(os, "kill", lambda pid, number: killed.append((pid, number)) or kill(pid, number))
         server.cool()
         cool = executors.warm("local", Program("jobs:run", ("scipy.stats",)), "cpu")
         warm = forkserver._forkserver._forkserver_pid
         executors.warm("local", Program("jobs:run", ("scipy.stats",)), "cpu")()
         assert is_alive(warm), "whoever has not started it does not end it"
         cool()
+        assert (warm, signal.SIGKILL) in killed, "it imports to its end first"
         wait_until_gone({warm})
         assert the(run_all(start(), [task("a", "signals")]), "finished").detail["server"] != warm
+
+    def test_a_server_that_has_died_and_was_waited_for_is_no_error_and_nobody_else_is_killed(
+        self, start: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cool = server.cool
+        cool()
+        executors.warm("local", Program("jobs:run", ()), "cpu")
+        warm = forkserver._forkserver._forkserver_pid
+        os.kill(warm, signal.SIGKILL)
+        os.waitpid(warm, 0)
+        with monkeypatch.context() as here:
+            here.setattr(os, "kill", lambda *_: pytest.fail("its number may be another process's by now"))
+            cool()
+        assert kinds(run_all(start(), [task("a", "ok")]), "a") == ["queued", "started", "finished"]
 
     def test_the_server_leaves_without_tearing_down_what_it_has_imported(self, tmp_path: Path) -> None:
         # What is registered before runs after: of Python's own end nothing is left to run.
