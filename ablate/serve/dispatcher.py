@@ -97,6 +97,7 @@ class Dispatcher:
             if entry.state == "running":
                 self._look_after(entry)
         entries = submissions.read_all(self.store)
+        self._tell(entries)
         running = [entry for entry in entries if entry.state == "running"]
         for entry in entries if not self._drains else ():
             if entry.state == "waiting" and self._is_ready(entry, entries):
@@ -105,8 +106,14 @@ class Dispatcher:
                     break
                 if all(one.study != entry.study for one in running):
                     running += self._start(entry.id, share)
-        self.tells(entries)
         return entries
+
+    def _tell(self, entries: Sequence[Entry]) -> None:
+        """Tell of all submissions before anything starts: what ends before it is told of any is forgotten."""
+        try:
+            self.tells(entries)
+        except (AblateError, OSError) as error:  # what runs is not concerned
+            log.warning("notifications wait: %s", error)
 
     def _look_after(self, entry: Entry) -> None:
         child = Child(submissions.folder(self.store, entry.id))

@@ -1,5 +1,6 @@
 """The dispatcher: what runs when, how it ends, and that nothing is lost or doubled, whoever dies."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -219,6 +220,18 @@ def test_the_whole_queue_is_read_only_when_it_may_have_changed(desk, first):
     desk.dispatcher.run(Held(), ended)
     assert queue.entry(desk.store, first).state == "done"
     assert 1 <= len(looks) < ended.turns - 1
+
+
+def test_whoever_tells_of_submissions_has_begun_before_one_starts_and_holds_up_none(desk):
+    seen = []
+
+    def tells(entries):
+        seen.append([entry.state for entry in entries])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    desk.dispatcher.tells = tells
+    assert desk.look(desk.submit(TINY)) == "running"
+    assert seen == [["waiting"]]
 
 
 def test_draining_stops_what_runs_and_leaves_it_waiting(desk, first):
