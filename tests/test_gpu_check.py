@@ -1,6 +1,7 @@
 """The check of a GPU: it says where there is none, ends in time, and its steps work on a CPU."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -19,9 +20,10 @@ from benchmarks.gpu_check.steps import STEPS
 ROOT = Path(__file__).parents[1]
 
 
-def check(*words):
+def check(*words, **variables):
     command = [sys.executable, "-m", "benchmarks.gpu_check", *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    every = os.environ | variables
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=every)
 
 
 def test_without_a_gpu_it_says_so_and_exits_with_3(machine, tmp_path):
@@ -42,7 +44,8 @@ def test_a_step_that_is_none_is_a_mistake():
 
 @pytest.mark.slow  # seconds
 def test_a_step_that_takes_too_long_is_ended_with_all_that_it_has_started(tmp_path):
-    done = check("--device", "cpu", "--steps", "5,1", "--total", 6, "--out", tmp_path / "out.json")
+    words = ("--device", "cpu", "--steps", "5,1", "--total", 6, "--out", tmp_path / "out.json")
+    done = check(*words, TMPDIR=str(tmp_path))  # which all that is started inherits
     assert done.returncode == 1
     rows = json.loads((tmp_path / "out.json").read_text())["steps"]
     assert [(row["step"], row["verdict"]) for row in rows] == [(5, "broken"), (1, "broken")]

@@ -109,7 +109,7 @@ class Dispatcher:
         return entries
 
     def _tell(self, entries: Sequence[Entry]) -> None:
-        """Tell of all submissions before anything starts: what ends before it is told of any is forgotten."""
+        """Pass on all submissions before anything starts: what ends before the first call is never told."""
         try:
             self.tells(entries)
         except (AblateError, OSError) as error:  # what runs is not concerned

@@ -90,14 +90,15 @@ def _plain(split: str, p: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def _confusion(answers: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Count the answers (N,) to images of each class: (K, K) int64, [true class][answer]."""
+    """Return the counts of answers (N,) by the labels (N,) of their images: (K, K) int64, [label][answer]."""
     return torch.bincount(labels * classes + answers, minlength=classes**2).reshape(classes, classes)
 
 
 def _calibration(p: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the images, mean confidence and accuracy of each bin of confidence: (BINS,) each.
+    """Return the number of images, mean confidence and accuracy of each bin of confidence: (BINS,) each.
 
-    The bins are equal, as Guo et al. 2017, section 2 has them; an empty one has zeros.
+    `p`: probabilities (N, K); `right` (N,): whether each answer is. The bins are of equal width (Guo et al.
+    2017, section 2); an empty one has zeros.
     """
     confidence = p.max(1).values.nan_to_num(0.0)  # of a broken network
     which = (confidence * BINS).long().clamp(0, BINS - 1)

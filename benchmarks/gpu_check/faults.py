@@ -100,16 +100,8 @@ def _frozen(setup: Setup) -> Iterator[Part]:
                 os.kill(worker, signal.SIGSTOP)
                 frozen.append(worker)
 
-    options = (
-        "--store",
-        store,
-        "--device",
-        setup.device.type,
-        "--jobs",
-        1,
-        "--stall",
-        setup.sized("5s", "20s"),
-    )
+    stall = setup.sized("5s", "20s")
+    options = ("--store", store, "--device", setup.device.type, "--jobs", 1, "--stall", stall)
     code, said = processes.watched(processes.ablate("run", file, *options), look)
     figures = {"exit": code, "frozen": len(frozen), "says": said.splitlines()[-6:]}
     yield Part("a frozen job is stopped and tried again", code == 0 and bool(frozen), figures)

@@ -1,7 +1,5 @@
 """Studies whose files are there for MLflow, without any training."""
 
-import time
-
 from resolving import fingerprints
 
 from ablate import tracking
@@ -27,13 +25,6 @@ def read(name, levels=("one", "two")):
 
 def sync(held, loaded, *sources):
     tracking.sync(tracking.uri(held, None), loaded, sources, held)
-
-
-def until(condition):
-    end = time.monotonic() + 300
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.05)
 
 
 def begun(held, loaded):

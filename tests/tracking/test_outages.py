@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from commands import RECIPE, ablate, attempts, start, wait_for
+from commands import RECIPE, ablate, attempts, start, wait_for, wait_until
 from shown import client, everything, history, runs_of
-from tracked import begun, read, until
+from tracked import begun, read
 
 from ablate import tracking
 from ablate.store import files, layout
@@ -120,7 +120,7 @@ def test_what_nobody_trains_is_ended_by_the_next_start_and_runs_again_when_it_is
     first = writer(address, loaded, sources, shared, heard)
     for run in runs:
         first.touch(run.job_id)
-    until(
+    wait_until(
         lambda: (
             len(statuses(shared.path, loaded.name)) == 4
             and set(statuses(shared.path, loaded.name).values()) == {"RUNNING"}
@@ -132,9 +132,9 @@ def test_what_nobody_trains_is_ended_by_the_next_start_and_runs_again_when_it_is
     with shared.job(runs[0].job_id).lock():  # another coordinator trains this one
         second = writer(address, loaded, sources, shared, heard)
         ended = {run.name: "RUNNING" if run is runs[0] else "KILLED" for run in runs}
-        until(lambda: statuses(shared.path, loaded.name) == ended)
+        wait_until(lambda: statuses(shared.path, loaded.name) == ended)
         second.touch(runs[1].job_id)
-        until(lambda: statuses(shared.path, loaded.name) == ended | {runs[1].name: "RUNNING"})
+        wait_until(lambda: statuses(shared.path, loaded.name) == ended | {runs[1].name: "RUNNING"})
         assert second.close().late == 0
     assert statuses(shared.path, loaded.name) == ended
     assert heard == []
@@ -195,7 +195,7 @@ def test_epochs_that_were_trained_anew_replace_those_that_are_lost(shared):
     train((1, 1100))  # the checkpoint of the second epoch was torn
     one = writer(address, loaded, sources, shared, heard)
     one.touch(runs[0].job_id)
-    until(lambda: shown() == [[(1, 1100, 1.0)]])
+    wait_until(lambda: shown() == [[(1, 1100, 1.0)]])
     train((1, 1100), (2, 1400))
     one.touch(runs[0].job_id)
     assert (one.close().late, heard) == (0, [])
@@ -211,7 +211,7 @@ def test_a_server_that_refuses_is_told_once_and_nothing_is_lost(shared, code):
         for _ in range(3):
             for run in runs:
                 one.touch(run.job_id)
-        until(lambda: heard)
+        wait_until(lambda: heard)
         report = one.close()
     assert report.late == len(runs) == 4
     assert report.error
@@ -231,7 +231,7 @@ def test_at_the_end_a_server_that_hangs_gets_one_request_and_an_interruption_end
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with hanging() as (address, held):
         one = writer(address, loaded, sources, shared, heard)
-        until(lambda: held)
+        wait_until(lambda: held)
         report = one.close()
         assert (report.late, len(held)) == (4, 1)
         assert "timed out" in report.error
@@ -239,7 +239,7 @@ def test_at_the_end_a_server_that_hangs_gets_one_request_and_an_interruption_end
         assert "does not take runs" in heard[1]
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "600")
         one = writer(address, loaded, sources, shared, heard)
-        until(lambda: len(held) == 2)
+        wait_until(lambda: len(held) == 2)
         assert one.close(lambda: True) == tracking.Report(4, "interrupted")
 
 

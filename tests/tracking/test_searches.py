@@ -10,9 +10,10 @@ import sys
 from urllib.parse import unquote
 
 import pytest
+from commands import wait_until
 from markdown_it import MarkdownIt
 from shown import client, everything, hidden, history, runs_of
-from tracked import begun, read, sync, until
+from tracked import begun, read, sync
 
 from ablate import tracking
 from ablate.recipe import identity as identities
@@ -200,13 +201,15 @@ def test_what_a_writer_sent_bit_by_bit_is_what_a_lost_database_is_rebuilt_to(sha
     for epoch, seed in ((1, 1), (1, 0), (2, 1), (2, 0)):  # the later seed is ahead
         search.epoch(trial, seed, epoch, 1100 + 2 * epoch - seed)
         writer.touch(search.id)
-        until(lambda e=epoch, s=seed: shows("trial 0: grown", "seed 1/train/loss" if s else "train/loss", e))
+        wait_until(
+            lambda e=epoch, s=seed: shows("trial 0: grown", "seed 1/train/loss" if s else "train/loss", e)
+        )
     assert {run.info.status for run in by_name(shared, loaded).values()} == {"RUNNING"}
     search.end(trial, "complete", 0.5, 1150)
     search.epoch(search.start(1160), 0, 1, 1170)
     writer.touch(search.id)
     writer.touch("of nobody")
-    until(
+    wait_until(
         lambda: (
             shows("trial 1: grown", "train/loss", 1) and shows("search: grown", "best/validation/accuracy", 1)
         )
@@ -251,13 +254,13 @@ def test_a_trial_of_another_process_runs_on_and_one_that_a_killed_process_left_i
     writer = tracking.Writer(
         tracking.uri(shared, None), loaded, [search.source(), other.source()], shared, print
     )
-    until(lambda: by_name(shared, loaded)["trial 0: left"].info.status == "KILLED")
+    wait_until(lambda: by_name(shared, loaded)["trial 0: left"].info.status == "KILLED")
     other.quick("complete", 0.5, 1100)
     writer.touch(other.id)
-    until(lambda: by_name(shared, loaded)["search: right"].info.status == "FINISHED")
+    wait_until(lambda: by_name(shared, loaded)["search: right"].info.status == "FINISHED")
     assert by_name(shared, loaded)["search: left"].info.status == "KILLED"
     writer.touch(search.id)  # taken up again
-    until(lambda: by_name(shared, loaded)["trial 0: left"].info.status == "RUNNING")
+    wait_until(lambda: by_name(shared, loaded)["trial 0: left"].info.status == "RUNNING")
     assert by_name(shared, loaded)["search: left"].info.status == "RUNNING"
     assert writer.close().late == 0
     assert {name: run.info.status for name, run in by_name(shared, loaded).items()} == {

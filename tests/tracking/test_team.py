@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import servers
-from commands import PATIENT, RECIPE, ablate, start, wait_for
+from commands import PATIENT, RECIPE, ablate, start, wait_for, wait_until
 from mlflow import MlflowClient
 from shown import history, runs_of
 from tracked import begun, read
@@ -222,10 +222,8 @@ def test_a_run_whose_answer_was_lost_is_there_once(server, here, monkeypatch, la
 
 
 def wait_until_taken(address, study, runs):
-    from tracked import until
-
     api = MlflowClient(address)
-    until(lambda: api.get_experiment_by_name(study.name) and len(runs_of(api, study.name)) >= runs)
+    wait_until(lambda: api.get_experiment_by_name(study.name) and len(runs_of(api, study.name)) >= runs)
 
 
 def test_two_coordinators_share_a_search_in_postgresql_and_no_password_is_written(postgres, tmp_path):

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from commands import wait_until
 from PIL import Image
 from projects import TEXT, run
-from tracked import until
 
 from ablate import tracking
 from ablate.cli import main
@@ -113,7 +113,7 @@ def test_mlflow_is_imported_while_the_workers_start(proj, monkeypatch):
         load(address)
 
     def starts(*given):
-        until(lambda: loaded)
+        wait_until(lambda: loaded)
         assert loaded == ["imports"]
         assert not (proj / "mlruns" / "mlflow.db").exists()  # of a start that fails nothing is left
         return start(*given)
